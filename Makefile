@@ -1,0 +1,37 @@
+# make demo, make test: each sets itself up on a machine that has only Python >= 3.11 with pip, and make.
+PYTHON ?= python3
+UV_VERSION = 0.13.8
+VENV = .venv
+BIN = $(VENV)/bin
+UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
+
+.PHONY: demo test check lock clean
+
+demo: $(VENV)/ready
+	$(BIN)/m2f-batch demo demo-run
+
+test: check
+	$(BIN)/python -m pytest -q
+
+# lint, format and types
+check: $(VENV)/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# locked packages with hashes, and this checkout itself; nothing is installed outside .venv and .tools
+$(VENV)/ready: requirements.lock pyproject.toml
+	test -d .tools/uv || $(PYTHON) -m pip install --quiet --target .tools "uv==$(UV_VERSION)"
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	$(UV) pip sync --quiet --python $(VENV) --require-hashes requirements.lock
+	$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
+	touch $@
+
+# after a change of dependencies in pyproject.toml
+lock:
+	test -d .tools/uv || $(PYTHON) -m pip install --quiet --target .tools "uv==$(UV_VERSION)"
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --all-extras --group dev \
+		pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .tools demo-run

@@ -1,0 +1,144 @@
+"""The command line: parse, load the config, call one function, answer with its exit code."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from m2f_batch.config import SegmentConfig
+from m2f_batch.config_loading import fields_of, load_config
+from m2f_batch.errors import RunError, UsageError
+
+STOPPED = 130
+SEGMENT_FLAGS = {
+    "input": "input.uri",
+    "output": "output.uri",
+    "model": "model.uri",
+    "task": "model.task",
+    "address": "compute.address",
+    "overwrite": "output.overwrite",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a user's mistake is one message and exit code 2, never a traceback."""
+    signal.signal(signal.SIGTERM, _stop)
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (UsageError, RunError) as error:
+        print(f"m2f-batch {options.command}: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"m2f-batch {options.command}: stopped; what was committed is kept", file=sys.stderr, flush=True)
+        return STOPPED
+
+
+def segment_main(arguments: Sequence[str] | None = None) -> int:
+    """``jobs/segment.py``: the segment command by itself."""
+    return main(["segment", *(sys.argv[1:] if arguments is None else arguments)])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="m2f-batch", description="Batch segmentation with Mask2Former on Ray: one correct row per image."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_segment(commands)
+    _add_demo(commands)
+    _add_export(commands)
+    for name, run, text in (
+        ("status", _status, "what is done, what failed and why, what is left"),
+        ("verify", _verify, "prove from storage alone that nothing is lost or doubled"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+        command.set_defaults(run=run)
+    return parser
+
+
+def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "segment",
+        help="segment images into one row each",
+        description="Segment every image of INPUT into exactly one row in OUTPUT.",
+        epilog="config keys:\n" + _key_table(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("input", metavar="INPUT", nargs="?", help="input.uri")
+    command.add_argument("output", metavar="OUTPUT", nargs="?", help="output.uri")
+    command.add_argument("--model", metavar="M", help="model.uri")
+    command.add_argument("--task", metavar="TASK", help="model.task: instance, semantic or panoptic")
+    command.add_argument("--address", metavar="RAY", help="compute.address")
+    command.add_argument("--overwrite", action="store_true", default=None, help="output.overwrite")
+    command.add_argument("--config", metavar="FILE.yaml", help="config file; flags and --set win over it")
+    command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one config key (repeatable)")
+    command.set_defaults(run=_segment)
+
+
+def _key_table() -> str:
+    lines = []
+    for key, field in fields_of(SegmentConfig):
+        default = "" if field.is_required() or field.default is None else f" [{field.default}]"
+        lines.append(f"  {key:28} {field.description}{default}")
+    return "\n".join(lines).replace("%", "%%")
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "segment bundled scenes with the bundled model, offline, and draw a contact sheet"
+    command = commands.add_parser("demo", help=text, description=text)
+    command.add_argument("directory", metavar="DIR", nargs="?", default="demo-run", help="run directory [demo-run]")
+    command.add_argument("--task", metavar="TASK", default="panoptic", help="instance, semantic or panoptic [panoptic]")
+    command.set_defaults(run=_demo)
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "write a run's rows in another format"
+    command = commands.add_parser("export", help=text, description=text)
+    command.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+    command.add_argument("dest", metavar="DEST", help="file to write")
+    command.add_argument("--format", metavar="F", required=True, help="coco or coco-results")
+    command.add_argument("--ground-truth", metavar="FILE", help="COCO JSON whose image and category ids to take")
+    command.set_defaults(run=_export)
+
+
+def _segment(options: argparse.Namespace) -> int:
+    flags = {key: getattr(options, name) for name, key in SEGMENT_FLAGS.items()}
+    config = load_config(SegmentConfig, file=options.config, overrides=options.set, flags=flags)
+    from m2f_batch.flow.job import segment
+
+    return segment(config)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from m2f_batch.demo.command import demo
+
+    return demo(options.directory, options.task)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from m2f_batch.export.command import export
+
+    return export(options.run_uri, options.dest, options.format, options.ground_truth)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from m2f_batch.status import status
+
+    return status(options.run_uri)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from m2f_batch.verify import verify_command
+
+    return verify_command(options.run_uri)
+
+
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

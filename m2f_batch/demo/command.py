@@ -1,0 +1,67 @@
+"""``m2f-batch demo``: the main job on drawn scenes with the bundled model, and a contact sheet of what it found."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from m2f_batch.config import SegmentConfig
+from m2f_batch.config_loading import check_config
+from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
+from m2f_batch.flow.job import segment
+from m2f_batch.records import segment_of
+from m2f_batch.storage.run import RunDirectory, open_run
+from m2f_batch.vision.overlay import draw_overlay
+
+MODEL = Path(__file__).parent / "model"
+SCENES, COLUMNS, CELL = 24, 6, 272
+
+
+def demo(directory: str, task: str) -> int:
+    """Draw scenes, segment them, and draw what was found; returns the exit code of the run."""
+    folder = Path(directory).absolute()
+    images = folder / "images"
+    _draw_scenes(images)
+    tree = {
+        "input": {"uri": str(images)},
+        "model": {"uri": str(MODEL), "task": task},
+        "output": {"uri": str(folder), "images_per_file": 8, "overwrite": _is_own(folder, images)},
+    }
+    code = segment(check_config(SegmentConfig, tree))
+    sheet = folder / "contact-sheet.png"
+    _contact_sheet(open_run(str(folder))).save(sheet)
+    print(f"        {sheet}")
+    return code
+
+
+def _draw_scenes(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(SCENES):
+        Image.fromarray(draw_scene(SHOW_SEED + number).image).save(folder / f"scene-{number:02d}.png")
+    # one in 25 is broken, as in life: it becomes a row with a reason
+    (folder / "broken.png").write_bytes((folder / "scene-00.png").read_bytes()[:5000])
+
+
+def _is_own(folder: Path, images: Path) -> bool:
+    """Whether the run in the folder is an earlier demo, which may be replaced."""
+    try:
+        info = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return info["config"]["input"]["uri"] == str(images)
+
+
+def _contact_sheet(run: RunDirectory) -> Image.Image:
+    rows = [row for table in run.tables_by_uri() for row in table.to_pylist() if row["status"] == "ok"]
+    sheet = Image.new("RGB", (COLUMNS * CELL, math.ceil(len(rows) / COLUMNS) * CELL), "white")
+    for number, row in enumerate(rows):
+        image = np.asarray(Image.open(row["uri"]).convert("RGB"))
+        segments = [segment_of(entry, (row["height"], row["width"])) for entry in row["segments"]]
+        picture = Image.fromarray(draw_overlay(image, segments, STUFF_IDS))
+        picture.thumbnail((CELL - 8, CELL - 8))
+        y, x = divmod(number, COLUMNS)
+        offset = ((CELL - picture.width) // 2, (CELL - picture.height) // 2)
+        sheet.paste(picture, (x * CELL + offset[0], y * CELL + offset[1]))
+    return sheet

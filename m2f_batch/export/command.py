@@ -1,0 +1,47 @@
+"""``m2f-batch export``: which format, whose ids, and the file written whole or not at all."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from m2f_batch.errors import UsageError
+from m2f_batch.export.coco import coco_json, coco_results
+from m2f_batch.export.ids import CocoIds, coco_ids
+from m2f_batch.storage.run import RunDirectory, open_existing_run
+from m2f_batch.storage.store import open_store
+
+FORMATS = ("coco", "coco-results")
+
+
+def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) -> int:
+    """Write a run to ``dest`` in ``form``; returns 0. Raises UsageError for what cannot be exported."""
+    if form not in FORMATS:
+        raise UsageError(f"--format: {form!r} is not known; allowed: {', '.join(FORMATS)}")
+    run = open_existing_run(run_uri)
+    info = run.read_info()
+    ids = coco_ids(run, info, ground_truth)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "export.json"
+        with file.open("w", encoding="utf-8") as handle:
+            handle.writelines(_pieces(run, info, ids, form))
+        store = open_store(dest)
+        store.upload(file, dest)
+    _say(info, ids, dest)
+    return 0
+
+
+def _pieces(run: RunDirectory, info: dict[str, Any], ids: CocoIds, form: str) -> Iterator[str]:
+    return coco_json(run, info, ids) if form == "coco" else coco_results(run, ids)
+
+
+def _say(info: dict[str, Any], ids: CocoIds, dest: str) -> None:
+    counts = info["images"]
+    print(
+        f"{dest}: {counts['ok']:,} images, {info['segments']:,} segments; weights' licence {info['model']['license']}"
+    )
+    left_out = [label["name"] for label in info["categories"] if label["id"] not in ids.category_ids]
+    if left_out:
+        print(f"left out, since --ground-truth does not name them: {', '.join(left_out)}")
+    if counts["error"] or counts["remaining"]:
+        print(f"left out: {counts['error']:,} images that failed, {counts['remaining']:,} that remain")

@@ -1,0 +1,69 @@
+"""A Segmenter in a Ray coat, and the check that the model loads before anything is written."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from m2f_batch.errors import RunError
+from m2f_batch.flow.stages import label_unit
+from m2f_batch.storage.model_source import ModelSource, local_directory
+from m2f_batch.vision.labeling import Labeling
+
+
+@dataclass(frozen=True)
+class ActorSettings:
+    """What an actor needs to load its model; travels to every node."""
+
+    source: ModelSource
+    labeling: Labeling
+    device: str
+    threads: int
+    batch_size: int
+
+
+class SegmentActor:
+    """One model replica: units in, the same units with rows out."""
+
+    def __init__(self, settings: ActorSettings) -> None:
+        import torch
+
+        from m2f_batch.vision.model import load_model
+        from m2f_batch.vision.segmenter import Segmenter
+
+        device = torch.device(settings.device)
+        directory = local_directory(settings.source)
+        model = load_model(directory, device, compile_model=settings.labeling.compile)
+        self.segmenter = Segmenter(
+            model, settings.labeling, device, threads=settings.threads, batch_size=settings.batch_size
+        )
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Label one prepared unit."""
+        return label_unit(table, self.segmenter)
+
+
+def check_model(settings: ActorSettings) -> None:
+    """Load the model on a node's CPU, and hold our preprocessing against its own image processor.
+
+    Raises RunError when it does not load, or when this transformers' processor gives other pixel values than ours.
+    """
+    import torch
+
+    from m2f_batch.vision.model import load_model, processor_pixel_values
+    from m2f_batch.vision.preprocess import pixel_values, prepare
+
+    directory = local_directory(settings.source)
+    load_model(directory, torch.device("cpu"))
+    plan = settings.labeling.preprocess
+    if not plan.round_content:
+        return  # a size of ours; the processor has no say
+    image = torch.randint(0, 256, (67, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    theirs = processor_pixel_values(directory, image)
+    if theirs is None:
+        return
+    ours = pixel_values([prepare(image, plan)], plan, torch.device("cpu"))
+    if ours.shape != theirs.shape or not torch.equal(ours, theirs):
+        raise RunError(
+            f"model.uri: the image processor of {settings.source.uri} gives other pixel values than ours; "
+            "give preprocess.size, or report its preprocessor_config.json"
+        )

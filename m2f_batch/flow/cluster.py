@@ -1,0 +1,142 @@
+"""Connect to Ray, every Ray setting that we change with its reason, and who gets which resources."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+from ray.data import ActorPoolStrategy, DataContext
+
+from m2f_batch.config import ComputeConfig
+from m2f_batch.errors import RunError, UsageError
+
+# what may travel to other nodes; keys belong to the nodes and would end in Ray's job metadata
+FORWARDED = (
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_DEFAULT_REGION",
+    "AWS_REGION",
+    "AWS_REQUEST_CHECKSUM_CALCULATION",
+    "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "HF_HUB_OFFLINE",
+)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run asks of the cluster. CPU numbers are Ray's bookkeeping; the threads of a forward pass are pinned."""
+
+    device: str
+    actors: tuple[int, int]
+    gpus_per_actor: float
+    cpus_per_actor: float
+    cpus_per_task: float
+
+    def pool(self) -> ActorPoolStrategy:
+        """The actor pool: fixed, or growing and shrinking between its bounds."""
+        low, high = self.actors
+        return ActorPoolStrategy(size=low) if low == high else ActorPoolStrategy(min_size=low, max_size=high)
+
+
+@contextmanager
+def connected(compute: ComputeConfig) -> Iterator[None]:
+    """A Ray session for one run; one that is open already is used and left open."""
+    _quiet()
+    if ray.is_initialized():
+        yield
+        return
+    address = compute.address or os.environ.get("RAY_ADDRESS")
+    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    try:
+        with _muted_stderr():
+            ray.init(
+                address=address,
+                include_dashboard=None if address else False,  # seconds of start-up, for a page nobody asked for
+                log_to_driver=False,  # workers' chatter; what a user must know travels as data or as an error
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": environment} if address and environment else None,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise UsageError(
+            f"compute.address: {address!r} cannot be reached ({reason}); start it, or leave it out"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def set_data_context() -> None:
+    """Ray Data's settings for our runs, each with its reason."""
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts images, not blocks
+    context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1  # 30 minutes without a GPU node is a queue, not a failure
+    context.wait_for_min_actors_s = -1  # the same
+    context.actor_init_retry_on_errors = True  # a node may fail to fetch the model once
+    context.max_errored_blocks = 0  # a failed image is a row; a lost block would be lost rows
+    context.raise_original_map_exception = True  # our errors arrive as themselves
+    context.execution_options.preserve_order = False  # one slow unit must not hold the others' results back
+
+
+def plan_resources(compute: ComputeConfig) -> Resources:
+    """Who gets what, from the config and the cluster's own resources (never the driver's machine)."""
+    total = ray.cluster_resources()
+    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+    on_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
+    if on_gpu and gpus == 0 and compute.address is None and "RAY_ADDRESS" not in os.environ:
+        raise UsageError("compute.device: 'cuda', but this machine's Ray sees no GPU; allowed here: auto, cpu")
+    if not on_gpu and compute.gpus_per_actor is not None:
+        raise UsageError(f"compute.gpus_per_actor: {compute.gpus_per_actor} does not apply to compute.device cpu")
+    share = (compute.gpus_per_actor or 1.0) if on_gpu else 0.0
+    low, high = _bounds(compute, int(gpus // share) if on_gpu else int(max(cpus - 1, 0) // compute.threads_per_actor))
+    per_actor, per_task = float(compute.threads_per_actor if not on_gpu else 1), 1.0
+    if low * per_actor + per_task > cpus:
+        # actors that take every CPU would wait for ever for images that nobody may fetch
+        per_actor, per_task = round(0.5 * max(cpus, 1.0) / low, 2), 0.5
+    return Resources("cuda" if on_gpu else "cpu", (low, high), share, per_actor, per_task)
+
+
+def _bounds(compute: ComputeConfig, fitting: int) -> tuple[int, int]:
+    if compute.actors is None:
+        return max(1, fitting), max(1, fitting)
+    low, high = compute.actors if isinstance(compute.actors, tuple) else (compute.actors, compute.actors)
+    if low > high:
+        raise UsageError(f"compute.actors: [{low}, {high}] is not [min, max]; the first must not be larger")
+    return low, high
+
+
+def run_error(error: BaseException) -> Exception:
+    """What a Ray exception means to a user: our own error behind it, else a failed run with one line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause) in (RunError, UsageError) or type(cause).__bases__ == (RunError,):
+            return cause  # type: ignore[return-value]  # one of the two, as just seen
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return RunError(f"Ray: {type(error).__name__}: {lines[-1] if lines else ''}"[:500])
+
+
+def _quiet() -> None:
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about a default of the future
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # C++ lines on the user's terminal
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Without the lines that Ray's C++ writes past Python; exceptions come through."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

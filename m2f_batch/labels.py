@@ -1,0 +1,134 @@
+"""Model label ids, dataset category ids, names, and what is stuff.
+
+Nothing in a checkpoint's config.json says which labels are stuff, nor which ids its dataset uses; the published label
+sets are recognised by their size and a few names. Source: detectron2's dataset metadata.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from m2f_batch.config import AspectSize
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A published label set. ``marks`` are (label id, name) pairs that identify it among sets of its size."""
+
+    name: str
+    size: int
+    marks: tuple[tuple[int, str], ...]
+    stuff_ids: frozenset[int]
+    dataset_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Category:
+    """One label of a model. ``dataset_id`` is the id in the label set's own annotation files."""
+
+    id: int
+    name: str
+    isthing: bool
+    dataset_id: int
+
+
+StuffSource = Literal["config", "checkpoint", "label set", "none"]
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    """Numbers and inclusive ranges: "1-3,7" is (1, 2, 3, 7)."""
+    ids: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        ids.extend(range(int(first), int(last or first) + 1))
+    return tuple(ids)
+
+
+_COCO_THINGS = _ids("1-11,13-25,27-28,31-44,46-65,67,70,72-82,84-90")
+_COCO_STUFF = _ids(
+    "92-93,95,100,107,109,112,118-119,122,125,128,130,133,138,141,144-145,147-149,151,154-156,159,161,166,168,171,"
+    "175-178,180-181,184-200"
+)
+_ADE20K_STUFF = _ids(
+    "0-6,9,11,13,16-17,21,25-26,28-29,34,40,46,48,51-52,54,59-61,63,68,77,79,84,91,94,96,99-101,105-106,109,113-114,"
+    "117,122,128,131,140-141,145"
+)
+
+LABEL_SETS = (
+    LabelSet(
+        "COCO panoptic",
+        133,
+        ((0, "person"), (80, "banner"), (132, "rug-merged")),
+        frozenset(range(80, 133)),
+        _COCO_THINGS + _COCO_STUFF,
+    ),
+    LabelSet("COCO instance", 80, ((0, "person"), (79, "toothbrush")), frozenset(), _COCO_THINGS),
+    LabelSet(
+        "Cityscapes",
+        19,
+        ((0, "road"), (18, "bicycle")),
+        frozenset(range(11)),
+        _ids("7,8,11,12,13,17,19-28,31-33"),
+    ),
+    LabelSet("Cityscapes instance", 8, ((0, "person"), (7, "bicycle")), frozenset(), _ids("24-28,31-33")),
+    LabelSet("ADE20K", 150, ((0, "wall"), (149, "flag")), frozenset(_ADE20K_STUFF), _ids("1-150")),
+    LabelSet(
+        "Mapillary Vistas",
+        65,
+        ((0, "Bird"), (64, "Ego Vehicle")),
+        frozenset(_ids("2-7,9-18,24-31,43,58,63-64")),
+        _ids("1-65"),
+    ),
+)
+
+
+def find_label_set(id2label: Mapping[int, str]) -> LabelSet | None:
+    """The published label set with these names, if it is one; names are compared stripped."""
+    for known in LABEL_SETS:
+        if len(id2label) == known.size and all(id2label.get(i, "").strip() == name for i, name in known.marks):
+            return known
+    return None
+
+
+def find_stuff_ids(
+    configured: frozenset[int] | None, in_checkpoint: frozenset[int] | None, label_set: LabelSet | None
+) -> tuple[frozenset[int], StuffSource]:
+    """Which label ids are stuff, and who says so: the config, else the checkpoint, else the label set, else nobody."""
+    if configured is not None:
+        return configured, "config"
+    if in_checkpoint is not None:
+        return in_checkpoint, "checkpoint"
+    if label_set is not None:
+        return label_set.stuff_ids, "label set"
+    return frozenset(), "none"
+
+
+def categories_of(
+    id2label: Mapping[int, str], stuff_ids: frozenset[int], label_set: LabelSet | None
+) -> tuple[Category, ...]:
+    """All labels by id; outside the known label sets the dataset id is the label id + 1."""
+    dataset_ids = label_set.dataset_ids if label_set else None
+    return tuple(
+        Category(i, id2label[i].strip(), i not in stuff_ids, dataset_ids[i] if dataset_ids else i + 1)
+        for i in sorted(id2label)
+    )
+
+
+def paper_size(label_set: LabelSet | None, task: str, backbone_width: int | None) -> AspectSize | None:
+    """The test size of the paper for a label set, in pixels; None when there is none.
+
+    ADE20K semantic models up to Swin-S (``backbone_width`` <= 96, or no Swin) use the smaller size.
+    """
+    small_ade = task == "semantic" and (backbone_width is None or backbone_width <= 96)
+    sizes = {
+        "COCO panoptic": (800, 1333),
+        "COCO instance": (800, 1333),
+        "Cityscapes": (1024, 2048),
+        "Cityscapes instance": (1024, 2048),
+        "ADE20K": (512, 2048) if small_ade else (640, 2560),
+        "Mapillary Vistas": (2048, 2048),
+    }
+    if label_set is None:
+        return None
+    shortest, longest = sizes[label_set.name]
+    return AspectSize(shortest_edge=shortest, longest_edge=longest)

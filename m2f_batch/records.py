@@ -1,0 +1,141 @@
+"""The row, the segment, and the one Arrow schema that every run writes.
+
+Shapes: H, W are the full image's height and width in pixels, after EXIF orientation.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from m2f_batch.errors import ImageError
+
+SCHEMA_VERSION = "1"
+
+SEGMENT_TYPE = pa.struct(
+    [
+        pa.field("id", pa.int32()),
+        pa.field("category_id", pa.int32()),
+        pa.field("category", pa.string()),
+        pa.field("score", pa.float32()),
+        pa.field("area", pa.int64()),
+        pa.field("bbox", pa.list_(pa.field("element", pa.float32()), 4)),
+        pa.field("counts", pa.string()),
+    ]
+)
+ERROR_TYPE = pa.struct(
+    [pa.field("stage", pa.string()), pa.field("type", pa.string()), pa.field("message", pa.string())]
+)
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.int64(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("version", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("error", ERROR_TYPE),
+        pa.field("segments", pa.list_(pa.field("element", SEGMENT_TYPE))),
+    ],
+    metadata={"m2f_batch.schema_version": SCHEMA_VERSION},
+)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One labelled region of one image; the fields of a ``segments`` entry, and the size its mask decodes to.
+
+    ``bbox`` is [x, y, w, h] and ``area`` is in pixels, both those of the mask. ``counts`` is compressed COCO RLE.
+    """
+
+    id: int
+    category_id: int
+    category: str
+    score: float
+    area: int
+    bbox: tuple[float, float, float, float]
+    counts: str
+    size: tuple[int, int] = field(repr=False)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """The mask, bool [H, W]."""
+        from pycocotools import mask as coco_mask
+
+        return coco_mask.decode({"size": list(self.size), "counts": self.counts.encode()}).astype(bool)
+
+    def entry(self) -> dict[str, Any]:
+        """The segment as an entry of a row's ``segments``."""
+        return {
+            "id": self.id,
+            "category_id": self.category_id,
+            "category": self.category,
+            "score": self.score,
+            "area": self.area,
+            "bbox": list(self.bbox),
+            "counts": self.counts,
+        }
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One listed image. ``image_id`` follows from ``uri`` and ``version``."""
+
+    uri: str
+    version: str
+
+    @property
+    def image_id(self) -> int:
+        """The 63-bit id of the contract.
+
+        >>> ImageRef("s3://bucket/a.jpg", "etag").image_id
+        676139624461796455
+        """
+        digest = hashlib.sha256(f"{self.uri}\0{self.version}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") & (2**63 - 1)
+
+
+def ok_row(ref: ImageRef, size_hw: tuple[int, int], segments: Iterable[Segment]) -> Row:
+    """The row of an image that was labelled, also when nothing was found in it."""
+    return _row(ref, size_hw, "ok", None, [segment.entry() for segment in segments])
+
+
+def error_row(ref: ImageRef, error: ImageError) -> Row:
+    """The row of an image that cannot be labelled: why, and no segments."""
+    reason = {"stage": error.stage, "type": error.reason, "message": error.message}
+    return _row(ref, error.size_hw, "error", reason, [])
+
+
+def _row(
+    ref: ImageRef,
+    size_hw: tuple[int, int] | None,
+    status: str,
+    error: dict[str, str] | None,
+    segments: list[dict[str, Any]],
+) -> Row:
+    height, width = size_hw or (None, None)
+    return {
+        "image_id": ref.image_id,
+        "uri": ref.uri,
+        "version": ref.version,
+        "height": height,
+        "width": width,
+        "status": status,
+        "error": error,
+        "segments": segments,
+    }
+
+
+def table_of(rows: Sequence[Row]) -> pa.Table:
+    """Rows as a table of exactly the frozen schema."""
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def segment_of(entry: dict[str, Any], size_hw: tuple[int, int]) -> Segment:
+    """The segment behind an entry of a row's ``segments``; ``size_hw`` is the row's height and width."""
+    return Segment(**{**entry, "bbox": tuple(entry["bbox"])}, size=size_hw)

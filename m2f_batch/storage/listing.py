@@ -1,0 +1,332 @@
+"""INPUT to the table of images to label: (image_id, uri, version), sorted by uri, each once."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.records import ImageRef
+from m2f_batch.storage import uris
+from m2f_batch.storage.store import (
+    Denied,
+    Entry,
+    ObjectError,
+    Store,
+    StoreUnavailable,
+    Unreachable,
+    open_store,
+    stat_many,
+)
+
+# the raster formats that Pillow reads, by the extensions in use (HEIF with its plug-in)
+_EXTENSIONS = """
+    jpg jpeg jpe jfif jif png apng webp gif bmp dib tif tiff avif avifs heic heif hif jp2 j2k jpf jpx jpc j2c
+    ppm pgm pbm pnm pfm tga ico icns mpo psd pcx dds qoi sgi rgb rgba bw xbm xpm
+"""
+IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
+_FORMS = "a directory, an s3:// prefix, a glob, one file, a manifest (.parquet, .csv, .jsonl, .txt) or a COCO .json"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of an INPUT.
+
+    ``table`` is sorted by uri: ``image_id`` (int64), ``uri`` and ``version`` (string), then a manifest's other columns,
+    or ``coco_id`` (int64). ``skipped`` counts files that are no images by their name, ``duplicates`` the entries whose
+    uri had come before.
+    """
+
+    table: pa.Table
+    skipped: int
+    duplicates: int
+
+
+def list_input(uri: str, *, root: str | None = None) -> Listing:
+    """The images of INPUT; ``root`` is the folder of a COCO JSON's file names, by default the JSON's own.
+
+    An image that a manifest or a COCO JSON names and that cannot be seen has the version "". A manifest's own columns
+    ``image_id`` and ``version`` become ``input_image_id`` and ``input_version``. Raises UsageError for an INPUT that is
+    wrong, refused or without images; RunError for two uris with one id, or a store that does not answer for now.
+    """
+    with _usage():
+        place = uris.normalise(uri)
+        store = open_store(place)
+        kind = _kind(store, uri, place)
+        if root is not None and kind != "json":
+            raise UsageError(
+                f"input.root: {root!r} goes with a COCO JSON (its file names), and {uri!r} is none; leave it"
+            )
+        if kind == "json":
+            listing = _of_coco(store, place, root)
+        elif kind in _MANIFESTS:
+            listing = _of_manifest(store, place, _MANIFESTS[kind])
+        elif kind == "file":
+            listing = _of_entries(iter([_required(store, place)]), lambda entry: True)
+        else:
+            listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
+        if not listing.table.num_rows:
+            taken = "any extension" if kind == "glob" else ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
+            raise UsageError(f"input.uri: {uri!r} has no images ({listing.skipped} files skipped); taken are: {taken}")
+        return listing
+
+
+def check_output(input_uri: str, output_uri: str) -> None:
+    """Raises UsageError if OUTPUT is INPUT or lies inside it, where a next run would list our own files."""
+    folder = uris.normalise(input_uri)
+    if uris.has_glob(input_uri) and not os.path.exists(folder):
+        folder = uris.split_glob(input_uri)[0]
+    try:
+        target = uris.normalise(output_uri)
+    except UsageError as error:
+        raise UsageError(f"output.uri: {error}") from error
+    if uris.is_inside(target, folder):
+        raise UsageError(
+            f"output.uri: {output_uri!r} is, or lies inside, input.uri {input_uri!r}; choose another place"
+        )
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """What is wrong with a place is, here, what is wrong with the command: nothing has been written yet."""
+    try:
+        yield
+    except UsageError as error:
+        raise (error if str(error).startswith("input.") else UsageError(f"input.uri: {error}")) from error.__cause__
+    except (TransientError, Unreachable) as error:
+        raise RunError(f"input.uri: {error}; the same command may succeed later") from error
+    except (ObjectError, StoreUnavailable) as error:
+        raise UsageError(f"input.uri: {error}") from error
+
+
+def _kind(store: Store, uri: str, place: str) -> str:
+    """folder, glob, file, json, or the extension of a manifest. What is there wins over what it could mean."""
+    try:
+        entry = None if uri.endswith("/") else store.stat(place)
+    except Denied:  # keys that may read a prefix need not read the object of its name
+        entry = None
+    if entry is not None:
+        extension = _extension(place)
+        return extension if extension == "json" or extension in _MANIFESTS else "file"
+    if store.is_folder(place):
+        return "folder"
+    if uris.has_glob(uri):
+        return "glob"
+    raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix; wanted {_FORMS}")
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].removeprefix(".").lower()
+
+
+def _required(store: Store, place: str) -> Entry:
+    entry = store.stat(place)
+    if entry is None:
+        raise UsageError(f"input.uri: {place!r} has just vanished")
+    return entry
+
+
+# ---- files
+
+
+def _of_folder(store: Store, folder: str) -> Listing:
+    return _of_entries(store.list(folder), lambda entry: _is_image(uris.below(folder, entry.uri)))
+
+
+def _is_image(path: str) -> bool:
+    """By the path below INPUT: nothing hidden, and a name that has an image's extension, or none (_SUCCESS is none)."""
+    if path.startswith(".") or "/." in path:
+        return False
+    name = path.rpartition("/")[2]
+    extension = _extension(name)
+    return extension in IMAGE_EXTENSIONS or (not extension and not name.startswith("_"))
+
+
+def _of_glob(store: Store, uri: str) -> Listing:
+    from fsspec.utils import glob_translate
+
+    folder, pattern = uris.split_glob(uri)
+    try:
+        matches = re.compile(glob_translate(pattern)).match
+    except (ValueError, re.error) as error:
+        raise UsageError(f"input.uri: {uri!r} is no valid glob: '**' stands alone between slashes ({error})") from error
+    found = (entry for entry in store.list(folder, uris.glob_start(pattern)) if matches(uris.below(folder, entry.uri)))
+    return _of_entries(found, lambda entry: True)
+
+
+def _of_entries(entries: Iterator[Entry], is_taken: Callable[[Entry], bool]) -> Listing:
+    names: list[str] = []
+    versions: list[str] = []
+    skipped = 0
+    for entry in entries:
+        if is_taken(entry) and _is_text(entry.uri):
+            names.append(entry.uri)
+            versions.append(entry.version)
+        else:
+            skipped += 1
+    return _listing(names, versions, None, skipped)
+
+
+def _is_text(uri: str) -> bool:
+    """Whether a column of strings can hold it: a disk's file names are bytes, in any encoding or none."""
+    try:
+        return uri.isascii() or bool(uri.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+# ---- manifests and COCO
+
+
+def _of_manifest(store: Store, place: str, reader: Callable[[bytes], pa.Table]) -> Listing:
+    try:
+        table = reader(store.read(place))
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UsageError(f"input.uri: {place!r} cannot be read: {str(error).splitlines()[0]}") from error
+    except UsageError as error:
+        raise UsageError(f"input.uri: {place!r}: {error}") from error
+    columns = table.column_names
+    if "uri" not in columns or len(set(columns)) < len(columns):
+        raise UsageError(f"input.uri: {place!r} needs one column 'uri', and no column twice; it has {columns}")
+    named = table["uri"].cast(pa.string()).to_pylist()
+    if not all(named):
+        row = next(row for row, name in enumerate(named, 1) if not name)
+        raise UsageError(f"input.uri: {place!r}: row {row} has no 'uri'; give one or remove the row")
+    folder = uris.parent(place)
+    return _listing([uris.join(folder, name) for name in named], None, _kept(table.drop_columns(["uri"])), 0)
+
+
+def _kept(table: pa.Table) -> pa.Table:
+    names = table.column_names
+    for taken in ("image_id", "version"):
+        if taken in names:
+            free = f"input_{taken}"
+            while free in names:
+                free = f"input_{free}"
+            names[names.index(taken)] = free
+    return table.rename_columns(names)
+
+
+def _read_parquet(data: bytes) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(pa.BufferReader(data))
+
+
+def _read_csv(data: bytes) -> pa.Table:
+    from pyarrow import csv
+
+    return csv.read_csv(
+        pa.BufferReader(data),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(column_types={"uri": pa.string()}),
+    )
+
+
+def _read_txt(data: bytes) -> pa.Table:
+    lines = [line.strip() for line in data.decode("utf-8-sig").split("\n")]
+    return pa.table({"uri": pa.array([line for line in lines if line and not line.startswith("#")], pa.string())})
+
+
+def _read_jsonl(data: bytes) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1):
+        if line.strip():
+            row = _json(line, f"line {number}")
+            if not isinstance(row, dict) or not isinstance(row.get("uri"), str):
+                raise UsageError(f'line {number} is not like {{"uri": "a.jpg", ...}}')
+            rows.append(row)
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names or ["uri"]})
+
+
+def _column(name: str, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
+        raise UsageError(f"column {name!r} mixes types, or holds what no column can: {error}") from error
+
+
+def _json(text: str | bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not valid JSON: {error}") from error
+
+
+_MANIFESTS: dict[str, Callable[[bytes], pa.Table]] = {
+    "parquet": _read_parquet,
+    "csv": _read_csv,
+    "jsonl": _read_jsonl,
+    "txt": _read_txt,
+}
+
+
+def _of_coco(store: Store, place: str, root: str | None) -> Listing:
+    document = _json(store.read(place), f"input.uri: {place!r}")
+    images = document.get("images") if isinstance(document, dict) else None
+    if not isinstance(images, list):
+        raise UsageError(f"input.uri: {place!r} is no COCO JSON: it has no list 'images'")
+    seen: dict[int, str] = {}
+    for position, image in enumerate(images):
+        name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
+        if not isinstance(name, str) or not name or type(number) is not int or not -(2**63) <= number < 2**63:
+            raise UsageError(f"input.uri: {place!r}: images[{position}] needs a text 'file_name' and an integer 'id'")
+        if seen.setdefault(number, name) != name:
+            raise UsageError(f"input.uri: {place!r}: the id {number} is that of {seen[number]!r} and of {name!r}")
+    folder = uris.parent(place) if root is None else _root(root)
+    ids = pa.array([image["id"] for image in images], pa.int64())
+    return _listing([uris.join(folder, image["file_name"]) for image in images], None, pa.table({"coco_id": ids}), 0)
+
+
+def _root(root: str) -> str:
+    try:
+        return uris.normalise(root)
+    except UsageError as error:
+        raise UsageError(f"input.root: {error}") from error
+
+
+# ---- the table
+
+
+def _listing(names: Sequence[str], versions: Sequence[str] | None, kept: pa.Table | None, skipped: int) -> Listing:
+    """``versions`` None: to be looked up. Of a uri that comes twice the first entry wins."""
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        first.setdefault(name, index)
+    order = sorted(first)
+    rows = [first[name] for name in order]
+    if versions is None:
+        ordered = [entry.version if entry else "" for entry in stat_many(order)]
+    else:
+        ordered = [versions[row] for row in rows]
+    table = pa.table(
+        {
+            "image_id": pa.array(_ids(order, ordered), pa.int64()),
+            "uri": pa.array(order, pa.string()),
+            "version": pa.array(ordered, pa.string()),
+        }
+    )
+    if kept is not None:
+        chosen = kept.take(pa.array(rows, pa.int64()))
+        for name in chosen.column_names:
+            table = table.append_column(name, chosen[name])
+    return Listing(table, skipped, len(names) - len(order))
+
+
+def _ids(names: Sequence[str], versions: Sequence[str]) -> list[int]:
+    try:
+        ids = [ImageRef(name, version).image_id for name, version in zip(names, versions, strict=True)]
+    except UnicodeEncodeError as error:
+        raise UsageError(f"input.uri: a listed uri is not valid Unicode: {error.object!r}") from error
+    if len(set(ids)) < len(ids):
+        seen: dict[int, str] = {}
+        for number, name in zip(ids, names, strict=True):
+            if seen.setdefault(number, name) != name:
+                raise RunError(f"{seen[number]!r} and {name!r} have the same image_id, {number}; rename one of them")
+    return ids

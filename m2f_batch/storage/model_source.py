@@ -1,0 +1,149 @@
+"""Where a model comes from: a Hugging Face directory, a hub id or an object-store URI, to a local directory.
+
+Only safetensors and JSON are ever fetched, no code of a model repository is run, and the hub is asked for one pinned
+commit only, which keeps ``transformers`` from asking an outside service to convert weights.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.storage.store import Entry, open_store
+
+WANTED = ("*.json", "*.safetensors", "README.md")
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A pinned model: ``revision`` is a commit (hub), a hash of the ETags (bucket) or None (directory)."""
+
+    uri: str
+    kind: str  # directory, hub or bucket
+    revision: str | None = None
+
+
+def find_model(uri: str, revision: str | None = None) -> ModelSource:
+    """Pin down what ``model.uri`` names. Raises UsageError when there is no such model."""
+    if os.path.isdir(uri):
+        if revision is not None:
+            raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the directory {uri}")
+        return ModelSource(os.path.abspath(uri), "directory")
+    if "://" in uri:
+        return _pin_bucket(ModelSource(uri.rstrip("/"), "bucket"))
+    if HUB_ID.match(uri) and not uri.startswith((".", "/")):
+        name, _, inline = uri.partition("@")
+        if inline and revision and inline != revision:
+            raise UsageError(f"model.revision: {revision!r} and model.uri {uri!r} name two revisions: keep one")
+        return _pin_hub(ModelSource(name, "hub", inline or revision))
+    raise UsageError(
+        f"model.uri: {uri!r} is no directory here, no hub id (owner/name) and no object-store URI; "
+        "give a Hugging Face directory with config.json and model.safetensors"
+    )
+
+
+def local_directory(source: ModelSource) -> Path:
+    """The model's files on this node, fetched once per node however many processes ask.
+
+    Raises RunError when they cannot be had.
+    """
+    if source.kind == "directory":
+        if not os.path.isdir(source.uri):
+            raise RunError(
+                f"model.uri: the directory {source.uri} is not on node {os.uname().nodename}; "
+                "on several nodes use a shared path, a hub id or an object-store URI"
+            )
+        return Path(source.uri)
+    if source.kind == "hub":
+        return _fetch_from_hub(source)
+    return _fetch_from_bucket(source)
+
+
+def _pin_bucket(source: ModelSource) -> ModelSource:
+    entries = _bucket_files(source)
+    if not any(PurePosixPath(entry.uri).name == "config.json" for entry in entries):
+        raise UsageError(f"model.uri: {source.uri} holds no config.json; give the URI of a Hugging Face directory")
+    digest = hashlib.sha256("\n".join(f"{e.uri} {e.version}" for e in entries).encode()).hexdigest()
+    return replace(source, revision=digest[:40])
+
+
+def _bucket_files(source: ModelSource) -> list[Entry]:
+    entries = open_store(source.uri).list(source.uri)
+    depth = source.uri.rstrip("/").count("/") + 1
+    wanted = (e for e in entries if e.uri.count("/") == depth and _is_wanted(PurePosixPath(e.uri)))
+    return sorted(wanted, key=lambda entry: entry.uri)
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    return any(path.match(pattern) for pattern in WANTED)
+
+
+def _fetch_from_bucket(source: ModelSource) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "m2f-batch" / "models"
+    target = cache / str(source.revision)
+    with _lock(cache, str(source.revision)):
+        if target.is_dir():
+            return target
+        if _pin_bucket(replace(source, revision=None)).revision != source.revision:
+            raise RunError(f"model.uri: {source.uri} changed while the run was going on; start the run again")
+        partial = cache / f"{source.revision}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        store = open_store(source.uri)
+        for entry in _bucket_files(source):
+            (partial / PurePosixPath(entry.uri).name).write_bytes(store.read(entry.uri))
+        partial.rename(target)
+    return target
+
+
+@contextmanager
+def _lock(folder: Path, name: str) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / f"{name}.lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _pin_hub(source: ModelSource) -> ModelSource:
+    """The commit behind a revision, so that every node and every later run reads the same files."""
+    if source.revision and re.fullmatch(r"[0-9a-f]{40}", source.revision):
+        return source
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(source, UsageError):
+        # only config.json: the folder it lands in is named after the commit, online and from the cache alike
+        folder = snapshot_download(source.uri, revision=source.revision, allow_patterns=["config.json"])
+    return replace(source, revision=Path(folder).name)
+
+
+def _fetch_from_hub(source: ModelSource) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(source, RunError):
+        return Path(snapshot_download(source.uri, revision=source.revision, allow_patterns=list(WANTED)))
+
+
+@contextmanager
+def _hub_errors(source: ModelSource, kind: type[Exception]) -> Iterator[None]:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    name = f"{source.uri}@{source.revision}" if source.revision else source.uri
+    try:
+        yield
+    except LocalEntryNotFoundError:
+        raise kind(
+            f"model.uri: the hub cannot be reached and {name} is not in the local cache; "
+            "give a directory, or a bucket URI of one"
+        ) from None
+    except (HfHubHTTPError, HFValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise kind(f"model.uri: {name} cannot be had from the hub ({type(error).__name__}: {reason})") from None
+    except OSError as error:
+        raise kind(f"model.uri: {name} cannot be had from the hub ({type(error).__name__})") from None

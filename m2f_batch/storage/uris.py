@@ -1,0 +1,146 @@
+"""What a place is called: a local path, ``s3://bucket/key``, or any other ``pyarrow.fs`` URI.
+
+One spelling per place, because ``image_id`` is a hash of it: local files are absolute paths, everything else is
+``scheme://authority/path`` with nothing percent-encoded: keys with ``%``, ``+``, ``#`` or ``?`` stay themselves.
+"""
+
+import os
+import posixpath
+import re
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from m2f_batch.errors import UsageError
+
+_URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_MAGIC = re.compile(r"[*?\[]")
+
+
+class Location(NamedTuple):
+    """A URI taken apart. ``scheme`` is "" for a local file, whose ``path`` is absolute; else ``path`` has no root."""
+
+    scheme: str
+    authority: str
+    path: str
+
+    def __str__(self) -> str:
+        if not self.scheme:
+            return self.path
+        return f"{self.scheme}://{self.authority}" + (f"/{self.path}" if self.path else "")
+
+
+def parse(uri: str) -> Location:
+    """Takes a URI or a path apart; relative paths are resolved against the working directory.
+
+    Raises UsageError where it cannot be the name of a place, or carries a secret.
+    """
+    if not uri or "\0" in uri:
+        raise UsageError("a URI must not be empty, nor contain a NUL character")
+    match = _URI.fullmatch(uri)
+    if match is None:
+        return Location("", "", os.path.abspath(uri))
+    scheme, rest = match[1].lower(), match[2]
+    authority, _, path = rest.partition("/")
+    if scheme == "file":  # file:///a%20b: the one scheme with percent-encoding, as everywhere
+        return Location("", "", os.path.abspath(unquote("/" + path)))
+    if ":" in authority.rpartition("@")[0]:  # the URI would go into every row
+        raise UsageError(f"{scheme}://...: keys and passwords come from the environment, never from the URI")
+    if scheme == "s3" and not re.fullmatch(r"[A-Za-z0-9._-]+", authority):
+        raise UsageError("s3://...: wanted s3://BUCKET/KEY, BUCKET of letters, digits, '.', '-' and '_', no keys in it")
+    return Location(scheme, authority, path)
+
+
+def normalise(uri: str) -> str:
+    """The one spelling of a URI.
+
+    >>> normalise("/a/../b/x.jpg"), normalise("file:///a%20b"), normalise("s3://bucket/50%25.jpg")
+    ('/b/x.jpg', '/a b', 's3://bucket/50%25.jpg')
+    """
+    return str(parse(uri))
+
+
+def shown(uri: str) -> str:
+    r"""A URI for a message of one line.
+
+    >>> print(shown("/a b/new\nline.jpg"))
+    /a b/new\nline.jpg
+    """
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in uri)
+
+
+def join(folder: str, name: str) -> str:
+    """``name`` resolved against ``folder``, in the one spelling; a URI or an absolute path stays what it is.
+
+    >>> join("s3://bucket/lists", "../images/a b.jpg"), join("/data", "/other/x.jpg"), join("/data", "x.jpg")
+    ('s3://bucket/images/a b.jpg', '/other/x.jpg', '/data/x.jpg')
+    """
+    if name.startswith("/") or _URI.fullmatch(name):
+        return normalise(name)
+    place = parse(folder)
+    path = f"{place.path.rstrip('/')}/{name}" if place.path or not place.scheme else name
+    if place.scheme and not {".", ".."}.isdisjoint(name.split("/")):
+        path = posixpath.normpath(path)  # only then: a key may hold "//"
+    return normalise(str(place._replace(path=path)))
+
+
+def parent(uri: str) -> str:
+    """The folder that holds ``uri``.
+
+    >>> parent("s3://bucket/a/list.csv"), parent("s3://bucket/list.csv"), parent("/list.csv")
+    ('s3://bucket/a', 's3://bucket', '/')
+    """
+    place = parse(uri)
+    return str(place._replace(path=posixpath.dirname(place.path)))
+
+
+def below(folder: str, uri: str) -> str:
+    """The part of ``uri`` below ``folder``; both in the one spelling.
+
+    >>> below("s3://bucket/a/", "s3://bucket/a/b/c.jpg"), below("/", "/x.jpg")
+    ('b/c.jpg', 'x.jpg')
+    """
+    return uri.removeprefix(folder.rstrip("/") + "/")
+
+
+def is_inside(uri: str, folder: str) -> bool:
+    """Whether ``uri`` is ``folder`` or lies in it; local symlinks are followed.
+
+    >>> is_inside("s3://bucket/a/out", "s3://bucket/a"), is_inside("s3://bucket/a-out", "s3://bucket/a")
+    (True, False)
+    """
+    inner, outer = parse(uri), parse(folder)
+    if inner[:2] != outer[:2]:
+        return False
+    paths = [place.path if place.scheme else os.path.realpath(place.path) for place in (inner, outer)]
+    inner_path, outer_path = (path.strip("/") for path in paths)
+    return not outer_path or f"{inner_path}/".startswith(f"{outer_path}/")
+
+
+def has_glob(uri: str) -> bool:
+    """Whether the path of ``uri`` has one of ``* ? [``."""
+    match = _URI.fullmatch(uri)
+    return _MAGIC.search(match[2].partition("/")[2] if match else uri) is not None
+
+
+def split_glob(uri: str) -> tuple[str, str]:
+    """The folder that a glob's matches lie below, in the one spelling, and the pattern of the rest.
+
+    >>> split_glob("s3://bucket/a/im*/x?.jpg"), split_glob("/*.png")
+    (('s3://bucket/a', 'im*/x?.jpg'), ('/', '*.png'))
+    """
+    if uri.startswith("file://"):
+        uri = unquote("/" + uri.removeprefix("file://").partition("/")[2])
+    parts = uri.split("/")
+    first = 3 if _URI.fullmatch(uri) else 0  # "s3:", "", "bucket" are no patterns
+    split = next(index for index, part in enumerate(parts) if index >= first and _MAGIC.search(part))
+    folder = "/".join(parts[:split]) or ("/" if uri.startswith("/") else ".")
+    return normalise(folder), "/".join(parts[split:])
+
+
+def glob_start(pattern: str) -> str:
+    """The literal text that every match of a pattern begins with.
+
+    >>> glob_start("im*/x?.jpg")
+    'im'
+    """
+    return pattern[: next((match.start() for match in [_MAGIC.search(pattern)] if match), len(pattern))]

@@ -1,0 +1,110 @@
+"""All that decides a label, settled once from checkpoint and config, and the fingerprint over it. No torch."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from m2f_batch.checkpoint import Checkpoint, choose_task
+from m2f_batch.config import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
+from m2f_batch.errors import UsageError
+from m2f_batch.labels import Category, StuffSource, categories_of, find_stuff_ids, paper_size
+from m2f_batch.vision.geometry import PreprocessPlan, plan_from_processor, with_size
+from m2f_batch.vision.image import DECODE_POLICY_VERSION
+
+# the paper's values by task; what is not here does not apply
+DEFAULTS: dict[Task, dict[str, Any]] = {
+    "instance": {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 100},
+    "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
+    "semantic": {},
+}
+SEMANTICS_VERSION = "1"  # bump when the meaning of a row changes between logits and segments
+
+
+@dataclass(frozen=True)
+class Labeling:
+    """The settled semantics of a run. ``postprocess`` are the keyword arguments of the task's function."""
+
+    task: Task
+    preprocess: PreprocessPlan
+    postprocess: dict[str, Any]
+    precision: Precision
+    compile: bool
+    categories: tuple[Category, ...]
+    stuff_ids_from: StuffSource
+
+    def fingerprint(self, model_fingerprint: str, cpu_threads: int | None) -> str:
+        """Hash of what decides a label; ``cpu_threads`` is None on other devices."""
+        facts = {
+            "model": model_fingerprint,
+            "task": self.task,
+            "preprocess": asdict(self.preprocess),
+            "postprocess": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.postprocess.items()},
+            "precision": self.precision,
+            "compile": self.compile,
+            "cpu_threads": cpu_threads,
+            "decode_policy": DECODE_POLICY_VERSION,
+            "semantics": SEMANTICS_VERSION,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def settle(
+    checkpoint: Checkpoint, model: ModelConfig, preprocess: PreprocessConfig, postprocess: PostprocessConfig
+) -> Labeling:
+    """What a run will do. Raises UsageError for a task the model cannot do and for keys that do not apply to it."""
+    task = choose_task(checkpoint, model.task)
+    _refuse_inapplicable(postprocess, task)
+    stuff_ids, source = find_stuff_ids(postprocess.stuff_ids, checkpoint.stuff_ids, checkpoint.label_set)
+    unknown = sorted(i for i in stuff_ids if i not in checkpoint.id2label)
+    if unknown:
+        raise UsageError(
+            f"postprocess.stuff_ids: {unknown} are no labels of {checkpoint.name}; "
+            f"allowed: 0 to {len(checkpoint.id2label) - 1} (stuff ids from: {source})"
+        )
+    arguments = dict(DEFAULTS[task])
+    arguments |= {key: getattr(postprocess, key) for key in arguments if getattr(postprocess, key) is not None}
+    if "stuff_ids" in POSTPROCESS_KEYS[task]:
+        arguments["stuff_ids"] = stuff_ids
+    return Labeling(
+        task=task,
+        preprocess=_preprocess_plan(checkpoint, preprocess, task),
+        postprocess=arguments,
+        precision=model.precision,
+        compile=model.compile,
+        categories=categories_of(checkpoint.id2label, stuff_ids, checkpoint.label_set),
+        stuff_ids_from=source,
+    )
+
+
+def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
+    size = preprocess.size
+    if size == "checkpoint":
+        return plan_from_processor(checkpoint.processor)
+    if size == "paper":
+        published = paper_size(checkpoint.label_set, task, checkpoint.backbone_width)
+        if published is None:
+            raise UsageError(
+                f"preprocess.size: 'paper' needs a known label set, and the {len(checkpoint.id2label)} labels of "
+                f"{checkpoint.name} are none; allowed: checkpoint, {{shortest_edge, longest_edge}}, {{height, width}}"
+            )
+        size = published
+    # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
+    plan = plan_from_processor({**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True})
+    return with_size(plan, size)
+
+
+def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:
+    wrong = sorted(key for key in postprocess.model_fields_set - POSTPROCESS_KEYS[task])
+    wrong = [key for key in wrong if getattr(postprocess, key) is not None]
+    if wrong:
+        allowed = ", ".join(sorted(POSTPROCESS_KEYS[task])) or "none"
+        lines = (f"postprocess.{key}: {getattr(postprocess, key)!r} does not apply to task {task}" for key in wrong)
+        raise UsageError("\n".join(f"{line}; allowed: {allowed}" for line in lines))
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of all that can change a pixel or a byte of a row."""
+    names = ("m2f-batch", "torch", "torchvision", "transformers", "pillow", "numpy", "pycocotools", "pyarrow", "ray")
+    return {name: version(name) for name in names}

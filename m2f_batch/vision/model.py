@@ -1,0 +1,87 @@
+"""Load a Mask2Former and run it, from a local directory to logits. The only importer of transformers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
+from transformers.utils import logging as transformers_logging
+
+from m2f_batch.config import Precision
+from m2f_batch.errors import RunError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_model(directory: Path, device: torch.device, *, compile_model: bool = False) -> nn.Module:
+    """The model in eval mode, float32 weights, on ``device``.
+
+    Only safetensors of the local directory are read. Raises RunError when a tensor is missing or of another shape.
+    """
+    try:
+        with _quiet():
+            model, info = Mask2FormerForUniversalSegmentation.from_pretrained(
+                directory, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+        # whatever transformers and safetensors raise for a directory they cannot use
+        raise RunError(f"model.uri: {directory} does not load: {_first_line(error)}") from None
+    # the criterion holds class weights of the loss, which inference never uses
+    missing = [name for name in info["missing_keys"] if not name.startswith("criterion.")]
+    if missing or info["mismatched_keys"]:
+        wrong = sorted([*missing, *(str(key[0]) for key in info["mismatched_keys"])])
+        raise RunError(
+            f"model.uri: {directory}: {len(wrong)} tensors are missing or of another shape than config.json says, "
+            f"e.g. {wrong[0]}"
+        )
+    if device.type == "cuda":
+        # float32 means float32: TF32 keeps 10 bits of the mantissa
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    model = model.eval().requires_grad_(False).to(device)
+    return torch.compile(model) if compile_model else model  # type: ignore[return-value]  # a module still
+
+
+@torch.inference_mode()
+def forward(model: nn.Module, pixel_values: Tensor, precision: Precision = "fp32") -> tuple[Tensor, Tensor]:
+    """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w]."""
+    dtype = DTYPES.get(precision)
+    with torch.autocast(pixel_values.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        # hidden states on: with use_auxiliary_loss: false transformers forgets them, and crashes without
+        output = model(pixel_values=pixel_values, output_hidden_states=True)
+    return output.class_queries_logits, output.masks_queries_logits
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar for a file on disk, and no warning that only Swin backbones are tested."""
+    level = transformers_logging.get_verbosity()
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+
+
+def processor_pixel_values(directory: Path, image: NDArray[np.uint8]) -> Tensor | None:
+    """What the checkpoint's own image processor gives for one RGB image [H, W, 3]: float32 [1, 3, Hc, Wc].
+
+    None when ``transformers`` cannot load the processor: it refuses some of the hub's older settings.
+    """
+    try:
+        processor = AutoImageProcessor.from_pretrained(directory, backend="torchvision", local_files_only=True)
+        return processor(image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+    except ValueError:
+        return None

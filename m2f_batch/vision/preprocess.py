@@ -1,0 +1,98 @@
+"""Pixels to pixel values: resize on the CPU in uint8, normalise and pad on the model's device in float32.
+
+The same numbers as ``Mask2FormerImageProcessor`` (torchvision backend) gives for one image alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tvF
+
+from m2f_batch.errors import ImageError
+from m2f_batch.vision.geometry import PreprocessPlan, SizeHW
+from m2f_batch.vision.image import decode, from_pil
+
+ImageLike = bytes | Image.Image | NDArray[np.uint8]
+
+# Pillow's numbers, which preprocessor_config.json uses
+INTERPOLATIONS = {
+    0: InterpolationMode.NEAREST_EXACT,
+    1: InterpolationMode.LANCZOS,
+    2: InterpolationMode.BILINEAR,
+    3: InterpolationMode.BICUBIC,
+    4: InterpolationMode.BOX,
+    5: InterpolationMode.HAMMING,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An image ready for the model: ``content`` uint8 [hc, wc, 3], and the sizes that undo the resize."""
+
+    content: NDArray[np.uint8]
+    canvas_hw: SizeHW
+    output_hw: SizeHW
+
+    @property
+    def content_hw(self) -> SizeHW:
+        """(hc, wc) in pixels."""
+        return self.content.shape[0], self.content.shape[1]
+
+
+def prepare_image(image: ImageLike, plan: PreprocessPlan, max_pixels: int) -> Prepared | ImageError:
+    """Encoded bytes, a PIL image or an RGB array [H, W, 3] to what the model takes, or why it cannot be had."""
+    try:
+        return prepare(_rgb(image, max_pixels), plan)
+    except ImageError as error:
+        return error
+
+
+def _rgb(image: ImageLike, max_pixels: int) -> NDArray[np.uint8]:
+    if isinstance(image, bytes):
+        return decode(image, max_pixels=max_pixels)
+    if isinstance(image, Image.Image):
+        return from_pil(image, max_pixels=max_pixels)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise TypeError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    return np.ascontiguousarray(image)
+
+
+def prepare(image: NDArray[np.uint8], plan: PreprocessPlan) -> Prepared:
+    """Resize an RGB image, uint8 [H, W, 3]. Raises ImageError when the plan leaves nothing of it."""
+    output_hw = (image.shape[0], image.shape[1])
+    content_hw, canvas_hw = plan.content_size(output_hw), plan.canvas_size(output_hw)
+    if plan.size is None:
+        return Prepared(image, canvas_hw, output_hw)
+    planes = torch.from_numpy(image).permute(2, 0, 1).contiguous()[None]
+    try:
+        resized = tvF.resize(planes, list(content_hw), INTERPOLATIONS[plan.resample], antialias=True)[0]
+    except RuntimeError as error:  # torch's own limits, e.g. a filter wider than it can hold
+        message = str(error).splitlines()[0]
+        raise ImageError("preprocess", "CannotResize", message, size_hw=output_hw) from None
+    return Prepared(resized.permute(1, 2, 0).contiguous().numpy(), canvas_hw, output_hw)
+
+
+def pixel_values(images: list[Prepared], plan: PreprocessPlan, device: torch.device) -> Tensor:
+    """Normalised canvases, float32 [B, 3, Hc, Wc], of images that share one canvas."""
+    (canvas_hw,) = {image.canvas_hw for image in images}
+    batch = torch.zeros((len(images), 3, *canvas_hw), dtype=torch.float32, device=device)
+    for slot, image in zip(batch, images, strict=True):
+        height, width = image.content_hw
+        planes = torch.from_numpy(image.content).to(device).permute(2, 0, 1)
+        slot[:, :height, :width] = normalise(planes, plan)
+    return batch
+
+
+def normalise(planes: Tensor, plan: PreprocessPlan) -> Tensor:
+    """Rescale and normalise uint8 [3, h, w] to float32, fused as the processor fuses it (same rounding)."""
+    if plan.mean is None or plan.std is None:
+        return planes * plan.rescale_factor if plan.rescale_factor is not None else planes.float()
+    mean, std = (torch.tensor(values, device=planes.device) for values in (plan.mean, plan.std))
+    if plan.rescale_factor is not None:
+        mean, std = mean * (1.0 / plan.rescale_factor), std * (1.0 / plan.rescale_factor)
+    return (planes.to(torch.float32) - mean[:, None, None]) / std[:, None, None]
