@@ -2,13 +2,15 @@
 
 import hashlib
 import json
-import struct
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError, safe_open
 
 from m2f_batch.config import Task
 from m2f_batch.errors import UsageError
@@ -20,7 +22,9 @@ TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
 CAN_DO: dict[Task, tuple[Task, ...]] = {"panoptic": TASKS, "instance": ("instance",), "semantic": ("semantic",)}
 # the cards of the published zoo say "other"; the zoo says this
 PUBLISHED_LICENSES = {"facebook/mask2former-": "cc-by-nc-4.0"}
-# keys of config.json that change without changing a label
+# keys of config.json by which transformers would read other files than those checked here, or other numbers
+REDIRECTS = ("transformers_weights", "configuration_files", "quantization_config")
+# keys of config.json, at any depth, that change without changing a label
 VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
 
 
@@ -47,24 +51,27 @@ class Checkpoint:
     def stuff_ids(self) -> frozenset[int] | None:
         """``label_ids_to_fuse`` of config.json, if it is there."""
         ids = self.config.get("label_ids_to_fuse")
-        return None if ids is None else frozenset(int(i) for i in ids)
+        return None if ids is None else frozenset(ids)
 
     @property
     def trained_task(self) -> Task | None:
-        """The task it was trained for: ``task`` of config.json, else its name (``...-coco-instance``)."""
-        names = [str(self.config.get("task", "")), self.name, str(self.config.get("_name_or_path", ""))]
-        found = (task for name in names for task in TASKS if name == task or f"-{task}" in name.rpartition("/")[2])
-        return next(found, None)
+        """The task it was trained for: ``task`` of config.json, else its name (``...-coco-instance@main``)."""
+        stated = self.config.get("task")
+        names = [self.name, self.name.rpartition("@")[0], str(self.config.get("_name_or_path", ""))]
+        lasts = [name.rstrip("/").rpartition("/")[2] for name in names]
+        found = (task for last in lasts for task in TASKS if f"-{task}" in last)
+        return stated if stated in TASKS else next(found, None)
 
     @property
     def backbone_width(self) -> int | None:
         """``embed_dim`` of a Swin backbone (96 for tiny and small), else None."""
-        return (self.config.get("backbone_config") or {}).get("embed_dim")
+        width = (self.config.get("backbone_config") or {}).get("embed_dim")
+        return width if isinstance(width, int) else None
 
     @cached_property
     def license(self) -> str:
         """Licence of the weights: the model card's front matter, or the published table; "unknown" otherwise."""
-        stated = _front_matter(self.directory / "README.md").get("license", "unknown")
+        stated = _front_matter(self.directory / "README.md").get("license") or "unknown"
         stated = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
         if stated in ("other", "unknown"):
             for name in (self.name, str(self.config.get("_name_or_path", ""))):
@@ -86,8 +93,8 @@ class Checkpoint:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of what the model is: weights and config.json, less what decides no label."""
-        config = {key: value for key, value in self.config.items() if key not in VOLATILE_KEYS}
-        return hashlib.sha256(f"{self.weights_sha256}\n{json.dumps(config, sort_keys=True)}".encode()).hexdigest()
+        config = json.dumps(_lasting(self.config), sort_keys=True)
+        return hashlib.sha256(f"{self.weights_sha256}\n{config}".encode()).hexdigest()
 
 
 def read_checkpoint(directory: Path, name: str) -> Checkpoint:
@@ -99,10 +106,10 @@ def read_checkpoint(directory: Path, name: str) -> Checkpoint:
         )
     if "id2label" not in config:  # transformers leaves the default two labels out
         config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
-    processor = _read_processor(directory, name)
-    checkpoint = Checkpoint(name, directory, config, processor)
-    if sorted(checkpoint.id2label) != list(range(len(checkpoint.id2label))):
-        raise UsageError(f"model.uri: {name}: the ids of id2label in config.json must be 0, 1, 2, ... without gaps")
+    wrong = next(_config_problems(config), None)
+    if wrong:
+        raise UsageError(f"model.uri: config.json of {name}: {wrong}")
+    checkpoint = Checkpoint(name, directory, config, _read_processor(directory, name))
     _check_weights(checkpoint)
     return checkpoint
 
@@ -127,7 +134,7 @@ def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
 
 def check_license(checkpoint: Checkpoint, allowed: tuple[str, ...] | None) -> None:
     """Raise UsageError when ``model.allowed_licenses`` is given and does not hold the weights' licence."""
-    if allowed is not None and checkpoint.license not in {name.lower() for name in allowed}:
+    if allowed is not None and not set(checkpoint.license.split(", ")) <= {name.lower() for name in allowed}:
         raise UsageError(
             f"model.allowed_licenses: the weights of {checkpoint.name} are {checkpoint.license!r}; "
             f"allowed: {', '.join(allowed) or 'none'}"
@@ -135,30 +142,46 @@ def check_license(checkpoint: Checkpoint, allowed: tuple[str, ...] | None) -> No
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files of a directory, one or sharded, by name."""
+    """The safetensors files that transformers would load, by name: the one, else the shards that the index names."""
     index = directory / "model.safetensors.index.json"
-    if index.exists():
-        shards = json.loads(index.read_text())["weight_map"].values()
-        return sorted({directory / shard for shard in shards})
-    return [directory / "model.safetensors"]
+    if (directory / "model.safetensors").exists() or not index.exists():
+        return [directory / "model.safetensors"]
+    shards = _read_json(directory, index.name).get("weight_map")
+    names = list(shards.values()) if isinstance(shards, dict) else []
+    if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
+        raise UsageError(
+            f"model.uri: the weight_map in {index.name} of {directory} must name safetensors files of that directory"
+        )
+    return sorted(directory / name for name in set(names))
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:
-    """Names and shapes in a safetensors file, from its header. Raises ValueError when it is not whole.
+    """Names and shapes in a safetensors file, from its header. Raises SafetensorError when it is not whole."""
+    with safe_open(file, framework="numpy") as tensors:
+        return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  # no mapping
 
-    Format: 8 bytes little-endian header length, a JSON header with byte ranges, the bytes.
-    """
-    total = file.stat().st_size
-    with open(file, "rb") as handle:
-        prefix = handle.read(8)
-        (length,) = struct.unpack("<Q", prefix) if len(prefix) == 8 else (total,)
-        if length > min(total - 8, 100 << 20):
-            raise ValueError("its header is cut off")
-        header = json.loads(handle.read(length))
-    header.pop("__metadata__", None)
-    if 8 + length + max((tensor["data_offsets"][1] for tensor in header.values()), default=0) != total:
-        raise ValueError("it is cut off or has bytes too many")
-    return {name: tensor["shape"] for name, tensor in header.items()}
+
+def _config_problems(config: dict[str, Any]) -> Iterator[str]:
+    """What config.json must not hold, since it may come from anywhere."""
+    labels, stuff, backbone = (config.get(key) for key in ("id2label", "label_ids_to_fuse", "backbone_config"))
+    if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
+        yield "the ids of id2label must be 0, 1, 2, ... without gaps"
+    elif not all(isinstance(name, str | int) for name in labels.values()):
+        yield "the names in id2label must be texts"
+    if stuff is not None and not (isinstance(stuff, list) and all(type(i) is int for i in stuff)):
+        yield f"label_ids_to_fuse must be a list of label ids, not {stuff!r}"
+    if backbone is not None and not isinstance(backbone, dict):
+        yield f"backbone_config must be an object, not {backbone!r}"
+    for key in REDIRECTS:
+        if config.get(key) is not None:
+            yield f"{key} is not supported; save the model anew without it"
+
+
+def _lasting(tree: Any) -> Any:
+    """A JSON tree without its volatile keys."""
+    if isinstance(tree, dict):
+        return {key: _lasting(value) for key, value in tree.items() if key not in VOLATILE_KEYS}
+    return tree
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:
@@ -173,10 +196,10 @@ def _check_weights(checkpoint: Checkpoint) -> None:
             )
         try:
             shapes |= tensor_shapes(file)
-        except (ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError) as error:
             raise UsageError(f"model.uri: {file.name} of {checkpoint.name} is not whole: {error}") from None
     head = shapes.get("class_predictor.weight")
-    if head is None:
+    if not head:
         raise UsageError(f"model.uri: {checkpoint.name} has no class_predictor.weight, so is not a {ARCHITECTURE}")
     if head[0] != len(checkpoint.id2label) + 1:
         raise UsageError(
@@ -186,11 +209,17 @@ def _check_weights(checkpoint: Checkpoint) -> None:
 
 
 def _read_processor(directory: Path, name: str) -> dict[str, Any]:
-    for file, key in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-        if (directory / file).exists():
-            processor = _read_json(directory, file)
-            return processor if key is None else processor.get(key, {})
-    raise UsageError(f"model.uri: {name} has no preprocessor_config.json; copy it from the model it was tuned from")
+    """The image processor's settings; those inside processor_config.json win, as in transformers."""
+    processor = None
+    if (directory / "processor_config.json").exists():
+        processor = _read_json(directory, "processor_config.json").get("image_processor")
+    if processor is None and (directory / "preprocessor_config.json").exists():
+        processor = _read_json(directory, "preprocessor_config.json")
+    if processor is None:
+        raise UsageError(f"model.uri: {name} has no preprocessor_config.json; copy it from the model it was tuned from")
+    if not isinstance(processor, dict):
+        raise UsageError(f"model.uri: image_processor in processor_config.json of {name} must be an object")
+    return processor
 
 
 def _read_json(directory: Path, file: str) -> dict[str, Any]:
@@ -198,7 +227,9 @@ def _read_json(directory: Path, file: str) -> dict[str, Any]:
         tree = json.loads((directory / file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"model.uri: {directory} has no {file}; give a Hugging Face model directory") from None
-    except ValueError as error:
+    except OSError as error:
+        raise UsageError(f"model.uri: {file} of {directory} cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"model.uri: {file} of {directory} is not JSON ({error})") from None
     if not isinstance(tree, dict):
         raise UsageError(f"model.uri: {file} of {directory} does not hold a JSON object")
@@ -207,13 +238,10 @@ def _read_json(directory: Path, file: str) -> dict[str, Any]:
 
 def _front_matter(card: Path) -> dict[str, Any]:
     """The YAML between the first two ``---`` lines of a model card, or nothing."""
-    if not card.exists():
-        return {}
-    parts = card.read_text(encoding="utf-8", errors="replace").split("---\n", 2)
-    if len(parts) < 3 or parts[0].strip():
-        return {}
     try:
-        tree = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
-        return {}
+        text = card.read_text(encoding="utf-8-sig", errors="replace")
+        match = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
+        tree = yaml.safe_load(match[1]) if match else None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}  # a card is for people: no card, or one that is not well-formed, says nothing
     return tree if isinstance(tree, dict) else {}

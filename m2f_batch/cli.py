@@ -5,11 +5,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, get_args
 
-from m2f_batch.config import SegmentConfig
+from m2f_batch.config import SegmentConfig, Task
 from m2f_batch.config_loading import fields_of, load_config
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 
 STOPPED = 130
 SEGMENT_FLAGS = {
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UsageError, RunError) as error:
         print(f"m2f-batch {options.command}: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    except TransientError as error:
+        print(f"m2f-batch {options.command}: {error}; try again later", file=sys.stderr, flush=True)
+        return RunError.exit_code
     except KeyboardInterrupt:
         print(f"m2f-batch {options.command}: stopped; what was committed is kept", file=sys.stderr, flush=True)
         return STOPPED
@@ -90,7 +93,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     text = "segment bundled scenes with the bundled model, offline, and draw a contact sheet"
     command = commands.add_parser("demo", help=text, description=text)
     command.add_argument("directory", metavar="DIR", nargs="?", default="demo-run", help="run directory [demo-run]")
-    command.add_argument("--task", metavar="TASK", default="panoptic", help="instance, semantic or panoptic [panoptic]")
+    command.add_argument("--task", choices=get_args(Task), default="panoptic", help="what to find [panoptic]")
     command.set_defaults(run=_demo)
 
 

@@ -3,23 +3,34 @@
 Loading and error messages are in ``config_loading``.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+
+def _no_bool(value: Any) -> Any:
+    """pydantic would take true for 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+def _ordered(value: int | tuple[int, int]) -> int | tuple[int, int]:
+    if isinstance(value, tuple) and value[0] > value[1]:
+        raise PydanticCustomError("range_order", "Input should have its minimum first")
+    return value
+
 
 Task = Literal["instance", "semantic", "panoptic"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Pixels = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=1)]
-
-# transformers' words for our keys and values, accepted wherever a config is given
-KEY_ALIASES = {
-    "postprocess.label_ids_to_fuse": "postprocess.stuff_ids",
-    "postprocess.threshold": "postprocess.score_threshold",
-    "postprocess.overlap_mask_area_threshold": "postprocess.overlap_threshold",
-}
-VALUE_ALIASES = {"model.precision": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}}
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Number = Annotated[float, BeforeValidator(_no_bool)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Pixels = Annotated[Whole, Field(ge=1)]
+Count = Annotated[Whole, Field(ge=1)]
+CountOrRange = Annotated[Count | tuple[Count, Count], AfterValidator(_ordered)]
 
 # which postprocess keys decide something in which task
 POSTPROCESS_KEYS: dict[Task, frozenset[str]] = {
@@ -30,15 +41,20 @@ POSTPROCESS_KEYS: dict[Task, frozenset[str]] = {
 
 
 class Section(BaseModel):
-    """A frozen part of a config; unknown keys are errors."""
+    """A frozen part of a config; unknown keys are errors.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    ``key_aliases`` and ``value_aliases`` (by key) are transformers' words for ours, taken wherever a config is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    key_aliases: ClassVar[Mapping[str, str]] = {}
+    value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
 
 class InputConfig(Section):
     """Where images come from."""
 
-    uri: str = Field(description="directory, object-store prefix, glob, file, manifest or COCO JSON")
+    uri: str = Field(min_length=1, description="directory, object-store prefix, glob, file, manifest or COCO JSON")
     root: str | None = Field(None, description="folder of the file names of a COCO JSON; its own folder if not set")
     max_error_fraction: Fraction = Field(
         0.05, description="share of images that may fail; above it the run ends with exit code 3 (1 = never)"
@@ -46,13 +62,17 @@ class InputConfig(Section):
     max_pixels: Pixels = Field(
         200_000_000, description="pixels of one image, checked before decoding; 200 million RGB pixels are 0.6 GB"
     )
-    fetch_threads: int = Field(16, ge=1, le=256, description="downloads at once per fetching task")
+    fetch_threads: Count = Field(16, le=256, description="downloads at once per fetching task")
 
 
 class ModelConfig(Section):
     """Which model, and how it computes."""
 
-    uri: str = Field(description="Hugging Face directory, hub id (id@revision), or object-store URI of a directory")
+    value_aliases = {"precision": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}}
+
+    uri: str = Field(
+        min_length=1, description="Hugging Face directory, hub id (id@revision), or object-store URI of a directory"
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     task: Task | None = Field(None, description="instance, semantic or panoptic; inferred from the model if not set")
     precision: Precision = Field("fp32", description="fp32, bf16 or fp16 (autocast); weights stay in float32")
@@ -88,15 +108,21 @@ class PreprocessConfig(Section):
 class PostprocessConfig(Section):
     """From logits to segments. A field that is not set takes the paper's value for the task."""
 
+    key_aliases = {
+        "label_ids_to_fuse": "stuff_ids",
+        "threshold": "score_threshold",
+        "overlap_mask_area_threshold": "overlap_threshold",
+    }
+
     score_threshold: Fraction | None = Field(None, description="instance 0.5, panoptic 0.8; 0 keeps all (for AP)")
-    mask_threshold: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    mask_threshold: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         None, description="probability from which a pixel belongs to a mask; 0.5"
     )
-    top_k: int | None = Field(None, ge=1, description="instance: (query, class) pairs looked at; 100")
+    top_k: Count | None = Field(None, description="instance: (query, class) pairs looked at; 100")
     overlap_threshold: Fraction | None = Field(
         None, description="panoptic: least share of a query's own mask that it must own; 0.8"
     )
-    stuff_ids: frozenset[Annotated[int, Field(ge=0)]] | None = Field(
+    stuff_ids: frozenset[Annotated[Whole, Field(ge=0)]] | None = Field(
         None, description="label ids that are stuff; from the checkpoint or its label set if not set"
     )
 
@@ -106,23 +132,23 @@ class ComputeConfig(Section):
 
     address: str | None = Field(None, description="Ray cluster; RAY_ADDRESS or a local Ray if not set")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the cluster has GPUs")
-    actors: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = (
-        Field(None, description="model replicas: a number, or [min, max]; what the cluster holds if not set")
+    actors: CountOrRange | None = Field(
+        None, description="model replicas: a number, or [min, max]; what the cluster holds if not set"
     )
-    gpus_per_actor: Annotated[float, Field(gt=0)] | None = Field(None, description="GPU share of an actor; 1")
-    threads_per_actor: int = Field(
-        2, ge=1, description="CPU threads of the forward pass; fixed, since another number rounds differently"
+    gpus_per_actor: Annotated[Number, Field(gt=0)] | None = Field(None, description="GPU share of an actor; 1")
+    threads_per_actor: Count = Field(
+        2, description="CPU threads of the forward pass; fixed, since another number rounds differently"
     )
-    batch_size: int | None = Field(None, ge=1, description="images of equal canvas per forward pass on CUDA; 8")
+    batch_size: Count | None = Field(None, description="images of equal canvas per forward pass on CUDA; 8")
 
 
 class OutputConfig(Section):
     """Where rows go."""
 
-    uri: str = Field(description="directory or object-store URI of the run, not inside the input")
+    uri: str = Field(min_length=1, description="directory or object-store URI of the run, not inside the input")
     overwrite: bool = Field(False, description="delete the run that output.uri holds, then start anew")
-    images_per_file: int = Field(
-        32, ge=1, le=4096, description="images per Parquet file: the unit of commit, all a kill can cost an actor"
+    images_per_file: Count = Field(
+        32, le=4096, description="images per Parquet file: the unit of commit, all a kill can cost an actor"
     )
 
 

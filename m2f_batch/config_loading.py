@@ -1,6 +1,7 @@
 """Config from file, ``--set`` and flags to a checked model; every mistake is reported, all of them at once."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,11 +11,27 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from m2f_batch.config import KEY_ALIASES, VALUE_ALIASES
+from m2f_batch.config import Section
 from m2f_batch.errors import UsageError
 
 Tree = dict[str, Any]
 C = TypeVar("C", bound=BaseModel)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that takes 1e-5 for the number it is, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(doubled)}: given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
 
 
 def load_config(
@@ -25,115 +42,72 @@ def load_config(
     ``overrides`` are ``dotted.key=yaml`` texts, ``flags`` maps dotted keys to values (None = not given).
     Raises UsageError with one line per mistake: field, value, what is allowed.
     """
-    tree = _canonical(_read_file(file), file) if file else {}
-    _merge(tree, _canonical(_tree_of_overrides(kind, overrides), "--set"))
-    _merge(tree, _tree_of_flags(flags or {}))
-    return check_config(kind, tree)
+    problems: list[str] = []
+    tree = _canonical(kind, _read_file(file) if file else {}, f"--config {file}", problems)
+    _merge(kind, tree, _canonical(kind, _tree_of_overrides(kind, overrides, problems), "--set", problems))
+    _merge(kind, tree, _tree_of_flags(flags or {}, problems))
+    return _checked(kind, tree, problems)
 
 
 def check_config(kind: type[C], tree: Mapping[str, Any]) -> C:
-    """A checked config from a plain tree; raises UsageError with one line per mistake."""
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        known = dict(fields_of(kind))
-        lines = list(dict.fromkeys(_line_of(item, known) for item in error.errors()))
-        raise UsageError("\n".join(lines)) from None
+    """A checked config, or section of one, from a plain tree; raises UsageError with one line per mistake."""
+    problems: list[str] = []
+    return _checked(kind, _canonical(kind, tree, "one place", problems), problems)
 
 
 def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All (dotted key, pydantic field) of a config, sections opened."""
     for name, field in kind.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from fields_of(annotation, f"{prefix}{name}.")
+        section = _section(kind, name)
+        if section is not None:
+            yield from fields_of(section, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
 
 
+def _section(kind: type[BaseModel], name: Any) -> type[BaseModel] | None:
+    """The section that a config holds under a name; None for a plain field or an unknown name."""
+    annotation = kind.model_fields[name].annotation if name in kind.model_fields else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+# ---- the sources
+
+
 def _read_file(file: str) -> Tree:
     try:
-        text = Path(file).read_text(encoding="utf-8")
-        tree = yaml.safe_load(text) or {}
+        tree = _yaml(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config {file}: cannot be read ({error.strerror}); give a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:
         where = " ".join(str(error).split())
         raise UsageError(f"--config {file}: is not YAML ({where})") from None
-    if not isinstance(tree, dict):
+    if tree is not None and not isinstance(tree, dict):
         raise UsageError(f"--config {file}: must hold a mapping such as 'input: {{uri: photos}}'")
-    return tree
+    return tree or {}
 
 
-def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str]) -> Tree:
+def _yaml(text: str) -> Any:
+    """The value of a YAML text; ValueError when it has none."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems: list[str]) -> Tree:
     texts = {key for key, field in fields_of(kind) if _takes_text(field.annotation)}
     tree: Tree = {}
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set {override}: must be dotted.key=value, e.g. --set model.precision=bf16")
-        _assign(tree, key, text if key in texts else _yaml_value(override, text), f"--set {override}")
-    return tree
-
-
-def _yaml_value(override: str, text: str) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {override}: the value is not YAML; quote it: --set 'key=[0, 5]'") from None
-    if isinstance(value, str):
-        try:  # YAML 1.1 takes 1e-5 for text
-            return float(value)
+            problems.append(f"--set {override}: must be dotted.key=value, e.g. --set model.precision=bf16")
+            continue
+        try:
+            _assign(tree, key, text if key in texts else _yaml(text), f"--set {override}", problems)
         except ValueError:
-            pass
-    return value
-
-
-def _tree_of_flags(flags: Mapping[str, Any]) -> Tree:
-    tree: Tree = {}
-    for key, value in flags.items():
-        if value is not None:
-            _assign(tree, key, value, key)
+            problems.append(f"--set {override}: the value is not YAML; quote it: --set 'key=[0, 5]'")
     return tree
-
-
-def _assign(tree: Tree, key: str, value: Any, where: str) -> None:
-    *sections, last = key.split(".")
-    for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
-            raise UsageError(f"{where}: {section} was given a value before, and cannot hold {last} too")
-    tree[last] = value
-
-
-def _canonical(tree: Tree, where: str | None) -> Tree:
-    """transformers' words replaced by ours; a key and its alias together are an error."""
-    for alias, key in KEY_ALIASES.items():
-        section, _, name = key.partition(".")
-        branch, other = tree.get(section), alias.partition(".")[2]
-        if isinstance(branch, dict) and other in branch:
-            if name in branch:
-                raise UsageError(f"{key} and its alias {alias} are both given in {where}: keep one of them")
-            branch[name] = branch.pop(other)
-    for key, words in VALUE_ALIASES.items():
-        section, _, name = key.partition(".")
-        branch = tree.get(section)
-        if isinstance(branch, dict) and isinstance(branch.get(name), str):
-            branch[name] = words.get(branch[name], branch[name])
-    return tree
-
-
-def _merge(base: Tree, over: Mapping[str, Any]) -> None:
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and not _is_whole(key):
-            _merge(base[key], value)
-        else:
-            base[key] = value
-
-
-def _is_whole(key: str) -> bool:
-    """Whether a mapping under this key is one value: a size is replaced, not mixed with another."""
-    return key == "size"
 
 
 def _takes_text(annotation: Any) -> bool:
@@ -143,22 +117,90 @@ def _takes_text(annotation: Any) -> bool:
     return annotation is str
 
 
-def _line_of(item: Any, known: Mapping[str, Any]) -> str:
-    """One pydantic error as field, value, what is allowed."""
-    parts = [str(part) for part in item["loc"]]
-    key = _known_prefix(parts, known)
-    if item["type"] == "missing" and key not in known:
-        missing = [name for name in known if name == key or name.startswith(f"{key}.")]
-        needed = [name for name in missing if known[name].is_required()] or [key]
-        return "\n".join(f"{name}: is not given; {_allowed(known.get(name))}" for name in needed)
-    if item["type"] == "missing":
-        return f"{key}: is not given; {_allowed(known.get(key))}"
-    if item["type"] == "extra_forbidden" and key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return f"{key}: unknown key; {hint}"
-    value = item["input"]
-    return f"{key}: {value!r} is not allowed ({item['msg'][:1].lower()}{item['msg'][1:]}); {_allowed(known.get(key))}"
+def _tree_of_flags(flags: Mapping[str, Any], problems: list[str]) -> Tree:
+    tree: Tree = {}
+    for key, value in flags.items():
+        if value is not None:
+            _assign(tree, key, value, key, problems)
+    return tree
+
+
+def _assign(tree: Tree, key: str, value: Any, where: str, problems: list[str]) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            problems.append(f"{where}: {section} was given a value before, and cannot hold {last} too")
+            return
+    tree[last] = value
+
+
+def _canonical(
+    kind: type[BaseModel], tree: Mapping[str, Any], where: str, problems: list[str], prefix: str = ""
+) -> Tree:
+    """The tree in our words instead of transformers'; a key and its alias together are a mistake."""
+    key_aliases, value_aliases = (kind.key_aliases, kind.value_aliases) if issubclass(kind, Section) else ({}, {})
+    ours: Tree = {}
+    for name, value in tree.items():
+        key, section = key_aliases.get(name, name), _section(kind, name)
+        if key != name and key in tree:
+            problems.append(f"{prefix}{key} and its alias {prefix}{name} are both given in {where}: keep one of them")
+            continue
+        if section is not None and value is None:  # a section whose keys are all commented out
+            value = {}
+        if section is not None and isinstance(value, Mapping):
+            value = _canonical(section, value, where, problems, f"{prefix}{name}.")
+        if isinstance(value, str):
+            value = value_aliases.get(key, {}).get(value, value)
+        ours[key] = value
+    return ours
+
+
+def _merge(kind: type[BaseModel], base: Tree, over: Mapping[str, Any]) -> None:
+    """Lay one source over another: sections key by key, everything else whole (a size is not mixed with another)."""
+    for key, value in over.items():
+        section = _section(kind, key)
+        if section is None or not isinstance(value, Mapping):
+            base[key] = value
+        elif isinstance(base.setdefault(key, {}), dict):  # else what lies below is a mistake, and stays to be told
+            _merge(section, base[key], value)
+
+
+# ---- the check
+
+
+def _checked(kind: type[C], tree: Tree, problems: list[str]) -> C:
+    try:
+        config = kind.model_validate(tree)
+    except ValidationError as error:
+        raise UsageError("\n".join([*problems, *_lines_of(error, kind, tree)])) from None
+    if problems:
+        raise UsageError("\n".join(problems))
+    return config
+
+
+def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree) -> list[str]:
+    """One line per mistaken field, though pydantic has an error per branch of a union and per item of a list."""
+    known = dict(fields_of(kind))
+    reasons: dict[str, list[str]] = {}
+    lines: dict[str, str] = {}
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        key = _known_prefix(place, known)
+        reasons.setdefault(key, []).append(item["msg"][:1].lower() + item["msg"][1:])
+        if item["type"] == "missing" and key == ".".join(place):
+            needed = [name for name in known if name == key or name.startswith(f"{key}.")]
+            lines |= {
+                name: f"{name}: is not given; {_allowed(known[name])}" for name in needed if known[name].is_required()
+            }
+        elif key in known:
+            reason = f" ({reasons[key][0]})" if len(set(reasons[key])) == 1 else ""
+            lines[key] = f"{key}: {_value(tree, key)!r} is not allowed{reason}; {_allowed(known[key])}"
+        elif item["type"] == "extra_forbidden":
+            lines[key] = f"{key}: unknown key (value {item['input']!r}); {_near(key, known)}"
+        else:
+            lines[key] = f"{key}: {item['input']!r} is not allowed; {_near(key, known)}"
+    return list(lines.values())
 
 
 def _known_prefix(parts: list[str], known: Mapping[str, Any]) -> str:
@@ -169,5 +211,22 @@ def _known_prefix(parts: list[str], known: Mapping[str, Any]) -> str:
     return ".".join(parts)
 
 
+def _value(tree: Tree, key: str) -> Any:
+    value: Any = tree
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _near(key: str, known: Mapping[str, Any]) -> str:
+    """A known key that is like this one, else those that stand beside or below it."""
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]}?"
+    section = key if any(name.startswith(f"{key}.") for name in known) else key.rpartition(".")[0]
+    beside = [name for name in known if name.startswith(f"{section}.")] or list(known)
+    return f"known keys: {', '.join(beside)}"
+
+
 def _allowed(field: Any) -> str:
-    return f"allowed: {field.description}" if field is not None and field.description else "see --help"
+    return f"allowed: {field.description}" if field.description else "see --help"

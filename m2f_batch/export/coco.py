@@ -7,6 +7,7 @@ from typing import Any
 
 from m2f_batch.export.ids import CocoIds
 from m2f_batch.records import Row
+from m2f_batch.storage import uris
 from m2f_batch.storage.run import RunDirectory
 
 IMAGE_COLUMNS = ["uri", "height", "width", "status"]
@@ -90,11 +91,16 @@ def _image(info: dict[str, Any], row: Row, image_id: int) -> dict[str, Any]:
 
 
 def file_name(uri: str, source: dict[str, Any]) -> str:
-    """A uri relative to the folder that INPUT names, or whole where it lies elsewhere."""
-    for folder in (source["root"], source["uri"], source["uri"].rpartition("/")[0]):
-        if folder and uri.startswith(folder.rstrip("/") + "/"):
-            return uri[len(folder.rstrip("/")) + 1 :]
-    return uri
+    """A uri relative to the folder that INPUT names, or whole where it lies elsewhere.
+
+    >>> file_name("/photos/2024/a.jpg", {"uri": "/photos/*/a*.jpg", "root": None})
+    '2024/a.jpg'
+    """
+    folders = [uris.normalise(source["root"])] if source["root"] else []
+    if uris.has_glob(source["uri"]):
+        folders.append(uris.split_glob(source["uri"])[0])
+    folders += [uris.normalise(source["uri"]), uris.parent(source["uri"])]
+    return next((uris.below(folder, uri) for folder in folders if uri.startswith(f"{folder.rstrip('/')}/")), uri)
 
 
 def _rle(row: Row, segment: dict[str, Any]) -> dict[str, Any]:

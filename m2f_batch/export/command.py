@@ -9,7 +9,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.export.coco import coco_json, coco_results
 from m2f_batch.export.ids import CocoIds, coco_ids
 from m2f_batch.storage.run import RunDirectory, open_existing_run
-from m2f_batch.storage.store import open_store
+from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable, open_store
 
 FORMATS = ("coco", "coco-results")
 
@@ -18,17 +18,26 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
     """Write a run to ``dest`` in ``form``; returns 0. Raises UsageError for what cannot be exported."""
     if form not in FORMATS:
         raise UsageError(f"--format: {form!r} is not known; allowed: {', '.join(FORMATS)}")
-    run = open_existing_run(run_uri)
+    run, store = open_existing_run(run_uri), _store_of(dest)
     info = run.read_info()
     ids = coco_ids(run, info, ground_truth)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "export.json"
         with file.open("w", encoding="utf-8") as handle:
             handle.writelines(_pieces(run, info, ids, form))
-        store = open_store(dest)
         store.upload(file, dest)
     _say(info, ids, dest)
     return 0
+
+
+def _store_of(dest: str) -> Store:
+    try:
+        store = open_store(dest)
+        if not dest.endswith("/") and not store.is_folder(dest):
+            return store
+    except (UsageError, ObjectError, StoreUnavailable) as error:
+        raise UsageError(f"DEST: {error}") from None
+    raise UsageError(f"DEST: {dest!r} is a folder; give the name of a file in it")
 
 
 def _pieces(run: RunDirectory, info: dict[str, Any], ids: CocoIds, form: str) -> Iterator[str]:
@@ -37,11 +46,12 @@ def _pieces(run: RunDirectory, info: dict[str, Any], ids: CocoIds, form: str) ->
 
 def _say(info: dict[str, Any], ids: CocoIds, dest: str) -> None:
     counts = info["images"]
-    print(
-        f"{dest}: {counts['ok']:,} images, {info['segments']:,} segments; weights' licence {info['model']['license']}"
-    )
+    images = counts["ok"] - len(ids.unmatched)
+    print(f"{dest}: {images:,} images; licence of the model's weights: {info['model']['license']}")
     left_out = [label["name"] for label in info["categories"] if label["id"] not in ids.category_ids]
     if left_out:
         print(f"left out, since --ground-truth does not name them: {', '.join(left_out)}")
+    if ids.unmatched:
+        print(f"left out: {len(ids.unmatched):,} images that --ground-truth does not hold, e.g. {min(ids.unmatched)}")
     if counts["error"] or counts["remaining"]:
         print(f"left out: {counts['error']:,} images that failed, {counts['remaining']:,} that remain")

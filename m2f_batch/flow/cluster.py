@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import RayError
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, UsageError
@@ -114,8 +115,9 @@ def run_error(error: BaseException) -> Exception:
     """What a Ray exception means to a user: our own error behind it, else a failed run with one line."""
     cause: BaseException | None = error
     while cause is not None:
-        if type(cause) in (RunError, UsageError) or type(cause).__bases__ == (RunError,):
-            return cause  # type: ignore[return-value]  # one of the two, as just seen
+        # Ray's copy of an error is one of its own kind too, with a traceback for its text
+        if isinstance(cause, (RunError, UsageError)) and not isinstance(cause, RayError):
+            return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]
     return RunError(f"Ray: {type(error).__name__}: {lines[-1] if lines else ''}"[:500])

@@ -2,9 +2,11 @@
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import ray
@@ -19,13 +21,17 @@ from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.progress import Progress
 from m2f_batch.storage.listing import Listing, check_output, list_input
 from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
-from m2f_batch.storage.run import RunDirectory, open_run, units_of
+from m2f_batch.storage.run import RunDirectory, Unit, open_run, units_of
+from m2f_batch.storage.store import StoreUnavailable
 from m2f_batch.verify import verify
 from m2f_batch.vision.labeling import Labeling, installed_versions, settle
 
 DEFAULT_BATCH_SIZE = 8
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
-OK, FAILED, TOO_MANY_ERRORS, STOPPED = 0, 1, 3, 130
+OK, TOO_MANY_ERRORS = 0, 3
+
+# units in, what was committed of each out (the fields of ``stages.DONE_SCHEMA``)
+Stream = Callable[[Iterable[Unit]], Generator[dict[str, Any], None, None]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,11 @@ class Job:
     labeling: Labeling
     listing: Listing
 
+    def fingerprint(self, device: str) -> str:
+        """Hash of what decides a label of this job on a device."""
+        threads = self.config.compute.threads_per_actor if device == "cpu" else None
+        return self.labeling.fingerprint(self.checkpoint.fingerprint, threads)
+
 
 def segment(config: SegmentConfig) -> int:
     """Segment every image of INPUT into one row in OUTPUT; returns the exit code.
@@ -48,25 +59,17 @@ def segment(config: SegmentConfig) -> int:
     job = check(config)
     with connected(config.compute):
         resources = plan_resources(config.compute)
-        actor = ActorSettings(
-            job.source,
-            job.labeling,
-            resources.device,
-            config.compute.threads_per_actor,
-            config.compute.batch_size or DEFAULT_BATCH_SIZE,
-        )
-        fingerprint = job.labeling.fingerprint(
-            job.checkpoint.fingerprint, config.compute.threads_per_actor if resources.device == "cpu" else None
-        )
         for line in plan_lines(job, resources):
             print(line, flush=True)
+        compute = config.compute
+        batch_size = compute.batch_size or DEFAULT_BATCH_SIZE
+        actor = ActorSettings(job.source, job.labeling, resources.device, compute.threads_per_actor, batch_size)
         try:
             ray.get(ray.remote(check_model).options(num_cpus=resources.cpus_per_task).remote(actor))
+            flow = Flow(job.run.uri, actor, resources, config.input.max_pixels, config.input.fetch_threads)
+            return run(job, resources.device, partial(_stream, flow))
         except RayError as error:
             raise run_error(error) from None
-        return _run(
-            job, Flow(job.run.uri, actor, resources, config.input.max_pixels, config.input.fetch_threads), fingerprint
-        )
 
 
 def check(config: SegmentConfig) -> Job:
@@ -77,7 +80,11 @@ def check(config: SegmentConfig) -> Job:
     labeling = settle(checkpoint, config.model, config.preprocess, config.postprocess)
     check_output(config.input.uri, config.output.uri)
     run = open_run(config.output.uri)
-    if run.holds_run() and not config.output.overwrite:
+    try:
+        is_taken = run.holds_run()
+    except StoreUnavailable as error:
+        raise UsageError(f"output.uri: {error}") from None
+    if is_taken and not config.output.overwrite:
         state = "a finished run" if run.is_finished() else "a run that was not finished"
         raise UsageError(
             f"output.uri: {config.output.uri} holds {state}; give another OUTPUT, or --overwrite to delete it"
@@ -117,47 +124,46 @@ def plan_lines(job: Job, resources: Resources) -> Iterator[str]:
     yield f"output  {config.output.uri}: a file per {config.output.images_per_file} images"
 
 
-def _run(job: Job, flow: Flow, fingerprint: str) -> int:
+def run(job: Job, device: str, stream: Stream) -> int:
+    """Touch OUTPUT, send the units through ``stream``, verify, say the end; returns the exit code."""
+    fingerprint = job.fingerprint(device)
     info = _first_info(job, fingerprint)
     if job.run.holds_run():
         job.run.remove()
     job.run.write_info(info)
     job.run.write_manifest(job.listing.table)
     progress = Progress(job.listing.table.num_rows, lambda state: job.run.write_info(_info_now(info, state)))
-    stopped_early = False
+    units = units_of(job.listing, fingerprint, job.config.output.images_per_file)
     try:
-        with progress:
-            stopped_early = _stream(job, flow, fingerprint, progress)
-    except RayError as error:
-        raise run_error(error) from None
+        with progress, closing(stream(units)) as results:
+            for unit in results:
+                progress.add(unit)
+                if progress.done >= EARLY_STOP_IMAGES and _too_many_errors(job.config, progress):
+                    break
     finally:
         job.run.write_info(_info_now(info, progress))
-    if progress.transient:
-        raise RunError(
-            f"{progress.total - progress.done:,} images remain: {progress.transient[0]} "
-            f"({len(progress.transient)} units of work could not be fetched); try again later"
-        )
-    return _finish(job, info, progress, stopped_early)
+    return _finish(job, info, progress)
 
 
-def _stream(job: Job, flow: Flow, fingerprint: str, progress: Progress) -> bool:
-    """Consume the dataset; True when it was stopped because too many images fail."""
+def _stream(flow: Flow, units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
+    """What became of each unit, as Ray Data commits them."""
     set_data_context()
-    dataset = build(units_of(job.listing, fingerprint, job.config.output.images_per_file), flow)
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for unit in batch.to_pylist():
-            progress.add(unit)
-        if progress.done >= EARLY_STOP_IMAGES and _too_many_errors(job.config, progress):
-            return progress.done < progress.total
-    return False
+    for batch in build(units, flow).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        yield from batch.to_pylist()
 
 
 def _too_many_errors(config: SegmentConfig, progress: Progress) -> bool:
     return progress.error > config.input.max_error_fraction * progress.done
 
 
-def _finish(job: Job, info: dict[str, Any], progress: Progress, stopped_early: bool) -> int:
+def _finish(job: Job, info: dict[str, Any], progress: Progress) -> int:
     done = _info_now(info, progress)
+    if progress.transient:
+        raise RunError(
+            f"{done['images']['remaining']:,} images remain: {progress.transient[0]} "
+            f"({len(progress.transient)} units of work failed in passing); try again later"
+        )
+    stopped_early = done["images"]["remaining"] > 0
     if not stopped_early:
         done["finished_at"] = _now()
         job.run.write_info(done)

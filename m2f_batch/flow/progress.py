@@ -5,9 +5,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
+
+from m2f_batch.errors import TransientError
 
 LINE_SECONDS, REFRESH_SECONDS = 15.0, 5.0
 
@@ -64,7 +67,8 @@ class Progress:
     def _tick(self) -> None:
         next_line = time.monotonic() + LINE_SECONDS
         while not self._stop.wait(REFRESH_SECONDS):
-            self._on_refresh(self)
+            with suppress(TransientError):  # the next refresh is seconds away
+                self._on_refresh(self)
             if self._bar is None and time.monotonic() >= next_line:
                 print(self.line(), flush=True)
                 next_line = time.monotonic() + LINE_SECONDS

@@ -103,7 +103,10 @@ def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
     (unit,) = table.to_pylist()
     rows = unit["rows"]
     if unit["transient"] is None:
-        run.commit(unit["unit"], table_of(rows))
+        try:
+            run.commit(unit["unit"], table_of(rows))
+        except TransientError as error:
+            unit, rows = {**unit, "transient": str(error)}, []
     reasons = Counter(f"{row['error']['stage']}/{row['error']['type']}" for row in rows if row["error"])
     done = {
         "unit": unit["unit"],

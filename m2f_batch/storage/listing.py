@@ -1,18 +1,17 @@
 """INPUT to the table of images to label: (image_id, uri, version), sorted by uri, each once."""
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import uris
+from m2f_batch.storage.manifests import READERS, parse_json
 from m2f_batch.storage.store import (
     Denied,
     Entry,
@@ -64,8 +63,8 @@ def list_input(uri: str, *, root: str | None = None) -> Listing:
             )
         if kind == "json":
             listing = _of_coco(store, place, root)
-        elif kind in _MANIFESTS:
-            listing = _of_manifest(store, place, _MANIFESTS[kind])
+        elif kind in READERS:
+            listing = _of_manifest(store, place, READERS[kind])
         elif kind == "file":
             listing = _of_entries(iter([_required(store, place)]), lambda entry: True)
         else:
@@ -112,7 +111,7 @@ def _kind(store: Store, uri: str, place: str) -> str:
         entry = None
     if entry is not None:
         extension = _extension(place)
-        return extension if extension == "json" or extension in _MANIFESTS else "file"
+        return extension if extension == "json" or extension in READERS else "file"
     if store.is_folder(place):
         return "folder"
     if uris.has_glob(uri):
@@ -212,63 +211,8 @@ def _kept(table: pa.Table) -> pa.Table:
     return table.rename_columns(names)
 
 
-def _read_parquet(data: bytes) -> pa.Table:
-    import pyarrow.parquet as pq
-
-    return pq.read_table(pa.BufferReader(data))
-
-
-def _read_csv(data: bytes) -> pa.Table:
-    from pyarrow import csv
-
-    return csv.read_csv(
-        pa.BufferReader(data),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types={"uri": pa.string()}),
-    )
-
-
-def _read_txt(data: bytes) -> pa.Table:
-    lines = [line.strip() for line in data.decode("utf-8-sig").split("\n")]
-    return pa.table({"uri": pa.array([line for line in lines if line and not line.startswith("#")], pa.string())})
-
-
-def _read_jsonl(data: bytes) -> pa.Table:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(data.decode("utf-8-sig").split("\n"), 1):
-        if line.strip():
-            row = _json(line, f"line {number}")
-            if not isinstance(row, dict) or not isinstance(row.get("uri"), str):
-                raise UsageError(f'line {number} is not like {{"uri": "a.jpg", ...}}')
-            rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column(name, [row.get(name) for row in rows]) for name in names or ["uri"]})
-
-
-def _column(name: str, values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-        raise UsageError(f"column {name!r} mixes types, or holds what no column can: {error}") from error
-
-
-def _json(text: str | bytes, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not valid JSON: {error}") from error
-
-
-_MANIFESTS: dict[str, Callable[[bytes], pa.Table]] = {
-    "parquet": _read_parquet,
-    "csv": _read_csv,
-    "jsonl": _read_jsonl,
-    "txt": _read_txt,
-}
-
-
 def _of_coco(store: Store, place: str, root: str | None) -> Listing:
-    document = _json(store.read(place), f"input.uri: {place!r}")
+    document = parse_json(store.read(place), f"input.uri: {place!r}")
     images = document.get("images") if isinstance(document, dict) else None
     if not isinstance(images, list):
         raise UsageError(f"input.uri: {place!r} is no COCO JSON: it has no list 'images'")

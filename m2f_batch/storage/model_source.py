@@ -12,13 +12,19 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from m2f_batch.errors import RunError, UsageError
-from m2f_batch.storage.store import Entry, open_store
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable, open_store
 
-WANTED = ("*.json", "*.safetensors", "README.md")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?$")
+# what is ever fetched; a training run's folder holds much more
+WANTED = (
+    *("config.json", "preprocessor_config.json", "processor_config.json", "README.md"),
+    *("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
+)
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,8 @@ def find_model(uri: str, revision: str | None = None) -> ModelSource:
             raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the directory {uri}")
         return ModelSource(os.path.abspath(uri), "directory")
     if "://" in uri:
-        return _pin_bucket(ModelSource(uri.rstrip("/"), "bucket"))
-    if HUB_ID.match(uri) and not uri.startswith((".", "/")):
+        return _find_at(uri, revision)
+    if HUB_ID.fullmatch(uri) and not uri.startswith((".", "/")):
         name, _, inline = uri.partition("@")
         if inline and revision and inline != revision:
             raise UsageError(f"model.revision: {revision!r} and model.uri {uri!r} name two revisions: keep one")
@@ -66,41 +72,77 @@ def local_directory(source: ModelSource) -> Path:
     return _fetch_from_bucket(source)
 
 
-def _pin_bucket(source: ModelSource) -> ModelSource:
-    entries = _bucket_files(source)
+def _find_at(uri: str, revision: str | None) -> ModelSource:
+    try:
+        place = uris.parse(uri)
+    except UsageError as error:
+        raise UsageError(f"model.uri: {error}") from None
+    if not place.scheme and os.path.isdir(place.path):
+        return find_model(place.path, revision)
+    if revision is not None:
+        raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the URI {uri}")
+    source = ModelSource(str(place).rstrip("/"), "bucket")
+    with _bucket_errors(UsageError):
+        entries = _bucket_files(source)
     if not any(PurePosixPath(entry.uri).name == "config.json" for entry in entries):
         raise UsageError(f"model.uri: {source.uri} holds no config.json; give the URI of a Hugging Face directory")
-    digest = hashlib.sha256("\n".join(f"{e.uri} {e.version}" for e in entries).encode()).hexdigest()
-    return replace(source, revision=digest[:40])
+    return replace(source, revision=_digest(entries))
+
+
+def _digest(entries: list[Entry]) -> str:
+    """A revision for files that have none: a hash of their names and versions."""
+    return hashlib.sha256("\n".join(f"{e.uri} {e.version}" for e in entries).encode()).hexdigest()[:40]
 
 
 def _bucket_files(source: ModelSource) -> list[Entry]:
+    """The wanted files right below the source's uri (a store lists the folders below it too), by name."""
     entries = open_store(source.uri).list(source.uri)
-    depth = source.uri.rstrip("/").count("/") + 1
-    wanted = (e for e in entries if e.uri.count("/") == depth and _is_wanted(PurePosixPath(e.uri)))
-    return sorted(wanted, key=lambda entry: entry.uri)
-
-
-def _is_wanted(path: PurePosixPath) -> bool:
-    return any(path.match(pattern) for pattern in WANTED)
+    names = ((uris.below(source.uri, entry.uri), entry) for entry in entries)
+    return [entry for name, entry in sorted(names) if any(fnmatchcase(name, wanted) for wanted in WANTED)]
 
 
 def _fetch_from_bucket(source: ModelSource) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "m2f-batch" / "models"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2f-batch" / "models"
     target = cache / str(source.revision)
-    with _lock(cache, str(source.revision)):
+    with _bucket_errors(RunError), _cache_errors(cache), _lock(cache, str(source.revision)):
         if target.is_dir():
             return target
-        if _pin_bucket(replace(source, revision=None)).revision != source.revision:
-            raise RunError(f"model.uri: {source.uri} changed while the run was going on; start the run again")
+        entries = _bucket_files(source)
+        if _digest(entries) != source.revision:
+            raise _changed(source)
         partial = cache / f"{source.revision}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         store = open_store(source.uri)
-        for entry in _bucket_files(source):
-            (partial / PurePosixPath(entry.uri).name).write_bytes(store.read(entry.uri))
+        for entry in entries:
+            data, read = store.read_entry(entry.uri)
+            if read.version != entry.version:
+                raise _changed(source)
+            (partial / PurePosixPath(entry.uri).name).write_bytes(data)
         partial.rename(target)
     return target
+
+
+def _changed(source: ModelSource) -> RunError:
+    return RunError(f"model.uri: {source.uri} changed while the run was going on; start the run again")
+
+
+@contextmanager
+def _bucket_errors(kind: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except (TransientError, Unreachable) as error:
+        raise RunError(f"model.uri: {error}; the same command may succeed later") from error
+    except (ObjectError, StoreUnavailable) as error:
+        raise kind(f"model.uri: {error}") from error
+
+
+@contextmanager
+def _cache_errors(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"model.uri: cannot be kept in {cache} ({error.strerror}); set XDG_CACHE_HOME") from None
 
 
 @contextmanager
@@ -113,8 +155,6 @@ def _lock(folder: Path, name: str) -> Iterator[None]:
 
 def _pin_hub(source: ModelSource) -> ModelSource:
     """The commit behind a revision, so that every node and every later run reads the same files."""
-    if source.revision and re.fullmatch(r"[0-9a-f]{40}", source.revision):
-        return source
     from huggingface_hub import snapshot_download
 
     with _hub_errors(source, UsageError):
@@ -132,18 +172,16 @@ def _fetch_from_hub(source: ModelSource) -> Path:
 
 @contextmanager
 def _hub_errors(source: ModelSource, kind: type[Exception]) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]  # httpx's
 
     name = f"{source.uri}@{source.revision}" if source.revision else source.uri
     try:
         yield
     except LocalEntryNotFoundError:
         raise kind(
-            f"model.uri: the hub cannot be reached and {name} is not in the local cache; "
+            f"model.uri: {name} is no directory here, nor in the hub's local cache, and the hub cannot be reached; "
             "give a directory, or a bucket URI of one"
         ) from None
-    except (HfHubHTTPError, HFValidationError) as error:
+    except (HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise kind(f"model.uri: {name} cannot be had from the hub ({type(error).__name__}: {reason})") from None
-    except OSError as error:
-        raise kind(f"model.uri: {name} cannot be had from the hub ({type(error).__name__})") from None

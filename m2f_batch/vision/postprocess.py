@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 from m2f_batch.errors import ImageError
 from m2f_batch.records import Segment
 from m2f_batch.vision.geometry import SizeHW
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.rle import MaskCode, encode_mask
 
 NO_STUFF: frozenset[int] = frozenset()
 CLASSES_AT_ONCE = 16  # semantic: bounds the canvas-sized products
@@ -34,7 +34,7 @@ class Frame(NamedTuple):
 class _Found(NamedTuple):
     score: float
     category_id: int
-    mask: Tensor  # bool [H, W]
+    code: MaskCode  # not the mask: a hundred of them at full size would not fit
 
 
 def instance_segments(
@@ -60,28 +60,22 @@ def instance_segments(
         # mean sigmoid <= 1, so a class score under the threshold cannot end above it
         if score >= score_threshold and pair % classes not in stuff_ids
     ]
-    shapes = _masks_of({query for _, query, _ in wanted}, mask_logits, frame, mask_threshold)
+    shapes = {query: _shape_of(mask_logits[query], frame, mask_threshold) for query in {q for _, q, _ in wanted}}
     found = []
     for class_score, query, category_id in wanted:
-        mask, mean = shapes[query]
-        score = class_score * mean
-        if mask is not None and score >= score_threshold:
-            found.append(_Found(score, category_id, mask))
-    return _segments(sorted(found, key=lambda item: -item.score), frame)
+        code, mean = shapes[query]
+        if code.area > 0 and class_score * mean >= score_threshold:
+            found.append((query, _Found(class_score * mean, category_id, code)))
+    found.sort(key=lambda item: (-item[1].score, item[0], item[1].category_id))
+    return _segments([item for _, item in found], frame)
 
 
-def _masks_of(
-    queries: set[int], mask_logits: Tensor, frame: Frame, mask_threshold: float
-) -> dict[int, tuple[Tensor | None, float]]:
-    """Each query's mask (None when empty), and the mean probability inside it."""
-    shapes: dict[int, tuple[Tensor | None, float]] = {}
-    logit = math.log(mask_threshold / (1 - mask_threshold))
-    for query in sorted(queries):
-        full = full_size(mask_logits[query], frame)
-        mask = full > logit
-        empty = not bool(mask.any())
-        shapes[query] = (None, 0.0) if empty else (mask, float(full[mask].sigmoid().mean()))
-    return shapes
+def _shape_of(mask_logits: Tensor, frame: Frame, mask_threshold: float) -> tuple[MaskCode, float]:
+    """A query's mask, and the mean probability inside it (0 when it is empty)."""
+    full = full_size(mask_logits, frame)
+    mask = full > math.log(mask_threshold / (1 - mask_threshold))
+    mean = float(full[mask].sigmoid().mean()) if bool(mask.any()) else 0.0
+    return _encode(mask), mean
 
 
 def panoptic_segments(
@@ -104,46 +98,43 @@ def panoptic_segments(
     kept = keep.nonzero().flatten().tolist()
     if not kept:
         return []
-    owner, probability, areas = _owners(kept, scores, mask_logits, frame, mask_threshold)
-    confident = probability >= mask_threshold
-    found: list[_Found] = []
-    stuff_at: dict[int, int] = {}  # where in `found` the one segment of a stuff class is
+    owner, confident, areas = _owners(kept, scores, mask_logits, frame, mask_threshold)
+    parts: dict[tuple[int, int], list[int]] = {}  # the queries of each segment, by class and, for things, query
     for query, area in zip(kept, areas, strict=True):
         owned = owner == query
-        mask = owned & confident
-        if area == 0 or not bool(mask.any()) or int(owned.sum()) / area < overlap_threshold:
+        if area == 0 or not bool((owned & confident).any()) or int(owned.sum()) / area < overlap_threshold:
             continue
-        new = _Found(float(scores[query]), int(labels[query]), mask)
-        if new.category_id in stuff_at:
-            old = found[stuff_at[new.category_id]]
-            found[stuff_at[new.category_id]] = _Found(max(old.score, new.score), old.category_id, old.mask | mask)
-            continue
-        if new.category_id in stuff_ids:
-            stuff_at[new.category_id] = len(found)
-        found.append(new)
+        label = int(labels[query])
+        parts.setdefault((label, -1 if label in stuff_ids else query), []).append(query)
+    found = []
+    for (label, _), queries in parts.items():
+        mask = torch.isin(owner, torch.tensor(queries, dtype=owner.dtype, device=owner.device)) & confident
+        found.append(_Found(max(float(scores[query]) for query in queries), label, _encode(mask)))
+    # a stable sort: equal scores stay in the order of their first queries
     return _segments(sorted(found, key=lambda item: -item.score), frame)
 
 
 def _owners(
     kept: list[int], scores: Tensor, mask_logits: Tensor, frame: Frame, mask_threshold: float
 ) -> tuple[Tensor, Tensor, list[int]]:
-    """Per pixel the query with the highest score x p and its p, [H, W]; per query the area with p >= threshold."""
-    best = owner = probability = None
+    """Per pixel, [H, W]: the query with the highest score x p, and whether its p >= threshold.
+
+    And per query the area where its own p >= threshold.
+    """
+    best = torch.full(frame.output, -1.0, dtype=mask_logits.dtype, device=mask_logits.device)
+    owner = torch.full(frame.output, -1, dtype=torch.int16, device=mask_logits.device)
+    confident = torch.zeros(frame.output, dtype=torch.bool, device=mask_logits.device)
     areas = []
     for query in kept:
         p = full_size(mask_logits[query], frame).sigmoid()
-        areas.append(int((p >= mask_threshold).sum()))
-        weighted = scores[query] * p
-        if best is None or owner is None or probability is None:
-            best, owner, probability = weighted, torch.full(p.shape, query, device=p.device), p
-            continue
+        inside = p >= mask_threshold
+        areas.append(int(inside.sum()))
+        weighted = p.mul_(scores[query])
         better = weighted > best
         best = torch.where(better, weighted, best)
-        owner = torch.where(better, query, owner)
-        probability = torch.where(better, p, probability)
-    assert owner is not None
-    assert probability is not None
-    return owner, probability, areas
+        owner[better] = query
+        confident = torch.where(better, inside, confident)
+    return owner, confident, areas
 
 
 def semantic_segments(
@@ -152,23 +143,20 @@ def semantic_segments(
     """One segment per class that wins a pixel, largest area first."""
     class_logits, mask_logits = _checked(class_logits, mask_logits)
     frame = Frame(canvas, content, output)
-    best = winner = total = None
+    best = torch.full(output, -1.0, dtype=mask_logits.dtype, device=mask_logits.device)
+    winner = torch.full(output, -1, dtype=torch.int16, device=mask_logits.device)
+    total = torch.zeros_like(best)
     for category_id, plane in _class_planes(class_logits, mask_logits, frame):
-        if best is None or winner is None or total is None:
-            best, total = plane, plane.clone()
-            winner = torch.full(plane.shape, category_id, device=plane.device)
-            continue
         total += plane
         better = plane > best
-        best, winner = torch.where(better, plane, best), torch.where(better, category_id, winner)
-    assert best is not None and winner is not None and total is not None
+        best = torch.where(better, plane, best)
+        winner[better] = category_id
     share = torch.where(total > 0, best / total, torch.zeros_like(total))
-    found = [
-        _Found(float(share[mask].mean()), category_id, mask)
-        for category_id in torch.unique(winner).tolist()
-        for mask in [winner == category_id]
-    ]
-    return _segments(sorted(found, key=lambda item: -int(item.mask.sum())), frame)
+    found = []
+    for category_id in torch.unique(winner).tolist():
+        mask = winner == category_id
+        found.append(_Found(float(share[mask].mean()), category_id, _encode(mask)))
+    return _segments(sorted(found, key=lambda item: -item.code.area), frame)
 
 
 def _class_planes(class_logits: Tensor, mask_logits: Tensor, frame: Frame) -> Iterator[tuple[int, Tensor]]:
@@ -206,11 +194,14 @@ def _checked(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]
     return class_logits.float(), mask_logits.float()
 
 
+def _encode(mask: Tensor) -> MaskCode:
+    return encode_mask(mask.cpu().numpy())
+
+
 def _segments(found: list[_Found], frame: Frame) -> list[Segment]:
-    segments = []
-    for number, item in enumerate(found, start=1):
-        code = encode_mask(item.mask.cpu().numpy())
-        segments.append(
-            Segment(number, item.category_id, "", item.score, code.area, code.bbox, code.counts, frame.output)
+    return [
+        Segment(
+            number, item.category_id, "", item.score, item.code.area, item.code.bbox, item.code.counts, frame.output
         )
-    return segments
+        for number, item in enumerate(found, start=1)
+    ]

@@ -59,7 +59,7 @@ def _rgb(image: ImageLike, max_pixels: int) -> NDArray[np.uint8]:
         return from_pil(image, max_pixels=max_pixels)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise TypeError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    return np.ascontiguousarray(image)
+    return image
 
 
 def prepare(image: NDArray[np.uint8], plan: PreprocessPlan) -> Prepared:
@@ -68,7 +68,7 @@ def prepare(image: NDArray[np.uint8], plan: PreprocessPlan) -> Prepared:
     content_hw, canvas_hw = plan.content_size(output_hw), plan.canvas_size(output_hw)
     if plan.size is None:
         return Prepared(image, canvas_hw, output_hw)
-    planes = torch.from_numpy(image).permute(2, 0, 1).contiguous()[None]
+    planes = _tensor(image).permute(2, 0, 1).contiguous()[None]
     try:
         resized = tvF.resize(planes, list(content_hw), INTERPOLATIONS[plan.resample], antialias=True)[0]
     except RuntimeError as error:  # torch's own limits, e.g. a filter wider than it can hold
@@ -83,9 +83,14 @@ def pixel_values(images: list[Prepared], plan: PreprocessPlan, device: torch.dev
     batch = torch.zeros((len(images), 3, *canvas_hw), dtype=torch.float32, device=device)
     for slot, image in zip(batch, images, strict=True):
         height, width = image.content_hw
-        planes = torch.from_numpy(image.content).to(device).permute(2, 0, 1)
+        planes = _tensor(image.content).to(device).permute(2, 0, 1)
         slot[:, :height, :width] = normalise(planes, plan)
     return batch
+
+
+def _tensor(image: NDArray[np.uint8]) -> Tensor:
+    """Shared memory where torch allows it: a read-only array, as PIL and Arrow give, is copied."""
+    return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
 def normalise(planes: Tensor, plan: PreprocessPlan) -> Tensor:

@@ -1,0 +1,234 @@
+"""Stores of files: this machine's disks, and any other ``pyarrow.fs`` file system."""
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
+
+from pyarrow import ArrowException, ArrowInvalid, fs
+
+from m2f_batch.errors import TransientError, UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.store import (
+    Denied,
+    Entry,
+    NotFound,
+    Store,
+    StoreUnavailable,
+    Unreadable,
+    faults,
+)
+
+_CHUNK = 1 << 20  # bytes copied at a time
+
+
+def version(size: int, mtime_ns: int | None) -> str:
+    return f"{size}-{mtime_ns or 0}"
+
+
+_PASSING_ERRNO = {
+    *(errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+    *(errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNABORTED, errno.EPIPE),
+}
+_FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def _file_fault(uri: str, error: Exception) -> Exception | None:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return NotFound(f"{uri}: no such file")
+    if isinstance(error, PermissionError):
+        return Denied(f"{uri}: permission denied")
+    if not isinstance(error, OSError | ArrowException):
+        return None
+    number = getattr(error, "errno", None)
+    name = errno.errorcode.get(number, "errno") if number else type(error).__name__
+    if number in _FULL_ERRNO:
+        return StoreUnavailable(f"{uri}: {name}")
+    # without a number it is some other store's client, whose lost servers look the same as anything else
+    passing = number in _PASSING_ERRNO or (number is None and isinstance(error, OSError))
+    return TransientError(f"{uri}: {name}") if passing else Unreadable(f"{uri}: {name}")
+
+
+class LocalStore(Store):
+    """This machine's files. Symlinks are followed, loops are not."""
+
+    def list(self, folder: str, start: str = "") -> Iterator[Entry]:
+        with faults(folder, _file_fault, of_one=False):
+            yield from self._walk(_local(folder), start, ())
+
+    def _walk(self, folder: str, start: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
+        try:
+            here = os.stat(folder)
+            files = [*os.scandir(folder)]
+        except FileNotFoundError:
+            return
+        if (here.st_dev, here.st_ino) in above:
+            return
+        for file in files:
+            if not file.name.startswith(start):
+                continue
+            if file.is_dir():
+                yield from self._walk(file.path, "", (*above, (here.st_dev, here.st_ino)))
+                continue
+            with contextlib.suppress(FileNotFoundError):  # vanished since, unless it is a link to nothing: listed
+                info = file.stat(follow_symlinks=os.path.exists(file.path))
+                if stat.S_ISREG(info.st_mode):
+                    yield _local_entry(file.path, info)
+                elif stat.S_ISLNK(info.st_mode):
+                    yield Entry(file.path, 0, "")
+
+    def is_folder(self, uri: str) -> bool:
+        return os.path.isdir(_local(uri))
+
+    def stat(self, uri: str) -> Entry | None:
+        path = _local(uri)
+        with faults(path, _file_fault):
+            try:
+                info = os.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            return _local_entry(path, info) if stat.S_ISREG(info.st_mode) else None
+
+    def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
+        return [self._stat_or_none(uri) for uri in wanted]
+
+    def read_entry(self, uri: str) -> tuple[bytes, Entry]:
+        path = _local(uri)
+        with faults(path, _file_fault):
+            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+                raise Unreadable(f"{uris.shown(path)}: not a regular file")
+            with open(path, "rb") as file:
+                data = file.read()
+                info = os.fstat(file.fileno())  # after the read: what was written meanwhile shows
+        if len(data) != info.st_size:
+            raise TransientError(f"{uris.shown(path)}: being written")
+        return data, _local_entry(path, info)
+
+    def write(self, uri: str, data: bytes) -> None:
+        self._replace(uri, io.BytesIO(data))
+
+    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+        with open(file, "rb") as source:
+            self._replace(uri, source)
+
+    def _replace(self, uri: str, source: IO[bytes]) -> None:
+        path = _local(uri)
+        with faults(path, _file_fault, of_one=False), self._temporary(path, source) as temporary:
+            os.replace(temporary, path)
+
+    def write_new(self, uri: str, data: bytes) -> bool:
+        path = _local(uri)
+        with faults(path, _file_fault, of_one=False), self._temporary(path, io.BytesIO(data)) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def _temporary(self, path: str, source: IO[bytes]) -> Iterator[str]:
+        """A whole file beside ``path``, on disk; gone at the end, unless it was moved."""
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
+        try:
+            with open(temporary, "xb") as file:
+                shutil.copyfileobj(source, file, _CHUNK)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def _delete(self, uri: str) -> None:
+        with faults(uri, _file_fault, of_one=False), contextlib.suppress(FileNotFoundError):
+            os.unlink(_local(uri))
+
+
+def _local(uri: str) -> str:
+    return uris.parse(uri).path
+
+
+def _local_entry(path: str, info: os.stat_result) -> Entry:
+    return Entry(path, info.st_size, version(info.st_size, info.st_mtime_ns))
+
+
+class ArrowStore(Store):
+    """Any other ``pyarrow.fs`` file system. ``write_new`` looks, then writes: two writers may both win."""
+
+    def __init__(self, root: str) -> None:
+        try:
+            self._files, self._base = fs.FileSystem.from_uri(root + "/")
+        except (ArrowInvalid, ValueError) as error:
+            raise UsageError(
+                f"{root}: not one of the file systems of pyarrow.fs (file, s3, gs, abfs, hdfs, hf)"
+            ) from error
+        except (OSError, ImportError) as error:
+            raise StoreUnavailable(f"{root}: {str(error).splitlines()[0]}") from error
+
+    def _path(self, uri: str) -> str:
+        name = uris.parse(uri).path
+        return (f"{self._base.rstrip('/')}/{name}" if self._base else name).rstrip("/")
+
+    def _entry(self, uri: str, info: fs.FileInfo) -> Entry:
+        return Entry(uri, info.size or 0, version(info.size or 0, info.mtime_ns))
+
+    def list(self, folder: str, start: str = "") -> Iterator[Entry]:
+        base = self._path(folder).strip("/")
+        with faults(folder, _file_fault, of_one=False):
+            found = self._files.get_file_info(fs.FileSelector(self._path(folder), allow_not_found=True, recursive=True))
+        for info in found:
+            name = uris.below(base, info.path.lstrip("/"))
+            if info.type == fs.FileType.File and name.startswith(start):
+                yield self._entry(f"{folder.rstrip('/')}/{name}", info)
+
+    def is_folder(self, uri: str) -> bool:
+        with faults(uri, _file_fault, of_one=False):
+            return bool(self._files.get_file_info(self._path(uri)).type == fs.FileType.Directory)
+
+    def stat(self, uri: str) -> Entry | None:
+        with faults(uri, _file_fault):
+            info = self._files.get_file_info(self._path(uri))
+        return self._entry(uri, info) if info.type == fs.FileType.File else None
+
+    def read_entry(self, uri: str) -> tuple[bytes, Entry]:
+        with faults(uri, _file_fault):
+            with self._files.open_input_stream(self._path(uri)) as file:
+                data = file.read()
+            entry = self.stat(uri)
+        if entry is None or entry.size != len(data):
+            raise TransientError(f"{uris.shown(uri)}: {len(data)} bytes came")
+        return data, entry
+
+    def write(self, uri: str, data: bytes) -> None:
+        self._replace(uri, io.BytesIO(data))
+
+    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+        with open(file, "rb") as source:
+            self._replace(uri, source)
+
+    def _replace(self, uri: str, source: IO[bytes]) -> None:
+        path = self._path(uri)
+        folder, _, name = path.rpartition("/")
+        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
+        with faults(uri, _file_fault, of_one=False):
+            self._files.create_dir(folder, recursive=True)
+            with self._files.open_output_stream(temporary) as file:
+                shutil.copyfileobj(source, file, _CHUNK)
+            self._files.move(temporary, path)
+
+    def write_new(self, uri: str, data: bytes) -> bool:
+        if self.exists(uri):
+            return False
+        self.write(uri, data)
+        return True
+
+    def _delete(self, uri: str) -> None:
+        with faults(uri, _file_fault, of_one=False), contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(self._path(uri))

@@ -1,0 +1,185 @@
+"""What a run promises, held in this process and on Ray alike."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from conftest import DEMO_MODEL
+from engines import ENGINES, Engine, config_of, in_process, rows_of
+
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.records import SCHEMA
+from m2f_batch.storage.run import open_run
+from m2f_batch.verify import verify
+from m2f_batch.vision.segmenter import Segmenter
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return ENGINES[request.param]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """Rows of the plainest run, which every other must equal."""
+    output = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert in_process(config_of(scenes, output, DEMO_MODEL)) == 0
+    return rows_of(output)
+
+
+def test_every_image_has_exactly_one_row(engine, scenes, tmp_path, undisturbed):
+    output = tmp_path / "run"
+    assert engine(config_of(scenes, output, DEMO_MODEL)) == 0
+    rows = rows_of(output)
+    files = sorted(str(path) for path in scenes.rglob("*") if path.suffix in (".png", ".jpg"))
+    assert [row["uri"] for row in rows] == files
+    assert rows == undisturbed
+    broken = next(row for row in rows if row["uri"].endswith("broken.jpg"))
+    assert (broken["status"], broken["error"]["stage"], broken["segments"]) == ("error", "decode", [])
+    assert all(row["segments"] for row in rows if row["status"] == "ok")
+    run = open_run(str(output))
+    assert all(run.read_annotations(file).schema.equals(SCHEMA) for file in run.annotation_files())
+    assert len(run.annotation_files()) == 3, "13 images in units of 5"
+    assert verify(run, "panoptic") == []
+    assert run.is_finished()
+    info = run.read_info()
+    assert info["images"] == {"listed": 13, "ok": 12, "error": 1, "remaining": 0, "skipped": 1, "duplicates": 0}
+    assert info["segments"] == sum(len(row["segments"]) for row in rows)
+    assert sum(info["errors"].values()) == 1
+    assert [c["name"] for c in info["categories"] if not c["isthing"]] == ["sky", "grass"]
+    assert info["model"]["license"] == "mit"
+
+
+def test_rows_are_those_of_the_segmenter(scenes, undisturbed):
+    ok = [row for row in undisturbed if row["status"] == "ok"]
+    segmenter = Segmenter.from_pretrained(str(DEMO_MODEL), task="panoptic")
+    for row, alone in zip(ok, segmenter.rows([Path(row["uri"]).read_bytes() for row in ok]), strict=True):
+        # one of the two went through Parquet, whose scores are float32
+        assert [s["counts"] for s in row["segments"]] == [s["counts"] for s in alone["segments"]]
+        assert [s["category"] for s in row["segments"]] == [s["category"] for s in alone["segments"]]
+        assert [s["score"] for s in row["segments"]] == pytest.approx([s["score"] for s in alone["segments"]], abs=1e-7)
+
+
+@pytest.mark.parametrize("images_per_file", [1, 3, 8])
+def test_rows_do_not_depend_on_units_batches_or_order(scenes, tmp_path, undisturbed, images_per_file):
+    manifest = tmp_path / "shuffled.csv"
+    uris = [row["uri"] for row in undisturbed]
+    with manifest.open("w", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["uri", "patient"])
+        writer.writerows([uri, f"p{number}"] for number, uri in enumerate(uris[5:] + uris[:5]))
+    config = config_of(
+        manifest,
+        tmp_path / "run",
+        DEMO_MODEL,
+        output={"images_per_file": images_per_file},
+        compute={"batch_size": images_per_file},
+    )
+    assert in_process(config) == 0
+    assert rows_of(tmp_path / "run") == undisturbed
+    assert open_run(str(tmp_path / "run")).read_manifest()["patient"].to_pylist().count("p0") == 1
+
+
+def test_rows_do_not_depend_on_the_number_of_actors(scenes, tmp_path, undisturbed):
+    config = config_of(scenes, tmp_path / "run", DEMO_MODEL, compute={"actors": 2}, output={"images_per_file": 2})
+    assert ENGINES["local Ray"](config) == 0
+    assert rows_of(tmp_path / "run") == undisturbed
+
+
+@pytest.mark.parametrize("task", ["instance", "semantic"])
+def test_other_tasks_fill_the_same_columns(scenes, tmp_path, task):
+    config = config_of(scenes, tmp_path / "run", DEMO_MODEL, model={"task": task})
+    assert in_process(config) == 0
+    run = open_run(str(tmp_path / "run"))
+    assert verify(run, task) == []
+    for row in rows_of(tmp_path / "run"):
+        areas = sum(segment["area"] for segment in row["segments"])
+        if task == "semantic" and row["status"] == "ok":
+            assert areas == row["height"] * row["width"], "semantic segments tile the image"
+        if task == "instance":
+            assert not {"sky", "grass"} & {segment["category"] for segment in row["segments"]}
+
+
+def test_a_second_run_is_refused_unless_it_overwrites(scenes, tmp_path):
+    output = tmp_path / "run"
+    assert in_process(config_of(scenes, output, DEMO_MODEL)) == 0
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    with pytest.raises(UsageError, match=r"output\.uri.*finished run.*--overwrite"):
+        ENGINES["local Ray"](config_of(scenes, output, DEMO_MODEL))
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+    (output / "mine.txt").write_text("not of the run")
+    other = config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}, output={"overwrite": True})
+    assert ENGINES["local Ray"](other) == 0
+    run = open_run(str(output))
+    assert verify(run, "instance") == []
+    assert run.read_info()["task"] == "instance"
+    assert (output / "mine.txt").exists()
+
+
+def test_a_transient_failure_is_no_row(scenes, tmp_path, monkeypatch, undisturbed):
+    import m2f_batch.flow.stages as stages
+
+    real = stages.fetch_many
+
+    def throttled(refs, **options):
+        for ref, data in real(refs, **options):
+            if ref.uri.endswith("scene 03.png"):
+                raise TransientError("s3: SlowDown")
+            yield ref, data
+
+    monkeypatch.setattr(stages, "fetch_many", throttled)
+    output = tmp_path / "run"
+    with pytest.raises(RunError, match="5 images remain: s3: SlowDown"):
+        in_process(config_of(scenes, output, DEMO_MODEL))
+    rows = rows_of(output)
+    assert len(rows) == 8, "the unit of five that holds the throttled image has no file"
+    assert all(row in undisturbed for row in rows)
+    assert open_run(str(output)).read_info()["images"]["remaining"] == 5
+    assert not open_run(str(output)).is_finished()
+
+
+def test_too_many_errors_end_with_3(engine, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(b"no image")
+    config = config_of(folder, tmp_path / "run", DEMO_MODEL, input={"max_error_fraction": 0.05})
+    assert engine(config) == 3
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["images"]["error"] == 4
+    assert info["errors"] == {"decode/NotAnImage": 4}
+    assert (tmp_path / "run" / "_SUCCESS").exists()
+
+
+def test_a_hopeless_run_stops_early(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(600):
+        (folder / f"{number:03}.jpg").write_bytes(b"no image")
+    config = config_of(
+        folder, tmp_path / "run", DEMO_MODEL, input={"max_error_fraction": 0.05}, output={"images_per_file": 10}
+    )
+    assert ENGINES["local Ray"](config) == 3
+    run = open_run(str(tmp_path / "run"))
+    counts = run.read_info()["images"]
+    assert 200 <= counts["error"] < 600
+    assert counts["listed"] == counts["error"] + counts["remaining"]
+    assert not run.is_finished()
+
+
+def test_a_model_that_does_not_load_leaves_output_alone(scenes, tmp_path):
+    import shutil
+
+    from safetensors.numpy import load_file, save_file
+
+    model = tmp_path / "model"
+    shutil.copytree(DEMO_MODEL, model)
+    tensors = load_file(model / "model.safetensors")
+    tensors.pop(next(name for name in tensors if "mask_embedder" in name))
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RunError, match="1 tensors are missing"):
+        ENGINES["local Ray"](config_of(scenes, tmp_path / "run", model))
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,65 @@
+"""Places where the same run can happen: in this process, stage by stage, and on Ray through the job itself."""
+
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any
+
+from m2f_batch.config import SegmentConfig
+from m2f_batch.config_loading import check_config
+from m2f_batch.records import Row
+from m2f_batch.storage.run import RunDirectory, Unit, open_run
+
+Engine = Callable[[SegmentConfig], int]
+
+
+def config_of(
+    source: str | Path, output: str | Path, model: str | Path, /, **sections: dict[str, Any]
+) -> SegmentConfig:
+    """A config from its three places and further sections."""
+    tree: dict[str, Any] = {
+        "input": {"uri": str(source), "max_error_fraction": 1.0},
+        "model": {"uri": str(model), "task": "panoptic"},
+        "output": {"uri": str(output), "images_per_file": 5},
+    }
+    for section, values in sections.items():
+        tree[section] = {**tree.get(section, {}), **values}
+    return check_config(SegmentConfig, tree)
+
+
+def in_process(config: SegmentConfig) -> int:
+    """The stages of the pipeline called one after the other, without Ray."""
+    import torch
+
+    from m2f_batch.flow.job import check, run
+    from m2f_batch.flow.stages import commit_unit, label_unit, prepare_unit, unit_table
+    from m2f_batch.vision.model import load_model
+    from m2f_batch.vision.segmenter import Segmenter
+
+    job = check(config)
+    cpu, threads = torch.device("cpu"), config.compute.threads_per_actor
+    segmenter = Segmenter(load_model(job.checkpoint.directory, cpu), job.labeling, cpu, threads=threads)
+    options = {"plan": job.labeling.preprocess, "max_pixels": config.input.max_pixels, "threads": 4}
+
+    def stream(units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
+        for unit in units:
+            prepared = prepare_unit(unit_table(unit), **options)
+            yield from commit_unit(label_unit(prepared, segmenter), run=job.run).to_pylist()
+
+    return run(job, "cpu", stream)
+
+
+def on_ray(config: SegmentConfig) -> int:
+    """The job itself, on the Ray session of the tests."""
+    from m2f_batch.flow.job import segment
+
+    return segment(config)
+
+
+ENGINES: dict[str, Engine] = {"in-process": in_process, "local Ray": on_ray}
+
+
+def rows_of(output: str | Path) -> list[Row]:
+    """All rows of a run by uri."""
+    run: RunDirectory = open_run(str(output))
+    rows = [row for file in run.annotation_files() for row in run.read_annotations(file).to_pylist()]
+    return sorted(rows, key=lambda row: row["uri"])

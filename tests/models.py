@@ -1,0 +1,53 @@
+"""Models for tests: random weights at the default configuration, their heads scaled until they find something."""
+
+from pathlib import Path
+
+import torch
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
+
+from m2f_batch.demo.scenes import draw_scene
+
+LABELS = 80
+IMAGES = [draw_scene(7).image[:150], draw_scene(1).image[:, :120], draw_scene(2).image[:200, :200]]  # three canvases
+
+
+def save_random_model(directory: Path) -> Path:
+    """A Mask2Former with default configuration (Swin backbone, 100 queries) and random weights, its heads scaled.
+
+    Plain random weights find nothing: all queries look alike, class scores are near 1 / (C + 1) and masks cover all or
+    nothing. So both heads are made to look at what tells the queries of ``IMAGES`` apart.
+    """
+    torch.manual_seed(2)
+    names = {i: f"thing {i}" for i in range(LABELS)}
+    config = Mask2FormerConfig(
+        id2label=names, label2id={name: i for i, name in names.items()}, label_ids_to_fuse=[5, 6]
+    )
+    model = Mask2FormerForUniversalSegmentation(config).eval()
+    processor = Mask2FormerImageProcessor(size={"shortest_edge": 192, "longest_edge": 320})
+    seen: list[torch.Tensor] = []
+    last = model.model.transformer_module.decoder.mask_predictor.mask_embedder.get_submodule("2.0")
+    hook = last.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    queries, embeddings = [], []
+    with torch.no_grad():
+        for image in IMAGES:
+            values = processor(image, return_tensors="pt")["pixel_values"]
+            queries.append(
+                model(pixel_values=values, output_hidden_states=True).transformer_decoder_last_hidden_state[0]
+            )
+            embeddings.append(seen[-1].reshape(-1, seen[-1].shape[-1]))
+        hook.remove()
+        _tell_apart(model.class_predictor, queries, spread=8.0)
+        _tell_apart(last, embeddings, spread=15.0)
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+def _tell_apart(head: torch.nn.Linear, inputs: list[torch.Tensor], spread: float, directions: int = 16) -> None:
+    """Make a head blind to what all queries [Q, D] of an image share, open to the main ``directions`` of the rest."""
+    shared = torch.linalg.qr(torch.stack([queries.mean(0) for queries in inputs]).T).Q
+    own = torch.cat([queries - queries @ shared @ shared.T for queries in inputs])
+    _, values, axes = torch.linalg.svd(own, full_matrices=False)
+    mix = torch.randn(head.out_features, directions) / directions**0.5
+    head.weight.copy_(spread * mix @ (axes[:directions] * (len(own) ** 0.5 / values[:directions])[:, None]))
+    head.bias.zero_()

@@ -1,0 +1,140 @@
+"""S3 servers for tests: moto in this process, and a real Ceph gateway where the script that starts one is at hand.
+
+A test asks for ``moto_s3``, ``ceph_s3`` or ``s3_endpoint`` (once with each): the AWS variables are set for the test
+alone, an empty bucket is made, and clients opened before are forgotten. Use it by ``pytest_plugins = ["s3_servers"]``
+in a test module, or by importing the fixtures in a conftest. (PYTEST_DONT_REWRITE: there are no assertions here.)
+"""
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2f_batch.storage.store import reset_stores
+
+CEPH_SCRIPT = Path(__file__).resolve().parents[1].parent / "shared" / "s3" / "ceph-rgw-up"
+
+
+@dataclass(frozen=True)
+class S3Endpoint:
+    """A server with one empty bucket, its variables set in the environment; ``kind`` is moto or ceph."""
+
+    kind: str
+    bucket: str
+    variables: dict[str, str]
+
+    @property
+    def uri(self) -> str:
+        """The bucket's URI."""
+        return f"s3://{self.bucket}"
+
+    def client(self) -> Any:
+        """A plain boto3 client, to look from outside."""
+        import boto3
+
+        return boto3.session.Session().client("s3", endpoint_url=self.variables["AWS_ENDPOINT_URL"])
+
+    def put(self, objects: dict[str, bytes]) -> None:
+        """Writes objects by key."""
+        client = self.client()
+        for key, data in objects.items():
+            client.put_object(Bucket=self.bucket, Key=key, Body=data)
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[dict[str, str]]:
+    """The variables of a moto server that lives as long as the session."""
+    from moto.moto_server.threaded_moto_server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield _variables(f"http://{host}:{port}", "moto-key", "moto-secret")
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ceph_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables of a Ceph gateway that lives as long as the session; skips where it cannot be had."""
+    if not CEPH_SCRIPT.exists():
+        pytest.skip("no ceph-rgw-up beside this checkout")
+    folder = tmp_path_factory.getbasetemp() / "ceph"
+    try:
+        yield _started_ceph(folder)
+    finally:
+        _ceph("wipe", folder)
+        _started_ceph.cache_clear()
+
+
+@cache  # the fixture may exist twice, in a conftest and as a plugin
+def _started_ceph(folder: Path) -> dict[str, str]:
+    done = _ceph("up", "0", folder)
+    if done.returncode:  # now and then its second port, PORT + 1, has been taken meanwhile
+        _ceph("wipe", folder)
+        done = _ceph("up", "0", folder)
+    if done.returncode and ("missing:" in done.stderr or "apt-get" in done.stderr):
+        pytest.skip(f"Ceph is not installed, and cannot be: {done.stderr.strip()[-300:]}")
+    assert done.returncode == 0, done.stderr
+    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+
+
+def _ceph(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    settings = {**os.environ, "UP_TIMEOUT": "45"}
+    command = [CEPH_SCRIPT, *arguments]
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=500, check=False)
+
+
+@pytest.fixture
+def moto_s3(moto_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Endpoint]:
+    """A moto server with an empty bucket."""
+    yield from _opened("moto", moto_server, monkeypatch)
+
+
+@pytest.fixture
+def ceph_s3(ceph_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Endpoint]:
+    """A Ceph gateway with an empty bucket."""
+    yield from _opened("ceph", ceph_server, monkeypatch)
+
+
+@pytest.fixture(params=["moto", "ceph"])
+def s3_endpoint(request: pytest.FixtureRequest) -> S3Endpoint:
+    """Each server in turn, with an empty bucket."""
+    return request.getfixturevalue(f"{request.param}_s3")
+
+
+def set_variables(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``variables`` the only AWS settings that a test sees, and forgets opened clients."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        **variables,
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    reset_stores()
+
+
+def _variables(endpoint: str, key: str, secret: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": key,
+        "AWS_SECRET_ACCESS_KEY": secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+
+def _opened(kind: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Endpoint]:
+    set_variables(variables, monkeypatch)
+    endpoint = S3Endpoint(kind, f"test-{kind}-{uuid.uuid4().hex[:12]}", variables)
+    endpoint.client().create_bucket(Bucket=endpoint.bucket)
+    yield endpoint
+    reset_stores()

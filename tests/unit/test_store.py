@@ -1,0 +1,361 @@
+"""One behaviour suite for a disk, moto, Ceph, and a pyarrow file system that is none of them."""
+
+import http.server
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from s3_servers import S3Endpoint, set_variables
+
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.storage import store as stores
+from m2f_batch.storage.s3 import S3Store
+from m2f_batch.storage.store import (
+    Denied,
+    Entry,
+    NotFound,
+    StoreUnavailable,
+    Unreachable,
+    Unreadable,
+    open_store,
+)
+
+pytest_plugins = ["s3_servers"]
+
+WEIRD = [
+    "a b.jpg",
+    "ü/é日本.jpg",
+    "100%25.jpg",
+    "p+q.jpg",
+    "h#s.jpg",
+    "q?x=1.jpg",
+    "a&b<c>.jpg",
+    "[x]*.jpg",
+    "new\nline.jpg",
+]
+
+
+@pytest.fixture(params=["local", "moto", "ceph", "arrow"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place of each kind."""
+    if request.param == "local":
+        return str(tmp_path)
+    if request.param == "arrow":
+        place = f"mock:///{tmp_path.name}"  # pyarrow's own, in memory
+        open_store(place).write(f"{place}/x", b"")
+        open_store(place).delete([f"{place}/x"])
+        return place
+    return request.getfixturevalue(f"{request.param}_s3").uri
+
+
+def test_write_then_read_list_stat_delete(place: str) -> None:
+    store = open_store(place)
+    assert [*store.list(f"{place}/runs")] == []
+    store.write(f"{place}/runs/a.bin", b"old")
+    store.write(f"{place}/runs/a.bin", b"new!")
+    store.write(f"{place}/runs/deep/er/b.bin", b"")
+    assert store.read(f"{place}/runs/a.bin") == b"new!"
+    listed = {entry.uri: entry for entry in store.list(f"{place}/runs/")}
+    assert {uri: entry.size for uri, entry in listed.items()} == {
+        f"{place}/runs/a.bin": 4,
+        f"{place}/runs/deep/er/b.bin": 0,
+    }
+    wanted = [f"{place}/runs/none", f"{place}/runs/a.bin", f"{place}/runs", f"{place}/runs/deep/er/b.bin"]
+    assert store.stat_many(wanted) == [None, listed[wanted[1]], None, listed[wanted[3]]]
+    assert stores.stat_many(wanted) == store.stat_many(wanted)
+    assert store.read_entry(wanted[1]) == (b"new!", listed[wanted[1]])
+    assert [store.exists(uri) for uri in wanted] == [False, True, False, True]
+    assert [store.is_folder(uri) for uri in [place, *wanted]] == [True, False, False, True, False]
+    store.delete([wanted[1], f"{place}/runs/none"])
+    assert [entry.uri for entry in store.list(place)] == [f"{place}/runs/deep/er/b.bin"]
+
+
+def test_names_come_back_as_they_were_given(place: str) -> None:
+    store, names = (
+        open_store(place),
+        [name for name in WEIRD if "\n" not in name or not place.startswith("s3://test-moto")],
+    )
+    for name in names:
+        store.write(f"{place}/{name}", name.encode())
+    assert sorted(entry.uri for entry in store.list(place)) == sorted(f"{place}/{name}" for name in names)
+    for name in names:
+        assert store.read(f"{place}/{name}") == name.encode()
+        assert store.stat(f"{place}/{name}") is not None
+
+
+def test_a_list_may_be_narrowed_by_the_start_of_a_name(place: str) -> None:
+    store = open_store(place)
+    for name in ("in/im1.jpg", "in/im2/x.jpg", "in/other.jpg", "im.jpg"):
+        store.write(f"{place}/{name}", b"x")
+    assert sorted(entry.uri for entry in store.list(f"{place}/in", "im")) == [
+        f"{place}/in/im1.jpg",
+        f"{place}/in/im2/x.jpg",
+    ]
+
+
+def test_a_version_changes_with_the_content(place: str) -> None:
+    store = open_store(place)
+    store.write(f"{place}/a", b"one")
+    before = store.stat(f"{place}/a")
+    store.write(f"{place}/a", b"three")
+    after = store.stat(f"{place}/a")
+    assert before and after and before.version and before.version != after.version
+    assert '"' not in before.version
+
+
+def test_write_new_never_replaces(place: str) -> None:
+    store = open_store(place)
+    assert store.write_new(f"{place}/locks/one", b"first") is True
+    assert store.write_new(f"{place}/locks/one", b"second") is False
+    assert store.read(f"{place}/locks/one") == b"first"
+    assert [entry.uri for entry in store.list(place)] == [f"{place}/locks/one"]
+
+
+@pytest.mark.parametrize("place", ["local", "moto", "ceph"], indirect=True)
+def test_one_of_eight_racing_writers_wins(place: str) -> None:
+    store, gate = open_store(place), threading.Barrier(8)
+
+    def race(number: int) -> bool:
+        gate.wait()
+        return store.write_new(f"{place}/lease", f"writer {number}".encode() * 1000)
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [*pool.map(race, range(8))]
+    assert won.count(True) == 1
+    assert store.read(f"{place}/lease") == f"writer {won.index(True)}".encode() * 1000
+    assert len([*store.list(place)]) == 1
+
+
+def test_upload_writes_a_file_of_many_parts(place: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(1 << 20) * 9)
+    store = open_store(place)
+    store.upload(source, f"{place}/out/copy")
+    assert store.read(f"{place}/out/copy") == source.read_bytes()
+    assert [entry.size for entry in store.list(f"{place}/out")] == [9 << 20]
+
+
+def test_what_is_not_there(place: str) -> None:
+    with pytest.raises(NotFound) as caught:
+        open_store(place).read(f"{place}/none.jpg")
+    assert str(caught.value).startswith(f"{place}/none.jpg: no such")
+    assert "\n" not in str(caught.value)
+
+
+def test_large_prefixes_are_walked_page_by_page(s3_endpoint: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(S3Store, "page_size", 7)
+    store = open_store(s3_endpoint.uri)
+    few_folders = [f"few/{part}/{number}/x.jpg" for part in "abc" for number in range(20)]
+    many_folders = [f"many/{number}/x.jpg" for number in range(20)]
+    flat = [f"flat/{number}.jpg" for number in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        [*pool.map(lambda key: store.write(f"{s3_endpoint.uri}/{key}", b"x"), few_folders + many_folders + flat)]
+    store.write(f"{s3_endpoint.uri}/few/", b"")  # a console's folder
+    for top, keys in {"few": few_folders, "many": many_folders, "flat": flat}.items():
+        uris = [entry.uri for entry in store.list(f"{s3_endpoint.uri}/{top}")]
+        assert sorted(uris) == sorted(f"{s3_endpoint.uri}/{key}" for key in keys)
+    first = next(iter(store.list(s3_endpoint.uri)))  # and an abandoned list ends
+    assert first.size == 1
+
+
+def test_more_than_a_thousand_keys(moto_s3: S3Endpoint) -> None:
+    keys = [f"{number // 550}/{number:04d}" for number in range(1100)]
+    moto_s3.put(dict.fromkeys(keys, b"x"))
+    assert sorted(entry.uri for entry in open_store(moto_s3.uri).list(moto_s3.uri)) == [
+        f"{moto_s3.uri}/{k}" for k in keys
+    ]
+
+
+def test_a_missing_bucket_is_wrong_for_all(s3_endpoint: S3Endpoint) -> None:
+    gone = "s3://no-such-bucket-here"
+    store = open_store(gone)
+    for act in (
+        store.read,
+        store.stat,
+        store.is_folder,
+        lambda uri: [*store.list(uri)],
+        lambda uri: store.write(uri, b""),
+    ):
+        with pytest.raises(StoreUnavailable, match="no such bucket"):
+            act(f"{gone}/a.jpg")
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"])
+def test_wrong_keys_are_wrong_for_all(ceph_s3: S3Endpoint, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    ceph_s3.put({"a.jpg": b"x"})
+    set_variables({**ceph_s3.variables, name: "not-the-right-one"}, monkeypatch)
+    store, uri = open_store(ceph_s3.uri), f"{ceph_s3.uri}/a.jpg"
+    for act in (
+        store.read,
+        store.stat,
+        store.is_folder,
+        lambda uri: [*store.list(uri)],
+        lambda uri: store.write(uri, b""),
+    ):
+        with pytest.raises(StoreUnavailable) as caught:
+            act(uri)
+        assert "not-the-right-one" not in str(caught.value)
+        assert "check the AWS variables" in str(caught.value)
+    with pytest.raises(StoreUnavailable):
+        stores.stat_many([uri])
+
+
+def test_no_keys_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_variables({"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_DEFAULT_REGION": "us-east-1"}, monkeypatch)
+    with pytest.raises(StoreUnavailable, match="NoCredentialsError"):
+        open_store("s3://bucket").read("s3://bucket/a.jpg")
+
+
+def test_one_denied_object(ceph_s3: S3Endpoint) -> None:
+    ceph_s3.put({"secret.jpg": b"x", "open.jpg": b"y"})
+    resource = f"arn:aws:s3:::{ceph_s3.bucket}/secret.jpg"
+    policy = f'"Effect": "Deny", "Principal": "*", "Action": "s3:GetObject", "Resource": "{resource}"'
+    ceph_s3.client().put_bucket_policy(
+        Bucket=ceph_s3.bucket, Policy=f'{{"Version": "2012-10-17", "Statement": [{{{policy}}}]}}'
+    )
+    store = open_store(ceph_s3.uri)
+    for act in (store.read, store.stat):
+        with pytest.raises(Denied, match=r"secret.jpg: access denied$"):
+            act(f"{ceph_s3.uri}/secret.jpg")
+    denied, allowed = store.stat_many([f"{ceph_s3.uri}/secret.jpg", f"{ceph_s3.uri}/open.jpg"])
+    assert denied is None
+    assert allowed and allowed.size == 1
+
+
+def test_an_endpoint_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
+    set_variables({**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}, monkeypatch)
+    with pytest.raises(Unreachable, match="AWS_ENDPOINT_URL"):
+        open_store("s3://bucket").read("s3://bucket/a.jpg")
+    set_variables({**keys, "AWS_ENDPOINT_URL": "not a url"}, monkeypatch)
+    with pytest.raises(UsageError, match="AWS_ENDPOINT_URL"):
+        open_store("s3://bucket")
+
+
+@pytest.fixture
+def one_reply(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
+    """A server whose every answer is the bytes in the list."""
+    answer: list[bytes] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(answer[0])
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_MAX_ATTEMPTS": "1"}
+    set_variables({**keys, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}"}, monkeypatch)
+    yield answer
+    server.shutdown()
+    server.server_close()
+
+
+def _refusal(status: int, code: str) -> bytes:
+    body = f"<Error><Code>{code}</Code><RequestId>r-1</RequestId></Error>"
+    return f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        (_refusal(503, "SlowDown"), TransientError),
+        (_refusal(500, "InternalError"), TransientError),
+        (_refusal(400, "RequestTimeout"), TransientError),
+        (_refusal(400, "ExpiredToken"), StoreUnavailable),
+        (_refusal(403, "RequestTimeTooSkewed"), StoreUnavailable),
+        (_refusal(403, "InvalidObjectState"), Unreadable),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\nETag: "e"\r\nConnection: close\r\n\r\nonly this', TransientError),
+        (b"", TransientError),
+    ],
+    ids=["slow", "internal", "timeout", "expired", "skewed", "archived", "truncated", "hung up"],
+)
+def test_replies_are_sorted(one_reply: list[bytes], answer: bytes, fault: type[Exception]) -> None:
+    one_reply.append(answer)
+    with pytest.raises(fault) as caught:
+        open_store("s3://bucket").read("s3://bucket/a.jpg")
+    assert type(caught.value) is fault
+    assert str(caught.value).startswith("s3://bucket/a.jpg: ")
+    assert "r-1" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [(PermissionError(13, "no"), Denied), (OSError(5, "EIO"), Unreadable), (OSError(116, "ESTALE"), TransientError)],
+)
+def test_disk_errors_are_sorted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, fault: type[Exception]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("builtins.open", fail)
+    with pytest.raises(fault, match=rf"^{tmp_path}/a.jpg: "):
+        open_store(str(tmp_path)).read(f"{tmp_path}/a.jpg")
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in (".", "pipe"):
+        with pytest.raises(Unreadable, match="not a regular file"):
+            open_store(str(tmp_path)).read(f"{tmp_path}/{name}")
+    assert [*open_store(str(tmp_path)).list(str(tmp_path))] == []
+
+
+def test_links_are_followed_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg").write_bytes(b"x")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "lost.jpg").symlink_to(tmp_path / "nothing")
+    listed = {entry.uri.removeprefix(f"{tmp_path}/"): entry.version for entry in open_store("/").list(str(tmp_path))}
+    assert sorted(listed) == ["a/x.jpg", "b/x.jpg", "lost.jpg"]
+    assert listed["lost.jpg"] == ""
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    store.write(f"{tmp_path}/a", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for act in (store.write, store.write_new):
+        with pytest.raises(StoreUnavailable, match="ENOSPC"):
+            act(f"{tmp_path}/a", b"new")
+    assert os.listdir(tmp_path) == ["a"]
+    assert store.read(f"{tmp_path}/a") == b"old"
+
+
+def test_relative_and_file_uris_name_local_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("a b.txt")
+    store.write("a b.txt", b"x")
+    assert store.read(f"file://{tmp_path}/a%20b.txt") == b"x"
+    assert store.stat("./a b.txt") == Entry(f"{tmp_path}/a b.txt", 1, f"1-{os.stat('a b.txt').st_mtime_ns}")
+    assert store.normalise("a b.txt") == f"{tmp_path}/a b.txt"
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "a\0b", "s3://", "s3:///key", "s3://KEY:SECRET@bucket/x", "http://host/x", "gs://u:SECRET@b/x"]
+)
+def test_uris_that_name_no_place(uri: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        open_store(uri)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_every_fault_ends_a_command_in_words() -> None:
+    assert all(issubclass(kind, RunError) for kind in (NotFound, Denied, Unreadable, StoreUnavailable, Unreachable))
