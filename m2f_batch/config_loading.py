@@ -199,7 +199,8 @@ def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree) -> list
         elif item["type"] == "extra_forbidden":
             lines[key] = f"{key}: unknown key (value {item['input']!r}); {_near(key, known)}"
         else:
-            lines[key] = f"{key}: {item['input']!r} is not allowed; {_near(key, known)}"
+            below = ", ".join(name for name in known if name.startswith(f"{key}."))
+            lines[key] = f"{key}: {item['input']!r} is not allowed; allowed: a mapping of {below or 'texts'}"
     return list(lines.values())
 
 
@@ -219,13 +220,13 @@ def _value(tree: Tree, key: str) -> Any:
 
 
 def _near(key: str, known: Mapping[str, Any]) -> str:
-    """A known key that is like this one, else those that stand beside or below it."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]}?"
-    section = key if any(name.startswith(f"{key}.") for name in known) else key.rpartition(".")[0]
+    """The known key or section of a name like this one, its own section's first; else those that stand beside it."""
+    section, _, last = key.rpartition(".")
     beside = [name for name in known if name.startswith(f"{section}.")] or list(known)
-    return f"known keys: {', '.join(beside)}"
+    sections = dict.fromkeys(name.partition(".")[0] for name in known)
+    by_last = {name.rpartition(".")[2]: name for name in [*sections, *known, *beside]}
+    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
+    return f"did you mean {by_last[near[0]]}?" if near else f"known keys: {', '.join(beside)}"
 
 
 def _allowed(field: Any) -> str:

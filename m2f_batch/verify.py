@@ -13,6 +13,7 @@ from m2f_batch.records import SCHEMA, ImageRef, Row
 from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.vision.rle import run_lengths
 
+SCORE_ROUNDING = 1e-5  # a mean of float32 ones may come out a little larger
 # numbers of at most seven base-32 digits, each closed: what pycocotools' C code can be given without harm
 COUNTS = re.compile(r"([P-o]{0,6}[0-O])+")
 
@@ -74,7 +75,7 @@ def _segment_problems(
     for segment in found:
         if names.get(segment["category_id"]) != segment["category"]:
             yield f"segment {segment['id']}: category {segment['category_id']} is not {segment['category']!r}"
-        if not 0 <= segment["score"] <= 1:
+        if not 0 <= segment["score"] <= 1 + SCORE_ROUNDING:
             yield f"segment {segment['id']}: score {segment['score']} is not between 0 and 1"
     if task == "semantic" and len({segment["category_id"] for segment in found}) < len(found):
         yield "semantic segments share a class"

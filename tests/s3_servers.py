@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from m2f_batch.storage.store import reset_stores
+from m2f_batch.storage.places import reset_stores
 
 CEPH_SCRIPT = Path(__file__).resolve().parents[1].parent / "shared" / "s3" / "ceph-rgw-up"
 

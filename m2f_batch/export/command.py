@@ -8,8 +8,9 @@ from typing import Any
 from m2f_batch.errors import UsageError
 from m2f_batch.export.coco import coco_json, coco_results
 from m2f_batch.export.ids import CocoIds, coco_ids
+from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
-from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable, open_store
+from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
 
 FORMATS = ("coco", "coco-results")
 

@@ -7,8 +7,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from m2f_batch.errors import UsageError
+from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory
-from m2f_batch.storage.store import ObjectError, StoreUnavailable, open_store
+from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +53,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         return
     address = compute.address or os.environ.get("RAY_ADDRESS")
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _muted_stderr():
             ray.init(
@@ -65,6 +68,8 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         raise UsageError(
             f"compute.address: {address!r} cannot be reached ({reason}); start it, or leave it out"
         ) from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits at once with code 15
     try:
         yield
     finally:

@@ -10,7 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.store import Denied, NotFound, ObjectError, Unreachable, open_store
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.store import Denied, NotFound, ObjectError, Unreachable
 from m2f_batch.storage.uris import shown
 
 

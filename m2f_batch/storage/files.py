@@ -14,15 +14,7 @@ from pyarrow import ArrowException, ArrowInvalid, fs
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.storage import uris
-from m2f_batch.storage.store import (
-    Denied,
-    Entry,
-    NotFound,
-    Store,
-    StoreUnavailable,
-    Unreadable,
-    faults,
-)
+from m2f_batch.storage.store import Denied, Entry, NotFound, Store, StoreUnavailable, Unreadable, faults
 
 _CHUNK = 1 << 20  # bytes copied at a time
 

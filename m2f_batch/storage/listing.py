@@ -12,16 +12,8 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import uris
 from m2f_batch.storage.manifests import READERS, parse_json
-from m2f_batch.storage.store import (
-    Denied,
-    Entry,
-    ObjectError,
-    Store,
-    StoreUnavailable,
-    Unreachable,
-    open_store,
-    stat_many,
-)
+from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnavailable, Unreachable
 
 # the raster formats that Pillow reads, by the extensions in use (HEIF with its plug-in)
 _EXTENSIONS = """

@@ -17,7 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import uris
-from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable, open_store
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable
 
 # what is ever fetched; a training run's folder holds much more
 WANTED = (
@@ -133,7 +134,7 @@ def _bucket_errors(kind: type[Exception]) -> Iterator[None]:
         yield
     except (TransientError, Unreachable) as error:
         raise RunError(f"model.uri: {error}; the same command may succeed later") from error
-    except (ObjectError, StoreUnavailable) as error:
+    except (UsageError, ObjectError, StoreUnavailable) as error:
         raise kind(f"model.uri: {error}") from error
 
 

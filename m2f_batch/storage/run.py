@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from m2f_batch.errors import UsageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.listing import Listing
-from m2f_batch.storage.store import Store, open_store
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.store import Store
 from m2f_batch.storage.uris import normalise
 
 

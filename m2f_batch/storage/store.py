@@ -8,11 +8,9 @@ request ids, hosts or times), and never hold keys. Methods take full URIs of the
 import contextlib
 import itertools
 import os
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import NamedTuple, TypeVar
 
 from m2f_batch.errors import RunError
@@ -119,48 +117,6 @@ class Store(ABC):
             return self.stat(uri)
         except ObjectError:
             return None
-
-
-def open_store(uri: str) -> Store:
-    """The store that holds ``uri``; one per bucket or file system and process. Opening sends no request.
-
-    Raises UsageError for a URI that names no place, or one of an unknown scheme.
-    """
-    place = uris.parse(uri)
-    with _OPENING:  # neither boto3's nor our cache makes one client only when threads race
-        return _open(place.scheme, place.authority)
-
-
-def stat_many(wanted: Iterable[str]) -> list[Entry | None]:
-    """``Store.stat_many`` over any number of places, in order."""
-    listed = list(wanted)
-    by_store: dict[Store, list[int]] = {}
-    for index, uri in enumerate(listed):
-        by_store.setdefault(open_store(uri), []).append(index)
-    found: list[Entry | None] = [None] * len(listed)
-    for store, indices in by_store.items():
-        for index, entry in zip(indices, store.stat_many(listed[index] for index in indices), strict=True):
-            found[index] = entry
-    return found
-
-
-def reset_stores() -> None:
-    """Forgets the opened stores, and with them the endpoint and keys they were opened with."""
-    _open.cache_clear()
-
-
-_OPENING = threading.Lock()
-
-
-@cache
-def _open(scheme: str, authority: str) -> Store:
-    if scheme == "s3":
-        from m2f_batch.storage.s3 import S3Store, new_client
-
-        return S3Store(new_client())
-    from m2f_batch.storage.files import ArrowStore, LocalStore
-
-    return ArrowStore(f"{scheme}://{authority}") if scheme else LocalStore()
 
 
 def threaded(act: Callable[[str], _T], wanted: Iterable[str], threads: int = THREADS) -> Iterator[_T]:

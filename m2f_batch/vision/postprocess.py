@@ -126,13 +126,13 @@ def _owners(
     confident = torch.zeros(frame.output, dtype=torch.bool, device=mask_logits.device)
     areas = []
     for query in kept:
-        p = full_size(mask_logits[query], frame).sigmoid()
+        p = full_size(mask_logits[query], frame).sigmoid_()
         inside = p >= mask_threshold
         areas.append(int(inside.sum()))
         weighted = p.mul_(scores[query])
         better = weighted > best
-        best = torch.where(better, weighted, best)
-        owner[better] = query
+        torch.maximum(best, weighted, out=best)
+        owner.masked_fill_(better, query)
         confident = torch.where(better, inside, confident)
     return owner, confident, areas
 
@@ -149,8 +149,8 @@ def semantic_segments(
     for category_id, plane in _class_planes(class_logits, mask_logits, frame):
         total += plane
         better = plane > best
-        best = torch.where(better, plane, best)
-        winner[better] = category_id
+        torch.maximum(best, plane, out=best)
+        winner.masked_fill_(better, category_id)
     share = torch.where(total > 0, best / total, torch.zeros_like(total))
     found = []
     for category_id in torch.unique(winner).tolist():

@@ -12,7 +12,8 @@ from s3_servers import S3Endpoint, set_variables
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.fetch import Retries, fetch, fetch_many
-from m2f_batch.storage.store import StoreUnavailable, open_store
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.store import StoreUnavailable
 
 pytest_plugins = ["s3_servers"]
 

@@ -13,7 +13,7 @@ from m2f_batch.errors import RunError, UsageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import listing as listings
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS, Listing, check_output, list_input
-from m2f_batch.storage.store import open_store
+from m2f_batch.storage.places import open_store
 
 pytest_plugins = ["s3_servers"]
 

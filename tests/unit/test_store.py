@@ -13,16 +13,9 @@ from s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import store as stores
+from m2f_batch.storage.places import open_store
 from m2f_batch.storage.s3 import S3Store
-from m2f_batch.storage.store import (
-    Denied,
-    Entry,
-    NotFound,
-    StoreUnavailable,
-    Unreachable,
-    Unreadable,
-    open_store,
-)
+from m2f_batch.storage.store import Denied, Entry, NotFound, StoreUnavailable, Unreachable, Unreadable
 
 pytest_plugins = ["s3_servers"]
 

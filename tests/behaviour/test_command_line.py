@@ -1,0 +1,117 @@
+"""Whole command lines as a user types them, each in a process of its own with a Ray of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import DEMO_MODEL, PROJECT
+from engines import config_of, in_process, rows_of
+from PIL import Image
+
+from m2f_batch.storage.run import open_run
+from m2f_batch.verify import verify
+
+COMMAND = [str(Path(sys.executable).with_name("m2f-batch"))]
+
+
+def m2f_batch(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
+
+
+def test_demo_and_what_follows_it(tmp_path):
+    done = m2f_batch("demo", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "25 in = 24 ok + 1 error" in done.stdout
+    assert "licence of the weights: mit" in done.stdout
+    assert not [line for line in done.stderr.splitlines() if "Traceback" in line or "Warning" in line], done.stderr
+    run = tmp_path / "run"
+    with Image.open(run / "contact-sheet.png") as sheet:
+        assert min(sheet.size) > 500
+    assert len(rows_of(run)) == 25
+
+    status = m2f_batch("status", run)
+    assert (status.returncode, "25 listed = 24 ok + 1 error + 0 remaining" in status.stdout) == (0, True)
+    verified = m2f_batch("verify", run)
+    assert (verified.returncode, "verified; finished" in verified.stdout) == (0, True)
+    assert m2f_batch("export", run, tmp_path / "coco.json", "--format", "coco").returncode == 0
+    assert len(json.loads((tmp_path / "coco.json").read_text())["images"]) == 24
+
+    row = next(path for path in (run / "annotations").glob("*.parquet"))
+    row.unlink()
+    lost = m2f_batch("verify", run)
+    assert lost.returncode == 1
+    assert "listed images have no row" in lost.stdout
+
+    again = m2f_batch("segment", run / "images", run, "--model", DEMO_MODEL)
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1
+    assert "output.uri" in again.stderr
+
+
+def test_from_s3_to_s3_equals_from_disk_to_disk(moto_s3, scenes, tmp_path):
+    assert in_process(config_of(scenes, tmp_path / "disk", DEMO_MODEL)) == 0
+    files = [path for path in scenes.rglob("*") if path.is_file()]
+    moto_s3.put({f"in put/{path.relative_to(scenes)}": path.read_bytes() for path in files})
+    moto_s3.put({f"models/demo/{path.name}": path.read_bytes() for path in DEMO_MODEL.iterdir()})
+    done = m2f_batch(
+        *("segment", f"{moto_s3.uri}/in put/", f"{moto_s3.uri}/out", "--model", f"{moto_s3.uri}/models/demo"),
+        *("--task", "panoptic", "--set", "input.max_error_fraction=1", "--set", "output.images_per_file=4"),
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "12 ok + 1 error" in done.stdout
+    assert same_but_for_their_names(rows_of(f"{moto_s3.uri}/out"), rows_of(tmp_path / "disk"))
+    assert verify(open_run(f"{moto_s3.uri}/out"), "panoptic") == []
+    assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
+    assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"].encode() not in open_run(f"{moto_s3.uri}/out").store.read(
+        f"{moto_s3.uri}/out/run.json"
+    )
+
+
+def test_real_s3_equals_disk(ceph_s3, scenes, tmp_path):
+    assert in_process(config_of(scenes, tmp_path / "disk", DEMO_MODEL)) == 0
+    files = [path for path in scenes.rglob("*") if path.is_file()]
+    ceph_s3.put({f"in/{path.relative_to(scenes)}": path.read_bytes() for path in files})
+    assert in_process(config_of(f"{ceph_s3.uri}/in", f"{ceph_s3.uri}/out", DEMO_MODEL)) == 0
+    assert same_but_for_their_names(rows_of(f"{ceph_s3.uri}/out"), rows_of(tmp_path / "disk"))
+    assert verify(open_run(f"{ceph_s3.uri}/out"), "panoptic") == []
+
+
+def same_but_for_their_names(some: list[dict], others: list[dict]) -> bool:
+    """Whether rows are equal, except for image_id, uri and version; file names must agree."""
+
+    def bare(row: dict) -> dict:
+        return {**row, "image_id": None, "version": None, "uri": row["uri"].rpartition("/")[2]}
+
+    return [bare(row) for row in some] == [bare(row) for row in others]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal(stop, scenes, tmp_path):
+    with subprocess.Popen(
+        [*COMMAND, "segment", str(scenes), str(tmp_path / "run"), "--model", str(DEMO_MODEL)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until = time.monotonic() + 120
+        while not (tmp_path / "run" / "run.json").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "stopped" in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "run" / "_SUCCESS").exists()
+
+
+def test_jobs_segment_has_the_same_options():
+    job = subprocess.run([sys.executable, "jobs/segment.py", "--help"], capture_output=True, text=True, cwd=PROJECT)
+    assert job.returncode == 0
+    assert "postprocess.overlap_threshold" in job.stdout
+    assert job.stdout.splitlines()[1:] == m2f_batch("segment", "--help").stdout.splitlines()[1:]

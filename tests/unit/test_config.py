@@ -1,0 +1,336 @@
+"""Config: four sources in their order, every mistake in one readable line, transformers' words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hand_made import make_model
+
+from m2f_batch.checkpoint import read_checkpoint
+from m2f_batch.config import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig, SegmentConfig
+from m2f_batch.config_loading import check_config, fields_of, load_config
+from m2f_batch.errors import UsageError
+from m2f_batch.vision.labeling import settle
+
+NEEDED = {"input.uri": "photos", "model.uri": "m", "output.uri": "out"}
+
+
+def load(*overrides: str, file: str | None = None, **flags: Any) -> SegmentConfig:
+    """A config with what is needed, from ``--set`` texts, and flags with dots written as two underscores."""
+    given = NEEDED | {key.replace("__", "."): value for key, value in flags.items()}
+    return load_config(SegmentConfig, file=file, overrides=overrides, flags=given)
+
+
+def mistakes(*overrides: str, file: str | None = None, **flags: Any) -> list[str]:
+    """The lines of the error."""
+    with pytest.raises(UsageError) as caught:
+        load(*overrides, file=file, **flags)
+    return str(caught.value).splitlines()
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_precedence_is_flag_set_file_default(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "c.yaml",
+        "model: {precision: bf16, compile: true, task: instance}\ninput: {max_pixels: 5}\ncompute:\n",
+    )
+    config = load("model.precision=fp16", "model.task=semantic", file=file, model__task="panoptic")
+    assert (config.model.task, config.model.precision, config.model.compile) == ("panoptic", "fp16", True)
+    assert (config.input.max_pixels, config.input.max_error_fraction, config.compute.threads_per_actor) == (5, 0.05, 2)
+    assert load("model.task=semantic", "model.task=instance", model__task=None).model.task == "instance"
+    assert config.input.uri == "photos"
+
+
+def test_what_is_needed_may_come_from_any_source(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "input: {uri: a}\nmodel: {uri: b}\n")
+    config = load_config(SegmentConfig, file=file, overrides=["output.uri=c"])
+    assert (config.input.uri, config.model.uri, config.output.uri) == ("a", "b", "c")
+
+
+def test_every_mistake_is_told_at_once_with_field_value_and_what_is_allowed() -> None:
+    lines = mistakes(
+        "input.max_pixels=0",
+        "model.compile=maybe",
+        "postprocess.score_treshold=0.3",
+        "no_equals",
+        "model.task=[1",
+        "compute.device=tpu",
+        "model.precision=fp8",
+        "zebra=1",
+        output__uri="",
+    )
+    by_field = {line.partition(":")[0]: line for line in lines}
+    assert len(lines) == len(by_field) == 9
+    assert by_field["--set no_equals"].endswith("must be dotted.key=value, e.g. --set model.precision=bf16")
+    assert "the value is not YAML" in by_field["--set model.task=[1"]
+    assert by_field["input.max_pixels"].startswith("input.max_pixels: 0 is not allowed (input should be greater than")
+    assert "allowed: pixels of one image" in by_field["input.max_pixels"]
+    assert by_field["model.compile"].startswith("model.compile: 'maybe' is not allowed")
+    assert "'tpu'" in by_field["compute.device"] and "'cuda'" in by_field["compute.device"]
+    assert "'fp8'" in by_field["model.precision"] and "fp32, bf16 or fp16" in by_field["model.precision"]
+    assert by_field["postprocess.score_treshold"] == (
+        "postprocess.score_treshold: unknown key (value 0.3); did you mean postprocess.score_threshold?"
+    )
+    assert by_field["zebra"].startswith("zebra: unknown key (value 1); known keys: input.uri, input.root")
+    assert "''" in by_field["output.uri"]
+
+
+def test_missing_fields_are_named_one_by_one() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_config(SegmentConfig, overrides=["model.precision=fp16"])
+    lines = str(caught.value).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["input.uri", "model.uri", "output.uri"]
+    assert lines[1].startswith("model.uri: is not given; allowed: Hugging Face directory")
+
+
+def test_unknown_keys_of_a_section_list_that_section() -> None:
+    (line,) = mistakes("output.zzz=1")
+    assert line == "output.zzz: unknown key (value 1); known keys: output.uri, output.overwrite, output.images_per_file"
+    assert mistakes("inptu.uri=1") == ["inptu: unknown key (value {'uri': 1}); did you mean input?"]
+    assert mistakes("top_k=1") == ["top_k: unknown key (value 1); did you mean postprocess.top_k?"]
+    (line,) = mistakes("model.foo.bar=1")
+    assert line.startswith("model.foo: unknown key (value {'bar': 1});")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [1", "is not YAML"),
+        ("- a\n- b", "must hold a mapping"),
+        ("just text", "must hold a mapping"),
+        ("[]", "must hold a mapping"),
+        ("a: 2024-13-45", "is not YAML (month must be in 1..12)"),
+        ("model: {uri: a}\nmodel: {uri: b}", "model: given twice"),
+        ("? [a]\n: b", "is not YAML"),
+        ("[" * 5000, "is not YAML"),
+        ("!!python/object/apply:os.system [ls]", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_config(tmp_path: Path, text: str, told: str) -> None:
+    (line,) = mistakes(file=write(tmp_path / "c.yaml", text))
+    assert line.startswith(f"--config {tmp_path}/c.yaml: ") and told in line
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    assert mistakes(file=str(tmp_path / "none.yaml")) == [
+        f"--config {tmp_path}/none.yaml: cannot be read (No such file or directory); give a YAML file"
+    ]
+    assert "cannot be read (Is a directory)" in mistakes(file=str(tmp_path))[0]
+    (tmp_path / "latin.yaml").write_bytes(b"input: {uri: \xe9}")
+    assert "is not YAML" in mistakes(file=str(tmp_path / "latin.yaml"))[0]
+
+
+def test_an_empty_file_and_empty_sections_are_no_mistake(tmp_path: Path) -> None:
+    assert load(file=write(tmp_path / "a.yaml", "")) == load()
+    assert load("model.compile=true", file=write(tmp_path / "b.yaml", "model:\n# none\noutput:\n")).model.compile
+
+
+def test_a_value_where_a_section_belongs_is_told_though_flags_lie_over_it(tmp_path: Path) -> None:
+    (line,) = mistakes(file=write(tmp_path / "c.yaml", "input: photos"))
+    assert line.startswith("input: 'photos' is not allowed; allowed: a mapping of input.uri, input.root")
+    (line,) = mistakes("compute=5")
+    assert line.startswith("compute: 5 is not allowed; allowed: a mapping of compute.address, compute.device")
+
+
+def test_keys_that_are_no_texts_are_told(tmp_path: Path) -> None:
+    (line,) = mistakes(file=write(tmp_path / "c.yaml", "1: 2"))
+    assert line.startswith("1: ")
+
+
+@pytest.mark.parametrize("text", ["2024", "a: b", "true", "null", "1e-5", "[x", "é ü", "#1", "  ", "a=b=c", "'q'"])
+def test_set_takes_texts_verbatim(text: str) -> None:
+    config = load_config(
+        SegmentConfig, overrides=[f"{key}={text}" for key in ("input.uri", "input.root", "model.uri", "output.uri")]
+    )
+    assert (config.input.uri, config.input.root, config.model.uri, config.output.uri) == (text,) * 4
+    assert load(f"model.revision={text}").model.revision == text
+
+
+def test_numbers_lists_and_nothing_in_set() -> None:
+    config = load(
+        "postprocess.score_threshold=1e-5",
+        "postprocess.stuff_ids=[0, 5]",
+        "input.max_pixels=2e8",
+        "input.max_error_fraction=1",
+        "compute.gpus_per_actor=.5",
+        "model.task=null",
+        "model.allowed_licenses=[mit, apache-2.0]",
+        "output.overwrite=true",
+    )
+    assert config.postprocess.score_threshold == 1e-5 and config.postprocess.stuff_ids == {0, 5}
+    assert config.input.max_pixels == 200_000_000 and config.input.max_error_fraction == 1.0
+    assert config.compute.gpus_per_actor == 0.5 and config.model.task is None
+    assert config.model.allowed_licenses == ("mit", "apache-2.0") and config.output.overwrite is True
+
+
+def test_numbers_with_exponents_in_a_file(tmp_path: Path) -> None:
+    config = load(file=write(tmp_path / "c.yaml", "postprocess: {score_threshold: 1e-5}\ninput: {max_pixels: 1E+6}"))
+    assert (config.postprocess.score_threshold, config.input.max_pixels) == (1e-5, 1_000_000)
+
+
+ALIASES = [
+    ("label_ids_to_fuse", "stuff_ids", "[1, 2]", frozenset({1, 2})),
+    ("threshold", "score_threshold", "0.25", 0.25),
+    ("overlap_mask_area_threshold", "overlap_threshold", "0.125", 0.125),
+]
+
+
+@pytest.mark.parametrize(("alias", "key", "text", "value"), ALIASES)
+def test_key_aliases(tmp_path: Path, alias: str, key: str, text: str, value: Any) -> None:
+    assert getattr(load(f"postprocess.{alias}={text}").postprocess, key) == value
+    file = write(tmp_path / "c.yaml", f"postprocess: {{{alias}: {text}}}")
+    assert getattr(load(file=file).postprocess, key) == value
+    assert getattr(check_config(PostprocessConfig, {alias: value}), key) == value  # Segmenter.from_pretrained(...)
+    other = "[]" if key == "stuff_ids" else "0.75"
+    above = load(f"postprocess.{key}={other}", file=file).postprocess  # two sources: plain precedence
+    assert getattr(above, key) == (frozenset() if key == "stuff_ids" else 0.75)
+    (line,) = mistakes(f"postprocess.{alias}={text}", f"postprocess.{key}={text}")
+    assert line == (f"postprocess.{key} and its alias postprocess.{alias} are both given in --set: keep one of them")
+    both = write(tmp_path / "both.yaml", f"postprocess: {{{key}: {text}, {alias}: {text}}}")
+    assert f"are both given in --config {both}" in mistakes(file=both)[0]
+    with pytest.raises(UsageError, match=f"{key} and its alias {alias}"):
+        check_config(PostprocessConfig, {alias: value, key: value})
+
+
+@pytest.mark.parametrize(("word", "ours"), [("float32", "fp32"), ("bfloat16", "bf16"), ("float16", "fp16")])
+def test_precision_aliases(tmp_path: Path, word: str, ours: str) -> None:
+    assert load(f"model.precision={word}").model.precision == ours
+    assert load(file=write(tmp_path / "c.yaml", f"model: {{precision: {word}}}")).model.precision == ours
+    assert check_config(ModelConfig, {"uri": "m", "precision": word}).precision == ours
+
+
+def test_checking_leaves_the_callers_tree_alone() -> None:
+    tree = {"threshold": 0.5}
+    check_config(PostprocessConfig, tree)
+    assert tree == {"threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("checkpoint", "checkpoint"),
+        ("paper", "paper"),
+        ("{shortest_edge: 800, longest_edge: 1333}", AspectSize(shortest_edge=800, longest_edge=1333)),
+        ("{height: 384, width: 512}", ExactSize(height=384, width=512)),
+    ],
+)
+def test_sizes(text: str, size: Any) -> None:
+    assert load(f"preprocess.size={text}").preprocess.size == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("papr", "384", "[384, 384]", "true", "null", "{}", "{height: 384}", "{shortest_edge: 800}"),
+        *("{height: 0, width: 5}", "{height: a, width: 5}", "{height: true, width: 5}", "{height: 1.5, width: 2}"),
+        "{height: 3, width: 4, shortest_edge: 5, longest_edge: 6}",
+    ],
+)
+def test_bad_sizes_are_one_readable_line(text: str) -> None:
+    import yaml
+
+    (line,) = mistakes(f"preprocess.size={text}")
+    assert line == (
+        f"preprocess.size: {yaml.safe_load(text)!r} is not allowed; allowed: checkpoint, paper (test size of the "
+        "label set), {shortest_edge, longest_edge} or {height, width}"
+    )
+
+
+def test_a_size_is_replaced_whole(tmp_path: Path) -> None:
+    file = write(tmp_path / "c.yaml", "preprocess: {size: {height: 3, width: 4}}")
+    edges = "preprocess.size={shortest_edge: 5, longest_edge: 6}"
+    assert load(edges, file=file).preprocess.size == AspectSize(shortest_edge=5, longest_edge=6)
+    dotted = ["preprocess.size.shortest_edge=5", "preprocess.size.longest_edge=6"]
+    assert load(*dotted, file=file).preprocess.size == AspectSize(shortest_edge=5, longest_edge=6)
+    assert load(file=file).preprocess.size == ExactSize(height=3, width=4)
+    (line,) = mistakes("preprocess.size=paper", "preprocess.size.height=5")
+    assert line == "--set preprocess.size.height=5: size was given a value before, and cannot hold height too"
+
+
+@pytest.mark.parametrize(("text", "actors"), [("4", 4), ("[1, 8]", (1, 8)), ("[2, 2]", (2, 2)), ("null", None)])
+def test_actors(text: str, actors: Any) -> None:
+    assert load(f"compute.actors={text}").compute.actors == actors
+
+
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "true", "[8, 1]", "[0, 4]", "[1]", "[1, 2, 3]", "many", "1.5", "[true, 2]"]
+)
+def test_bad_actors(text: str) -> None:
+    (line,) = mistakes(f"compute.actors={text}")
+    assert line.startswith("compute.actors: ") and " is not allowed" in line
+    assert line.endswith("allowed: model replicas: a number, or [min, max]; what the cluster holds if not set")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("model.compile=maybe", "model.compile=2", "model.task=detection", "model.allowed_licenses=mit"),
+        *("input.max_pixels=0", "input.max_pixels=true", "input.max_pixels=many", "input.max_pixels=1.5"),
+        *("input.max_error_fraction=1.01", "input.max_error_fraction=-0.1", "input.max_error_fraction=.nan"),
+        *("input.max_error_fraction=true", "input.fetch_threads=257", "input.fetch_threads=null"),
+        *("postprocess.mask_threshold=0", "postprocess.mask_threshold=1", "postprocess.mask_threshold=false"),
+        *("postprocess.score_threshold=true", "postprocess.score_threshold=50%", "postprocess.top_k=0"),
+        *("postprocess.stuff_ids=[-1]", "postprocess.stuff_ids=[a, b]", "postprocess.stuff_ids=[true]"),
+        *("postprocess.stuff_ids=5", "compute.gpus_per_actor=0", "compute.gpus_per_actor=.inf"),
+        *("compute.threads_per_actor=0", "compute.batch_size=0", "compute.batch_size=true", "compute.device=gpu"),
+        *("output.images_per_file=4097", "output.images_per_file=0", "output.overwrite=perhaps"),
+    ],
+)
+def test_strictness(override: str) -> None:
+    (line,) = mistakes(override)
+    assert line.startswith(f"{override.partition('=')[0]}: ") and " is not allowed" in line and "; allowed: " in line
+
+
+def test_numbers_in_text_fields_of_a_file_are_told(tmp_path: Path) -> None:
+    (line,) = mistakes(file=write(tmp_path / "c.yaml", "model: {revision: 2024}"))
+    assert line.startswith("model.revision: 2024 is not allowed (input should be a valid string)")
+
+
+def test_every_field_says_what_is_allowed() -> None:
+    assert all(field.description for _, field in fields_of(SegmentConfig))
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong"),
+    [
+        ("semantic", {"score_threshold": 0.5, "top_k": 5, "stuff_ids": [1]}),
+        ("instance", {"overlap_threshold": 0.5}),
+        ("panoptic", {"top_k": 5}),
+    ],
+)
+def test_keys_that_do_not_apply_to_the_task(tmp_path: Path, task: str, wrong: dict[str, Any]) -> None:
+    checkpoint = read_checkpoint(make_model(tmp_path / "m", task="panoptic"), "m")
+    model = check_config(ModelConfig, {"uri": "m", "task": task})
+    with pytest.raises(UsageError) as caught:
+        settle(checkpoint, model, PreprocessConfig(), check_config(PostprocessConfig, wrong))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(wrong)
+    for key in wrong:
+        (line,) = [line for line in lines if line.startswith(f"postprocess.{key}: ")]
+        assert f"does not apply to task {task}; allowed: " in line
+    settle(checkpoint, model, PreprocessConfig(), PostprocessConfig(top_k=None, overlap_threshold=None))
+
+
+def test_settled_values_are_the_papers_unless_given(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(make_model(tmp_path / "m", task="panoptic", label_ids_to_fuse=[2]), "m")
+
+    def settled(task: str, **given: Any) -> tuple[dict[str, Any], str]:
+        model = check_config(ModelConfig, {"uri": "m", "task": task})
+        labeling = settle(checkpoint, model, PreprocessConfig(), check_config(PostprocessConfig, given))
+        return labeling.postprocess, labeling.stuff_ids_from
+
+    assert settled("instance") == (
+        {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 100, "stuff_ids": frozenset({2})},
+        "checkpoint",
+    )
+    assert settled("panoptic", score_threshold=0, stuff_ids=[]) == (
+        {"score_threshold": 0.0, "mask_threshold": 0.5, "overlap_threshold": 0.8, "stuff_ids": frozenset()},
+        "config",
+    )
+    assert settled("semantic")[0] == {}
+    with pytest.raises(UsageError, match=r"postprocess.stuff_ids: \[3, 9\] are no labels of m; allowed: 0 to 2"):
+        settled("panoptic", stuff_ids=[3, 9, 1])

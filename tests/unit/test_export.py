@@ -1,0 +1,307 @@
+"""Exports against pycocotools: what was in the rows is in the files, under the right ids."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hand_made import Picture, box_mask, make_run
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from s3_servers import S3Endpoint
+
+from m2f_batch.errors import ImageError, UsageError
+from m2f_batch.export.coco import coco_json, coco_results, file_name
+from m2f_batch.export.command import export
+from m2f_batch.export.ids import coco_ids
+from m2f_batch.storage.run import RunDirectory
+
+SIZE = (40, 60)
+
+
+def pictures() -> list[list[Picture]]:
+    """Four units by uri; one image without segments, one that failed, names in several scripts."""
+    rng = np.random.default_rng(0)
+    noise = rng.random(SIZE) < 0.3
+    return [
+        [
+            Picture(
+                "/photos/A b.jpg",
+                SIZE,
+                [(0, 0.9, box_mask(SIZE, 2, 3, 10, 20)), (2, 0.8, box_mask(SIZE, 20, 0, 9, 60))],
+            ),
+            Picture("/photos/B.jpg", SIZE, []),
+        ],
+        [Picture("/photos/broken.jpg", error=ImageError("decode", "Truncated", "short"))],
+        [
+            Picture("/photos/more/c.jpg", (33, 17), [(1, 0.75, box_mask((33, 17), 0, 0, 33, 17))]),
+            Picture("/photos/é.jpg", SIZE, [(1, 0.7, noise), (1, 0.6, box_mask(SIZE, 39, 59, 1, 1))]),
+        ],
+        [Picture("/photos/日本.jpg", SIZE, [(0, 0.95, box_mask(SIZE, 5, 5, 20, 20))])],
+    ]
+
+
+def labelled(units: list[list[Picture]]) -> list[Picture]:
+    return [picture for unit in units for picture in unit if picture.error is None]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return make_run(tmp_path / "run", pictures())
+
+
+def exported(run: RunDirectory, dest: Path, form: str = "coco", ground_truth: Path | None = None) -> Any:
+    assert export(run.uri, str(dest), form, str(ground_truth) if ground_truth else None) == 0
+    return json.loads(dest.read_text(encoding="utf-8"))
+
+
+def truth_of(units: list[list[Picture]], category_ids: dict[int, int], image_ids: dict[str, int]) -> dict[str, Any]:
+    """A COCO JSON made without our code: masks encoded by pycocotools, names and ids as asked for."""
+    images, annotations = [], []
+    for picture in labelled(units):
+        name = picture.uri.removeprefix("/photos/")
+        images.append({"id": image_ids[name], "file_name": name, "height": picture.size[0], "width": picture.size[1]})
+        for label, _, mask in picture.segments:
+            rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_ids[name],
+                    "category_id": category_ids[label],
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode()},
+                    "area": int(mask.sum()),
+                    "bbox": coco_mask.toBbox(rle).tolist(),
+                    "iscrowd": 0,
+                }
+            )
+    names = ("cat", "dog", "sky")
+    categories = [{"id": category_ids[label], "name": f" {names[label]}"} for label in category_ids]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def test_coco_holds_what_the_rows_hold(run: RunDirectory, tmp_path: Path) -> None:
+    assert run.annotation_files() != [  # the files' order is not that of the uris
+        uri for _, uri in sorted((run.read_annotations(uri)["uri"][0].as_py(), uri) for uri in run.annotation_files())
+    ]
+    tree = exported(run, tmp_path / "new" / "folder" / "out.json")
+    coco = COCO(str(tmp_path / "new" / "folder" / "out.json"))
+    expected = labelled(pictures())
+    assert [(image["id"], image["file_name"], (image["height"], image["width"])) for image in tree["images"]] == [
+        (number, picture.uri.removeprefix("/photos/"), picture.size) for number, picture in enumerate(expected, 1)
+    ]
+    assert sorted(coco.anns) == list(range(1, 7))
+    assert [(c["id"], c["name"], c["isthing"]) for c in tree["categories"]] == [
+        *((17, "cat", 1), (18, "dog", 1), (200, "sky", 0))
+    ]
+    for number, picture in enumerate(expected, 1):
+        found = coco.loadAnns(sorted(coco.getAnnIds(imgIds=[number])))
+        assert len(found) == len(picture.segments)
+        for annotation, (label, score, mask) in zip(found, picture.segments, strict=True):
+            assert np.array_equal(coco.annToMask(annotation).astype(bool), mask)
+            ys, xs = np.nonzero(mask)
+            assert annotation["area"] == mask.sum() and annotation["iscrowd"] == 0
+            assert annotation["bbox"] == [xs.min(), ys.min(), np.ptp(xs) + 1, np.ptp(ys) + 1]
+            assert annotation["category_id"] == (17, 18, 200)[label]
+            assert annotation["score"] == pytest.approx(score)
+    assert tree["info"]["model_license"] == "mit" and tree["info"]["run_id"] == "0123"
+
+
+@pytest.mark.parametrize("task", ["instance", "semantic"])
+def test_isthing_is_said_of_panoptic_categories_only(tmp_path: Path, task: str) -> None:
+    tree = exported(make_run(tmp_path / "run", pictures(), task=task), tmp_path / "out.json")
+    assert all("isthing" not in category for category in tree["categories"])
+
+
+def test_ids_of_a_coco_json_given_as_input_are_kept(tmp_path: Path) -> None:
+    uris = [picture.uri for unit in pictures() for picture in unit]
+    ids = {uri: 1000 - 7 * number for number, uri in enumerate(uris)}
+    run = make_run(tmp_path / "run", pictures(), input_uri="/lists/val.json", root="/photos", coco_ids=ids)
+    tree = exported(run, tmp_path / "out.json")
+    assert [(image["file_name"], image["id"]) for image in tree["images"]] == [
+        (picture.uri.removeprefix("/photos/"), ids[picture.uri]) for picture in labelled(pictures())
+    ]
+    assert {annotation["image_id"] for annotation in tree["annotations"]} < set(ids.values())
+    # a manifest's own column of that name is the user's, and means nothing to us
+    run = make_run(tmp_path / "run2", pictures(), input_uri="/lists/val.csv", coco_ids=dict.fromkeys(uris, 5))
+    assert [image["id"] for image in exported(run, tmp_path / "out.json")["images"]] == [1, 2, 3, 4, 5]
+
+
+def test_ids_and_categories_of_a_ground_truth(
+    run: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = {"A b.jpg": 90, "B.jpg": 5, "more/c.jpg": 7, "é.jpg": 8, "日本.jpg": 1}
+    units = [[p for p in unit if p.uri != "/photos/日本.jpg"] for unit in pictures()]
+    truth = truth_of(units, {0: 3, 1: 900, 2: 4}, ids)
+    truth["categories"] = [category for category in truth["categories"] if category["id"] != 4]  # no sky
+    truth["categories"].append({"id": 77, "name": "unicorn"})
+    truth["images"].append({"id": 2, "file_name": "nowhere.jpg", "height": 1, "width": 1})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    tree = exported(run, tmp_path / "out.json", ground_truth=tmp_path / "truth.json")
+    assert {image["file_name"]: image["id"] for image in tree["images"]} == {
+        name: ids[name] for name in ids if name != "日本.jpg"
+    }
+    assert tree["categories"] == truth["categories"]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in tree["annotations"]] == [
+        *((1, 90, 3), (2, 7, 900), (3, 8, 900), (4, 8, 900))
+    ]
+    said = capsys.readouterr().out
+    assert f"{tmp_path}/out.json: 4 images; licence of the model's weights: mit" in said
+    assert "left out, since --ground-truth does not name them: sky" in said
+    assert "left out: 1 images that --ground-truth does not hold, e.g. /photos/日本.jpg" in said
+    assert "left out: 1 images that failed, 0 that remain" in said
+
+
+def test_a_ground_truth_with_bare_names_or_longer_paths(run: RunDirectory, tmp_path: Path) -> None:
+    names = {"val/A b.jpg": 4, "B.jpg": 5, "./more/c.jpg": 6, "x/é.jpg": 8, "y/é.jpg": 9}
+    images = [{"id": number, "file_name": name} for name, number in names.items()]
+    truth = {"images": images, "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    tree = exported(run, tmp_path / "out.json", ground_truth=tmp_path / "truth.json")
+    # é.jpg is left out: its name stands for two images
+    assert {image["file_name"]: image["id"] for image in tree["images"]} == {"A b.jpg": 4, "B.jpg": 5, "more/c.jpg": 6}
+
+
+def test_two_images_for_one_of_the_ground_truth_are_refused(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [[Picture("/photos/x/a.jpg"), Picture("/photos/y/a.jpg")]])
+    truth = {"images": [{"id": 4, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(UsageError, match=r"--ground-truth: its image 4 may be '/photos/x/a.jpg' or '/photos/y/a.jpg'"):
+        export(run.uri, str(tmp_path / "out.json"), "coco", str(tmp_path / "truth.json"))
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "is not JSON"),
+        ("[" * 200_000, "is not JSON"),
+        ("[]", "a list 'images'"),
+        ('{"images": {}, "categories": []}', "a list 'images', each with id and file_name"),
+        ('{"images": [{"id": "1", "file_name": "a"}], "categories": []}', "a list 'images'"),
+        ('{"images": [], "categories": [{"id": 1}]}', "a list 'categories', each with id and name"),
+        ('{"images": [], "categories": [5]}', "a list 'categories'"),
+        ('{"images": [], "categories": [{"id": 1, "name": "sofa"}]}', "none of its categories (sofa, ...)"),
+    ],
+)
+def test_ground_truths_that_are_none(run: RunDirectory, tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "truth.json").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        export(run.uri, str(tmp_path / "out.json"), "coco", str(tmp_path / "truth.json"))
+    assert str(caught.value).startswith(f"--ground-truth {tmp_path}/truth.json: ") and told in str(caught.value)
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("name", ["gone.json", "", "gopher://x/y.json"])
+def test_ground_truths_that_cannot_be_read(run: RunDirectory, tmp_path: Path, name: str) -> None:
+    place = name if "://" in name else f"{tmp_path}/{name}"
+    with pytest.raises(UsageError, match="--ground-truth "):
+        export(run.uri, str(tmp_path / "out.json"), "coco", place)
+
+
+def test_results_reach_full_marks_against_the_matching_truth(run: RunDirectory, tmp_path: Path) -> None:
+    names = [picture.uri.removeprefix("/photos/") for picture in labelled(pictures())]
+    ids = {name: 50 - number for number, name in enumerate(names)}
+    truth = truth_of(pictures(), {0: 3, 1: 900, 2: 4}, ids)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    results = exported(run, tmp_path / "results.json", "coco-results", tmp_path / "truth.json")
+    assert len(results) == 6 and set(results[0]) == {"image_id", "category_id", "segmentation", "bbox", "score"}
+    gt = COCO(str(tmp_path / "truth.json"))
+    for kind in ("segm", "bbox"):
+        evaluation = COCOeval(gt, gt.loadRes(str(tmp_path / "results.json")), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert evaluation.stats[0] == pytest.approx(1.0)  # AP
+        assert evaluation.stats[8] == pytest.approx(1.0)  # AR
+    own = COCO()
+    own.dataset = exported(run, tmp_path / "own.json")
+    own.createIndex()
+    exported(run, tmp_path / "own-results.json", "coco-results")
+    assert len(own.loadRes(str(tmp_path / "own-results.json")).anns) == 6
+
+
+def test_rows_are_read_a_unit_at_a_time(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[tuple[str, ...]] = []
+    read = RunDirectory.read_annotations
+
+    def counted(self: RunDirectory, uri: str, columns: list[str] | None = None) -> Any:
+        reads.append(tuple(columns or ()))
+        return read(self, uri, columns)
+
+    monkeypatch.setattr(RunDirectory, "read_annotations", counted)
+    info = run.read_info()
+    pieces = coco_json(run, info, coco_ids(run, info, None))
+    assert json.loads(next(pieces).rpartition(', "images": [')[0] + "}")["categories"][2]["id"] == 200
+    assert reads == []
+    pieces = coco_results(run, coco_ids(run, info, None))
+    counts = []
+    for _ in range(7):  # "[", and six segments
+        next(pieces)
+        counts.append(sum("segments" in columns for columns in reads))
+    assert counts == [0, 1, 1, 3, 3, 3, 4]  # the second unit holds the image that failed
+    assert all("segments" in columns or columns == ("uri",) for columns in reads)
+
+
+def test_an_empty_run_exports_to_empty_lists(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg", remains=True)]])
+    tree = exported(run, tmp_path / "out.json")
+    assert (tree["images"], tree["annotations"]) == ([], [])
+    assert exported(run, tmp_path / "out.json", "coco-results") == []
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_written(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    before = sorted(os.walk(tmp_path))
+    for run_uri, dest, form, told in (
+        (run.uri, "new/out.json", "yolo2", "--format: 'yolo2' is not known; allowed: coco, coco-results"),
+        (str(tmp_path), "new/out.json", "coco", "holds no run.json"),
+        (run.uri, "folder", "coco", "is a folder; give the name of a file in it"),
+        (run.uri, "new/", "coco", "is a folder; give the name of a file in it"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            export(run_uri, f"{tmp_path}/{dest}", form)
+        assert told in str(caught.value)
+    for dest in ("", "gopher://a/b.json"):
+        with pytest.raises(UsageError, match="DEST: "):
+            export(run.uri, dest, "coco")
+    assert sorted(os.walk(tmp_path)) == before
+
+
+def test_an_existing_file_is_replaced_whole(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("x" * 100_000)
+    exported(run, tmp_path / "out.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "run"]
+
+
+def test_export_to_a_bucket(run: RunDirectory, tmp_path: Path, moto_s3: S3Endpoint) -> None:
+    tree = exported(run, tmp_path / "out.json")
+    assert export(run.uri, f"{moto_s3.uri}/a b/é.json", "coco") == 0
+    body = moto_s3.client().get_object(Bucket=moto_s3.bucket, Key="a b/é.json")["Body"].read()
+    assert json.loads(body) == tree
+
+
+@pytest.mark.parametrize(
+    ("uri", "source", "root", "name"),
+    [
+        ("/p/a/b.jpg", "/p", None, "a/b.jpg"),
+        ("/p/a/b.jpg", "/p/", None, "a/b.jpg"),
+        ("/p/a/b.jpg", "p", None, "a/b.jpg"),  # relative, as run.json has it
+        ("/p/a/b.jpg", "file:///p", None, "a/b.jpg"),
+        ("/p/a/b.jpg", "/p/a/b.jpg", None, "b.jpg"),
+        ("/p/a/b.jpg", "/p/*/b*.jpg", None, "a/b.jpg"),
+        ("/p/a/b.jpg", "/p/list.csv", None, "a/b.jpg"),
+        ("/p/a/b.jpg", "/elsewhere/val.json", "/p/a", "b.jpg"),
+        ("/p/a/b.jpg", "/elsewhere/list.txt", None, "/p/a/b.jpg"),
+        ("/pa/b.jpg", "/p", None, "pa/b.jpg"),
+        ("s3://bucket/p/é b.jpg", "s3://bucket/p/", None, "é b.jpg"),
+        ("s3://bucket/p/a.jpg", "s3://bucket", None, "p/a.jpg"),
+        ("s3://bucket/p/a.jpg", "s3://bucket/*/a.jpg", None, "p/a.jpg"),
+        ("s3://other/p/a.jpg", "s3://bucket/list.csv", None, "s3://other/p/a.jpg"),
+    ],
+)
+def test_file_names(uri: str, source: str, root: str | None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert file_name(uri, {"uri": source, "root": root}) == name
