@@ -110,10 +110,7 @@ def plan_resources(compute: ComputeConfig) -> Resources:
 def _bounds(compute: ComputeConfig, fitting: int) -> tuple[int, int]:
     if compute.actors is None:
         return max(1, fitting), max(1, fitting)
-    low, high = compute.actors if isinstance(compute.actors, tuple) else (compute.actors, compute.actors)
-    if low > high:
-        raise UsageError(f"compute.actors: [{low}, {high}] is not [min, max]; the first must not be larger")
-    return low, high
+    return compute.actors if isinstance(compute.actors, tuple) else (compute.actors, compute.actors)
 
 
 def run_error(error: BaseException) -> Exception:

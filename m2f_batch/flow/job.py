@@ -23,6 +23,7 @@ from m2f_batch.storage.listing import Listing, check_output, list_input
 from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
 from m2f_batch.storage.run import RunDirectory, Unit, open_run, units_of
 from m2f_batch.storage.store import StoreUnavailable
+from m2f_batch.storage.uris import normalise
 from m2f_batch.verify import verify
 from m2f_batch.vision.labeling import Labeling, installed_versions, settle
 
@@ -202,7 +203,7 @@ def _first_info(job: Job, fingerprint: str) -> dict[str, Any]:
             "fingerprint": job.checkpoint.fingerprint,
             "license": job.checkpoint.license,
         },
-        "config": job.config.model_dump(mode="json"),
+        "config": _config_as_run(job.config),
         "postprocess": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in labeling.postprocess.items()},
         "preprocess": asdict(labeling.preprocess) | {"size": labeling.preprocess.describe()},
         "fingerprint": fingerprint,
@@ -225,6 +226,15 @@ def _first_info(job: Job, fingerprint: str) -> dict[str, Any]:
         "images_per_second": 0.0,
         "attempts": 1,
     }
+
+
+def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
+    """The config with its places spelled out, so that they mean the same in another working directory."""
+    tree = config.model_dump(mode="json")
+    for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
+        if tree[section][key] is not None:
+            tree[section][key] = normalise(tree[section][key])
+    return tree
 
 
 def _info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnav
 # the raster formats that Pillow reads, by the extensions in use (HEIF with its plug-in)
 _EXTENSIONS = """
     jpg jpeg jpe jfif jif png apng webp gif bmp dib tif tiff avif avifs heic heif hif jp2 j2k jpf jpx jpc j2c
-    ppm pgm pbm pnm pfm tga ico icns mpo psd pcx dds qoi sgi rgb rgba bw xbm xpm
+    ppm pgm pbm pnm pfm tga ico mpo
 """
 IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
 _FORMS = "a directory, an s3:// prefix, a glob, one file, a manifest (.parquet, .csv, .jsonl, .txt) or a COCO .json"

@@ -20,12 +20,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import RunError, UsageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.listing import Listing
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Store
 from m2f_batch.storage.uris import normalise
+
+# what other commands read of run.json
+INFO_KEYS = frozenset({"run_id", "task", "model", "config", "categories", "images", "segments", "errors", "seconds"})
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,13 @@ class RunDirectory:
 
     def read_info(self) -> dict[str, Any]:
         """run.json as it is now."""
-        return json.loads(self.store.read(self.path("run.json")))
+        try:
+            info = json.loads(self.store.read(self.path("run.json")))
+        except ValueError as error:
+            raise RunError(f"RUN: {self.path('run.json')} is not JSON ({error})") from None
+        if not isinstance(info, dict) or not info.keys() >= INFO_KEYS:
+            raise RunError(f"RUN: {self.path('run.json')} is not the run.json of a run")
+        return info
 
     def commit(self, unit_name: str, rows: pa.Table) -> None:
         """Write a unit's file, unless it is there already."""

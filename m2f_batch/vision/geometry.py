@@ -8,9 +8,11 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from m2f_batch.config import AspectSize, ExactSize
+from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationError
+
+from m2f_batch.config import AspectSize, ExactSize, Pixels, Section
 from m2f_batch.errors import ImageError, UsageError
 
 SizeHW = tuple[int, int]
@@ -22,6 +24,21 @@ PROCESSORS = frozenset(
     for family in ("Mask2Former", "MaskFormer")
     for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 )
+
+
+Channels = tuple[float, float, float]
+
+
+class LoneEdge(Section):
+    """A size with the shortest edge alone, which older checkpoints have."""
+
+    shortest_edge: Pixels
+
+
+def _not_zero(std: Channels | float) -> Channels | float:
+    if not all(_channels(std)):
+        raise ValueError("must not be 0")
+    return std
 
 
 @dataclass(frozen=True)
@@ -37,8 +54,8 @@ class PreprocessPlan:
     round_content: bool
     resample: int
     rescale_factor: float | None
-    mean: tuple[float, ...] | None
-    std: tuple[float, ...] | None
+    mean: Channels | None
+    std: Channels | None
     pad_size: SizeHW | None
     lone_edge: bool = False
 
@@ -96,27 +113,55 @@ class PreprocessPlan:
         return text if self.pad_size is None else f"{text}, padded to {self.pad_size[0]}x{self.pad_size[1]}"
 
 
-def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
-    """The checkpoint's own settings, from its preprocessor_config.json, in every form the hub has.
+class ProcessorConfig(BaseModel):
+    """The settings of a preprocessor_config.json that inference uses, in every form the hub has.
 
-    Missing keys take the defaults of ``Mask2FormerImageProcessor``. Raises UsageError for another processor or a size
-    that means nothing.
+    Missing keys take the defaults of ``Mask2FormerImageProcessor``; keys for training are ignored.
     """
-    kind = processor.get("image_processor_type") or processor.get("feature_extractor_type") or ""
+
+    image_processor_type: str | None = None
+    feature_extractor_type: str | None = None
+    do_resize: bool = True
+    size: Pixels | ExactSize | AspectSize | LoneEdge = AspectSize(shortest_edge=800, longest_edge=1333)
+    max_size: Pixels | None = Field(None, validation_alias=AliasChoices("max_size", "_max_size"))
+    size_divisor: Annotated[int, Field(ge=0, le=4096)] | None = 32
+    resample: Annotated[int, Field(ge=0, le=5)] = 2
+    do_rescale: bool = True
+    rescale_factor: Annotated[float, Field(gt=0)] = 1 / 255
+    do_normalize: bool = True
+    image_mean: Channels | float = IMAGENET_MEAN
+    image_std: Annotated[Channels | float, AfterValidator(_not_zero)] = IMAGENET_STD
+    pad_size: ExactSize | None = None
+
+
+def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
+    """The checkpoint's own settings, from its preprocessor_config.json.
+
+    Raises UsageError for a processor of another kind, or with settings that mean nothing.
+    """
+    try:
+        settings = ProcessorConfig.model_validate(processor)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key, value = str(fault["loc"][0]) if fault["loc"] else "", str(fault["input"])[:100]
+        raise UsageError(
+            f"model.uri: the image processor's {key} {value!r} is not allowed ({fault['msg']}); "
+            "mend its preprocessor_config.json"
+        ) from None
+    kind = settings.image_processor_type or settings.feature_extractor_type or ""
     if kind and kind not in PROCESSORS:
         raise UsageError(f"model.uri: image processor {kind!r} is not known; allowed: {', '.join(sorted(PROCESSORS))}")
-    size, lone_edge = _size_of(processor)
-    normalise = processor.get("do_normalize", True)
-    pad = processor.get("pad_size")
+    size, lone_edge = _size_of(settings)
+    pad = settings.pad_size
     return PreprocessPlan(
-        size=size if processor.get("do_resize", True) else None,
-        divisor=int(processor.get("size_divisor", 32) or 0),
+        size=size if settings.do_resize else None,
+        divisor=settings.size_divisor or 0,
         round_content=True,
-        resample=int(processor.get("resample", 2)),
-        rescale_factor=float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else None,
-        mean=_channels(processor.get("image_mean", IMAGENET_MEAN)) if normalise else None,
-        std=_channels(processor.get("image_std", IMAGENET_STD)) if normalise else None,
-        pad_size=(int(pad["height"]), int(pad["width"])) if pad else None,
+        resample=settings.resample,
+        rescale_factor=settings.rescale_factor if settings.do_rescale else None,
+        mean=_channels(settings.image_mean) if settings.do_normalize else None,
+        std=_channels(settings.image_std) if settings.do_normalize else None,
+        pad_size=(pad.height, pad.width) if pad else None,
         lone_edge=lone_edge,
     )
 
@@ -147,25 +192,17 @@ def size_with_aspect_ratio(image_hw: SizeHW, shortest: int, longest: int | None)
     return shortest, int(exact * width / height)
 
 
-def _size_of(processor: Mapping[str, Any]) -> tuple[AspectSize | ExactSize, bool]:
+def _size_of(settings: ProcessorConfig) -> tuple[AspectSize | ExactSize, bool]:
     """The size, and whether only the shortest edge binds."""
-    size = processor.get("size", {"shortest_edge": 800, "longest_edge": 1333})
-    longest = processor.get("max_size", processor.get("_max_size"))
-    if isinstance(size, int):
-        size = {"shortest_edge": size}
-    if "height" in size and "width" in size:
-        return ExactSize(height=size["height"], width=size["width"]), False
-    if "shortest_edge" in size:
-        bound = size.get("longest_edge") or longest
-        return AspectSize(shortest_edge=size["shortest_edge"], longest_edge=bound or 2**31 - 1), not bound
-    raise UsageError(
-        f"model.uri: the image processor's size {size!r} is not known; "
-        "allowed: height and width, or shortest_edge and longest_edge (or set preprocess.size)"
-    )
+    size = settings.size
+    if isinstance(size, ExactSize | AspectSize):
+        return size, False
+    shortest = size if isinstance(size, int) else size.shortest_edge
+    return AspectSize(shortest_edge=shortest, longest_edge=settings.max_size or 2**31 - 1), settings.max_size is None
 
 
-def _channels(value: Any) -> tuple[float, ...]:
-    return tuple(map(float, value)) if isinstance(value, (list, tuple)) else (float(value),) * 3
+def _channels(value: Channels | float) -> Channels:
+    return value if isinstance(value, tuple) else (value, value, value)
 
 
 def _round_up(length: int, divisor: int) -> int:

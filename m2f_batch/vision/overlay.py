@@ -34,7 +34,10 @@ def draw_overlay(
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=max(10, min(image.shape[:2]) // 18))
     for segment, mask in zip(ordered, masks, strict=True):
         text = f"{segment.category} {segment.score:.2f}"
-        pen.text(_inner_point(mask), text, fill="white", stroke_fill="black", stroke_width=1, font=font, anchor="mm")
+        x, y = _inner_point(mask)
+        half = pen.textlength(text, font=font) / 2 + 1  # the whole text stays inside the picture
+        place = (min(max(x, half), max(half, picture.width - half)), min(max(y, 8), picture.height - 8))
+        pen.text(place, text, fill="white", stroke_fill="black", stroke_width=1, font=font, anchor="mm")
     return np.asarray(picture)
 
 

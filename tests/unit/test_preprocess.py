@@ -111,11 +111,29 @@ def test_an_image_of_height_three_is_not_taken_for_channels():
     assert prepare(image((3, 200)), plan).output_hw == (3, 200)
 
 
-def test_unknown_processors_and_sizes_are_refused():
-    with pytest.raises(UsageError, match="CLIPImageProcessor"):
-        plan_from_processor({"image_processor_type": "CLIPImageProcessor"})
-    with pytest.raises(UsageError, match="size"):
-        plan_from_processor({"size": {"max_height": 3}})
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
+        ({"image_processor_type": ["x"]}, "image_processor_type"),
+        ({"size": None}, "size"),
+        ({"size": {"max_height": 3}}, "size"),
+        ({"size": {"height": "a", "width": 3}}, "size"),
+        ({"size": {"height": 0, "width": 3}}, "size"),
+        ({"size_divisor": "x"}, "size_divisor"),
+        ({"resample": "bilinear"}, "resample"),
+        ({"resample": 17}, "resample"),
+        ({"pad_size": [1, 2]}, "pad_size"),
+        ({"pad_size": {"height": 3}}, "pad_size"),
+        ({"image_mean": "abc"}, "image_mean"),
+        ({"image_mean": [0.5]}, "image_mean"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std"),
+        ({"rescale_factor": "q"}, "rescale_factor"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings, named):
+    with pytest.raises(UsageError, match=named):
+        plan_from_processor(settings)
 
 
 def test_forms_of_the_hub_that_transformers_refuses():

@@ -239,6 +239,16 @@ def test_garbage_in_counts_is_named_and_harmless(run: RunDirectory, counts: str)
     assert len(verify(run, "instance")) == 1
 
 
+def test_another_spelling_of_the_same_mask_is_named(run: RunDirectory) -> None:
+    good = run.read_annotations(file_of(run, "/p/a.jpg")).to_pylist()[0]["segments"][0]["counts"]
+    last = ord(good[-1]) - 48
+    longer = good[:-1] + chr(48 + (last | 0x20)) + ("O" if last & 0x10 else "0")  # a digit more than the number needs
+    codes = [{"size": list(SIZE), "counts": counts.encode()} for counts in (good, longer)]
+    assert np.array_equal(*[coco_mask.decode(code) for code in codes]) and longer != good
+    change(run, "/p/a.jpg", first_segment(counts=longer))
+    assert verify(run, "panoptic") == ["/p/a.jpg: segment 1: counts are not those of a mask of its size"]
+
+
 def test_random_garbage_in_counts_never_passes_for_another_mask(run: RunDirectory) -> None:
     rng = np.random.default_rng(0)
     good = run.read_annotations(file_of(run, "/p/a.jpg")).to_pylist()[0]["segments"][0]["counts"]
