@@ -25,7 +25,12 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
     try:
         with _quiet():
             model, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-                directory, use_safetensors=True, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                directory,
+                use_safetensors=True,
+                local_files_only=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # refused below, by name
+                output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         # whatever transformers and safetensors raise for a directory they cannot use
@@ -56,6 +61,20 @@ def forward(model: nn.Module, pixel_values: Tensor, precision: Precision = "fp32
     return output.class_queries_logits, output.masks_queries_logits
 
 
+def processor_pixel_values(directory: Path, image: NDArray[np.uint8]) -> Tensor | None:
+    """What the checkpoint's own image processor gives for one RGB image [H, W, 3]: float32 [1, 3, Hc, Wc].
+
+    None when ``transformers`` cannot load the processor: it refuses some of the hub's older settings.
+    """
+    try:
+        processor = AutoImageProcessor.from_pretrained(
+            directory, backend="torchvision", local_files_only=True, trust_remote_code=False
+        )
+        return processor(image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+    except ValueError:
+        return None
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bar for a file on disk, and no warning that only Swin backbones are tested."""
@@ -73,15 +92,3 @@ def _quiet() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
-
-
-def processor_pixel_values(directory: Path, image: NDArray[np.uint8]) -> Tensor | None:
-    """What the checkpoint's own image processor gives for one RGB image [H, W, 3]: float32 [1, 3, Hc, Wc].
-
-    None when ``transformers`` cannot load the processor: it refuses some of the hub's older settings.
-    """
-    try:
-        processor = AutoImageProcessor.from_pretrained(directory, backend="torchvision", local_files_only=True)
-        return processor(image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-    except ValueError:
-        return None
