@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, UsageError
@@ -113,14 +113,16 @@ def _bounds(compute: ComputeConfig, fitting: int) -> tuple[int, int]:
     return compute.actors if isinstance(compute.actors, tuple) else (compute.actors, compute.actors)
 
 
-def run_error(error: BaseException) -> Exception:
-    """What a Ray exception means to a user: our own error behind it, else a failed run with one line."""
+def run_error(error: RayError) -> Exception:
+    """What a Ray exception means to a user: our own error behind it; a bug as it is; else a failed run with one line."""
     cause: BaseException | None = error
     while cause is not None:
         # Ray's copy of an error is one of its own kind too, with a traceback for its text
         if isinstance(cause, (RunError, UsageError)) and not isinstance(cause, RayError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
+    if isinstance(error, RayTaskError):
+        return error
     lines = [line for line in str(error).splitlines() if line.strip()]
     return RunError(f"Ray: {type(error).__name__}: {lines[-1] if lines else ''}"[:500])
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from m2f_batch.errors import TransientError
+from m2f_batch.errors import RunError, TransientError
 
 LINE_SECONDS, REFRESH_SECONDS = 15.0, 5.0
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {remaining} left{postfix}"
 
 
 class Progress:
@@ -23,7 +24,9 @@ class Progress:
         self.reasons: Counter[str] = Counter()
         self.transient: list[str] = []
         self._on_refresh, self._started, self._stop = on_refresh, time.monotonic(), threading.Event()
-        self._bar = tqdm(total=total, unit="img", dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(total=total, unit=" images", bar_format=BAR, dynamic_ncols=True) if sys.stderr.isatty() else None
+        )
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
     @property
@@ -67,9 +70,13 @@ class Progress:
     def _tick(self) -> None:
         next_line = time.monotonic() + LINE_SECONDS
         while not self._stop.wait(REFRESH_SECONDS):
-            with suppress(TransientError):  # the next refresh is seconds away
+            with suppress(
+                TransientError, RunError
+            ):  # the next is seconds away, and a lost bucket stops the commits too
                 self._on_refresh(self)
-            if self._bar is None and time.monotonic() >= next_line:
+            if self._bar is not None:
+                self._bar.refresh()
+            elif time.monotonic() >= next_line:
                 print(self.line(), flush=True)
                 next_line = time.monotonic() + LINE_SECONDS
 
