@@ -114,7 +114,7 @@ def _bounds(compute: ComputeConfig, fitting: int) -> tuple[int, int]:
 
 
 def run_error(error: RayError) -> Exception:
-    """What a Ray exception means to a user: our own error behind it; a bug as it is; else a failed run with one line."""
+    """What a Ray exception means to a user: our own error behind it; a bug as it is; else a failed run in one line."""
     cause: BaseException | None = error
     while cause is not None:
         # Ray's copy of an error is one of its own kind too, with a traceback for its text
