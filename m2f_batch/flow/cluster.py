@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     try:
         with _muted_stderr():
             ray.init(
-                address=address,
+                address=address or "local",  # None would join any Ray that happens to run on this machine
                 include_dashboard=None if address else False,  # seconds of start-up, for a page nobody asked for
                 log_to_driver=False,  # workers' chatter; what a user must know travels as data or as an error
                 logging_level=logging.ERROR,
@@ -89,12 +89,16 @@ def set_data_context() -> None:
     context.execution_options.preserve_order = False  # one slow unit must not hold the others' results back
 
 
-def plan_resources(compute: ComputeConfig) -> Resources:
-    """Who gets what, from the config and the cluster's own resources (never the driver's machine)."""
-    total = ray.cluster_resources()
+def may_grow(compute: ComputeConfig) -> bool:
+    """Whether the cluster may get nodes that it does not have yet: any but a local Ray."""
+    return compute.address is not None or "RAY_ADDRESS" in os.environ
+
+
+def plan_resources(compute: ComputeConfig, total: Mapping[str, float], *, may_grow: bool) -> Resources:
+    """Who gets what, from the config and ``total``, the cluster's own resources (never the driver's machine)."""
     cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
     on_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
-    if on_gpu and gpus == 0 and compute.address is None and "RAY_ADDRESS" not in os.environ:
+    if on_gpu and gpus == 0 and not may_grow:
         raise UsageError("compute.device: 'cuda', but this machine's Ray sees no GPU; allowed here: auto, cpu")
     if not on_gpu and compute.gpus_per_actor is not None:
         raise UsageError(f"compute.gpus_per_actor: {compute.gpus_per_actor} does not apply to compute.device cpu")
@@ -116,12 +120,14 @@ def _bounds(compute: ComputeConfig, fitting: int) -> tuple[int, int]:
 def run_error(error: RayError) -> Exception:
     """What a Ray exception means to a user: our own error behind it; a bug as it is; else a failed run in one line."""
     cause: BaseException | None = error
+    innermost: BaseException = error
     while cause is not None:
+        innermost = cause
         # Ray's copy of an error is one of its own kind too, with a traceback for its text
         if isinstance(cause, (RunError, UsageError)) and not isinstance(cause, RayError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    if isinstance(error, RayTaskError):
+    if isinstance(error, RayTaskError) and not isinstance(innermost, RayError):
         return error
     lines = [line for line in str(error).splitlines() if line.strip()]
     return RunError(f"Ray: {type(error).__name__}: {lines[-1] if lines else ''}"[:500])

@@ -16,7 +16,7 @@ from m2f_batch.checkpoint import Checkpoint, check_license, read_checkpoint
 from m2f_batch.config import SegmentConfig
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.actor import ActorSettings, check_model
-from m2f_batch.flow.cluster import Resources, connected, plan_resources, run_error, set_data_context
+from m2f_batch.flow.cluster import Resources, connected, may_grow, plan_resources, run_error, set_data_context
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.progress import Progress
 from m2f_batch.storage.listing import Listing, check_output, list_input
@@ -59,7 +59,7 @@ def segment(config: SegmentConfig) -> int:
     """
     job = check(config)
     with connected(config.compute):
-        resources = plan_resources(config.compute)
+        resources = plan_resources(config.compute, ray.cluster_resources(), may_grow=may_grow(config.compute))
         for line in plan_lines(job, resources):
             print(line, flush=True)
         compute = config.compute
