@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -48,10 +50,11 @@ class Resources:
 def connected(compute: ComputeConfig) -> Iterator[None]:
     """A Ray session for one run; one that is open already is used and left open."""
     _quiet()
+    address = compute.address or os.environ.get("RAY_ADDRESS")
+    _check_reachable(address)
     if ray.is_initialized():
         yield
         return
-    address = compute.address or os.environ.get("RAY_ADDRESS")
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
@@ -74,6 +77,20 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raise UsageError where nobody listens: Ray itself would go on trying for many minutes."""
+    place = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)", address or "")
+    if place is None:
+        return
+    try:
+        socket.create_connection((place[1], int(place[2])), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"compute.address: nobody answers at {address} ({error}); give the address of a running Ray cluster, "
+            "auto on one of its nodes, or none for a local Ray"
+        ) from None
 
 
 def set_data_context() -> None:

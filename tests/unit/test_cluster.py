@@ -1,11 +1,13 @@
 """Who gets which resources, and what Ray's errors mean; without a Ray session."""
 
+import socket
+
 import pytest
 from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.flow.cluster import plan_resources, run_error
+from m2f_batch.flow.cluster import connected, plan_resources, run_error
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,15 @@ def test_a_lost_worker_is_a_failed_run_and_a_bug_stays_a_bug():
     assert isinstance(run_error(task_error(OwnerDiedError("00", None, ""))), RunError)
     bug = task_error(KeyError("no such key"))
     assert run_error(bug) is bug
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_is_not_there_is_one_message_at_once(scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        pytest.raises(UsageError, match=rf"compute\.address: nobody answers at {scheme}127\.0\.0\.1:{port}"),
+        connected(ComputeConfig(address=f"{scheme}127.0.0.1:{port}")),
+    ):
+        pass
