@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pycocotools import mask as coco_mask
 
 from m2f_batch.records import SCHEMA, ImageRef, Row
-from m2f_batch.storage.run import RunDirectory, open_existing_run
+from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run
 from m2f_batch.vision.rle import run_lengths
 
 SCORE_ROUNDING = 1e-5  # a mean of float32 ones may come out a little larger
@@ -23,20 +22,20 @@ def verify(run: RunDirectory, task: str) -> list[str]:
 
     Each listed image has exactly one row and no other row is there; the schema is exact; every ``counts`` is the one
     encoding of a mask with its size, ``area`` and ``bbox``; ids count from 1; categories are the run's; panoptic and
-    semantic segments are disjoint; the totals are those of run.json. Images that run.json calls remaining must have no
-    row.
+    semantic segments are disjoint; the totals of a finished run are those of run.json (of one that goes on or was
+    killed, run.json is some seconds behind).
     """
     info = run.read_info()
     names = {category["id"]: category["name"] for category in info["categories"]}
-    problems: list[str] = []
+    problems = [f"{file}: is not of this run, and readers would take it for rows" for file in run.foreign_files()]
     ids: list[np.ndarray] = []
     found: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for file in run.annotation_files():
         try:
             table = run.read_annotations(file)
-        except (pa.ArrowException, OSError) as error:
-            problems.append(f"{file}: cannot be read as Parquet ({' '.join(str(error).split())[:200]})")
+        except DamagedFile as error:
+            problems.append(str(error))
             continue
         if not table.schema.equals(SCHEMA):
             problems.append(f"{file}: its schema is not the frozen one")
@@ -49,7 +48,8 @@ def verify(run: RunDirectory, task: str) -> list[str]:
                 reasons[f"{row['error']['stage']}/{row['error']['type']}"] += 1
             problems.extend(f"{row['uri']}: {problem}" for problem in _row_problems(row, task, names))
     rows = np.sort(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
-    return problems + list(_row_id_problems(run, rows, info)) + list(_total_problems(found, reasons, info))
+    problems += _row_id_problems(run, rows, info)
+    return problems + (list(_total_problems(found, reasons, info)) if info["finished_at"] else [])
 
 
 def _row_problems(row: Row, task: str, names: dict[int, str]) -> Iterator[str]:
@@ -122,7 +122,7 @@ def _row_id_problems(run: RunDirectory, rows: np.ndarray, info: dict[str, Any]) 
         yield f"{len(unlisted)} rows are of images that were not listed, e.g. {unlisted[0]}"
     lost = np.flatnonzero(~np.isin(listed, rows))
     example = f", e.g. {manifest['uri'][int(lost[0])]}" if len(lost) else ""
-    if len(lost) != info["images"]["remaining"]:
+    if info["finished_at"] and len(lost) != info["images"]["remaining"]:
         yield f"{len(lost)} listed images have no row{example}; run.json says {info['images']['remaining']} remain"
     if info["images"]["listed"] != len(listed):
         yield f"run.json says {info['images']['listed']} images were listed; the manifest holds {len(listed)}"

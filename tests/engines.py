@@ -37,7 +37,9 @@ def in_process(config: SegmentConfig) -> int:
 
     job = check(config)
     cpu, threads = torch.device("cpu"), config.compute.threads_per_actor
-    segmenter = Segmenter(load_model(job.checkpoint.directory, cpu), job.labeling, cpu, threads=threads)
+    batch_size = config.compute.batch_size or 8
+    model = load_model(job.checkpoint.directory, cpu)
+    segmenter = Segmenter(model, job.labeling, cpu, threads=threads, batch_size=batch_size)
     options = {"plan": job.labeling.preprocess, "max_pixels": config.input.max_pixels, "threads": 4}
 
     def stream(units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:

@@ -9,7 +9,10 @@ from torch.nn.functional import interpolate
 
 
 class Region(NamedTuple):
-    """One expected segment; ``doubtful`` are pixels within 1e-4 of a threshold, where either answer is right."""
+    """One expected segment; ``doubtful`` are pixels where either answer is right.
+
+    Those within 1e-4 of a threshold, and those whose two best owners differ by no more than rounding.
+    """
 
     score: float
     category_id: int
@@ -74,7 +77,7 @@ def panoptic(
     weighted = scores[kept][:, None, None] * p
     owner = weighted.argmax(0)
     top = weighted.topk(min(2, len(kept)), 0).values
-    close = (top[0] - top[-1]).abs() < 1e-4 if len(kept) > 1 else torch.zeros_like(owner, dtype=torch.bool)
+    close = (top[0] - top[-1]).abs() < 1e-6 if len(kept) > 1 else torch.zeros_like(owner, dtype=torch.bool)
     regions: list[list] = []
     for i, q in enumerate(kept):
         owned = owner == i
@@ -102,7 +105,7 @@ def semantic(class_logits, mask_logits, *, canvas, content, output):
     total = S.sum(0)
     winner = S.argmax(0)
     top = S.topk(min(2, len(S)), 0).values
-    close = (top[0] - top[-1]).abs() < 1e-4 if len(S) > 1 else torch.zeros_like(winner, dtype=torch.bool)
+    close = (top[0] - top[-1]).abs() < 1e-6 if len(S) > 1 else torch.zeros_like(winner, dtype=torch.bool)
     regions = []
     for c in range(len(S)):
         mask = winner == c
@@ -121,4 +124,6 @@ def assert_same(segments, regions) -> None:
         assert abs(segment.score - region.score) <= 1e-5
         mask = segment.mask()
         assert mask.shape == region.mask.shape
-        assert not ((mask != region.mask) & ~region.doubtful).any()
+        wrong = mask != region.mask
+        assert not (wrong & ~region.doubtful).any()
+        assert wrong.mean() < 1e-3, "doubt is for single pixels"

@@ -1,6 +1,5 @@
 """``m2f-batch demo``: the main job on drawn scenes with the bundled model, and a contact sheet of what it found."""
 
-import json
 import math
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from PIL import Image
 from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import check_config
 from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
+from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.records import segment_of
 from m2f_batch.storage.run import RunDirectory, open_run
@@ -20,16 +20,26 @@ SCENES, COLUMNS, CELL = 24, 6, 272
 
 
 def demo(directory: str, task: str) -> int:
-    """Draw scenes, segment them, and draw what was found; returns the exit code of the run."""
+    """Draw scenes, segment them, and draw what was found; returns the exit code of the run.
+
+    Raises UsageError, before anything is written, when DIR holds another run or cannot be a directory.
+    """
     folder = Path(directory).absolute()
     images = folder / "images"
-    _draw_scenes(images)
+    is_own = _is_own(folder, images)
     tree = {
         "input": {"uri": str(images)},
         "model": {"uri": str(MODEL), "task": task},
-        "output": {"uri": str(folder), "images_per_file": 8, "overwrite": _is_own(folder, images)},
+        "output": {"uri": str(folder), "images_per_file": 8, "overwrite": is_own},
     }
-    code = segment(check_config(SegmentConfig, tree))
+    config = check_config(SegmentConfig, tree)
+    if open_run(str(folder)).holds_run() and not is_own:
+        raise UsageError(f"DIR: {directory} holds a run that is not a demo's; give another directory")
+    try:
+        _draw_scenes(images)
+    except OSError as error:
+        raise UsageError(f"DIR: {directory} cannot be written ({error.strerror}); give another directory") from None
+    code = segment(config)
     sheet = folder / "contact-sheet.png"
     _contact_sheet(open_run(str(folder))).save(sheet)
     print(f"        {sheet}")
@@ -47,10 +57,9 @@ def _draw_scenes(folder: Path) -> None:
 def _is_own(folder: Path, images: Path) -> bool:
     """Whether the run in the folder is an earlier demo, which may be replaced."""
     try:
-        info = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError):
+        return bool(open_run(str(folder)).read_info()["config"]["input"]["uri"] == str(images))
+    except (RunError, LookupError, TypeError):
         return False
-    return info["config"]["input"]["uri"] == str(images)
 
 
 def _contact_sheet(run: RunDirectory) -> Image.Image:

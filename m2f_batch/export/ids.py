@@ -51,9 +51,10 @@ def _category(label: dict[str, Any], task: str) -> dict[str, Any]:
 
 
 def _own_image_ids(run: RunDirectory, info: dict[str, Any]) -> Callable[[str, int], int | None]:
-    if not info["config"]["input"]["uri"].lower().endswith(".json"):  # a manifest's own column may have that name too
-        return lambda uri, position: position
     manifest = run.read_manifest()
+    # a manifest's own column may have that name too, and a folder may be called x.json
+    if "coco_id" not in manifest.column_names or not info["config"]["input"]["uri"].lower().endswith(".json"):
+        return lambda uri, position: position
     ids = dict(zip(manifest["uri"].to_pylist(), manifest["coco_id"].to_pylist(), strict=True))
     return lambda uri, position: ids[uri]
 

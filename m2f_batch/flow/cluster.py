@@ -1,13 +1,15 @@
 """Connect to Ray, every Ray setting that we change with its reason, and who gets which resources."""
 
+import json
 import logging
+import math
 import os
 import re
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -55,7 +57,10 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ}
+    # Ray refuses a variable that the submitted job's own environment has set already
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
+    environment = {name: os.environ[name] for name in FORWARDED if name in os.environ and name not in inherited}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _muted_stderr():
@@ -68,6 +73,8 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
+        if address is None:
+            raise RunError(f"Ray does not start on this machine: {reason}") from None
         raise UsageError(
             f"compute.address: {address!r} cannot be reached ({reason}); start it, or leave it out"
         ) from None
@@ -111,20 +118,28 @@ def may_grow(compute: ComputeConfig) -> bool:
     return compute.address is not None or "RAY_ADDRESS" in os.environ
 
 
-def plan_resources(compute: ComputeConfig, total: Mapping[str, float], *, may_grow: bool) -> Resources:
-    """Who gets what, from the config and ``total``, the cluster's own resources (never the driver's machine)."""
-    cpus, gpus = total.get("CPU", 0.0), total.get("GPU", 0.0)
+def present() -> list[dict[str, float]]:
+    """The resources of each node that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def plan_resources(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]], *, may_grow: bool) -> Resources:
+    """Who gets what, from the config and the resources of the cluster's nodes (never the driver's machine)."""
+    cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     on_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
-    if on_gpu and gpus == 0 and not may_grow:
-        raise UsageError("compute.device: 'cuda', but this machine's Ray sees no GPU; allowed here: auto, cpu")
+    share = (compute.gpus_per_actor or 1.0) if on_gpu else 0.0
+    if on_gpu and not may_grow and share > max(node.get("GPU", 0.0) for node in nodes):
+        what = f"{share:g} GPUs on one node" if gpus else "a GPU"
+        raise UsageError(f"compute.device: cuda needs {what}, and this Ray has none; allowed here: auto, cpu")
     if not on_gpu and compute.gpus_per_actor is not None:
         raise UsageError(f"compute.gpus_per_actor: {compute.gpus_per_actor} does not apply to compute.device cpu")
-    share = (compute.gpus_per_actor or 1.0) if on_gpu else 0.0
     low, high = _bounds(compute, int(gpus // share) if on_gpu else int(max(cpus - 1, 0) // compute.threads_per_actor))
-    per_actor, per_task = float(compute.threads_per_actor if not on_gpu else 1), 1.0
+    # an actor must fit on one node, whatever its threads
+    largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0) or 1.0
+    per_actor, per_task = (1.0 if on_gpu else min(compute.threads_per_actor, largest)), min(1.0, largest)
     if low * per_actor + per_task > cpus:
         # actors that take every CPU would wait for ever for images that nobody may fetch
-        per_actor, per_task = round(0.5 * max(cpus, 1.0) / low, 2), 0.5
+        per_actor, per_task = math.floor(50 * max(cpus, 1.0) / low) / 100, 0.5
     return Resources("cuda" if on_gpu else "cpu", (low, high), share, per_actor, per_task)
 
 
@@ -144,7 +159,9 @@ def run_error(error: RayError) -> Exception:
         if isinstance(cause, (RunError, UsageError)) and not isinstance(cause, RayError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    if isinstance(error, RayTaskError) and not isinstance(innermost, RayError):
+    if type(innermost).__name__ == "OutOfMemoryError":  # torch's, which a driver does not import
+        return RunError("out of memory on the device; lower compute.batch_size, or take a smaller preprocess.size")
+    if isinstance(error, RayTaskError) and not isinstance(innermost, RayError | OSError | MemoryError):
         return error
     lines = [line for line in str(error).splitlines() if line.strip()]
     return RunError(f"Ray: {type(error).__name__}: {lines[-1] if lines else ''}"[:500])
@@ -153,8 +170,9 @@ def run_error(error: RayError) -> Exception:
 def _quiet() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about a default of the future
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # C++ lines on the user's terminal
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # Ray Data logs the traceback of every failed task; ours says what went wrong, once, where it is caught
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -1,31 +1,26 @@
 """The segment job from config to exit code: check everything, say the plan, touch OUTPUT, stream, verify."""
 
-import uuid
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from m2f_batch.checkpoint import Checkpoint, check_license, read_checkpoint
-from m2f_batch.config import SegmentConfig
+from m2f_batch.checkpoint import check_license, read_checkpoint
+from m2f_batch.config import OutputConfig, SegmentConfig
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.actor import ActorSettings, check_model
-from m2f_batch.flow.cluster import Resources, connected, may_grow, plan_resources, run_error, set_data_context
+from m2f_batch.flow.cluster import Resources, connected, may_grow, plan_resources, present, run_error, set_data_context
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.progress import Progress
-from m2f_batch.storage.listing import Listing, check_output, list_input
-from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
-from m2f_batch.storage.run import RunDirectory, Unit, open_run, units_of
-from m2f_batch.storage.store import StoreUnavailable
-from m2f_batch.storage.uris import normalise
+from m2f_batch.flow.run_info import Job, first_info, info_now, now
+from m2f_batch.storage.listing import check_output, list_input
+from m2f_batch.storage.model_source import find_model, local_directory
+from m2f_batch.storage.run import RunDirectory, Tally, Unit, open_run, units_of
 from m2f_batch.verify import verify
-from m2f_batch.vision.labeling import Labeling, installed_versions, settle
+from m2f_batch.vision.labeling import settle
 
 DEFAULT_BATCH_SIZE = 8
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
@@ -35,23 +30,6 @@ OK, TOO_MANY_ERRORS = 0, 3
 Stream = Callable[[Iterable[Unit]], Generator[dict[str, Any], None, None]]
 
 
-@dataclass(frozen=True)
-class Job:
-    """A checked job: nothing was written so far."""
-
-    config: SegmentConfig
-    run: RunDirectory
-    source: ModelSource
-    checkpoint: Checkpoint
-    labeling: Labeling
-    listing: Listing
-
-    def fingerprint(self, device: str) -> str:
-        """Hash of what decides a label of this job on a device."""
-        threads = self.config.compute.threads_per_actor if device == "cpu" else None
-        return self.labeling.fingerprint(self.checkpoint.fingerprint, threads)
-
-
 def segment(config: SegmentConfig) -> int:
     """Segment every image of INPUT into one row in OUTPUT; returns the exit code.
 
@@ -59,7 +37,7 @@ def segment(config: SegmentConfig) -> int:
     """
     job = check(config)
     with connected(config.compute):
-        resources = plan_resources(config.compute, ray.cluster_resources(), may_grow=may_grow(config.compute))
+        resources = plan_resources(config.compute, present(), may_grow=may_grow(config.compute))
         for line in plan_lines(job, resources):
             print(line, flush=True)
         compute = config.compute
@@ -82,16 +60,24 @@ def check(config: SegmentConfig) -> Job:
     check_output(config.input.uri, config.output.uri)
     run = open_run(config.output.uri)
     try:
-        is_taken = run.holds_run()
-    except StoreUnavailable as error:
+        _check_output_is_free(run, config.output)
+    except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError(f"output.uri: {error}") from None
-    if is_taken and not config.output.overwrite:
-        state = "a finished run" if run.is_finished() else "a run that was not finished"
-        raise UsageError(
-            f"output.uri: {config.output.uri} holds {state}; give another OUTPUT, or --overwrite to delete it"
-        )
     listing = list_input(config.input.uri, root=config.input.root)
     return Job(config, run, source, checkpoint, labeling, listing)
+
+
+def _check_output_is_free(run: RunDirectory, output: OutputConfig) -> None:
+    if "://" not in run.uri and run.store.stat(run.uri) is not None:
+        raise UsageError(f"output.uri: {output.uri} is a file; give a directory")
+    if run.holds_run() and not output.overwrite:
+        state = "a finished run" if run.is_finished() else "a run that was not finished"
+        raise UsageError(f"output.uri: {output.uri} holds {state}; give another OUTPUT, or --overwrite to delete it")
+    foreign = run.foreign_files()
+    if foreign:
+        raise UsageError(
+            f"output.uri: {foreign[0]} is not ours, and readers would take it for rows; give another OUTPUT"
+        )
 
 
 def plan_lines(job: Job, resources: Resources) -> Iterator[str]:
@@ -119,31 +105,49 @@ def plan_lines(job: Job, resources: Resources) -> Iterator[str]:
         if resources.device == "cuda"
         else (f"{config.compute.threads_per_actor} threads")
     )
-    total = ray.cluster_resources()
-    present = f"{total.get('CPU', 0):g} CPUs, {total.get('GPU', 0):g} GPUs on {len(ray.nodes())} nodes"
-    yield f"compute {pool} x {resources.device} ({each} each); present: {present}"
+    nodes = present()
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    there = f"{cpus:g} CPUs, {gpus:g} GPUs on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
+    yield f"compute {pool} x {resources.device} ({each} each); present: {there}"
+    if len(nodes) > 1 and "://" not in job.run.uri:
+        yield "        note: OUTPUT is a path, so it must be on storage that all nodes share; INPUT likewise"
     yield f"output  {config.output.uri}: a file per {config.output.images_per_file} images"
 
 
 def run(job: Job, device: str, stream: Stream) -> int:
     """Touch OUTPUT, send the units through ``stream``, verify, say the end; returns the exit code."""
     fingerprint = job.fingerprint(device)
-    info = _first_info(job, fingerprint)
-    if job.run.holds_run():
-        job.run.remove()
-    job.run.write_info(info)
-    job.run.write_manifest(job.listing.table)
-    progress = Progress(job.listing.table.num_rows, lambda state: job.run.write_info(_info_now(info, state)))
+    info = first_info(job, fingerprint)
+    _claim(job, info)
+    progress = Progress(
+        job.listing.table.num_rows, lambda state: job.run.write_info(info_now(info, state.tally, state.seconds))
+    )
     units = units_of(job.listing, fingerprint, job.config.output.images_per_file)
+    hopeless = False
     try:
         with progress, closing(stream(units)) as results:
             for unit in results:
                 progress.add(unit)
-                if progress.done >= EARLY_STOP_IMAGES and _too_many_errors(job.config, progress):
+                hopeless = progress.done >= EARLY_STOP_IMAGES and _too_many_errors(job.config, progress.tally)
+                if hopeless:
                     break
     finally:
-        job.run.write_info(_info_now(info, progress))
-    return _finish(job, info, progress)
+        if progress.done < progress.total:
+            # units that were under way have been committed without a word to us: the files know
+            progress.tally = job.run.tally()
+        job.run.write_info(info_now(info, progress.tally, progress.seconds))
+    return _finish(job, info, progress, hopeless)
+
+
+def _claim(job: Job, info: dict[str, Any]) -> None:
+    """Make OUTPUT ours. It was free when the job was checked; that is minutes ago."""
+    if job.run.holds_run():
+        if not job.config.output.overwrite:
+            raise UsageError(f"output.uri: another run has just begun in {job.config.output.uri}; give another OUTPUT")
+        job.run.remove()
+    if not job.run.claim(info):
+        raise UsageError(f"output.uri: another run has just begun in {job.config.output.uri}; give another OUTPUT")
+    job.run.write_manifest(job.listing.table)
 
 
 def _stream(flow: Flow, units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
@@ -153,102 +157,43 @@ def _stream(flow: Flow, units: Iterable[Unit]) -> Generator[dict[str, Any], None
         yield from batch.to_pylist()
 
 
-def _too_many_errors(config: SegmentConfig, progress: Progress) -> bool:
-    return progress.error > config.input.max_error_fraction * progress.done
+def _too_many_errors(config: SegmentConfig, tally: Tally) -> bool:
+    return tally.error > config.input.max_error_fraction * (tally.ok + tally.error)
 
 
-def _finish(job: Job, info: dict[str, Any], progress: Progress) -> int:
-    done = _info_now(info, progress)
+def _finish(job: Job, info: dict[str, Any], progress: Progress, hopeless: bool) -> int:
+    done = info_now(info, progress.tally, progress.seconds)
+    remaining = done["images"]["remaining"]
     if progress.transient:
         raise RunError(
-            f"{done['images']['remaining']:,} images remain: {progress.transient[0]} "
+            f"{remaining:,} images remain: {progress.transient[0]} "
             f"({len(progress.transient)} units of work failed in passing); try again later"
         )
-    stopped_early = done["images"]["remaining"] > 0
-    if not stopped_early:
-        done["finished_at"] = _now()
+    if remaining and not hopeless:
+        raise RunError(f"{remaining:,} images got no row, which must not happen; please report it")
+    if not remaining:
+        done["finished_at"] = now()
         job.run.write_info(done)
         problems = verify(job.run, job.labeling.task)
         if problems:
             raise RunError("the run does not verify: " + "; ".join(problems[:3]))
         job.run.mark_success()
+    for line in _closing_lines(job, done):
+        print(line, flush=True)
+    return TOO_MANY_ERRORS if _too_many_errors(job.config, progress.tally) else OK
+
+
+def _closing_lines(job: Job, done: dict[str, Any]) -> Iterator[str]:
     counts = done["images"]
     remaining = f" + {counts['remaining']:,} remaining" if counts["remaining"] else ""
-    print(
+    yield (
         f"done    {counts['listed']:,} in = {counts['ok']:,} ok + {counts['error']:,} error{remaining};"
         f" {done['segments']:,} segments in {done['seconds']:.0f} s ({done['images_per_second']:.1f} images/s)"
     )
     for reason, count in done["errors"].items():
-        print(f"        {count:,} x {reason}")
-    print(f"        {job.run.path('annotations')}/*.parquet", flush=True)
-    if not _too_many_errors(job.config, progress):
-        return OK
-    print(
-        f"        more than input.max_error_fraction ({job.config.input.max_error_fraction:g}) of the images failed"
-        + ("; stopped early" if stopped_early else ""),
-        flush=True,
-    )
-    return TOO_MANY_ERRORS
-
-
-def _first_info(job: Job, fingerprint: str) -> dict[str, Any]:
-    """run.json before the first image."""
-    labeling, listing = job.labeling, job.listing
-    return {
-        "run_id": uuid.uuid4().hex,
-        "task": labeling.task,
-        "model": {
-            "uri": job.source.uri,
-            "revision": job.source.revision,
-            "fingerprint": job.checkpoint.fingerprint,
-            "license": job.checkpoint.license,
-        },
-        "config": _config_as_run(job.config),
-        "postprocess": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in labeling.postprocess.items()},
-        "preprocess": asdict(labeling.preprocess) | {"size": labeling.preprocess.describe()},
-        "fingerprint": fingerprint,
-        "versions": installed_versions(),
-        "categories": [asdict(category) for category in labeling.categories],
-        "stuff_ids_from": labeling.stuff_ids_from,
-        "images": {
-            "listed": listing.table.num_rows,
-            "ok": 0,
-            "error": 0,
-            "remaining": listing.table.num_rows,
-            "skipped": listing.skipped,
-            "duplicates": listing.duplicates,
-        },
-        "segments": 0,
-        "errors": {},
-        "started_at": _now(),
-        "finished_at": None,
-        "seconds": 0.0,
-        "images_per_second": 0.0,
-        "attempts": 1,
-    }
-
-
-def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
-    """The config with its places spelled out, so that they mean the same in another working directory."""
-    tree = config.model_dump(mode="json")
-    for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
-        if tree[section][key] is not None:
-            tree[section][key] = normalise(tree[section][key])
-    return tree
-
-
-def _info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """run.json with the counts of this moment."""
-    counts = {"ok": progress.ok, "error": progress.error, "remaining": progress.total - progress.done}
-    seconds = round(progress.seconds, 3)
-    return info | {
-        "images": info["images"] | counts,
-        "segments": progress.segments,
-        "errors": dict(Counter(progress.reasons).most_common()),
-        "seconds": seconds,
-        "images_per_second": round(progress.done / seconds, 3) if seconds else 0.0,
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+        yield f"        {count:,} x {reason}"
+    yield f"        {job.run.path('annotations')}/*.parquet"
+    limit = job.config.input.max_error_fraction
+    if counts["error"] > limit * (counts["ok"] + counts["error"]):
+        early = "; stopped early" if remaining else ""
+        yield f"        more than input.max_error_fraction ({limit:g}) of the images failed{early}"

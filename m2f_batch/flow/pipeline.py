@@ -18,6 +18,7 @@ from m2f_batch.storage.run import Unit, open_run
 
 COMMIT_CPUS = 0.1  # waits for storage, hardly computes
 # Ray's own default is to restart for ever: an image that crashes the process would loop
+MAX_BLOCKS = 2000  # each costs Ray's driver some 50 KB and milliseconds
 MAX_RESTARTS, MAX_RETRIES = 3, 3
 
 
@@ -35,7 +36,7 @@ class Flow:
 def build(units: Iterable[Unit], flow: Flow) -> Dataset:
     """One row per unit, at the end what was committed of it. Nothing runs before the dataset is iterated."""
     resources = flow.resources
-    dataset = ray.data.from_arrow([unit_table(unit) for unit in units])
+    dataset = ray.data.from_arrow(_blocks([unit_table(unit) for unit in units]))
     dataset = dataset.map_batches(
         prepare_unit,
         batch_size=1,
@@ -64,6 +65,12 @@ def build(units: Iterable[Unit], flow: Flow) -> Dataset:
     return dataset.map_batches(
         _commit, batch_size=1, batch_format="pyarrow", num_cpus=COMMIT_CPUS, fn_kwargs={"run_uri": flow.run_uri}
     )
+
+
+def _blocks(tables: list[pa.Table]) -> list[pa.Table]:
+    """A block per unit, until there are so many that blocks themselves would cost the driver."""
+    size = -(-len(tables) // MAX_BLOCKS)
+    return [pa.concat_tables(tables[at : at + size]).combine_chunks() for at in range(0, len(tables), size)]
 
 
 def _commit(table: pa.Table, *, run_uri: str) -> pa.Table:

@@ -11,8 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from m2f_batch.errors import RunError, TransientError
+from m2f_batch.storage.run import Tally
 
-LINE_SECONDS, REFRESH_SECONDS = 15.0, 5.0
+LINE_SECONDS, REFRESH_SECONDS, LONG_START_SECONDS = 15.0, 5.0, 120.0
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {remaining} left{postfix}"
 
 
@@ -20,8 +21,7 @@ class Progress:
     """Counts of a run, shown from a thread of its own; ``on_refresh`` is called every few seconds with them."""
 
     def __init__(self, total: int, on_refresh: Callable[["Progress"], None]) -> None:
-        self.total, self.ok, self.error, self.segments = total, 0, 0, 0
-        self.reasons: Counter[str] = Counter()
+        self.total, self.tally = total, Tally()
         self.transient: list[str] = []
         self._on_refresh, self._started, self._stop = on_refresh, time.monotonic(), threading.Event()
         self._bar = (
@@ -32,7 +32,7 @@ class Progress:
     @property
     def done(self) -> int:
         """Images with a committed row."""
-        return self.ok + self.error
+        return self.tally.ok + self.tally.error
 
     @property
     def seconds(self) -> float:
@@ -54,18 +54,24 @@ class Progress:
         if unit["transient"] is not None:
             self.transient.append(unit["transient"])
             return
-        self.ok, self.error = self.ok + unit["ok"], self.error + unit["error"]
-        self.segments += unit["segments"]
-        self.reasons.update(dict(unit["reasons"]))
+        old = self.tally
+        # a new one, not a changed one: the thread that shows it must never see half a unit
+        self.tally = Tally(
+            old.ok + unit["ok"],
+            old.error + unit["error"],
+            old.segments + unit["segments"],
+            old.reasons + Counter(dict(unit["reasons"])),
+        )
         if self._bar is not None:
-            self._bar.set_postfix(errors=self.error, refresh=False)
+            self._bar.set_postfix(errors=self.tally.error, refresh=False)
             self._bar.update(unit["ok"] + unit["error"])
 
     def line(self) -> str:
         """The state as one plain line."""
         rate = self.done / self.seconds if self.seconds > 0 else 0.0
-        left = f"{_duration((self.total - self.done) / rate)} left" if rate > 0 else "starting"
-        return f"{self.done:,} of {self.total:,} images  {rate:.1f} images/s  {left}  {self.error:,} errors"
+        waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes?)"
+        left = f"{_duration((self.total - self.done) / rate)} left" if rate > 0 else waiting
+        return f"{self.done:,} of {self.total:,} images  {rate:.1f} images/s  {left}  {self.tally.error:,} errors"
 
     def _tick(self) -> None:
         next_line = time.monotonic() + LINE_SECONDS

@@ -4,8 +4,6 @@ A unit travels as one row of a table with nested lists, so that however Ray cuts
 Blocks carry the resized uint8 content, not the full image: 0.4 MB at 384x384 where a photograph has 36 MB.
 """
 
-import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +13,7 @@ import pyarrow as pa
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.records import SCHEMA, ImageRef, Row, error_row, ok_row, table_of
 from m2f_batch.storage.fetch import fetch_many
-from m2f_batch.storage.run import RunDirectory, Unit
+from m2f_batch.storage.run import RunDirectory, Tally, Unit
 
 UNIT_SCHEMA = pa.schema(
     [("unit", pa.string()), ("images", pa.list_(pa.struct([("uri", pa.string()), ("version", pa.string())])))]
@@ -38,7 +36,6 @@ PREPARED_SCHEMA = pa.schema(
         ("unit", pa.string()),
         ("transient", pa.string()),  # why the unit could not be fetched whole; then it has no images
         ("images", pa.large_list(_PREPARED)),
-        ("seconds", pa.float64()),
     ]
 )
 LABELLED_SCHEMA = pa.schema(
@@ -46,7 +43,6 @@ LABELLED_SCHEMA = pa.schema(
         ("unit", pa.string()),
         ("transient", pa.string()),
         ("rows", pa.large_list(pa.struct(list(SCHEMA)))),
-        ("seconds", pa.float64()),
     ]
 )
 DONE_SCHEMA = pa.schema(
@@ -74,7 +70,6 @@ def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -
     from m2f_batch.vision.preprocess import prepare_image
 
     torch.set_num_threads(1)  # one task, one CPU; a resize in uint8 does not depend on it
-    started = time.monotonic()
     (unit,) = table.to_pylist()
     refs = [ImageRef(image["uri"], image["version"]) for image in unit["images"]]
     images, transient = [], None
@@ -84,37 +79,33 @@ def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -
             images.append(_prepared_entry(ref, result))
     except TransientError as error:
         images, transient = [], str(error)
-    row = {"unit": unit["unit"], "transient": transient, "images": images, "seconds": time.monotonic() - started}
+    row = {"unit": unit["unit"], "transient": transient, "images": images}
     return pa.Table.from_pylist([row], schema=PREPARED_SCHEMA)
 
 
 def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
     """Rows of one prepared unit, in the order of its images."""
-    started = time.monotonic()
     (unit,) = table.drop_columns(["images"]).to_pylist()
     rows = list(_label(table, segmenter))
-    return pa.Table.from_pylist(
-        [{**unit, "rows": rows, "seconds": unit["seconds"] + time.monotonic() - started}], schema=LABELLED_SCHEMA
-    )
+    return pa.Table.from_pylist([{**unit, "rows": rows}], schema=LABELLED_SCHEMA)
 
 
 def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
     """Write the rows of one labelled unit, and say how many there were of what."""
     (unit,) = table.to_pylist()
-    rows = unit["rows"]
+    tally = Tally()
     if unit["transient"] is None:
         try:
-            run.commit(unit["unit"], table_of(rows))
+            tally.add(run.commit(unit["unit"], table_of(unit["rows"])))
         except TransientError as error:
-            unit, rows = {**unit, "transient": str(error)}, []
-    reasons = Counter(f"{row['error']['stage']}/{row['error']['type']}" for row in rows if row["error"])
+            unit["transient"] = str(error)
     done = {
         "unit": unit["unit"],
         "transient": unit["transient"],
-        "ok": sum(row["status"] == "ok" for row in rows),
-        "error": sum(row["status"] == "error" for row in rows),
-        "segments": sum(len(row["segments"]) for row in rows),
-        "reasons": list(reasons.items()),
+        "ok": tally.ok,
+        "error": tally.error,
+        "segments": tally.segments,
+        "reasons": list(tally.reasons.items()),
     }
     return pa.Table.from_pylist([done], schema=DONE_SCHEMA)
 

@@ -76,7 +76,14 @@ def check_output(input_uri: str, output_uri: str) -> None:
         target = uris.normalise(output_uri)
     except UsageError as error:
         raise UsageError(f"output.uri: {error}") from error
-    if uris.is_inside(target, folder):
+    if uris.has_glob(input_uri) and not os.path.exists(uris.normalise(input_uri)):
+        # a glob takes only what it matches: it must not match what a run writes
+        matches = _glob_matcher(uris.split_glob(input_uri)[1])
+        written = (uris.below(folder, f"{target}/{name}") for name in ("run.json", "annotations/0.parquet"))
+        is_inside = target == folder or any(matches(name) for name in written)
+    else:
+        is_inside = uris.is_inside(target, folder)
+    if is_inside:
         raise UsageError(
             f"output.uri: {output_uri!r} is, or lies inside, input.uri {input_uri!r}; choose another place"
         )
@@ -139,15 +146,20 @@ def _is_image(path: str) -> bool:
 
 
 def _of_glob(store: Store, uri: str) -> Listing:
-    from fsspec.utils import glob_translate
-
     folder, pattern = uris.split_glob(uri)
-    try:
-        matches = re.compile(glob_translate(pattern)).match
-    except (ValueError, re.error) as error:
-        raise UsageError(f"input.uri: {uri!r} is no valid glob: '**' stands alone between slashes ({error})") from error
+    matches = _glob_matcher(pattern)
     found = (entry for entry in store.list(folder, uris.glob_start(pattern)) if matches(uris.below(folder, entry.uri)))
     return _of_entries(found, lambda entry: True)
+
+
+def _glob_matcher(pattern: str) -> Callable[[str], object]:
+    from fsspec.utils import glob_translate
+
+    try:
+        return re.compile(glob_translate(pattern)).match
+    except (ValueError, re.error) as error:
+        message = f"input.uri: {pattern!r} is no valid glob: '**' stands alone between slashes ({error})"
+        raise UsageError(message) from error
 
 
 def _of_entries(entries: Iterator[Entry], is_taken: Callable[[Entry], bool]) -> Listing:

@@ -99,7 +99,7 @@ def _bucket_files(source: ModelSource) -> list[Entry]:
     """The wanted files right below the source's uri (a store lists the folders below it too), by name."""
     entries = open_store(source.uri).list(source.uri)
     names = ((uris.below(source.uri, entry.uri), entry) for entry in entries)
-    return [entry for name, entry in sorted(names) if any(fnmatchcase(name, wanted) for wanted in WANTED)]
+    return [entry for name, entry in sorted(names) if "/" not in name and any(fnmatchcase(name, w) for w in WANTED)]
 
 
 def _fetch_from_bucket(source: ModelSource) -> Path:

@@ -125,7 +125,7 @@ class ProcessorConfig(BaseModel):
     size: Pixels | ExactSize | AspectSize | LoneEdge = AspectSize(shortest_edge=800, longest_edge=1333)
     max_size: Pixels | None = Field(None, validation_alias=AliasChoices("max_size", "_max_size"))
     size_divisor: Annotated[int, Field(ge=0, le=4096)] | None = 32
-    resample: Annotated[int, Field(ge=0, le=5)] = 2
+    resample: Annotated[int, Field(ge=0, le=3)] = 2
     do_rescale: bool = True
     rescale_factor: Annotated[float, Field(gt=0)] = 1 / 255
     do_normalize: bool = True

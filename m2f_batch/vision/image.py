@@ -53,7 +53,7 @@ _FORMATS = "JPEG, PNG, GIF, WebP, AVIF, TIFF, JPEG 2000, BMP, PPM, ICO, TGA or H
 
 # What Pillow and its plugins raise for bad data. Anything else is a bug and goes through.
 _BAD_DATA = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError, MemoryError),
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError),
     *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 _CUT_SHORT = re.compile(
@@ -249,9 +249,7 @@ def _problem(error: BaseException, name: str, max_pixels: int, size_hw: tuple[in
     if not re.search("[A-Za-z]", text):
         text = f"bad header ({text})"
     reason = "Corrupt"
-    if isinstance(error, MemoryError):
-        text = "no memory for what its header asks for"
-    elif _NOT_READ.search(text):
+    if _NOT_READ.search(text):
         reason = "UnsupportedMode"
     elif EOFError in (type(error), type(error.__cause__)) or _CUT_SHORT.search(text):
         reason = "Truncated"

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from m2f_batch.checkpoint import Checkpoint, choose_task
@@ -34,7 +35,7 @@ class Labeling:
     categories: tuple[Category, ...]
     stuff_ids_from: StuffSource
 
-    def fingerprint(self, model_fingerprint: str, cpu_threads: int | None) -> str:
+    def fingerprint(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> str:
         """Hash of what decides a label; ``cpu_threads`` is None on other devices."""
         facts = {
             "model": model_fingerprint,
@@ -44,7 +45,7 @@ class Labeling:
             "precision": self.precision,
             "compile": self.compile,
             "cpu_threads": cpu_threads,
-            "decode_policy": DECODE_POLICY_VERSION,
+            "decode_policy": [DECODE_POLICY_VERSION, max_pixels],
             "semantics": SEMANTICS_VERSION,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
@@ -105,6 +106,10 @@ def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of all that can change a pixel or a byte of a row."""
-    names = ("m2f-batch", "torch", "torchvision", "transformers", "pillow", "numpy", "pycocotools", "pyarrow", "ray")
-    return {name: version(name) for name in names}
+    """Versions, on this machine, of all that can change a pixel or a byte of a row."""
+    required = ("m2f-batch", "torch", "torchvision", "transformers", "pillow", "numpy", "pycocotools", "pyarrow", "ray")
+    versions = {}
+    for name in (*required, "pillow-heif", "timm"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

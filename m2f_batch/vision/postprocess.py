@@ -3,7 +3,7 @@
 Shapes: Q queries, C classes, (h, w) mask logits, (Hc, Wc) canvas, (hc, wc) content at its top left, (H, W) output.
 ``class_logits`` are [Q, C + 1], the last class is "no object"; ``mask_logits`` are [Q, h, w]; float32, float16 or
 bfloat16 (computed in float32) or float64, on any device. One query at full size at a time bounds the memory.
-Ties go to the lowest query, then the lowest class. NaN logits raise ImageError.
+Ties go to the lowest query, then the lowest class. NaN and infinite logits raise ImageError.
 """
 
 import math
@@ -198,8 +198,9 @@ def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _checked(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
-    if bool(class_logits.isnan().any()) or bool(mask_logits.isnan().any()):
-        raise ImageError("postprocess", "NanLogits", "the model gave NaN logits for this image")
+    # an infinity becomes NaN in the very next step: softmax, or bilinear weights of 0
+    if not bool(class_logits.isfinite().all()) or not bool(mask_logits.isfinite().all()):
+        raise ImageError("postprocess", "NanLogits", "the model gave NaN or infinite logits for this image")
     if class_logits.dtype == torch.float64:
         return class_logits, mask_logits.double()
     return class_logits.float(), mask_logits.float()

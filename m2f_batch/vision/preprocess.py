@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
-from m2f_batch.errors import ImageError
+from m2f_batch.errors import DecodeError, ImageError, TransientError
 from m2f_batch.vision.geometry import PreprocessPlan, SizeHW
 from m2f_batch.vision.image import decode, from_pil
 
@@ -25,8 +25,6 @@ INTERPOLATIONS = {
     1: InterpolationMode.LANCZOS,
     2: InterpolationMode.BILINEAR,
     3: InterpolationMode.BICUBIC,
-    4: InterpolationMode.BOX,
-    5: InterpolationMode.HAMMING,
 }
 
 
@@ -50,6 +48,8 @@ def prepare_image(image: ImageLike, plan: PreprocessPlan, max_pixels: int) -> Pr
         return prepare(_rgb(image, max_pixels), plan)
     except ImageError as error:
         return error
+    except MemoryError as error:  # this machine's trouble, not the image's: another attempt may find room
+        raise TransientError(f"out of memory while decoding or resizing an image ({error})") from error
 
 
 def _rgb(image: ImageLike, max_pixels: int) -> NDArray[np.uint8]:
@@ -59,6 +59,8 @@ def _rgb(image: ImageLike, max_pixels: int) -> NDArray[np.uint8]:
         return from_pil(image, max_pixels=max_pixels)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise TypeError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    if image.size == 0:
+        raise DecodeError("ZeroSize", f"the size is {image.shape[1]} x {image.shape[0]}")
     return image
 
 
@@ -73,6 +75,8 @@ def prepare(image: NDArray[np.uint8], plan: PreprocessPlan) -> Prepared:
         resized = tvF.resize(planes, list(content_hw), INTERPOLATIONS[plan.resample], antialias=True)[0]
     except RuntimeError as error:  # torch's own limits, e.g. a filter wider than it can hold
         message = str(error).splitlines()[0]
+        if "alloc" in message:
+            raise MemoryError(message) from error
         raise ImageError("preprocess", "CannotResize", message, size_hw=output_hw) from None
     return Prepared(resized.permute(1, 2, 0).contiguous().numpy(), canvas_hw, output_hw)
 

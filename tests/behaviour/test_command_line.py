@@ -103,11 +103,34 @@ def test_stopped_by_a_signal(stop, scenes, tmp_path):
         while not (tmp_path / "run" / "run.json").exists() and time.monotonic() < until:
             time.sleep(0.1)
         process.send_signal(stop)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "stopped" in errors
     assert "Traceback" not in errors
-    assert not (tmp_path / "run" / "_SUCCESS").exists()
+    run = open_run(str(tmp_path / "run"))
+    assert not run.is_finished()
+    counts = run.read_info()["images"]
+    assert counts["ok"] + counts["error"] == len(rows_of(tmp_path / "run"))
+    assert counts["listed"] == counts["ok"] + counts["error"] + counts["remaining"]
+    assert verify(run, "panoptic") == []
+
+
+def test_a_lost_bucket_is_one_message(moto_s3, scenes, tmp_path):
+    client = moto_s3.client()
+    client.create_bucket(Bucket="doomed")
+    command = [*COMMAND, "segment", str(scenes), "s3://doomed/out", "--model", str(DEMO_MODEL)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while not (found := client.list_objects_v2(Bucket="doomed").get("Contents")) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(1)
+        for item in client.list_objects_v2(Bucket="doomed").get("Contents", found):
+            client.delete_object(Bucket="doomed", Key=item["Key"])
+        client.delete_bucket(Bucket="doomed")
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert "doomed" in errors
+    assert "Traceback" not in errors
 
 
 def test_jobs_segment_has_the_same_options():

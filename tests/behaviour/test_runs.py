@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import DEMO_MODEL
 from engines import ENGINES, Engine, config_of, in_process, rows_of
@@ -58,8 +59,8 @@ def test_rows_are_those_of_the_segmenter(scenes, undisturbed):
     segmenter = Segmenter.from_pretrained(str(DEMO_MODEL), task="panoptic")
     for row, alone in zip(ok, segmenter.rows([Path(row["uri"]).read_bytes() for row in ok]), strict=True):
         # one of the two went through Parquet, whose scores are float32
-        assert [s["counts"] for s in row["segments"]] == [s["counts"] for s in alone["segments"]]
-        assert [s["category"] for s in row["segments"]] == [s["category"] for s in alone["segments"]]
+        for key in ("id", "category_id", "category", "area", "bbox", "counts"):
+            assert [s[key] for s in row["segments"]] == [s[key] for s in alone["segments"]]
         assert [s["score"] for s in row["segments"]] == pytest.approx([s["score"] for s in alone["segments"]], abs=1e-7)
 
 
@@ -119,6 +120,63 @@ def test_a_second_run_is_refused_unless_it_overwrites(scenes, tmp_path):
     assert (output / "mine.txt").exists()
 
 
+def test_overwrite_deletes_only_what_a_run_wrote(scenes, tmp_path):
+    output = tmp_path / "run"
+    assert in_process(config_of(scenes, output, DEMO_MODEL)) == 0
+    mine = [output / "annotations" / "instances_train2017.json", output / "_state" / "notes.txt"]
+    for path in mine:
+        path.write_text("mine")
+    overwrite = config_of(scenes, output, DEMO_MODEL, output={"overwrite": True, "images_per_file": 3})
+    assert in_process(overwrite) == 0
+    assert [path.read_text() for path in mine] == ["mine", "mine"]
+    assert len(open_run(str(output)).annotation_files()) == 5
+
+
+def test_an_output_with_other_parquet_files_is_refused(scenes, tmp_path):
+    foreign = tmp_path / "run" / "annotations" / "mine.parquet"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_bytes(b"mine")
+    with pytest.raises(UsageError, match=r"output\.uri.*mine\.parquet is not ours"):
+        in_process(config_of(scenes, tmp_path / "run", DEMO_MODEL))
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UsageError, match=r"output\.uri.*is a file"):
+        in_process(config_of(scenes, tmp_path / "file", DEMO_MODEL))
+
+
+def test_a_run_that_began_meanwhile_is_never_deleted(scenes, tmp_path):
+    from m2f_batch.flow.job import check, run
+
+    late = check(config_of(scenes, tmp_path / "run", DEMO_MODEL))
+    assert in_process(config_of(scenes, tmp_path / "run", DEMO_MODEL)) == 0
+    before = rows_of(tmp_path / "run")
+    with pytest.raises(UsageError, match="another run has just begun"):
+        run(late, "cpu", lambda units: (unit for unit in ()))
+    assert rows_of(tmp_path / "run") == before
+    assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
+
+
+def test_rows_that_get_lost_are_a_failed_run(scenes, tmp_path):
+    from m2f_batch.flow.job import check, run
+
+    job = check(config_of(scenes, tmp_path / "run", DEMO_MODEL))
+    with pytest.raises(RunError, match="13 images got no row"):
+        run(job, "cpu", lambda units: (unit for unit in ()))
+    assert not job.run.is_finished()
+    assert job.run.read_info()["images"]["remaining"] == 13
+
+
+def test_a_retry_reports_the_rows_that_stand(scenes, tmp_path, undisturbed):
+    from m2f_batch.flow.stages import LABELLED_SCHEMA, commit_unit
+    from m2f_batch.storage.run import open_run as opened
+
+    run = opened(str(tmp_path / "run"))
+    unit = {"unit": "0" * 32, "transient": None, "rows": undisturbed[:5]}
+    first = commit_unit(pa.Table.from_pylist([unit], schema=LABELLED_SCHEMA), run=run).to_pylist()
+    other = {**unit, "rows": [{**row, "segments": []} for row in undisturbed[:5]]}
+    assert commit_unit(pa.Table.from_pylist([other], schema=LABELLED_SCHEMA), run=run).to_pylist() == first
+    assert rows_of(tmp_path / "run") == undisturbed[:5]
+
+
 def test_a_transient_failure_is_no_row(scenes, tmp_path, monkeypatch, undisturbed):
     import m2f_batch.flow.stages as stages
 
@@ -166,6 +224,8 @@ def test_a_hopeless_run_stops_early(tmp_path):
     run = open_run(str(tmp_path / "run"))
     counts = run.read_info()["images"]
     assert 200 <= counts["error"] < 600
+    assert counts["error"] == len(rows_of(tmp_path / "run")), "run.json counts what is there"
+    assert verify(run, "panoptic") == []
     assert counts["listed"] == counts["error"] + counts["remaining"]
     assert not run.is_finished()
 

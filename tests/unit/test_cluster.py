@@ -11,37 +11,44 @@ from m2f_batch.flow.cluster import connected, plan_resources, run_error
 
 
 @pytest.mark.parametrize(
-    ("total", "compute", "actors", "cpus_per_actor"),
+    ("nodes", "compute", "actors", "cpus_per_actor"),
     [
-        ({"CPU": 1}, {}, (1, 1), 0.5),
-        ({"CPU": 2}, {}, (1, 1), 1.0),
-        ({"CPU": 3}, {}, (1, 1), 2.0),
-        ({"CPU": 8}, {}, (3, 3), 2.0),
-        ({"CPU": 8}, {"threads_per_actor": 1}, (7, 7), 1.0),
-        ({"CPU": 8}, {"actors": (1, 3)}, (1, 3), 2.0),
-        ({"CPU": 2}, {"actors": 4}, (4, 4), 0.25),
-        ({"CPU": 32, "GPU": 4}, {}, (4, 4), 1.0),
-        ({"CPU": 32, "GPU": 4}, {"gpus_per_actor": 0.5}, (8, 8), 1.0),
-        ({"CPU": 32, "GPU": 4}, {"device": "cpu"}, (15, 15), 2.0),
+        ([{"CPU": 1}], {}, (1, 1), 0.5),
+        ([{"CPU": 1}], {"actors": 3}, (3, 3), 0.16),
+        ([{"CPU": 2}], {}, (1, 1), 1.0),
+        ([{"CPU": 3}], {}, (1, 1), 2.0),
+        ([{"CPU": 8}], {}, (3, 3), 2.0),
+        ([{"CPU": 8}], {"threads_per_actor": 1}, (7, 7), 1.0),
+        ([{"CPU": 8}], {"actors": (1, 3)}, (1, 3), 2.0),
+        ([{"CPU": 2}], {"actors": 4}, (4, 4), 0.25),
+        ([{"CPU": 1}] * 4, {}, (1, 1), 1.0),
+        ([{}, {"CPU": 4}], {}, (1, 1), 2.0),
+        ([{"CPU": 32, "GPU": 4}], {}, (4, 4), 1.0),
+        ([{"CPU": 32, "GPU": 4}], {"gpus_per_actor": 0.5}, (8, 8), 1.0),
+        ([{"CPU": 32, "GPU": 4}], {"device": "cpu"}, (15, 15), 2.0),
     ],
 )
-def test_resources_leave_room_for_the_tasks_that_feed_the_actors(total, compute, actors, cpus_per_actor):
-    resources = plan_resources(ComputeConfig(**compute), total, may_grow=False)
+def test_resources_leave_room_for_the_tasks_that_feed_the_actors(nodes, compute, actors, cpus_per_actor):
+    resources = plan_resources(ComputeConfig(**compute), nodes, may_grow=False)
     assert resources.actors == actors
     assert resources.cpus_per_actor == cpus_per_actor
-    assert resources.actors[0] * resources.cpus_per_actor + resources.cpus_per_task <= total["CPU"]
-    assert (resources.device == "cuda") == (total.get("GPU", 0) > 0 and compute.get("device") != "cpu")
+    cpus = [node.get("CPU", 0) for node in nodes]
+    assert resources.actors[0] * resources.cpus_per_actor + resources.cpus_per_task <= sum(cpus)
+    assert max(resources.cpus_per_actor, resources.cpus_per_task) <= max(cpus), "each must fit on one node"
+    assert (resources.device == "cuda") == ("GPU" in nodes[0] and compute.get("device") != "cpu")
 
 
-def test_cuda_without_a_gpu_is_a_mistake_unless_the_cluster_may_grow():
+def test_gpus_that_cannot_be_had_are_a_mistake_unless_the_cluster_may_grow():
     with pytest.raises(UsageError, match=r"compute\.device"):
-        plan_resources(ComputeConfig(device="cuda"), {"CPU": 4}, may_grow=False)
-    assert plan_resources(ComputeConfig(device="cuda", actors=(1, 8)), {"CPU": 4}, may_grow=True).actors == (1, 8)
+        plan_resources(ComputeConfig(device="cuda"), [{"CPU": 4}], may_grow=False)
+    with pytest.raises(UsageError, match="2 GPUs on one node"):
+        plan_resources(ComputeConfig(gpus_per_actor=2), [{"CPU": 4, "GPU": 1}] * 2, may_grow=False)
+    assert plan_resources(ComputeConfig(device="cuda", actors=(1, 8)), [{"CPU": 4}], may_grow=True).actors == (1, 8)
 
 
 def test_gpu_shares_do_not_apply_to_cpus():
     with pytest.raises(UsageError, match=r"compute\.gpus_per_actor"):
-        plan_resources(ComputeConfig(device="cpu", gpus_per_actor=0.5), {"CPU": 4}, may_grow=False)
+        plan_resources(ComputeConfig(device="cpu", gpus_per_actor=0.5), [{"CPU": 4}], may_grow=False)
 
 
 def task_error(cause: Exception) -> RayTaskError:

@@ -350,7 +350,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [("in", "in"), ("in", "in/out"), ("in/", "in/a/b/"), ("in/*.jpg", "in/out"), ("in/**", "in"), ("m.csv", "m.csv")],
+    [("in", "in"), ("in", "in/out"), ("in/", "in/a/b/"), ("in/**", "in/out"), ("in/**", "in"), ("m.csv", "m.csv")],
 )
 def test_output_inside_input(base: str, source: str, target: str) -> None:
     with pytest.raises(UsageError, match=r"^output.uri: .*lies inside, input.uri"):
@@ -359,7 +359,15 @@ def test_output_inside_input(base: str, source: str, target: str) -> None:
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [("in", "out"), ("in", "in-out"), ("in/a", "in"), ("in/*.jpg", "out"), ("m.csv", "out"), ("in/*/x.jpg", "input")],
+    [
+        ("in", "out"),
+        ("in", "in-out"),
+        ("in/a", "in"),
+        ("in/*.jpg", "in/out"),
+        ("2026-*/**/*.jpg", "labels"),
+        ("m.csv", "out"),
+        ("in/*/x.jpg", "input"),
+    ],
 )
 def test_output_beside_input(base: str, source: str, target: str) -> None:
     check_output(f"{base}/{source}", f"{base}/{target}")

@@ -146,9 +146,10 @@ def test_nothing_found_is_an_empty_list():
 
 @pytest.mark.parametrize("task", sorted(FUNCTIONS))
 @pytest.mark.parametrize("where", ["class", "mask"])
-def test_nan_logits_are_an_error_of_the_image(task, where):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_no_numbers_are_an_error_of_the_image(task, where, value):
     class_logits, masks = one_object()
-    (class_logits if where == "class" else masks).view(-1)[0] = torch.nan
+    (class_logits if where == "class" else masks).view(-1)[0] = value
     with pytest.raises(ImageError, match="NanLogits") as caught:
         FUNCTIONS[task](class_logits, masks, canvas=(32, 32), content=(32, 32), output=(32, 32))
     assert caught.value.stage == "postprocess"

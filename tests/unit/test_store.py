@@ -12,7 +12,7 @@ import pytest
 from s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.storage import store as stores
+from m2f_batch.storage import places
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.s3 import S3Store
 from m2f_batch.storage.store import Denied, Entry, NotFound, StoreUnavailable, Unreachable, Unreadable
@@ -59,7 +59,7 @@ def test_write_then_read_list_stat_delete(place: str) -> None:
     }
     wanted = [f"{place}/runs/none", f"{place}/runs/a.bin", f"{place}/runs", f"{place}/runs/deep/er/b.bin"]
     assert store.stat_many(wanted) == [None, listed[wanted[1]], None, listed[wanted[3]]]
-    assert stores.stat_many(wanted) == store.stat_many(wanted)
+    assert places.stat_many(wanted) == store.stat_many(wanted)
     assert store.read_entry(wanted[1]) == (b"new!", listed[wanted[1]])
     assert [store.exists(uri) for uri in wanted] == [False, True, False, True]
     assert [store.is_folder(uri) for uri in [place, *wanted]] == [True, False, False, True, False]
@@ -194,7 +194,7 @@ def test_wrong_keys_are_wrong_for_all(ceph_s3: S3Endpoint, monkeypatch: pytest.M
         assert "not-the-right-one" not in str(caught.value)
         assert "check the AWS variables" in str(caught.value)
     with pytest.raises(StoreUnavailable):
-        stores.stat_many([uri])
+        places.stat_many([uri])
 
 
 def test_no_keys_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

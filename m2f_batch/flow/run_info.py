@@ -1,0 +1,95 @@
+"""A checked job, and what run.json says of it."""
+
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from m2f_batch.checkpoint import Checkpoint
+from m2f_batch.config import SegmentConfig
+from m2f_batch.storage.listing import Listing
+from m2f_batch.storage.model_source import ModelSource
+from m2f_batch.storage.run import RunDirectory, Tally
+from m2f_batch.storage.uris import normalise
+from m2f_batch.vision.labeling import Labeling, installed_versions
+
+
+@dataclass(frozen=True)
+class Job:
+    """A checked job: nothing was written so far."""
+
+    config: SegmentConfig
+    run: RunDirectory
+    source: ModelSource
+    checkpoint: Checkpoint
+    labeling: Labeling
+    listing: Listing
+
+    def fingerprint(self, device: str) -> str:
+        """Hash of what decides a label of this job on a device."""
+        threads = self.config.compute.threads_per_actor if device == "cpu" else None
+        return self.labeling.fingerprint(self.checkpoint.fingerprint, self.config.input.max_pixels, threads)
+
+
+def first_info(job: Job, fingerprint: str) -> dict[str, Any]:
+    """run.json before the first image."""
+    labeling, listing = job.labeling, job.listing
+    return {
+        "run_id": uuid.uuid4().hex,
+        "task": labeling.task,
+        "model": {
+            "uri": job.source.uri,
+            "revision": job.source.revision,
+            "fingerprint": job.checkpoint.fingerprint,
+            "license": job.checkpoint.license,
+        },
+        "config": _config_as_run(job.config),
+        "postprocess": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in labeling.postprocess.items()},
+        "preprocess": asdict(labeling.preprocess) | {"size": labeling.preprocess.describe()},
+        "fingerprint": fingerprint,
+        "versions": installed_versions(),
+        "categories": [asdict(category) for category in labeling.categories],
+        "stuff_ids_from": labeling.stuff_ids_from,
+        "images": {
+            "listed": listing.table.num_rows,
+            "ok": 0,
+            "error": 0,
+            "remaining": listing.table.num_rows,
+            "skipped": listing.skipped,
+            "duplicates": listing.duplicates,
+        },
+        "segments": 0,
+        "errors": {},
+        "started_at": now(),
+        "finished_at": None,
+        "seconds": 0.0,
+        "images_per_second": 0.0,
+        "attempts": 1,
+    }
+
+
+def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
+    """The config with its places spelled out, so that they mean the same in another working directory."""
+    tree = config.model_dump(mode="json")
+    for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
+        if tree[section][key] is not None:
+            tree[section][key] = normalise(tree[section][key])
+    return tree
+
+
+def info_now(info: dict[str, Any], tally: Tally, seconds: float) -> dict[str, Any]:
+    """run.json with the counts of this moment."""
+    done = tally.ok + tally.error
+    counts = {"ok": tally.ok, "error": tally.error, "remaining": info["images"]["listed"] - done}
+    return info | {
+        "images": info["images"] | counts,
+        "segments": tally.segments,
+        "errors": dict(tally.reasons.most_common()),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(done / seconds, 3) if seconds else 0.0,
+    }
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
