@@ -12,8 +12,8 @@ def status(run_uri: str) -> int:
     state = f"finished at {info['finished_at']}" if run.is_finished() else "not finished"
     print(f"{run.uri}: {state}; started at {info['started_at']}")
     print(f"model   {info['model']['uri']} ({info['task']}, licence {info['model']['license']})")
-    print(f"images  {listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {remaining:,} remaining")
-    print(f"        {info['images']['skipped']:,} other files skipped, {info['images']['duplicates']:,} duplicates")
+    others = f"{info['images']['skipped']:,} skipped, {info['images']['duplicates']:,} duplicates"
+    print(f"images  {listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {remaining:,} remaining; {others}")
     rate, seconds = info["images_per_second"], info["seconds"]
     print(f"rate    {rate:.1f} images/s over {seconds:.0f} s; {tally.segments:,} segments")
     for reason, count in tally.reasons.most_common():
