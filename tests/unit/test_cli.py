@@ -104,10 +104,15 @@ def test_status_verify_and_export_of_a_run(capsys: pytest.CaptureFixture[str], r
     assert main(["verify", run_uri]) == 0
     assert main(["export", run_uri, str(tmp_path / "x.json"), "--format", "coco"]) == 0
     assert len(json.loads((tmp_path / "x.json").read_text())["annotations"]) == 1
+    next((Path(run_uri) / "annotations").glob("*.parquet")).write_bytes(b"")
     (Path(run_uri) / "annotations" / "x.parquet").write_bytes(b"")
     capsys.readouterr()
     assert main(["verify", run_uri]) == 1
-    assert "cannot be read as Parquet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "cannot be read as Parquet" in said
+    assert "x.parquet: is not of this run" in said
+    assert main(["export", run_uri, str(tmp_path / "y.json"), "--format", "coco"]) == 1
+    assert "cannot be read as Parquet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
