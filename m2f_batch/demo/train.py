@@ -1,6 +1,6 @@
 """Train the bundled demo model from scratch on drawn scenes.
 
-    python -m m2f_batch.demo.train m2f_batch/demo/model --steps 4000
+    python -m m2f_batch.demo.train m2f_batch/demo/model
 
 Plain torch in one process. The data (seeds), the order, the initial weights and the loss points follow from ``--seed``.
 """
@@ -138,10 +138,10 @@ def main() -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("output", type=Path)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--scenes", type=int, default=3000)
+    parser.add_argument("--scenes", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     train(**vars(parser.parse_args()))
 

@@ -1,0 +1,68 @@
+"""The README's Python and YAML, run as written; and every awkward file through a whole run."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import DEMO_MODEL, PROJECT
+from engines import config_of, in_process, rows_of
+from PIL import Image
+
+from m2f_batch.config import SegmentConfig
+from m2f_batch.config_loading import check_config
+from m2f_batch.demo.scenes import SHOW_SEED, draw_scene
+from m2f_batch.storage.run import open_run
+from m2f_batch.verify import verify
+
+README = (PROJECT / "README.md").read_text()
+
+
+def blocks(language: str, marker: str) -> str:
+    found = [block for block in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if marker in block]
+    assert len(found) == 1, marker
+    return found[0]
+
+
+def test_the_python_example(tmp_path, monkeypatch, capsys):
+    (tmp_path / "m2f_batch" / "demo").mkdir(parents=True)
+    (tmp_path / "m2f_batch" / "demo" / "model").symlink_to(DEMO_MODEL)
+    (tmp_path / "demo-run" / "images").mkdir(parents=True)
+    Image.fromarray(draw_scene(SHOW_SEED).image).save(tmp_path / "demo-run" / "images" / "scene-00.png")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(blocks("python", "segmenter.rows"), names)
+    category, score, *_ = capsys.readouterr().out.split()
+    assert category in ("ball", "crate", "ring", "star")
+    assert float(score) > 0.5
+    assert [row["status"] for row in names["rows"]] == ["ok", "error"]
+    assert names["rows"][1]["error"]["type"] == "NotAnImage"
+
+
+def test_the_yaml_example():
+    config = check_config(SegmentConfig, yaml.safe_load(blocks("yaml", "job.yaml")))
+    assert (config.model.precision, config.preprocess.size) == ("bf16", "paper")
+
+
+def test_every_awkward_file_has_its_row(shared_data, tmp_path):
+    described = json.loads((shared_data / "awkward" / "manifest.json").read_text())
+    # the 200-megapixel image takes a minute; its decoding has a test of its own
+    files = sorted(str(shared_data / "awkward" / item["file"]) for item in described if item["category"] != "huge")
+    (tmp_path / "all.txt").write_text("\n".join(files))
+    config = config_of(tmp_path / "all.txt", tmp_path / "run", DEMO_MODEL, model={"task": "instance"})
+    assert in_process(config) == 0
+    rows = rows_of(tmp_path / "run")
+    assert [row["uri"] for row in rows] == files
+    assert verify(open_run(str(tmp_path / "run")), "instance") == []
+    errors = {Path(row["uri"]).name: row["error"]["type"] for row in rows if row["error"]}
+    # what Pillow decodes is ok; so is HEIC, with its extra, but for the files below
+    pillow = {Path(item["file"]).name: item["pillow_outcome"] for item in described if item["category"] != "huge"}
+    unreadable = {name for name, outcome in pillow.items() if outcome != "decodes"}
+    heic = {name for name in unreadable if name.lower().endswith((".heic", ".heif")) and "empty" not in name}
+    pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
+    assert errors.keys() == unreadable - heic
+    assert errors["pillow_heif__empty.heic"] == "Empty"
+    assert errors["libvips__logo.svg"] == "NotAnImage"
+    assert errors["libvips__17000x17000.avif"] == "TooManyPixels"
+    assert errors["pillow__truncated_image.png"] == "Truncated"
