@@ -2,39 +2,35 @@
 
 Shapes: Q queries, C classes, (h, w) mask logits, (Hc, Wc) canvas, (hc, wc) content at its top left, (H, W) output.
 ``class_logits`` are [Q, C + 1], the last class is "no object"; ``mask_logits`` are [Q, h, w]; float32, float16 or
-bfloat16 (computed in float32) or float64, on any device. One query at full size at a time bounds the memory.
+bfloat16 (computed in float32) or float64, on any device. Nothing grows with the image times queries or classes.
 Ties go to the lowest query, then the lowest class. NaN and infinite logits raise ImageError.
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import Segment
+from m2f_batch.vision.frame import Frame
 from m2f_batch.vision.geometry import SizeHW
-from m2f_batch.vision.rle import MaskCode, encode_mask
+from m2f_batch.vision.outlines import areas_of, shapes_of
+from m2f_batch.vision.owners import Owners, find_owners
+from m2f_batch.vision.rle import MaskCode
+from m2f_batch.vision.tiles import codes_of
+from m2f_batch.vision.winners import find_winners
 
 NO_STUFF: frozenset[int] = frozenset()
-CLASSES_AT_ONCE = 16  # semantic: bounds the canvas-sized products
-
-
-class Frame(NamedTuple):
-    """Where mask logits lie: canvas, the content at its top left, and the output, each (height, width) in pixels."""
-
-    canvas: SizeHW
-    content: SizeHW
-    output: SizeHW
 
 
 class _Found(NamedTuple):
     score: float
     category_id: int
-    code: MaskCode  # not the mask: a hundred of them at full size would not fit
+    code: MaskCode
 
 
 def instance_segments(
@@ -60,7 +56,8 @@ def instance_segments(
         # mean sigmoid <= 1, so a class score under the threshold cannot end above it
         if score >= score_threshold and pair % classes not in stuff_ids
     ]
-    shapes = {query: _shape_of(mask_logits[query], frame, mask_threshold) for query in {q for _, q, _ in wanted}}
+    queries = sorted({query for _, query, _ in wanted})
+    shapes = dict(zip(queries, shapes_of(mask_logits[queries], frame, _logit(mask_threshold)), strict=True))
     found = []
     for class_score, query, category_id in wanted:
         code, mean = shapes[query]
@@ -68,14 +65,6 @@ def instance_segments(
             found.append((query, _Found(class_score * mean, category_id, code)))
     found.sort(key=lambda item: (-item[1].score, item[0], item[1].category_id))
     return _segments([item for _, item in found], frame)
-
-
-def _shape_of(mask_logits: Tensor, frame: Frame, mask_threshold: float) -> tuple[MaskCode, float]:
-    """A query's mask, and the mean probability inside it (0 when it is empty)."""
-    full = full_size(mask_logits, frame)
-    mask = full > math.log(mask_threshold / (1 - mask_threshold))
-    mean = float(full[mask].sigmoid().mean()) if bool(mask.any()) else 0.0
-    return _encode(mask), mean
 
 
 def panoptic_segments(
@@ -98,54 +87,40 @@ def panoptic_segments(
     kept = keep.nonzero().flatten().tolist()
     if not kept:
         return []
-    owner, confident, areas = _owners(kept, scores, mask_logits, frame, mask_threshold)
-    parts: dict[tuple[int, int], list[int]] = {}  # the queries of each segment, by class and, for things, query
-    for query, area in zip(kept, areas, strict=True):
-        owned = owner == query
-        if area == 0 or not bool((owned & confident).any()) or _area(owned) / area < overlap_threshold:
-            continue
-        label = int(labels[query])
-        parts.setdefault((label, -1 if label in stuff_ids else query), []).append(query)
-    found = []
-    for (label, _), queries in parts.items():
-        mask = torch.isin(owner, torch.tensor(queries, dtype=owner.dtype, device=owner.device)) & confident
-        found.append(_Found(max(float(scores[query]) for query in queries), label, _encode(mask)))
+    owners = find_owners(mask_logits[kept], scores[kept], frame, mask_threshold)
+    # p >= threshold: the level itself is inside
+    just_below = float(np.nextafter(np.float32(_logit(mask_threshold)), np.float32(-np.inf)))
+    areas = areas_of(mask_logits[kept], frame, just_below)
+    parts = _parts(kept, labels.tolist(), owners, areas, overlap_threshold, stuff_ids)
+    segment_of = np.full(len(kept) + 1, -1)  # the last is nobody's
+    for number, members in enumerate(parts):
+        segment_of[members] = number
+    codes = dict(codes_of(owners.starts, segment_of[owners.labels], output))
+    found = [
+        _Found(max(float(scores[kept[i]]) for i in members), int(labels[kept[members[0]]]), codes[number])
+        for number, members in enumerate(parts)
+    ]
     # a stable sort: equal scores stay in the order of their first queries
     return _segments(sorted(found, key=lambda item: -item.score), frame)
 
 
-def _owners(
-    kept: list[int], scores: Tensor, mask_logits: Tensor, frame: Frame, mask_threshold: float
-) -> tuple[Tensor, Tensor, list[int]]:
-    """Per pixel, [H, W]: the query with the highest score x p, and whether its p >= threshold.
-
-    And per query the area where its own p >= threshold.
-    """
-    best = torch.full(frame.output, -1.0, dtype=mask_logits.dtype, device=mask_logits.device)
-    owner = torch.full(frame.output, -1, dtype=torch.int16, device=mask_logits.device)
-    confident = torch.zeros(frame.output, dtype=torch.bool, device=mask_logits.device)
-    areas = [
-        _claim(query, full_size(mask_logits[query], frame), scores[query], mask_threshold, best, owner, confident)
-        for query in kept
-    ]
-    return owner, confident, areas
-
-
-def _claim(
-    query: int, full: Tensor, score: Tensor, mask_threshold: float, best: Tensor, owner: Tensor, confident: Tensor
-) -> int:
-    """Give a query the pixels where it beats ``best``, in place; returns the area where its own p >= threshold.
-
-    In place and with nothing kept: at 200 million pixels every plane of float32 is 0.8 GB.
-    """
-    p = full.sigmoid_()
-    inside = p >= mask_threshold
-    weighted = p.mul_(score)
-    better = weighted > best
-    torch.maximum(best, weighted, out=best)
-    owner.masked_fill_(better, query)
-    confident.logical_and_(~better).logical_or_(inside & better)
-    return _area(inside)
+def _parts(
+    kept: list[int],
+    labels: list[int],
+    owners: Owners,
+    areas: NDArray[np.int64],
+    overlap_threshold: float,
+    stuff_ids: frozenset[int],
+) -> list[list[int]]:
+    """The members of each segment, as places in ``kept``: one query, or all of one stuff class."""
+    parts: dict[tuple[int, int], list[int]] = {}
+    visible = set(owners.labels.tolist())
+    for i, query in enumerate(kept):
+        if i not in visible or owners.owned[i] < overlap_threshold * areas[i]:
+            continue
+        label = labels[query]
+        parts.setdefault((label, -1 if label in stuff_ids else query), []).append(i)
+    return list(parts.values())
 
 
 def semantic_segments(
@@ -154,42 +129,16 @@ def semantic_segments(
     """One segment per class that wins a pixel, largest area first."""
     class_logits, mask_logits = _checked(class_logits, mask_logits)
     frame = Frame(canvas, content, output)
-    best = torch.full(output, -1.0, dtype=mask_logits.dtype, device=mask_logits.device)
-    winner = torch.full(output, -1, dtype=torch.int16, device=mask_logits.device)
-    total = torch.zeros_like(best)
-    for category_id, plane in _class_planes(class_logits, mask_logits, frame):
-        total += plane
-        better = plane > best
-        torch.maximum(best, plane, out=best)
-        winner.masked_fill_(better, category_id)
-    share = torch.where(total > 0, best / total, torch.zeros_like(total))
-    found = []
-    for category_id in torch.unique(winner).tolist():
-        mask = winner == category_id
-        found.append(_Found(float(share[mask].mean()), category_id, _encode(mask)))
+    winners = find_winners(class_logits.softmax(-1)[:, :-1], mask_logits, frame)
+    found = [
+        _Found(float(winners.shares[category_id]) / code.area, category_id, code)
+        for category_id, code in codes_of(winners.starts, winners.labels, output)
+    ]
     return _segments(sorted(found, key=lambda item: -item.code.area), frame)
 
 
-def _class_planes(class_logits: Tensor, mask_logits: Tensor, frame: Frame) -> Iterator[tuple[int, Tensor]]:
-    """Each class' share of every output pixel, [H, W]: ``S`` of the contract."""
-    height, width = frame.content
-    weights = class_logits.softmax(-1)[:, :-1]
-    shapes = _up(mask_logits, frame.canvas).sigmoid()
-    for first in range(0, weights.shape[1], CLASSES_AT_ONCE):
-        planes = torch.einsum("qc,qhw->chw", weights[:, first : first + CLASSES_AT_ONCE], shapes)
-        for offset, plane in enumerate(planes[:, :height, :width]):
-            yield first + offset, _up(plane[None], frame.output)[0]
-
-
-def full_size(mask_logits: Tensor, frame: Frame) -> Tensor:
-    """``M`` of the contract for one query: [h, w] to the canvas, cropped to the content, to the output [H, W]."""
-    height, width = frame.content
-    return _up(_up(mask_logits[None], frame.canvas)[:, :height, :width], frame.output)[0]
-
-
-def _up(planes: Tensor, size_hw: SizeHW) -> Tensor:
-    """Bilinear, ``align_corners=False``, no antialias: [N, h, w] to [N, *size_hw]."""
-    return interpolate(planes[:, None], size=size_hw, mode="bilinear", align_corners=False)[:, 0]
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,20 +148,16 @@ def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
 
 def _checked(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
     # an infinity becomes NaN in the very next step: softmax, or bilinear weights of 0
-    if not bool(class_logits.isfinite().all()) or not bool(mask_logits.isfinite().all()):
+    if not (_all_finite(class_logits) and _all_finite(mask_logits)):
         raise ImageError("postprocess", "NanLogits", "the model gave NaN or infinite logits for this image")
     if class_logits.dtype == torch.float64:
         return class_logits, mask_logits.double()
     return class_logits.float(), mask_logits.float()
 
 
-def _area(mask: Tensor) -> int:
-    """Pixels of a mask; ``sum`` would first make it int64."""
-    return int(torch.count_nonzero(mask))
-
-
-def _encode(mask: Tensor) -> MaskCode:
-    return encode_mask(mask.cpu().numpy())
+def _all_finite(values: Tensor) -> bool:
+    """A finite sum proves it in one pass; the sum of finite numbers may overflow, so only then each is looked at."""
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def _segments(found: list[_Found], frame: Frame) -> list[Segment]:

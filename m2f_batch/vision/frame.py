@@ -1,0 +1,66 @@
+"""Where mask logits lie: from (h, w) logits over the canvas and its content to the output, axis by axis."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from m2f_batch.vision.geometry import SizeHW
+from m2f_batch.vision.resample import Axis, axis_of, grow
+
+
+class Frame(NamedTuple):
+    """Canvas, the content at its top left, and the output, each (height, width) in pixels."""
+
+    canvas: SizeHW
+    content: SizeHW
+    output: SizeHW
+
+
+class Steps(NamedTuple):
+    """One direction: logits to content (the canvas, cropped), and content to output."""
+
+    content: Axis
+    output: Axis
+
+    def reached_by(self, logits: range) -> range:
+        """The outputs that a span of logits takes part in; none when all of it is in the padding."""
+        content = self.content.reached_by(logits) if len(logits) else logits
+        return self.output.reached_by(content) if len(content) else content
+
+    def logits_read(self, outputs: range) -> range:
+        """The logits that a span of outputs is made of."""
+        return self.content.reads(self.output.reads(outputs))
+
+
+def steps_of(mask_logits: Tensor, frame: Frame) -> tuple[Steps, Steps]:
+    """The steps down and across for mask logits [..., h, w]."""
+    down, across = (
+        Steps(
+            axis_of(mask_logits.shape[-2 + i], frame.canvas[i], mask_logits.dtype, mask_logits.device).cut(
+                frame.content[i]
+            ),
+            axis_of(frame.content[i], frame.output[i], mask_logits.dtype, mask_logits.device),
+        )
+        for i in (0, 1)
+    )
+    return down, across
+
+
+def content_planes(mask_logits: Tensor, down: Steps, across: Steps, rows: range, columns: range) -> Tensor:
+    """The content under a part of the output, by columns: [K, h, w] to [K, content columns, content rows]."""
+    content_rows, content_columns = down.output.reads(rows), across.output.reads(columns)
+    logit_rows, logit_columns = down.content.reads(content_rows), across.content.reads(content_columns)
+    block = mask_logits[:, logit_rows.start : logit_rows.stop, logit_columns.start : logit_columns.stop]
+    tall = grow(block, down.content, content_rows, logit_rows.start)
+    return grow(tall.transpose(1, 2).contiguous(), across.content, content_columns, logit_columns.start)
+
+
+def spans_of(marks: Tensor) -> list[range]:
+    """From the first to the last mark of every row of a bool tensor [K, n]; an empty range where there is none."""
+    if not marks.shape[0]:
+        return []
+    places = torch.arange(1, marks.shape[1] + 1, device=marks.device)
+    last = torch.where(marks, places, 0).amax(1)
+    first = torch.where(marks, places, marks.shape[1] + 1).amin(1) - 1
+    return [range(a, b) if b else range(0) for a, b in torch.stack([first, last], 1).tolist()]

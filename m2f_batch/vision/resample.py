@@ -1,0 +1,59 @@
+"""Bilinear upsampling (``align_corners=False``, no antialias) of any part of an image, as torch computes the whole.
+
+The part is cut out of the input before it grows, so that the work is that of the part. Source positions are rounded as
+``torch.nn.functional.interpolate`` rounds them: another rounding would move 4K masks by more than 1e-4.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a resize: output i is ``input[low[i]] * (1 - weight[i]) + input[high[i]] * weight[i]``."""
+
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    weight: Tensor
+
+    def reads(self, span: range) -> range:
+        """The inputs that a span of outputs is made of."""
+        return range(int(self.low[span.start]), int(self.high[span.stop - 1]) + 1)
+
+    def reached_by(self, span: range) -> range:
+        """The outputs that some input of the span takes part in."""
+        first = int(np.searchsorted(self.high, span.start, side="left"))
+        return range(first, max(first, int(np.searchsorted(self.low, span.stop - 1, side="right"))))
+
+    def cut(self, length: int) -> "Axis":
+        """The first outputs only."""
+        return Axis(self.low[:length], self.high[:length], self.weight[:length])
+
+
+@lru_cache(maxsize=64)
+def axis_of(size_in: int, size_out: int, dtype: torch.dtype, device: torch.device) -> Axis:
+    """The axis of a resize from ``size_in`` to ``size_out``; ``dtype`` float32 or float64."""
+    number = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
+    half, scale = number.type(0.5), number.type(size_in) / number.type(size_out)
+    source = np.maximum(scale * (np.arange(size_out).astype(number) + half) - half, number.type(0))
+    low = np.minimum(source.astype(np.int64), size_in - 1)
+    weight = np.clip(source - low.astype(number), 0, 1)
+    return Axis(low, np.minimum(low + 1, size_in - 1), torch.from_numpy(weight).to(device))
+
+
+def grow(rows: Tensor, axis: Axis, span: range, origin: int) -> Tensor:
+    """Outputs ``span`` along the second last dimension: [..., n, m] to [..., len(span), m].
+
+    ``rows`` holds the inputs from ``origin`` on, at least those that ``axis.reads(span)``.
+    """
+    part = slice(span.start, span.stop)
+    low, high = (
+        torch.from_numpy(index[part] - origin).to(rows.device, non_blocking=True) for index in (axis.low, axis.high)
+    )
+    weight = axis.weight[part, None]
+    return torch.lerp(rows.index_select(-2, low), rows.index_select(-2, high), weight)
