@@ -1,7 +1,7 @@
 """Bilinear upsampling (``align_corners=False``, no antialias) of any part of an image, as torch computes the whole.
 
 The part is cut out of the input before it grows, so that the work is that of the part. Source positions are rounded as
-``torch.nn.functional.interpolate`` rounds them: another rounding would move 4K masks by more than 1e-4.
+``torch.nn.functional.interpolate`` rounds them: another rounding would move logits at 4K by more than 1e-4.
 """
 
 from dataclasses import dataclass
