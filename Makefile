@@ -5,13 +5,22 @@ VENV = .venv
 BIN = $(VENV)/bin
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
-.PHONY: demo test check lock clean
+PARTS = postprocess preprocess forward memory job
+BENCHES = $(PARTS:%=bench-%)
+
+.PHONY: demo test check lock clean bench bench-gpu $(BENCHES)
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
 test: check
 	$(BIN)/python -m pytest -q
+
+# ours and the peers side by side: all parts, or one; BENCH="--quick" is a try that writes no result
+bench: $(BENCHES)
+
+$(BENCHES) bench-gpu: bench-%: $(VENV)/ready
+	$(BIN)/python -m benchmarks.$* $(BENCH)
 
 # lint, format and types
 check: $(VENV)/ready

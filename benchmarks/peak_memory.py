@@ -8,7 +8,9 @@ Sampled every half second from /proc (Linux): PSS, in which memory that processe
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 
 def descendants(root: int) -> list[int]:
@@ -38,18 +40,36 @@ def pss_mib(process: int) -> tuple[float, str]:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024, name.rpartition("/")[2]
 
 
-def main() -> int:
-    """Run, sample, report; exits with the command's own code."""
+class Peak(NamedTuple):
+    """Most memory of all processes together, in MiB, that of the largest one and its name; seconds and exit code."""
+
+    total_mib: float
+    largest_mib: float
+    largest: str
+    seconds: float
+    code: int
+
+
+def peak_of(command: Sequence[str]) -> Peak:
+    """Run a command to its end."""
     started = time.monotonic()
     peak, largest = 0.0, (0.0, "")
-    with subprocess.Popen(sys.argv[1:]) as command:
-        while command.poll() is None:
-            sizes = [pss_mib(process) for process in descendants(command.pid)]
+    with subprocess.Popen(command) as running:
+        while running.poll() is None:
+            sizes = [pss_mib(process) for process in descendants(running.pid)]
             peak, largest = max(peak, sum(size for size, _ in sizes)), max([largest, *sizes])
             time.sleep(0.5)
-    seconds, (size, name) = time.monotonic() - started, largest
-    print(f"{seconds:.0f} s; peak of all processes {peak:.0f} MiB, of one {size:.0f} MiB ({name})")
-    return command.returncode
+    return Peak(peak, *largest, time.monotonic() - started, running.returncode)
+
+
+def main() -> int:
+    """Run, sample, report; exits with the command's own code."""
+    peak = peak_of(sys.argv[1:])
+    print(
+        f"{peak.seconds:.0f} s; peak of all processes {peak.total_mib:.0f} MiB, "
+        f"of one {peak.largest_mib:.0f} MiB ({peak.largest})"
+    )
+    return peak.code
 
 
 if __name__ == "__main__":

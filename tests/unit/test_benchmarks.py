@@ -1,0 +1,142 @@
+"""Every part of the benchmarks at tiny size, and that their comparisons fail when an answer is wrong."""
+
+import dataclasses
+import sys
+
+import numpy as np
+import pytest
+import reference
+import torch
+from conftest import PROJECT
+
+from benchmarks import agreement, forward, gpu, job, memory, photos, postprocess, preprocess, timing
+from benchmarks.peers import DENSE, shipped
+from benchmarks.work import SQUARE, make_work
+from m2f_batch.config import AspectSize
+from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.segmenter import pinned_threads
+
+ONCE = timing.Rounds(1, 1)
+SMALL = AspectSize(shortest_edge=90, longest_edge=160)  # padded canvases
+TASKS = ["instance", "panoptic", "semantic"]
+
+
+@pytest.fixture(params=["photographs", "no photographs"])
+def data(request, monkeypatch, tmp_path):
+    """With the shared data and without."""
+    photos._annotations.cache_clear()
+    where = request.getfixturevalue("shared_data") if request.param == "photographs" else tmp_path
+    monkeypatch.setattr(photos, "DATA", where)
+    yield
+    photos._annotations.cache_clear()
+
+
+def tiny(task):
+    return make_work(task, (120, 170), 8, classes=20, size=SMALL, queries=16)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_regions_made_plane_by_plane_are_the_oracles(task, data):
+    work = tiny(task)
+    made = agreement.expected(work)
+    dense = getattr(reference, task)(work.class_logits, work.mask_logits, **work.sizes, **work.options)
+    assert [(r.category_id, pytest.approx(r.score, abs=1e-6)) for r in dense] == [
+        (r.category_id, r.score) for r in made
+    ]
+    for a, b in zip(made, dense, strict=True):
+        assert (a.mask == b.mask).all()
+        assert (a.doubtful == b.doubtful).all()
+    agreement.check_same(DENSE[task](work), made)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_postprocess_runs_and_finds_what_is_there(task, data):
+    line = postprocess.measure(postprocess.Cell(task, (120, 170), 8, 20), SQUARE, ONCE)
+    assert line["same"] >= 5
+    assert line["rounds"] == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("wrong", ["pixel", "class", "score", "missing", "transformers"])
+def test_a_wrong_answer_fails(task, wrong):
+    def answer(work):
+        segments = postprocess.ours(work)
+        first = segments[0]
+        if wrong == "pixel":
+            mask = first.mask()
+            sure = np.argwhere(mask & ~agreement.expected(work)[0].doubtful)
+            mask[tuple(sure[len(sure) // 2])] = False
+            code = encode_mask(mask)
+            segments[0] = dataclasses.replace(first, counts=code.counts, area=code.area)
+        elif wrong == "class":
+            segments[0] = dataclasses.replace(first, category_id=first.category_id + 1)
+        elif wrong == "score":
+            segments[0] = dataclasses.replace(first, score=first.score + 1e-4)
+        elif wrong == "missing":
+            segments.pop()
+        else:
+            return shipped(work)
+        return segments
+
+    with pytest.raises(AssertionError):
+        postprocess.measure(postprocess.Cell(task, (120, 170), 8, 20), SQUARE, ONCE, answer)
+
+
+def test_preprocess_runs_and_a_wrong_pixel_fails(data):
+    line = preprocess.measure((60, 80), preprocess.SETTINGS[0], 2, ONCE)
+    assert line["images"] == 2
+    values = [torch.zeros(1, 3, 4, 4)]
+    with pytest.raises(AssertionError):
+        preprocess.check_equal(values, [values[0] + 1e-6])
+
+
+def test_forward_runs_and_a_wrong_logit_fails(monkeypatch):
+    monkeypatch.setattr(forward, "GEMM", 128)
+    model = PROJECT / "m2f_batch" / "demo" / "model"
+    line = forward.measure(model, (64, 64), ONCE, torch.device("cpu"), False)
+    assert line["within 1e-4"] == "2 of 2"
+    assert forward.check_double(model, 1) <= 1e-9
+    right = forward.forward
+    monkeypatch.setattr(forward, "forward", lambda *inputs: tuple(logits + 1e-8 for logits in right(*inputs)))
+    with pytest.raises(AssertionError):
+        forward.check_double(model, 1)
+
+
+def test_rows_that_differ_fail():
+    segments = postprocess.ours(tiny("instance"))
+    assert "byte for byte" in job.same_rows({"a": segments}, {"a": segments}, exact=True)
+    with pytest.raises(AssertionError):
+        job.same_rows({"a": segments[1:]}, {"a": segments}, exact=True)
+    assert gpu.match([segments], [segments]) == ([1.0] * len(segments), 0.0)
+    matched, unmatched = gpu.match([segments[1:]], [segments])
+    assert len(matched) < len(segments) or unmatched > 0
+
+
+def test_memory_runs():
+    with pinned_threads(1):
+        grown = {way: memory.growth_mib("instance", way, (480, 640), 20) for way in memory.WAYS}
+    assert all(grown[way] > 20 * 480 * 640 * 4 / 2**20 for way in memory.WAYS[1:]), "dense masks are that large"
+
+
+def test_memory_measures_in_a_process_of_its_own(monkeypatch):
+    monkeypatch.setattr(memory, "WAYS", ("ours",))
+    assert memory.measure("instance", (120, 160), 5)["kept"] == 5
+
+
+def test_ways_take_turns_and_ratios_are_per_round():
+    calls = []
+    ways = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds, _ = timing.take_turns(ways, timing.Rounds(3, 3))
+    assert "".join(calls) == "abbaab"
+    assert {name: len(times) for name, times in seconds.items()} == {"a": 3, "b": 3}
+    assert timing.ratio_of([2.0, 30.0, 8.0], [1.0, 10.0, 2.0]) == (3.0, 2.0, 4.0)
+    assert timing.table([{"x": 1, "y": "b"}]) == "| x | y |\n| --- | --- |\n| 1 | b |"
+
+
+@pytest.mark.parametrize("part", [postprocess, preprocess, forward, job, memory, gpu])
+def test_commands_explain_themselves(part, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
+    with pytest.raises(SystemExit) as end:
+        part.main()
+    assert end.value.code == 0
+    assert "--quick" in capsys.readouterr().out
