@@ -1,5 +1,6 @@
 """Load a Mask2Former and run it, from a local directory to logits. The only importer of transformers."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,14 +14,17 @@ from transformers.utils import logging as transformers_logging
 
 from m2f_batch.config import Precision
 from m2f_batch.errors import RunError
+from m2f_batch.vision.lean.mask2former import lean_mask2former
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load_model(directory: Path, device: torch.device, *, compile_model: bool = False) -> nn.Module:
-    """The model in eval mode, float32 weights, on ``device``.
+def load_model(directory: Path, device: torch.device, *, compile_model: bool = False, lean: bool = True) -> nn.Module:
+    """The model in eval mode, float32 weights, on ``device``: what ``forward`` runs.
 
-    Only safetensors of the local directory are read. Raises RunError when a tensor is missing or of another shape.
+    Only safetensors of the local directory are read. ``lean`` computes the logits of ``transformers`` faster
+    (``vision/lean``); without it the model is the module of ``transformers`` itself. Raises RunError when a tensor is
+    missing or of another shape.
     """
     try:
         with _quiet():
@@ -47,8 +51,18 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
         # float32 means float32: TF32 keeps 10 bits of the mantissa
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
-    model = model.eval().requires_grad_(False).to(device)
-    return torch.compile(model) if compile_model else model  # type: ignore[return-value]  # a module still
+    model = model.eval().requires_grad_(False)
+    model = (lean_mask2former(model) if lean else model).to(device)
+    return _compiled(model) if compile_model else model
+
+
+def _compiled(model: nn.Module) -> nn.Module:
+    """The model, compiled for each canvas when it first comes; compiled code is kept for later processes.
+
+    Torch compiles 8 canvases (``torch._dynamo.config.recompile_limit``); images of further ones run uncompiled.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "m2f-batch" / "inductor"))
+    return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # a module still
 
 
 @torch.inference_mode()
@@ -56,6 +70,8 @@ def forward(model: nn.Module, pixel_values: Tensor, precision: Precision = "fp32
     """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w]."""
     dtype = DTYPES.get(precision)
     with torch.autocast(pixel_values.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
+        if not isinstance(getattr(model, "_orig_mod", model), Mask2FormerForUniversalSegmentation):
+            return model(pixel_values)
         # hidden states on: with use_auxiliary_loss: false transformers forgets them, and crashes without
         output = model(pixel_values=pixel_values, output_hidden_states=True)
     return output.class_queries_logits, output.masks_queries_logits

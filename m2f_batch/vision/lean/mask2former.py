@@ -1,0 +1,69 @@
+"""A loaded ``transformers`` Mask2Former as a module that computes the same logits faster, for inference only.
+
+What it knows of ``transformers`` is checked when it is built: a part of unknown structure is kept as it is.
+"""
+
+import warnings
+from typing import Any
+
+from torch import Tensor, nn
+
+from m2f_batch.vision.lean.masked_decoder import LeanMaskedDecoder
+from m2f_batch.vision.lean.pixel_decoder import LeanPixelDecoder
+from m2f_batch.vision.lean.structure import UnknownStructureError
+from m2f_batch.vision.lean.swin import LeanSwin
+
+
+class LeanMask2Former(nn.Module):
+    """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, K + 1] and mask logits [B, Q, h, w]."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        pixel_level = model.model.pixel_level_module
+        decoder = pixel_level.decoder
+        self.backbone = lean_backbone(pixel_level.encoder)
+        self.pixel_decoder = LeanPixelDecoder(decoder)
+        self.masked_decoder = LeanMaskedDecoder(
+            model.model.transformer_module,
+            decoder.mask_projection,
+            model.class_predictor,
+        )
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits and mask logits."""
+        features = self.backbone(pixel_values)
+        features = features if isinstance(features, tuple) else features.feature_maps
+        maps, finest = self.pixel_decoder(tuple(features))
+        return self.masked_decoder(maps, finest)
+
+
+def lean_mask2former(model: nn.Module) -> nn.Module:
+    """A LeanMask2Former of the model's weights, or the model itself, with a warning, if it is built otherwise.
+
+    The weights are shared or replaced: drop ``model`` afterwards, and memory has not grown.
+    """
+    try:
+        return LeanMask2Former(model).eval().requires_grad_(False)
+    except (UnknownStructureError, AttributeError, KeyError, IndexError, TypeError, RuntimeError) as error:
+        warnings.warn(
+            f"this transformers builds Mask2Former in a way that is not known here ({error}): it runs as it "
+            "is, which is slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return model
+
+
+def lean_backbone(backbone: nn.Module) -> nn.Module:
+    """A LeanSwin for transformers' Swin; any other backbone as it is."""
+    if type(backbone).__name__ != "SwinBackbone":
+        return backbone
+    try:
+        return LeanSwin(backbone)
+    except (UnknownStructureError, AttributeError, KeyError, IndexError, TypeError, RuntimeError) as error:
+        warnings.warn(
+            f"the Swin of this transformers is not known here ({error}): it runs as it is, which is slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return backbone

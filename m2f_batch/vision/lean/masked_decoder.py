@@ -1,0 +1,152 @@
+"""The masked-attention decoder of Mask2Former (https://arxiv.org/abs/2112.01527), less what inference throws away.
+
+``transformers`` predicts full masks and classes in every layer. Here a layer predicts its attention mask straight at
+the size that it attends to, since the product with the mask features and bilinear resizing commute, and only the last
+one predicts full masks and classes. The mask projection, a product per pixel, moves to the queries:
+E (W f + b) = (E W) f + E b.
+
+B images, Q queries, C channels, N pixels of a level.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m2f_batch.vision.lean.linear import (
+    batched_product,
+    feed_forward,
+    join,
+    layer_of,
+    linear,
+    perceptron,
+    pixels_of,
+    product,
+)
+from m2f_batch.vision.lean.positions import sine_positions
+from m2f_batch.vision.lean.structure import UnknownStructureError, affine, check_structure
+
+LAYER = "decoder.layers.#."
+PARAMETERS = {
+    *affine(*(LAYER + f"self_attn.{name}_proj" for name in ("q", "k", "v", "out")), LAYER + "cross_attn.out_proj"),
+    *affine(*(LAYER + f"{name}_layer_norm" for name in ("self_attn", "cross_attn", "final"))),
+    *affine(LAYER + "fc1", LAYER + "fc2"),
+    LAYER + "cross_attn.in_proj_weight",
+    LAYER + "cross_attn.in_proj_bias",
+    "queries_embedder.weight",
+    "queries_features.weight",
+    "level_embed.weight",
+    *affine("decoder.layernorm", "decoder.mask_predictor.mask_embedder.#.#", "input_projections.#"),
+}
+LEVELS = 3
+
+
+class LeanMaskedDecoder(nn.Module):
+    """``transformers``' Mask2FormerTransformerModule with the mask projection and the class head around it."""
+
+    def __init__(self, module: Any, mask_projection: nn.Conv2d, class_predictor: nn.Linear) -> None:
+        super().__init__()
+        check_structure(module, "Mask2FormerTransformerModule", PARAMETERS)
+        positions = module.position_embedder
+        if not (positions.normalize and positions.scale == 2 * torch.pi and module.num_feature_levels == LEVELS):
+            raise UnknownStructureError("position embeddings or levels of the decoder are not those of Mask2Former")
+        self.temperature = positions.temperature
+        self.projections = module.input_projections
+        self.query_positions = module.queries_embedder.weight
+        self.queries = module.queries_features.weight
+        self.level_embed = module.level_embed.weight
+        layers = list(module.decoder.layers)
+        self.layers = nn.ModuleList(map(LeanDecoderLayer, layers))
+        self.norm = module.decoder.layernorm
+        self.embedder = module.decoder.mask_predictor.mask_embedder
+        self.mask_projection: Any = mask_projection
+        self.class_predictor = class_predictor
+
+    def forward(self, maps: list[Tensor], finest: Tensor) -> tuple[Tensor, Tensor]:
+        """Three maps [B, C, H, W], coarsest first, and the finest [B, C, h, w] to class and mask logits.
+
+        Those of classes are [B, Q, K + 1], those of masks [B, Q, h, w].
+        """
+        levels = [self._level(maps, finest, level) for level in range(min(LEVELS, len(self.layers)))]
+        x = self.queries.expand(len(finest), -1, -1)
+        for index, layer in enumerate(self.layers):
+            pixels, placed, features = levels[index % LEVELS]
+            x = layer(x, self.query_positions, pixels, placed, self._attention_mask(x, features))
+        x = self.norm(x)
+        products, constant = self._mask_logits(x, pixels_of(finest))
+        return linear(x, self.class_predictor), products.add_(constant).view(*products.shape[:2], *finest.shape[2:])
+
+    def _level(self, maps: list[Tensor], finest: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The pixels of a level [B, N, C], the same with their positions, and its mask features [B, N, C']."""
+        _, _, height, width = maps[level].shape
+        pixels, projection = pixels_of(maps[level]), self.projections[level]
+        if isinstance(projection, nn.Conv2d):
+            pixels = product(pixels, projection.weight.flatten(1), projection.bias)
+        pixels = pixels + self.level_embed[level]
+        positions = sine_positions((height, width), pixels.shape[2], self.temperature, pixels)
+        features = F.interpolate(finest, size=(height, width), mode="bilinear", align_corners=False)
+        return pixels, pixels + positions, pixels_of(features)
+
+    def _mask_logits(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits of normed queries at features [B, N, C'] as a sum: of [B, Q, N] and [B, Q, 1]."""
+        embedding = perceptron(x, self.embedder.children())
+        weight, bias = self.mask_projection.weight.flatten(1), self.mask_projection.bias.unsqueeze(1)
+        return batched_product(embedding @ weight.to(embedding), features), embedding @ bias.to(embedding)
+
+    def _attention_mask(self, x: Tensor, features: Tensor) -> Tensor:
+        """What is added to the attention [B, 1, Q, N]: nothing where the mask is, else -inf; nothing if it is empty."""
+        products, constant = self._mask_logits(self.norm(x), features)
+        outside = products < -constant
+        outside &= ~outside.all(-1, keepdim=True)
+        return torch.zeros_like(products).masked_fill_(outside, float("-inf"))[:, None]
+
+
+class LeanDecoderLayer(nn.Module):
+    """Masked cross-attention, self-attention, feed-forward network; norms before or after each."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.pre_norm = layer.pre_norm
+        cross, own = layer.cross_attn, layer.self_attn
+        self.heads = own.num_heads
+        weights, biases = cross.in_proj_weight.chunk(3), cross.in_proj_bias.chunk(3)
+        self.cross_query, self.cross_key, self.cross_value = map(layer_of, weights, biases)
+        self.cross_out = cross.out_proj
+        self.own_query_key = join(own.q_proj, own.k_proj)
+        self.own_value = own.v_proj
+        self.own_out = own.out_proj
+        self.cross_norm = layer.cross_attn_layer_norm
+        self.own_norm = layer.self_attn_layer_norm
+        self.final_norm = layer.final_layer_norm
+        self.fc1 = layer.fc1
+        self.fc2 = layer.fc2
+        self.act = layer.activation_fn
+
+    def forward(self, x: Tensor, positions: Tensor, pixels: Tensor, placed: Tensor, mask: Tensor) -> Tensor:
+        """Queries x [B, Q, C] at positions [Q, C], to the same shape.
+
+        They attend to pixels [B, N, C], with their positions added in ``placed``, as the mask [B, 1, Q, N] lets them.
+        """
+
+        def cross(y: Tensor, residual: Tensor) -> Tensor:
+            query, key = linear(y + positions, self.cross_query), linear(placed, self.cross_key)
+            attended = self._attend(query, key, linear(pixels, self.cross_value), mask)
+            return linear(attended, self.cross_out, residual=residual)
+
+        def own(y: Tensor, residual: Tensor) -> Tensor:
+            query, key = linear(y + positions, self.own_query_key).chunk(2, dim=2)
+            attended = self._attend(query, key, linear(y, self.own_value), None)
+            return linear(attended, self.own_out, residual=residual)
+
+        def forth(y: Tensor, residual: Tensor) -> Tensor:
+            return feed_forward(y, self.fc1, self.act, self.fc2, residual)
+
+        for norm, step in ((self.cross_norm, cross), (self.own_norm, own), (self.final_norm, forth)):
+            x = step(norm(x), x) if self.pre_norm else norm(step(x, x))
+        return x
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = (x.view(*x.shape[:2], self.heads, -1).transpose(1, 2) for x in (query, key, value))
+        mask = None if mask is None else mask.to(q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)

@@ -1,0 +1,133 @@
+"""The pixel decoder of Mask2Former (https://arxiv.org/abs/2112.01527): feature maps to three levels and mask features.
+
+B images, levels coarse to fine with N pixels in all, C channels.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m2f_batch.vision.lean.deformable import deformable_attention
+from m2f_batch.vision.lean.linear import feed_forward, layer_of, linear, map_of, pieces, pixels_of, product
+from m2f_batch.vision.lean.positions import Size, sampling_origins, sine_positions
+from m2f_batch.vision.lean.structure import UnknownStructureError, affine, check_structure
+
+LAYER = "encoder.layers.#."
+PARAMETERS = {
+    "level_embed",
+    *affine("input_projections.#.#", "mask_projection"),
+    *affine(*(LAYER + f"self_attn.{name}" for name in ("sampling_offsets", "attention_weights", "value_proj"))),
+    *affine(*(LAYER + name for name in ("self_attn.output_proj", "self_attn_layer_norm", "fc1", "fc2"))),
+    *affine(LAYER + "final_layer_norm", "adapter_#.#", "layer_#.#"),
+}
+LEVELS = 3
+
+
+class LeanPixelDecoder(nn.Module):
+    """``transformers``' Mask2FormerPixelDecoder up to the mask projection, which the masked decoder folds away."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        check_structure(decoder, "Mask2FormerPixelDecoder", PARAMETERS)
+        if decoder.num_feature_levels != LEVELS:
+            raise UnknownStructureError(f"{decoder.num_feature_levels} feature levels are not {LEVELS}")
+        self.projections = decoder.input_projections
+        self.level_embed = decoder.level_embed
+        self.layers: Any = nn.ModuleList(map(LeanDeformableLayer, decoder.encoder.layers))
+        self.laterals = nn.ModuleList(decoder.lateral_convolutions)
+        self.outputs = nn.ModuleList(map(_rectified, decoder.output_convolutions))
+        self.fpn_levels = decoder.num_fpn_levels
+        positions = decoder.position_embedding
+        if not (positions.normalize and positions.scale == 2 * torch.pi):
+            raise UnknownStructureError("position embeddings of the pixel decoder are not those of DETR")
+        self.temperature = positions.temperature
+
+    def forward(self, features: tuple[Tensor, ...]) -> tuple[list[Tensor], Tensor]:
+        """Feature maps [B, C_i, H_i, W_i], finest first, to three maps [B, C, H, W], coarsest first, and the finest."""
+        projected = [
+            _project(layer, feature) for layer, feature in zip(self.projections, features[::-1][:LEVELS], strict=True)
+        ]
+        sizes = tuple((x.shape[2], x.shape[3]) for x in projected)
+        x = torch.cat([pixels_of(level) for level in projected], dim=1)
+        positions = [sine_positions(size, x.shape[2], self.temperature, x) for size in sizes]
+        embedded = [position + embed for position, embed in zip(positions, self.level_embed.to(x.dtype), strict=True)]
+        origins = self._origins(sizes, x)
+        all_positions = torch.cat(embedded)[None]
+        for layer in self.layers:
+            x = layer(x, all_positions, origins, sizes)
+        levels = torch.split(x, [height * width for height, width in sizes], dim=1)
+        maps = [map_of(level, size) for level, size in zip(levels, sizes, strict=True)]
+        fine_first = features[: self.fpn_levels]
+        for feature, lateral, output in zip(fine_first[::-1], self.laterals, self.outputs, strict=True):
+            fine = _project(lateral, feature)
+            coarse = F.interpolate(maps[-1], size=fine.shape[2:], mode="bilinear", align_corners=False)
+            maps.append(output(fine.add_(coarse)))
+        return maps[:LEVELS], maps[-1]
+
+    def _origins(self, sizes: tuple[Size, ...], x: Tensor) -> Tensor:
+        """What is added to the offsets and attention logits of all layers, [1, N, 3 * H * L * P]."""
+        origins = sampling_origins(sizes, x)[:, :, None, :, None]
+        heads, points = self.layers[0].heads, self.layers[0].points
+        shape = (len(origins), 3, heads, len(sizes), points)
+        full = torch.zeros(shape, dtype=origins.dtype, device=x.device)
+        full[:, :2] = origins
+        return full.view(1, len(full), -1)
+
+
+class LeanDeformableLayer(nn.Module):
+    """One encoder layer: deformable attention over all levels, then a feed-forward network."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        attention = layer.self_attn
+        self.heads = attention.n_heads
+        self.levels = attention.n_levels
+        self.points = attention.n_points
+        self.samples = _join_sampling(attention)
+        self.value = attention.value_proj
+        self.out = attention.output_proj
+        self.norm, self.final_norm = layer.self_attn_layer_norm, layer.final_layer_norm
+        self.fc1, self.fc2 = layer.fc1, layer.fc2
+        if layer.activation_fn is not F.relu:
+            raise UnknownStructureError("the activation of the pixel decoder is not ReLU")
+        self.activation = nn.ReLU()
+
+    def forward(self, x: Tensor, positions: Tensor, origins: Tensor, sizes: tuple[Size, ...]) -> Tensor:
+        """x [B, N, C] with positions [1, N, C] and origins of the samples [1, N, 3 * H * L * P], to the same shape."""
+        value = linear(x, self.value).unflatten(2, (self.heads, -1))  # type: ignore[no-untyped-call]
+        step = pieces(x, self.fc1.out_features)
+        some = zip(*(torch.split(every, step, dim=1) for every in (x, positions, origins)), strict=True)
+        return torch.cat([self._update(a, b, c, value, sizes) for a, b, c in some], dim=1)
+
+    def _update(self, x: Tensor, positions: Tensor, origins: Tensor, value: Tensor, sizes: tuple[Size, ...]) -> Tensor:
+        """Some of the pixels x [B, M, C], after they have attended to the value [B, N, H, D] of all."""
+        samples = linear(x + positions, self.samples, residual=origins).view(*x.shape[:2], 3, self.heads, -1)
+        x = self.norm(linear(deformable_attention(value, samples, sizes), self.out, residual=x))
+        return self.final_norm(feed_forward(x, self.fc1, self.activation, self.fc2, x))
+
+
+def _rectified(layers: Any) -> nn.Sequential:
+    """Convolution, GroupNorm and ReLU, the last one in place."""
+    conv, norm, activation = layers
+    if type(activation) is not nn.ReLU:
+        raise UnknownStructureError("the activation of the feature pyramid is not ReLU")
+    return nn.Sequential(conv, norm, nn.ReLU(inplace=True))
+
+
+def _join_sampling(attention: Any) -> nn.Linear:
+    """Offsets and attention weights as one layer whose outputs are x, y, logit, each [heads, levels * points]."""
+    offsets: nn.Linear = attention.sampling_offsets
+    logits: nn.Linear = attention.attention_weights
+    return layer_of(
+        torch.cat((offsets.weight[0::2], offsets.weight[1::2], logits.weight)),
+        torch.cat((offsets.bias[0::2], offsets.bias[1::2], logits.bias)),
+    )
+
+
+def _project(layers: Any, x: Tensor) -> Tensor:
+    """A 1x1 convolution and its GroupNorm, [B, C, H, W] to channels-last [B, C', H, W]."""
+    conv, norm = layers
+    y = product(pixels_of(x), conv.weight.flatten(1), conv.bias)
+    return norm(map_of(y, (x.shape[2], x.shape[3])))

@@ -1,0 +1,124 @@
+"""Swin (https://arxiv.org/abs/2103.14030) as a backbone: the feature maps of ``transformers``' with less traffic.
+
+One gather makes the windows, one matrix product the queries, keys and values; position biases and masks are added up
+when the model is loaded. Feature maps leave in channels-last order, as they were computed.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from m2f_batch.vision.lean.linear import feed_forward, join, linear, map_of, pieces
+from m2f_batch.vision.lean.structure import affine, check_structure
+from m2f_batch.vision.lean.windows import Windows, window_masks, windows_of
+
+BLOCK = "swin.encoder.layers.#.blocks.#."
+PARAMETERS = {
+    *affine("swin.embeddings.patch_embeddings.projection", "swin.embeddings.norm", "swin.layernorm"),
+    *affine("hidden_states_norms.stage#", "hidden_states_norms.stem"),
+    *affine(*(BLOCK + name for name in ("layernorm_before", "layernorm_after", "mlp.fc1", "mlp.fc2"))),
+    *affine(*(BLOCK + f"attention.{name}_proj" for name in "qkvo")),
+    BLOCK + "attention.relative_position_bias.relative_position_bias_table",
+    *affine("swin.encoder.layers.#.downsample.norm"),
+    "swin.encoder.layers.#.downsample.reduction.weight",
+    "swin.embeddings.position_embeddings",
+    "swin.embeddings.mask_token",
+}
+
+
+class LeanSwin(nn.Module):
+    """Pixel values [B, 3, Hc, Wc] to the feature maps [B, C, H, W] of the stages asked for, finest first."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        check_structure(backbone, "SwinBackbone", PARAMETERS)
+        swin = backbone.swin
+        self.embeddings = swin.embeddings
+        self.blocks = nn.ModuleList(nn.ModuleList(map(LeanBlock, stage.blocks)) for stage in swin.encoder.layers)
+        self.merges = nn.ModuleList(stage.downsample or nn.Identity() for stage in swin.encoder.layers)
+        self.norms: Any = backbone.hidden_states_norms
+        self.stages = list(backbone.stage_names)  # the stem, then each stage
+
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps, views in channels-last order."""
+        blocks: Any
+        x, size = self.embeddings(pixel_values.contiguous(memory_format=torch.channels_last))
+        features = [self._feature(self.stages[0], x, size)]
+        for name, blocks, merge in zip(self.stages[1:], self.blocks, self.merges, strict=True):
+            for block in blocks:
+                x = block(x, size)
+            features.append(self._feature(name, x, size))
+            if not isinstance(merge, nn.Identity):
+                x, size = _merge_patches(merge, x, size)
+        return tuple(feature for feature in features if feature is not None)
+
+    def _feature(self, stage: str, x: Tensor, size: tuple[int, int]) -> Tensor | None:
+        return map_of(self.norms[stage](x), size) if stage in self.norms else None
+
+
+class LeanBlock(nn.Module):
+    """One Swin layer with windows of one size, shifted or not."""
+
+    masked_bias: Tensor
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        attention = layer.attention
+        self.heads: int = attention.num_attention_heads
+        self.size: int = layer.window_size
+        self.shift: int = layer.shift_size
+        self.norm_before, self.norm_after = layer.layernorm_before, layer.layernorm_after
+        self.qkv = join(attention.q_proj, attention.k_proj, attention.v_proj)
+        self.out = attention.o_proj
+        self.fc1, self.fc2, self.act = layer.mlp.fc1, layer.mlp.fc2, layer.mlp.activation_fn
+        bias = attention.relative_position_bias().detach()  # [1, heads, S * S, S * S]
+        if self.shift:
+            bias = bias + window_masks(self.size, self.shift).to(bias)[:, None]
+        self.register_buffer("masked_bias", bias, persistent=False)
+
+    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+        """x [B, H * W, C] to the same shape."""
+        batch, _, channels = x.shape
+        step = pieces(x, self.fc1.out_features)
+        at_once = max(1, step // self.size**2)
+        windows = windows_of(batch, size, self.size, self.shift, at_once, x.device)
+        x = x.reshape(-1, channels)
+        attended = self._attend(self.norm_before(x), windows)
+        parts = zip(torch.split(x, step), torch.split(windows.back, step), strict=True)
+        return torch.cat([self._update(some, attended.index_select(0, places)) for some, places in parts]).view(
+            batch, -1, channels
+        )
+
+    def _attend(self, x: Tensor, windows: Windows) -> Tensor:
+        """Attention within each window, pixels x [B * H * W, C] to places in windows, before the output projection."""
+        outputs = []
+        for group in windows.groups:
+            inside = x.index_select(0, group.rows)
+            if len(group.padding):
+                inside.index_fill_(0, group.padding, 0)
+            qkv = linear(inside, self.qkv).view(-1, self.size**2, 3, self.heads, x.shape[1] // self.heads)
+            q, k, v = qkv.permute(2, 0, 3, 1, 4)
+            bias = self.masked_bias[group.kind, None].to(q.dtype)
+            outputs.append(
+                F.scaled_dot_product_attention(q, k, v, attn_mask=bias).transpose(1, 2).flatten(2).flatten(0, 1)
+            )
+        return torch.cat(outputs)
+
+    def _update(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Pixels [M, C] after their attention [M, C]."""
+        x = linear(attended, self.out, residual=x)
+        return feed_forward(self.norm_after(x), self.fc1, self.act, self.fc2, x)
+
+
+def _merge_patches(merge: Any, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """Four neighbours to one pixel: [B, H * W, C] to [B, H / 2 * W / 2, 2 C], odd sizes padded."""
+    height, width = size
+    grid = x.view(len(x), height, width, -1)
+    if height % 2 or width % 2:
+        grid = F.pad(grid, (0, 0, 0, width % 2, 0, height % 2))
+    height, width = (height + 1) // 2, (width + 1) // 2
+    grid = grid.view(len(x), height, 2, width, 2, -1).permute(0, 1, 3, 4, 2, 5)
+    x = merge.norm(grid.reshape(len(x), height * width, -1))
+    return linear(x, merge.reduction), (height, width)
