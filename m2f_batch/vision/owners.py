@@ -17,6 +17,7 @@ from m2f_batch.vision.frame import Frame, content_planes, steps_of
 from m2f_batch.vision.tiles import Tile, bounds_of, contenders, grow_tile, highest, label_runs
 
 NOBODY = -1  # the owner's p is under the threshold
+WORTH = 3  # output pixels per content pixel from which looking at cells first pays
 MOSTLY = 0.25  # share of open cells in a tile from which looking at all of its pixels is cheaper
 
 
@@ -67,6 +68,8 @@ class _Painter:
     def _decided(self, planes: Tensor, index: Tensor, queries: list[int], tile: Tile) -> tuple[Tensor, Tensor]:
         """Owner int16 and whether its p >= threshold, [columns, rows], from the content's logits of k queries."""
         scores = self.scores[index, None, None]
+        if len(tile.rows) * len(tile.columns) < WORTH * planes[0].numel():
+            return self._claims(grow_tile(planes, *self.steps, tile), scores, queries)
         weighted = planes.sigmoid() * scores
         low, high = over_corners(torch.minimum, weighted), over_corners(torch.maximum, weighted)
         floor, owner = highest(low, queries)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from m2f_batch.vision.cells import Cells, over_corners
 from m2f_batch.vision.frame import Frame, content_planes, steps_of
-from m2f_batch.vision.tiles import ROUNDING, Tile, bounds_of, contenders, grow_tile, highest, label_runs
+from m2f_batch.vision.tiles import ROUNDING, Tile, bounds_of, grow_tile, highest, label_runs
+
+FIRST_LOOKS = (8, 32)  # classes looked at before all that may win
 
 
 class Winners(NamedTuple):
@@ -31,6 +33,21 @@ def find_winners(weights: Tensor, mask_logits: Tensor, frame: Frame) -> Winners:
     return Winners(starts, labels, painter.shares.cpu().numpy())
 
 
+class _Look(NamedTuple):
+    """Classes k and their ``S`` on the content under a tile, [k, columns, rows], with the total over all classes.
+
+    ``mixed`` are the cells whose corners have different winners, ``able`` the places in k of who may win in them.
+    """
+
+    classes: list[int]
+    values: Tensor
+    total: Tensor
+    best: Tensor
+    winner: Tensor
+    mixed: Tensor
+    able: Tensor
+
+
 class _Painter:
     """The winners of one tile after the other; sums the shares, on the device until the end."""
 
@@ -45,32 +62,44 @@ class _Painter:
 
     def paint(self, tile: Tile) -> Tensor:
         """Labels of a tile, int16 [columns, rows]."""
-        classes = self._may_win(*tile.place)
-        queries = content_planes(self.mask_logits, *self.steps, tile.rows, tile.columns).sigmoid_()
-        rows = torch.cat([self.weights[classes], self.total[None]])
-        values = (rows @ queries.flatten(1)).view(len(rows), *queries.shape[1:])
-        values, total = values[:-1], values[-1]
-        best, winner = highest(values, classes.tolist())
-        best, total = grow_tile(torch.stack([best, total]), *self.steps, tile)
+        look = self._look(tile)
+        best, total = grow_tile(torch.stack([look.best, look.total]), *self.steps, tile)
         cells = Cells.under(tile, *self.steps, total.device)
-        label = cells.spread(winner)
-        present = set(torch.bincount(winner.flatten().long()).nonzero().flatten().tolist())
-        if len(present) > 1:
-            mixed = over_corners(torch.minimum, winner) != over_corners(torch.maximum, winner)
-            pixels = cells.spread(mixed).nonzero().unbind(1)
-            able = _able_between(values, mixed)
-            names = classes[able].tolist()
-            best[pixels], label[pixels] = highest(cells.between(values[able], *pixels), names)
-            present |= set(names)
+        label = cells.spread(look.winner)
+        if len(look.able):
+            pixels = cells.spread(look.mixed).nonzero().unbind(1)
+            names = [look.classes[i] for i in look.able.tolist()]
+            best[pixels], label[pixels] = highest(cells.between(look.values[look.able], *pixels), names)
+        at_corners = torch.bincount(look.winner.flatten().long()).nonzero().flatten().tolist()
+        present = {*at_corners, *(look.classes[i] for i in look.able.tolist())}
         self._add_shares(present, label, torch.where(total > 0, best / total, 0))
         return label
 
+    def _look(self, tile: Tile) -> _Look:
+        """The content under a tile: first at the likeliest classes, at more when these do not rule out the rest."""
+        queries = content_planes(self.mask_logits, *self.steps, tile.rows, tile.columns).sigmoid_()
+        order = self._may_win(*tile.place)
+        for count in (*FIRST_LOOKS, len(order)):
+            chosen, rest = order[:count].sort().values, order[count:]
+            # no class of the rest is anywhere above one that had the highest weight of them all in every query
+            others = self.weights[rest].amax(0) if len(rest) else torch.zeros_like(self.total)
+            rows = torch.cat([self.weights[chosen], self.total[None], others[None]])
+            planes = (rows @ queries.flatten(1)).view(len(rows), *queries.shape[1:])
+            best, winner = highest(planes[:-2], chosen.tolist())
+            mixed = over_corners(torch.minimum, winner) != over_corners(torch.maximum, winner)
+            able = _able_between(planes, mixed)
+            look = _Look(chosen.tolist(), planes[:-2], planes[-2], best, winner, mixed, able[:-2].nonzero().flatten())
+            if not len(rest) or not (bool(able[-1]) or bool((planes[-1] * (1 + ROUNDING) >= best).any())):
+                break
+        return look
+
     def _may_win(self, y: int, x: int) -> Tensor:
-        """Classes that the likeliest one does not beat for certain, whatever the queries are within their bounds."""
+        """Classes that the likeliest one may not beat, given the bounds of the queries; the likely ones first."""
         low, high = self.low[:, y, x], self.high[:, y, x]
         ahead = self.weights[(self.weights @ (low + high)).argmax()] - self.weights
         least = ahead.clamp(min=0) @ low + ahead.clamp(max=0) @ high
-        return (least <= ROUNDING * (self.total @ low)).nonzero().flatten()
+        able = (least <= ROUNDING * (self.total @ low)).nonzero().flatten()
+        return able[(self.weights[able] @ high).argsort(descending=True)]
 
     def _add_shares(self, classes: set[int], label: Tensor, share: Tensor) -> None:
         for category_id in sorted(classes):
@@ -78,7 +107,14 @@ class _Painter:
             self.shares[category_id] += own.sum()
 
 
-def _able_between(values: Tensor, mixed: Tensor) -> Tensor:
-    """Which of the C planes can be the highest in one of the cells: some win in a cell, but at none of its corners."""
-    low, high = over_corners(torch.minimum, values)[:, mixed], over_corners(torch.maximum, values)[:, mixed]
-    return contenders(low, high).any(1).nonzero().flatten()
+def _able_between(planes: Tensor, mixed: Tensor) -> Tensor:
+    """Which planes, the classes and all others as one, can be the highest in a mixed cell: bool [C + 2].
+
+    A class may win within a cell and at none of its corners. The plane before the last is no class.
+    """
+    x, y = mixed.nonzero().unbind(1)
+    behind_x, behind_y = (x + 1).clamp(max=mixed.shape[0] - 1), (y + 1).clamp(max=mixed.shape[1] - 1)
+    at_corners = torch.stack([planes[:, i, j] for i in (x, behind_x) for j in (y, behind_y)])
+    low, high = at_corners.amin(0), at_corners.amax(0)
+    floor = low[:-2].amax(0)
+    return (high * (1 + ROUNDING) >= floor).any(1)

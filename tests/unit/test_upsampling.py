@@ -6,7 +6,7 @@ import reference
 import torch
 from torch.nn.functional import interpolate
 
-from m2f_batch.vision import owners, tiles
+from m2f_batch.vision import owners, tiles, winners
 from m2f_batch.vision.cells import Cells, over_corners
 from m2f_batch.vision.frame import Frame, content_planes, spans_of, steps_of
 from m2f_batch.vision.outlines import areas_of, shapes_of
@@ -146,6 +146,19 @@ def test_a_class_wins_between_corners_where_it_wins_at_none():
     found = semantic_segments(class_logits, masks, **sizes)
     assert {segment.category_id for segment in found} == {0, 1, 2}
     reference.assert_same(found, reference.semantic(class_logits, masks, **sizes))
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 3.0, 9.0])
+def test_classes_of_the_second_look_win_too(monkeypatch, sharpness):
+    """Flat class scores, so that the first few classes do not rule out the rest; and sharp ones, where they do."""
+    looks, able = [], winners._able_between
+    monkeypatch.setattr(winners, "_able_between", lambda *args: looks.append(1) or able(*args))
+    class_logits = sharpness * torch.randn(14, 61, generator=torch.Generator().manual_seed(8))
+    mask_logits = random_logits(6, 14, "parts")
+    sizes = FRAMES[0]._asdict()
+    expected = reference.semantic(class_logits, mask_logits, **sizes)
+    reference.assert_same(semantic_segments(class_logits, mask_logits, **sizes), expected)
+    assert len(looks) > 1 if sharpness < 1 else looks
 
 
 def test_more_queries_than_fit_a_byte():
