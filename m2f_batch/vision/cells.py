@@ -22,15 +22,15 @@ class Cells(NamedTuple):
     weight: tuple[Tensor, Tensor]
 
     @classmethod
-    def under(cls, tile: Tile, down: Steps, across: Steps, device: torch.device) -> "Cells":
+    def under(cls, tile: Tile, down: Steps, across: Steps) -> "Cells":
         """The cells of a tile whose block of content is [columns, rows]."""
         axes = [
             (axis, slice(span.start, span.stop), axis.reads(span).start)
             for axis, span in ((across.output, tile.columns), (down.output, tile.rows))
         ]
         before, behind = (
-            tuple(torch.from_numpy(getattr(axis, side)[part] - origin).to(device) for axis, part, origin in axes)
-            for side in ("low", "high")
+            tuple(getattr(axis, side)[part] - origin for axis, part, origin in axes)
+            for side in ("low_index", "high_index")
         )
         return cls(before, behind, tuple(axis.weight[part] for axis, part, _ in axes))  # type: ignore[arg-type]
 

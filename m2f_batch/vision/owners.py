@@ -80,7 +80,7 @@ class _Painter:
         open_cells = (able.sum(0) > 1) | torn
         if float(open_cells.float().mean()) > MOSTLY:
             return self._claims(grow_tile(planes, *self.steps, tile), scores, queries)
-        cells = Cells.under(tile, *self.steps, planes.device)
+        cells = Cells.under(tile, *self.steps)
         owner, confident = cells.spread(owner), cells.spread(sure)
         pixels = cells.spread(open_cells).nonzero().unbind(1)
         able_here = (able & open_cells).flatten(1).any(1).nonzero().flatten()

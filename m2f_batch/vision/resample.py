@@ -19,6 +19,8 @@ class Axis:
 
     low: NDArray[np.int64]
     high: NDArray[np.int64]
+    low_index: Tensor  # the same on the device
+    high_index: Tensor
     weight: Tensor
 
     def reads(self, span: range) -> range:
@@ -32,7 +34,13 @@ class Axis:
 
     def cut(self, length: int) -> "Axis":
         """The first outputs only."""
-        return Axis(self.low[:length], self.high[:length], self.weight[:length])
+        return Axis(
+            self.low[:length],
+            self.high[:length],
+            self.low_index[:length],
+            self.high_index[:length],
+            self.weight[:length],
+        )
 
 
 @lru_cache(maxsize=64)
@@ -43,7 +51,8 @@ def axis_of(size_in: int, size_out: int, dtype: torch.dtype, device: torch.devic
     source = np.maximum(scale * (np.arange(size_out).astype(number) + half) - half, number.type(0))
     low = np.minimum(source.astype(np.int64), size_in - 1)
     weight = np.clip(source - low.astype(number), 0, 1)
-    return Axis(low, np.minimum(low + 1, size_in - 1), torch.from_numpy(weight).to(device))
+    high = np.minimum(low + 1, size_in - 1)
+    return Axis(low, high, *(torch.from_numpy(each).to(device) for each in (low, high, weight)))
 
 
 def grow(rows: Tensor, axis: Axis, span: range, origin: int) -> Tensor:
@@ -53,7 +62,7 @@ def grow(rows: Tensor, axis: Axis, span: range, origin: int) -> Tensor:
     """
     part = slice(span.start, span.stop)
     low, high = (
-        torch.from_numpy(index[part] - origin).to(rows.device, non_blocking=True) for index in (axis.low, axis.high)
+        rows.index_select(-2, axis.low_index[part] - origin),
+        rows.index_select(-2, axis.high_index[part] - origin),
     )
-    weight = axis.weight[part, None]
-    return torch.lerp(rows.index_select(-2, low), rows.index_select(-2, high), weight)
+    return torch.lerp(low, high, axis.weight[part, None])

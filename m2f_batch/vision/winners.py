@@ -64,7 +64,7 @@ class _Painter:
         """Labels of a tile, int16 [columns, rows]."""
         look = self._look(tile)
         best, total = grow_tile(torch.stack([look.best, look.total]), *self.steps, tile)
-        cells = Cells.under(tile, *self.steps, total.device)
+        cells = Cells.under(tile, *self.steps)
         label = cells.spread(look.winner)
         if len(look.able):
             pixels = cells.spread(look.mixed).nonzero().unbind(1)

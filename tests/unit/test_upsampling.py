@@ -193,7 +193,7 @@ def test_a_grown_tile_and_its_cells_agree():
     full = reference.full(logits, *frame)[:, 20:90, 100:250]
     assert torch.allclose(grown.transpose(1, 2), full, atol=1e-12)
     x, y = torch.ones(150, 70).nonzero().unbind(1)
-    between = Cells.under(tile, *steps, logits.device).between(content, x, y)
+    between = Cells.under(tile, *steps).between(content, x, y)
     assert torch.allclose(between.view(4, 150, 70), grown, atol=1e-12)
 
 
