@@ -85,11 +85,20 @@ def pixel_values(images: list[Prepared], plan: PreprocessPlan, device: torch.dev
     """Normalised canvases, float32 [B, 3, Hc, Wc], of images that share one canvas."""
     (canvas_hw,) = {image.canvas_hw for image in images}
     batch = torch.zeros((len(images), 3, *canvas_hw), dtype=torch.float32, device=device)
+    scale = _scale(plan, device)
     for slot, image in zip(batch, images, strict=True):
         height, width = image.content_hw
-        planes = _tensor(image.content).to(device).permute(2, 0, 1)
-        slot[:, :height, :width] = normalise(planes, plan)
+        slot[:, :height, :width] = _normalise(_on_device(image.content, device).permute(2, 0, 1), plan, scale)
     return batch
+
+
+def _on_device(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """An image on a device; on CUDA from pinned memory, so that the copy does not hold anybody up."""
+    if device.type != "cuda":
+        return _tensor(image).to(device)
+    pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+    pinned.numpy()[...] = image
+    return pinned.to(device, non_blocking=True)
 
 
 def _tensor(image: NDArray[np.uint8]) -> Tensor:
@@ -97,11 +106,19 @@ def _tensor(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
-def normalise(planes: Tensor, plan: PreprocessPlan) -> Tensor:
-    """Rescale and normalise uint8 [3, h, w] to float32, fused as the processor fuses it (same rounding)."""
+def _scale(plan: PreprocessPlan, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """Mean and deviation [3, 1, 1] in units of uint8, fused as the processor fuses them (same rounding)."""
     if plan.mean is None or plan.std is None:
-        return planes * plan.rescale_factor if plan.rescale_factor is not None else planes.float()
-    mean, std = (torch.tensor(values, device=planes.device) for values in (plan.mean, plan.std))
+        return None
+    mean, std = (torch.tensor(values, device=device) for values in (plan.mean, plan.std))
     if plan.rescale_factor is not None:
         mean, std = mean * (1.0 / plan.rescale_factor), std * (1.0 / plan.rescale_factor)
-    return (planes.to(torch.float32) - mean[:, None, None]) / std[:, None, None]
+    return mean[:, None, None], std[:, None, None]
+
+
+def _normalise(planes: Tensor, plan: PreprocessPlan, scale: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Rescale and normalise uint8 [3, h, w] to float32."""
+    if scale is None:
+        return planes * plan.rescale_factor if plan.rescale_factor is not None else planes.float()
+    mean, std = scale
+    return (planes.to(torch.float32) - mean) / std

@@ -6,15 +6,14 @@ rows = segmenter.rows(images)     # the same as rows, failures too
 """
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.config import ModelConfig, PostprocessConfig, PreprocessConfig, Task
@@ -22,18 +21,28 @@ from m2f_batch.config_loading import check_config
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.model_source import find_model, local_directory
+from m2f_batch.vision.engine import Engine, Result
 from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.labeling import Labeling, settle
-from m2f_batch.vision.model import forward, load_model
-from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
-from m2f_batch.vision.preprocess import ImageLike, Prepared, pixel_values, prepare_image
+from m2f_batch.vision.micro_batches import BatchSizes
+from m2f_batch.vision.model import load_model
+from m2f_batch.vision.preprocess import ImageLike, Prepared, prepare_image
+from m2f_batch.vision.replica import replica
+from m2f_batch.vision.threads import pinned_threads, process_threads
 
-POSTPROCESS = {"instance": instance_segments, "panoptic": panoptic_segments, "semantic": semantic_segments}
-DEFAULT_THREADS, DEFAULT_BATCH_SIZE = 2, 8
+__all__ = ["Segmenter", "pinned_threads"]
+
+DEFAULT_THREADS = 2
+COMPILED_BATCH_SIZE = 8  # not found by trying: each size would be compiled, which takes minutes
+FINISHERS = {"cuda": 2}  # threads of post-processing; elsewhere one, since they share the cores with the forward pass
 
 
 class Segmenter:
-    """A Mask2Former on one device. On CPU every image has a forward pass of its own, with ``threads`` threads."""
+    """A Mask2Former on one device. On CPU every image has a forward pass of its own, with ``threads`` threads.
+
+    May be called from several threads at once: their images share micro-batches. A ``batch_size`` of None is found by
+    trying.
+    """
 
     def __init__(
         self,
@@ -42,13 +51,27 @@ class Segmenter:
         device: torch.device,
         *,
         threads: int = DEFAULT_THREADS,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
     ) -> None:
         self.model, self.labeling, self.device = model, labeling, device
         self.threads, self.max_pixels = threads, max_pixels
-        # a batched forward rounds otherwise than a single one; on CPU it gains nothing
-        self.batch_size = 1 if device.type == "cpu" else batch_size
+        if device.type == "cpu":
+            batch_size = 1  # a batched forward rounds otherwise than a single one, and on CPU it gains nothing
+        elif labeling.compile:
+            batch_size = batch_size or COMPILED_BATCH_SIZE
+        self._sizes = BatchSizes(batch_size)
+        self._engine = Engine(
+            replica(model, labeling, device),
+            self._sizes,
+            finishers=FINISHERS.get(device.type, 1),
+            start_thread=partial(_start_thread, threads, device),
+        )
+
+    @property
+    def batch_size(self) -> int | None:
+        """Images per forward pass; None until it was found by trying."""
+        return self._sizes.size
 
     @classmethod
     def from_pretrained(
@@ -61,7 +84,7 @@ class Segmenter:
         precision: str = "fp32",
         size: Any = "checkpoint",
         threads: int = DEFAULT_THREADS,
-        batch_size: int = DEFAULT_BATCH_SIZE,
+        batch_size: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
         **postprocess: Any,
     ) -> "Segmenter":
@@ -105,56 +128,46 @@ class Segmenter:
                 rows.append(ok_row(ref, prepared.output_hw, result))
         return rows
 
-    def _results(self, images: Sequence[ImageLike]) -> list[tuple[Prepared | None, list[Segment] | ImageError]]:
-        prepared = [prepare_image(image, self.labeling.preprocess, self.max_pixels) for image in images]
-        labelled = iter(self.label([item for item in prepared if isinstance(item, Prepared)]))
+    def _results(self, images: Sequence[ImageLike]) -> list[tuple[Prepared | None, Result]]:
+        prepared: list[Prepared | ImageError] = []
+
+        def submitted() -> Iterator[Future[Result]]:
+            for image in images:  # each as soon as it is decoded: the next is decoded while it computes
+                item = prepare_image(image, self.labeling.preprocess, self.max_pixels)
+                prepared.append(item)
+                if isinstance(item, Prepared):
+                    yield from self._engine.submit([item])
+
+        labelled = iter(self._gather(submitted()))
         return [(item, next(labelled)) if isinstance(item, Prepared) else (None, item) for item in prepared]
 
-    def label(self, images: Sequence[Prepared]) -> list[list[Segment] | ImageError]:
-        """Segments of prepared images, or why there are none, in their order."""
-        results: dict[int, list[Segment] | ImageError] = {}
-        with pinned_threads(self.threads):
-            for indices in _equal_canvases(images, self.batch_size):
-                batch = [images[index] for index in indices]
-                values = pixel_values(batch, self.labeling.preprocess, self.device)
-                class_logits, mask_logits = forward(self.model, values, self.labeling.precision)
-                for index, image, classes, masks in zip(indices, batch, class_logits, mask_logits, strict=True):
-                    results[index] = self._segments(image, classes, masks)
-        return [results[index] for index in range(len(images))]
+    def label(self, images: Sequence[Prepared]) -> list[Result]:
+        """Segments of prepared images, or why there are none, in their order. Blocks until all are there."""
+        return self._gather(future for future in self._engine.submit(images))
 
-    def _segments(self, image: Prepared, class_logits: Tensor, mask_logits: Tensor) -> list[Segment] | ImageError:
-        sizes = {"canvas": image.canvas_hw, "content": image.content_hw, "output": image.output_hw}
-        names = self.labeling.categories
-        try:
-            with torch.inference_mode():
-                segments = POSTPROCESS[self.labeling.task](
-                    class_logits, mask_logits, **sizes, **self.labeling.postprocess
-                )
-        except ImageError as error:
-            error.size_hw = image.output_hw
-            return error
-        return [replace(segment, category=names[segment.category_id].name) for segment in segments]
+    def _gather(self, futures: Iterator[Future[Result]]) -> list[Result]:
+        """Results in their order. Whatever is raised, nothing computes for this caller afterwards."""
+        submitted = []
+        with process_threads(self.threads):
+            try:
+                for future in futures:
+                    submitted.append(future)
+                return [future.result() for future in submitted]
+            finally:
+                for future in submitted:
+                    future.cancel()
+                wait(submitted)
+
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds spent on copy, forward and postprocess, and in wait for images, since the last call."""
+        return self._engine.clock.take()
 
 
-def _equal_canvases(images: Sequence[Prepared], batch_size: int) -> Iterator[list[int]]:
-    """Indices of images that may share a forward pass: only those of equal canvas, since padding changes logits."""
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, image in enumerate(images):
-        groups[image.canvas_hw].append(index)
-    for indices in groups.values():
-        for first in range(0, len(indices), batch_size):
-            yield indices[first : first + batch_size]
-
-
-@contextmanager
-def pinned_threads(threads: int) -> Iterator[None]:
-    """Torch with a fixed number of CPU threads, since another number rounds differently; the old one afterwards."""
-    before = torch.get_num_threads()
+def _start_thread(threads: int, device: torch.device) -> None:
+    """What a thread that computes begins with: both are settings of each thread."""
     torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
 
 
 def _content_hash(image: ImageLike) -> str:

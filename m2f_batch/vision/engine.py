@@ -1,0 +1,202 @@
+"""Keeps a device busy: micro-batches out of all that callers have submitted, each step on a thread of its own.
+
+    submit -> buffer -> load (1 thread) -> forward (1 thread) -> finish (a few threads) -> the image's future
+
+While one micro-batch computes, the next is copied and the images of the last become segments. Each step waits when the
+one behind it lags, so that a handful of micro-batches are alive at most. No torch.device is named here.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+
+from m2f_batch.errors import ImageError
+from m2f_batch.records import Segment
+from m2f_batch.vision.micro_batches import BatchSizes, Buffer, Job, find_batch_size
+from m2f_batch.vision.preprocess import Prepared
+
+Result = list[Segment] | ImageError
+LOADED_AHEAD, UNFINISHED = 1, 2  # micro-batches
+SPENT = ("copy", "forward", "postprocess", "wait")
+
+
+class Steps(Protocol):
+    """What an engine does to a micro-batch, on whatever device. ``torch.OutOfMemoryError`` means too many images."""
+
+    def load(self, images: list[Prepared]) -> Any:
+        """Pixel values on the device, perhaps still on their way."""
+
+    def forward(self, loaded: Any) -> Any:
+        """Logits, perhaps still being computed."""
+
+    def wait(self, computed: Any) -> float:
+        """Return when logits are there: seconds that the device spent on them, each second once."""
+
+    def finish(self, image: Prepared, computed: Any, index: int) -> Result:
+        """Segments of image ``index`` of the micro-batch."""
+
+    def free_memory(self) -> None:
+        """Give back what is cached on the device."""
+
+    def seconds_of(self, images: list[Prepared]) -> float | None:
+        """Seconds of one forward pass; None when it takes more memory than it should."""
+
+
+class Engine:
+    """The threads around one model. They end when nothing refers to it any more."""
+
+    def __init__(self, steps: Steps, sizes: BatchSizes, *, finishers: int, start_thread: Callable[[], None]) -> None:
+        self._steps, self._sizes = steps, sizes
+        self._buffer, self.clock = Buffer(), Clock()
+        self._loader, self._device, self._finishers = (
+            ThreadPoolExecutor(threads, name, start_thread)
+            for name, threads in (("load", 1), ("forward", 1), ("postprocess", finishers))
+        )
+        self._loaded: deque[Future[None]] = deque()  # forward passes to come; of the loader only
+        self._unfinished: deque[list[Future[None]]] = deque()  # by micro-batch; of the device thread only
+
+    def submit(self, images: Sequence[Prepared]) -> list[Future[Result]]:
+        """Futures of the images' results, in their order. An image that cannot be labelled is a result too."""
+        jobs = [Job(image) for image in images]
+        self.clock.arrive(len(jobs))
+        for job in jobs:
+            job.future.add_done_callback(self.clock.leave)
+        self._buffer.put(jobs)
+        for _ in jobs:  # as many as could be needed; those that find nothing end at once
+            self._loader.submit(self._load_next)
+        return [job.future for job in jobs]
+
+    def _load_next(self) -> None:
+        while len(self._loaded) > LOADED_AHEAD:
+            wait([self._loaded.popleft()])
+        if self._sizes.size is None:
+            self._find_size()
+        taken = self._buffer.take(self._sizes.of)
+        jobs = [job for job in taken if job.future.set_running_or_notify_cancel()]
+        if jobs:
+            with _failing(jobs):
+                loaded = self._load(jobs)
+            self._loaded.append(self._device.submit(self._compute, jobs, loaded))
+
+    def _find_size(self) -> None:
+        image = self._buffer.commonest()
+        if image is not None:
+            probe = self._device.submit(find_batch_size, lambda size: self._steps.seconds_of([image] * size))
+            # what fails here will fail again with an image that somebody waits for
+            self._sizes.found(1 if probe.exception() else probe.result(), image.canvas_hw)
+
+    def _load(self, jobs: list[Job]) -> Any:
+        """Pixel values, or None when they do not fit."""
+        try:
+            with self.clock.timing("copy"):
+                return self._steps.load([job.image for job in jobs])
+        except torch.OutOfMemoryError:
+            return None
+
+    def _compute(self, jobs: list[Job], loaded: Any) -> None:
+        """The forward pass of a micro-batch, or as many smaller ones as fit in memory."""
+        canvas, alone = jobs[0].image.canvas_hw, False
+        with _failing(jobs):
+            while jobs:
+                part = jobs[: self._sizes.of(canvas)]
+                computed = self._forward(part, loaded if len(part) == len(jobs) else None, last=alone)
+                loaded = None
+                if computed is None:
+                    self._make_room()
+                    alone = len(part) == 1  # now nothing else holds memory, so the next failure is final
+                    self._sizes.halve(canvas, len(part))
+                    continue
+                alone = False
+                del jobs[: len(part)]
+                self._unfinished.append(
+                    [self._finishers.submit(self._finish, job, computed, index) for index, job in enumerate(part)]
+                )
+
+    def _forward(self, jobs: list[Job], loaded: Any, *, last: bool) -> Any:
+        """Logits, or None when they do not fit in memory, unless this is the ``last`` attempt."""
+        while len(self._unfinished) >= UNFINISHED:
+            wait(self._unfinished.popleft())
+        try:
+            if loaded is None:
+                with self.clock.timing("copy"):
+                    loaded = self._steps.load([job.image for job in jobs])
+            return self._steps.forward(loaded)
+        except torch.OutOfMemoryError:
+            if last:
+                raise
+            return None  # and not a retry right here, where the traceback still holds what did not fit
+
+    def _make_room(self) -> None:
+        while self._unfinished:
+            wait(self._unfinished.popleft())
+        self._steps.free_memory()
+
+    def _finish(self, job: Job, computed: Any, index: int) -> None:
+        with _failing([job]):
+            self.clock.add("forward", self._steps.wait(computed))
+            with self.clock.timing("postprocess"):
+                result = self._steps.finish(job.image, computed, index)
+        job.future.set_result(result)
+
+
+@contextmanager
+def _failing(jobs: list[Job]) -> Iterator[None]:
+    """An exception, which is a bug or a device out of memory, goes to those who wait for the jobs."""
+    try:
+        yield
+    except BaseException as error:
+        for job in jobs:
+            job.future.set_exception(error)
+        raise
+
+
+class Clock:
+    """Seconds by what they were spent on, of all threads; ``wait`` is the time without any image to label."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._seconds = dict.fromkeys(SPENT, 0.0)
+        self._images, self._empty_since = 0, time.perf_counter()
+
+    @contextmanager
+    def timing(self, what: str) -> Iterator[None]:
+        """Add the seconds of a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(what, time.perf_counter() - begun)
+
+    def add(self, what: str, seconds: float) -> None:
+        """Add seconds."""
+        with self._lock:
+            self._seconds[what] += seconds
+
+    def arrive(self, images: int) -> None:
+        """Images have been submitted."""
+        with self._lock:
+            if self._images == 0 and images:
+                self._seconds["wait"] += time.perf_counter() - self._empty_since
+            self._images += images
+
+    def leave(self, _: Future[Any]) -> None:
+        """An image is done with."""
+        with self._lock:
+            self._images -= 1
+            self._empty_since = time.perf_counter()
+
+    def take(self) -> dict[str, float]:
+        """Seconds of copy, forward, postprocess and wait since the last call."""
+        with self._lock:
+            now = time.perf_counter()
+            if self._images == 0:
+                self._seconds["wait"] += now - self._empty_since
+                self._empty_since = now
+            taken, self._seconds = self._seconds, dict.fromkeys(SPENT, 0.0)
+            return taken
