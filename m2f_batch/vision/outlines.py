@@ -106,13 +106,13 @@ def _edges(planes: Tensor, level: float, down: Steps, rows: range, columns: rang
     firsts, weights = _rows_between(down, rows, planes)
     inside = pad(planes > level, (1, 1))
     mask, column, place = (inside[..., 1:] != inside[..., :-1]).nonzero().unbind(1)
-    padded = pad(planes, (1, 1), mode="replicate")
     positions = torch.empty_like(place)
     step = max(1, AT_ONCE[planes.device.type] // weights.shape[1])
     for at in range(0, len(place), step):
         part = slice(at, at + step)
         k, x, i = mask[part], column[part], place[part]
-        value = torch.lerp(padded[k, x, i][:, None], padded[k, x, i + 1][:, None], weights[i])
+        above, below = planes[k, x, (i - 1).clamp(min=0)], planes[k, x, i.clamp(max=planes.shape[2] - 1)]
+        value = torch.lerp(above[:, None], below[:, None], weights[i])
         before = (value > level) == inside[k, x, i][:, None]  # NaN weights, where there is no row, are never above
         present = weights[i] >= 0
         positions[part] = (columns.start + x) * height + firsts[i] + (before & present).sum(1)
