@@ -49,10 +49,21 @@ class Steps(Protocol):
 
 
 class Engine:
-    """The threads around one model. They end when nothing refers to it any more."""
+    """The threads around one model. They end when nothing refers to it any more.
 
-    def __init__(self, steps: Steps, sizes: BatchSizes, *, finishers: int, start_thread: Callable[[], None]) -> None:
-        self._steps, self._sizes = steps, sizes
+    ``fill`` makes all micro-batches of a canvas equally large with copies of an image: compiling takes minutes a shape.
+    """
+
+    def __init__(
+        self,
+        steps: Steps,
+        sizes: BatchSizes,
+        *,
+        finishers: int,
+        start_thread: Callable[[], None],
+        fill: bool = False,
+    ) -> None:
+        self._steps, self._sizes, self._fill = steps, sizes, fill
         self._buffer, self.clock = Buffer(), Clock()
         self._loader, self._device, self._finishers = (
             ThreadPoolExecutor(threads, name, start_thread)
@@ -81,8 +92,9 @@ class Engine:
         jobs = [job for job in taken if job.future.set_running_or_notify_cancel()]
         if jobs:
             with _failing(jobs):
-                loaded = self._load(jobs)
-            self._loaded.append(self._device.submit(self._compute, jobs, loaded))
+                images = self._filled(jobs)
+                values = self._load(images)
+            self._loaded.append(self._device.submit(self._compute, jobs, len(images), values))
 
     def _find_size(self) -> None:
         image = self._buffer.commonest()
@@ -91,26 +103,32 @@ class Engine:
             # what fails here will fail again with an image that somebody waits for
             self._sizes.found(1 if probe.exception() else probe.result(), image.canvas_hw)
 
-    def _load(self, jobs: list[Job]) -> Any:
+    def _filled(self, jobs: list[Job]) -> list[Prepared]:
+        images = [job.image for job in jobs]
+        missing = self._sizes.of(images[0].canvas_hw) - len(images)
+        return images + images[-1:] * missing if self._fill else images
+
+    def _load(self, images: list[Prepared]) -> Any:
         """Pixel values, or None when they do not fit."""
         try:
             with self.clock.timing("copy"):
-                return self._steps.load([job.image for job in jobs])
+                return self._steps.load(images)
         except torch.OutOfMemoryError:
             return None
 
-    def _compute(self, jobs: list[Job], loaded: Any) -> None:
-        """The forward pass of a micro-batch, or as many smaller ones as fit in memory."""
+    def _compute(self, jobs: list[Job], loaded: int, values: Any) -> None:
+        """The forward pass of a micro-batch of ``loaded`` images, or as many smaller ones as fit in memory."""
         canvas, alone = jobs[0].image.canvas_hw, False
         with _failing(jobs):
             while jobs:
                 part = jobs[: self._sizes.of(canvas)]
-                computed = self._forward(part, loaded if len(part) == len(jobs) else None, last=alone)
-                loaded = None
+                images = self._filled(part)
+                computed = self._forward(images, values if len(images) == loaded else None, last=alone)
+                values = None
                 if computed is None:
                     self._make_room()
-                    alone = len(part) == 1  # now nothing else holds memory, so the next failure is final
-                    self._sizes.halve(canvas, len(part))
+                    alone = len(images) == 1  # now nothing else holds memory, so the next failure is final
+                    self._sizes.halve(canvas, len(images))
                     continue
                 alone = False
                 del jobs[: len(part)]
@@ -118,15 +136,15 @@ class Engine:
                     [self._finishers.submit(self._finish, job, computed, index) for index, job in enumerate(part)]
                 )
 
-    def _forward(self, jobs: list[Job], loaded: Any, *, last: bool) -> Any:
+    def _forward(self, images: list[Prepared], values: Any, *, last: bool) -> Any:
         """Logits, or None when they do not fit in memory, unless this is the ``last`` attempt."""
         while len(self._unfinished) >= UNFINISHED:
             wait(self._unfinished.popleft())
         try:
-            if loaded is None:
+            if values is None:
                 with self.clock.timing("copy"):
-                    loaded = self._steps.load([job.image for job in jobs])
-            return self._steps.forward(loaded)
+                    values = self._steps.load(images)
+            return self._steps.forward(values)
         except torch.OutOfMemoryError:
             if last:
                 raise

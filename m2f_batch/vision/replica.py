@@ -89,8 +89,7 @@ class CudaReplica:
 
     def __init__(self, model: nn.Module, labeling: Labeling, device: torch.device) -> None:
         self.model, self.labeling, self.device = model, labeling, device
-        self._copying = _stream(device)
-        self._finishing = threading.local()  # a stream per thread
+        self._copying, self._finishing = _stream(device), _stream(device)
 
     def load(self, images: list[Prepared]) -> tuple[Tensor, torch.cuda.Event]:
         """Pixel values on their way, and the event of their arrival."""
@@ -119,14 +118,15 @@ class CudaReplica:
         return computed.seconds.take()
 
     def finish(self, image: Prepared, computed: Computed, index: int) -> Result:
-        """Segments of one image, on a stream of this thread; on the CPU when the device has no room for them."""
-        if not hasattr(self._finishing, "stream"):
-            self._finishing.stream = _stream(self.device)
+        """Segments of one image; on the CPU when the device has no room for them.
+
+        All threads share a stream, and with it whatever post-processing keeps on the device between images.
+        """
         logits = computed.class_logits[index], computed.mask_logits[index]
         try:
-            with torch.cuda.stream(self._finishing.stream):
+            with torch.cuda.stream(self._finishing):
                 for tensor in logits:
-                    tensor.record_stream(self._finishing.stream)
+                    tensor.record_stream(self._finishing)
                 return segments_of(image, *logits, self.labeling)
         except torch.OutOfMemoryError:
             pass  # what did not fit is held until this block ends

@@ -66,6 +66,7 @@ class Segmenter:
             self._sizes,
             finishers=FINISHERS.get(device.type, 1),
             start_thread=partial(_start_thread, threads, device),
+            fill=labeling.compile,
         )
 
     @property

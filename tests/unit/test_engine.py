@@ -72,8 +72,8 @@ class Noted:
         return None if len(images) > self.room else max(len(images), 4) * 0.001
 
 
-def engine_of(steps, size: int | None = 4, finishers: int = 2) -> Engine:
-    return Engine(steps, BatchSizes(size), finishers=finishers, start_thread=lambda: None)
+def engine_of(steps, size: int | None = 4, finishers: int = 2, fill: bool = False) -> Engine:
+    return Engine(steps, BatchSizes(size), finishers=finishers, start_thread=lambda: None, fill=fill)
 
 
 def results_of(engine: Engine, images: list[Prepared]) -> list:
@@ -135,6 +135,16 @@ def test_another_canvas_keeps_its_size():
     images = images_of(64, [(32, 32), (64, 32)])
     assert results_of(engine_of(steps, 4), images) == list(range(64))
     assert {len(batch) for batch in steps.batches if batch[0].canvas_hw == (32, 32)} == {4}
+
+
+def test_a_compiled_model_sees_one_shape_per_canvas():
+    steps, images = Noted(), images_of(10)
+    assert results_of(engine_of(steps, 4, fill=True), images) == list(range(10))
+    assert {len(batch) for batch in steps.batches} == {4}
+    assert sorted(steps.finished) == list(range(10)), "copies have no results"
+    steps = Noted(room=3)
+    assert results_of(engine_of(steps, 8, fill=True), images) == list(range(10))
+    assert {len(batch) for batch in steps.batches} == {8, 4, 2}
 
 
 def test_out_of_memory_while_loading_is_the_same():
