@@ -76,6 +76,11 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--task", metavar="TASK", help="model.task: instance, semantic or panoptic")
     command.add_argument("--address", metavar="RAY", help="compute.address")
     command.add_argument("--overwrite", action="store_true", default=None, help="output.overwrite")
+    command.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the plan and, from a few images, what it would take; write nothing",
+    )
     command.add_argument("--config", metavar="FILE.yaml", help="config file; flags and --set win over it")
     command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one config key (repeatable)")
     command.set_defaults(run=_segment)
@@ -112,7 +117,7 @@ def _segment(options: argparse.Namespace) -> int:
     config = load_config(SegmentConfig, file=options.config, overrides=options.set, flags=flags)
     from m2f_batch.flow.job import segment
 
-    return segment(config)
+    return segment(config, is_dry_run=options.dry_run)
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
-"""A Segmenter in a Ray coat, and the check that the model loads before anything is written."""
+"""A Segmenter in a Ray coat, and the check that its pixel values are those of the checkpoint's own processor."""
 
+import os
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -18,13 +19,17 @@ class ActorSettings:
     labeling: Labeling
     device: str
     threads: int
-    batch_size: int
+    batch_size: int | None  # found by trying when None
 
 
 class SegmentActor:
-    """One model replica: units in, the same units with rows out."""
+    """One model replica: units in, the same units with rows out. Called from several threads at once.
+
+    Their images share micro-batches, and one unit is packed and unpacked while another computes.
+    """
 
     def __init__(self, settings: ActorSettings) -> None:
+        _let_threads_sleep()
         import torch
 
         from m2f_batch.vision.model import load_model
@@ -42,23 +47,21 @@ class SegmentActor:
         return label_unit(table, self.segmenter)
 
 
-def check_model(settings: ActorSettings) -> None:
-    """Load the model on a node's CPU, and hold our preprocessing against its own image processor.
+def check_processor(settings: ActorSettings) -> None:
+    """Hold our preprocessing against the checkpoint's own image processor, in this node's transformers.
 
-    Raises RunError when it does not load, or when this transformers' processor gives other pixel values than ours.
+    Raises RunError when it gives other pixel values than ours.
     """
     import torch
 
-    from m2f_batch.vision.model import load_model, processor_pixel_values
+    from m2f_batch.vision.model import processor_pixel_values
     from m2f_batch.vision.preprocess import pixel_values, prepare
 
-    directory = local_directory(settings.source)
-    load_model(directory, torch.device("cpu"))
     plan = settings.labeling.preprocess
     if not plan.round_content:
         return  # a size of ours; the processor has no say
     image = torch.randint(0, 256, (67, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
-    theirs = processor_pixel_values(directory, image)
+    theirs = processor_pixel_values(local_directory(settings.source), image)
     if theirs is None:
         return
     ours = pixel_values([prepare(image, plan)], plan, torch.device("cpu"))
@@ -67,3 +70,12 @@ def check_model(settings: ActorSettings) -> None:
             f"model.uri: the image processor of {settings.source.uri} gives other pixel values than ours; "
             "give preprocess.size, or report its preprocessor_config.json"
         )
+
+
+def _let_threads_sleep() -> None:
+    """Before torch is loaded: OpenMP's threads sleep while they wait for each other.
+
+    By default they spin for milliseconds, on cores that decoding tasks want too: a forward pass on a busy machine then
+    takes ten times as long and more.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import DataContext
 from ray.exceptions import RayError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.flow.bytecode import kept_bytecode
 
 # what may travel to other nodes; keys belong to the nodes and would end in Ray's job metadata
 FORWARDED = (
@@ -42,10 +43,10 @@ class Resources:
     cpus_per_actor: float
     cpus_per_task: float
 
-    def pool(self) -> ActorPoolStrategy:
-        """The actor pool: fixed, or growing and shrinking between its bounds."""
-        low, high = self.actors
-        return ActorPoolStrategy(size=low) if low == high else ActorPoolStrategy(min_size=low, max_size=high)
+    def preparing(self, nodes: Sequence[Mapping[str, float]]) -> float:
+        """Tasks that fetch and decode at once: what the fewest actors leave of the nodes' CPUs."""
+        cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        return max(1.0, (cpus - self.actors[0] * self.cpus_per_actor) // self.cpus_per_task)
 
 
 @contextmanager
@@ -63,7 +64,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     environment = {name: os.environ[name] for name in FORWARDED if name in os.environ and name not in inherited}
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with _muted_stderr():
+        with _muted_stderr(), kept_bytecode():
             ray.init(
                 address=address or "local",  # None would join any Ray that happens to run on this machine
                 include_dashboard=None if address else False,  # seconds of start-up, for a page nobody asked for

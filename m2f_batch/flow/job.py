@@ -5,15 +5,20 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayError
 
 from m2f_batch.checkpoint import check_license, read_checkpoint
 from m2f_batch.config import OutputConfig, SegmentConfig
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.flow.actor import ActorSettings, check_model
-from m2f_batch.flow.cluster import Resources, connected, may_grow, plan_resources, present, run_error, set_data_context
+from m2f_batch.flow.actor import ActorSettings
+from m2f_batch.flow.busy import Places
+from m2f_batch.flow.claim import claim, is_ours
+from m2f_batch.flow.cluster import connected, may_grow, plan_resources, present, run_error, set_data_context
+from m2f_batch.flow.dry_run import dry_run
+from m2f_batch.flow.gate import gate_for
 from m2f_batch.flow.pipeline import Flow, build
+from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, first_info, info_now, now
 from m2f_batch.storage.listing import check_output, list_input
@@ -22,7 +27,6 @@ from m2f_batch.storage.run import RunDirectory, Tally, Unit, open_run, units_of
 from m2f_batch.verify import verify
 from m2f_batch.vision.labeling import settle
 
-DEFAULT_BATCH_SIZE = 8
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
 OK, TOO_MANY_ERRORS = 0, 3
 
@@ -30,10 +34,11 @@ OK, TOO_MANY_ERRORS = 0, 3
 Stream = Callable[[Iterable[Unit]], Generator[dict[str, Any], None, None]]
 
 
-def segment(config: SegmentConfig) -> int:
+def segment(config: SegmentConfig, *, is_dry_run: bool = False) -> int:
     """Segment every image of INPUT into one row in OUTPUT; returns the exit code.
 
-    Raises UsageError before anything is written, RunError when the run cannot go on (what is committed stays).
+    A dry run labels a few images, says what the whole would take, and writes nothing. Raises UsageError before anything
+    is written, RunError when the run cannot go on (what is committed stays).
     """
     job = check(config)
     with connected(config.compute):
@@ -41,12 +46,11 @@ def segment(config: SegmentConfig) -> int:
         for line in plan_lines(job, resources):
             print(line, flush=True)
         compute = config.compute
-        batch_size = compute.batch_size or DEFAULT_BATCH_SIZE
-        actor = ActorSettings(job.source, job.labeling, resources.device, compute.threads_per_actor, batch_size)
+        actor = ActorSettings(job.source, job.labeling, resources.device, compute.threads_per_actor, compute.batch_size)
+        flow = Flow(job.run.uri, actor, resources, config.input.max_pixels, config.input.fetch_threads)
+        set_data_context()
         try:
-            ray.get(ray.remote(check_model).options(num_cpus=resources.cpus_per_task).remote(actor))
-            flow = Flow(job.run.uri, actor, resources, config.input.max_pixels, config.input.fetch_threads)
-            return run(job, resources.device, partial(_stream, flow))
+            return dry_run(job, flow) if is_dry_run else _run_on_ray(job, flow)
         except RayError as error:
             raise run_error(error) from None
 
@@ -80,49 +84,30 @@ def _check_output_is_free(run: RunDirectory, output: OutputConfig) -> None:
         )
 
 
-def plan_lines(job: Job, resources: Resources) -> Iterator[str]:
-    """The plan, said before anything is spent."""
-    listing, labeling, config = job.listing, job.labeling, job.config
-    yield (
-        f"input   {config.input.uri}: {listing.table.num_rows:,} images"
-        f" ({listing.skipped:,} other files skipped, {listing.duplicates:,} duplicates)"
-    )
-    revision = f" @ {job.source.revision[:12]}" if job.source.revision else ""
-    asked = "" if config.model.task else " (inferred from the model)"
-    yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"
-    yield f"        licence of the weights: {job.checkpoint.license}"
-    yield f"        canvas: {labeling.preprocess.describe()}; {labeling.precision}"
-    if labeling.task == "panoptic":
-        stuff = len(labeling.postprocess["stuff_ids"])
-        if labeling.stuff_ids_from == "none":
-            yield "        warning: nothing says which labels are stuff, so none is merged; set postprocess.stuff_ids"
-        else:
-            yield f"        {stuff} stuff labels, from the {labeling.stuff_ids_from}"
-    low, high = resources.actors
-    pool = f"{low}" if low == high else f"{low} to {high}"
-    each = (
-        f"{resources.gpus_per_actor:g} GPU"
-        if resources.device == "cuda"
-        else (f"{config.compute.threads_per_actor} threads")
-    )
-    nodes = present()
-    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-    there = f"{cpus:g} CPUs, {gpus:g} GPUs on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
-    yield f"compute {pool} x {resources.device} ({each} each); present: {there}"
-    if len(nodes) > 1 and "://" not in job.run.uri:
-        yield "        note: OUTPUT is a path, so it must be on storage that all nodes share; INPUT likewise"
-    yield f"output  {config.output.uri}: a file per {config.output.images_per_file} images"
-
-
 def run(job: Job, device: str, stream: Stream) -> int:
-    """Touch OUTPUT, send the units through ``stream``, verify, say the end; returns the exit code."""
-    fingerprint = job.fingerprint(device)
-    info = first_info(job, fingerprint)
-    _claim(job, info)
-    progress = Progress(
-        job.listing.table.num_rows, lambda state: job.run.write_info(info_now(info, state.tally, state.seconds))
-    )
-    units = units_of(job.listing, fingerprint, job.config.output.images_per_file)
+    """Claim OUTPUT, send the units through ``stream``, verify, say the end; returns the exit code."""
+    info = first_info(job, job.fingerprint(device))
+    claim(job.run, info, job.listing.table, overwrite=job.config.output.overwrite)
+    return _follow(job, info, stream, Places(device, fetch_threads=job.config.input.fetch_threads), lambda: True)
+
+
+def _run_on_ray(job: Job, flow: Flow) -> int:
+    """The same, with the claim on the cluster, where the first replica to have its model asks for it."""
+    info = first_info(job, job.fingerprint(flow.resources.device))
+    gate = gate_for(job.run.uri, info, job.listing.table, job.config.output.overwrite)
+    places = Places(flow.resources.device, flow.resources.preparing(present()), flow.fetch_threads)
+    return _follow(job, info, partial(_stream, flow, gate), places, partial(is_ours, job.run, info))
+
+
+def _follow(job: Job, info: dict[str, Any], stream: Stream, places: Places, is_claimed: Callable[[], bool]) -> int:
+    """Count what ``stream`` makes of the units, and keep run.json fresh as soon as OUTPUT is ours."""
+
+    def refresh(state: Progress) -> None:
+        if is_claimed():
+            job.run.write_info(info_now(info, state))
+
+    progress = Progress(job.listing.table.num_rows, places, refresh)
+    units = units_of(job.listing, info["fingerprint"], job.config.output.images_per_file)
     hopeless = False
     try:
         with progress, closing(stream(units)) as results:
@@ -132,28 +117,17 @@ def run(job: Job, device: str, stream: Stream) -> int:
                 if hopeless:
                     break
     finally:
-        if progress.done < progress.total:
-            # units that were under way have been committed without a word to us: the files know
-            progress.tally = job.run.tally()
-        job.run.write_info(info_now(info, progress.tally, progress.seconds))
+        if is_claimed():
+            if progress.done < progress.total:
+                # units that were under way have been committed without a word to us: the files know
+                progress.tally = job.run.tally()
+            job.run.write_info(info_now(info, progress))
     return _finish(job, info, progress, hopeless)
 
 
-def _claim(job: Job, info: dict[str, Any]) -> None:
-    """Make OUTPUT ours. It was free when the job was checked; that is minutes ago."""
-    if job.run.holds_run():
-        if not job.config.output.overwrite:
-            raise UsageError(f"output.uri: another run has just begun in {job.config.output.uri}; give another OUTPUT")
-        job.run.remove()
-    if not job.run.claim(info):
-        raise UsageError(f"output.uri: another run has just begun in {job.config.output.uri}; give another OUTPUT")
-    job.run.write_manifest(job.listing.table)
-
-
-def _stream(flow: Flow, units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
+def _stream(flow: Flow, gate: ActorHandle, units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
     """What became of each unit, as Ray Data commits them."""
-    set_data_context()
-    for batch in build(units, flow).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    for batch in build(units, flow, gate).iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from batch.to_pylist()
 
 
@@ -162,7 +136,7 @@ def _too_many_errors(config: SegmentConfig, tally: Tally) -> bool:
 
 
 def _finish(job: Job, info: dict[str, Any], progress: Progress, hopeless: bool) -> int:
-    done = info_now(info, progress.tally, progress.seconds)
+    done = info_now(info, progress)
     remaining = done["images"]["remaining"]
     if progress.transient:
         raise RunError(
@@ -178,12 +152,12 @@ def _finish(job: Job, info: dict[str, Any], progress: Progress, hopeless: bool) 
         if problems:
             raise RunError("the run does not verify: " + "; ".join(problems[:3]))
         job.run.mark_success()
-    for line in _closing_lines(job, done):
+    for line in _closing_lines(job, done, progress):
         print(line, flush=True)
     return TOO_MANY_ERRORS if _too_many_errors(job.config, progress.tally) else OK
 
 
-def _closing_lines(job: Job, done: dict[str, Any]) -> Iterator[str]:
+def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterator[str]:
     counts = done["images"]
     remaining = f" + {counts['remaining']:,} remaining" if counts["remaining"] else ""
     yield (
@@ -192,6 +166,8 @@ def _closing_lines(job: Job, done: dict[str, Any]) -> Iterator[str]:
     )
     for reason, count in done["errors"].items():
         yield f"        {count:,} x {reason}"
+    for line in progress.busy.lines():
+        yield f"        {line}"
     yield f"        {job.run.path('annotations')}/*.parquet"
     limit = job.config.input.max_error_fraction
     if counts["error"] > limit * (counts["ok"] + counts["error"]):

@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from m2f_batch.errors import RunError, TransientError
+from m2f_batch.flow.busy import Busy, Places
 from m2f_batch.storage.run import Tally
 
 LINE_SECONDS, REFRESH_SECONDS, LONG_START_SECONDS = 15.0, 5.0, 120.0
@@ -20,8 +21,8 @@ BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {rema
 class Progress:
     """Counts of a run, shown from a thread of its own; ``on_refresh`` is called every few seconds with them."""
 
-    def __init__(self, total: int, on_refresh: Callable[["Progress"], None]) -> None:
-        self.total, self.tally = total, Tally()
+    def __init__(self, total: int, places: Places, on_refresh: Callable[["Progress"], None]) -> None:
+        self.total, self.tally, self.busy = total, Tally(), Busy(places)
         self.transient: list[str] = []
         self._on_refresh, self._started, self._stop = on_refresh, time.monotonic(), threading.Event()
         self._bar = (
@@ -54,6 +55,7 @@ class Progress:
         if unit["transient"] is not None:
             self.transient.append(unit["transient"])
             return
+        self.busy.add(unit)
         old = self.tally
         # a new one, not a changed one: the thread that shows it must never see half a unit
         self.tally = Tally(
@@ -70,7 +72,7 @@ class Progress:
         """The state as one plain line."""
         rate = self.done / self.seconds if self.seconds > 0 else 0.0
         waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes?)"
-        left = f"{_duration((self.total - self.done) / rate)} left" if rate > 0 else waiting
+        left = f"{duration((self.total - self.done) / rate)} left" if rate > 0 else waiting
         return f"{self.done:,} of {self.total:,} images  {rate:.1f} images/s  {left}  {self.tally.error:,} errors"
 
     def _tick(self) -> None:
@@ -83,10 +85,15 @@ class Progress:
             if self._bar is not None:
                 self._bar.refresh()
             elif time.monotonic() >= next_line:
-                print(self.line(), flush=True)
+                print("\n".join([self.line(), *self.busy.lines()]), flush=True)
                 next_line = time.monotonic() + LINE_SECONDS
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(59.9), duration(7322)
+    ('0 min 59 s', '2 h 2 min')
+    """
     minutes, hours = int(seconds // 60), int(seconds // 3600)
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds % 60)} s"

@@ -7,9 +7,10 @@ from typing import Any
 
 from m2f_batch.checkpoint import Checkpoint
 from m2f_batch.config import SegmentConfig
+from m2f_batch.flow.progress import Progress
 from m2f_batch.storage.listing import Listing
 from m2f_batch.storage.model_source import ModelSource
-from m2f_batch.storage.run import RunDirectory, Tally
+from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.uris import normalise
 from m2f_batch.vision.labeling import Labeling, installed_versions
 
@@ -64,6 +65,7 @@ def first_info(job: Job, fingerprint: str) -> dict[str, Any]:
         "finished_at": None,
         "seconds": 0.0,
         "images_per_second": 0.0,
+        "stages": {},
         "attempts": 1,
     }
 
@@ -77,8 +79,9 @@ def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
     return tree
 
 
-def info_now(info: dict[str, Any], tally: Tally, seconds: float) -> dict[str, Any]:
+def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """run.json with the counts of this moment."""
+    tally, seconds = progress.tally, progress.seconds
     done = tally.ok + tally.error
     counts = {"ok": tally.ok, "error": tally.error, "remaining": info["images"]["listed"] - done}
     return info | {
@@ -87,6 +90,7 @@ def info_now(info: dict[str, Any], tally: Tally, seconds: float) -> dict[str, An
         "errors": dict(tally.reasons.most_common()),
         "seconds": round(seconds, 3),
         "images_per_second": round(done / seconds, 3) if seconds else 0.0,
+        "stages": progress.busy.report(),
     }
 
 

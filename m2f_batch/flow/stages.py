@@ -1,66 +1,35 @@
 """What happens to one unit of work, stage by stage, without Ray: fetch and prepare, label, commit.
 
-A unit travels as one row of a table with nested lists, so that however Ray cuts and joins blocks, a unit stays whole.
-Blocks carry the resized uint8 content, not the full image: 0.4 MB at 384x384 where a photograph has 36 MB.
+What each stage spent on a unit travels along as ``seconds``, so that the driver can name the bottleneck: ``fetch``
+(waiting for bytes), ``decode`` (CPU seconds of decoding and resizing), what a segmenter says of itself, and ``write``.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
 
 from m2f_batch.errors import ImageError, TransientError
-from m2f_batch.records import SCHEMA, ImageRef, Row, error_row, ok_row, table_of
+from m2f_batch.flow.units import (
+    DONE_SCHEMA,
+    LABELLED_SCHEMA,
+    PREPARED_SCHEMA,
+    contents_of,
+    items_of,
+    prepared_array,
+    rows_of,
+    unit_row,
+    unit_table,
+)
+from m2f_batch.records import ImageRef, Row, error_row, ok_row, table_of
 from m2f_batch.storage.fetch import fetch_many
-from m2f_batch.storage.run import RunDirectory, Tally, Unit
+from m2f_batch.storage.run import RunDirectory, Tally
 
-UNIT_SCHEMA = pa.schema(
-    [("unit", pa.string()), ("images", pa.list_(pa.struct([("uri", pa.string()), ("version", pa.string())])))]
-)
-_HW = pa.list_(pa.int32(), 2)
-_ERROR = pa.struct([("stage", pa.string()), ("reason", pa.string()), ("message", pa.string()), ("size_hw", _HW)])
-_PREPARED = pa.struct(
-    [
-        ("uri", pa.string()),
-        ("version", pa.string()),
-        ("error", _ERROR),
-        ("content", pa.large_binary()),
-        ("content_hw", _HW),
-        ("canvas_hw", _HW),
-        ("output_hw", _HW),
-    ]
-)
-PREPARED_SCHEMA = pa.schema(
-    [
-        ("unit", pa.string()),
-        ("transient", pa.string()),  # why the unit could not be fetched whole; then it has no images
-        ("images", pa.large_list(_PREPARED)),
-    ]
-)
-LABELLED_SCHEMA = pa.schema(
-    [
-        ("unit", pa.string()),
-        ("transient", pa.string()),
-        ("rows", pa.large_list(pa.struct(list(SCHEMA)))),
-    ]
-)
-DONE_SCHEMA = pa.schema(
-    [
-        ("unit", pa.string()),
-        ("transient", pa.string()),
-        ("ok", pa.int64()),
-        ("error", pa.int64()),
-        ("segments", pa.int64()),
-        ("reasons", pa.map_(pa.string(), pa.int64())),
-    ]
-)
-
-
-def unit_table(unit: Unit) -> pa.Table:
-    """A unit as a table of one row."""
-    images = [{"uri": ref.uri, "version": ref.version} for ref in unit.refs]
-    return pa.Table.from_pylist([{"unit": unit.name, "images": images}], schema=UNIT_SCHEMA)
+__all__ = ["LABELLED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
+Item = TypeVar("Item")
 
 
 def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -> pa.Table:
@@ -72,36 +41,43 @@ def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -
     torch.set_num_threads(1)  # one task, one CPU; a resize in uint8 does not depend on it
     (unit,) = table.to_pylist()
     refs = [ImageRef(image["uri"], image["version"]) for image in unit["images"]]
-    images, transient = [], None
+    seconds, read, results, transient = {"fetch": 0.0, "decode": 0.0}, 0, [], None
     try:
-        for ref, data in fetch_many(refs, threads=threads):
-            result = data if isinstance(data, ImageError) else prepare_image(data, plan, max_pixels)
-            images.append(_prepared_entry(ref, result))
+        for _, data in _clocked(fetch_many(refs, threads=threads), seconds):
+            begun = time.thread_time()  # not the clock: what another process takes of this core is not our decoding
+            results.append(data if isinstance(data, ImageError) else prepare_image(data, plan, max_pixels))
+            seconds["decode"] += time.thread_time() - begun
+            read += 0 if isinstance(data, ImageError) else len(data)
     except TransientError as error:
-        images, transient = [], str(error)
-    row = {"unit": unit["unit"], "transient": transient, "images": images}
-    return pa.Table.from_pylist([row], schema=PREPARED_SCHEMA)
+        refs, results, transient = [], [], str(error)
+    return unit_row(
+        PREPARED_SCHEMA,
+        {"unit": unit["unit"], "transient": transient, "seconds": list(seconds.items()), "bytes": read},
+        prepared_array(refs, results),
+    )
 
 
 def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
     """Rows of one prepared unit, in the order of its images."""
     (unit,) = table.drop_columns(["images"]).to_pylist()
-    rows = list(_label(table, segmenter))
-    return pa.Table.from_pylist([{**unit, "rows": rows}], schema=LABELLED_SCHEMA)
+    rows = table_of(list(_label(items_of(table, "images"), segmenter)))
+    # what a segmenter spent since it was last asked: units that it had at the same time share it by chance
+    unit["seconds"] = [*unit["seconds"], *segmenter.take_seconds().items()]
+    unit["replica"] = f"{socket.gethostname()}:{os.getpid()}"
+    return unit_row(LABELLED_SCHEMA, unit, rows.to_struct_array().combine_chunks())
 
 
 def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
     """Write the rows of one labelled unit, and say how many there were of what."""
-    (unit,) = table.to_pylist()
+    (unit,) = table.drop_columns(["rows"]).to_pylist()
     tally = Tally()
     if unit["transient"] is None:
         try:
-            tally.add(run.commit(unit["unit"], table_of(unit["rows"])))
+            tally.add(run.commit(unit["unit"], rows_of(table)))
         except TransientError as error:
             unit["transient"] = str(error)
     done = {
-        "unit": unit["unit"],
-        "transient": unit["transient"],
+        **{name: unit[name] for name in ("unit", "transient", "seconds", "replica")},
         "ok": tally.ok,
         "error": tally.error,
         "segments": tally.segments,
@@ -110,37 +86,28 @@ def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
     return pa.Table.from_pylist([done], schema=DONE_SCHEMA)
 
 
-def _prepared_entry(ref: ImageRef, result: Any) -> dict[str, Any]:
-    entry: dict[str, Any] = {"uri": ref.uri, "version": ref.version}
-    if isinstance(result, ImageError):
-        error = {"stage": result.stage, "reason": result.reason, "message": result.message, "size_hw": result.size_hw}
-        return {**entry, "error": error}
-    return {
-        **entry,
-        "content": result.content.tobytes(),
-        "content_hw": result.content_hw,
-        "canvas_hw": result.canvas_hw,
-        "output_hw": result.output_hw,
-    }
+def _clocked(items: Iterable[Item], seconds: dict[str, float]) -> Iterator[Item]:
+    """The same items; ``seconds`` grows by the time that was spent on waiting for them."""
+    left = iter(items)
+    while True:
+        begun = time.perf_counter()
+        try:
+            item = next(left)
+        except StopIteration:
+            return
+        finally:
+            seconds["fetch"] += time.perf_counter() - begun
+        yield item
 
 
-def _label(table: pa.Table, segmenter: Any) -> Iterator[Row]:
+def _label(entries: pa.StructArray, segmenter: Any) -> Iterator[Row]:
     from m2f_batch.vision.preprocess import Prepared
 
-    images = table["images"].combine_chunks()
-    entries = images.values if isinstance(images, pa.LargeListArray) else images.chunk(0).values
-    contents = entries.field("content")
-    slim = pa.StructArray.from_arrays(
-        [entries.field(name) for name in ("uri", "version", "error", "content_hw", "canvas_hw", "output_hw")],
-        ["uri", "version", "error", "content_hw", "canvas_hw", "output_hw"],
-    ).to_pylist()
+    names = [field.name for field in entries.type if field.name != "content"]
+    slim = pa.StructArray.from_arrays([entries.field(name) for name in names], names).to_pylist()
     prepared = [
-        Prepared(
-            np.frombuffer(contents[index].as_buffer(), np.uint8).reshape(*entry["content_hw"], 3),
-            tuple(entry["canvas_hw"]),
-            tuple(entry["output_hw"]),
-        )
-        for index, entry in enumerate(slim)
+        Prepared(pixels.reshape(*entry["content_hw"], 3), tuple(entry["canvas_hw"]), tuple(entry["output_hw"]))
+        for entry, pixels in zip(slim, contents_of(entries), strict=True)
         if entry["error"] is None
     ]
     results = iter(zip(prepared, segmenter.label(prepared), strict=True))

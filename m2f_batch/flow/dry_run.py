@@ -1,0 +1,164 @@
+"""``segment --dry-run``: a few images through the stages of a run, and what the whole would take. Writes nothing."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from m2f_batch.errors import RunError
+from m2f_batch.flow.busy import faster_model
+from m2f_batch.flow.cluster import present
+from m2f_batch.flow.pipeline import Flow, labelled
+from m2f_batch.flow.prediction import (
+    Estimate,
+    Machines,
+    ProbedUnit,
+    images_per_second,
+    per_image,
+    sample_evenly,
+    seconds_per_image,
+)
+from m2f_batch.flow.progress import duration
+from m2f_batch.flow.run_info import Job
+from m2f_batch.flow.stages import prepare_unit
+from m2f_batch.flow.units import rows_of, split_unit
+from m2f_batch.records import ImageRef
+from m2f_batch.storage.run import Tally, Unit, parquet_bytes
+
+# images, and images per unit: on CUDA whole units, which fill micro-batches; on CPU each image is measured alone
+PROBES = {"cpu": (24, 4), "cuda": (256, 32)}
+PROBE_SECONDS = 60.0  # after the first result no more are waited for
+WARM = 4  # with so many units left, the first is not counted: it warms caches and finds the batch size
+
+
+@dataclass
+class Probe:
+    """What came back."""
+
+    units: list[ProbedUnit] = field(default_factory=list)
+    rows: list[pa.Table] = field(default_factory=list)
+    transient: list[str] = field(default_factory=list)
+
+    def add(self, unit: pa.Table) -> None:
+        """Take one labelled unit."""
+        (facts,) = unit.drop_columns(["rows"]).to_pylist()
+        if facts["transient"] is not None:
+            self.transient.append(facts["transient"])
+            return
+        rows = rows_of(unit)
+        counts = pc.struct_field(pc.list_flatten(rows["segments"]), "counts")
+        masks = pc.sum(pc.binary_length(counts)).as_py() or 0
+        self.rows.append(rows)
+        self.units.append(ProbedUnit(rows.num_rows, dict(facts["seconds"]), masks, facts["bytes"]))
+
+
+def dry_run(job: Job, flow: Flow) -> int:
+    """Probe, print what the whole listing would take, and return exit code 0. Raises RunError when nothing came."""
+    begun = time.monotonic()
+    probe = _probe(job, flow)
+    if not probe.units:
+        raise RunError(f"no image of the probe could be fetched: {probe.transient[0]}; try again later")
+    for line in report_lines(job, probe, _machines(flow), time.monotonic() - begun):
+        print(line, flush=True)
+    return 0
+
+
+def report_lines(job: Job, probe: Probe, machines: Machines, seconds: float) -> Iterator[str]:
+    """What a probe says, line by line; ``seconds`` is how long it took."""
+    table, tally = pa.concat_tables(probe.rows), Tally()
+    tally.add(table)
+    listed, units = job.listing.table.num_rows, probe.units
+    yield (
+        f"probe   {table.num_rows} images = {tally.ok} ok + {tally.error} error; {tally.segments:,} segments,"
+        f" in {seconds:.0f} s with start-up"
+    )
+    reasons = tally.reasons + Counter(f"{reason} (a unit; tried again in a run)" for reason in probe.transient)
+    for reason, count in reasons.most_common():
+        yield f"        {count} x {reason}"
+    counted = units[1:] if len(units) > WARM else units
+    each = seconds_per_image(counted)
+    if "forward" not in each or tally.ok == 0:
+        yield "predict nothing: none of these images could be labelled"
+        return
+    yield "        seconds per image: " + ", ".join(f"{stage} {value:.4f}" for stage, value in each.items())
+    rate, limit = images_per_second(counted, machines)
+    yield f"predict {_shown(rate, '{:.3g}')} images/s (90 % interval) on {machines.replicas} x {machines.device}"
+    what, change = _limit(limit, machines)
+    yield f"        limited by {what}"
+    yield f"        to change that: {change}"
+    hours = Estimate(listed / rate.value / 3600, listed / rate.high / 3600, listed / rate.low / 3600)
+    yield (
+        f"        {_shown(hours, '{:.3g}')} hours for {listed:,} images,"
+        f" or {duration(3600 * hours.value)}, after start-up"
+    )
+    size = per_image(units, lambda unit: unit.rle_bytes)
+    # files are compressed, masks are what differs between images: the interval is theirs
+    scale = listed * file_bytes(table, job.config.output.images_per_file) / table.num_rows
+    output = size.times(scale / size.value) if size.value else Estimate(scale, scale, scale)
+    read = per_image(units, lambda unit: unit.read_bytes).times(listed)
+    written, fetched = (_shown(estimate.times(1e-6), "{:,.3g}") for estimate in (output, read))
+    yield f"        {written} MB of output, {fetched} MB to read"
+    yield "        a dry run: nothing was written"
+
+
+def _probe(job: Job, flow: Flow) -> Probe:
+    """Label evenly sampled images with one replica."""
+    count, size = PROBES[flow.resources.device]
+    table = job.listing.table.take(sample_evenly(job.listing.table.num_rows, count))
+    refs = [
+        ImageRef(uri, version) for uri, version in zip(*(table[n].to_pylist() for n in ("uri", "version")), strict=True)
+    ]
+    units = [Unit(f"{first}", tuple(refs[first : first + size])) for first in range(0, len(refs), size)]
+    alone = replace(flow, resources=replace(flow.resources, actors=(1, 1)))
+    prepare = _prepare_apart if flow.resources.device == "cpu" else prepare_unit
+    probe, until = Probe(), None
+    dataset = labelled(units, alone, None, prepare=prepare)
+    for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in range(block.num_rows):
+            probe.add(block.slice(row, 1))
+        until = until or time.monotonic() + PROBE_SECONDS
+        if time.monotonic() >= until:
+            break
+    return probe
+
+
+def _prepare_apart(table: pa.Table, **options: Any) -> pa.Table:
+    return split_unit(prepare_unit(table, **options))
+
+
+def _machines(flow: Flow) -> Machines:
+    """What the run will have: the most actors that it asks for."""
+    nodes, most = present(), flow.resources.actors[1]
+    planned = replace(flow.resources, actors=(most, most))
+    cores = sum(node.get("CPU", 0.0) for node in nodes)
+    return Machines(planned.device, most, planned.preparing(nodes), cores, flow.actor.threads)
+
+
+def file_bytes(rows: pa.Table, images_per_file: int) -> int:
+    """Bytes of these rows as a run would write them, in files of ``images_per_file``."""
+    return sum(len(parquet_bytes(rows.slice(at, images_per_file))) for at in range(0, rows.num_rows, images_per_file))
+
+
+def _limit(stage: str, machines: Machines) -> tuple[str, str]:
+    """What limits the rate, and what to change."""
+    match stage:
+        case "forward":
+            return "the forward pass", faster_model(machines.device)
+        case "cores":
+            return "the CPU cores, which all stages share", faster_model(machines.device)
+        case "fetch":
+            return "fetching", "more input.fetch_threads or CPUs, unless storage throttles"
+        case "decode":
+            return "decoding", "more CPUs per actor"
+        case _:
+            return "post-processing", "more CPUs per actor, or a higher postprocess.score_threshold"
+
+
+def _shown(estimate: Estimate, form: str) -> str:
+    """``value (low to high)``."""
+    value, low, high = (form.format(number) for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"

@@ -1,0 +1,40 @@
+"""The plan of a run, said before anything is spent."""
+
+from collections.abc import Iterator
+
+from m2f_batch.flow.cluster import Resources, present
+from m2f_batch.flow.run_info import Job
+
+
+def plan_lines(job: Job, resources: Resources) -> Iterator[str]:
+    """The plan, said before anything is spent."""
+    listing, labeling, config = job.listing, job.labeling, job.config
+    yield (
+        f"input   {config.input.uri}: {listing.table.num_rows:,} images"
+        f" ({listing.skipped:,} other files skipped, {listing.duplicates:,} duplicates)"
+    )
+    revision = f" @ {job.source.revision[:12]}" if job.source.revision else ""
+    asked = "" if config.model.task else " (inferred from the model)"
+    yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"
+    yield f"        licence of the weights: {job.checkpoint.license}"
+    yield f"        canvas: {labeling.preprocess.describe()}; {labeling.precision}"
+    if labeling.task == "panoptic":
+        stuff = len(labeling.postprocess["stuff_ids"])
+        if labeling.stuff_ids_from == "none":
+            yield "        warning: nothing says which labels are stuff, so none is merged; set postprocess.stuff_ids"
+        else:
+            yield f"        {stuff} stuff labels, from the {labeling.stuff_ids_from}"
+    low, high = resources.actors
+    pool = f"{low}" if low == high else f"{low} to {high}"
+    each = (
+        f"{resources.gpus_per_actor:g} GPU"
+        if resources.device == "cuda"
+        else (f"{config.compute.threads_per_actor} threads")
+    )
+    nodes = present()
+    cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
+    there = f"{cpus:g} CPUs, {gpus:g} GPUs on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
+    yield f"compute {pool} x {resources.device} ({each} each); present: {there}"
+    if len(nodes) > 1 and "://" not in job.run.uri:
+        yield "        note: OUTPUT is a path, so it must be on storage that all nodes share; INPUT likewise"
+    yield f"output  {config.output.uri}: a file per {config.output.images_per_file} images"
