@@ -1,6 +1,7 @@
 """Loading: only safetensors, nothing missing, other backbones, no code of a repository."""
 
 import json
+import os
 import shutil
 
 import pytest
@@ -99,3 +100,24 @@ def test_a_timm_backbone_loads_without_asking_for_pretrained_weights(tmp_path):
 
 def test_compiled_or_not_is_an_option_of_loading():
     assert type(load_model(DEMO_MODEL, CPU, compile_model=True)).__name__ == "OptimizedModule"
+
+
+def test_a_compiled_model_keeps_its_code_for_later_processes(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that whatever comes after is undone
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    load_model(DEMO_MODEL, CPU, compile_model=True)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / ".cache" / "m2f-batch" / "inductor")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "elsewhere"))
+    load_model(DEMO_MODEL, CPU, compile_model=True)
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "elsewhere")
+
+
+def test_the_module_of_transformers_can_be_had():
+    plain = load_model(DEMO_MODEL, CPU, lean=False)
+    assert isinstance(plain, Mask2FormerForUniversalSegmentation)
+    values = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for a, b in zip(
+        forward(plain.double(), values), forward(load_model(DEMO_MODEL, CPU).double(), values), strict=True
+    ):
+        assert torch.allclose(a, b, rtol=0, atol=1e-9)

@@ -1,7 +1,7 @@
 """Matrix products, with their activation or residual in the same pass where oneDNN is there to do it.
 
 On CPU in float32 torch sends ``linear`` to MKL, which keeps to AVX2 on AMD: oneDNN reaches more than twice its rate
-there and as much elsewhere. Its operators are those that ``torch.compile`` itself uses.
+there and as much elsewhere. The operator is the one that ``torch.compile`` itself makes of a linear layer.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+ONEDNN = bool(torch.backends.mkldnn.is_available()) and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
 Activation = Literal["none", "relu", "gelu"]
 ACTIVATIONS: dict[str, Activation] = {"Identity": "none", "ReLU": "relu", "GELUActivation": "gelu", "GELU": "gelu"}
 
@@ -29,14 +30,14 @@ def product(
 ) -> Tensor:
     """``activation(x @ weight.T + bias) + residual`` for x [..., K], weight [N, K] and a residual like [..., N]."""
     if _use_onednn(x):
-        onednn = torch.ops.mkldnn._linear_pointwise
-        if residual is not None and activation == "none" and residual.shape[:-1] == x.shape[:-1]:
-            return onednn.binary(x, residual, weight, bias, "add")
-        y = onednn(x, weight, bias, activation, [], "none" if activation == "gelu" else "")
-    else:
-        y = F.linear(x, weight, bias)
-        if activation != "none":
-            y = F.relu(y) if activation == "relu" else F.gelu(y)
+        fits = residual is not None and activation == "none" and residual.shape[:-1] == x.shape[:-1]
+        # torch.compile takes the operator itself with constant weights only, and ours as it is
+        onednn = _opaque_onednn if torch.compiler.is_compiling() else _onednn
+        y = onednn(x, weight, bias, activation, residual if fits else None)
+        return y if residual is None or fits else y + residual
+    y = F.linear(x, weight, bias)
+    if activation != "none":
+        y = F.relu(y) if activation == "relu" else F.gelu(y)
     return y if residual is None else y + residual
 
 
@@ -90,13 +91,13 @@ def perceptron(x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
     return x
 
 
-def pieces(x: Tensor, width: int) -> int:
-    """How many of the rows of x to take at a time through a computation ``width`` channels wide, row by row.
+def rows_at_once(rows: int, width: int, device: torch.device) -> int:
+    """How many of ``rows`` to take at a time through a computation ``width`` channels wide, row by row.
 
     On CPU as many as a cache holds, and as avoid fresh memory: the allocator returns blocks of more than 32 MiB to the
     system each time, and getting one costs a page fault every 4 KiB. Elsewhere all.
     """
-    return max(1024, 2**21 // width) if x.device.type == "cpu" else x.shape[0] * x.shape[1]
+    return max(1024, 2**21 // width) if device.type == "cpu" else max(1, rows)
 
 
 def _frozen(tensor: Tensor) -> nn.Parameter:
@@ -104,11 +105,19 @@ def _frozen(tensor: Tensor) -> nn.Parameter:
 
 
 def _use_onednn(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.numel() > 0
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and not torch.is_autocast_enabled("cpu")
-    )
+    return ONEDNN and x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, residual: Tensor | None) -> Tensor:
+    operator = torch.ops.mkldnn._linear_pointwise
+    if residual is not None:
+        return operator.binary(x, residual, weight, bias, "add")
+    return operator(x, weight, bias, activation, [], "none" if activation == "gelu" else "")
+
+
+_opaque_onednn = torch.library.custom_op("m2f_batch::product", _onednn, mutates_args=())
+
+
+@_opaque_onednn.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, residual: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], weight.shape[0]))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from m2f_batch.vision.lean.deformable import deformable_attention
-from m2f_batch.vision.lean.linear import feed_forward, layer_of, linear, map_of, pieces, pixels_of, product
+from m2f_batch.vision.lean.linear import feed_forward, layer_of, linear, map_of, pixels_of, product, rows_at_once
 from m2f_batch.vision.lean.positions import Size, sampling_origins, sine_positions
 from m2f_batch.vision.lean.structure import UnknownStructureError, affine, check_structure
 
@@ -97,7 +97,7 @@ class LeanDeformableLayer(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, origins: Tensor, sizes: tuple[Size, ...]) -> Tensor:
         """x [B, N, C] with positions [1, N, C] and origins of the samples [1, N, 3 * H * L * P], to the same shape."""
         value = linear(x, self.value).unflatten(2, (self.heads, -1))  # type: ignore[no-untyped-call]
-        step = pieces(x, self.fc1.out_features)
+        step = rows_at_once(x.shape[1], self.fc1.out_features, x.device)
         some = zip(*(torch.split(every, step, dim=1) for every in (x, positions, origins)), strict=True)
         return torch.cat([self._update(a, b, c, value, sizes) for a, b, c in some], dim=1)
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2f_batch.vision.lean.linear import feed_forward, join, linear, map_of, pieces
+from m2f_batch.vision.lean.linear import feed_forward, join, linear, map_of, rows_at_once
+from m2f_batch.vision.lean.positions import Size
 from m2f_batch.vision.lean.structure import affine, check_structure
 from m2f_batch.vision.lean.windows import Windows, window_masks, windows_of
 
@@ -36,23 +37,35 @@ class LeanSwin(nn.Module):
         check_structure(backbone, "SwinBackbone", PARAMETERS)
         swin = backbone.swin
         self.embeddings = swin.embeddings
-        self.blocks = nn.ModuleList(nn.ModuleList(map(LeanBlock, stage.blocks)) for stage in swin.encoder.layers)
+        self.blocks: Any = nn.ModuleList(nn.ModuleList(map(LeanBlock, stage.blocks)) for stage in swin.encoder.layers)
         self.merges = nn.ModuleList(stage.downsample or nn.Identity() for stage in swin.encoder.layers)
         self.norms: Any = backbone.hidden_states_norms
         self.stages = list(backbone.stage_names)  # the stem, then each stage
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The feature maps, views in channels-last order."""
-        blocks: Any
+        windows = self._windows(pixel_values)
         x, size = self.embeddings(pixel_values.contiguous(memory_format=torch.channels_last))
         features = [self._feature(self.stages[0], x, size)]
-        for name, blocks, merge in zip(self.stages[1:], self.blocks, self.merges, strict=True):
-            for block in blocks:
-                x = block(x, size)
+        for name, blocks, merge, layouts in zip(self.stages[1:], self.blocks, self.merges, windows, strict=True):
+            for block, layout in zip(blocks, layouts, strict=True):
+                x = block(x, layout)
             features.append(self._feature(name, x, size))
             if not isinstance(merge, nn.Identity):
                 x, size = _merge_patches(merge, x, size)
         return tuple(feature for feature in features if feature is not None)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the shapes of what it makes depend on data
+    def _windows(self, pixel_values: Tensor) -> list[list[Windows]]:
+        """The windows of every block of every stage."""
+        batch, _, height, width = pixel_values.shape
+        tall, wide = self.embeddings.patch_embeddings.patch_size
+        size = -(-height // tall), -(-width // wide)
+        layouts = []
+        for blocks in self.blocks:
+            layouts.append([block.windows(batch, size, pixel_values.device) for block in blocks])
+            size = (size[0] + 1) // 2, (size[1] + 1) // 2
+        return layouts
 
     def _feature(self, stage: str, x: Tensor, size: tuple[int, int]) -> Tensor | None:
         return map_of(self.norms[stage](x), size) if stage in self.norms else None
@@ -78,13 +91,19 @@ class LeanBlock(nn.Module):
             bias = bias + window_masks(self.size, self.shift).to(bias)[:, None]
         self.register_buffer("masked_bias", bias, persistent=False)
 
-    def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
+    def windows(self, batch: int, size: Size, device: torch.device) -> Windows:
+        """The windows of a batch of maps of one size, as the block takes them."""
+        at_once = max(1, self._rows_at_once(batch * size[0] * size[1], device) // self.size**2)
+        return windows_of(batch, size, self.size, self.shift, at_once, device)
+
+    def _rows_at_once(self, rows: int, device: torch.device) -> int:
+        return rows_at_once(rows, self.fc1.out_features, device)
+
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """x [B, H * W, C] to the same shape."""
         batch, _, channels = x.shape
-        step = pieces(x, self.fc1.out_features)
-        at_once = max(1, step // self.size**2)
-        windows = windows_of(batch, size, self.size, self.shift, at_once, x.device)
         x = x.reshape(-1, channels)
+        step = self._rows_at_once(len(x), x.device)
         attended = self._attend(self.norm_before(x), windows)
         parts = zip(torch.split(x, step), torch.split(windows.back, step), strict=True)
         return torch.cat([self._update(some, attended.index_select(0, places)) for some, places in parts]).view(
