@@ -83,7 +83,12 @@ def main() -> int:
     with random_model({"height": canvas[0], "width": canvas[1]}) as directory:
         forward = measure_forward(directory, canvas, rounds, torch.device(device), False)
     parts = [] if on_gpu else [NOT_MEASURED]
-    parts += [f"Whole job: Swin-T, random weights, {size.edge}x{size.edge}.", table(jobs), *said, JOB_NOTE]
+    parts += [
+        f"Whole job: Swin-T, random weights, {size.edge}x{size.edge}; TF32 is off for all.",
+        table(jobs),
+        *said,
+        JOB_NOTE,
+    ]
     parts += ["## Forward, fp32, batch of 1", table([forward])]
     parts += ["## bf16 against fp32", table(compare_precisions(device, scenes)), PRECISION_NOTE]
     name = "gpu" if on_gpu else "gpu-script-on-cpu"

@@ -43,10 +43,9 @@ ANCHORS = {  # seconds that the task names for the peers, by task, output, kept 
 NOTE = """Seconds are medians; ratios are medians over rounds in which all took turns, with the lowest and highest.
 *dense* is the contract's definition at full size (torch `interpolate`, threshold or argmax, pycocotools); its masks are
 ours. *transformers* is its image processor's own `post_process_*` at the image's size and pycocotools for the masks; it
-works on a 384x384 square, so its masks are others: the last column is their median IoU with the definition's. *anchor*
-is what the peers had taken elsewhere when this was set as a goal: for instances transformers as shipped, for semantic
-segments the dense definition. *same* counts our segments that were compared with the plain
-definition, all equal (pixels within 1e-4 of a threshold aside)."""
+works on a 384x384 square, so its masks are others: the last column is their median IoU with the definition's.
+*anchor* is what `transformers` and pycocotools had taken on the machine where the goal was set. *same* counts our
+segments: all were compared with the plain definition and are equal, pixels within 1e-4 of a threshold aside."""
 
 
 def cells(quick: bool) -> Iterator[Cell]:

@@ -91,7 +91,8 @@ def machine(threads: int) -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}; {model}, {os.cpu_count()} cores, {gpu}; "
-        f"{threads} thread{'s' if threads > 1 else ''}, load {os.getloadavg()[0]:.1f}; "
+        f"{threads} thread{'s' if threads > 1 else ''}, load {os.getloadavg()[0]:.1f}, "
+        f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}; "
         f"Python {platform.python_version()}, {versions}."
     )
 
