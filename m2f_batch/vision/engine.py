@@ -61,13 +61,18 @@ class Engine:
         *,
         finishers: int,
         start_thread: Callable[[], None],
+        start_finisher: Callable[[], None],
         fill: bool = False,
     ) -> None:
         self._steps, self._sizes, self._fill = steps, sizes, fill
         self._buffer, self.clock = Buffer(), Clock()
         self._loader, self._device, self._finishers = (
-            ThreadPoolExecutor(threads, name, start_thread)
-            for name, threads in (("load", 1), ("forward", 1), ("postprocess", finishers))
+            ThreadPoolExecutor(threads, name, start)
+            for name, threads, start in (
+                ("load", 1, start_thread),
+                ("forward", 1, start_thread),
+                ("postprocess", finishers, start_finisher),
+            )
         )
         self._loaded: deque[Future[None]] = deque()  # forward passes to come; of the loader only
         self._unfinished: deque[list[Future[None]]] = deque()  # by micro-batch; of the device thread only

@@ -28,7 +28,7 @@ from m2f_batch.vision.micro_batches import BatchSizes
 from m2f_batch.vision.model import load_model
 from m2f_batch.vision.preprocess import ImageLike, Prepared, prepare_image
 from m2f_batch.vision.replica import replica
-from m2f_batch.vision.threads import pinned_threads, process_threads
+from m2f_batch.vision.threads import pin_threads, pinned_threads
 
 __all__ = ["Segmenter", "pinned_threads"]
 
@@ -66,6 +66,8 @@ class Segmenter:
             self._sizes,
             finishers=FINISHERS.get(device.type, 1),
             start_thread=partial(_start_thread, threads, device),
+            # many small steps, each done before a second thread had woken up
+            start_finisher=partial(_start_thread, 1, device),
             fill=labeling.compile,
         )
 
@@ -149,15 +151,14 @@ class Segmenter:
     def _gather(self, futures: Iterator[Future[Result]]) -> list[Result]:
         """Results in their order. Whatever is raised, nothing computes for this caller afterwards."""
         submitted = []
-        with process_threads(self.threads):
-            try:
-                for future in futures:
-                    submitted.append(future)
-                return [future.result() for future in submitted]
-            finally:
-                for future in submitted:
-                    future.cancel()
-                wait(submitted)
+        try:
+            for future in futures:
+                submitted.append(future)
+            return [future.result() for future in submitted]
+        finally:
+            for future in submitted:
+                future.cancel()
+            wait(submitted)
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds spent on copy, forward and postprocess, and in wait for images, since the last call."""
@@ -166,7 +167,7 @@ class Segmenter:
 
 def _start_thread(threads: int, device: torch.device) -> None:
     """What a thread that computes begins with: both are settings of each thread."""
-    torch.set_num_threads(threads)
+    pin_threads(threads)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
 

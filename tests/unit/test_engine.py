@@ -73,7 +73,9 @@ class Noted:
 
 
 def engine_of(steps, size: int | None = 4, finishers: int = 2, fill: bool = False) -> Engine:
-    return Engine(steps, BatchSizes(size), finishers=finishers, start_thread=lambda: None, fill=fill)
+    return Engine(
+        steps, BatchSizes(size), finishers=finishers, start_thread=lambda: None, start_finisher=lambda: None, fill=fill
+    )
 
 
 def results_of(engine: Engine, images: list[Prepared]) -> list:

@@ -1,4 +1,4 @@
-"""One number of CPU threads while something computes, and nobody's own number changed by it."""
+"""A number of CPU threads for one thread that computes, and for no other."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -6,13 +6,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from m2f_batch.vision.threads import pinned_threads, process_threads
+from m2f_batch.vision.threads import pin_threads, pinned_threads
 
 
-def number_of_the_process() -> int:
-    """What a new thread begins with."""
+def numbers() -> tuple[int, int]:
+    """Threads of torch and of MKL in this thread."""
+    mkl = [line for line in torch.__config__.parallel_info().splitlines() if "mkl_get_max_threads" in line]
+    return torch.get_num_threads(), int(mkl[0].split(":")[1])
+
+
+def numbers_of_a_new_thread() -> tuple[int, int]:
     with ThreadPoolExecutor(1) as fresh:
-        return fresh.submit(torch.get_num_threads).result()
+        return fresh.submit(numbers).result()
 
 
 @pytest.fixture(autouse=True)
@@ -21,42 +26,28 @@ def five_threads():
         yield
 
 
-def test_the_process_has_the_number_and_the_caller_keeps_its_own():
-    with process_threads(3):
-        assert number_of_the_process() == 3
-        assert torch.get_num_threads() == 5
-    assert number_of_the_process() == 5
-
-
-def test_several_share_one_number_until_the_last_is_done():
-    with process_threads(3):
-        with process_threads(3):
-            pass
-        assert number_of_the_process() == 3
-    assert number_of_the_process() == 5
-
-
-def test_another_number_waits():
-    seen, entered = [], threading.Event()
-
-    def other() -> None:
-        entered.set()
-        with process_threads(4):
-            seen.append(number_of_the_process())
-
-    with process_threads(3):
-        waiting = threading.Thread(target=other)
-        waiting.start()
-        entered.wait()
-        with process_threads(3):
-            assert number_of_the_process() == 3
-        assert seen == []
-    waiting.join(timeout=60)
-    assert seen == [4]
-    assert number_of_the_process() == 5
-
-
-def test_the_number_comes_back_after_an_error():
-    with pytest.raises(ZeroDivisionError), process_threads(3):
+def test_pinned_for_a_while():
+    with pytest.raises(ZeroDivisionError), pinned_threads(3):
+        assert torch.get_num_threads() == 3
         raise ZeroDivisionError
-    assert number_of_the_process() == 5
+    assert torch.get_num_threads() == 5
+
+
+def test_a_pinned_thread_keeps_its_number_and_the_others_theirs():
+    pinned, checked, seen = threading.Event(), threading.Event(), []
+
+    def compute() -> None:
+        pin_threads(3)
+        pinned.set()
+        checked.wait(60)
+        seen.append(numbers())
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    pinned.wait(60)
+    assert numbers() == (5, 5)
+    assert numbers_of_a_new_thread() == (5, 5)
+    with pinned_threads(2):
+        checked.set()
+        thread.join()
+    assert seen == [(3, 3)]
