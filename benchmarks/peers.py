@@ -59,11 +59,11 @@ def dense_panoptic(work: Work) -> list[Segment]:
     """All kept probabilities at full size at once, and the owner of each pixel."""
     scores, labels = work.class_logits.softmax(-1).max(-1)
     kept = (labels != work.class_logits.shape[1] - 1) & (scores > 0.8)
-    scores, labels = scores[kept], labels[kept].tolist()
+    scores, labels = scores[kept], labels[kept]
     p = full_size(work.mask_logits[kept], work).sigmoid_()
     owner = (scores[:, None, None] * p).argmax(0)
     merged: dict[Any, list[Any]] = {}
-    for index, label in enumerate(labels):
+    for index, label in enumerate(labels.tolist()):
         owned, inside = owner == index, p[index] >= 0.5
         mask, area = owned & inside, int(inside.sum())
         if not mask.any() or int(owned.sum()) / area < 0.8:

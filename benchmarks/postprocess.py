@@ -7,7 +7,7 @@ In the same run ours is compared with the plain definition, pixel by pixel; a di
 
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +22,11 @@ from m2f_batch.config import Task
 from m2f_batch.records import Segment
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
 
-OURS = {"instance": instance_segments, "panoptic": panoptic_segments, "semantic": semantic_segments}
+OURS: dict[Task, Callable[..., list[Segment]]] = {
+    "instance": instance_segments,
+    "panoptic": panoptic_segments,
+    "semantic": semantic_segments,
+}
 SIZES = ((480, 640), (1080, 1920), (2160, 3840))
 
 

@@ -20,7 +20,7 @@ DEFAULTS: dict[Task, dict[str, Any]] = {
     "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
     "semantic": {},
 }
-SEMANTICS_VERSION = "1"  # bump when the meaning of a row changes between logits and segments
+SEMANTICS_VERSION = "2"  # bump when the meaning of a row changes between logits and segments
 
 
 @dataclass(frozen=True)
