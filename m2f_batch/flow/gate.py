@@ -1,10 +1,13 @@
-"""OUTPUT is touched when the first replica has its model, and by one process only.
+"""OUTPUT is touched as soon as any process has seen the model load, and by one process only.
 
-A run's first write waits for the model, loading a model takes seconds, and replicas load theirs at the same time: so it
-is they who ask for the claim, and one light actor that makes it.
+A run's first write waits for the model, and importing what loads it takes seconds. So nobody waits for a check: the
+worker that fetches the first unit loads the model too, since it has imported most of that anyway, and replicas load
+theirs at the same time. Whoever is first asks for the claim, and one light actor makes it.
 """
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +20,7 @@ from m2f_batch.errors import RunError
 from m2f_batch.flow.actor import ActorSettings, SegmentActor, check_processor
 from m2f_batch.flow.claim import claim
 from m2f_batch.flow.cluster import run_error
+from m2f_batch.storage.model_source import local_directory
 from m2f_batch.storage.run import open_run
 
 
@@ -46,27 +50,48 @@ class GatedActor(SegmentActor):
     """A replica that labels nothing before the gate is open; without a gate, at once."""
 
     def __init__(self, settings: ActorSettings, gate: ActorHandle | None) -> None:
-        self._gate = gate
+        self._opened = None
         self._problem: RunError | None = None
-        gc.disable()  # importing makes a million objects, none of them garbage: a sixth of its time
         try:
-            super().__init__(settings)
-            check_processor(settings)
+            with _fast_imports():
+                super().__init__(settings)
+                check_processor(settings)
         except RunError as error:  # what Ray makes of an actor that does not start is no message
             self._problem = error
-        finally:
-            gc.freeze()
-            gc.enable()
+            return
+        if gate is not None:
+            self._opened = gate.open.remote()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Label one prepared unit. Raises RunError when the model does not load."""
         if self._problem is not None:
             raise self._problem
-        gate = self._gate  # several threads come here at once
-        if gate is not None:
+        if self._opened is not None:
             try:
-                ray.get(gate.open.remote())
+                ray.get(self._opened)
             except RayError as error:
                 raise run_error(error) from None
-            self._gate = None
         return super().__call__(table)
+
+
+def open_once_it_loads(gate: ActorHandle, settings: ActorSettings) -> None:
+    """Load the model on this node's CPU, and open the gate. Raises RunError when it does not load."""
+    with _fast_imports():
+        import torch
+
+        from m2f_batch.vision.model import load_model
+
+        load_model(local_directory(settings.source), torch.device("cpu"))
+        check_processor(settings)
+    gate.open.remote()  # whether that succeeds is asked by those who label
+
+
+@contextmanager
+def _fast_imports() -> Iterator[None]:
+    """Without looking for garbage: importing makes a million objects, and none is; a sixth of its time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

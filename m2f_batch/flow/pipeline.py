@@ -7,6 +7,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import ray.data
@@ -15,7 +17,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.cluster import Resources
-from m2f_batch.flow.gate import GatedActor
+from m2f_batch.flow.gate import GatedActor, open_once_it_loads
 from m2f_batch.flow.stages import commit_unit, prepare_unit
 from m2f_batch.flow.units import unit_table, with_seconds
 from m2f_batch.storage.run import Unit, open_run
@@ -40,12 +42,14 @@ class Flow:
     fetch_threads: int
 
 
-def build(units: Iterable[Unit], flow: Flow, gate: ActorHandle | None) -> Dataset:
+def build(units: Iterable[Unit], flow: Flow, gate: ActorHandle) -> Dataset:
     """One row per unit, at the end what was committed of it. Nothing runs before the dataset is iterated.
 
-    OUTPUT is claimed through ``gate`` when the first actor has its model, while images are fetched already.
+    OUTPUT is claimed through ``gate`` as soon as the model was seen to load, and before anything is labelled.
     """
-    return labelled(units, flow, gate).map_batches(
+    units = list(units)
+    prepare = partial(_prepare, first=units[0].name, gate=gate, actor=flow.actor) if units else prepare_unit
+    return labelled(units, flow, gate, prepare=prepare).map_batches(
         _commit, batch_size=1, batch_format="pyarrow", num_cpus=COMMIT_CPUS, fn_kwargs={"run_uri": flow.run_uri}
     )
 
@@ -98,6 +102,12 @@ def _blocks(tables: list[pa.Table]) -> list[pa.Table]:
     """A block per unit, until there are so many that blocks themselves would cost the driver."""
     size = -(-len(tables) // MAX_BLOCKS)
     return [pa.concat_tables(tables[at : at + size]).combine_chunks() for at in range(0, len(tables), size)]
+
+
+def _prepare(table: pa.Table, *, first: str, gate: ActorHandle, actor: ActorSettings, **options: Any) -> pa.Table:
+    if table["unit"][0].as_py() == first:
+        open_once_it_loads(gate, actor)
+    return prepare_unit(table, **options)
 
 
 def _commit(table: pa.Table, *, run_uri: str) -> pa.Table:
