@@ -13,14 +13,15 @@ BENCHES = $(PARTS:%=bench-%)
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
+# threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
+test $(BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
+
 test: check
 	$(BIN)/python -m pytest -q
 
 # ours and the peers side by side: all parts, or one; BENCH="--quick" is a try that writes no result
 bench: $(BENCHES)
 
-# threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
-$(BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 $(BENCHES) bench-gpu: bench-%: $(VENV)/ready
 	$(BIN)/python -m benchmarks.$* $(BENCH)
 

@@ -1,6 +1,5 @@
 """A Segmenter in a Ray coat, and the check that its pixel values are those of the checkpoint's own processor."""
 
-import os
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -29,7 +28,6 @@ class SegmentActor:
     """
 
     def __init__(self, settings: ActorSettings) -> None:
-        _let_threads_sleep()
         import torch
 
         from m2f_batch.vision.model import load_model
@@ -70,12 +68,3 @@ def check_processor(settings: ActorSettings) -> None:
             f"model.uri: the image processor of {settings.source.uri} gives other pixel values than ours; "
             "give preprocess.size, or report its preprocessor_config.json"
         )
-
-
-def _let_threads_sleep() -> None:
-    """Before torch is loaded: OpenMP's threads sleep while they wait for each other.
-
-    By default they spin for milliseconds, on cores that decoding tasks want too: a forward pass on a busy machine then
-    takes ten times as long and more.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
