@@ -2,8 +2,7 @@
 
 ``transformers`` predicts full masks and classes in every layer. Here a layer predicts its attention mask straight at
 the size that it attends to, since the product with the mask features and bilinear resizing commute, and only the last
-one predicts full masks and classes. The mask projection, a product per pixel, moves to the queries:
-E (W f + b) = (E W) f + E b.
+one predicts full masks and classes.
 
 B images, Q queries, C channels, N pixels of a level.
 """
@@ -43,9 +42,9 @@ LEVELS = 3
 
 
 class LeanMaskedDecoder(nn.Module):
-    """``transformers``' Mask2FormerTransformerModule with the mask projection and the class head around it."""
+    """``transformers``' Mask2FormerTransformerModule and the class head."""
 
-    def __init__(self, module: Any, mask_projection: nn.Conv2d, class_predictor: nn.Linear) -> None:
+    def __init__(self, module: Any, class_predictor: nn.Linear) -> None:
         super().__init__()
         check_structure(module, "Mask2FormerTransformerModule", PARAMETERS)
         positions = module.position_embedder
@@ -60,24 +59,23 @@ class LeanMaskedDecoder(nn.Module):
         self.layers = nn.ModuleList(map(LeanDecoderLayer, layers))
         self.norm = module.decoder.layernorm
         self.embedder = module.decoder.mask_predictor.mask_embedder
-        self.mask_projection: Any = mask_projection
         self.class_predictor = class_predictor
 
-    def forward(self, maps: list[Tensor], finest: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: list[Tensor], mask_features: Tensor) -> tuple[Tensor, Tensor]:
         """Three maps [B, C, H, W], coarsest first, and the finest [B, C, h, w] to class and mask logits.
 
         Those of classes are [B, Q, K + 1], those of masks [B, Q, h, w].
         """
-        levels = [self._level(maps, finest, level) for level in range(min(LEVELS, len(self.layers)))]
-        x = self.queries.expand(len(finest), -1, -1)
+        levels = [self._level(maps, mask_features, level) for level in range(min(LEVELS, len(self.layers)))]
+        x = self.queries.expand(len(mask_features), -1, -1)
         for index, layer in enumerate(self.layers):
             pixels, placed, features = levels[index % LEVELS]
             x = layer(x, self.query_positions, pixels, placed, self._attention_mask(x, features))
         x = self.norm(x)
-        products, constant = self._mask_logits(x, pixels_of(finest))
-        return linear(x, self.class_predictor), products.add_(constant).view(*products.shape[:2], *finest.shape[2:])
+        masks = self._mask_logits(x, pixels_of(mask_features))
+        return linear(x, self.class_predictor), masks.view(*masks.shape[:2], *mask_features.shape[2:])
 
-    def _level(self, maps: list[Tensor], finest: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _level(self, maps: list[Tensor], mask_features: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
         """The pixels of a level [B, N, C], the same with their positions, and its mask features [B, N, C']."""
         _, _, height, width = maps[level].shape
         pixels, projection = pixels_of(maps[level]), self.projections[level]
@@ -85,21 +83,19 @@ class LeanMaskedDecoder(nn.Module):
             pixels = product(pixels, projection.weight.flatten(1), projection.bias)
         pixels = pixels + self.level_embed[level]
         positions = sine_positions((height, width), pixels.shape[2], self.temperature, pixels)
-        features = F.interpolate(finest, size=(height, width), mode="bilinear", align_corners=False)
+        features = F.interpolate(mask_features, size=(height, width), mode="bilinear", align_corners=False)
         return pixels, pixels + positions, pixels_of(features)
 
-    def _mask_logits(self, x: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Mask logits of normed queries at features [B, N, C'] as a sum: of [B, Q, N] and [B, Q, 1]."""
-        embedding = perceptron(x, self.embedder.children())
-        weight, bias = self.mask_projection.weight.flatten(1), self.mask_projection.bias.unsqueeze(1)
-        return batched_product(embedding @ weight.to(embedding), features), embedding @ bias.to(embedding)
+    def _mask_logits(self, x: Tensor, features: Tensor) -> Tensor:
+        """Mask logits [B, Q, N] of normed queries at mask features [B, N, C']."""
+        return batched_product(perceptron(x, self.embedder.children()), features)
 
     def _attention_mask(self, x: Tensor, features: Tensor) -> Tensor:
         """What is added to the attention [B, 1, Q, N]: nothing where the mask is, else -inf; nothing if it is empty."""
-        products, constant = self._mask_logits(self.norm(x), features)
-        outside = products < -constant
+        logits = self._mask_logits(self.norm(x), features)
+        outside = logits < 0
         outside &= ~outside.all(-1, keepdim=True)
-        return torch.zeros_like(products).masked_fill_(outside, float("-inf"))[:, None]
+        return torch.zeros_like(logits).masked_fill_(outside, float("-inf"))[:, None]
 
 
 class LeanDecoderLayer(nn.Module):

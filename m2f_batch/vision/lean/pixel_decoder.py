@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from m2f_batch.vision.lean.deformable import deformable_attention
 from m2f_batch.vision.lean.linear import feed_forward, layer_of, linear, map_of, pixels_of, product, rows_at_once
+from m2f_batch.vision.lean.norm import group_norm_
 from m2f_batch.vision.lean.positions import Size, sampling_origins, sine_positions
 from m2f_batch.vision.lean.structure import UnknownStructureError, affine, check_structure
 
@@ -26,18 +27,21 @@ LEVELS = 3
 
 
 class LeanPixelDecoder(nn.Module):
-    """``transformers``' Mask2FormerPixelDecoder up to the mask projection, which the masked decoder folds away."""
+    """``transformers``' Mask2FormerPixelDecoder."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
         check_structure(decoder, "Mask2FormerPixelDecoder", PARAMETERS)
-        if decoder.num_feature_levels != LEVELS:
-            raise UnknownStructureError(f"{decoder.num_feature_levels} feature levels are not {LEVELS}")
+        if decoder.num_feature_levels != LEVELS or not len(decoder.encoder.layers):
+            raise UnknownStructureError(f"not {LEVELS} feature levels, or no encoder layer")
         self.projections = decoder.input_projections
         self.level_embed = decoder.level_embed
         self.layers: Any = nn.ModuleList(map(LeanDeformableLayer, decoder.encoder.layers))
         self.laterals = nn.ModuleList(decoder.lateral_convolutions)
-        self.outputs = nn.ModuleList(map(_rectified, decoder.output_convolutions))
+        self.outputs: Any = nn.ModuleList(decoder.output_convolutions)
+        if any(type(activation) is not nn.ReLU for _, _, activation in decoder.output_convolutions):
+            raise UnknownStructureError("the activation of the feature pyramid is not ReLU")
+        self.mask_projection = decoder.mask_projection
         self.fpn_levels = decoder.num_fpn_levels
         positions = decoder.position_embedding
         if not (positions.normalize and positions.scale == 2 * torch.pi):
@@ -45,7 +49,7 @@ class LeanPixelDecoder(nn.Module):
         self.temperature = positions.temperature
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[list[Tensor], Tensor]:
-        """Feature maps [B, C_i, H_i, W_i], finest first, to three maps [B, C, H, W], coarsest first, and the finest."""
+        """Feature maps [B, C_i, H_i, W_i], finest first, to three maps, coarsest first, and mask features."""
         projected = [
             _project(layer, feature) for layer, feature in zip(self.projections, features[::-1][:LEVELS], strict=True)
         ]
@@ -63,8 +67,12 @@ class LeanPixelDecoder(nn.Module):
         for feature, lateral, output in zip(fine_first[::-1], self.laterals, self.outputs, strict=True):
             fine = _project(lateral, feature)
             coarse = F.interpolate(maps[-1], size=fine.shape[2:], mode="bilinear", align_corners=False)
-            maps.append(output(fine.add_(coarse)))
-        return maps[:LEVELS], maps[-1]
+            conv, norm, _ = output
+            finer = conv(fine.add_(coarse))
+            maps.append(group_norm_(pixels_of(finer), norm, (finer.shape[2], finer.shape[3])).relu_())
+        finest, height, width = pixels_of(maps[-1]), maps[-1].shape[2], maps[-1].shape[3]
+        mask_features = product(finest, self.mask_projection.weight.flatten(1), self.mask_projection.bias)
+        return maps[:LEVELS], map_of(mask_features, (height, width))
 
     def _origins(self, sizes: tuple[Size, ...], x: Tensor) -> Tensor:
         """What is added to the offsets and attention logits of all layers, [1, N, 3 * H * L * P]."""
@@ -108,14 +116,6 @@ class LeanDeformableLayer(nn.Module):
         return self.final_norm(feed_forward(x, self.fc1, self.activation, self.fc2, x))
 
 
-def _rectified(layers: Any) -> nn.Sequential:
-    """Convolution, GroupNorm and ReLU, the last one in place."""
-    conv, norm, activation = layers
-    if type(activation) is not nn.ReLU:
-        raise UnknownStructureError("the activation of the feature pyramid is not ReLU")
-    return nn.Sequential(conv, norm, nn.ReLU(inplace=True))
-
-
 def _join_sampling(attention: Any) -> nn.Linear:
     """Offsets and attention weights as one layer whose outputs are x, y, logit, each [heads, levels * points]."""
     offsets: nn.Linear = attention.sampling_offsets
@@ -130,4 +130,4 @@ def _project(layers: Any, x: Tensor) -> Tensor:
     """A 1x1 convolution and its GroupNorm, [B, C, H, W] to channels-last [B, C', H, W]."""
     conv, norm = layers
     y = product(pixels_of(x), conv.weight.flatten(1), conv.bias)
-    return norm(map_of(y, (x.shape[2], x.shape[3])))
+    return group_norm_(y, norm, (x.shape[2], x.shape[3]))

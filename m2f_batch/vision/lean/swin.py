@@ -45,7 +45,7 @@ class LeanSwin(nn.Module):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The feature maps, views in channels-last order."""
         windows = self._windows(pixel_values)
-        x, size = self.embeddings(pixel_values.contiguous(memory_format=torch.channels_last))
+        x, size = self.embeddings(pixel_values)
         features = [self._feature(self.stages[0], x, size)]
         for name, blocks, merge, layouts in zip(self.stages[1:], self.blocks, self.merges, windows, strict=True):
             for block, layout in zip(blocks, layouts, strict=True):
