@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 VARIABLES = ("PYTHONPYCACHEPREFIX", "PYTHONDONTWRITEBYTECODE")
@@ -20,9 +20,12 @@ def kept_bytecode() -> Iterator[None]:
     """Processes that start meanwhile keep compiled modules in the user's cache, if they would else be lost."""
     before = {name: os.environ.get(name) for name in VARIABLES}
     if _is_lost("torch"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        os.environ["PYTHONPYCACHEPREFIX"] = str(cache / "m2f-batch" / "bytecode")
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        with suppress(OSError, RuntimeError):  # no home, or one that cannot be written: then it is compiled anew
+            folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "m2f-batch" / "bytecode"
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+                os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         yield
     finally:

@@ -9,15 +9,16 @@ from m2f_batch.errors import RunError, UsageError
 from m2f_batch.storage.run import RunDirectory
 
 
-def claim(run: RunDirectory, info: dict[str, Any], manifest: pa.Table, *, overwrite: bool) -> None:
-    """Write the first run.json and the manifest; an older run is deleted first when it may be overwritten.
+def claim(run: RunDirectory, info: dict[str, Any], manifest: pa.Table, *, over: str | None) -> None:
+    """Write the first run.json and the manifest; the run ``over`` (its run_id) is deleted first.
 
-    OUTPUT was free when the job was checked; that is a while ago. Raises UsageError when another run has begun there
-    since. Claiming again with the same run_id changes nothing, so that a task that does it may be tried again.
+    OUTPUT held that run or none when the job was checked; that is a while ago. Raises UsageError when another run has
+    begun there since. Claiming again with the same run_id changes nothing, so a task that does it may be tried again.
     """
-    if not is_ours(run, info):
-        if run.holds_run():
-            if not overwrite:
+    held = run_id_of(run)
+    if held != info["run_id"]:
+        if held is not None:
+            if held != over:
                 raise _taken(run)
             run.remove()
         if not run.claim(info):
@@ -27,9 +28,16 @@ def claim(run: RunDirectory, info: dict[str, Any], manifest: pa.Table, *, overwr
 
 def is_ours(run: RunDirectory, info: dict[str, Any]) -> bool:
     """Whether the run of ``info`` has claimed the directory."""
-    with suppress(RunError):  # a run.json that nobody can read is not ours
-        return run.holds_run() and bool(run.read_info()["run_id"] == info["run_id"])
-    return False
+    return run_id_of(run) == info["run_id"]
+
+
+def run_id_of(run: RunDirectory) -> str | None:
+    """Of the run that the directory holds; empty when nobody can read it, None when there is none."""
+    if not run.holds_run():
+        return None
+    with suppress(RunError):
+        return str(run.read_info()["run_id"])
+    return ""
 
 
 def _taken(run: RunDirectory) -> UsageError:

@@ -18,7 +18,7 @@ from ray.data import DataContext
 from ray.exceptions import RayError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.bytecode import kept_bytecode
 
 # what may travel to other nodes; keys belong to the nodes and would end in Ray's job metadata
@@ -174,7 +174,7 @@ def run_error(error: RayError) -> Exception:
     while cause is not None:
         innermost = cause
         # Ray's copy of an error is one of its own kind too, with a traceback for its text
-        if isinstance(cause, (RunError, UsageError)) and not isinstance(cause, RayError):
+        if isinstance(cause, (RunError, UsageError, TransientError)) and not isinstance(cause, RayError):
             return cause
         cause = getattr(cause, "cause", None) or cause.__cause__
     if type(innermost).__name__ == "OutOfMemoryError":  # torch's, which a driver does not import

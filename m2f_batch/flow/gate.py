@@ -27,23 +27,23 @@ from m2f_batch.storage.run import open_run
 class Gate:
     """Claims OUTPUT when it is first asked to."""
 
-    def __init__(self, run_uri: str, info: dict[str, Any], manifest: list["ray.ObjectRef[pa.Table]"], overwrite: bool):
-        self._run, self._info, self._manifest, self._overwrite = open_run(run_uri), info, manifest, overwrite
+    def __init__(self, run_uri: str, info: dict[str, Any], manifest: list["ray.ObjectRef[pa.Table]"], over: str | None):
+        self._run, self._info, self._manifest, self._over = open_run(run_uri), info, manifest, over
         self._is_open = False
 
     def open(self) -> None:
         """Return when OUTPUT is ours. Raises UsageError when it is another's."""
         if not self._is_open:
-            claim(self._run, self._info, ray.get(self._manifest[0]), overwrite=self._overwrite)
+            claim(self._run, self._info, ray.get(self._manifest[0]), over=self._over)
             self._is_open = True
 
 
-def gate_for(run_uri: str, info: dict[str, Any], manifest: pa.Table, overwrite: bool) -> ActorHandle:
+def gate_for(run_uri: str, info: dict[str, Any], manifest: pa.Table, over: str | None) -> ActorHandle:
     """A gate on the driver's node, where OUTPUT was checked with the keys that this node has."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": here}
     # in a list, so that it is not fetched before it is needed
-    return ray.remote(Gate).options(**options).remote(run_uri, info, [ray.put(manifest)], overwrite)
+    return ray.remote(Gate).options(**options).remote(run_uri, info, [ray.put(manifest)], over)
 
 
 class GatedActor(SegmentActor):
@@ -52,6 +52,7 @@ class GatedActor(SegmentActor):
     def __init__(self, settings: ActorSettings, gate: ActorHandle | None) -> None:
         self._opened = None
         self._problem: RunError | None = None
+        local_directory(settings.source)  # a download that fails here raises, and Ray Data tries the actor again
         try:
             with _fast_imports():
                 super().__init__(settings)

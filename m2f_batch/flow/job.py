@@ -1,7 +1,7 @@
 """The segment job from config to exit code: check everything, say the plan, touch OUTPUT, stream, verify."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,10 @@ from ray.exceptions import RayError
 
 from m2f_batch.checkpoint import check_license, read_checkpoint
 from m2f_batch.config import OutputConfig, SegmentConfig
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.busy import Places
-from m2f_batch.flow.claim import claim, is_ours
+from m2f_batch.flow.claim import claim, is_ours, run_id_of
 from m2f_batch.flow.cluster import connected, may_grow, plan_resources, present, run_error, set_data_context
 from m2f_batch.flow.dry_run import dry_run
 from m2f_batch.flow.gate import gate_for
@@ -64,17 +64,19 @@ def check(config: SegmentConfig) -> Job:
     check_output(config.input.uri, config.output.uri)
     run = open_run(config.output.uri)
     try:
-        _check_output_is_free(run, config.output)
+        over = _check_output_is_free(run, config.output)
     except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError(f"output.uri: {error}") from None
     listing = list_input(config.input.uri, root=config.input.root)
-    return Job(config, run, source, checkpoint, labeling, listing)
+    return Job(config, run, source, checkpoint, labeling, listing, over)
 
 
-def _check_output_is_free(run: RunDirectory, output: OutputConfig) -> None:
+def _check_output_is_free(run: RunDirectory, output: OutputConfig) -> str | None:
+    """The run_id of the run that OUTPUT holds and that may be overwritten; None when it holds none."""
     if "://" not in run.uri and run.store.stat(run.uri) is not None:
         raise UsageError(f"output.uri: {output.uri} is a file; give a directory")
-    if run.holds_run() and not output.overwrite:
+    held = run_id_of(run)
+    if held is not None and not output.overwrite:
         state = "a finished run" if run.is_finished() else "a run that was not finished"
         raise UsageError(f"output.uri: {output.uri} holds {state}; give another OUTPUT, or --overwrite to delete it")
     foreign = run.foreign_files()
@@ -82,19 +84,20 @@ def _check_output_is_free(run: RunDirectory, output: OutputConfig) -> None:
         raise UsageError(
             f"output.uri: {foreign[0]} is not ours, and readers would take it for rows; give another OUTPUT"
         )
+    return held
 
 
 def run(job: Job, device: str, stream: Stream) -> int:
     """Claim OUTPUT, send the units through ``stream``, verify, say the end; returns the exit code."""
     info = first_info(job, job.fingerprint(device))
-    claim(job.run, info, job.listing.table, overwrite=job.config.output.overwrite)
+    claim(job.run, info, job.listing.table, over=job.over)
     return _follow(job, info, stream, Places(device, fetch_threads=job.config.input.fetch_threads), lambda: True)
 
 
 def _run_on_ray(job: Job, flow: Flow) -> int:
     """The same, with the claim on the cluster, where the first replica to have its model asks for it."""
     info = first_info(job, job.fingerprint(flow.resources.device))
-    gate = gate_for(job.run.uri, info, job.listing.table, job.config.output.overwrite)
+    gate = gate_for(job.run.uri, info, job.listing.table, job.over)
     places = Places(flow.resources.device, flow.resources.preparing(present()), flow.fetch_threads)
     return _follow(job, info, partial(_stream, flow, gate), places, partial(is_ours, job.run, info))
 
@@ -117,11 +120,16 @@ def _follow(job: Job, info: dict[str, Any], stream: Stream, places: Places, is_c
                 if hopeless:
                     break
     finally:
-        if is_claimed():
-            if progress.done < progress.total:
-                # units that were under way have been committed without a word to us: the files know
-                progress.tally = job.run.tally()
-            job.run.write_info(info_now(info, progress))
+        with suppress(
+            TransientError, RunError
+        ):  # what ended the stream says more; else what follows fails the same way
+            if is_claimed():
+                if progress.done < progress.total:
+                    # units that were under way have been committed without a word to us: the files know
+                    progress.tally = job.run.tally()
+                job.run.write_info(info_now(info, progress))
+    if not is_claimed():
+        raise RunError(f"output.uri: another run has taken {job.run.uri} from this one (--overwrite?)")
     return _finish(job, info, progress, hopeless)
 
 

@@ -48,7 +48,7 @@ def build(units: Iterable[Unit], flow: Flow, gate: ActorHandle) -> Dataset:
     OUTPUT is claimed through ``gate`` as soon as the model was seen to load, and before anything is labelled.
     """
     units = list(units)
-    prepare = partial(_prepare, first=units[0].name, gate=gate, actor=flow.actor) if units else prepare_unit
+    prepare = partial(_prepare, first=units[0].name, gate=gate, actor=flow.actor)
     return labelled(units, flow, gate, prepare=prepare).map_batches(
         _commit, batch_size=1, batch_format="pyarrow", num_cpus=COMMIT_CPUS, fn_kwargs={"run_uri": flow.run_uri}
     )

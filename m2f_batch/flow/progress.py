@@ -78,9 +78,8 @@ class Progress:
     def _tick(self) -> None:
         next_line = time.monotonic() + LINE_SECONDS
         while not self._stop.wait(REFRESH_SECONDS):
-            with suppress(
-                TransientError, RunError
-            ):  # the next is seconds away, and a lost bucket stops the commits too
+            # the next is seconds away, and a lost bucket stops the commits too
+            with suppress(TransientError, RunError):
                 self._on_refresh(self)
             if self._bar is not None:
                 self._bar.refresh()

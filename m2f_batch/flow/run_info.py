@@ -25,6 +25,7 @@ class Job:
     checkpoint: Checkpoint
     labeling: Labeling
     listing: Listing
+    over: str | None  # the run_id of the run in OUTPUT that this one may delete
 
     def fingerprint(self, device: str) -> str:
         """Hash of what decides a label of this job on a device."""

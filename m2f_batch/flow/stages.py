@@ -61,8 +61,9 @@ def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
     """Rows of one prepared unit, in the order of its images."""
     (unit,) = table.drop_columns(["images"]).to_pylist()
     rows = table_of(list(_label(items_of(table, "images"), segmenter)))
-    # what a segmenter spent since it was last asked: units that it had at the same time share it by chance
-    unit["seconds"] = [*unit["seconds"], *segmenter.take_seconds().items()]
+    if unit["transient"] is None:  # a unit without images does not count, and must not take what others spent
+        # since the segmenter was last asked: units that it had at the same time share it by chance
+        unit["seconds"] = [*unit["seconds"], *segmenter.take_seconds().items()]
     unit["replica"] = f"{socket.gethostname()}:{os.getpid()}"
     return unit_row(LABELLED_SCHEMA, unit, rows.to_struct_array().combine_chunks())
 

@@ -74,6 +74,8 @@ class Engine:
                 ("postprocess", finishers, start_finisher),
             )
         )
+        for pool in (self._loader, self._device, self._finishers):
+            pool.submit(int).result()  # a thread that cannot start is an error here, not a result that never comes
         self._loaded: deque[Future[None]] = deque()  # forward passes to come; of the loader only
         self._unfinished: deque[list[Future[None]]] = deque()  # by micro-batch; of the device thread only
 
@@ -98,8 +100,9 @@ class Engine:
         if jobs:
             with _failing(jobs):
                 images = self._filled(jobs)
-                values = self._load(images)
-            self._loaded.append(self._device.submit(self._compute, jobs, len(images), values))
+                # in a list, since a pool holds what it was given until the end of the call
+                values = [self._load(images)]
+                self._loaded.append(self._device.submit(self._compute, jobs, len(images), values))
 
     def _find_size(self) -> None:
         image = self._buffer.commonest()
@@ -121,8 +124,9 @@ class Engine:
         except torch.OutOfMemoryError:
             return None
 
-    def _compute(self, jobs: list[Job], loaded: int, values: Any) -> None:
+    def _compute(self, jobs: list[Job], loaded: int, holder: list[Any]) -> None:
         """The forward pass of a micro-batch of ``loaded`` images, or as many smaller ones as fit in memory."""
+        values = holder.pop()
         canvas, alone = jobs[0].image.canvas_hw, False
         with _failing(jobs):
             while jobs:
@@ -136,10 +140,10 @@ class Engine:
                     self._sizes.halve(canvas, len(images))
                     continue
                 alone = False
-                del jobs[: len(part)]
                 self._unfinished.append(
                     [self._finishers.submit(self._finish, job, computed, index) for index, job in enumerate(part)]
                 )
+                del jobs[: len(part)]
 
     def _forward(self, images: list[Prepared], values: Any, *, last: bool) -> Any:
         """Logits, or None when they do not fit in memory, unless this is the ``last`` attempt."""

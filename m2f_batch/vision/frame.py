@@ -47,11 +47,17 @@ def steps_of(mask_logits: Tensor, frame: Frame) -> tuple[Steps, Steps]:
     return down, across
 
 
-def content_planes(mask_logits: Tensor, down: Steps, across: Steps, rows: range, columns: range) -> Tensor:
-    """The content under a part of the output, by columns: [K, h, w] to [K, content columns, content rows]."""
+def content_planes(
+    mask_logits: Tensor, down: Steps, across: Steps, rows: range, columns: range, queries: Tensor | None = None
+) -> Tensor:
+    """The content under a part of the output, by columns: [K, h, w] to [K, content columns, content rows].
+
+    Of all queries, or of those with the places ``queries``.
+    """
     content_rows, content_columns = down.output.reads(rows), across.output.reads(columns)
     logit_rows, logit_columns = down.content.reads(content_rows), across.content.reads(content_columns)
     block = mask_logits[:, logit_rows.start : logit_rows.stop, logit_columns.start : logit_columns.stop]
+    block = block if queries is None else block[queries]
     tall = grow(block, down.content, content_rows, logit_rows.start)
     return grow(tall.transpose(1, 2).contiguous(), across.content, content_columns, logit_columns.start)
 

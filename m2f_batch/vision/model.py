@@ -16,6 +16,7 @@ from m2f_batch.config import Precision
 from m2f_batch.errors import RunError
 from m2f_batch.vision.lean.mask2former import lean_mask2former
 
+MANY = 1 << 20  # canvases
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,10 +58,9 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
 
 
 def _compiled(model: nn.Module) -> nn.Module:
-    """The model, compiled for each canvas when it first comes; compiled code is kept for later processes.
-
-    Torch compiles 8 canvases (``torch._dynamo.config.recompile_limit``); images of further ones run uncompiled.
-    """
+    """The model, compiled for each canvas when it first comes; compiled code is kept for later processes."""
+    # by default what comes after 8 canvases runs uncompiled: then a row would depend on the order of the images
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MANY
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path.home() / ".cache" / "m2f-batch" / "inductor"))
     return torch.compile(model, dynamic=False)  # type: ignore[return-value]  # a module still
 

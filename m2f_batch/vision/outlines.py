@@ -78,7 +78,8 @@ def _views(mask_logits: Tensor, frame: Frame, level: float) -> Iterator[_View]:
         for rows, columns in zip(spans_of(above.any(2)), spans_of(above.any(1)), strict=True)
     ]
     for queries, rows, columns in _groups(boxes, mask_logits.device, len(down.output.low)):
-        content = content_planes(mask_logits[queries], down, across, rows, columns)
+        places = torch.tensor(queries, device=mask_logits.device)
+        content = content_planes(mask_logits, down, across, rows, columns, places)
         planes = grow(content, across.output, columns, across.output.reads(columns).start)
         yield _View(queries, planes, level, down, rows, columns)
 

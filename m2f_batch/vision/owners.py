@@ -4,7 +4,6 @@ K kept queries, ``w`` = score x sigmoid(M). A tile looks only at queries that ca
 an output pixel at none if the corners of its cell leave only one (see ``cells``).
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -44,12 +43,11 @@ class _Painter:
 
     def __init__(self, mask_logits: Tensor, scores: Tensor, frame: Frame, mask_threshold: float) -> None:
         self.mask_logits, self.scores, self.threshold = mask_logits, scores, mask_threshold
-        self.level = math.log(mask_threshold / (1 - mask_threshold))
         self.steps = steps_of(mask_logits, frame)
-        low, high = bounds_of(mask_logits, *self.steps)
+        low, high = (bound.sigmoid() for bound in bounds_of(mask_logits, *self.steps))
         weighted = scores[:, None, None]
-        self.may_own = contenders(low.sigmoid() * weighted, high.sigmoid() * weighted).cpu().numpy()
-        self.sure, self.never = (low >= self.level).cpu().numpy(), (high < self.level).cpu().numpy()
+        self.may_own = contenders(low * weighted, high * weighted).cpu().numpy()
+        self.sure, self.never = (low >= mask_threshold).cpu().numpy(), (high < mask_threshold).cpu().numpy()
         self.owned = torch.zeros(len(scores), dtype=torch.int64, device=mask_logits.device)
 
     def paint(self, tile: Tile) -> Tensor | int:
@@ -60,7 +58,7 @@ class _Painter:
             self.owned[queries[0]] += len(tile.rows) * len(tile.columns)
             return queries[0] if self.sure[first] else NOBODY
         index = torch.tensor(queries, device=self.mask_logits.device)
-        planes = content_planes(self.mask_logits[index], *self.steps, tile.rows, tile.columns)
+        planes = content_planes(self.mask_logits, *self.steps, tile.rows, tile.columns, index)
         owner, confident = self._decided(planes, index, queries, tile)
         self.owned += torch.bincount(owner.flatten().long(), minlength=len(self.owned))
         return owner.masked_fill_(~confident, NOBODY)

@@ -24,6 +24,7 @@ from m2f_batch.vision.rle import MaskCode
 from m2f_batch.vision.tiles import codes_of
 from m2f_batch.vision.winners import find_winners
 
+DEVICES = ("cpu", "cuda")  # logits on another come to the CPU
 NO_STUFF: frozenset[int] = frozenset()
 
 
@@ -33,6 +34,7 @@ class _Found(NamedTuple):
     code: MaskCode
 
 
+@torch.inference_mode()
 def instance_segments(
     class_logits: Tensor,
     mask_logits: Tensor,
@@ -67,6 +69,7 @@ def instance_segments(
     return _segments([item for _, item in found], frame)
 
 
+@torch.inference_mode()
 def panoptic_segments(
     class_logits: Tensor,
     mask_logits: Tensor,
@@ -116,13 +119,14 @@ def _parts(
     parts: dict[tuple[int, int], list[int]] = {}
     visible = set(owners.labels.tolist())
     for i, query in enumerate(kept):
-        if i not in visible or owners.owned[i] < overlap_threshold * areas[i]:
+        if i not in visible or areas[i] == 0 or owners.owned[i] / areas[i] < overlap_threshold:
             continue
         label = labels[query]
         parts.setdefault((label, -1 if label in stuff_ids else query), []).append(i)
     return list(parts.values())
 
 
+@torch.inference_mode()
 def semantic_segments(
     class_logits: Tensor, mask_logits: Tensor, *, canvas: SizeHW, content: SizeHW, output: SizeHW
 ) -> list[Segment]:
@@ -150,6 +154,8 @@ def _checked(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]
     # an infinity becomes NaN in the very next step: softmax, or bilinear weights of 0
     if not (_all_finite(class_logits) and _all_finite(mask_logits)):
         raise ImageError("postprocess", "NanLogits", "the model gave NaN or infinite logits for this image")
+    if mask_logits.device.type not in DEVICES:
+        class_logits, mask_logits = class_logits.cpu(), mask_logits.cpu()
     if class_logits.dtype == torch.float64:
         return class_logits, mask_logits.double()
     return class_logits.float(), mask_logits.float()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import torch
 
+_one_at_a_time = threading.Lock()  # a thread born meanwhile would take the number for the process' own
+
 
 @contextmanager
 def pinned_threads(threads: int) -> Iterator[None]:
@@ -24,6 +26,11 @@ def pinned_threads(threads: int) -> Iterator[None]:
 
 def pin_threads(threads: int) -> None:
     """Torch with a fixed number of CPU threads in this new thread for good, and in no other."""
+    with _one_at_a_time:
+        _pin(threads)
+
+
+def _pin(threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     # from another thread, so that those born later begin as this one did

@@ -6,7 +6,7 @@ import pytest
 from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.cluster import connected, plan_resources, run_error
 
 
@@ -59,6 +59,11 @@ def test_our_own_error_comes_out_of_rays():
     ours = RunError("the bucket is gone")
     assert run_error(task_error(ours)) is ours
     assert run_error(task_error(ours).as_instanceof_cause()) is ours
+
+
+def test_what_is_transient_arrives_as_itself():
+    ours = TransientError("the bucket asks to slow down")
+    assert run_error(task_error(ours)) is ours
 
 
 def test_a_lost_worker_is_a_failed_run_and_a_bug_stays_a_bug():

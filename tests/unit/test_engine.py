@@ -2,7 +2,7 @@
 
 import gc
 import threading
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -96,6 +96,16 @@ def test_several_callers_get_their_own_results_in_their_order(size, finishers):
     assert sorted(steps.finished) == list(range(200)), "each image once"
     if size > 1:
         assert len(steps.batches) < 200, "images share micro-batches"
+
+
+@pytest.mark.parametrize("which", ["start_thread", "start_finisher"])
+def test_a_thread_that_cannot_start_is_an_error_at_once(which):
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    starts = {"start_thread": lambda: None, "start_finisher": lambda: None, which: fail}
+    with pytest.raises(BrokenExecutor):
+        Engine(Noted(), BatchSizes(2), finishers=1, **starts)
 
 
 def test_micro_batches_reach_over_callers():

@@ -72,13 +72,13 @@ def test_reads_and_reached_by_are_those_of_the_weights():
 
 
 def test_grow_is_the_part_of_the_whole():
-    planes = torch.randn(3, 20, 6)
+    planes = torch.randn(3, 20, 6, dtype=torch.float64)
     whole = interpolate(planes[:, None], size=(90, 6), mode="bilinear")[:, 0]
-    axis = axis_of(20, 90, torch.float32, torch.device("cpu"))
+    axis = axis_of(20, 90, torch.float64, torch.device("cpu"))
     span = range(33, 71)
     read = axis.reads(span)
     part = grow(planes[:, read.start : read.stop], axis, span, read.start)
-    assert torch.allclose(part, whole[:, 33:71], atol=1e-6)
+    assert torch.allclose(part, whole[:, 33:71], rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("frame", FRAMES)
@@ -170,6 +170,25 @@ def test_more_queries_than_fit_a_byte():
     reference.assert_same(
         panoptic_segments(class_logits, masks, **sizes), reference.panoptic(class_logits, masks, **sizes)
     )
+
+
+def test_a_share_equal_to_the_overlap_threshold_is_kept():
+    # one row of 100 pixels: query 0 covers all of it and owns 55
+    masks = torch.full((2, 1, 100), 8.0)
+    masks[1, 0, 55:], masks[1, 0, :55] = 9.0, -9.0
+    class_logits = torch.tensor([[6.0, 0.0, 0.0], [9.0, 0.0, 0.0]])
+    sizes = {"canvas": (1, 100), "content": (1, 100), "output": (1, 100)}
+    found = panoptic_segments(class_logits, masks, **sizes, overlap_threshold=0.55)
+    assert sorted(segment.area for segment in found) == [45, 55]
+    reference.assert_same(found, reference.panoptic(class_logits, masks, **sizes, overlap_threshold=0.55))
+
+
+@pytest.mark.parametrize("task", [instance_segments, panoptic_segments, semantic_segments])
+def test_logits_that_require_a_gradient_are_as_good(task):
+    class_logits, mask_logits = 3 * torch.randn(14, 8), random_logits(5, 14, "blobs")
+    sizes = FRAMES[1]._asdict()
+    expected = task(class_logits, mask_logits, **sizes)
+    assert task(class_logits.requires_grad_(), mask_logits.requires_grad_(), **sizes) == expected
 
 
 def test_bounds_hold_for_every_tile(monkeypatch):

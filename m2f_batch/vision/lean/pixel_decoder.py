@@ -91,7 +91,6 @@ class LeanDeformableLayer(nn.Module):
         super().__init__()
         attention = layer.self_attn
         self.heads = attention.n_heads
-        self.levels = attention.n_levels
         self.points = attention.n_points
         self.samples = _join_sampling(attention)
         self.value = attention.value_proj

@@ -39,11 +39,12 @@ def sampling_origins(sizes: tuple[Size, ...], like: Tensor) -> Tensor:
     N are the pixels of the L levels, one level after the other, row by row; pixel 0 has its centre at 0.
     """
     exact = torch.promote_types(like.dtype, torch.float32)
-    lengths = torch.tensor(sizes, dtype=exact, device=like.device).flip(1).T  # [2, L]
     origins = []
     for height, width in sizes:
         y = torch.linspace(0.5, height - 0.5, height, dtype=exact, device=like.device) / height
         x = torch.linspace(0.5, width - 0.5, width, dtype=exact, device=like.device) / width
-        xy = torch.stack((x[None].expand(height, -1), y[:, None].expand(-1, width)), dim=-1).reshape(-1, 2, 1)
-        origins.append(xy * lengths - 0.5)
+        xy = torch.stack((x[None].expand(height, -1), y[:, None].expand(-1, width))).flatten(1)
+        # times Python's numbers: a tensor made of them would have to wait for what a GPU is doing
+        on_levels = [torch.stack((xy[0] * wide, xy[1] * tall), dim=-1) for tall, wide in sizes]
+        origins.append(torch.stack(on_levels, dim=-1) - 0.5)
     return torch.cat(origins)
