@@ -25,6 +25,7 @@ from m2f_batch.vision.model import forward
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
 from m2f_batch.vision.preprocess import Prepared, pixel_values
 from m2f_batch.vision.segmenter import Segmenter
+from m2f_batch.vision.threads import pinned_threads
 
 POSTPROCESS = {"instance": instance_segments, "panoptic": panoptic_segments, "semantic": semantic_segments}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -94,7 +95,8 @@ def alone(segmenter: Segmenter, setting: Setting, names: Sequence[str], images: 
         logits = forward(segmenter.model, values, setting.precision)
         for (name, image), classes, masks in zip(batch, *logits, strict=True):
             sizes = {"canvas": image.canvas_hw, "content": image.content_hw, "output": image.output_hw}
-            found[name] = POSTPROCESS[setting.task](classes, masks, **sizes, **options)
+            with pinned_threads(1):  # as the job does it; another number rounds the scores otherwise
+                found[name] = POSTPROCESS[setting.task](classes, masks, **sizes, **options)
     return Done(len(images), time.perf_counter() - begun, found)
 
 
