@@ -21,6 +21,7 @@ from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, first_info, info_now, now
+from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.listing import check_output, list_input
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.run import RunDirectory, Tally, Unit, open_run, units_of
@@ -112,22 +113,24 @@ def _follow(job: Job, info: dict[str, Any], stream: Stream, places: Places, is_c
     progress = Progress(job.listing.table.num_rows, places, refresh)
     units = units_of(job.listing, info["fingerprint"], job.config.output.images_per_file)
     hopeless = False
-    try:
-        with progress, closing(stream(units)) as results:
-            for unit in results:
-                progress.add(unit)
-                hopeless = progress.done >= EARLY_STOP_IMAGES and _too_many_errors(job.config, progress.tally)
-                if hopeless:
-                    break
-    finally:
-        with suppress(
-            TransientError, RunError
-        ):  # what ended the stream says more; else what follows fails the same way
-            if is_claimed():
-                if progress.done < progress.total:
-                    # units that were under way have been committed without a word to us: the files know
-                    progress.tally = job.run.tally()
-                job.run.write_info(info_now(info, progress))
+    with noticed_stops() as check_stop:
+        try:
+            with progress, closing(stream(units)) as results:
+                for unit in results:
+                    check_stop()
+                    progress.add(unit)
+                    hopeless = progress.done >= EARLY_STOP_IMAGES and _too_many_errors(job.config, progress.tally)
+                    if hopeless:
+                        break
+        finally:
+            # what ended the stream says more than what fails here; if nothing did, what follows fails the same way
+            with suppress(TransientError, RunError):
+                if is_claimed():
+                    if progress.done < progress.total:
+                        # units that were under way have been committed without a word to us: the files know
+                        progress.tally = job.run.tally()
+                    job.run.write_info(info_now(info, progress))
+        check_stop()
     if not is_claimed():
         raise RunError(f"output.uri: another run has taken {job.run.uri} from this one (--overwrite?)")
     return _finish(job, info, progress, hopeless)
