@@ -7,7 +7,7 @@ In the same run ours is compared with the plain definition, pixel by pixel; a di
 
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,13 +20,8 @@ from benchmarks.timing import Rounds, parser, publish, ratio_of, say, show_secon
 from benchmarks.work import CANVASES, SQUARE, Work, make_work
 from m2f_batch.config import Task
 from m2f_batch.records import Segment
-from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
+from m2f_batch.vision.replica import POSTPROCESS
 
-OURS: dict[Task, Callable[..., list[Segment]]] = {
-    "instance": instance_segments,
-    "panoptic": panoptic_segments,
-    "semantic": semantic_segments,
-}
 SIZES = ((480, 640), (1080, 1920), (2160, 3840))
 
 
@@ -68,7 +63,7 @@ def cells(quick: bool) -> Iterator[Cell]:
 @torch.inference_mode()
 def ours(work: Work) -> list[Segment]:
     """The contract's function for the task."""
-    return OURS[work.task](work.class_logits, work.mask_logits, **work.sizes, **work.options)
+    return POSTPROCESS[work.task](work.class_logits, work.mask_logits, **work.sizes, **work.options)
 
 
 def measure(cell: Cell, size: Any, rounds: Rounds, way: Way = ours) -> dict[str, Any]:
@@ -107,7 +102,7 @@ def main() -> int:
     torch.set_num_threads(1)
     size = SQUARE if chosen.canvas == "384" else None
     rounds = Rounds(2, 2) if chosen.quick else Rounds()
-    for task in OURS:  # what a first call costs is not what is asked
+    for task in POSTPROCESS:  # what a first call costs is not what is asked
         measure(Cell(task, (120, 160), 5, 80), SQUARE, Rounds(1, 1))
     lines = [measure(cell, size, rounds) for cell in cells(chosen.quick)]
     canvas = "384x384" if size else ", ".join(f"{t} {s.shortest_edge}/{s.longest_edge}" for t, s in CANVASES.items())

@@ -22,12 +22,11 @@ from m2f_batch.config import Precision, Task
 from m2f_batch.records import Segment, segment_of
 from m2f_batch.storage.run import open_run
 from m2f_batch.vision.model import forward
-from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
 from m2f_batch.vision.preprocess import Prepared, pixel_values
+from m2f_batch.vision.replica import POSTPROCESS
 from m2f_batch.vision.segmenter import Segmenter
 from m2f_batch.vision.threads import pinned_threads
 
-POSTPROCESS = {"instance": instance_segments, "panoptic": panoptic_segments, "semantic": semantic_segments}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -151,7 +151,9 @@ class OutputConfig(Section):
     uri: str = Field(min_length=1, description="directory or object-store URI of the run, not inside the input")
     overwrite: bool = Field(False, description="delete the run that output.uri holds, then start anew")
     images_per_file: Count = Field(
-        32, le=4096, description="images per Parquet file: the unit of commit, all a kill can cost an actor"
+        32,
+        le=4096,
+        description="images per Parquet file, the unit of commit; a kill costs an actor the 2 to 4 at hand",
     )
 
 

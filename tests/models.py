@@ -1,8 +1,11 @@
-"""Models for tests: random weights at the default configuration, their heads scaled until they find something."""
+"""Models for tests: random weights whose heads are scaled until they find something, and one that lacks a tensor."""
 
+import shutil
 from pathlib import Path
 
 import torch
+from conftest import DEMO_MODEL
+from safetensors.numpy import load_file, save_file
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
 from m2f_batch.demo.scenes import draw_scene
@@ -51,3 +54,12 @@ def _tell_apart(head: torch.nn.Linear, inputs: list[torch.Tensor], spread: float
     mix = torch.randn(head.out_features, directions) / directions**0.5
     head.weight.copy_(spread * mix @ (axes[:directions] * (len(own) ** 0.5 / values[:directions])[:, None]))
     head.bias.zero_()
+
+
+def save_incomplete_model(directory: Path) -> Path:
+    """The demo model without one of its tensors, which does not load."""
+    shutil.copytree(DEMO_MODEL, directory)
+    tensors = load_file(directory / "model.safetensors")
+    tensors.pop(next(name for name in tensors if "mask_embedder" in name))
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    return directory

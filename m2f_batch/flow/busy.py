@@ -104,13 +104,17 @@ def advice(shares: Mapping[str, float], places: Places, replicas: int) -> str:
             f"per {'GPU' if places.device == 'cuda' else 'actor'})"
         )
     if postprocess >= STAGE_BUSY:
-        on_gpu = "more CPUs per GPU, or two actors on each (compute.gpus_per_actor=0.5)"
-        more = on_gpu if places.device == "cuda" else "more compute.actors"
-        fewer = "fewer masks (a higher postprocess.score_threshold, a lower postprocess.top_k)"
-        return f"post-processing is the bottleneck: {more}, or {fewer}"
+        return f"post-processing is the bottleneck: {cheaper_postprocessing(places.device)}"
     if write >= STAGE_BUSY:
         return "writing is the bottleneck: OUTPUT on faster storage, or a larger output.images_per_file"
     return "no stage is full: the run is too short to tell, or units wait (a smaller output.images_per_file)"
+
+
+def cheaper_postprocessing(device: str) -> str:
+    """What makes post-processing hold up a device less."""
+    on_gpu = "more CPUs per GPU, or two actors on each (compute.gpus_per_actor=0.5)"
+    more = on_gpu if device == "cuda" else "more compute.actors"
+    return f"{more}, or fewer masks (a higher postprocess.score_threshold, a lower postprocess.top_k)"
 
 
 def faster_model(device: str) -> str:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.busy import faster_model
+from m2f_batch.flow.busy import cheaper_postprocessing, faster_model
 from m2f_batch.flow.cluster import present
 from m2f_batch.flow.pipeline import Flow, labelled
 from m2f_batch.flow.prediction import (
@@ -155,7 +155,7 @@ def _limit(stage: str, machines: Machines) -> tuple[str, str]:
         case "decode":
             return "decoding", "more CPUs per actor"
         case _:
-            return "post-processing", "more CPUs per actor, or a higher postprocess.score_threshold"
+            return "post-processing", cheaper_postprocessing(machines.device)
 
 
 def _shown(estimate: Estimate, form: str) -> str:

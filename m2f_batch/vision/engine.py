@@ -179,7 +179,8 @@ def _failing(jobs: list[Job]) -> Iterator[None]:
         yield
     except BaseException as error:
         for job in jobs:
-            job.future.set_exception(error)
+            if not job.future.done():  # some may have been handed on before
+                job.future.set_exception(error)
         raise
 
 

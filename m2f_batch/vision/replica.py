@@ -13,14 +13,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from m2f_batch.config import Task
 from m2f_batch.errors import ImageError
+from m2f_batch.records import Segment
 from m2f_batch.vision.engine import Result, Steps
 from m2f_batch.vision.labeling import Labeling
 from m2f_batch.vision.model import forward
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
 from m2f_batch.vision.preprocess import Prepared, pixel_values
 
-POSTPROCESS = {"instance": instance_segments, "panoptic": panoptic_segments, "semantic": semantic_segments}
+POSTPROCESS: dict[Task, Callable[..., list[Segment]]] = {
+    "instance": instance_segments,
+    "panoptic": panoptic_segments,
+    "semantic": semantic_segments,
+}
 MEMORY_SHARE = 0.5  # of the free device memory, for a forward pass that is tried; post-processing needs some too
 
 

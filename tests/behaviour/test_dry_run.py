@@ -2,11 +2,11 @@
 
 import json
 import re
-import shutil
 
 import pytest
 from conftest import DEMO_MODEL
 from engines import ENGINES, config_of, rows_of
+from models import save_incomplete_model
 
 from m2f_batch.cli import main
 from m2f_batch.errors import RunError
@@ -72,13 +72,7 @@ def test_an_output_that_holds_a_run_is_refused_and_kept(scenes, tmp_path, capsys
 
 
 def test_a_model_that_does_not_load_is_an_error(scenes, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
-    model = tmp_path / "model"
-    shutil.copytree(DEMO_MODEL, model)
-    tensors = load_file(model / "model.safetensors")
-    tensors.pop(next(name for name in tensors if "mask_embedder" in name))
-    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    model = save_incomplete_model(tmp_path / "model")
     with pytest.raises(RunError, match="1 tensors are missing"):
         jobs.segment(config_of(scenes, tmp_path / "run", model), is_dry_run=True)
     assert not (tmp_path / "run").exists()

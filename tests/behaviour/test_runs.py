@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from conftest import DEMO_MODEL
 from engines import ENGINES, Engine, config_of, in_process, rows_of
+from models import save_incomplete_model
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.records import SCHEMA
@@ -231,15 +232,7 @@ def test_a_hopeless_run_stops_early(tmp_path):
 
 
 def test_a_model_that_does_not_load_leaves_output_alone(scenes, tmp_path):
-    import shutil
-
-    from safetensors.numpy import load_file, save_file
-
-    model = tmp_path / "model"
-    shutil.copytree(DEMO_MODEL, model)
-    tensors = load_file(model / "model.safetensors")
-    tensors.pop(next(name for name in tensors if "mask_embedder" in name))
-    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    model = save_incomplete_model(tmp_path / "model")
     with pytest.raises(RunError, match="1 tensors are missing"):
         ENGINES["local Ray"](config_of(scenes, tmp_path / "run", model))
     assert not (tmp_path / "run").exists()

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from m2f_batch.errors import ImageError
-from m2f_batch.vision.engine import UNFINISHED, Engine
-from m2f_batch.vision.micro_batches import BatchSizes
+from m2f_batch.vision.engine import UNFINISHED, Engine, _failing
+from m2f_batch.vision.micro_batches import BatchSizes, Job
 from m2f_batch.vision.preprocess import Prepared
 
 CANVASES = [(32, 32), (32, 64), (64, 32)]
@@ -106,6 +106,15 @@ def test_a_thread_that_cannot_start_is_an_error_at_once(which):
     starts = {"start_thread": lambda: None, "start_finisher": lambda: None, which: fail}
     with pytest.raises(BrokenExecutor):
         Engine(Noted(), BatchSizes(2), finishers=1, **starts)
+
+
+def test_a_failure_reaches_the_jobs_that_are_left_and_no_others():
+    done, left = (Job(image) for image in images_of(2))
+    done.future.set_result([])
+    with pytest.raises(KeyError, match="submit"), _failing([done, left]):
+        raise KeyError("submit")
+    assert done.future.result() == []
+    assert isinstance(left.future.exception(timeout=1), KeyError)
 
 
 def test_micro_batches_reach_over_callers():

@@ -17,6 +17,9 @@ from m2f_batch.vision.lean.swin import LeanSwin
 # backbones that are faster on pixels in this order, and give the same values (checked by tests)
 CHANNELS_LAST = {"LeanSwin", "ResNetBackbone"}
 
+# what taking over a module that is built otherwise may raise
+NOT_KNOWN_HERE = (UnknownStructureError, AttributeError, KeyError, IndexError, TypeError, RuntimeError)
+
 
 class LeanMask2Former(nn.Module):
     """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, K + 1] and mask logits [B, Q, h, w]."""
@@ -45,7 +48,7 @@ def lean_mask2former(model: nn.Module) -> nn.Module:
     """
     try:
         return LeanMask2Former(model).eval().requires_grad_(False)
-    except (UnknownStructureError, AttributeError, KeyError, IndexError, TypeError, RuntimeError) as error:
+    except NOT_KNOWN_HERE as error:
         warnings.warn(
             f"this transformers builds Mask2Former in a way that is not known here ({error}): it runs as it "
             "is, which is slower",
@@ -61,7 +64,7 @@ def lean_backbone(backbone: nn.Module) -> nn.Module:
         return backbone
     try:
         return LeanSwin(backbone)
-    except (UnknownStructureError, AttributeError, KeyError, IndexError, TypeError, RuntimeError) as error:
+    except NOT_KNOWN_HERE as error:
         warnings.warn(
             f"the Swin of this transformers is not known here ({error}): it runs as it is, which is slower",
             RuntimeWarning,
