@@ -1,0 +1,162 @@
+"""The structured log of an attempt: one JSON object per line, on the terminal or beside it, never with keys in it.
+
+    {"time": "2026-11-21T15:04:05.123+00:00", "event": "state", "run_id": "...", "attempt": 1, "host": "...",
+     "pid": 7, ...}
+
+``say`` is for what a user sees too: the text, or in a json run the line. ``emit`` is for what only the log needs.
+"""
+
+import heapq
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Literal
+
+from m2f_batch.flow.redact import redact, redacted
+
+STATE = "state"  # the event of the regular progress lines: many, and the first ones to be forgotten
+MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s, and one small object to write
+RESERVED = frozenset({"time", "event", "run_id", "attempt", "host", "pid"})
+
+
+class Events:
+    """What happened in one attempt: kept for the log in storage, and shown as text or as JSON lines."""
+
+    def __init__(
+        self,
+        log: Literal["text", "json"] = "text",
+        *,
+        clock: Callable[[], float] = time.time,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self.log = log
+        self._clock, self._max_bytes = clock, max_bytes
+        self._whose: dict[str, Any] = {"run_id": None, "attempt": None}
+        self._where = {"host": socket.gethostname(), "pid": os.getpid()}
+        self._kept: dict[bool, deque[tuple[int, bytes]]] = {True: deque(), False: deque()}  # by whether it is a state
+        self._dropped = {True: 0, False: 0}
+        self._bytes = self._emitted = self._written = 0
+        self._lock = threading.RLock()  # a signal's handler may log while this thread does
+
+    def bind(self, run_id: str, attempt: int) -> None:
+        """Whose lines these are, as soon as it is known."""
+        self._whose = {"run_id": run_id, "attempt": attempt}
+
+    def emit(self, event: str, /, **fields: Any) -> None:
+        """Log one event; in a json run it is printed too. Raises ValueError for a field with a name of ours."""
+        self._add(event, fields, text=None)
+
+    def say(self, text: str, event: str, /, **fields: Any) -> None:
+        """Tell the user: ``text`` in a text run, the event in a json run, where ``text`` is its ``message``."""
+        self._add(event, {"message": text} | fields, text=text)
+
+    def lines(self) -> bytes:
+        """Every kept line in order, ASCII, each with its newline; before them how many were dropped, if any were."""
+        return self._snapshot()[0]
+
+    @property
+    def is_new_since_last_write(self) -> bool:
+        """Whether something happened since the last ``save`` that succeeded."""
+        return self._emitted > self._written
+
+    def save(self, write: Callable[[bytes], object]) -> None:
+        """Hand all lines to ``write`` if there are new ones; when it raises they stay new."""
+        if self.is_new_since_last_write:
+            data, emitted = self._snapshot()
+            write(data)
+            self._written = emitted
+
+    def _add(self, event: str, fields: dict[str, Any], text: str | None) -> None:
+        line = self._line(event, fields)
+        with self._lock:
+            self._keep(event == STATE, line.encode())
+            shown = line if self.log == "json" else text and redact(text)
+            if shown is not None:
+                print(shown, flush=True)
+
+    def _line(self, event: str, fields: dict[str, Any]) -> str:
+        if RESERVED & fields.keys():
+            raise ValueError(f"fields of a log line that have another meaning: {sorted(RESERVED & fields.keys())}")
+        now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
+        head = {"time": now, "event": event, **self._whose, **self._where}
+        return json.dumps(head | redacted(fields), separators=(",", ":"))
+
+    def _keep(self, is_state: bool, line: bytes) -> None:
+        self._emitted += 1
+        self._bytes += len(line)
+        self._kept[is_state].append((self._emitted, line))
+        while self._bytes > self._max_bytes:
+            oldest = bool(self._kept[True])
+            self._bytes -= len(self._kept[oldest].popleft()[1])
+            self._dropped[oldest] += 1
+
+    def _snapshot(self) -> tuple[bytes, int]:
+        with self._lock:
+            lines = [line for _, line in heapq.merge(*self._kept.values())]
+            if any(self._dropped.values()):
+                counts = {"state_lines": self._dropped[True], "other_lines": self._dropped[False]}
+                lines.insert(0, self._line("dropped", counts).encode())
+            return b"".join(line + b"\n" for line in lines), self._emitted
+
+
+class _ToEvents(logging.Handler):
+    """Warnings of libraries as events."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__(logging.WARNING)
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # arguments that do not fit: logging itself would print a traceback
+            message = str(record.msg)
+        fields = {"level": record.levelname.lower(), "logger": record.name, "message": message}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
+        self._events.emit("log", **fields)
+
+
+def route_logging(events: Events) -> None:
+    """In a json run, for the rest of the process: warnings, logs and uncaught exceptions become events too.
+
+    Call it again after a library has put handlers of its own on a logger. In a text run it changes nothing.
+    """
+    if events.log != "json":
+        return
+    handler = _ToEvents(events)
+    root = logging.getLogger()
+    for logger in (root, *_loggers()):
+        terminal = [each for each in logger.handlers if _is_terminal(each)]
+        for each in terminal:
+            logger.removeHandler(each)
+        if logger is root or (terminal and not logger.propagate):
+            logger.addHandler(handler)
+    logging.captureWarnings(True)
+
+    def on_exception(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        text = "".join(traceback.format_exception(kind, error, trace))
+        events.emit("crash", type=kind.__name__, message=str(error), traceback=text)
+
+    sys.excepthook = on_exception
+    threading.excepthook = lambda args: on_exception(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _loggers() -> Iterator[logging.Logger]:
+    names = list(logging.root.manager.loggerDict)
+    yield from (logging.getLogger(name) for name in names)
+
+
+def _is_terminal(handler: logging.Handler) -> bool:
+    """Whether a handler prints (or is one of ours from an earlier call); those that write elsewhere are left alone."""
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    return isinstance(handler, _ToEvents) or getattr(handler, "stream", None) in streams
