@@ -1,7 +1,4 @@
-"""What child processes do in tests of isolation: they crash at chosen images. No torch, unless the real worker is used.
-
-Each is a ``worker`` of ``flow.isolated``; what it should do is written in the item itself, or in the real image.
-"""
+"""What child processes do in tests of isolation: a ``worker`` of ``flow.isolated`` each. They load no torch."""
 
 import os
 import signal
@@ -11,9 +8,6 @@ import time
 from pathlib import Path
 
 from m2f_batch.errors import ImageError, RunError, TransientError
-from m2f_batch.flow.isolated import labelling, preparing
-
-MARKER = b"poison"  # in the bytes of an image that crashes its decoder
 
 
 class Unpicklable(Exception):
@@ -81,28 +75,7 @@ def dying_at_start(how, _):
     os.kill(os.getpid(), how)
 
 
-def real_but_marked(plan, max_pixels):
-    """The real one, whose decoder crashes at bytes with the marker."""
-    import m2f_batch.vision.preprocess as preprocess
-
-    real = preprocess.prepare_image
-
-    def prepare_image(data, *arguments):
-        if MARKER in data:
-            os.kill(os.getpid(), signal.SIGSEGV)
-        return real(data, *arguments)
-
-    preprocess.prepare_image = prepare_image
-    return preparing(plan, max_pixels)
-
-
-def real_but_gray(settings):
-    """The real one, whose model crashes at an image that is all gray."""
-    label = labelling(settings)
-
-    def act(image, enter):
-        if (image.content == 128).all():
-            os.kill(os.getpid(), signal.SIGABRT)
-        return label(image, enter)
-
-    return act
+def dying(folder, what):
+    """A whole unit in one process, which dies of ``what`` without a word; ``folder`` as in ``acting``."""
+    act = acting(folder, None)
+    return lambda refs, enter: act(what, enter)

@@ -112,12 +112,12 @@ def label_isolated(
 class IsolatedSegmenter:
     """In place of a Segmenter where a unit is labelled."""
 
-    def __init__(self, settings: ActorSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ActorSettings, worker: Callable[[ActorSettings], Work] = labelling) -> None:
+        self._settings, self._worker = settings, worker
 
     def label(self, images: "Sequence[Prepared]") -> list[list[Segment] | ImageError]:
         """As ``label_isolated``."""
-        return label_isolated(self._settings, images)
+        return label_isolated(self._settings, images, worker=self._worker)
 
     def take_seconds(self) -> dict[str, float]:
         """None: they are spent in other processes, and say nothing of the run's pace."""

@@ -1,0 +1,118 @@
+"""Images that crash their process, in a decoder and in the model, become rows, and no other row changes."""
+
+import shutil
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import poison_hook
+import poison_workers
+import pytest
+from conftest import DEMO_MODEL
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from m2f_batch.flow.actor import ActorSettings
+from m2f_batch.flow.deaths import CAREFUL_AFTER, Deaths
+from m2f_batch.flow.isolated import LIMITS, MAX_DEATHS, label_isolated, prepare_isolated
+from m2f_batch.flow.isolated_child import Child, Died
+from m2f_batch.records import ImageRef, error_row, ok_row, table_of
+from m2f_batch.storage.model_source import find_model
+from m2f_batch.storage.places import open_store
+from m2f_batch.vision.preprocess import Prepared, prepare_image
+from m2f_batch.vision.segmenter import Segmenter
+
+CRASHED = {
+    "poison.png": ("decode", "Crashed", "the process died of SIGSEGV while decoding it"),
+    "gray.png": ("label", "Crashed", "the process died of SIGABRT while labelling it"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(scenes, tmp_path_factory):
+    """The scenes, the broken file, and among them one image that crashes its decoder and one that crashes the model."""
+    folder = tmp_path_factory.mktemp("poison") / "images"
+    shutil.copytree(scenes, folder)
+    marked = PngInfo()
+    marked.add_text("comment", poison_hook.MARKER.decode())
+    Image.fromarray(np.full((40, 60, 3), 7, np.uint8)).save(folder / "poison.png", pnginfo=marked)
+    Image.fromarray(np.full((50, 70, 3), 128, np.uint8)).save(folder / "gray.png")
+    return folder
+
+
+def tried(deaths, stage, folder, one_by_one):
+    """What a cluster does with a unit: the same again when its process died, until that was so twice."""
+    whole = Child(partial(poison_workers.dying, folder, ImageRef("kill 11", stage)), LIMITS)
+    tries = 0
+    while True:
+        tries += 1
+        if deaths.begin("unit", stage) >= CAREFUL_AFTER:
+            results = one_by_one()
+            deaths.end("unit", stage)
+            return results, tries
+        with closing(whole), suppress(Died):
+            whole.ask(None, "decode")
+            deaths.end("unit", stage)
+
+
+def test_a_unit_with_poison_has_all_its_rows(folder, tmp_path, monkeypatch):
+    for name, value in poison_hook.installed(tmp_path / "hook").items():
+        monkeypatch.setenv(name, value)  # for child processes; this one has no such hook
+    uris = sorted(str(path) for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+    refs = [ImageRef(uri, open_store(uri).stat(uri).version) for uri in uris]
+    assert len(refs) == 15
+    segmenter = Segmenter.from_pretrained(str(DEMO_MODEL), task="panoptic")
+    plan, deaths = segmenter.labeling.preprocess, Deaths()
+    settings = ActorSettings(find_model(str(DEMO_MODEL), None), segmenter.labeling, "cpu", segmenter.threads, None)
+
+    prepared, tries = tried(
+        deaths,
+        "prepare",
+        tmp_path,
+        partial(prepare_isolated, refs, plan=plan, max_pixels=10**6),
+    )
+    assert tries == 3
+    images = [image for image in prepared if isinstance(image, Prepared)]
+    labelled, tries = tried(
+        deaths,
+        "label",
+        tmp_path,
+        partial(label_isolated, settings, images),
+    )
+    assert tries == 3
+    assert deaths.in_flight() == set()
+    assert poison_hook.deaths(tmp_path / "hook") == MAX_DEATHS * ["decode"] + MAX_DEATHS * ["label"]
+    rows = rows_of(refs, prepared, labelled)
+
+    # the oracle: the same in this process, where nothing is poison
+    here = [prepare_image(Path(ref.uri).read_bytes(), plan, 10**6) for ref in refs]
+    expected = rows_of(refs, here, segmenter.label([image for image in here if isinstance(image, Prepared)]))
+    expected = [*map(crashed, expected)]
+    assert sum(bool(row["segments"]) for row in expected) >= 11
+    assert table_of(rows).equals(table_of(expected)), "to the last bit of every score"
+    for ours, theirs in zip(prepared, here, strict=True):
+        if isinstance(ours, Prepared):
+            assert (ours.canvas_hw, ours.output_hw) == (theirs.canvas_hw, theirs.output_hw)
+            assert np.array_equal(ours.content, theirs.content)
+
+
+def crashed(row):
+    """The row as it must be: of an image that crashes its process, and else as it is."""
+    name = Path(row["uri"]).name
+    if name not in CRASHED:
+        return row
+    size = {"height": 50, "width": 70} if name == "gray.png" else {"height": None, "width": None}
+    error = dict(zip(("stage", "type", "message"), CRASHED[name], strict=True))
+    return {**row, **size, "status": "error", "error": error, "segments": []}
+
+
+def rows_of(refs, prepared, labelled):
+    """Rows as the stages make them."""
+    left = iter(labelled)
+    rows = []
+    for ref, image in zip(refs, prepared, strict=True):
+        result = next(left) if isinstance(image, Prepared) else image
+        is_ok = isinstance(result, list)
+        rows.append(ok_row(ref, image.output_hw, result) if is_ok else error_row(ref, result))
+    return rows
