@@ -1,156 +1,287 @@
 """Prove from storage alone that a run lost nothing and doubled nothing, and that its masks are what they say."""
 
-import re
-from collections import Counter
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco_mask
+import pyarrow as pa
+from numpy.typing import NDArray
 
-from m2f_batch.records import SCHEMA, ImageRef, Row
-from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run
-from m2f_batch.vision.rle import run_lengths
+from m2f_batch.processes import in_processes
+from m2f_batch.records import SCHEMA
+from m2f_batch.row_checks import row_problems
+from m2f_batch.storage.assigned import Assigned, read_assigned
+from m2f_batch.storage.index import IndexEntry, staged_images
+from m2f_batch.storage.run import DamagedFile, RunDirectory, Tally, open_existing_run, open_run
+from m2f_batch.storage.store import Entry
 
-SCORE_ROUNDING = 1e-5  # a mean of float32 ones may come out a little larger
-# numbers of at most seven base-32 digits, each closed: what pycocotools' C code can be given without harm
-COUNTS = re.compile(r"([P-o]{0,6}[0-O])+")
+MOST_LINES = 20  # of problems of one file
+SERIAL_BYTES = 16 << 20  # so much is read before other processes would have started
+
+Ids = NDArray[np.int64]
 
 
-def verify(run: RunDirectory, task: str) -> list[str]:
-    """Everything that is wrong with a run, one line each; an empty list is the proof.
+@dataclass(frozen=True, eq=False)
+class FileReport:
+    """What one file of rows holds, and what is wrong with it, one line each, beginning with what it is wrong with.
 
-    Each listed image has exactly one row and no other row is there; the schema is exact; every ``counts`` is the one
-    encoding of a mask with its size, ``area`` and ``bbox``; ids count from 1; categories are the run's; panoptic and
-    semantic segments are disjoint; the totals of a finished run are those of run.json (of one that goes on or was
-    killed, run.json is some seconds behind).
+    ``version`` is that of the object that was read. ``missing``: assigned images without a row. ``ids``: those of its
+    rows, where none were assigned. ``foreign`` counts rows that the manifest does not give this file, ``example`` is
+    the uri of one.
     """
-    info = run.read_info()
-    names = {category["id"]: category["name"] for category in info["categories"]}
-    problems = [f"{file}: is not of this run, and readers would take it for rows" for file in run.foreign_files()]
-    ids: list[np.ndarray] = []
-    found: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    for file in run.annotation_files():
-        try:
-            table = run.read_annotations(file)
-        except DamagedFile as error:
-            problems.append(str(error))
-            continue
-        if not table.schema.equals(SCHEMA):
-            problems.append(f"{file}: its schema is not the frozen one")
-            continue
-        ids.append(table["image_id"].to_numpy())
-        for row in table.to_pylist():
-            found[row["status"]] += 1
-            found["segments"] += len(row["segments"] or [])
-            if row["error"]:
-                reasons[f"{row['error']['stage']}/{row['error']['type']}"] += 1
-            problems.extend(f"{row['uri']}: {problem}" for problem in _row_problems(row, task, names))
-    rows = np.sort(np.concatenate(ids)) if ids else np.zeros(0, np.int64)
-    problems += _row_id_problems(run, rows, info)
-    return problems + (list(_total_problems(found, reasons, info)) if info["finished_at"] else [])
+
+    file: str
+    version: str
+    rows: int = 0
+    ok: int = 0
+    error: int = 0
+    segments: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    missing: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+    ids: Ids | None = None
+    foreign: int = 0
+    example: str = ""
+
+    def entry(self) -> IndexEntry:
+        """For the index."""
+        is_sound = not self.problems and not self.foreign
+        return IndexEntry(self.version, self.ok, self.error, self.segments, self.reasons, is_sound)
 
 
-def _row_problems(row: Row, task: str, names: dict[int, str]) -> Iterator[str]:
-    if row["image_id"] != ImageRef(row["uri"], row["version"]).image_id:
-        yield f"image_id {row['image_id']} is not that of its uri and version"
-    if row["status"] not in ("ok", "error") or (row["status"] == "error") != (row["error"] is not None):
-        yield f"status {row['status']!r} does not go with error {row['error']}"
-    if row["status"] == "error" and row["segments"]:
-        yield "an error row has segments"
-    if row["segments"] is None or any(entry is None or None in entry.values() for entry in row["segments"]):
-        yield "segments, or parts of them, are null"
-    elif row["status"] == "ok" and not (row["height"] and row["width"]):
-        yield "an image that was labelled has no size"
-    else:
-        yield from _segment_problems(row["segments"], (row["height"], row["width"]), task, names)
+# what ``check_file`` takes
+Check = tuple[str, str, Ids | None, str, dict[int, str]]
+# a map over such arguments, in any order
+Each = Callable[[Callable[[Check], FileReport], Iterable[Check]], Iterable[FileReport]]
 
 
-def _segment_problems(
-    found: list[dict[str, Any]], size_hw: tuple[int, int], task: str, names: dict[int, str]
-) -> Iterator[str]:
-    if [segment["id"] for segment in found] != list(range(1, len(found) + 1)):
-        yield "the ids of its segments do not count from 1"
-    for segment in found:
-        if names.get(segment["category_id"]) != segment["category"]:
-            yield f"segment {segment['id']}: category {segment['category_id']} is not {segment['category']!r}"
-        if not 0 <= segment["score"] <= 1 + SCORE_ROUNDING:
-            yield f"segment {segment['id']}: score {segment['score']} is not between 0 and 1"
-    if task == "semantic" and len({segment["category_id"] for segment in found}) < len(found):
-        yield "semantic segments share a class"
-    wrong = [segment["id"] for segment in found if not _is_mask(segment["counts"], size_hw)]
-    if wrong:
-        yield f"segment {wrong[0]}: counts are not those of a mask of its size"
-    elif found:
-        yield from _mask_problems(found, size_hw, task)
+def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[int, str]) -> FileReport:
+    """Read one file of rows, RUN/annotations/``file``.parquet, and check all that can be without the others.
 
-
-def _is_mask(counts: str, size_hw: tuple[int, int]) -> bool:
-    """Whether ``counts`` is what pycocotools gives for some mask of that size."""
-    if None in size_hw or not COUNTS.fullmatch(counts):
-        return False
-    runs = run_lengths(counts)
-    if (runs[1:] <= 0).any() or runs[0] < 0 or int(runs.sum()) != size_hw[0] * size_hw[1]:
-        return False
-    return (
-        coco_mask.frPyObjects({"size": list(size_hw), "counts": runs.tolist()}, *size_hw)["counts"] == counts.encode()
+    The schema is exact; rows are sorted by uri and each is sound by itself (``row_checks``); they are those of the
+    image ``ids`` that the manifest gives this file, each once. ``ids`` None: any, and the report has them. ``names``
+    are the model's labels.
+    """
+    run = open_run(run_uri)
+    uri = run.path(f"annotations/{file}.parquet")
+    data, entry = run.store.read_entry(uri)
+    assigned = np.zeros(0, np.int64) if ids is None else ids
+    try:
+        rows = run.parse_annotations(uri, data)
+    except DamagedFile as error:
+        return FileReport(file, entry.version, problems=[str(error)], missing=assigned)
+    if not rows.schema.equals(SCHEMA):
+        problem = f"{uri}: its schema is not the frozen one"
+        return FileReport(file, entry.version, problems=[problem], missing=assigned)
+    tally = Tally()
+    tally.add(rows)
+    found = rows["image_id"].to_numpy()
+    foreign = np.zeros(0, np.int64) if ids is None else np.flatnonzero(~np.isin(found, ids))
+    missing = np.setdiff1d(assigned, found)
+    problems = [*_file_problems(rows, uri, missing if ids is not None else None)]
+    problems += _capped(row_problems(rows, task, names), uri, MOST_LINES - len(problems))
+    return FileReport(
+        file,
+        entry.version,
+        rows=rows.num_rows,
+        ok=tally.ok,
+        error=tally.error,
+        segments=tally.segments,
+        reasons=dict(tally.reasons),
+        problems=problems,
+        missing=missing,
+        ids=np.array(found) if ids is None else None,
+        foreign=len(foreign),
+        example=rows["uri"][int(foreign[0])].as_py() if len(foreign) else "",
     )
 
 
-def _mask_problems(found: list[dict[str, Any]], size_hw: tuple[int, int], task: str) -> Iterator[str]:
-    codes = [{"size": list(size_hw), "counts": segment["counts"].encode()} for segment in found]
-    areas, boxes, union = coco_mask.area(codes), coco_mask.toBbox(codes), coco_mask.area(coco_mask.merge(codes))
-    for segment, area, box in zip(found, areas, boxes, strict=True):
-        if segment["area"] != area or segment["bbox"] != box.tolist():
-            yield f"segment {segment['id']}: area or bbox are not its mask's"
-    if not all(areas):
-        yield "a segment is empty"
-    if task != "instance" and int(union) != int(np.sum(areas)):
-        yield f"{task} segments overlap"
+def _file_problems(rows: pa.Table, uri: str, missing: Ids | None) -> Iterator[str]:
+    uris = rows["uri"].to_pylist()
+    at = next((at for at in range(1, len(uris)) if uris[at] < uris[at - 1]), None)
+    if at is not None:
+        yield f"{uri}: its rows are not sorted by uri: {uris[at]} stands after {uris[at - 1]}"
+    if missing is None:
+        return
+    ids, counts = np.unique(rows["image_id"].to_numpy(), return_counts=True)
+    if (counts > 1).any():
+        yield f"{uri}: {(counts > 1).sum()} image ids have more than one row, e.g. {ids[counts > 1][0]}"
+    if len(missing):
+        yield f"{uri}: {len(missing)} images of this file have no row, e.g. that of image_id {missing[0]}"
 
 
-def _row_id_problems(run: RunDirectory, rows: np.ndarray, info: dict[str, Any]) -> Iterator[str]:
-    """Rows against the listing; ``rows`` are the image ids of all rows, sorted."""
-    manifest = run.read_manifest()
-    listed = manifest["image_id"].to_numpy()
-    doubled = np.unique(rows[1:][rows[1:] == rows[:-1]])
+def _capped(problems: Iterator[str], uri: str, most: int) -> list[str]:
+    lines: list[str] = []
+    more = 0
+    for problem in problems:
+        if len(lines) < most:
+            lines.append(problem)
+        else:
+            more += 1
+    return lines + ([f"{uri}: {more} further problems of its rows"] if more else [])
+
+
+def check(arguments: Check) -> FileReport:
+    """``check_file`` of one argument, for any kind of map."""
+    return check_file(*arguments)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What is wrong with a run, one line each, the reports of its files by name, and how many images are listed."""
+
+    problems: list[str]
+    reports: list[FileReport]
+    listed: int
+
+
+def verify(
+    run: RunDirectory, task: str, *, each: Each = map, known: Mapping[str, IndexEntry] | None = None
+) -> list[str]:
+    """Everything that is wrong with a run, one line each; an empty list is the proof. See ``verify_reports``."""
+    return verify_reports(run, task, each=each, known=known).problems
+
+
+def verify_reports(
+    run: RunDirectory, task: str, *, each: Each = map, known: Mapping[str, IndexEntry] | None = None
+) -> Verification:
+    """Everything that is wrong with a run, and what its files hold.
+
+    Each listed image has exactly one row, in the file that the manifest names for it, and no other row is there; each
+    file is what ``check_file`` asks; the totals of a finished run are those of run.json (of one that goes on or was
+    killed, run.json is some seconds behind). Rows that are about to be dropped, as _state/dirty.json says, and units
+    that wait for others of their file are no problem.
+
+    ``each`` maps over the files, in any order. Of a file that is ``known``, as verified and of the same version, only
+    the entry is looked at.
+    """
+    info = run.read_info()
+    problems = [f"{file}: is not of this run, and readers would take it for rows" for file in run.foreign_files()]
+    assigned, there = read_assigned(run), run.committed()
+    trusted = {} if assigned is None or known is None else _trusted(known, there, assigned)
+    names = {category["id"]: category["name"] for category in info["categories"]}
+    checks = (
+        (run.uri, name, None if assigned is None else assigned.ids(name), task, names)
+        for name in sorted(there)
+        if name not in trusted
+    )
+    reports = sorted([*trusted.values(), *each(check, checks)], key=lambda report: report.file)
+    problems += [problem for report in reports for problem in report.problems]
+    if assigned is None:  # of a run whose manifest names no files
+        listed = run.read_manifest()["image_id"].to_numpy()
+        rows = np.concatenate([np.zeros(0, np.int64), *(report.ids for report in reports if report.ids is not None)])
+        problems += _id_problems(rows, listed)
+        lost = listed[~np.isin(listed, rows)]
+    else:
+        listed = assigned.image_ids
+        problems += [*_plan_problems(listed, assigned), *_foreign_problems(run, assigned, reports)]
+        absent = (assigned.ids(name) for name in assigned.names if name not in there)
+        lost = np.concatenate([np.zeros(0, np.int64), *absent, *(report.missing for report in reports)])
+    problems += _remaining_problems(run, info, len(listed), lost)
+    if info["finished_at"]:
+        problems += _total_problems(reports, info)
+    return Verification(problems, reports, len(listed))
+
+
+def _trusted(known: Mapping[str, IndexEntry], there: Mapping[str, Entry], assigned: Assigned) -> dict[str, FileReport]:
+    """Reports of files that need not be read: verified as they are, and with as many rows as they should have."""
+    return {
+        name: FileReport(name, entry.version, entry.rows, entry.ok, entry.error, entry.segments, dict(entry.reasons))
+        for name, entry in known.items()
+        if entry.verified and name in there and there[name].version == entry.version
+        if entry.rows == assigned.images(name)
+    }
+
+
+def _id_problems(rows: Ids, listed: Ids) -> Iterator[str]:
+    """The image ids of all rows against the listing."""
+    ids, counts = np.unique(rows, return_counts=True)
+    doubled = ids[counts > 1]
     if len(doubled):
         yield f"{len(doubled)} image ids have more than one row, e.g. {doubled[0]}"
-    unlisted = np.setdiff1d(rows, listed)
+    unlisted = np.setdiff1d(ids, listed)
     if len(unlisted):
         yield f"{len(unlisted)} rows are of images that were not listed, e.g. {unlisted[0]}"
-    lost = np.flatnonzero(~np.isin(listed, rows))
-    example = f", e.g. {manifest['uri'][int(lost[0])]}" if len(lost) else ""
-    if info["finished_at"] and len(lost) != info["images"]["remaining"]:
-        yield f"{len(lost)} listed images have no row{example}; run.json says {info['images']['remaining']} remain"
-    if info["images"]["listed"] != len(listed):
-        yield f"run.json says {info['images']['listed']} images were listed; the manifest holds {len(listed)}"
-    if run.is_finished() and len(lost):
+
+
+def _plan_problems(listed: Ids, assigned: Assigned) -> Iterator[str]:
+    ids, counts = np.unique(listed, return_counts=True)
+    if len(ids) < len(listed):
+        yield f"the manifest has {(counts > 1).sum()} image ids more than once, e.g. {ids[counts > 1][0]}"
+    if not assigned.is_sorted:
+        yield "the manifest is not in the order of its uris, or has one twice"
+
+
+def _foreign_problems(run: RunDirectory, assigned: Assigned, reports: list[FileReport]) -> Iterator[str]:
+    """Rows that the manifest does not give the file that they are in, unless they are about to be dropped."""
+    plan = run.read_plan() if any(report.foreign for report in reports) else None
+    dirty = run.read_dirty(plan.plan_id) if plan is not None else []
+    for report in reports:
+        if report.foreign and report.file not in dirty:
+            uri = run.path(f"annotations/{report.file}.parquet")
+            what = "does not give this file" if assigned.images(report.file) else "gives another file, or does not name"
+            yield f"{uri}: {report.foreign} rows are of images that the manifest {what}, e.g. {report.example}"
+
+
+def _remaining_problems(run: RunDirectory, info: dict[str, Any], listed: int, lost: Ids) -> Iterator[str]:
+    """``lost`` are the ids of listed images that have no row."""
+    said, is_finished = info["images"]["remaining"], run.is_finished()
+    is_wrong = bool(info["finished_at"]) and len(lost) != said
+    example = f", e.g. {_uri_of(run, lost)}" if len(lost) and (is_wrong or is_finished) else ""
+    if is_wrong:
+        yield f"{len(lost)} listed images have no row{example}; run.json says {said} remain"
+    if info["images"]["listed"] != listed:
+        yield f"run.json says {info['images']['listed']} images were listed; the manifest holds {listed}"
+    if is_finished and len(lost):
         yield f"_SUCCESS is there although {len(lost)} images remain{example}"
 
 
-def _total_problems(found: Counter[str], reasons: Counter[str], info: dict[str, Any]) -> Iterator[str]:
+def _uri_of(run: RunDirectory, ids: Ids) -> str:
+    manifest = run.read_manifest()
+    return str(manifest["uri"][int(np.flatnonzero(np.isin(manifest["image_id"].to_numpy(), ids))[0])])
+
+
+def _total_problems(reports: list[FileReport], info: dict[str, Any]) -> Iterator[str]:
+    tally = _tally(reports)
     said = {"ok": info["images"]["ok"], "error": info["images"]["error"], "segments": info["segments"]}
-    held = {name: found[name] for name in said}
+    held = {"ok": tally.ok, "error": tally.error, "segments": tally.segments}
     if said != held:
         yield f"run.json counts {said}; the files hold {held}"
-    if info["errors"] != reasons:
-        yield f"run.json counts the errors {info['errors']}; the files hold {dict(reasons)}"
+    if info["errors"] != tally.reasons:
+        yield f"run.json counts the errors {info['errors']}; the files hold {dict(tally.reasons)}"
+
+
+def _tally(reports: Iterable[FileReport]) -> Tally:
+    total = Tally()
+    for report in reports:
+        total = total.plus(report.entry().tally())
+    return total
 
 
 def verify_command(run_uri: str) -> int:
     """``m2f-batch verify RUN``: print what is wrong, or that nothing is; 0 or 1."""
     run = open_existing_run(run_uri)
     info = run.read_info()
-    problems = verify(run, info["task"])
-    for problem in problems:
+    sizes = [entry.size for entry in run.committed().values()]
+    is_small = len(sizes) < 2 or sum(sizes) < SERIAL_BYTES or os.cpu_count() == 1
+    found = verify_reports(run, info["task"], each=map if is_small else in_processes)
+    for problem in found.problems:
         print(problem)
-    counts = info["images"]
-    total = f"{counts['listed']:,} listed = {counts['ok']:,} ok + {counts['error']:,} error"
-    state = "finished" if run.is_finished() else "not finished"
+    tally = _tally(found.reports)
+    remaining = found.listed - tally.images
     print(
-        f"{run.uri}: {f'{len(problems)} problems' if problems else 'verified'}; {state}; "
-        f"{total} + {counts['remaining']:,} remaining; {info['segments']:,} segments"
+        f"{run.uri}: {f'{len(found.problems)} problems' if found.problems else 'verified'}; "
+        f"{'finished' if run.is_finished() else 'not finished'}; "
+        f"{found.listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {remaining:,} remaining; "
+        f"{tally.segments:,} segments{_staged(run)}"
     )
-    return 1 if problems else 0
+    return 1 if found.problems else 0
+
+
+def _staged(run: RunDirectory) -> str:
+    """What is done of files that are not whole yet, and so not visible, nor checked."""
+    assigned = read_assigned(run)
+    images = 0 if assigned is None else staged_images(run, assigned, run.committed())
+    return f"; {images:,} of those that remain are staged" if images else ""

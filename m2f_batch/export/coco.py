@@ -1,4 +1,4 @@
-"""Rows to COCO JSON and COCO results, a unit of work at a time, so that memory does not grow with the run."""
+"""Rows to COCO JSON and COCO results, a file at a time, so that memory does not grow with the run."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,7 @@ from typing import Any
 from m2f_batch.export.ids import CocoIds
 from m2f_batch.records import Row
 from m2f_batch.storage import uris
+from m2f_batch.storage.merged import Order, order_of, tables_by_uri
 from m2f_batch.storage.run import RunDirectory
 
 IMAGE_COLUMNS = ["uri", "height", "width", "status"]
@@ -30,9 +31,10 @@ def coco_json(run: RunDirectory, info: dict[str, Any], ids: CocoIds) -> Iterator
         "categories": ids.categories,
     }
     yield json.dumps(head)[:-1] + ', "images": ['
-    yield from _joined(_image(info, row, image_id) for row, image_id in _labelled(run, ids, IMAGE_COLUMNS))
+    order = order_of(run)  # once: files that appear meanwhile would number the images anew
+    yield from _joined(_image(info, row, image_id) for row, image_id in _labelled(run, order, ids, IMAGE_COLUMNS))
     yield '], "annotations": ['
-    yield from _joined(_annotations(run, ids))
+    yield from _joined(_annotations(run, order, ids))
     yield "]}\n"
 
 
@@ -47,13 +49,13 @@ def coco_results(run: RunDirectory, ids: CocoIds) -> Iterator[str]:
             "bbox": segment["bbox"],
             "score": segment["score"],
         }
-        for row, image_id, segment in _segments(run, ids)
+        for row, image_id, segment in _segments(run, order_of(run), ids)
     )
     yield "]\n"
 
 
-def _annotations(run: RunDirectory, ids: CocoIds) -> Iterator[dict[str, Any]]:
-    for number, (row, image_id, segment) in zip(count(1), _segments(run, ids), strict=False):
+def _annotations(run: RunDirectory, order: Order, ids: CocoIds) -> Iterator[dict[str, Any]]:
+    for number, (row, image_id, segment) in zip(count(1), _segments(run, order, ids), strict=False):
         yield {
             "id": number,
             "image_id": image_id,
@@ -66,17 +68,17 @@ def _annotations(run: RunDirectory, ids: CocoIds) -> Iterator[dict[str, Any]]:
         }
 
 
-def _segments(run: RunDirectory, ids: CocoIds) -> Iterator[tuple[Row, int, dict[str, Any]]]:
-    for row, image_id in _labelled(run, ids, [*IMAGE_COLUMNS, "segments"]):
+def _segments(run: RunDirectory, order: Order, ids: CocoIds) -> Iterator[tuple[Row, int, dict[str, Any]]]:
+    for row, image_id in _labelled(run, order, ids, [*IMAGE_COLUMNS, "segments"]):
         for segment in row["segments"]:
             if segment["category_id"] in ids.category_ids:
                 yield row, image_id, segment
 
 
-def _labelled(run: RunDirectory, ids: CocoIds, columns: list[str]) -> Iterator[tuple[Row, int]]:
+def _labelled(run: RunDirectory, order: Order, ids: CocoIds, columns: list[str]) -> Iterator[tuple[Row, int]]:
     """Rows that are ok, by uri, with their COCO image ids."""
     position = 0
-    for table in run.tables_by_uri(columns):
+    for table in tables_by_uri(run, columns, order):
         for row in table.to_pylist():
             if row["status"] == "ok":
                 position += 1

@@ -1,0 +1,73 @@
+"""What the manifest says of the files: which images each holds, or will hold, in the order of their uris."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from m2f_batch.storage.plan import plan_of
+from m2f_batch.storage.run import RunDirectory
+
+COLUMNS = ["image_id", "uri", "file"]
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The files that a manifest names, by the uri of their first image; no file was read to know it.
+
+    ``first_uris`` goes with ``names``; ``image_ids`` are all, int64 [listed], one file's behind the other's.
+    ``images_per_unit`` is the plan's. ``is_sorted``: whether the manifest is in strict order of its uris, as it must.
+    """
+
+    names: list[str]
+    first_uris: list[str]
+    images_per_unit: int
+    is_sorted: bool
+    image_ids: NDArray[np.int64]
+    _bounds: dict[str, tuple[int, int]]
+
+    @property
+    def listed(self) -> int:
+        """How many images the manifest lists."""
+        return len(self.image_ids)
+
+    def ids(self, name: str) -> NDArray[np.int64]:
+        """The image ids of a file, int64 [n], in the order of the manifest; none for one that it does not name."""
+        first, last = self._bounds.get(name, (0, 0))
+        return self.image_ids[first:last]
+
+    def images(self, name: str) -> int:
+        """How many images a file is to hold; 0 for one that the manifest does not name."""
+        first, last = self._bounds.get(name, (0, 0))
+        return last - first
+
+
+def read_assigned(run: RunDirectory) -> Assigned | None:
+    """Of a run's manifest; None where it does not name files."""
+    source = pa.BufferReader(run.store.read(run.path("_state/manifest.parquet")))
+    if "file" not in pq.read_schema(source).names:
+        return None
+    return assigned_of(pq.read_table(source, columns=COLUMNS))
+
+
+def assigned_of(manifest: pa.Table) -> Assigned:
+    """The same of a manifest with the columns COLUMNS."""
+    files = pc.dictionary_encode(manifest["file"]).combine_chunks()
+    if isinstance(files, pa.ChunkedArray):  # of none, in some versions
+        files = pa.concat_arrays(files.chunks) if files.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    codes, names = np.asarray(files.indices), files.dictionary.to_pylist()  # numbered as they first appear
+    order = np.argsort(codes, kind="stable")
+    counts = np.bincount(codes, minlength=len(names))
+    ends = np.cumsum(counts)
+    uris, plan = manifest["uri"], plan_of(manifest)
+    return Assigned(
+        names,
+        uris.take(pa.array(order[ends - counts])).to_pylist(),
+        plan.images_per_unit if plan is not None else len(codes),
+        bool(pc.all(pc.less(uris[:-1], uris[1:])).as_py() in (True, None)),
+        manifest["image_id"].to_numpy()[order],
+        {name: (int(end - count), int(end)) for name, count, end in zip(names, counts, ends, strict=True)},
+    )

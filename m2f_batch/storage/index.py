@@ -1,0 +1,104 @@
+"""RUN/_state/index.json: what each committed file holds, so that it need not be read to be counted.
+
+A cache: an entry counts as long as the file has the entry's version; what is missing or wrong only costs a read.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from m2f_batch.storage.assigned import Assigned, read_assigned
+from m2f_batch.storage.commit import staged
+from m2f_batch.storage.plan import file_and_part
+from m2f_batch.storage.run import RunDirectory, Tally, json_bytes
+from m2f_batch.storage.store import Entry, NotFound, threaded
+
+NAME = "_state/index.json"
+READERS = 4  # files in memory at a time
+COUNTED = ["image_id", "status", "error", "segments"]
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """What a file of a ``version`` holds: rows by status, segments, errors by ``stage/type``; whether it verified."""
+
+    version: str
+    ok: int
+    error: int
+    segments: int
+    reasons: dict[str, int]
+    verified: bool = False
+
+    @property
+    def rows(self) -> int:
+        """In all."""
+        return self.ok + self.error
+
+    def tally(self) -> Tally:
+        """The counts."""
+        return Tally(self.ok, self.error, self.segments, Counter(self.reasons))
+
+
+def read_index(run: RunDirectory) -> dict[str, IndexEntry]:
+    """The entries by file name, without extension; none where there is no index, or one that nobody can read."""
+    try:
+        files = json.loads(run.store.read(run.path(NAME)))["files"]
+        return {name: IndexEntry(**entry) for name, entry in files.items()}
+    except NotFound:
+        return {}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def write_index(run: RunDirectory, entries: Mapping[str, IndexEntry]) -> None:
+    """Replace the index. Raises Fenced when another run has taken over."""
+    run.write(NAME, json_bytes({"files": {name: asdict(entries[name]) for name in sorted(entries)}}))
+
+
+def tally_of(run: RunDirectory, index: Mapping[str, IndexEntry] | None = None) -> Tally:
+    """What committed files hold of the images that the manifest gives them: by the index, else read.
+
+    Raises DamagedFile for a file that cannot be read.
+    """
+    return tally_by(run, read_assigned(run), run.committed(), read_index(run) if index is None else index)
+
+
+def tally_by(
+    run: RunDirectory, assigned: Assigned | None, there: Mapping[str, Entry], index: Mapping[str, IndexEntry]
+) -> Tally:
+    """The same with all that it needs at hand."""
+    tally, unknown = Tally(), []
+    for name, entry in there.items():
+        known = index.get(name)
+        if assigned is not None and not assigned.images(name):
+            continue
+        # another number of rows than the manifest gives it: some are to be dropped
+        is_whole = known is not None and (assigned is None or known.rows == assigned.images(name))
+        if known is not None and is_whole and known.version == entry.version:
+            tally = tally.plus(known.tally())
+        else:
+            unknown.append(name)
+
+    def read(name: str) -> pa.Table:
+        rows = run.read_annotations(there[name].uri, COUNTED)
+        if assigned is None:
+            return rows
+        return rows.filter(pa.array(np.isin(rows["image_id"].to_numpy(), assigned.ids(name))))
+
+    for rows in threaded(read, unknown, READERS):
+        tally.add(rows)
+    return tally
+
+
+def staged_images(run: RunDirectory, assigned: Assigned, there: Mapping[str, Entry]) -> int:
+    """How many images are done, but wait for others of their file to appear with; nothing is read."""
+    images = 0
+    for unit in staged(run):
+        file, part, _ = file_and_part(unit)
+        if file not in there:
+            images += max(0, min(assigned.images_per_unit, assigned.images(file) - part * assigned.images_per_unit))
+    return images
