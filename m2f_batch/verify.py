@@ -18,7 +18,7 @@ from m2f_batch.storage.run import DamagedFile, RunDirectory, Tally, open_existin
 from m2f_batch.storage.store import Entry
 
 MOST_LINES = 20  # of problems of one file
-SERIAL_BYTES = 16 << 20  # so much is read before other processes would have started
+SERIAL_BYTES = 64 << 20  # so much is read before other processes would have started
 
 Ids = NDArray[np.int64]
 
