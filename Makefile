@@ -8,16 +8,25 @@ UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 PARTS = postprocess preprocess forward memory job
 BENCHES = $(PARTS:%=bench-%)
 
-.PHONY: demo test check lock clean bench bench-gpu $(BENCHES)
+.PHONY: demo test check lock clean chaos bench bench-gpu $(BENCHES)
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
 # threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
-test $(BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
+test chaos $(BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
 test: check
 	$(BIN)/python -m pytest -q
+
+# kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, two runs on one OUTPUT: an hour
+SCHEDULES ?= 20
+SEED ?= 1
+chaos: export PYTHONPATH = tests
+chaos: $(VENV)/ready
+	$(BIN)/python tests/chaos/run_chaos.py --schedules $(SCHEDULES) --seed $(SEED) $(CHAOS_OPTIONS)
+	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
+	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py
 
 # ours and the peers side by side: all parts, or one; BENCH="--quick" is a try that writes no result
 bench: $(BENCHES)

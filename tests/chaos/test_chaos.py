@@ -1,0 +1,38 @@
+"""Two short schedules of kills and faults; ``make chaos`` runs many."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab import Lab, lab
+from schedules import KINDS, draw_schedule
+
+SHORT = ("head", "driver-rival", "driver-stop")  # left out here: they wait for half a minute
+IMAGES, SECONDS_PER_IMAGE = 72, 0.4
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with lab(IMAGES, "moto", tmp_path_factory.mktemp("logs")) as running:
+        yield running
+
+
+def test_schedules_follow_from_their_seed():
+    drawn = [draw_schedule(seed) for seed in range(40)]
+    assert drawn == [draw_schedule(seed) for seed in range(40)]
+    assert all(3 <= len(schedule.events) <= 6 for schedule in drawn)
+    assert sum(schedule.place == "s3" and schedule.fault_rate > 0 for schedule in drawn) == 20
+    with_kill = [schedule for schedule in drawn if any(event.kind == "driver-kill" for event in schedule.events)]
+    assert len(with_kill) >= 20
+    assert {event.kind for schedule in drawn for event in schedule.events} == set(KINDS)
+
+
+@pytest.mark.parametrize(("seed", "storage"), [(2, "disk"), (4, "s3")])
+def test_a_disturbed_run_ends_as_one_never_disturbed(place: Lab, seed: int, storage: str):
+    schedule = draw_schedule(seed, storage, most_events=3, without=SHORT)
+    assert any(event.kind == "driver-kill" for event in schedule.events)
+    result = place.carry_out(schedule, SECONDS_PER_IMAGE)
+    log = Path(place.folder / f"run-{seed}.log").read_text()[-5000:]
+    assert result["problems"] == [], f"{result}\n{log}"
+    assert result["counts"], f"too few events: {result['done']}"
+    assert (result["rows"], result["lost"], result["doubled"], result["changed"]) == (IMAGES, 0, 0, 0)
