@@ -1,56 +1,17 @@
 """A listed image to its bytes, or to the reason why there are none."""
 
 import itertools
-import random
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from m2f_batch.errors import ImageError, TransientError
+from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.store import Denied, NotFound, ObjectError, Unreachable
+from m2f_batch.storage.retries import Retries as Retries  # also imported from here
+from m2f_batch.storage.s3_faults import Refused
+from m2f_batch.storage.store import Denied, NotFound, ObjectError, StoreUnavailable
 from m2f_batch.storage.uris import shown
-
-
-class Retries:
-    """How long one image is tried again, and how often that was needed; shared by the threads of a process.
-
-    ``budget`` is the seconds from an image's first try until no other is begun. Each wait is drawn between 0 and
-    ``first_wait`` seconds, a bound that doubles up to ``longest_wait``: the many readers of a throttled bucket must not
-    return together.
-    """
-
-    def __init__(
-        self,
-        budget: float = 120.0,
-        first_wait: float = 0.5,
-        longest_wait: float = 20.0,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        self.budget, self._first_wait, self._longest_wait, self._sleep = budget, first_wait, longest_wait, sleep
-        self.count = 0
-        self._lock = threading.Lock()
-
-    def run(self, act: Callable[[], bytes]) -> bytes:
-        """What ``act`` returns, once it does not fail in passing.
-
-        Raises the last TransientError or Unreachable once the budget is spent, and any other error at once.
-        """
-        began = time.monotonic()
-        for tries in itertools.count(1):
-            try:
-                return act()
-            except (TransientError, Unreachable) as error:
-                wait = random.uniform(0, min(self._longest_wait, self._first_wait * 2.0 ** min(tries - 1, 30)))
-                if time.monotonic() - began + wait > self.budget:
-                    raise type(error)(f"{error} ({tries} tries in {self.budget:g} s)") from error
-                with self._lock:
-                    self.count += 1
-                self._sleep(wait)
-        raise AssertionError("unreachable")
 
 
 def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
@@ -65,6 +26,8 @@ def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
     except NotFound as error:
         raise ImageError("fetch", "NotFound", str(error)) from error
     except Denied as error:
+        if isinstance(error, Refused) and ref.version:  # it could be looked at when it was listed
+            raise StoreUnavailable(f"{error}, and so is the bucket by now: have the keys expired?") from error
         raise ImageError("fetch", "AccessDenied", str(error)) from error
     except ObjectError as error:
         raise ImageError("fetch", "Unreadable", str(error)) from error

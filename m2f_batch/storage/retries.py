@@ -1,0 +1,69 @@
+"""Trying again what failed in passing: jittered exponential backoff within a budget of seconds, and counted."""
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from m2f_batch.errors import TransientError
+from m2f_batch.storage.store import Unreachable
+
+_T = TypeVar("_T")
+
+
+class Retries:
+    """How long one act is tried again, and how often that was needed; to be shared by the threads of a process.
+
+    ``budget`` is the seconds from an act's first try until no other is begun. Each wait is drawn between 0 and
+    ``first_wait`` seconds, a bound that doubles up to ``longest_wait``: the many clients of a throttled bucket must not
+    return together. ``count`` is the number of tries after a first one.
+    """
+
+    def __init__(
+        self,
+        budget: float = 120.0,
+        first_wait: float = 0.5,
+        longest_wait: float = 20.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.budget, self._first_wait, self._longest_wait, self._sleep = budget, first_wait, longest_wait, sleep
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def run(self, act: Callable[[], _T]) -> _T:
+        """What ``act`` returns, once it does not fail in passing.
+
+        Raises the last TransientError or Unreachable once the budget is spent, and any other error at once.
+        """
+        began = time.monotonic()
+        for tries in itertools.count(1):
+            try:
+                return act()
+            except (TransientError, Unreachable) as error:
+                wait = random.uniform(0, min(self._longest_wait, self._first_wait * 2.0 ** min(tries - 1, 30)))
+                if time.monotonic() - began + wait > self.budget:
+                    raise type(error)(f"{error} ({tries} tries in {self.budget:g} s)") from error
+                with self._lock:
+                    self.count += 1
+                count_retry()
+                self._sleep(wait)
+        raise AssertionError("unreachable")
+
+
+def retried() -> int:
+    """How many tries after a first one this process has made: those of all ``Retries``, and the S3 client's own."""
+    with _LOCK:
+        return _made
+
+
+def count_retry() -> None:
+    """Counts one more."""
+    global _made
+    with _LOCK:
+        _made += 1
+
+
+_LOCK = threading.Lock()
+_made = 0

@@ -1,0 +1,102 @@
+"""What a failed S3 request is wrong for: one object, this moment, or everything."""
+
+import hashlib
+import re
+from typing import Any
+
+from m2f_batch.errors import TransientError
+from m2f_batch.storage.store import Denied, NotFound, StoreUnavailable, Unreachable, Unreadable
+
+_OF_ALL = {
+    *("NoSuchBucket", "InvalidBucketName", "AllAccessDisabled", "AccountProblem", "NotSignedUp", "InvalidSecurity"),
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"),
+    *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken", "TokenRefreshRequired"),
+    *("InvalidTokenId", "InvalidClientTokenId", "UnrecognizedClientException", "UserSuspended"),  # MinIO, STS, Ceph
+    *("PermanentRedirect", "IllegalLocationConstraintException"),
+}
+_PASSING = {
+    *("SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "RequestLimitExceeded"),
+    *("RequestThrottled", "RequestThrottledException", "TooManyRequests", "BandwidthLimitExceeded"),
+    *("RequestTimeout", "RequestTimeoutException", "InternalError", "ServiceUnavailable", "PriorRequestNotComplete"),
+    *("OperationAborted", "ConditionalRequestConflict"),  # another request for the same object is under way
+    *("IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"),  # what arrived is not what was sent
+    "NoSuchUpload",  # in parts, whose completion was done but its answer lost: all of it again
+}
+_FULL = {"QuotaExceeded", "XMinioStorageFull"}  # Ceph, MinIO
+_DENIED = {"AccessDenied", "AccessDeniedException", "AccessForbidden", "Forbidden", "403"}
+_MD5 = re.compile("[0-9a-f]{32}")
+
+
+class Refused(Denied):
+    """Denied, and a listing of the bucket is too: the object's own permissions, or keys that are wrong by now."""
+
+
+def s3_fault(uri: str, error: Exception) -> Exception | None:
+    """The error of ours for one of botocore's; None for what is none of a request's.
+
+    >>> from botocore.exceptions import ClientError
+    >>> reply = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
+    >>> s3_fault("s3://bucket/a.jpg", ClientError(reply, "GetObject"))
+    TransientError('s3://bucket/a.jpg: SlowDown')
+    """
+    from botocore import exceptions as boto
+    from botocore.parsers import ResponseParserError
+    from urllib3.exceptions import HTTPError
+
+    away = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError, boto.SSLError)
+    passing = (boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError, OSError)
+    if isinstance(error, boto.ClientError):
+        return _reply_fault(uri, code_of(error), status_of(error))
+    if isinstance(error, away):
+        return Unreachable(f"{uri}: the S3 endpoint cannot be reached; check AWS_ENDPOINT_URL and the network")
+    # a body that was cut short where it is XML; TLS errors while a body is read, which botocore lets through
+    if isinstance(error, (*passing, ResponseParserError, HTTPError)):
+        return TransientError(f"{uri}: {type(error).__name__}")
+    if isinstance(error, boto.ParamValidationError):
+        return Unreadable(f"{uri}: not a name that S3 allows")
+    if isinstance(error, boto.BotoCoreError):
+        return StoreUnavailable(f"{uri}: {type(error).__name__}: check the AWS variables")
+    return None
+
+
+def is_doubtful(error: Exception) -> bool:
+    """Whether the reply to a GET may be about more than this object: access denied, or a 404 not in S3's words.
+
+    Some servers say AccessDenied to keys that have expired; a gateway that has lost its servers says 404 by itself.
+    """
+    code, status = code_of(error), status_of(error)
+    return code in _DENIED or (status == 404 and code not in _OF_ALL and not code.startswith("NoSuch"))
+
+
+def is_whole(data: bytes, reply: Any) -> bool:
+    """False where the bytes of a GET do not fit the reply's ETag. That is their MD5 if it looks like one, mostly."""
+    version = reply["ETag"].strip('"')
+    if reply.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in reply:
+        return True  # the ETag is that of what is stored
+    return not _MD5.fullmatch(version) or hashlib.md5(data, usedforsecurity=False).hexdigest() == version
+
+
+def code_of(error: Any) -> str:
+    """The error code of a ClientError; the status as text where the reply had no body, as to a HEAD."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: Any) -> int:
+    """The HTTP status of a ClientError."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _reply_fault(uri: str, code: str, status: int) -> Exception:
+    if code == "NoSuchBucket":
+        return StoreUnavailable(f"{uri}: no such bucket")
+    if status == 507 or code in _FULL:
+        return StoreUnavailable(f"{uri}: {code}: the store is full")
+    if code in _OF_ALL or status in (301, 307, 401):
+        return StoreUnavailable(f"{uri}: {code}: check the AWS variables (keys, region, endpoint)")
+    if status == 501:
+        return StoreUnavailable(f"{uri}: {code}: the server lacks what this request needs")
+    if status >= 500 or status in (408, 425, 429) or code in _PASSING:
+        return TransientError(f"{uri}: {code}")
+    if status == 404:
+        return NotFound(f"{uri}: no such object")
+    return Denied(f"{uri}: access denied") if code in _DENIED else Unreadable(f"{uri}: {code}")
