@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from m2f_batch.flow.actor import ActorSettings
+from m2f_batch.flow.bytecode import kept_bytecode
 from m2f_batch.flow.deaths import CAREFUL_AFTER, Deaths
 from m2f_batch.flow.isolated import LIMITS, MAX_DEATHS, label_isolated, prepare_isolated
 from m2f_batch.flow.isolated_child import Child, Died
@@ -27,6 +28,13 @@ CRASHED = {
     "poison.png": ("decode", "Crashed", "the process died of SIGSEGV while decoding it"),
     "gray.png": ("label", "Crashed", "the process died of SIGABRT while labelling it"),
 }
+
+
+@pytest.fixture(autouse=True)
+def quick_starts():
+    """Child processes import torch again and again: compiled once, it takes half the time."""
+    with kept_bytecode():
+        yield
 
 
 @pytest.fixture(scope="module")
