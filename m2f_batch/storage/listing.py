@@ -2,16 +2,19 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import uris
-from m2f_batch.storage.manifests import READERS, parse_json
+from m2f_batch.storage.columns import TEXT, chunks_of, first_of_each, joined, taken, text_column
+from m2f_batch.storage.manifests import READERS, kept_columns, parse_json, resolved
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnavailable, Unreachable
 
@@ -163,16 +166,17 @@ def _glob_matcher(pattern: str) -> Callable[[str], object]:
 
 
 def _of_entries(entries: Iterator[Entry], is_taken: Callable[[Entry], bool]) -> Listing:
-    names: list[str] = []
-    versions: list[str] = []
+    names: list[pa.Array] = []
+    versions: list[pa.Array] = []
     skipped = 0
-    for entry in entries:
-        if is_taken(entry) and _is_text(entry.uri):
-            names.append(entry.uri)
-            versions.append(entry.version)
-        else:
-            skipped += 1
-    return _listing(names, versions, None, skipped)
+    for chunk in chunks_of(entries):
+        images = [entry for entry in chunk if is_taken(entry) and _is_text(entry.uri)]
+        names.append(pa.array([entry.uri for entry in images], TEXT))
+        versions.append(pa.array([entry.version for entry in images], TEXT))
+        skipped += len(chunk) - len(images)
+    named, versioned = joined(names), joined(versions)
+    del names, versions
+    return _listing(named, versioned, None, skipped)
 
 
 def _is_text(uri: str) -> bool:
@@ -187,32 +191,26 @@ def _is_text(uri: str) -> bool:
 
 
 def _of_manifest(store: Store, place: str, reader: Callable[[bytes], pa.Table]) -> Listing:
-    try:
+    with _named(place):
         table = reader(store.read(place))
+    columns = table.column_names
+    if "uri" not in columns or len(set(columns)) < len(columns):
+        raise UsageError(f"input.uri: {place!r} needs one column 'uri', and no column twice; it has {columns}")
+    with _named(place):
+        kept, names = kept_columns(table), resolved(table["uri"], uris.parent(place))
+    del table  # at a million images, every copy of their names counts
+    return _listing(names, None, kept, 0)
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """What is wrong with a manifest, with its name."""
+    try:
+        yield
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UsageError(f"input.uri: {place!r} cannot be read: {str(error).splitlines()[0]}") from error
     except UsageError as error:
         raise UsageError(f"input.uri: {place!r}: {error}") from error
-    columns = table.column_names
-    if "uri" not in columns or len(set(columns)) < len(columns):
-        raise UsageError(f"input.uri: {place!r} needs one column 'uri', and no column twice; it has {columns}")
-    named = table["uri"].cast(pa.string()).to_pylist()
-    if not all(named):
-        row = next(row for row, name in enumerate(named, 1) if not name)
-        raise UsageError(f"input.uri: {place!r}: row {row} has no 'uri'; give one or remove the row")
-    folder = uris.parent(place)
-    return _listing([uris.join(folder, name) for name in named], None, _kept(table.drop_columns(["uri"])), 0)
-
-
-def _kept(table: pa.Table) -> pa.Table:
-    names = table.column_names
-    for taken in ("image_id", "version"):
-        if taken in names:
-            free = f"input_{taken}"
-            while free in names:
-                free = f"input_{free}"
-            names[names.index(taken)] = free
-    return table.rename_columns(names)
 
 
 def _of_coco(store: Store, place: str, root: str | None) -> Listing:
@@ -229,7 +227,11 @@ def _of_coco(store: Store, place: str, root: str | None) -> Listing:
             raise UsageError(f"input.uri: {place!r}: the id {number} is that of {seen[number]!r} and of {name!r}")
     folder = uris.parent(place) if root is None else _root(root)
     ids = pa.array([image["id"] for image in images], pa.int64())
-    return _listing([uris.join(folder, image["file_name"]) for image in images], None, pa.table({"coco_id": ids}), 0)
+    try:
+        names = text_column(uris.join(folder, image["file_name"]) for image in images)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"input.uri: a listed uri is not valid Unicode: {error.object!r}") from error
+    return _listing(names, None, pa.table({"coco_id": ids}), 0)
 
 
 def _root(root: str) -> str:
@@ -242,39 +244,44 @@ def _root(root: str) -> str:
 # ---- the table
 
 
-def _listing(names: Sequence[str], versions: Sequence[str] | None, kept: pa.Table | None, skipped: int) -> Listing:
+def _listing(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None, skipped: int) -> Listing:
     """``versions`` None: to be looked up. Of a uri that comes twice the first entry wins."""
-    first: dict[str, int] = {}
-    for index, name in enumerate(names):
-        first.setdefault(name, index)
-    order = sorted(first)
-    rows = [first[name] for name in order]
-    if versions is None:
-        ordered = [entry.version if entry else "" for entry in stat_many(order)]
-    else:
-        ordered = [versions[row] for row in rows]
-    table = pa.table(
-        {
-            "image_id": pa.array(_ids(order, ordered), pa.int64()),
-            "uri": pa.array(order, pa.string()),
-            "version": pa.array(ordered, pa.string()),
-        }
-    )
+    rows = first_of_each(names)
+    duplicates = len(names) - len(rows)
+    ordered = taken(names, rows)
+    del names
+    found = _looked_up(ordered) if versions is None else taken(versions, rows)
+    table = pa.table({"image_id": pa.array(_ids(ordered, found)), "uri": ordered, "version": found})
     if kept is not None:
-        chosen = kept.take(pa.array(rows, pa.int64()))
+        chosen = kept.take(pa.array(rows))
         for name in chosen.column_names:
             table = table.append_column(name, chosen[name])
-    return Listing(table, skipped, len(names) - len(order))
+    pa.default_memory_pool().release_unused()  # it would keep as much again, for as long as the driver lives
+    return Listing(table, skipped, duplicates)
 
 
-def _ids(names: Sequence[str], versions: Sequence[str]) -> list[int]:
-    try:
-        ids = [ImageRef(name, version).image_id for name, version in zip(names, versions, strict=True)]
-    except UnicodeEncodeError as error:
-        raise UsageError(f"input.uri: a listed uri is not valid Unicode: {error.object!r}") from error
-    if len(set(ids)) < len(ids):
-        seen: dict[int, str] = {}
-        for number, name in zip(ids, names, strict=True):
-            if seen.setdefault(number, name) != name:
-                raise RunError(f"{seen[number]!r} and {name!r} have the same image_id, {number}; rename one of them")
+def _looked_up(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    found = (stat_many(chunk.to_pylist()) for chunk in names.chunks)
+    parts = [pa.array([entry.version if entry else "" for entry in entries], pa.string()) for entries in found]
+    return pa.chunked_array(parts, pa.string())
+
+
+def _ids(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The image ids of rows in chunks of the same sizes."""
+    ids = np.empty(len(names), np.int64)
+    first = 0
+    for some, theirs in zip(names.chunks, versions.chunks, strict=True):
+        pairs = zip(some.to_pylist(), theirs.to_pylist(), strict=True)
+        ids[first : first + len(some)] = [ImageRef(name, version).image_id for name, version in pairs]
+        first += len(some)
+    _check_unique(ids, names)
     return ids
+
+
+def _check_unique(ids: NDArray[np.int64], names: pa.ChunkedArray) -> None:
+    order = np.argsort(ids, kind="stable")
+    again = order[1:][ids[order[1:]] == ids[order[:-1]]]
+    if len(again):
+        row = again.min()
+        first, second = names[int(np.argmax(ids == ids[row]))].as_py(), names[int(row)].as_py()
+        raise RunError(f"{first!r} and {second!r} have the same image_id, {ids[row]}; rename one of them")

@@ -22,11 +22,12 @@ def open_store(uri: str) -> Store:
 def stat_many(wanted: Iterable[str]) -> list[Entry | None]:
     """``Store.stat_many`` over any number of places, in order."""
     listed = list(wanted)
-    by_store: dict[Store, list[int]] = {}
+    by_root: dict[str, list[int]] = {}
     for index, uri in enumerate(listed):
-        by_store.setdefault(open_store(uri), []).append(index)
+        by_root.setdefault(uris.root(uri), []).append(index)
     found: list[Entry | None] = [None] * len(listed)
-    for store, indices in by_store.items():
+    for indices in by_root.values():
+        store = open_store(listed[indices[0]])
         for index, entry in zip(indices, store.stat_many(listed[index] for index in indices), strict=True):
             found[index] = entry
     return found

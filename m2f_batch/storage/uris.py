@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from m2f_batch.errors import UsageError
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_ROOT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -57,6 +58,16 @@ def normalise(uri: str) -> str:
     ('/b/x.jpg', '/a b', 's3://bucket/50%25.jpg')
     """
     return str(parse(uri))
+
+
+def root(uri: str) -> str:
+    """What all URIs of a store begin with: scheme and authority, or nothing for a local path.
+
+    >>> root("s3://bucket/a/x.jpg"), root("/a/x.jpg")
+    ('s3://bucket', '')
+    """
+    match = _ROOT.match(uri)
+    return match[0] if match else ""
 
 
 def shown(uri: str) -> str:
