@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_segment(commands)
     _add_demo(commands)
     _add_export(commands)
+    _add_explain(commands)
     for name, run, text in (
         ("status", _status, "what is done, what failed and why, what is left"),
         ("verify", _verify, "prove from storage alone that nothing is lost or doubled"),
@@ -112,6 +113,15 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.set_defaults(run=_export)
 
 
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "re-run one image of a run and write every picture and number on the way to its row"
+    command = commands.add_parser("explain", help=text, description=text)
+    command.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+    command.add_argument("uri", metavar="URI", help="the image, as rows spell it, or relative to here or to INPUT")
+    command.add_argument("dest", metavar="DEST", nargs="?", help="directory to write [explain-NAME]")
+    command.set_defaults(run=_explain)
+
+
 def _segment(options: argparse.Namespace) -> int:
     flags = {key: getattr(options, name) for name, key in SEGMENT_FLAGS.items()}
     config = load_config(SegmentConfig, file=options.config, overrides=options.set, flags=flags)
@@ -130,6 +140,12 @@ def _export(options: argparse.Namespace) -> int:
     from m2f_batch.export.command import export
 
     return export(options.run_uri, options.dest, options.format, options.ground_truth)
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from m2f_batch.explain.command import explain
+
+    return explain(options.run_uri, options.uri, options.dest)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -1,0 +1,75 @@
+"""``m2f-batch explain RUN URI [DEST]``: one image again, with every picture and number on its way to its row."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from m2f_batch.errors import UsageError
+from m2f_batch.explain.listed import find_image
+from m2f_batch.records import ImageRef
+from m2f_batch.storage import uris
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.run import open_existing_run
+from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
+
+SAME, DIFFERS = 0, 1
+FILES = ("explain.json", "decoded.png", "canvas.png", "queries.png", "overlay.png", "difference.png")
+
+
+def explain(run_uri: str, uri: str, dest: str | None = None) -> int:
+    """Re-run one image of a run, say what came of it, and write the evidence to ``dest``, a directory or a prefix.
+
+    Returns 0 when the result is the run's row, 1 when it is not. Raises UsageError, before anything is written, for an
+    image that the run did not list, a model that is gone, or a ``dest`` that cannot be.
+    """
+    run = open_existing_run(run_uri)
+    info = run.read_info()
+    ref, stored = find_image(run, info, uri)
+    store, folder = _open_dest(dest or f"explain-{_name_of(ref)}", info)
+    # torch is loaded only for an image that there is
+    from m2f_batch.explain import report, rerun
+    from m2f_batch.explain.recorded import read_setup
+    from m2f_batch.explain.summary import lines_of_input, lines_of_result
+
+    setup, found = read_setup(info), rerun.Findings(ref)
+    rerun.read_and_prepare(found, setup, stored)
+    _say(lines_of_input(found, setup))  # at once: what kills the process comes after it
+    try:
+        if found.prepared is not None:
+            rerun.label(found, setup)
+    finally:  # of a bug, too, all that was got before it
+        result = report.report_of(found, setup, stored)
+        _say(lines_of_result(found, setup, result))
+        written = []
+        store.delete([f"{folder}/{name}" for name in FILES])  # of an earlier explanation
+        for name, content in report.files_of(found, setup, stored, result):
+            store.write(f"{folder}/{name}", content)
+            written.append(name)
+        _say([f"wrote   {folder}: {', '.join(sorted(written))}"])
+    return SAME if result.comparison["same"] else DIFFERS
+
+
+def _say(lines: Iterator[str] | list[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def _name_of(ref: ImageRef) -> str:
+    """The image's name without extension, fit for a directory's."""
+    stem = ref.uri.rstrip("/").rpartition("/")[2].rpartition(".")
+    return re.sub(r"[^\w.-]+", "_", stem[0] or stem[2])
+
+
+def _open_dest(dest: str, info: dict[str, Any]) -> tuple[Store, str]:
+    """The store of DEST and its one spelling. Raises UsageError where nothing should, or can, be written."""
+    try:
+        folder = uris.normalise(dest).rstrip("/")
+        store = open_store(folder)
+        is_file = store.stat(folder) is not None
+    except (UsageError, ObjectError, StoreUnavailable) as error:
+        raise UsageError(f"DEST: {error}") from None
+    if is_file:
+        raise UsageError(f"DEST: {dest!r} is a file; give a directory")
+    if uris.is_inside(folder, info["config"]["input"]["uri"]):
+        raise UsageError(f"DEST: {dest!r} lies inside INPUT, where the next run would take pictures for images")
+    return store, folder

@@ -1,0 +1,82 @@
+"""What a run was told and with what, from its run.json, made ready for one more image on this machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from m2f_batch.checkpoint import Checkpoint, read_checkpoint
+from m2f_batch.config import InputConfig, ModelConfig, PostprocessConfig, PreprocessConfig
+from m2f_batch.config_loading import check_config
+from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
+from m2f_batch.vision.labeling import Labeling, installed_versions, settle
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run's settings, and its model as it is now.
+
+    ``labeling`` has the post-processing that the run settled on, whatever the model's files say of it today;
+    ``problems`` are the reasons why a run of today's files on ``device`` would have another fingerprint. ``device`` is
+    the run's kind where that is to be had here, else the CPU, with the run's ``threads``.
+    """
+
+    info: dict[str, Any]
+    source: ModelSource
+    checkpoint: Checkpoint
+    labeling: Labeling
+    max_pixels: int
+    device: str
+    recorded_device: str
+    threads: int
+    problems: list[str]
+
+
+def read_setup(info: dict[str, Any]) -> Setup:
+    """Everything that run.json says about how an image is labelled, with the model found again.
+
+    Raises UsageError or RunError when the model is no longer there.
+    """
+    config, recorded = info["config"], info["model"]
+    asked = check_config(ModelConfig, config["model"] | {"task": info["task"]})
+    # the revision of a model in a bucket is a hash of what lies there: looked up again, and compared
+    source = find_model(recorded["uri"], None if "://" in recorded["uri"] else recorded["revision"])
+    checkpoint = read_checkpoint(local_directory(source), asked.uri)
+    labeling = settle(
+        checkpoint,
+        asked,
+        check_config(PreprocessConfig, config["preprocess"]),
+        check_config(PostprocessConfig, config["postprocess"]),
+    )
+    max_pixels = check_config(InputConfig, config["input"]).max_pixels
+    facts = info["fingerprint_of"]
+    recorded_device = "cuda" if facts["cpu_threads"] is None else "cpu"
+    device = recorded_device if torch.cuda.is_available() else "cpu"
+    threads = facts["cpu_threads"] or config["compute"]["threads_per_actor"]
+    now = labeling.facts(checkpoint.fingerprint, max_pixels, threads if device == "cpu" else None)
+    arguments = {key: frozenset(value) if key == "stuff_ids" else value for key, value in info["postprocess"].items()}
+    return Setup(
+        info=info,
+        source=source,
+        checkpoint=checkpoint,
+        labeling=replace(labeling, postprocess=arguments),
+        max_pixels=max_pixels,
+        device=device,
+        recorded_device=recorded_device,
+        threads=threads,
+        problems=_differences(facts, now),
+    )
+
+
+def changed_versions(setup: Setup) -> list[str]:
+    """Packages that have another version than in the run: no part of the fingerprint, yet they can move a pixel."""
+    return _differences(setup.info["versions"], installed_versions())
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}: {before.get(name)} in the run, {now.get(name)} here"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]

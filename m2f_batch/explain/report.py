@@ -1,0 +1,230 @@
+"""Everything that was found out about one image, as the tree of explain.json and as pictures."""
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from m2f_batch.explain import pictures
+from m2f_batch.explain.comparison import compare, flips, pairs, rles
+from m2f_batch.explain.definition import Definition, Judged, define
+from m2f_batch.explain.recorded import Setup, changed_versions
+from m2f_batch.explain.rerun import Findings
+from m2f_batch.records import Row, Segment, segment_of
+
+SHOWN_DROPPED = 12  # dropped candidates in the sheet, those with the best class scores
+
+
+class Report(NamedTuple):
+    """The tree of explain.json; how the row compares; and the definition, of an image that came to logits."""
+
+    tree: dict[str, Any]
+    comparison: dict[str, Any]
+    definition: Definition | None
+
+
+def report_of(found: Findings, setup: Setup, stored: Row | None) -> Report:
+    """Every number, with the stored row beside it."""
+    comparison = compare(stored, found.row()) if found.error or found.segments is not None else _unfinished(found)
+    definition = None
+    if found.class_logits is not None and found.mask_logits is not None and found.segments is not None:
+        with found.timing("definition"):
+            definition = define(
+                found.class_logits, found.mask_logits, setup.labeling.task, found.frame, setup.labeling.postprocess
+            )
+    tree = {
+        "uri": found.ref.uri,
+        "image_id": found.ref.image_id,
+        "version": {
+            "listed": found.ref.version,
+            "now": found.version,
+            "changed": None if found.version is None else found.version != found.ref.version,
+        },
+        "run": _run_tree(setup),
+        "header": found.header,
+        "decoded": None if found.rgb is None else _pixels_tree(found.rgb),
+        "preprocessed": _preprocessed_tree(found, setup),
+        "logits": _logits_tree(found),
+        "queries": None if definition is None else [_judged_tree(item, setup) for item in definition.judged],
+        "segments": None if found.segments is None else [segment.entry() for segment in found.segments],
+        "definition": None if definition is None else _agreement(found, definition),
+        "error": _error_tree(found),
+        "comparison": comparison,
+        "stored_row": stored,
+        "seconds": found.seconds,
+    }
+    return Report(tree, comparison, definition)
+
+
+def files_of(found: Findings, setup: Setup, stored: Row | None, report: Report) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of every picture that could be had, then of explain.json."""
+    with found.timing("pictures"):
+        yield from ((name, _png(picture)) for name, picture in _pictures(found, setup, stored, report))
+    yield "explain.json", (json.dumps(report.tree, indent=2) + "\n").encode()
+
+
+def _pictures(
+    found: Findings, setup: Setup, stored: Row | None, report: Report
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    if found.rgb is not None:
+        yield "decoded.png", found.rgb
+    if found.values is not None:
+        yield "canvas.png", pictures.seen_by_model(found.values, setup.labeling.preprocess)
+    if found.rgb is None or found.mask_logits is None or report.definition is None or found.segments is None:
+        return
+    yield "queries.png", pictures.heatmaps(found.mask_logits, found.frame, _cells(report.definition, setup))
+    stuff_ids = frozenset(category.id for category in setup.labeling.categories if not category.isthing)
+    yield "overlay.png", pictures.overlay(found.rgb, found.segments, stuff_ids)
+    if report.comparison["segments"] is not None and stored is not None:
+        yield "difference.png", pictures.difference(found.rgb, list(_paired(stored, found.segments)))
+
+
+def _paired(stored: Row, now: list[Segment]) -> Iterator[tuple[Segment | None, Segment | None]]:
+    size_hw = (stored["height"], stored["width"])
+    before = [segment_of(entry, size_hw) for entry in stored["segments"]]
+    together = pairs(rles(stored["segments"], size_hw), rles([segment.entry() for segment in now], size_hw))
+    yield from ((before[i], now[j]) for i, j, _ in together)
+    yield from ((before[i], None) for i in range(len(before)) if i not in {pair[0] for pair in together})
+    yield from ((None, now[j]) for j in range(len(now)) if j not in {pair[1] for pair in together})
+
+
+def _cells(definition: Definition, setup: Setup) -> list[pictures.Cell]:
+    kept = sorted((item for item in definition.judged if item.segments), key=lambda item: (item.segments, item.query))
+    nearest = sorted((item for item in definition.judged if not item.segments), key=lambda item: -item.class_score)
+    return [
+        pictures.Cell(
+            item.query,
+            item.class_score,
+            bool(item.segments),
+            (
+                f"q{item.query} {category_name(item, setup)} {item.class_score:.3f}",
+                f"segment {item.segments[0]}" if item.segments else item.detail,
+            ),
+        )
+        for item in [*kept, *nearest[:SHOWN_DROPPED]]
+    ]
+
+
+def category_name(item: Judged, setup: Setup) -> str:
+    """The name of a candidate's class."""
+    return setup.labeling.categories[item.category_id].name
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    sink = io.BytesIO()
+    Image.fromarray(picture).save(sink, "PNG", compress_level=3)
+    return sink.getvalue()
+
+
+def _unfinished(found: Findings) -> dict[str, Any]:
+    return {"same": False, "differs": [f"no row could be made of {found.ref.uri}"], "segments": None}
+
+
+def _run_tree(setup: Setup) -> dict[str, Any]:
+    return {
+        "run_id": setup.info["run_id"],
+        "task": setup.labeling.task,
+        "model": {"uri": setup.source.uri, "revision": setup.source.revision},
+        "precision": setup.labeling.precision,
+        "compile": setup.labeling.compile,
+        "preprocess": setup.info["preprocess"],
+        "postprocess": setup.info["postprocess"],
+        "device": {"in_run": setup.recorded_device, "here": setup.device, "threads_on_cpu": setup.threads},
+        "fingerprint": {"in_run": setup.info["fingerprint"], "same": not setup.problems, "differs": setup.problems},
+        "versions_changed": changed_versions(setup),
+    }
+
+
+def _pixels_tree(rgb: NDArray[np.uint8]) -> dict[str, Any]:
+    planes = [rgb[..., channel] for channel in range(3)]
+    return {
+        "size_hw": list(rgb.shape[:2]),
+        "sha256": hashlib.sha256(rgb.data).hexdigest(),
+        "channels": {
+            name: {
+                "min": int(plane.min()),
+                "max": int(plane.max()),
+                "mean": float(plane.mean(dtype=np.float64)),
+                "std": float(plane.std(dtype=np.float64)),
+            }
+            for name, plane in zip("RGB", planes, strict=True)
+        },
+    }
+
+
+def _preprocessed_tree(found: Findings, setup: Setup) -> dict[str, Any] | None:
+    if found.prepared is None or found.values is None:
+        return None
+    prepared, (height, width) = found.prepared, found.prepared.content_hw
+    content = found.values[:, :height, :width]
+    return {
+        "size": setup.labeling.preprocess.describe(),
+        "canvas_hw": list(prepared.canvas_hw),
+        "content_hw": [height, width],
+        "scale_hw": [height / prepared.output_hw[0], width / prepared.output_hw[1]],
+        "pixel_values": {name: _spread(plane) for name, plane in zip("RGB", content, strict=True)},
+    }
+
+
+def _logits_tree(found: Findings) -> dict[str, Any] | None:
+    if found.class_logits is None or found.mask_logits is None:
+        return None
+    return {
+        name: {"shape": list(logits.shape), **_spread(logits), "not_finite": int((~logits.isfinite()).sum())}
+        for name, logits in (("class", found.class_logits), ("mask", found.mask_logits))
+    }
+
+
+def _spread(values: Tensor) -> dict[str, float | None]:
+    """Of the finite values; None where there is none, since JSON has no NaN."""
+    finite = values[values.isfinite()].double()
+    if not len(finite):
+        return dict.fromkeys(("min", "max", "mean", "std"))
+    low, high = finite.aminmax()
+    return {
+        "min": float(low),
+        "max": float(high),
+        "mean": float(finite.mean()),
+        "std": float(finite.std(correction=0)),
+    }
+
+
+def _judged_tree(item: Judged, setup: Setup) -> dict[str, Any]:
+    return {**asdict(item), "category": category_name(item, setup), "kept": bool(item.segments)}
+
+
+def _agreement(found: Findings, definition: Definition) -> dict[str, Any]:
+    """The segments against the plain dense definition: which must agree, except where a value is on its threshold."""
+    assert found.segments is not None
+    ours, theirs = found.segments, definition.segments
+    same = [segment.category_id for segment in ours] == [defined.category_id for defined in theirs]
+    size = list(found.frame.output)
+    return {
+        "same_segments": same,
+        "reasons": dict(Counter(item.reason for item in definition.judged).most_common()),
+        "flipped_pixels": [
+            flips(
+                {"size": size, "counts": segment.counts.encode()},
+                {"size": size, "counts": defined.code.counts.encode()},
+            )
+            for segment, defined in zip(ours, theirs, strict=same)
+        ],
+        "score_differences": [segment.score - defined.score for segment, defined in zip(ours, theirs, strict=same)],
+    }
+
+
+def _error_tree(found: Findings) -> dict[str, Any] | None:
+    if found.cause is None:
+        return None
+    cause = "".join(found.cause)
+    if found.error is None:  # a bug, in the stage that was begun last
+        return {"stage": list(found.seconds)[-1], "type": None, "message": found.cause[-1].strip(), "cause": cause}
+    return {"stage": found.error.stage, "type": found.error.reason, "message": found.error.message, "cause": cause}

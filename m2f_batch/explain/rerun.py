@@ -1,0 +1,141 @@
+"""One image through the stages of the job, one after the other in this process, keeping all that comes between."""
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2f_batch.errors import ImageError, TransientError
+from m2f_batch.explain.header import describe
+from m2f_batch.explain.recorded import Setup
+from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
+from m2f_batch.storage.fetch import fetch
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.uris import shown
+from m2f_batch.vision.frame import Frame
+from m2f_batch.vision.image import decode
+from m2f_batch.vision.model import load_model
+from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare
+from m2f_batch.vision.replica import replica
+from m2f_batch.vision.threads import pinned_threads
+
+
+@dataclass
+class Findings:
+    """What was got of one image; what comes after a failure stays None.
+
+    ``rgb`` uint8 [H, W, 3], ``values`` float32 [3, Hc, Wc], ``class_logits`` [Q, C + 1] and ``mask_logits`` [Q, h, w]
+    float32 on the CPU. ``seconds`` by stage. ``version`` is the image's now, None when there is no such file.
+    """
+
+    ref: ImageRef
+    version: str | None = None
+    data: bytes | None = None
+    header: dict[str, Any] | None = None
+    rgb: NDArray[np.uint8] | None = None
+    prepared: Prepared | None = None
+    values: Tensor | None = None
+    class_logits: Tensor | None = None
+    mask_logits: Tensor | None = None
+    segments: list[Segment] | None = None
+    error: ImageError | None = None
+    cause: list[str] | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def frame(self) -> Frame:
+        """Where the mask logits lie; of an image that was prepared."""
+        assert self.prepared is not None
+        return Frame(self.prepared.canvas_hw, self.prepared.content_hw, self.prepared.output_hw)
+
+    def row(self) -> Row:
+        """The row that follows."""
+        if self.error is not None:
+            return error_row(self.ref, self.error)
+        assert self.prepared is not None and self.segments is not None
+        return ok_row(self.ref, self.prepared.output_hw, self.segments)
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Count the seconds of a block for a stage."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(time.perf_counter() - begun, 6)
+
+
+def read_and_prepare(found: Findings, setup: Setup, stored: Row | None) -> None:
+    """Fetch, decode and resize; what is wrong with the image ends up in ``found.error``."""
+    with _failing(found):
+        with found.timing("fetch"):
+            found.data = _fetch(found, stored)
+        try:
+            with found.timing("decode"):
+                found.rgb = decode(found.data, max_pixels=setup.max_pixels)
+            found.header = describe(found.data, found.ref.uri, whole=True)
+            with found.timing("resize"):
+                found.prepared = prepare(found.rgb, setup.labeling.preprocess)
+            found.values = pixel_values([found.prepared], setup.labeling.preprocess, torch.device("cpu"))[0]
+        except MemoryError as error:
+            raise TransientError(f"{shown(found.ref.uri)}: out of memory while decoding or resizing it") from error
+    if found.data is not None and found.header is None:
+        found.header = describe(found.data, found.ref.uri, whole=False)
+
+
+def label(found: Findings, setup: Setup) -> None:
+    """Forward pass and post-processing of a prepared image, with the threads and the code of an actor."""
+    assert found.prepared is not None
+    device = torch.device(setup.device)
+    with _failing(found):
+        with found.timing("load model"):
+            model = load_model(setup.checkpoint.directory, device, compile_model=setup.labeling.compile)
+            steps = replica(model, setup.labeling, device)
+        with pinned_threads(setup.threads), found.timing("forward"):
+            computed = steps.forward(steps.load([found.prepared]))
+            steps.wait(computed)
+        found.class_logits, found.mask_logits = (
+            logits[0].float().cpu() for logits in (computed.class_logits, computed.mask_logits)
+        )
+        with pinned_threads(1), found.timing("postprocess"):
+            result = steps.finish(found.prepared, computed, 0)
+        if isinstance(result, ImageError):
+            raise result
+        found.segments = result
+
+
+@contextmanager
+def _failing(found: Findings) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        found.cause = traceback.format_exception(error)
+        if not isinstance(error, ImageError):
+            raise
+        found.error = error
+
+
+def _fetch(found: Findings, stored: Row | None) -> bytes:
+    """The bytes; of an image that was labelled and has changed since, those of now."""
+    ref = found.ref
+    try:
+        data = fetch(ref)
+    except ImageError as error:
+        if error.reason != "Changed":
+            raise
+        entry = open_store(ref.uri).stat(ref.uri)
+        found.version = entry.version if entry else None
+        if entry is None or (
+            stored is not None and stored["status"] == "error" and stored["error"]["type"] == "Changed"
+        ):
+            raise
+        return fetch(ImageRef(ref.uri, entry.version))
+    found.version = ref.version
+    return data
