@@ -19,6 +19,7 @@ SEGMENT_FLAGS = {
     "task": "model.task",
     "address": "compute.address",
     "overwrite": "output.overwrite",
+    "retry": "run.retry",
 }
 
 
@@ -77,6 +78,7 @@ def _add_segment(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     command.add_argument("--task", metavar="TASK", help="model.task: instance, semantic or panoptic")
     command.add_argument("--address", metavar="RAY", help="compute.address")
     command.add_argument("--overwrite", action="store_true", default=None, help="output.overwrite")
+    command.add_argument("--retry", metavar="ERRORS", help="run.retry")
     command.add_argument(
         "--dry-run",
         action="store_true",

@@ -59,6 +59,9 @@ class InputConfig(Section):
     max_error_fraction: Fraction = Field(
         0.05, description="share of images that may fail; above it the run ends with exit code 3 (1 = never)"
     )
+    max_removed_fraction: Fraction = Field(
+        0.1, description="share of the listed images that may vanish from one run to the next; above it nothing is done"
+    )
     max_pixels: Pixels = Field(
         200_000_000, description="pixels of one image, checked before decoding; 200 million RGB pixels are 0.6 GB"
     )
@@ -149,12 +152,30 @@ class OutputConfig(Section):
     """Where rows go."""
 
     uri: str = Field(min_length=1, description="directory or object-store URI of the run, not inside the input")
-    overwrite: bool = Field(False, description="delete the run that output.uri holds, then start anew")
-    images_per_file: Count = Field(
+    overwrite: bool = Field(
+        False,
+        description="delete the run in output.uri and start anew; an unfinished one of the same settings goes on",
+    )
+    images_per_file: Annotated[Count, Field(le=4096)] | None = Field(
+        None, description="images per Parquet file; by default some 256 files of 32 to 4096 images"
+    )
+
+
+class RunConfig(Section):
+    """How a run behaves. Decides no label."""
+
+    images_per_unit: Count = Field(
         32,
         le=4096,
-        description="images per Parquet file, the unit of commit; a kill costs an actor the 2 to 4 at hand",
+        description="images that travel and are committed together; a kill costs an actor 2 to 4 units",
     )
+    retry: Annotated[str, Field(pattern=r"^errors(=[A-Za-z]+(/[A-Za-z]+)?)?$")] | None = Field(
+        None, description="label images again whose row is an error: errors, or errors=REASON (fetch, decode/Truncated)"
+    )
+    lease_seconds: Annotated[Number, Field(ge=3, le=3600)] = Field(
+        60, description="a run that has said nothing for so long may be taken over by another one"
+    )
+    log: Literal["text", "json"] = Field("text", description="what is printed: lines for people, or JSON objects")
 
 
 class SegmentConfig(Section):
@@ -166,3 +187,4 @@ class SegmentConfig(Section):
     postprocess: PostprocessConfig = PostprocessConfig()
     compute: ComputeConfig = ComputeConfig()
     output: OutputConfig
+    run: RunConfig = RunConfig()

@@ -14,8 +14,9 @@ from m2f_batch.records import SCHEMA
 from m2f_batch.row_checks import row_problems
 from m2f_batch.storage.assigned import Assigned, read_assigned
 from m2f_batch.storage.index import IndexEntry, staged_images
-from m2f_batch.storage.run import DamagedFile, RunDirectory, Tally, open_existing_run, open_run
+from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run, open_run
 from m2f_batch.storage.store import Entry
+from m2f_batch.storage.tally import Tally
 
 MOST_LINES = 20  # of problems of one file
 SERIAL_BYTES = 64 << 20  # so much is read before other processes would have started

@@ -12,6 +12,7 @@ from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.records import segment_of
+from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.vision.overlay import draw_overlay
 
@@ -63,7 +64,7 @@ def _is_own(folder: Path, images: Path) -> bool:
 
 
 def _contact_sheet(run: RunDirectory) -> Image.Image:
-    rows = [row for table in run.tables_by_uri() for row in table.to_pylist() if row["status"] == "ok"]
+    rows = [row for table in tables_by_uri(run) for row in table.to_pylist() if row["status"] == "ok"]
     sheet = Image.new("RGB", (COLUMNS * CELL, math.ceil(len(rows) / COLUMNS) * CELL), "white")
     for number, row in enumerate(rows):
         image = np.asarray(Image.open(row["uri"]).convert("RGB"))

@@ -1,6 +1,7 @@
 """A Segmenter in a Ray coat, and the check that its pixel values are those of the checkpoint's own processor."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,6 +22,18 @@ class ActorSettings:
     batch_size: int | None  # found by trying when None
 
 
+def load_segmenter(settings: ActorSettings) -> Any:
+    """The model on its device, ready to label."""
+    import torch
+
+    from m2f_batch.vision.model import load_model
+    from m2f_batch.vision.segmenter import Segmenter
+
+    device = torch.device(settings.device)
+    model = load_model(local_directory(settings.source), device, compile_model=settings.labeling.compile)
+    return Segmenter(model, settings.labeling, device, threads=settings.threads, batch_size=settings.batch_size)
+
+
 class SegmentActor:
     """One model replica: units in, the same units with rows out. Called from several threads at once.
 
@@ -28,17 +41,7 @@ class SegmentActor:
     """
 
     def __init__(self, settings: ActorSettings) -> None:
-        import torch
-
-        from m2f_batch.vision.model import load_model
-        from m2f_batch.vision.segmenter import Segmenter
-
-        device = torch.device(settings.device)
-        directory = local_directory(settings.source)
-        model = load_model(directory, device, compile_model=settings.labeling.compile)
-        self.segmenter = Segmenter(
-            model, settings.labeling, device, threads=settings.threads, batch_size=settings.batch_size
-        )
+        self.segmenter = load_segmenter(settings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Label one prepared unit."""

@@ -52,6 +52,11 @@ class Busy:
         }
 
     @property
+    def replicas(self) -> int:
+        """How many have delivered a unit."""
+        return len(self._replicas)
+
+    @property
     def shares(self) -> dict[str, float]:
         """Busy share of each stage that has been seen; nothing before the first unit."""
         window = self._last - self._began

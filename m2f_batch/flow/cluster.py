@@ -9,9 +9,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
 
 import ray
 from ray.data import DataContext
@@ -21,6 +23,8 @@ from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.bytecode import kept_bytecode
 
+_A = TypeVar("_A")
+_T = TypeVar("_T")
 # what may travel to other nodes; keys belong to the nodes and would end in Ray's job metadata
 FORWARDED = (
     "AWS_ENDPOINT_URL",
@@ -30,6 +34,7 @@ FORWARDED = (
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_RESPONSE_CHECKSUM_VALIDATION",
     "HF_HUB_OFFLINE",
+    "M2F_BATCH_S3_TIMEOUT",
 )
 # OpenMP's threads sleep while they wait for each other. By default they spin for milliseconds, on cores that decoding
 # wants too: on a busy machine a forward pass was seen to take ten times as long and more.
@@ -129,6 +134,18 @@ def set_data_context() -> None:
     context.max_errored_blocks = 0  # a failed image is a row; a lost block would be lost rows
     context.raise_original_map_exception = True  # our errors arrive as themselves
     context.execution_options.preserve_order = False  # one slow unit must not hold the others' results back
+
+
+def on_cluster(act: Callable[[_A], _T], items: Iterable[_A]) -> Iterator[_T]:
+    """``map`` in tasks of one CPU each, in the order in which they end, a few ahead of what the cluster holds now."""
+    task = ray.remote(num_cpus=1)(act)
+    left = iter(items)
+    most = 2 * max(1, int(sum(node.get("CPU", 0.0) for node in present())))
+    running = [task.remote(item) for item in islice(left, most)]
+    while running:
+        done, running = ray.wait(running)
+        running += [task.remote(item) for item in islice(left, len(done))]
+        yield from ray.get(done)
 
 
 def may_grow(compute: ComputeConfig) -> bool:

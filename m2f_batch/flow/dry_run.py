@@ -25,9 +25,11 @@ from m2f_batch.flow.prediction import (
 from m2f_batch.flow.progress import duration
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.stages import prepare_unit
-from m2f_batch.flow.units import rows_of, split_unit
+from m2f_batch.flow.units import rows_of, split_unit, unit_table
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.run import Tally, Unit, parquet_bytes
+from m2f_batch.storage.plan import Unit, Units, default_images_per_file
+from m2f_batch.storage.run import parquet_bytes
+from m2f_batch.storage.tally import Tally
 
 # images, and images per unit: on CUDA whole units, which fill micro-batches; on CPU each image is measured alone
 PROBES = {"cpu": (24, 4), "cuda": (256, 32)}
@@ -96,8 +98,9 @@ def report_lines(job: Job, probe: Probe, machines: Machines, seconds: float) -> 
         f" or {duration(3600 * hours.value)}, after start-up"
     )
     size = per_image(units, lambda unit: unit.rle_bytes)
+    per_file = job.config.output.images_per_file or default_images_per_file(listed)
     # files are compressed, masks are what differs between images: the interval is theirs
-    scale = listed * file_bytes(table, job.config.output.images_per_file) / table.num_rows
+    scale = listed * file_bytes(table, per_file) / table.num_rows
     output = size.times(scale / size.value) if size.value else Estimate(scale, scale, scale)
     read = per_image(units, lambda unit: unit.read_bytes).times(listed)
     written, fetched = (_shown(estimate.times(1e-6), "{:,.3g}") for estimate in (output, read))
@@ -112,11 +115,12 @@ def _probe(job: Job, flow: Flow) -> Probe:
     refs = [
         ImageRef(uri, version) for uri, version in zip(*(table[n].to_pylist() for n in ("uri", "version")), strict=True)
     ]
-    units = [Unit(f"{first}", tuple(refs[first : first + size])) for first in range(0, len(refs), size)]
+    parts = [Unit(f"{first}", tuple(refs[first : first + size])) for first in range(0, len(refs), size)]
+    units = Units(pa.concat_tables([unit_table(part) for part in parts]))
     alone = replace(flow, resources=replace(flow.resources, actors=(1, 1)))
     prepare = _prepare_apart if flow.resources.device == "cpu" else prepare_unit
     probe, until = Probe(), None
-    dataset = labelled(units, alone, None, prepare=prepare)
+    dataset = labelled(units, alone, None, prepare)
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in range(block.num_rows):
             probe.add(block.slice(row, 1))

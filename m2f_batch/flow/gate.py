@@ -1,98 +1,88 @@
-"""OUTPUT is touched as soon as any process has seen the model load, and by one process only.
+"""One light actor on the driver's node: it opens OUTPUT once a model was seen to load, and knows what is under way.
 
 A run's first write waits for the model, and importing what loads it takes seconds. So nobody waits for a check: the
 worker that fetches the first unit loads the model too, since it has imported most of that anyway, and replicas load
-theirs at the same time. Whoever is first asks for the claim, and one light actor makes it.
+theirs at the same time. Whoever is first asks for the gate to be opened.
+
+Whoever works on a unit says so before and after: a unit whose workers died more than once is then handled with care,
+and a run that is to stop lets what is being labelled finish, and begins nothing more.
 """
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from typing import Any
 
-import pyarrow as pa
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.actor import ActorSettings, SegmentActor, check_processor
-from m2f_batch.flow.claim import claim
-from m2f_batch.flow.cluster import run_error
-from m2f_batch.storage.model_source import local_directory
-from m2f_batch.storage.run import open_run
+from m2f_batch.flow.begin import begin
+from m2f_batch.flow.deaths import Deaths
+from m2f_batch.flow.standing import Work
+from m2f_batch.storage.run import Fence, open_run
+from m2f_batch.storage.tally import Tally
+
+# replicas that may start, beyond those of the pool, without a single unit labelled
+STARTS_IN_VAIN = 10
+THREADS = 16
 
 
 class Gate:
-    """Claims OUTPUT when it is first asked to."""
+    """Opens OUTPUT when it is first asked to; counts units under way. Its methods may run at the same time."""
 
-    def __init__(self, run_uri: str, info: dict[str, Any], manifest: list["ray.ObjectRef[pa.Table]"], over: str | None):
-        self._run, self._info, self._manifest, self._over = open_run(run_uri), info, manifest, over
-        self._is_open = False
+    def __init__(self, run_uri: str, fence: Fence, work: list["ray.ObjectRef[Work]"], replicas: int) -> None:
+        self._run, self._work, self._replicas = open_run(run_uri, fence), work, replicas
+        self._lock = threading.Lock()
+        self._base: Tally | None = None
+        self._deaths, self._died, self._is_draining = Deaths(), 0, False
 
     def open(self) -> None:
-        """Return when OUTPUT is ours. Raises UsageError when it is another's."""
-        if not self._is_open:
-            claim(self._run, self._info, ray.get(self._manifest[0]), over=self._over)
-            self._is_open = True
+        """Return when OUTPUT is as the plan says. Raises what ``begin`` does."""
+        with self._lock:
+            if self._base is None:
+                self._base = begin(self._run, ray.get(self._work[0]))
+
+    def opened(self) -> Tally | None:
+        """What was done before; None as long as the gate is closed."""
+        return self._base
+
+    def deaths(self) -> int:
+        """How many processes have died while they worked on a unit."""
+        return self._died
+
+    def begin(self, unit: str, stage: str) -> int | None:
+        """A stage of a unit begins; returns how many of its workers died before, or None: leave it."""
+        if self._is_draining:
+            return None
+        deaths = self._deaths.begin(unit, stage)
+        self._died += deaths > 0
+        return deaths
+
+    def end(self, unit: str, stage: str) -> None:
+        """The stage of the unit is over."""
+        self._deaths.end(unit, stage)
+
+    def labelled(self, unit: str) -> None:
+        """The unit was labelled and committed, or given up."""
+        self._deaths.end(unit, "label")
+        self._deaths.unit_labelled()
+
+    def check_replicas(self) -> None:
+        """A replica starts. Raises RunError when many have, and none of them has labelled anything."""
+        if self._deaths.replica_started() > self._replicas + STARTS_IN_VAIN:
+            raise RunError("replicas die before they label anything, again and again; see the logs of the Ray workers")
+
+    def drain(self) -> int:
+        """Let nothing more begin; returns how many units are still being labelled or committed."""
+        self._is_draining = True
+        return sum(stage == "label" for _, stage in self._deaths.in_flight())
 
 
-def gate_for(run_uri: str, info: dict[str, Any], manifest: pa.Table, over: str | None) -> ActorHandle:
+def gate_for(run_uri: str, fence: Fence, work: Work, replicas: int) -> ActorHandle:
     """A gate on the driver's node, where OUTPUT was checked with the keys that this node has."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": here}
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": here}
     # in a list, so that it is not fetched before it is needed
-    return ray.remote(Gate).options(**options).remote(run_uri, info, [ray.put(manifest)], over)
-
-
-class GatedActor(SegmentActor):
-    """A replica that labels nothing before the gate is open; without a gate, at once."""
-
-    def __init__(self, settings: ActorSettings, gate: ActorHandle | None) -> None:
-        self._opened = None
-        self._problem: RunError | None = None
-        local_directory(settings.source)  # a download that fails here raises, and Ray Data tries the actor again
-        try:
-            with _fast_imports():
-                super().__init__(settings)
-                check_processor(settings)
-        except RunError as error:  # what Ray makes of an actor that does not start is no message
-            self._problem = error
-            return
-        if gate is not None:
-            self._opened = gate.open.remote()
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Label one prepared unit. Raises RunError when the model does not load."""
-        if self._problem is not None:
-            raise self._problem
-        if self._opened is not None:
-            try:
-                ray.get(self._opened)
-            except RayError as error:
-                raise run_error(error) from None
-        return super().__call__(table)
-
-
-def open_once_it_loads(gate: ActorHandle, settings: ActorSettings) -> None:
-    """Load the model on this node's CPU, and open the gate. Raises RunError when it does not load."""
-    with _fast_imports():
-        import torch
-
-        from m2f_batch.vision.model import load_model
-
-        load_model(local_directory(settings.source), torch.device("cpu"))
-        check_processor(settings)
-    gate.open.remote()  # whether that succeeds is asked by those who label
-
-
-@contextmanager
-def _fast_imports() -> Iterator[None]:
-    """Without looking for garbage: importing makes a million objects, and none is; a sixth of its time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+    return (
+        ray.remote(Gate).options(max_concurrency=THREADS, **options).remote(run_uri, fence, [ray.put(work)], replicas)
+    )

@@ -3,11 +3,8 @@
 units of the manifest -> fetch, decode, resize (CPU tasks) -> label (actor pool) -> commit (CPU tasks)
 """
 
-import time
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -17,15 +14,12 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.cluster import Resources
-from m2f_batch.flow.gate import GatedActor, open_once_it_loads
-from m2f_batch.flow.stages import commit_unit, prepare_unit
-from m2f_batch.flow.units import unit_table, with_seconds
-from m2f_batch.storage.run import Unit, open_run
+from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
+from m2f_batch.storage.plan import Units
+from m2f_batch.storage.run import Fence
 
 COMMIT_CPUS = 0.1  # waits for storage, hardly computes
-# Ray's own default is to restart for ever: an image that crashes the process would loop
 MAX_BLOCKS = 2000  # each costs Ray's driver some 50 KB and milliseconds
-MAX_RESTARTS, MAX_RETRIES = 3, 3
 # units that an actor works on at once: one is unpacked or packed while another computes; on CUDA more, since they share
 # micro-batches: COCO's photographs at 800 / 1333 fill one of 8 to 2.9, 4.0 and 4.9 with 1, 2 and 4 units
 UNITS_AT_ONCE = {"cpu": 2, "cuda": 4}
@@ -33,58 +27,63 @@ UNITS_AT_ONCE = {"cpu": 2, "cuda": 4}
 
 @dataclass(frozen=True)
 class Flow:
-    """The settings of the four steps."""
+    """The settings of the four steps. Without a ``fence`` nothing can be committed."""
 
     run_uri: str
     actor: ActorSettings
     resources: Resources
     max_pixels: int
     fetch_threads: int
+    fence: Fence | None = None
+    steps: Steps = field(default_factory=Steps)
 
 
-def build(units: Iterable[Unit], flow: Flow, gate: ActorHandle) -> Dataset:
+def build(units: Units, flow: Flow, gate: ActorHandle) -> Dataset:
     """One row per unit, at the end what was committed of it. Nothing runs before the dataset is iterated.
 
-    OUTPUT is claimed through ``gate`` as soon as the model was seen to load, and before anything is labelled.
+    OUTPUT is opened through ``gate`` as soon as the model was seen to load, and before anything is labelled.
     """
-    units = list(units)
-    prepare = partial(_prepare, first=units[0].name, gate=gate, actor=flow.actor)
-    return labelled(units, flow, gate, prepare=prepare).map_batches(
-        _commit, batch_size=1, batch_format="pyarrow", num_cpus=COMMIT_CPUS, fn_kwargs={"run_uri": flow.run_uri}
+    (first,) = units.table["unit"].slice(0, 1).to_pylist()
+    gated = {"gate": gate, "first": first, "actor": flow.actor, "steps": flow.steps}
+    return labelled(units, flow, gate, prepare, gated).map_batches(
+        commit,
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=COMMIT_CPUS,
+        fn_kwargs={"run_uri": flow.run_uri, "fence": flow.fence, "gate": gate},
     )
 
 
 def labelled(
-    units: Iterable[Unit], flow: Flow, gate: ActorHandle | None, prepare: Callable[..., pa.Table] = prepare_unit
+    units: Units, flow: Flow, gate: ActorHandle | None, step: Any = None, options: Mapping[str, Any] | None = None
 ) -> Dataset:
-    """The same up to the rows: one row per unit, of ``LABELLED_SCHEMA``."""
+    """The same up to the rows: one row per unit, of ``LABELLED_SCHEMA``.
+
+    Ray starts tasks and actors again for as long as their processes die, since nodes come and go. That no image makes
+    them die for ever is our business: see ``workers`` and ``gate``.
+    """
     resources = flow.resources
-    dataset = ray.data.from_arrow(_blocks([unit_table(unit) for unit in units]))
-    dataset = dataset.map_batches(
-        prepare,
+    plan = {
+        "plan": flow.actor.labeling.preprocess,
+        "max_pixels": flow.max_pixels,
+        "threads": flow.fetch_threads,
+    }
+    dataset = ray.data.from_arrow(_blocks(units.table)).map_batches(
+        step or flow.steps.prepare,
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=resources.cpus_per_task,
-        fn_kwargs={
-            "plan": flow.actor.labeling.preprocess,
-            "max_pixels": flow.max_pixels,
-            "threads": flow.fetch_threads,
-        },
+        fn_kwargs={**plan, **(options or {})},
     )
-    with warnings.catch_warnings():
-        # Ray 2.60 deprecates further remote arguments, and has no other way yet to bound an actor's restarts
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return dataset.map_batches(
-            GatedActor,
-            batch_size=1,
-            batch_format="pyarrow",
-            fn_constructor_args=(flow.actor, gate),
-            compute=_pool(resources),
-            num_cpus=resources.cpus_per_actor,
-            num_gpus=resources.gpus_per_actor,
-            max_restarts=MAX_RESTARTS,
-            max_task_retries=MAX_RETRIES,
-        )
+    return dataset.map_batches(
+        GatedActor,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_constructor_args=(flow.actor, gate, flow.steps),
+        compute=_pool(resources),
+        num_cpus=resources.cpus_per_actor,
+        num_gpus=resources.gpus_per_actor,
+    )
 
 
 def _pool(resources: Resources) -> ActorPoolStrategy:
@@ -98,19 +97,7 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
     )
 
 
-def _blocks(tables: list[pa.Table]) -> list[pa.Table]:
+def _blocks(units: pa.Table) -> list[pa.Table]:
     """A block per unit, until there are so many that blocks themselves would cost the driver."""
-    size = -(-len(tables) // MAX_BLOCKS)
-    return [pa.concat_tables(tables[at : at + size]).combine_chunks() for at in range(0, len(tables), size)]
-
-
-def _prepare(table: pa.Table, *, first: str, gate: ActorHandle, actor: ActorSettings, **options: Any) -> pa.Table:
-    if table["unit"][0].as_py() == first:
-        open_once_it_loads(gate, actor)
-    return prepare_unit(table, **options)
-
-
-def _commit(table: pa.Table, *, run_uri: str) -> pa.Table:
-    begun = time.perf_counter()
-    done = commit_unit(table, run=open_run(run_uri))
-    return with_seconds(done, {"write": time.perf_counter() - begun})
+    size = -(-units.num_rows // MAX_BLOCKS)
+    return [units.slice(at, size) for at in range(0, units.num_rows, size)]

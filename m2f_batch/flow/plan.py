@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from m2f_batch.flow.cluster import Resources, present
 from m2f_batch.flow.run_info import Job
+from m2f_batch.flow.standing import Work
+from m2f_batch.storage.plan import default_images_per_file
 
 
-def plan_lines(job: Job, resources: Resources) -> Iterator[str]:
+def plan_lines(job: Job, resources: Resources, work: Work) -> Iterator[str]:
     """The plan, said before anything is spent."""
     listing, labeling, config = job.listing, job.labeling, job.config
     yield (
@@ -37,4 +39,9 @@ def plan_lines(job: Job, resources: Resources) -> Iterator[str]:
     yield f"compute {pool} x {resources.device} ({each} each); present: {there}"
     if len(nodes) > 1 and "://" not in job.run.uri:
         yield "        note: OUTPUT is a path, so it must be on storage that all nodes share; INPUT likewise"
-    yield f"output  {config.output.uri}: a file per {config.output.images_per_file} images"
+    per_file = config.output.images_per_file or default_images_per_file(listing.table.num_rows)
+    yield f"output  {config.output.uri}: files of up to {per_file:,} images"
+    if work.over:
+        yield "        the run that is there will be deleted"
+    elif not work.is_new:
+        yield f"        goes on with the run that is there: {work.change.said()}; attempt {work.info['attempts']}"

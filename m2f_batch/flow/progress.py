@@ -3,7 +3,6 @@
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -12,7 +11,8 @@ from tqdm import tqdm
 
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.busy import Busy, Places
-from m2f_batch.storage.run import Tally
+from m2f_batch.flow.events import STATE, Events
+from m2f_batch.storage.tally import Tally, tally_of_unit
 
 LINE_SECONDS, REFRESH_SECONDS, LONG_START_SECONDS = 15.0, 5.0, 120.0
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {remaining} left{postfix}"
@@ -21,19 +21,33 @@ BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {rema
 class Progress:
     """Counts of a run, shown from a thread of its own; ``on_refresh`` is called every few seconds with them."""
 
-    def __init__(self, total: int, places: Places, on_refresh: Callable[["Progress"], None]) -> None:
-        self.total, self.tally, self.busy = total, Tally(), Busy(places)
+    def __init__(
+        self, total: int, places: Places, on_refresh: Callable[["Progress"], None], events: Events | None = None
+    ) -> None:
+        self.total, self.busy = total, Busy(places)
+        self.base, self.mine = Tally(), Tally()  # done before this attempt, and in it
         self.transient: list[str] = []
+        self.retries = 0
+        self._events = events or Events()
         self._on_refresh, self._started, self._stop = on_refresh, time.monotonic(), threading.Event()
-        self._bar = (
-            tqdm(total=total, unit=" images", bar_format=BAR, dynamic_ncols=True) if sys.stderr.isatty() else None
-        )
+        is_shown = sys.stderr.isatty() and self._events.log == "text"
+        self._bar = tqdm(total=total, unit=" images", bar_format=BAR, dynamic_ncols=True) if is_shown else None
         self._thread = threading.Thread(target=self._tick, daemon=True)
+
+    @property
+    def tally(self) -> Tally:
+        """What is committed."""
+        return self.base.plus(self.mine)
 
     @property
     def done(self) -> int:
         """Images with a committed row."""
-        return self.tally.ok + self.tally.error
+        return self.base.images + self.mine.images
+
+    @property
+    def labelled(self) -> int:
+        """Images that got their row in this attempt."""
+        return self.mine.images
 
     @property
     def seconds(self) -> float:
@@ -56,21 +70,33 @@ class Progress:
             self.transient.append(unit["transient"])
             return
         self.busy.add(unit)
-        old = self.tally
+        self.retries += unit.get("retries") or 0
         # a new one, not a changed one: the thread that shows it must never see half a unit
-        self.tally = Tally(
-            old.ok + unit["ok"],
-            old.error + unit["error"],
-            old.segments + unit["segments"],
-            old.reasons + Counter(dict(unit["reasons"])),
-        )
+        more = tally_of_unit(unit)
+        self.mine = self.mine.plus(more)
         if self._bar is not None:
             self._bar.set_postfix(errors=self.tally.error, refresh=False)
-            self._bar.update(unit["ok"] + unit["error"])
+            self._bar.update(more.images)
+
+    def recount(self, tally: Tally) -> None:
+        """Take what was counted from storage: units that were under way may have been committed without a word."""
+        self.mine = Tally(
+            tally.ok - self.base.ok,
+            tally.error - self.base.error,
+            tally.segments - self.base.segments,
+            tally.reasons - self.base.reasons,
+        )
+
+    def begin_from(self, base: Tally) -> None:
+        """Count what was done before."""
+        if self._bar is not None:
+            self._bar.initial = base.images
+            self._bar.update(base.images - self.base.images)
+        self.base = base
 
     def line(self) -> str:
         """The state as one plain line."""
-        rate = self.done / self.seconds if self.seconds > 0 else 0.0
+        rate = self.labelled / self.seconds if self.seconds > 0 else 0.0
         waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes?)"
         left = f"{duration((self.total - self.done) / rate)} left" if rate > 0 else waiting
         return f"{self.done:,} of {self.total:,} images  {rate:.1f} images/s  {left}  {self.tally.error:,} errors"
@@ -84,7 +110,8 @@ class Progress:
             if self._bar is not None:
                 self._bar.refresh()
             elif time.monotonic() >= next_line:
-                print("\n".join([self.line(), *self.busy.lines()]), flush=True)
+                for line in (self.line(), *self.busy.lines()):
+                    self._events.say(line, STATE, done=self.done, total=self.total, errors=self.tally.error)
                 next_line = time.monotonic() + LINE_SECONDS
 
 

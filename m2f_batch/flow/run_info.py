@@ -10,9 +10,10 @@ from m2f_batch.config import SegmentConfig
 from m2f_batch.flow.progress import Progress
 from m2f_batch.storage.listing import Listing
 from m2f_batch.storage.model_source import ModelSource
+from m2f_batch.storage.plan import Plan
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.uris import normalise
-from m2f_batch.vision.labeling import Labeling, installed_versions
+from m2f_batch.vision.labeling import Labeling, fingerprint_of, installed_versions
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,52 @@ class Job:
     checkpoint: Checkpoint
     labeling: Labeling
     listing: Listing
-    over: str | None  # the run_id of the run in OUTPUT that this one may delete
+    held: str | None  # the run_id of the run that OUTPUT held
 
-    def fingerprint(self, device: str) -> str:
-        """Hash of what decides a label of this job on a device."""
+    def facts(self, device: str) -> dict[str, Any]:
+        """What decides a label of this job on a device."""
         threads = self.config.compute.threads_per_actor if device == "cpu" else None
-        return self.labeling.fingerprint(self.checkpoint.fingerprint, self.config.input.max_pixels, threads)
+        return self.labeling.facts(self.checkpoint.fingerprint, self.config.input.max_pixels, threads)
 
 
-def first_info(job: Job, fingerprint: str) -> dict[str, Any]:
-    """run.json before the first image."""
-    labeling, listing = job.labeling, job.listing
+def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """run.json of a new run, before the first image."""
     return {
         "run_id": uuid.uuid4().hex,
+        **_settings(job),
+        "fingerprint": fingerprint_of(facts),
+        "fingerprint_of": facts,
+        "plan": plan.plan_id,
+        **_counts(job),
+        "started_at": now(),
+        "finished_at": None,
+        "seconds": 0.0,
+        "images_per_second": 0.0,
+        "stages": {},
+        "retries": 0,
+        "attempts": 1,
+    }
+
+
+def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """run.json of a run that is gone on with: its identity stays, and what it says of this attempt is new."""
+    return {
+        **before,
+        **_settings(job),
+        "plan": plan.plan_id,
+        **_counts(job),
+        "finished_at": None,
+        "seconds": 0.0,
+        "images_per_second": 0.0,
+        "stages": {},
+        "retries": 0,
+        "attempts": int(before.get("attempts", 1)) + 1,
+    }
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    labeling = job.labeling
+    return {
         "task": labeling.task,
         "model": {
             "uri": job.source.uri,
@@ -48,10 +82,15 @@ def first_info(job: Job, fingerprint: str) -> dict[str, Any]:
         "config": _config_as_run(job.config),
         "postprocess": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in labeling.postprocess.items()},
         "preprocess": asdict(labeling.preprocess) | {"size": labeling.preprocess.describe()},
-        "fingerprint": fingerprint,
         "versions": installed_versions(),
         "categories": [asdict(category) for category in labeling.categories],
         "stuff_ids_from": labeling.stuff_ids_from,
+    }
+
+
+def _counts(job: Job) -> dict[str, Any]:
+    listing = job.listing
+    return {
         "images": {
             "listed": listing.table.num_rows,
             "ok": 0,
@@ -62,12 +101,6 @@ def first_info(job: Job, fingerprint: str) -> dict[str, Any]:
         },
         "segments": 0,
         "errors": {},
-        "started_at": now(),
-        "finished_at": None,
-        "seconds": 0.0,
-        "images_per_second": 0.0,
-        "stages": {},
-        "attempts": 1,
     }
 
 
@@ -81,7 +114,7 @@ def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
 
 
 def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """run.json with the counts of this moment."""
+    """run.json with the counts of this moment; ``seconds`` and ``images_per_second`` are this attempt's."""
     tally, seconds = progress.tally, progress.seconds
     done = tally.ok + tally.error
     counts = {"ok": tally.ok, "error": tally.error, "remaining": info["images"]["listed"] - done}
@@ -90,8 +123,9 @@ def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
         "segments": tally.segments,
         "errors": dict(tally.reasons.most_common()),
         "seconds": round(seconds, 3),
-        "images_per_second": round(done / seconds, 3) if seconds else 0.0,
+        "images_per_second": round(progress.labelled / seconds, 3) if seconds else 0.0,
         "stages": progress.busy.report(),
+        "retries": progress.retries,
     }
 
 

@@ -7,7 +7,8 @@ What each stage spent on a unit travels along as ``seconds``, so that the driver
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -25,8 +26,12 @@ from m2f_batch.flow.units import (
     unit_table,
 )
 from m2f_batch.records import ImageRef, Row, error_row, ok_row, table_of
+from m2f_batch.storage.commit import commit
 from m2f_batch.storage.fetch import fetch_many
-from m2f_batch.storage.run import RunDirectory, Tally
+from m2f_batch.storage.retries import retried
+from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.tally import Tally
+from m2f_batch.vision.prepared import Prepared
 
 __all__ = ["LABELLED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
 Item = TypeVar("Item")
@@ -39,28 +44,52 @@ def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -
     from m2f_batch.vision.preprocess import prepare_image
 
     torch.set_num_threads(1)  # one task, one CPU; a resize in uint8 does not depend on it
+    spent = Spent()
+
+    def prepared(refs: list[ImageRef]) -> Iterator[Any]:
+        for _, data in _clocked(fetch_many(refs, threads=threads), spent.seconds):
+            begun = time.thread_time()  # not the clock: what another process takes of this core is not our decoding
+            yield data if isinstance(data, ImageError) else prepare_image(data, plan, max_pixels)
+            spent.seconds["decode"] += time.thread_time() - begun
+            spent.bytes += 0 if isinstance(data, ImageError) else len(data)
+
+    return prepare_unit_by(table, prepared, spent)
+
+
+@dataclass
+class Spent:
+    """On one unit: seconds by stage, and bytes read."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"fetch": 0.0, "decode": 0.0})
+    bytes: int = 0
+
+
+def prepare_unit_by(table: pa.Table, prepare: Callable[[list[ImageRef]], Iterable[Any]], spent: Spent) -> pa.Table:
+    """A unit with what ``prepare`` makes of each of its images: a Prepared or an ImageError."""
     (unit,) = table.to_pylist()
     refs = [ImageRef(image["uri"], image["version"]) for image in unit["images"]]
-    seconds, read, results, transient = {"fetch": 0.0, "decode": 0.0}, 0, [], None
+    before, transient = retried(), None
     try:
-        for _, data in _clocked(fetch_many(refs, threads=threads), seconds):
-            begun = time.thread_time()  # not the clock: what another process takes of this core is not our decoding
-            results.append(data if isinstance(data, ImageError) else prepare_image(data, plan, max_pixels))
-            seconds["decode"] += time.thread_time() - begun
-            read += 0 if isinstance(data, ImageError) else len(data)
+        results = [*prepare(refs)]
     except TransientError as error:
         refs, results, transient = [], [], str(error)
-    return unit_row(
-        PREPARED_SCHEMA,
-        {"unit": unit["unit"], "transient": transient, "seconds": list(seconds.items()), "bytes": read},
-        prepared_array(refs, results),
-    )
+    facts = {"unit": unit["unit"], "transient": transient, "seconds": [*spent.seconds.items()], "bytes": spent.bytes}
+    return unit_row(PREPARED_SCHEMA, {**facts, "retries": retried() - before}, prepared_array(refs, results))
+
+
+def skipped_unit(table: pa.Table, why: str) -> pa.Table:
+    """A unit that nobody prepares: its images remain."""
+    facts = {"unit": table["unit"][0].as_py(), "transient": why, "seconds": [], "bytes": 0, "retries": 0}
+    return unit_row(PREPARED_SCHEMA, facts, prepared_array([], []))
 
 
 def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
     """Rows of one prepared unit, in the order of its images."""
     (unit,) = table.drop_columns(["images"]).to_pylist()
-    rows = table_of(list(_label(items_of(table, "images"), segmenter)))
+    try:
+        rows = table_of(list(_label(items_of(table, "images"), segmenter)))
+    except TransientError as error:  # the process that labels image by image could not be had
+        rows, unit["transient"] = table_of([]), str(error)
     if unit["transient"] is None:  # a unit without images does not count, and must not take what others spent
         # since the segmenter was last asked: units that it had at the same time share it by chance
         unit["seconds"] = [*unit["seconds"], *segmenter.take_seconds().items()]
@@ -71,14 +100,15 @@ def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
 def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
     """Write the rows of one labelled unit, and say how many there were of what."""
     (unit,) = table.drop_columns(["rows"]).to_pylist()
-    tally = Tally()
+    tally, before = Tally(), retried()
     if unit["transient"] is None:
         try:
-            tally.add(run.commit(unit["unit"], rows_of(table)))
+            tally.add(commit(run, unit["unit"], rows_of(table)))
         except TransientError as error:
             unit["transient"] = str(error)
     done = {
-        **{name: unit[name] for name in ("unit", "transient", "seconds", "replica")},
+        **{name: unit[name] for name in ("unit", "transient", "seconds", "bytes", "replica")},
+        "retries": (unit["retries"] or 0) + retried() - before,
         "ok": tally.ok,
         "error": tally.error,
         "segments": tally.segments,
@@ -102,8 +132,6 @@ def _clocked(items: Iterable[Item], seconds: dict[str, float]) -> Iterator[Item]
 
 
 def _label(entries: pa.StructArray, segmenter: Any) -> Iterator[Row]:
-    from m2f_batch.vision.preprocess import Prepared
-
     names = [field.name for field in entries.type if field.name != "content"]
     slim = pa.StructArray.from_arrays([entries.field(name) for name in names], names).to_pylist()
     prepared = [

@@ -1,20 +1,29 @@
-"""Ctrl-C and SIGTERM stop a run even where the exception that they raise is lost.
+"""Ctrl-C and SIGTERM stop a run: what is being labelled is finished and committed first, as long as that is quick.
 
-Python raises it wherever the main thread happens to be. That may be in a library's callback or destructor, which print
-an exception and go on.
+A stop is a stop even where the exception that it raises is lost. Python raises it wherever the main thread happens to
+be; that may be in a library's callback or destructor, which print an exception and go on.
 """
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+DRAIN_SECONDS = 18.0  # an exit takes some seconds more, and Kubernetes kills after 30
+POLL_SECONDS = 0.2
+
 
 @contextmanager
-def noticed_stops() -> Iterator[Callable[[], None]]:
-    """Gives a check that raises KeyboardInterrupt when a signal has come since. Handlers do what they did, too."""
-    asked = threading.Event()
+def noticed_stops(drained: Callable[[], bool] | None = None) -> Iterator[Callable[[], None]]:
+    """Gives a check that raises KeyboardInterrupt when a signal has come since. Handlers do what they did, too.
+
+    With ``drained``, the first signal only has it called, in a thread, until it says that nothing is under way any
+    more, or for some seconds; then, or at a second signal, the run is stopped.
+    """
+    asked, draining = threading.Event(), threading.Event()
 
     def check() -> None:
         if asked.is_set():
@@ -24,8 +33,13 @@ def noticed_stops() -> Iterator[Callable[[], None]]:
         yield check
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    over = threading.Event()
 
     def note(number: int, frame: FrameType | None) -> None:
+        if drained is not None and not draining.is_set():
+            draining.set()
+            threading.Thread(target=_drain, args=(drained, over, number), daemon=True).start()
+            return
         asked.set()
         handler = before[signal.Signals(number)]
         if callable(handler):
@@ -36,6 +50,21 @@ def noticed_stops() -> Iterator[Callable[[], None]]:
         signal.signal(number, note)
     try:
         yield check
+        if draining.is_set():
+            raise KeyboardInterrupt  # the stream came to its end before the thread said so
     finally:
+        over.set()
         for number in noted:
             signal.signal(number, before[number])
+
+
+def _drain(drained: Callable[[], bool], over: threading.Event, number: int) -> None:
+    until = time.monotonic() + DRAIN_SECONDS
+    try:
+        while time.monotonic() < until and not over.is_set():
+            if drained():
+                break
+            time.sleep(POLL_SECONDS)
+    finally:  # whatever is wrong with it
+        if not over.is_set():
+            os.kill(os.getpid(), number)  # from outside, so that it interrupts whatever the main thread waits for

@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import SCHEMA, ImageRef
-from m2f_batch.storage.run import Unit
+from m2f_batch.storage.plan import UNIT_SCHEMA, Unit
 
-UNIT_SCHEMA = pa.schema(
-    [("unit", pa.string()), ("images", pa.list_(pa.struct([("uri", pa.string()), ("version", pa.string())])))]
-)
 _SECONDS = pa.map_(pa.string(), pa.float64())
 _HW = pa.list_(pa.int32(), 2)
 _ERROR = pa.struct([("stage", pa.string()), ("reason", pa.string()), ("message", pa.string()), ("size_hw", _HW)])
@@ -40,6 +37,7 @@ PREPARED_SCHEMA = pa.schema(
         ("transient", pa.string()),  # why the unit could not be fetched whole; then it has no images
         ("seconds", _SECONDS),
         ("bytes", pa.int64()),  # read from storage
+        ("retries", pa.int64()),  # of what failed in passing
         ("images", pa.large_list(_PREPARED)),
     ]
 )
@@ -49,6 +47,7 @@ LABELLED_SCHEMA = pa.schema(
         ("transient", pa.string()),
         ("seconds", _SECONDS),
         ("bytes", pa.int64()),
+        ("retries", pa.int64()),
         ("replica", pa.string()),  # the process that labelled it
         ("rows", pa.large_list(pa.struct(list(SCHEMA)))),
     ]
@@ -58,6 +57,8 @@ DONE_SCHEMA = pa.schema(
         ("unit", pa.string()),
         ("transient", pa.string()),
         ("seconds", _SECONDS),
+        ("bytes", pa.int64()),
+        ("retries", pa.int64()),
         ("replica", pa.string()),
         ("ok", pa.int64()),
         ("error", pa.int64()),

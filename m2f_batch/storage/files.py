@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
@@ -14,6 +15,7 @@ from pyarrow import ArrowException, ArrowInvalid, fs
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.storage import uris
+from m2f_batch.storage.staging import close_folder, delete_file, open_folder, temporary_file
 from m2f_batch.storage.store import Denied, Entry, NotFound, Store, StoreUnavailable, Unreadable, faults
 
 _CHUNK = 1 << 20  # bytes copied at a time
@@ -101,46 +103,72 @@ class LocalStore(Store):
             raise TransientError(f"{uris.shown(path)}: being written")
         return data, _local_entry(path, info)
 
-    def write(self, uri: str, data: bytes) -> None:
-        self._replace(uri, io.BytesIO(data))
+    def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
+        self._replace(uri, io.BytesIO(data), staging)
 
     def upload(self, file: str | os.PathLike[str], uri: str) -> None:
         with open(file, "rb") as source:
             self._replace(uri, source)
 
-    def _replace(self, uri: str, source: IO[bytes]) -> None:
+    def _replace(self, uri: str, source: IO[bytes], staging: str | None = None) -> None:
         path = _local(uri)
-        with faults(path, _file_fault, of_one=False), self._temporary(path, source) as temporary:
+        with (
+            faults(path, _file_fault, of_one=False),
+            temporary_file(path, source, staging and _local(staging)) as temporary,
+        ):
             os.replace(temporary, path)
 
-    def write_new(self, uri: str, data: bytes) -> bool:
+    def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
         path = _local(uri)
-        with faults(path, _file_fault, of_one=False), self._temporary(path, io.BytesIO(data)) as temporary:
+        with (
+            faults(path, _file_fault, of_one=False),
+            temporary_file(path, io.BytesIO(data), staging and _local(staging)) as temporary,
+        ):
             try:
                 os.link(temporary, path)
             except FileExistsError:
-                return False
+                # a network disk may lose the answer and ask again: then it is ours, with two names
+                return os.stat(temporary).st_nlink == 2
         return True
 
-    @contextlib.contextmanager
-    def _temporary(self, path: str, source: IO[bytes]) -> Iterator[str]:
-        """A whole file beside ``path``, on disk; gone at the end, unless it was moved."""
-        folder = os.path.dirname(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{uuid.uuid4().hex}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                shutil.copyfileobj(source, file, _CHUNK)
-                file.flush()
-                os.fsync(file.fileno())
-            yield temporary
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+    def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
+        path = _local(uri)
+        with (
+            faults(path, _file_fault, of_one=False),
+            temporary_file(path, io.BytesIO(data), staging and _local(staging)) as temporary,
+        ):
+            there = self.stat(path)  # nothing but ``staging`` keeps others from replacing it meanwhile
+            if there is None or there.version != version:
+                return False
+            os.replace(temporary, path)
+        return True
 
-    def _delete(self, uri: str) -> None:
-        with faults(uri, _file_fault, of_one=False), contextlib.suppress(FileNotFoundError):
-            os.unlink(_local(uri))
+    def age(self, uri: str) -> float | None:
+        path = _local(uri)
+        with faults(path, _file_fault):
+            try:
+                written = os.stat(path).st_mtime
+            except FileNotFoundError:
+                return None
+            with temporary_file(path, io.BytesIO(b""), None) as temporary:
+                return os.stat(temporary).st_mtime - written
+
+    def open_staging(self, folder: str) -> None:
+        with faults(folder, _file_fault, of_one=False):
+            open_folder(_local(folder))
+
+    def close_staging(self, folder: str) -> None:
+        with faults(folder, _file_fault, of_one=False):
+            close_folder(_local(folder))
+
+    def prune(self, folder: str) -> None:
+        for path, _, _ in os.walk(_local(folder), topdown=False):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(path)
+
+    def _delete(self, uri: str, staging: str | None) -> None:
+        with faults(uri, _file_fault, of_one=False):
+            delete_file(_local(uri), staging and _local(staging))
 
 
 def _local(uri: str) -> str:
@@ -153,6 +181,8 @@ def _local_entry(path: str, info: os.stat_result) -> Entry:
 
 class ArrowStore(Store):
     """Any other ``pyarrow.fs`` file system. ``write_new`` looks, then writes: two writers may both win."""
+
+    is_exclusive = False
 
     def __init__(self, root: str) -> None:
         try:
@@ -198,7 +228,7 @@ class ArrowStore(Store):
             raise TransientError(f"{uris.shown(uri)}: {len(data)} bytes came")
         return data, entry
 
-    def write(self, uri: str, data: bytes) -> None:
+    def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         self._replace(uri, io.BytesIO(data))
 
     def upload(self, file: str | os.PathLike[str], uri: str) -> None:
@@ -215,12 +245,26 @@ class ArrowStore(Store):
                 shutil.copyfileobj(source, file, _CHUNK)
             self._files.move(temporary, path)
 
-    def write_new(self, uri: str, data: bytes) -> bool:
+    def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
         if self.exists(uri):
             return False
         self.write(uri, data)
         return True
 
-    def _delete(self, uri: str) -> None:
+    def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
+        there = self.stat(uri)
+        if there is None or there.version != version:
+            return False
+        self.write(uri, data)
+        return True
+
+    def age(self, uri: str) -> float | None:
+        with faults(uri, _file_fault):
+            info = self._files.get_file_info(self._path(uri))
+        if info.type != fs.FileType.File:
+            return None
+        return max(0.0, time.time() - (info.mtime_ns or 0) / 1e9)  # such stores do not say what time it is there
+
+    def _delete(self, uri: str, staging: str | None) -> None:
         with faults(uri, _file_fault, of_one=False), contextlib.suppress(FileNotFoundError):
             self._files.delete_file(self._path(uri))

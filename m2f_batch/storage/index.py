@@ -14,8 +14,9 @@ import pyarrow as pa
 from m2f_batch.storage.assigned import Assigned, read_assigned
 from m2f_batch.storage.commit import staged
 from m2f_batch.storage.plan import file_and_part
-from m2f_batch.storage.run import RunDirectory, Tally, json_bytes
+from m2f_batch.storage.run import RunDirectory, json_bytes
 from m2f_batch.storage.store import Entry, NotFound, threaded
+from m2f_batch.storage.tally import Tally
 
 NAME = "_state/index.json"
 READERS = 4  # files in memory at a time

@@ -1,33 +1,33 @@
-"""The run directory: its files, the units of work, what is done, and run.json.
+"""The run directory: its files and how they are written.
 
     RUN/run.json                 provenance and totals
-    RUN/annotations/*.parquet    one file per unit, named by the hash of its image ids and the run's fingerprint
-    RUN/_state/manifest.parquet  what INPUT listed, sorted by uri, with the kept columns
+    RUN/annotations/*.parquet    the rows, in the files that the plan names
     RUN/_SUCCESS                 written last
+    RUN/_state/manifest.parquet  what INPUT listed, sorted by uri, with the kept columns and the plan: see ``plan``
+    RUN/_state/parts/            units of work of files that are not whole yet: see ``commit``
+    RUN/_state/dirty.json        files of which rows must go before anything is labelled
+    RUN/_state/lease/, tmp/      who works here: see ``lease``
+    RUN/_state/log/              what happened, one file per attempt
 
-A unit is a contiguous slice of the manifest. Its file appears whole or not at all, and its name follows from its
-content's cause, so that a retry or a stray writer can only write the same file again: done is what storage holds.
+A file appears whole or not at all, and its name follows from its content's cause.
 """
 
-import hashlib
 import io
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from m2f_batch.errors import RunError, UsageError
-from m2f_batch.records import ImageRef
-from m2f_batch.storage.listing import Listing
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.storage.lease import is_taken_over
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.store import Store
+from m2f_batch.storage.plan import Plan, Unit, plan_of
+from m2f_batch.storage.store import Entry, Fenced, NotFound, Store, Unreachable
+from m2f_batch.storage.tally import Tally
 from m2f_batch.storage.uris import normalise
 
 # what other commands read of run.json
@@ -36,43 +36,31 @@ INFO_KEYS = frozenset(
     | {"seconds", "images_per_second", "started_at", "finished_at"}
 )
 UNIT_FILE = re.compile(r"[0-9a-f]{32}\.parquet")
+_TOKEN = b"m2f_batch.token"  # of the holder that wrote the manifest
+__all__ = ["RunDirectory", "Tally", "Unit", "open_run"]
 
 
 class DamagedFile(RunError):
     """A file of the run that is not what it was written as."""
 
 
-@dataclass
-class Tally:
-    """Counts of rows: images with status ok and error, segments, and errors by ``stage/type``."""
+class Fence(NamedTuple):
+    """Who may write: the holder of the lease ``token``, for the plan ``plan_id``."""
 
-    ok: int = 0
-    error: int = 0
-    segments: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-
-    def add(self, rows: pa.Table) -> None:
-        """Count the rows of a table with the columns status, error and segments."""
-        statuses = Counter(rows["status"].to_pylist())
-        self.ok, self.error = self.ok + statuses["ok"], self.error + statuses["error"]
-        self.segments += pc.sum(pc.list_value_length(rows["segments"])).as_py() or 0
-        self.reasons.update(f"{error['stage']}/{error['type']}" for error in rows["error"].to_pylist() if error)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A slice of the manifest that is committed as one file. ``name`` is the file's stem."""
-
-    name: str
-    refs: tuple[ImageRef, ...]
+    token: int
+    plan_id: str
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """An opened run directory on any store; ``uri`` without a trailing slash."""
+    """An opened run directory on any store; ``uri`` without a trailing slash.
+
+    With a ``fence``, nothing is written for a holder whose lease another one has taken over: Fenced is raised.
+    """
 
     uri: str
     store: Store
+    fence: Fence | None = None
 
     def path(self, name: str) -> str:
         """The uri of a file of the run."""
@@ -86,27 +74,132 @@ class RunDirectory:
         """Whether ``_SUCCESS`` is there."""
         return self.store.exists(self.path("_SUCCESS"))
 
-    def claim(self, info: dict[str, Any]) -> bool:
-        """Write the first run.json; False when another run has just done so. Only one of many racing runs may go on."""
-        return self.store.write_new(self.path("run.json"), _json_bytes(info))
+    @property
+    def lease_folder(self) -> str:
+        """Where leases are."""
+        return self.path("_state/lease")
+
+    @property
+    def staging(self) -> str | None:
+        """The folder that this writer's files come from, on disks."""
+        return None if self.fence is None else self.staging_of(self.fence.token)
+
+    def staging_of(self, token: int) -> str:
+        """The same of any holder."""
+        return self.path(f"_state/tmp/{token:09d}")
+
+    def check_fence(self) -> None:
+        """Raises Fenced when another run has taken over."""
+        if self._is_fenced():
+            raise Fenced(f"output.uri: another run has taken {self.uri} over")
+
+    def _is_fenced(self) -> bool:
+        return self.fence is not None and is_taken_over(self.store, self.lease_folder, self.fence.token)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Create or replace a file of the run."""
+        self.check_fence()
+        self.store.write(self.path(name), data, staging=self.staging)
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Create a file of the run if there is none; False if there is one."""
+        self.check_fence()
+        try:
+            is_new = self.store.write_new(self.path(name), data, staging=self.staging)
+        except (TransientError, Unreachable):  # it may be there all the same, or soon
+            self._withdraw_if_fenced(name)
+            raise
+        if is_new:
+            self._withdraw_if_fenced(name)
+        return is_new
+
+    def _withdraw_if_fenced(self, name: str) -> None:
+        """We may have slept since we asked. A file of rows that today's plan does not name would double rows of others.
+
+        Whoever has taken over writes its plan first, and deletes what that does not name then. Raises Fenced.
+        """
+        folder, _, file = name.removesuffix(".parquet").partition("/")
+        if folder != "annotations" or not self._is_fenced():
+            return  # what is not among the annotations is seen by no reader
+        plan = self.read_plan()
+        if plan is None or file not in plan.files().dictionary.to_pylist():
+            self.store.delete([self.path(name)])
+        raise Fenced(f"output.uri: another run has taken {self.uri} over")
+
+    def delete(self, uris: Iterable[str]) -> None:
+        """Delete files of the run. Only those that were there when it was still ours: what comes later is another's."""
+        unwanted = [*uris]
+        self.check_fence()
+        self.store.delete(unwanted, staging=self.staging)
 
     def remove(self) -> None:
-        """Delete what a run wrote, ``_SUCCESS`` first and ``run.json`` last; all other files stay."""
-        self.store.delete([self.path("_SUCCESS")])
-        self.store.delete(self.annotation_files())
-        self.store.delete([self.path("_state/manifest.parquet"), self.path("run.json")])
+        """Delete what a run wrote, ``_SUCCESS`` first and ``run.json`` last; all other files stay, and leases."""
+        self.delete([self.path("_SUCCESS")])
+        self.delete(self.annotation_files())
+        self.delete(entry.uri for entry in self.store.list(f"{self.path('_state/parts')}/"))
+        for name in ("_state/index.json", "_state/dirty.json", "_state/manifest.parquet", "run.json"):
+            self.delete([self.path(name)])
+
+    def prune(self) -> None:
+        """Remove empty folders of ours, and the run's own where nothing is left."""
+        for folder in ("_state", "annotations"):
+            self.store.prune(self.path(folder))
+        if not any(True for _ in self.store.list(f"{self.uri}/")):
+            self.store.prune(self.uri)
 
     def write_manifest(self, table: pa.Table) -> None:
-        """Keep what was listed."""
-        self.store.write(self.path("_state/manifest.parquet"), parquet_bytes(table))
+        """Keep what was listed. With every holder it is another file: no late request of one replaces a later one's."""
+        uri = self.path("_state/manifest.parquet")
+        entry = self.store.stat(uri)
+        self.check_fence()
+        if self.fence is not None:
+            table = table.replace_schema_metadata({**(table.schema.metadata or {}), _TOKEN: str(self.fence.token)})
+        self._replace(uri, parquet_bytes(table), entry)
 
     def read_manifest(self) -> pa.Table:
         """What was listed: image_id, uri, version and the kept columns, sorted by uri."""
-        return pq.read_table(pa.BufferReader(self.store.read(self.path("_state/manifest.parquet"))))
+        uri = self.path("_state/manifest.parquet")
+        return self.parse_annotations(uri, self.store.read(uri))
+
+    def read_plan(self) -> Plan | None:
+        """The plan of the run; None when there is none yet."""
+        try:
+            return plan_of(self.read_manifest())
+        except NotFound:
+            return None
+
+    def read_dirty(self, plan_id: str | None = None) -> list[str]:
+        """The files that a plan, or any, wants cleaned, and that may not have been yet."""
+        try:
+            dirty = json.loads(self.store.read(self.path("_state/dirty.json")))
+        except NotFound:
+            return []
+        return list(dirty["files"]) if plan_id in (None, dirty["plan"]) else []
 
     def write_info(self, info: dict[str, Any]) -> None:
-        """Replace run.json."""
-        self.store.write(self.path("run.json"), _json_bytes(info))
+        """Replace run.json. Raises Fenced when it is that of a later holder, or of another run of the same."""
+        uri, data = self.path("run.json"), json_bytes(info)
+        try:
+            held, entry = self.store.read_entry(uri)
+        except NotFound:
+            self.check_fence()
+            self._replace(uri, data, None)
+            return
+        self.check_fence()
+        before, token = _tree(held), info.get("token", 0)
+        is_another = before.get("run_id", info["run_id"]) != info["run_id"] and before.get("token", 0) == token
+        if is_another or before.get("token", 0) > token:
+            raise Fenced(f"output.uri: another run has taken {self.uri} over")
+        self._replace(uri, data, entry)
+
+    def _replace(self, uri: str, data: bytes, before: Entry | None) -> None:
+        """Write what nobody has written since we looked. Raises TransientError: they did, or a slow request of ours."""
+        if before is None:
+            is_done = self.store.write_new(uri, data, staging=self.staging)
+        else:
+            is_done = self.store.replace(uri, data, before.version, staging=self.staging)
+        if not is_done:
+            raise TransientError(f"{uri}: other writers in the way")
 
     def read_info(self) -> dict[str, Any]:
         """run.json as it is now."""
@@ -118,10 +211,10 @@ class RunDirectory:
             raise RunError(f"RUN: {self.path('run.json')} is not the run.json of a run")
         return info
 
-    def commit(self, unit_name: str, rows: pa.Table) -> pa.Table:
-        """Write a unit's file unless it is there already; returns the rows that stand there now."""
-        uri = self.path(f"annotations/{unit_name}.parquet")
-        return rows if self.store.write_new(uri, parquet_bytes(rows)) else self.read_annotations(uri)
+    def commit(self, file: str, rows: pa.Table) -> pa.Table:
+        """Write a file of rows unless it is there already; returns the rows that stand there now."""
+        name = f"annotations/{file}.parquet"
+        return rows if self.write_new(name, parquet_bytes(rows)) else self.read_annotations(self.path(name))
 
     def annotation_files(self) -> list[str]:
         """The uris of the committed units' files, by name."""
@@ -131,43 +224,51 @@ class RunDirectory:
         """Parquet files among the annotations that no run of ours wrote; a reader would take them for rows."""
         return [uri for uri in self._parquet_files() if not UNIT_FILE.fullmatch(uri.rpartition("/")[2])]
 
+    def committed(self) -> dict[str, Entry]:
+        """The committed files by their names without extension."""
+        listed = self.store.list(f"{self.path('annotations')}/")
+        found = ((entry.uri.rpartition("/")[2], entry) for entry in listed)
+        return {name.removesuffix(".parquet"): entry for name, entry in found if UNIT_FILE.fullmatch(name)}
+
     def _parquet_files(self) -> list[str]:
         listed = (entry.uri for entry in self.store.list(f"{self.path('annotations')}/"))
         return sorted(uri for uri in listed if uri.endswith(".parquet"))
 
     def read_annotations(self, uri: str, columns: list[str] | None = None) -> pa.Table:
-        """The rows of one unit's file. Raises DamagedFile when it is no Parquet file."""
+        """The rows of one file, or ``columns`` of them, also leaves of nested ones (segments.list.element.id).
+
+        Raises DamagedFile when it is no Parquet file.
+        """
+        return self.parse_annotations(uri, self.store.read(uri), columns)
+
+    def parse_annotations(self, uri: str, data: bytes, columns: list[str] | None = None) -> pa.Table:
+        """The same of a file that was read."""
         try:
-            return pq.read_table(pa.BufferReader(self.store.read(uri)), columns=columns)
+            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DamagedFile(f"{uri}: cannot be read as Parquet ({reason})") from None
 
-    def tally(self) -> Tally:
-        """What the committed files hold, counted from themselves."""
+    def tally(self, files: Iterable[str] | None = None) -> Tally:
+        """What the committed files hold, all or those given, counted from themselves."""
         tally = Tally()
-        for uri in self.annotation_files():
+        for uri in self.annotation_files() if files is None else files:
             tally.add(self.read_annotations(uri, ["status", "error", "segments"]))
         return tally
 
-    def tables_by_uri(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """All rows in the order of their uris, a unit at a time.
-
-        Units are contiguous slices, so ordering the files by their first uri orders the rows.
-        """
-        files = [(self.read_annotations(uri, ["uri"])["uri"][0].as_py(), uri) for uri in self.annotation_files()]
-        for _, uri in sorted(files):
-            yield self.read_annotations(uri, columns)
-
     def mark_success(self) -> None:
-        """Write ``_SUCCESS``."""
-        self.store.write(self.path("_SUCCESS"), b"")
+        """Write ``_SUCCESS``. Raises Fenced, and takes it back, when another run has taken over and is not finished."""
+        self.write("_SUCCESS", b"")
+        if self.fence is not None and self._is_fenced():
+            info = self.read_info()
+            if info["finished_at"] is None or info.get("token", 0) <= self.fence.token:
+                self.store.delete([self.path("_SUCCESS")])
+            self.check_fence()
 
 
-def open_run(uri: str) -> RunDirectory:
+def open_run(uri: str, fence: Fence | None = None) -> RunDirectory:
     """A run directory, existing or not."""
-    store = open_store(uri)
-    return RunDirectory(normalise(uri).rstrip("/"), store)
+    return RunDirectory(normalise(uri).rstrip("/"), open_store(uri), fence)
 
 
 def open_existing_run(uri: str) -> RunDirectory:
@@ -178,23 +279,17 @@ def open_existing_run(uri: str) -> RunDirectory:
     return run
 
 
-def units_of(listing: Listing, fingerprint: str, images_per_file: int) -> Iterator[Unit]:
-    """The units of a run, in the order of the manifest."""
-    table = listing.table
-    for first in range(0, table.num_rows, images_per_file):
-        part = table.slice(first, images_per_file)
-        refs = zip(part["uri"].to_pylist(), part["version"].to_pylist(), strict=True)
-        yield Unit(unit_name(part["image_id"], fingerprint), tuple(ImageRef(uri, version) for uri, version in refs))
+def _tree(data: bytes) -> dict[str, Any]:
+    """The JSON object that it is; empty for anything else."""
+    try:
+        tree = json.loads(data)
+    except ValueError:
+        return {}
+    return tree if isinstance(tree, dict) else {}
 
 
-def unit_name(image_ids: pa.ChunkedArray, fingerprint: str) -> str:
-    """The name of a unit's file, from the ids in it and the run's fingerprint."""
-    digest = hashlib.sha256(fingerprint.encode())
-    digest.update(np.asarray(image_ids.to_numpy(), dtype=">i8").tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _json_bytes(tree: dict[str, Any]) -> bytes:
+def json_bytes(tree: dict[str, Any]) -> bytes:
+    """A JSON file for people."""
     return (json.dumps(tree, indent=2) + "\n").encode()
 
 

@@ -1,56 +1,51 @@
 """The store of S3, and of servers that speak its protocol."""
 
 import contextlib
-import itertools
+import hashlib
 import os
 import uuid
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.storage import uris
+from m2f_batch.storage.retries import Retries, count_retry
+from m2f_batch.storage.s3_faults import Refused, is_doubtful, is_whole
+from m2f_batch.storage.s3_faults import code_of as _code
+from m2f_batch.storage.s3_faults import s3_fault as _s3_fault
+from m2f_batch.storage.s3_faults import status_of as _status
+from m2f_batch.storage.s3_pages import sizes_and_etags, walk
 from m2f_batch.storage.store import (
-    THREADS,
     Denied,
     Entry,
     NotFound,
     ObjectError,
     Store,
     StoreUnavailable,
-    Unreachable,
     Unreadable,
     faults,
+    threaded,
 )
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-_OF_ALL = {
-    *("NoSuchBucket", "InvalidBucketName", "AllAccessDisabled", "AccountProblem", "NotSignedUp", "InvalidSecurity"),
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed", "RequestTimeTooSkewed"),
-    *(
-        "ExpiredToken",
-        "InvalidToken",
-        "TokenRefreshRequired",
-        "PermanentRedirect",
-        "IllegalLocationConstraintException",
-    ),
-}
-_PASSING = {
-    "SlowDown",
-    "RequestTimeout",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "OperationAborted",
-}
+READ_TIMEOUT = "M2F_BATCH_S3_TIMEOUT"  # seconds without a byte from the server
 
 
 def new_client() -> "S3Client":
-    """A client by the standard AWS variables. Raises UsageError, StoreUnavailable for those that are wrong."""
+    """A client by the standard AWS variables, and one of ours: M2F_BATCH_S3_TIMEOUT.
+
+    That is how many seconds a server may send no byte, before or in an answer, until the request is made again: 20 by
+    default. S3 answers within a second, a Ceph that loses a disk within some ten; waiting longer only eats the budget
+    of ``Retries``, which are the main way of trying again: the client itself tries twice, or AWS_MAX_ATTEMPTS times.
+
+    Raises UsageError, StoreUnavailable for variables that are wrong.
+    """
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError
@@ -61,55 +56,34 @@ def new_client() -> "S3Client":
         options["request_checksum_calculation"] = "when_required"  # and older ones refuse trailing checksums
     try:
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or 5)},
+            retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or 2)},
             connect_timeout=10,  # seconds
-            read_timeout=60,
+            read_timeout=_read_timeout(),
             max_pool_connections=64,
             **options,
         )
-        return boto3.session.Session().client("s3", config=config)  # a session of its own: the default one is not safe
+        session = boto3.session.Session()  # of its own: the default one is not safe
+        client = session.client("s3", config=config)
     except ValueError as error:
-        raise UsageError("AWS_ENDPOINT_URL must be like https://host:port, AWS_MAX_ATTEMPTS a number") from error
+        wanted = f"AWS_ENDPOINT_URL must be like https://host:port, AWS_MAX_ATTEMPTS and {READ_TIMEOUT} numbers above 0"
+        raise UsageError(wanted) from error
     except BotoCoreError as error:
         raise StoreUnavailable(f"S3: {type(error).__name__}: check the AWS variables") from error
+    client.meta.events.register("request-created.s3", _count_retry)
+    return client
 
 
-def _s3_fault(uri: str, error: Exception) -> Exception | None:
-    from botocore import exceptions as boto
-
-    away = (boto.EndpointConnectionError, boto.ConnectTimeoutError, boto.ProxyConnectionError, boto.SSLError)
-    passing = (boto.HTTPClientError, boto.IncompleteReadError, boto.FlexibleChecksumError, OSError)
-    if isinstance(error, boto.ClientError):
-        return _reply_fault(uri, _code(error), _status(error))
-    if isinstance(error, away):
-        return Unreachable(f"{uri}: the S3 endpoint cannot be reached; check AWS_ENDPOINT_URL and the network")
-    if isinstance(error, passing):
-        return TransientError(f"{uri}: {type(error).__name__}")
-    if isinstance(error, boto.ParamValidationError):
-        return Unreadable(f"{uri}: not a name that S3 allows")
-    if isinstance(error, boto.BotoCoreError):
-        return StoreUnavailable(f"{uri}: {type(error).__name__}: check the AWS variables")
-    return None
+def _read_timeout() -> float:
+    seconds = float(os.environ.get(READ_TIMEOUT) or 20)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{READ_TIMEOUT}={seconds}")
+    return seconds
 
 
-def _reply_fault(uri: str, code: str, status: int) -> Exception:
-    if code == "NoSuchBucket":
-        return StoreUnavailable(f"{uri}: no such bucket")
-    if code in _OF_ALL or status in (301, 307):
-        return StoreUnavailable(f"{uri}: {code}: check the AWS variables (keys, region, endpoint)")
-    if status >= 500 or status in (408, 429) or code in _PASSING:
-        return TransientError(f"{uri}: {code}")
-    if status == 404:
-        return NotFound(f"{uri}: no such object")
-    return Denied(f"{uri}: access denied") if code == "AccessDenied" else Unreadable(f"{uri}: {code}")
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _status(error: Any) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+def _count_retry(request: Any, **_: Any) -> None:
+    """The client's own retries: every attempt at a request is made anew, whatever became of the one before."""
+    if request.context.get("retries", {}).get("attempt", 1) > 1:
+        count_retry()
 
 
 class S3Store(Store):
@@ -118,39 +92,42 @@ class S3Store(Store):
     page_size = 1000  # keys per list request; the protocol's most
 
     def __init__(self, client: "S3Client") -> None:
-        self._client = client
+        self._client, self._nonce = client, uuid.uuid4().hex
 
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
-        top = _prefix(folder) + start
-        first = self._page(folder, top, Delimiter="/")
-        folders = [entry["Prefix"] for entry in first.get("CommonPrefixes", [])]
-        if first["IsTruncated"]:  # a folder for each image, say: one walk, 1000 keys a request, is faster then
-            folders = [top]
-        else:
-            yield from _entries(first)
-        yield from self._walk(folder, folders)
-
-    def _walk(self, folder: str, prefixes: Iterable[str]) -> Iterator[Entry]:
-        """Several prefixes at once, one page of each in memory."""
-        left = iter(prefixes)
-        with ThreadPoolExecutor(THREADS) as pool:
-            running: deque[tuple[str, Future[Any]]] = deque()
-            for prefix in itertools.islice(left, THREADS):
-                running.append((prefix, pool.submit(self._page, folder, prefix)))
-            while running:
-                prefix, future = running.popleft()
-                page = future.result()
-                if page["IsTruncated"]:
-                    token = page["NextContinuationToken"]
-                    running.append((prefix, pool.submit(self._page, folder, prefix, ContinuationToken=token)))
-                elif (following := next(left, None)) is not None:
-                    running.append((following, pool.submit(self._page, folder, following)))
-                yield from _entries(page)
+        bucket, top = uris.parse(folder).authority, _prefix(folder) + start
+        first = self._page(folder, top)
+        walked = walk(partial(self._patient_page, folder), top, first) if first["IsTruncated"] else None
+        for listed in walked or [first.get("Contents", [])]:
+            for found in listed:
+                if not found["Key"].endswith("/"):  # such a key is a console's folder
+                    yield Entry(f"s3://{bucket}/{found['Key']}", found["Size"], found["ETag"].strip('"'))
 
     def _page(self, folder: str, prefix: str, **options: Any) -> Any:
         with faults(folder, _s3_fault, of_one=False):
             bucket = uris.parse(folder).authority
             return self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=self.page_size, **options)
+
+    def _patient_page(self, folder: str, prefix: str, **options: Any) -> Any:
+        """One of many: throttled, it must not cost the others."""
+        return Retries().run(partial(self._page, folder, prefix, **options))
+
+    def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
+        """``stat`` of each, by pages of a list where the keys lie close together. Faults that pass are waited for.
+
+        Of an object that may be listed but not read, a page tells the version, while a look at it alone gives None.
+        """
+        named = [*wanted]
+        keys = [uris.parse(uri).path for uri in named]
+        sought = sorted({key for key in keys if key.isprintable()})  # some servers change the others in lists
+        told = sizes_and_etags(partial(self._patient_page, named[0]), sought) if sought else {}
+        left = threaded(self._patient_stat, [uri for uri, key in zip(named, keys, strict=True) if key not in told])
+        return [
+            _told_entry(uri, told[key]) if key in told else next(left) for uri, key in zip(named, keys, strict=True)
+        ]
+
+    def _patient_stat(self, uri: str) -> Entry | None:
+        return Retries().run(partial(self._stat_or_none, uri))
 
     def is_folder(self, uri: str) -> bool:
         page = self._page(uri, _prefix(uri))  # also of the whole bucket, to see that it is there
@@ -184,14 +161,26 @@ class S3Store(Store):
         try:
             return self._client.get_object(**_names(uri))
         except ClientError as error:
-            if _code(error) == "AccessDenied":
-                self._check_keys(uri)
+            if is_doubtful(error):
+                self._ask_again(uri, is_denied=_status(error) != 404)
             raise
 
-    def _check_keys(self, uri: str) -> None:
-        """Some servers say AccessDenied to keys that have expired: raises if a list request says so too."""
-        with contextlib.suppress(ObjectError), faults(uri, _s3_fault):
-            self._client.list_objects_v2(Bucket=uris.parse(uri).authority, Prefix=uris.parse(uri).path, MaxKeys=1)
+    def _ask_again(self, uri: str, *, is_denied: bool) -> None:
+        """Asks for a listing of the one object: raises where its answer is about more than the object."""
+        try:
+            with faults(uri, _s3_fault):
+                key = _names(uri)["Key"]
+                page = self._client.list_objects_v2(Bucket=_names(uri)["Bucket"], Prefix=key, MaxKeys=1)
+        except Denied as error:
+            if is_denied:
+                raise Refused(str(error)) from error
+        except NotFound as error:  # which no S3 server says to a listing
+            raise StoreUnavailable(f"{uris.shown(uri)}: 404, to any request: check AWS_ENDPOINT_URL") from error
+        except ObjectError:
+            pass
+        else:
+            if not is_denied and any(found["Key"] == key for found in page.get("Contents", [])):
+                raise TransientError(f"{uris.shown(uri)}: not found, and yet listed")
 
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
         with faults(uri, _s3_fault):
@@ -202,9 +191,18 @@ class S3Store(Store):
                 data = body.read()
         if len(data) != reply["ContentLength"]:
             raise TransientError(f"{uris.shown(uri)}: {len(data)} of {reply['ContentLength']} bytes came")
+        if not is_whole(data, reply):
+            self._check_length(uri, data)
         return data, Entry(uri, len(data), reply["ETag"].strip('"'))
 
-    def write(self, uri: str, data: bytes) -> None:
+    def _check_length(self, uri: str, data: bytes) -> None:
+        """A gateway that cuts an object short may tell the shorter length; not every server's ETag is the MD5."""
+        with faults(uri, _s3_fault):
+            length = self._client.head_object(**_names(uri))["ContentLength"]
+        if length != len(data):
+            raise TransientError(f"{uris.shown(uri)}: {len(data)} of {length} bytes came")
+
+    def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         with faults(uri, _s3_fault, of_one=False):
             self._client.put_object(**_names(uri), Body=data)
 
@@ -212,18 +210,42 @@ class S3Store(Store):
         with faults(uri, _s3_fault, of_one=False), open(file, "rb") as source:
             self._client.upload_fileobj(source, **_names(uri))  # in parts, where it is large
 
-    def write_new(self, uri: str, data: bytes) -> bool:
+    def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
+        return self._put_if(uri, data, IfNoneMatch="*")
+
+    def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
+        return self._put_if(uri, data, IfMatch=version)  # without quotes: Ceph wants none, others take both
+
+    def _put_if(self, uri: str, data: bytes, **condition: Any) -> bool:
         from botocore.exceptions import ClientError
 
-        writer = {"writer": uuid.uuid4().hex}
+        # told again after lost answers, it is the same writer: 412 does not say whose object is in the way
+        digest = hashlib.sha256(f"{self._nonce} {uri} ".encode() + data)
+        writer = {"writer": digest.hexdigest()}
         with faults(uri, _s3_fault, of_one=False):
             try:
-                self._client.put_object(**_names(uri), Body=data, IfNoneMatch="*", Metadata=writer)
+                self._client.put_object(**_names(uri), Body=data, Metadata=writer, **condition)
             except ClientError as error:
+                if _status(error) == 404 and "IfMatch" in condition and _code(error) != "NoSuchBucket":
+                    return False
                 if _status(error) not in (409, 412):
                     raise
                 return self._is_written_by(uri, writer)
         return True
+
+    def age(self, uri: str) -> float | None:
+        from botocore.exceptions import ClientError
+
+        with faults(uri, _s3_fault):
+            try:
+                reply = self._client.head_object(**_names(uri))
+            except ClientError as error:
+                if _status(error) != 404:
+                    raise
+                return None
+        said = reply["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(said) if said else datetime.now(UTC)
+        return (now - reply["LastModified"]).total_seconds()
 
     def _is_written_by(self, uri: str, writer: dict[str, str]) -> bool:
         """Ours after all, where the client sent it twice because the first answer was lost."""
@@ -236,7 +258,7 @@ class S3Store(Store):
                 raise TransientError(f"{uris.shown(uri)}: other writers in the way") from error
             raise
 
-    def _delete(self, uri: str) -> None:
+    def _delete(self, uri: str, staging: str | None) -> None:
         with faults(uri, _s3_fault, of_one=False):
             self._client.delete_object(**_names(uri))
 
@@ -251,7 +273,5 @@ def _prefix(folder: str) -> str:
     return key if not key or key.endswith("/") else f"{key}/"
 
 
-def _entries(page: Any) -> Iterator[Entry]:
-    for found in page.get("Contents", []):
-        if not found["Key"].endswith("/"):  # such a key is a console's folder
-            yield Entry(f"s3://{page['Name']}/{found['Key']}", found["Size"], found["ETag"].strip('"'))
+def _told_entry(uri: str, told: tuple[int, str] | None) -> Entry | None:
+    return told and Entry(uri, *told)

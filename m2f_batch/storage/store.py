@@ -11,6 +11,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from m2f_batch.errors import RunError
@@ -53,8 +54,18 @@ class Unreachable(StoreUnavailable):
     """No server answers at the endpoint: a wrong address, or a server that is away for a while."""
 
 
+class Fenced(RunError):
+    """This writer was shut out of a run, since another one has taken it over."""
+
+
 class Store(ABC):
-    """Whole objects of one bucket or file system; safe to share between threads, not between processes."""
+    """Whole objects of one bucket or file system; safe to share between threads, not between processes.
+
+    Writes and deletes may name a ``staging`` folder, see ``open_staging``; only stores of files use it, and raise
+    Fenced when it is gone.
+    """
+
+    is_exclusive = True  # of many racing calls of ``write_new`` or ``replace`` one wins, always
 
     @abstractmethod
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
@@ -76,7 +87,7 @@ class Store(ABC):
         """The whole object and what it is, of one moment. Raises NotFound, Denied, Unreadable."""
 
     @abstractmethod
-    def write(self, uri: str, data: bytes) -> None:
+    def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         """Creates or replaces the object: readers see the old one or the new one, whole."""
 
     @abstractmethod
@@ -84,12 +95,35 @@ class Store(ABC):
         """``write`` of a local file that need not fit in memory."""
 
     @abstractmethod
-    def write_new(self, uri: str, data: bytes) -> bool:
+    def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
         """Creates the object, whole, if there is none; False if there is one. One of many racing writers wins."""
 
     @abstractmethod
-    def _delete(self, uri: str) -> None:
+    def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
+        """Replaces the object if it is still the one of ``version``; False if it is another, or gone."""
+
+    @abstractmethod
+    def age(self, uri: str) -> float | None:
+        """Seconds since the object was written, by the store's own clock; None if there is no such object."""
+
+    @abstractmethod
+    def _delete(self, uri: str, staging: str | None) -> None:
         """Deletes one object; none there is no error."""
+
+    def open_staging(self, folder: str) -> None:
+        """Makes the folder that a writer's files come from, and takes away those of earlier writers beside it, in the
+        order of their names: nothing of theirs can appear or go any more, wherever they were stopped. Raises Fenced
+        where a later writer's is there. Stores that write in one request need none.
+        """
+        return
+
+    def close_staging(self, folder: str) -> None:
+        """Takes a writer's folder away."""
+        return
+
+    def prune(self, folder: str) -> None:
+        """Removes the folder where nothing is left in it or below; stores without folders have nothing to do."""
+        return
 
     def normalise(self, uri: str) -> str:
         """The one spelling of ``uri``, which listings and rows use."""
@@ -107,9 +141,9 @@ class Store(ABC):
         """``stat`` of each, in order; None also for what may not be looked at."""
         return [*threaded(self._stat_or_none, wanted)]
 
-    def delete(self, unwanted: Iterable[str]) -> None:
+    def delete(self, unwanted: Iterable[str], *, staging: str | None = None) -> None:
         """Deletes the objects; one that is not there is no error."""
-        for _ in threaded(self._delete, unwanted):
+        for _ in threaded(partial(self._delete, staging=staging), unwanted):
             pass
 
     def _stat_or_none(self, uri: str) -> Entry | None:

@@ -35,8 +35,8 @@ class Labeling:
     categories: tuple[Category, ...]
     stuff_ids_from: StuffSource
 
-    def fingerprint(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> str:
-        """Hash of what decides a label; ``cpu_threads`` is None on other devices."""
+    def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, Any]:
+        """What decides a label, as JSON has it; ``cpu_threads`` is None on other devices."""
         facts = {
             "model": model_fingerprint,
             "task": self.task,
@@ -48,7 +48,12 @@ class Labeling:
             "decode_policy": [DECODE_POLICY_VERSION, max_pixels],
             "semantics": SEMANTICS_VERSION,
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        return json.loads(json.dumps(facts, default=str))
+
+
+def fingerprint_of(facts: dict[str, Any]) -> str:
+    """Hash of what decides a label."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def settle(

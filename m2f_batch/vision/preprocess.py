@@ -3,8 +3,6 @@
 The same numbers as ``Mask2FormerImageProcessor`` (torchvision backend) gives for one image alone.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,9 +12,11 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
 from m2f_batch.errors import DecodeError, ImageError, TransientError
-from m2f_batch.vision.geometry import PreprocessPlan, SizeHW
+from m2f_batch.vision.geometry import PreprocessPlan
 from m2f_batch.vision.image import decode, from_pil
+from m2f_batch.vision.prepared import Prepared
 
+__all__ = ["Prepared", "pixel_values", "prepare", "prepare_image"]
 ImageLike = bytes | Image.Image | NDArray[np.uint8]
 
 # Pillow's numbers, which preprocessor_config.json uses
@@ -26,20 +26,6 @@ INTERPOLATIONS = {
     2: InterpolationMode.BILINEAR,
     3: InterpolationMode.BICUBIC,
 }
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """An image ready for the model: ``content`` uint8 [hc, wc, 3], and the sizes that undo the resize."""
-
-    content: NDArray[np.uint8]
-    canvas_hw: SizeHW
-    output_hw: SizeHW
-
-    @property
-    def content_hw(self) -> SizeHW:
-        """(hc, wc) in pixels."""
-        return self.content.shape[0], self.content.shape[1]
 
 
 def prepare_image(image: ImageLike, plan: PreprocessPlan, max_pixels: int) -> Prepared | ImageError:

@@ -47,10 +47,15 @@ def test_demo_and_what_follows_it(tmp_path):
     assert lost.returncode == 1
     assert "listed images have no row" in lost.stdout
 
-    again = m2f_batch("segment", run / "images", run, "--model", DEMO_MODEL)
-    assert again.returncode == 2
-    assert again.stderr.count("\n") == 1
-    assert "output.uri" in again.stderr
+    other = m2f_batch("segment", run / "images", run, "--model", DEMO_MODEL, "--task", "semantic")
+    assert other.returncode == 2
+    assert other.stderr.count("\n") == 1
+    assert "output.uri" in other.stderr
+    same = ("--task", "panoptic", "--set", "output.images_per_file=8")
+    again = m2f_batch("segment", run / "images", run, "--model", DEMO_MODEL, *same)
+    assert again.returncode == 0, again.stderr
+    assert "done    25 in = 24 ok + 1 error" in again.stdout
+    assert len(rows_of(run)) == 25
 
 
 def test_from_s3_to_s3_equals_from_disk_to_disk(moto_s3, scenes, tmp_path):

@@ -105,14 +105,14 @@ def test_other_tasks_fill_the_same_columns(scenes, tmp_path, task):
             assert not {"sky", "grass"} & {segment["category"] for segment in row["segments"]}
 
 
-def test_a_second_run_is_refused_unless_it_overwrites(scenes, tmp_path):
+def test_a_run_of_other_settings_is_refused_unless_it_overwrites(scenes, tmp_path):
     output = tmp_path / "run"
     assert in_process(config_of(scenes, output, DEMO_MODEL)) == 0
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    with pytest.raises(UsageError, match=r"output\.uri.*finished run.*--overwrite"):
-        ENGINES["local Ray"](config_of(scenes, output, DEMO_MODEL))
+    with pytest.raises(UsageError, match=r'model\.task is "panoptic" there and "instance" here.*--overwrite'):
+        ENGINES["local Ray"](config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}))
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
-    (output / "mine.txt").write_text("not of the run")
+    (output / "mine.txt").write_text("not the run's")
     other = config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}, output={"overwrite": True})
     assert ENGINES["local Ray"](other) == 0
     run = open_run(str(output))
@@ -147,11 +147,13 @@ def test_an_output_with_other_parquet_files_is_refused(scenes, tmp_path):
 def test_a_run_that_began_meanwhile_is_never_deleted(scenes, tmp_path):
     from m2f_batch.flow.job import check, run
 
-    late = check(config_of(scenes, tmp_path / "run", DEMO_MODEL))
+    overwriting = check(config_of(scenes, tmp_path / "run", DEMO_MODEL, output={"overwrite": True}))
+    same = check(config_of(scenes, tmp_path / "run", DEMO_MODEL))
     assert in_process(config_of(scenes, tmp_path / "run", DEMO_MODEL)) == 0
     before = rows_of(tmp_path / "run")
     with pytest.raises(UsageError, match="another run has just begun"):
-        run(late, "cpu", lambda units: (unit for unit in ()))
+        run(overwriting, "cpu", lambda units: (unit for unit in ()))
+    assert run(same, "cpu", lambda units: (unit for unit in ())) == 0, "there is nothing left to do"
     assert rows_of(tmp_path / "run") == before
     assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
 

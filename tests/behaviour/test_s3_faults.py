@@ -33,9 +33,6 @@ ONE_SERVER = pytest.mark.parametrize("s3_endpoint", ["moto"], indirect=True)  # 
 TIMEOUT = 0.75  # seconds that a test waits for a byte; stalls are longer
 
 
-LOST_TWICE = pytest.mark.xfail(reason="a second call of write_new has another writer id")
-
-
 @pytest.fixture
 def proxy(s3_endpoint: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
     """A proxy without faults so far, which this process's stores go through."""
@@ -187,7 +184,7 @@ def test_a_new_object_is_ours_though_the_answer_was_lost(proxy: FaultProxy, s3_e
     assert store.read(uri) == b"ours"
 
 
-@pytest.mark.parametrize("kind", [pytest.param("lost", marks=LOST_TWICE), "late"])
+@pytest.mark.parametrize("kind", ["lost", "late"])
 def test_one_of_many_writers_wins_through_lost_answers(kind: str, proxy: FaultProxy, s3_endpoint: S3Endpoint) -> None:
     store, uri = open_store(s3_endpoint.uri), f"{s3_endpoint.uri}/lease"
     proxy.set(kinds=[kind], rate=0.4, rules=[{"pattern": "*", "methods": ["HEAD"], "kind": "reset", "times": 3}])
@@ -198,7 +195,6 @@ def test_one_of_many_writers_wins_through_lost_answers(kind: str, proxy: FaultPr
     assert store.read(uri) == b"writer %d" % won.index(True)
 
 
-@LOST_TWICE
 def test_a_new_object_is_ours_though_all_answers_of_a_try_were_lost(proxy: FaultProxy, s3_endpoint: S3Endpoint) -> None:
     store, uri = open_store(s3_endpoint.uri), f"{s3_endpoint.uri}/lock"
     proxy.set(rules=[{"pattern": "*/lock", "methods": ["PUT"], "kind": "lost", "times": 3}])

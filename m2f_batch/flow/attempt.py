@@ -1,0 +1,70 @@
+"""One attempt at a job: OUTPUT is held by a lease while it is worked on, and by nobody else."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.flow.events import Events
+from m2f_batch.flow.run_info import Job
+from m2f_batch.flow.standing import Standing, Work, look, work_of
+from m2f_batch.storage.lease import Lease, acquire
+from m2f_batch.storage.run import Fence, RunDirectory
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A job whose OUTPUT is held: what it held then, what there is to do, and a fenced way of writing there."""
+
+    job: Job
+    standing: Standing
+    work: Work
+    run: RunDirectory
+    fence: Fence
+    lease: Lease
+    events: Events
+
+
+@contextmanager
+def held(job: Job, device: str, events: Events) -> Iterator[Attempt]:
+    """The attempt that holds OUTPUT. Raises UsageError when another run does; then nothing was written."""
+    work_of(job, look(job.run), device)  # what is refused is refused before the lease is written
+    store = job.run.store
+    if not store.is_exclusive:
+        events.say(
+            f"warning: {job.run.uri} is on storage without conditional writes: nothing keeps a second run from "
+            "writing there at the same time",
+            "no_lease",
+        )
+    lease = acquire(store, job.run.lease_folder, job.config.run.lease_seconds, lambda text: events.say(text, "waiting"))
+    with lease.kept():
+        staging = job.run.staging_of(lease.token)
+        store.open_staging(staging)
+        try:
+            yield _attempt(job, device, events, lease)
+        finally:
+            with suppress(TransientError, RunError):
+                _leave(job.run, lease, staging)
+
+
+def _attempt(job: Job, device: str, events: Events, lease: Lease) -> Attempt:
+    standing = look(job.run)
+    if standing.run_id != job.held and job.config.output.overwrite:
+        raise UsageError(f"output.uri: another run has just begun in {job.run.uri}; give another OUTPUT")
+    work = work_of(job, standing, device)
+    work = replace(work, info=work.info | {"token": lease.token})
+    fence = Fence(lease.token, work.plan.plan_id)
+    events.bind(work.info["run_id"], work.info["attempts"])
+    return Attempt(job, standing, work, replace(job.run, fence=fence), fence, lease, events)
+
+
+def _leave(run: RunDirectory, lease: Lease, staging: str) -> None:
+    """Give OUTPUT back, if it is still ours; a run that did not begin leaves no trace."""
+    run.store.close_staging(staging)
+    lease.check()  # or we would remove empty folders of whoever has taken over
+    if run.holds_run():
+        run.store.prune(run.path("_state/tmp"))
+        lease.release()
+    else:
+        lease.undo()
+        run.prune()

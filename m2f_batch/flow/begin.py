@@ -1,0 +1,53 @@
+"""OUTPUT becomes what the plan says, before the first image is labelled: the first that a run writes but for its lease.
+
+Every step may be done again after a kill at any moment, by the same command.
+"""
+
+from m2f_batch.errors import RunError
+from m2f_batch.flow.standing import Work
+from m2f_batch.storage import index
+from m2f_batch.storage.commit import clean, join_whole, patiently, staged, staged_files, sweep, write_dirty
+from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.tally import Tally
+
+
+def begin(run: RunDirectory, work: Work) -> Tally:
+    """Delete the run that is to be overwritten, write the plan, drop the rows that it does not want, write run.json.
+
+    Returns what is done already. Raises Fenced when another run has taken over, TransientError when storage does not
+    answer for long.
+    """
+    if work.over and run.holds_run() and not is_ours(run, work):
+        patiently(run.remove)
+    patiently(lambda: run.delete([run.path("_SUCCESS")]))
+    plan = work.plan
+    if work.change.dirty:
+        patiently(lambda: write_dirty(run, plan.plan_id, work.change.dirty))
+    patiently(lambda: run.write_manifest(plan.manifest()))
+    there = patiently(run.committed)
+    if work.change.dirty:
+        clean(run, plan, work.change.dirty, there)
+        patiently(lambda: run.delete([run.path("_state/dirty.json")]))
+        there = patiently(run.committed)
+    sweep(run, plan, there)
+    join_whole(run, there, patiently(lambda: staged(run)))
+    done = tally_of(run, work)
+    counts = {"ok": done.ok, "error": done.error, "remaining": plan.table.num_rows - done.images}
+    info = work.info | {"images": work.info["images"] | counts, "segments": done.segments, "errors": dict(done.reasons)}
+    patiently(lambda: run.write_info(info))
+    return done
+
+
+def tally_of(run: RunDirectory, work: Work) -> Tally:
+    """What is done: committed files of the plan, and units that wait for the others of their file."""
+    named = set(work.plan.files().dictionary.to_pylist())
+    parts = staged_files(run, named - patiently(run.committed).keys())
+    return patiently(lambda: index.tally_of(run)).plus(patiently(lambda: run.tally(parts)))
+
+
+def is_ours(run: RunDirectory, work: Work) -> bool:
+    """Whether run.json is already that of this work."""
+    try:
+        return bool(run.read_info()["run_id"] == work.info["run_id"])
+    except RunError:  # nobody can read it
+        return False

@@ -1,0 +1,99 @@
+"""The end of an attempt: what remains, the proof, ``_SUCCESS``, and what the user is told."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from m2f_batch.errors import RunError
+from m2f_batch.flow.attempt import Attempt
+from m2f_batch.flow.progress import Progress
+from m2f_batch.flow.run_info import Job, info_now, now
+from m2f_batch.flow.state import State
+from m2f_batch.storage.commit import patiently, sweep
+from m2f_batch.storage.index import read_index, write_index
+from m2f_batch.storage.tally import Tally
+from m2f_batch.verify import Each, verify_reports
+
+EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
+OK, TOO_MANY_ERRORS = 0, 3
+
+
+def is_hopeless(job: Job, progress: Progress) -> bool:
+    """Whether so many images of this attempt have failed that the rest is not worth trying."""
+    return progress.labelled >= EARLY_STOP_IMAGES and _too_many_errors(job, progress.mine)
+
+
+def _too_many_errors(job: Job, tally: Tally) -> bool:
+    return tally.error > job.config.input.max_error_fraction * tally.images
+
+
+def _exit_code(job: Job, tally: Tally) -> int:
+    return TOO_MANY_ERRORS if _too_many_errors(job, tally) else OK
+
+
+def finish(attempt: Attempt, progress: Progress, state: State, each: Each, *, is_stopped_early: bool) -> int:
+    """Prove that all is there, and say so; returns the exit code. Raises RunError when something remains."""
+    job, run = attempt.job, attempt.run
+    done = info_now(attempt.work.info, progress)
+    remaining = done["images"]["remaining"]
+    if progress.transient:
+        raise RunError(
+            f"{remaining:,} images remain: {progress.transient[0]} "
+            f"({len(progress.transient)} units of work failed in passing); try again later"
+        )
+    if remaining and not is_stopped_early:
+        raise RunError(f"{remaining:,} images got no row, which must not happen; please report it")
+    if not remaining:
+        sweep(run, attempt.work.plan, patiently(run.committed))
+        done["finished_at"] = now()
+        patiently(lambda: run.write_info(done))
+        _prove(attempt, each)
+        attempt.lease.check()
+        patiently(run.mark_success)
+        state.succeeded()
+    for line in _closing_lines(job, done, progress):
+        attempt.events.say(line, "done", images=done["images"])
+    state.write_log()
+    return _exit_code(job, progress.tally)
+
+
+def say_nothing_to_do(attempt: Attempt) -> int:
+    """INPUT lists what it listed when the run was finished; returns the exit code that it had."""
+    info = attempt.standing.info or {}
+    counts = info["images"]
+    attempt.events.say(
+        f"done    nothing new: {counts['listed']:,} in = {counts['ok']:,} ok + {counts['error']:,} error,"
+        f" finished at {info['finished_at']}",
+        "nothing_new",
+        images=counts,
+    )
+    return _exit_code(attempt.job, Tally(counts["ok"], counts["error"]))
+
+
+def _prove(attempt: Attempt, each: Each) -> None:
+    """Read every file that was not proved before as it is now. Raises RunError for a run that is not what it says."""
+    run = attempt.run
+    found = verify_reports(run, attempt.job.labeling.task, each=each, known=read_index(run))
+    if found.problems:
+        raise RunError("the run does not verify: " + "; ".join(found.problems[:3]))
+    patiently(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
+
+
+def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterator[str]:
+    counts = done["images"]
+    remaining = f" + {counts['remaining']:,} remaining" if counts["remaining"] else ""
+    before = f" ({progress.base.images:,} of them before)" if progress.base.images else ""
+    yield (
+        f"done    {counts['listed']:,} in = {counts['ok']:,} ok + {counts['error']:,} error{remaining}{before};"
+        f" {done['segments']:,} segments in {done['seconds']:.0f} s ({done['images_per_second']:.1f} images/s)"
+    )
+    for reason, count in done["errors"].items():
+        yield f"        {count:,} x {reason}"
+    for line in progress.busy.lines():
+        yield f"        {line}"
+    if progress.retries:
+        yield f"        {progress.retries:,} requests were tried again"
+    yield f"        {job.run.path('annotations')}/*.parquet"
+    limit = job.config.input.max_error_fraction
+    if counts["error"] > limit * (counts["ok"] + counts["error"]):
+        early = "; stopped early" if remaining else ""
+        yield f"        more than input.max_error_fraction ({limit:g}) of the images failed{early}"

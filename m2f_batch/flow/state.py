@@ -1,0 +1,85 @@
+"""What an attempt leaves for those who watch it: run.json, the index of files, the log, metrics. Every few seconds."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from m2f_batch.flow.attempt import Attempt
+from m2f_batch.flow.begin import tally_of
+from m2f_batch.flow.metrics import Metrics
+from m2f_batch.flow.progress import Progress
+from m2f_batch.flow.run_info import info_now
+from m2f_batch.storage.index import IndexEntry, read_index, write_index
+from m2f_batch.storage.plan import file_and_part
+from m2f_batch.storage.tally import Tally, tally_of_unit
+
+INDEX_SECONDS = 60.0  # a list of all files goes with it
+
+
+class State:
+    """Written as soon as OUTPUT is open; ``opened`` gives what was done before then, None until that is known."""
+
+    def __init__(self, attempt: Attempt, opened: Callable[[], Tally | None], deaths: Callable[[], int]) -> None:
+        self._attempt, self._opened, self._count_deaths = attempt, opened, deaths
+        self.deaths = 0
+        self._base: Tally | None = None
+        self._metrics = Metrics(attempt.run.uri)
+        self._parts: dict[str, tuple[Tally, int]] = {}  # of files that are not whole, or not in the index yet
+        self._indexed_at = time.monotonic()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether OUTPUT is as the plan says."""
+        return self._base is not None
+
+    def add(self, unit: Mapping[str, Any]) -> None:
+        """Take one unit that came back."""
+        self._metrics.add(unit)
+        if unit["transient"] is None:
+            file, _, parts = file_and_part(unit["unit"])
+            tally, left = self._parts.get(file, (Tally(), parts))
+            self._parts[file] = tally.plus(tally_of_unit(unit)), left - 1
+
+    def refresh(self, progress: Progress) -> None:
+        """Write what there is to say. Raises what storage raises."""
+        if self._base is None:
+            self._base = self._opened()
+            if self._base is None:
+                return
+            progress.begin_from(self._base)
+        run = self._attempt.run
+        busy, before = progress.busy, self.deaths
+        self.deaths = self._count_deaths()
+        if self.deaths > before:
+            self._attempt.events.emit("deaths", processes=self.deaths)
+        self._metrics.set_state(progress.total - progress.done, busy.shares, busy.replicas, deaths=self.deaths)
+        run.write_info(info_now(self._attempt.work.info, progress))
+        self.write_log()
+        if time.monotonic() - self._indexed_at > INDEX_SECONDS:
+            self._index()
+
+    def write_log(self) -> None:
+        """Write the log, if something has happened since."""
+        name = f"_state/log/{self._attempt.fence.token:09d}.jsonl"
+        self._attempt.events.save(lambda lines: self._attempt.run.write(name, lines))
+
+    def _index(self) -> None:
+        self._indexed_at = time.monotonic()
+        whole = {file: tally for file, (tally, left) in [*self._parts.items()] if left == 0}
+        there = self._attempt.run.committed()
+        known = {name: entry for name, entry in read_index(self._attempt.run).items() if name in there}
+        for name, tally in whole.items():
+            if name in there:
+                version = there[name].version
+                known[name] = IndexEntry(version, tally.ok, tally.error, tally.segments, dict(tally.reasons))
+                self._parts.pop(name, None)
+        write_index(self._attempt.run, known)
+
+    def recount(self, progress: Progress) -> None:
+        """Units were under way when the stream ended: the files know what became of them."""
+        if self._base is not None and progress.done < progress.total:
+            progress.recount(tally_of(self._attempt.run, self._attempt.work))
+
+    def succeeded(self) -> None:
+        """The run was verified, and ``_SUCCESS`` is there."""
+        self._metrics.succeeded()

@@ -1,0 +1,145 @@
+"""What runs on the nodes of a cluster, around the stages of a unit: the gate is asked, the dead are counted.
+
+A unit of which two workers died is prepared, or labelled, image by image in a child process: the image that crashes
+its process becomes a row, and the others are as ever.
+"""
+
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayError
+
+from m2f_batch.errors import RunError
+from m2f_batch.flow.actor import ActorSettings, SegmentActor, check_processor, load_segmenter
+from m2f_batch.flow.cluster import run_error
+from m2f_batch.flow.deaths import CAREFUL_AFTER
+from m2f_batch.flow.isolated import IsolatedSegmenter, prepare_isolated
+from m2f_batch.flow.stages import Spent, commit_unit, label_unit, prepare_unit, prepare_unit_by, skipped_unit
+from m2f_batch.flow.units import with_seconds
+from m2f_batch.storage.model_source import local_directory
+from m2f_batch.storage.run import Fence, open_run
+
+STOPPING = "the run is being stopped"
+GIVEN_UP_AFTER = 8  # deaths of a unit's workers: something kills them even where they only wait for a child process
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What is done to units. Other ones stand in for the model where not it is measured."""
+
+    prepare: Callable[..., pa.Table] = prepare_unit
+    load: Callable[[ActorSettings], Any] = load_segmenter
+    check: Callable[[ActorSettings], None] = check_processor
+
+
+def prepare(
+    table: pa.Table, *, gate: ActorHandle, first: str, actor: ActorSettings, steps: Steps, **options: Any
+) -> pa.Table:
+    """Prepare one unit, with care where its workers died; the run's first also sees whether the model loads."""
+    unit = table["unit"][0].as_py()
+    deaths = _asked(gate.begin.remote(unit, "prepare"))
+    if deaths is None:
+        return skipped_unit(table, STOPPING)
+    if unit == first:
+        open_once_it_loads(gate, actor, steps)
+    if deaths < CAREFUL_AFTER:
+        done = steps.prepare(table, **options)
+    elif deaths >= GIVEN_UP_AFTER:
+        done = skipped_unit(table, _given_up(deaths))
+    else:
+        isolated = partial(prepare_isolated, plan=options["plan"], max_pixels=options["max_pixels"])
+        done = prepare_unit_by(table, isolated, Spent())
+    gate.end.remote(unit, "prepare")
+    return done
+
+
+class GatedActor(SegmentActor):
+    """A replica that labels nothing before the gate is open; without a gate, at once."""
+
+    def __init__(self, settings: ActorSettings, gate: ActorHandle | None, steps: Steps) -> None:
+        self._gate, self._settings = gate, settings
+        self._opened = None
+        self._problem: Exception | None = None
+        local_directory(settings.source)  # a download that fails here raises, and Ray Data tries the actor again
+        try:
+            if gate is not None:
+                _asked(gate.check_replicas.remote())
+            with _fast_imports():
+                self.segmenter = steps.load(settings)
+                steps.check(settings)
+        except RunError as error:  # what Ray makes of an actor that does not start is no message
+            self._problem = error
+            return
+        if gate is not None:
+            self._opened = gate.open.remote()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Label one prepared unit. Raises RunError when the model does not load."""
+        if self._problem is not None:
+            raise self._problem
+        if self._gate is None:
+            return super().__call__(table)
+        unit, transient = table["unit"][0].as_py(), table["transient"][0].as_py()
+        _asked(self._opened)
+        if transient is not None:
+            return super().__call__(table)  # it has no images
+        deaths = _asked(self._gate.begin.remote(unit, "label"))
+        if deaths is None:
+            return super().__call__(skipped_unit(table, STOPPING))
+        if deaths < CAREFUL_AFTER:
+            return super().__call__(table)
+        if deaths >= GIVEN_UP_AFTER:
+            return super().__call__(skipped_unit(table, _given_up(deaths)))
+        return label_unit(table, IsolatedSegmenter(self._settings))
+
+
+def commit(table: pa.Table, *, run_uri: str, fence: Fence, gate: ActorHandle) -> pa.Table:
+    """Commit one labelled unit."""
+    begun = time.perf_counter()
+    done = commit_unit(table, run=open_run(run_uri, fence))
+    gate.labelled.remote(table["unit"][0].as_py())
+    return with_seconds(done, {"write": time.perf_counter() - begun})
+
+
+def open_once_it_loads(gate: ActorHandle, settings: ActorSettings, steps: Steps) -> None:
+    """Load the model on this node's CPU, and open the gate. Raises RunError when it does not load."""
+    with _fast_imports():
+        if steps.load is load_segmenter:
+            import torch
+
+            from m2f_batch.vision.model import load_model
+
+            load_model(local_directory(settings.source), torch.device("cpu"))
+        steps.check(settings)
+    gate.open.remote()  # whether that succeeds is asked by those who label
+
+
+def _given_up(deaths: int) -> str:
+    return f"{deaths} processes died while they worked on one unit, even image by image; see the logs of Ray's workers"
+
+
+def _asked(answer: Any) -> Any:
+    """The gate's answer. Raises what it raises as itself."""
+    try:
+        return ray.get(answer)
+    except RayError as error:
+        raise run_error(error) from None
+
+
+@contextmanager
+def _fast_imports() -> Iterator[None]:
+    """Without looking for garbage: importing makes a million objects, and none is; a sixth of its time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -1,0 +1,151 @@
+"""Rows to files: a unit of work is committed, and whoever commits the last unit of a file joins it.
+
+    RUN/annotations/<file>.parquet        whole files, what readers see
+    RUN/_state/parts/<file>/<unit>.parquet  units of files that have more than one, until the last of them is there
+
+Nobody needs to know who else commits: storage says which units are there. Two who both see all of them write the same
+file, and ``write_new`` lets one of them win.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from m2f_batch.errors import TransientError
+from m2f_batch.storage.plan import Plan, file_and_part, unit_name
+from m2f_batch.storage.retries import Retries
+from m2f_batch.storage.run import RunDirectory, json_bytes, parquet_bytes
+from m2f_batch.storage.store import Entry, NotFound
+
+_T = TypeVar("_T")
+BUDGET_SECONDS = 120.0  # for one write of a run's own files
+
+
+def patiently(act: Callable[[], _T]) -> _T:
+    """``act`` again, with growing waits, while it fails in passing. For what may be done twice."""
+    return Retries(budget=BUDGET_SECONDS).run(act)
+
+
+def commit(run: RunDirectory, unit: str, rows: pa.Table) -> pa.Table:
+    """Write the rows of a unit unless they are there already; returns the rows that stand there now.
+
+    Raises TransientError when the retries are spent, Fenced when another run has taken over.
+    """
+    file, _, parts = file_and_part(unit)
+    if parts == 1:
+        return patiently(lambda: run.commit(file, rows))
+    stands = _stage(run, _part(file, unit), rows)
+    there = patiently(lambda: staged(run, file))
+    if len(there) == parts:
+        join(run, file, there)
+    return stands
+
+
+def _stage(run: RunDirectory, name: str, rows: pa.Table) -> pa.Table:
+    if patiently(lambda: run.write_new(name, parquet_bytes(rows))):
+        return rows
+    try:
+        return patiently(lambda: run.read_annotations(run.path(name)))
+    except NotFound:  # it has just been joined with its others
+        return rows
+
+
+def staged(run: RunDirectory, file: str = "") -> list[str]:
+    """The units, of one file or of all, that wait for the others of their file; sorted."""
+    folder = run.path("_state/parts") + (f"/{file}/" if file else "/")
+    names = (entry.uri.rpartition("/")[2] for entry in run.store.list(folder))
+    return sorted(name.removesuffix(".parquet") for name in names if name.endswith(".parquet"))
+
+
+def staged_files(run: RunDirectory, files: Collection[str]) -> list[str]:
+    """The uris of the staged units of these files."""
+    units = patiently(lambda: staged(run))
+    return [run.path(_part(file, unit)) for unit in units if (file := file_and_part(unit)[0]) in files]
+
+
+def join(run: RunDirectory, file: str, units: Iterable[str]) -> None:
+    """Write a file from all its units, and delete those."""
+    parts = [run.path(_part(file, unit)) for unit in units]
+    try:
+        rows = pa.concat_tables([patiently(partial(run.read_annotations, uri)) for uri in parts])
+    except NotFound:
+        if not run.store.exists(run.path(_final(file))):
+            raise TransientError(f"{file}: a part of it vanished") from None
+        return  # another one has joined it meanwhile
+    patiently(lambda: run.write_new(_final(file), parquet_bytes(rows)))
+    patiently(lambda: run.delete(parts))
+
+
+def join_whole(run: RunDirectory, there: Collection[str], units: Iterable[str]) -> list[str]:
+    """Join the files of which all units are staged, as a kill may leave them; returns the names of those files."""
+    by_file: dict[str, list[str]] = {}
+    for unit in units:
+        by_file.setdefault(file_and_part(unit)[0], []).append(unit)
+    whole = {
+        file: parts
+        for file, parts in by_file.items()
+        if file not in there and len(parts) == file_and_part(parts[0])[2] and parts == _all_parts(file, len(parts))
+    }
+    for file, parts in whole.items():
+        join(run, file, parts)
+    return [*whole]
+
+
+def clean(run: RunDirectory, plan: Plan, dirty: Iterable[str], there: Mapping[str, Entry]) -> None:
+    """Drop the rows that the plan does not want from the files that hold them; a file without rows is deleted.
+
+    May be done again after a kill at any moment: it changes nothing that is clean already.
+    """
+    files, ids = plan.table["file"].to_numpy(zero_copy_only=False), plan.table["image_id"].to_numpy()
+    for name in dirty:
+        if name not in there:
+            continue
+        wanted = np.sort(ids[files == name])
+        if not len(wanted):
+            run.delete([there[name].uri])
+            continue
+        patiently(partial(_keep_rows, run, there[name].uri, wanted))
+
+
+def _keep_rows(run: RunDirectory, uri: str, wanted: np.ndarray) -> None:
+    data, entry = run.store.read_entry(uri)
+    rows = run.parse_annotations(uri, data)
+    is_wanted = np.isin(rows["image_id"].to_numpy(), wanted)
+    if is_wanted.all():
+        return
+    run.check_fence()
+    kept = parquet_bytes(rows.filter(pa.array(is_wanted)))
+    if not run.store.replace(uri, kept, entry.version, staging=run.staging):
+        raise TransientError(f"{uri}: other writers in the way")  # or an earlier request of ours that was slow
+
+
+def sweep(run: RunDirectory, plan: Plan, there: Mapping[str, Entry]) -> None:
+    """Delete what no reader should see and nothing will use: files the plan does not name, and left-over units.
+
+    A writer that was thought dead, or a plan that was replaced, may have left them.
+    """
+    named = set(plan.files().dictionary.to_pylist())
+    run.delete(entry.uri for name, entry in there.items() if name not in named)
+    unused = [unit for unit in staged(run) if (file := file_and_part(unit)[0]) not in named or file in there]
+    run.delete(run.path(_part(file_and_part(unit)[0], unit)) for unit in unused)
+    run.store.prune(run.path("_state/parts"))
+
+
+def write_dirty(run: RunDirectory, plan_id: str, files: Iterable[str]) -> None:
+    """Say which files the plan wants cleaned, before the plan itself is written."""
+    run.write("_state/dirty.json", json_bytes({"plan": plan_id, "files": [*files]}))
+
+
+def _all_parts(file: str, parts: int) -> list[str]:
+    return [unit_name(file, part, parts) for part in range(parts)]
+
+
+def _final(file: str) -> str:
+    return f"annotations/{file}.parquet"
+
+
+def _part(file: str, unit: str) -> str:
+    return f"_state/parts/{file}/{unit}.parquet"

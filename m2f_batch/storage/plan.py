@@ -1,0 +1,252 @@
+"""Which image goes into which file, and what is left to do. Pure: Arrow tables in, Arrow tables out.
+
+The manifest is the plan. Each listed image names the file that holds, or will hold, its row, so that done is what
+storage lists, and no file has to be read to know it. A file is a slice of what was to do when the plan was made, by
+uri, and is labelled in units; its name is the hash of its image ids, the run's fingerprint and the plan, so that a
+retry, or a writer that was thought dead, can only write the same file again.
+
+A plan is replaced where INPUT lists something else than before, or rows are asked for again. Files that are there keep
+their rows; one that is not there stays as it is, too, if all its images are still wanted; all else is cut anew.
+"""
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from m2f_batch.records import ImageRef
+
+FILES = 256  # a run's files are about so many, as long as each has
+LEAST_IMAGES, MOST_IMAGES = 32, 4096  # enough to be worth a request, and few enough to be held in memory
+UNIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+UNIT_SCHEMA = pa.schema(
+    [("unit", pa.string()), ("images", pa.list_(pa.struct([("uri", pa.string()), ("version", pa.string())])))]
+)
+_KEY = b"m2f_batch.plan"
+_Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A unit of work: images that travel and are committed together. ``name`` tells its file and its part of it."""
+
+    name: str
+    refs: tuple[ImageRef, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The manifest with its column ``file``: sorted by uri, each image once. ``plan_id`` is new with every plan."""
+
+    plan_id: str
+    images_per_unit: int
+    table: pa.Table
+
+    def manifest(self) -> pa.Table:
+        """As it is stored."""
+        facts = json.dumps({"plan": self.plan_id, "images_per_unit": self.images_per_unit})
+        return self.table.replace_schema_metadata({_KEY: facts.encode()})
+
+    def files(self) -> pa.DictionaryArray:
+        """The file of each image, as a dictionary."""
+        return pc.dictionary_encode(self.table["file"]).combine_chunks()
+
+
+def plan_of(manifest: pa.Table) -> Plan | None:
+    """The plan that a stored manifest is; None for one that is none."""
+    facts = (manifest.schema.metadata or {}).get(_KEY)
+    if facts is None or "file" not in manifest.column_names:
+        return None
+    tree = json.loads(facts)
+    return Plan(tree["plan"], tree["images_per_unit"], manifest)
+
+
+def default_images_per_file(listed: int) -> int:
+    """Files of useful size, and results soon.
+
+    >>> [default_images_per_file(n) for n in (5, 100_000, 1_000_000, 10**9)]
+    [32, 416, 3936, 4096]
+    """
+    least = -(-listed // FILES)
+    return min(MOST_IMAGES, max(LEAST_IMAGES, -(-least // LEAST_IMAGES) * LEAST_IMAGES))
+
+
+def new_plan(listing: pa.Table, fingerprint: str, images_per_file: int, images_per_unit: int) -> Plan:
+    """The plan of a run over a listing of which nothing is done."""
+    plan_id = uuid.uuid4().hex
+    names, codes = _cut(_ids(listing), np.arange(listing.num_rows), images_per_file, fingerprint, plan_id)
+    return Plan(plan_id, images_per_unit, _with_files(listing, names, codes))
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a new plan changes: counts of images, and the files that hold rows which the new plan does not name."""
+
+    plan: Plan
+    new: int = 0  # uris that were not listed before
+    changed: int = 0  # uris of another version
+    vanished: int = 0  # uris that are not listed any more
+    retried: int = 0
+    dirty: tuple[str, ...] = ()
+
+    def said(self) -> str:
+        """In words."""
+        counts = {"new": self.new, "changed": self.changed, "vanished": self.vanished, "tried again": self.retried}
+        return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no change"
+
+
+def next_plan(
+    old: Plan, listing: pa.Table, there: Collection[str], retry: _Int, fingerprint: str, images_per_file: int, unit: int
+) -> Change:
+    """The plan over a new listing, when the files ``there`` are committed; rows of the image ids ``retry`` are to go.
+
+    Files that lose rows come out as ``dirty``: what they hold beyond the plan has to be dropped before anything is
+    labelled. The old plan itself where it still holds.
+    """
+    ids, old_ids = _ids(listing), _ids(old.table)
+    files = old.files()
+    names, codes = files.dictionary.to_pylist(), np.asarray(files.indices).astype(np.int64)
+    is_there = np.array([name in there for name in names], bool)
+    place = _places(old_ids, ids)  # of each new image in the old manifest, or -1
+    is_listed = np.zeros(len(old_ids), bool)
+    is_listed[place[place >= 0]] = True
+    is_kept = is_listed & ~(np.isin(old_ids, retry) & is_there[codes])
+    lost = np.bincount(codes[~is_kept], minlength=len(names))
+    retried = int((is_listed & ~is_kept).sum())
+    same = is_kept.all() and (place >= 0).all()
+    if same:
+        return Change(old if _is_same_table(old.table, listing) else _with_columns_of(old, listing))
+    keeps_file = np.where(is_there[codes], is_kept, (lost == 0)[codes])
+    file_of = np.where(place >= 0, np.where(keeps_file, codes, -1)[place], -1)
+    todo = np.flatnonzero(file_of < 0)
+    plan_id = uuid.uuid4().hex
+    more, cut = _cut(ids[todo], np.arange(len(todo)), images_per_file, fingerprint, plan_id)
+    file_of[todo] = cut + len(names)
+    # units that were begun keep their size, or what is staged of them would be no part of theirs
+    size = old.images_per_unit if (~is_there & (lost == 0)).any() else unit
+    plan = Plan(plan_id, size, _with_files(listing, names + more, file_of))
+    old_uris, uris = _uris(old.table), _uris(listing)
+    vanished = int(pc.sum(pc.invert(pc.is_in(old_uris, value_set=uris))).as_py() or 0)
+    added = int(pc.sum(pc.invert(pc.is_in(uris, value_set=old_uris))).as_py() or 0)
+    return Change(
+        plan,
+        new=added,
+        changed=int((place < 0).sum()) - added,
+        vanished=vanished,
+        retried=retried,
+        dirty=tuple(name for name, count, here in zip(names, lost, is_there, strict=True) if count and here),
+    )
+
+
+class Units:
+    """The units of a plan that are left to do, as an Arrow table of ``UNIT_SCHEMA``, and one by one."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def __iter__(self) -> Iterator[Unit]:
+        for row in range(len(self)):
+            (unit,) = self.table.slice(row, 1).to_pylist()
+            yield Unit(unit["unit"], tuple(ImageRef(image["uri"], image["version"]) for image in unit["images"]))
+
+
+def pending(plan: Plan, there: Collection[str], staged: Collection[str] = ()) -> Units:
+    """What is left, in the order of the plan: units of files that are not there, but for those staged, by name."""
+    files = plan.files()
+    names, codes = files.dictionary.to_pylist(), np.asarray(files.indices).astype(np.int64)
+    is_left = np.array([name not in there for name in names], bool)
+    rows = np.flatnonzero(is_left[codes]) if names else np.zeros(0, np.int64)
+    rows = rows[np.argsort(codes[rows], kind="stable")]  # files in the order of their first uri
+    counts = np.bincount(codes[rows], minlength=len(names))
+    units, starts, taken, first = [], [], 0, 0
+    chosen = np.ones(len(rows), bool)
+    done = set(staged)
+    for code in np.flatnonzero(counts):
+        parts = -(-int(counts[code]) // plan.images_per_unit)
+        for part in range(parts):
+            size = min(plan.images_per_unit, int(counts[code]) - part * plan.images_per_unit)
+            name = unit_name(names[code], part, parts)
+            if name in done:
+                chosen[first : first + size] = False
+            else:
+                units.append(name)
+                starts.append(taken)
+                taken += size
+            first += size
+    wanted = plan.table.select(["uri", "version"]).take(pa.array(rows[chosen]))
+    kind = UNIT_SCHEMA.field("images").type.value_type
+    images = pa.concat_arrays([pa.array([], kind), *(chunk.cast(kind) for chunk in wanted.to_struct_array().chunks)])
+    nested = pa.ListArray.from_arrays(pa.array([*starts, taken], pa.int32()), images)
+    nested = nested.cast(UNIT_SCHEMA.field("images").type)
+    return Units(pa.Table.from_arrays([pa.array(units, pa.string()), nested], schema=UNIT_SCHEMA))
+
+
+def unit_name(file: str, part: int, parts: int) -> str:
+    """The name of one part of a file; the file's own where it has but one."""
+    return file if parts == 1 else f"{file}-{part:05d}-of-{parts:05d}"
+
+
+def file_and_part(unit: str) -> tuple[str, int, int]:
+    """The file of a unit, which part of it the unit is, and of how many."""
+    match = UNIT.fullmatch(unit)
+    return (match[1], int(match[2]), int(match[3])) if match else (unit, 0, 1)
+
+
+def _cut(
+    ids: _Int, rows: _Int, images_per_file: int, fingerprint: str, plan_id: str
+) -> tuple[list[str], NDArray[np.int64]]:
+    """Names of the files that the images ``rows`` go into, in order, and the number of the name for each."""
+    names = []
+    for first in range(0, len(rows), images_per_file):
+        digest = hashlib.sha256(f"{fingerprint}\0{plan_id}\0".encode())
+        digest.update(ids[rows[first : first + images_per_file]].astype(">i8").tobytes())
+        names.append(digest.hexdigest()[:32])
+    return names, np.arange(len(rows)) // images_per_file
+
+
+def _with_files(listing: pa.Table, names: list[str], codes: _Int) -> pa.Table:
+    files = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names, pa.string()))
+    return _unfiled(listing).append_column("file", files.cast(pa.string()))
+
+
+def _with_columns_of(old: Plan, listing: pa.Table) -> Plan:
+    """The old plan with a listing's other columns: a manifest may say more of the same images now."""
+    return Plan(old.plan_id, old.images_per_unit, _unfiled(listing).append_column("file", old.table["file"]))
+
+
+def _is_same_table(manifest: pa.Table, listing: pa.Table) -> bool:
+    bare = _unfiled(manifest).replace_schema_metadata(None)
+    return bool(bare.equals(_unfiled(listing).replace_schema_metadata(None)))
+
+
+def _unfiled(listing: pa.Table) -> pa.Table:
+    """A manifest as it was listed: a listing has no column of that name."""
+    return listing.drop_columns(["file"]) if "file" in listing.column_names else listing
+
+
+def _places(old_ids: _Int, ids: _Int) -> _Int:
+    """For each id, where it stands among the old ones; -1 if it does not."""
+    if not len(old_ids):
+        return np.full(len(ids), -1)
+    order = np.argsort(old_ids, kind="stable")
+    found = np.minimum(np.searchsorted(old_ids, ids, sorter=order), len(old_ids) - 1)
+    return np.where(old_ids[order[found]] == ids, order[found], -1)
+
+
+def _ids(table: pa.Table) -> _Int:
+    return np.asarray(table["image_id"].to_numpy(), dtype=np.int64)
+
+
+def _uris(table: pa.Table) -> pa.Array:
+    uris = table["uri"]
+    return uris.combine_chunks() if isinstance(uris, pa.ChunkedArray) else uris
