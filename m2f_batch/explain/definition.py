@@ -99,7 +99,7 @@ def _instance(
         else:
             values = full(q)
             mask = values > level
-            area = int(mask.sum())
+            area = int(mask.count_nonzero())
             mean = float(values.sigmoid().masked_fill_(~mask, 0).sum(dtype=torch.float64)) / area if area else 0.0
             item.numbers |= {"area": area, "mean_probability": mean, "score": score * mean}
             if not area:
@@ -140,7 +140,7 @@ def _panoptic(
     for q in kept:
         p = _full(mask_logits[q], frame).sigmoid_()
         is_inside = p >= mask_threshold
-        judged[q].numbers["area"] = int(is_inside.sum())
+        judged[q].numbers["area"] = int(is_inside.count_nonzero())
         weighted = p.mul_(scores[q])
         wins = weighted > highest  # a tie stays with the query before
         owner.masked_fill_(wins, q)
@@ -148,9 +148,10 @@ def _panoptic(
         torch.maximum(highest, weighted, out=highest)
     parts: dict[tuple[int, int], list[int]] = {}
     for q in kept:
-        owned = owner == q
         item, numbers = judged[q], judged[q].numbers
-        numbers |= {"owned": int(owned.sum()), "visible": int(owned.logical_and_(inside).sum())}
+        owned = owner == q
+        numbers["owned"] = int(owned.count_nonzero())
+        numbers["visible"] = int(owned.logical_and_(inside).count_nonzero())
         ratio = numbers["owned"] / numbers["area"] if numbers["area"] else 0.0
         numbers["owned_over_area"] = ratio
         label = item.category_id
@@ -162,15 +163,13 @@ def _panoptic(
             item.detail = f"owns {numbers['owned']} / {numbers['area']} = {ratio:.4g} < {overlap_threshold:g}"
         else:
             parts.setdefault((label, -1 if label in stuff_ids else q), []).append(q)
-    segments = [
-        Defined(
-            label,
-            max(judged[q].class_score for q in members),
-            encode_mask((torch.isin(owner, torch.tensor(members, dtype=torch.int16)) & inside).numpy()),
-            members,
-        )
-        for (label, _), members in parts.items()
-    ]
+    segments = []
+    for (label, _), members in parts.items():
+        mask = torch.zeros(frame.output, dtype=torch.bool)
+        for q in members:
+            mask |= owner == q
+        code = encode_mask(mask.logical_and_(inside).numpy())
+        segments.append(Defined(label, max(judged[q].class_score for q in members), code, members))
     return _numbered(judged, sorted(segments, key=lambda found: -found.score))
 
 

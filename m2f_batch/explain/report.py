@@ -144,20 +144,20 @@ def _run_tree(setup: Setup) -> dict[str, Any]:
 
 
 def _pixels_tree(rgb: NDArray[np.uint8]) -> dict[str, Any]:
-    planes = [rgb[..., channel] for channel in range(3)]
+    counts = np.reshape(Image.fromarray(rgb).histogram(), (3, 256))  # of each level; floats of all pixels need not fit
     return {
         "size_hw": list(rgb.shape[:2]),
         "sha256": hashlib.sha256(rgb.data).hexdigest(),
-        "channels": {
-            name: {
-                "min": int(plane.min()),
-                "max": int(plane.max()),
-                "mean": float(plane.mean(dtype=np.float64)),
-                "std": float(plane.std(dtype=np.float64)),
-            }
-            for name, plane in zip("RGB", planes, strict=True)
-        },
+        "channels": {name: _levels_tree(counts[channel]) for channel, name in enumerate("RGB")},
     }
+
+
+def _levels_tree(counts: NDArray[np.int64]) -> dict[str, float]:
+    """What pixels of so many per level, 0 to 255, are like."""
+    levels, present = np.arange(256), np.flatnonzero(counts)
+    mean = float(np.average(levels, weights=counts))
+    std = float(np.average((levels - mean) ** 2, weights=counts)) ** 0.5
+    return {"min": int(present[0]), "max": int(present[-1]), "mean": mean, "std": std}
 
 
 def _preprocessed_tree(found: Findings, setup: Setup) -> dict[str, Any] | None:
