@@ -6,7 +6,16 @@ Every step may be done again after a kill at any moment, by the same command.
 from m2f_batch.errors import RunError
 from m2f_batch.flow.standing import Work
 from m2f_batch.storage import index
-from m2f_batch.storage.commit import clean, join_whole, patiently, staged, staged_files, sweep, write_dirty
+from m2f_batch.storage.commit import (
+    clean,
+    join_whole,
+    patiently,
+    stage_merged,
+    staged,
+    staged_files,
+    sweep,
+    write_dirty,
+)
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.tally import Tally
 
@@ -21,6 +30,7 @@ def begin(run: RunDirectory, work: Work) -> Tally:
         patiently(run.remove)
     patiently(lambda: run.delete([run.path("_SUCCESS")]))
     plan = work.plan
+    stage_merged(run, plan, work.change, patiently(run.committed))
     if work.change.dirty:
         patiently(lambda: write_dirty(run, plan.plan_id, work.change.dirty))
     patiently(lambda: run.write_manifest(plan.manifest()))

@@ -42,7 +42,8 @@ Engine = Callable[[Attempt, Units], Started]
 
 def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
     """Do what there is to do, and verify it through the map ``each``; returns the exit code."""
-    units = pending(attempt.work.plan, attempt.standing.there, staged(attempt.run))
+    there = {*attempt.standing.there, *attempt.work.change.merged}
+    units = pending(attempt.work.plan, there, staged(attempt.run))
     started = engine(attempt, units)
     state = State(attempt, started.opened, started.deaths)
     progress = Progress(attempt.job.listing.table.num_rows, started.places, state.refresh, attempt.events)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -141,7 +141,7 @@ def work_of(job: Job, standing: Standing, device: str) -> Work:
             f"({config.input.max_removed_fraction:g}) allows; their rows would go; raise it if that is meant"
         )
     dirty = tuple(dict.fromkeys([*standing.dirty, *change.dirty]))
-    change = Change(change.plan, change.new, change.changed, change.vanished, change.retried, dirty)
+    change = replace(change, dirty=dirty)
     return Work(change, next_info(job, standing.info, change.plan))
 
 

@@ -13,9 +13,10 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from m2f_batch.errors import TransientError
-from m2f_batch.storage.plan import Plan, file_and_part, unit_name
+from m2f_batch.storage.plan import Change, Plan, file_and_part, unit_name
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.run import RunDirectory, json_bytes, parquet_bytes
 from m2f_batch.storage.store import Entry, NotFound
@@ -132,6 +133,27 @@ def sweep(run: RunDirectory, plan: Plan, there: Mapping[str, Entry]) -> None:
     unused = [unit for unit in staged(run) if (file := file_and_part(unit)[0]) not in named or file in there]
     run.delete(run.path(_part(file_and_part(unit)[0], unit)) for unit in unused)
     run.store.prune(run.path("_state/parts"))
+
+
+def stage_merged(run: RunDirectory, plan: Plan, change: Change, there: Mapping[str, Entry]) -> None:
+    """Stage the rows of small files as all units of the files that they are merged to, while they are still there.
+
+    Once the plan is written, ``sweep`` deletes the small ones and ``join_whole`` writes the others: no reader sees a
+    row twice, and a kill in between loses none.
+    """
+    if not change.merged or not set(change.sources) <= there.keys():
+        return  # nothing to merge; or it was staged before, and the plan written
+    read = (patiently(partial(run.read_annotations, there[name].uri)) for name in change.sources)
+    rows = pa.concat_tables(read).combine_chunks()
+    place = {image: at for at, image in enumerate(rows["image_id"].to_pylist())}
+    size = plan.images_per_unit
+    for file in change.merged:
+        ids = plan.table.filter(pc.equal(plan.table["file"], file))["image_id"].to_pylist()
+        parts = -(-len(ids) // size)
+        for part in range(parts):
+            unit = unit_name(file, part, parts)
+            chosen = rows.take([place[image] for image in ids[part * size : (part + 1) * size]])
+            patiently(partial(run.write_new, _part(file, unit), parquet_bytes(chosen)))
 
 
 def write_dirty(run: RunDirectory, plan_id: str, files: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from m2f_batch.records import ImageRef
 
 FILES = 256  # a run's files are about so many, as long as each has
+SMALL_FILES = 16  # so many may stay
 LEAST_IMAGES, MOST_IMAGES = 32, 4096  # enough to be worth a request, and few enough to be held in memory
 UNIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 UNIT_SCHEMA = pa.schema(
@@ -87,7 +88,7 @@ def new_plan(listing: pa.Table, fingerprint: str, images_per_file: int, images_p
 
 @dataclass(frozen=True)
 class Change:
-    """What a new plan changes: counts of images, and the files that hold rows which the new plan does not name."""
+    """What a new plan changes: counts of images, files that hold rows which the plan does not want, files merged."""
 
     plan: Plan
     new: int = 0  # uris that were not listed before
@@ -95,6 +96,8 @@ class Change:
     vanished: int = 0  # uris that are not listed any more
     retried: int = 0
     dirty: tuple[str, ...] = ()
+    merged: tuple[str, ...] = ()  # new files for the rows of small ones
+    sources: tuple[str, ...] = ()  # those small ones
 
     def said(self) -> str:
         """In words."""
@@ -124,11 +127,18 @@ def next_plan(
     if same:
         return Change(old if _is_same_table(old.table, listing) else _with_columns_of(old, listing))
     keeps_file = np.where(is_there[codes], is_kept, (lost == 0)[codes])
-    file_of = np.where(place >= 0, np.where(keeps_file, codes, -1)[place], -1)
+    file_of = np.append(np.where(keeps_file, codes, -1), -1)[place]  # -1, no place, is the last
     todo = np.flatnonzero(file_of < 0)
     plan_id = uuid.uuid4().hex
     more, cut = _cut(ids[todo], np.arange(len(todo)), images_per_file, fingerprint, plan_id)
     file_of[todo] = cut + len(names)
+    merged: list[str] = []
+    sources = _small(file_of, is_there, images_per_file)
+    if len(sources):
+        rows = np.flatnonzero(np.isin(file_of, sources))
+        merged, cut = _cut(ids[rows], np.arange(len(rows)), images_per_file, fingerprint, plan_id)
+        file_of[rows] = cut + len(names) + len(more)
+        more = more + merged
     # units that were begun keep their size, or what is staged of them would be no part of theirs
     size = old.images_per_unit if (~is_there & (lost == 0)).any() else unit
     plan = Plan(plan_id, size, _with_files(listing, names + more, file_of))
@@ -142,7 +152,16 @@ def next_plan(
         vanished=vanished,
         retried=retried,
         dirty=tuple(name for name, count, here in zip(names, lost, is_there, strict=True) if count and here),
+        merged=tuple(merged),
+        sources=tuple(names[code] for code in sources),
     )
+
+
+def _small(file_of: _Int, is_there: NDArray[np.bool_], images_per_file: int) -> _Int:
+    """Files to be merged: those that are less than half full, once there are many. A run each night leaves one."""
+    rows = np.bincount(file_of[file_of >= 0], minlength=len(is_there))[: len(is_there)]
+    small = np.flatnonzero(is_there & (rows > 0) & (2 * rows < images_per_file))
+    return small if len(small) > SMALL_FILES else small[:0]
 
 
 class Units:

@@ -267,3 +267,44 @@ def test_a_lost_lease_stops_a_run(scenes, tmp_path, monkeypatch):
         in_process(config)
     assert not open_run(str(tmp_path / "run")).is_finished()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["images"]["listed"] == 13
+
+
+@pytest.mark.parametrize("killed_in", [None, "sweep", "join_whole", "write_info"])
+def test_small_files_of_many_nights_are_merged(scenes, tmp_path, monkeypatch, undisturbed, killed_in):
+    """One image a night; the merge is killed at a step of it, or not."""
+    import m2f_batch.flow.begin as begin
+    import m2f_batch.storage.plan as plan
+    from m2f_batch.storage.run import RunDirectory
+
+    monkeypatch.setattr(plan, "SMALL_FILES", 3)
+    images = tmp_path / "images"
+    images.mkdir()
+    names = [path for path in sorted(scenes.iterdir()) if path.suffix in (".png", ".jpg")]
+    config = config_of(images, tmp_path / "run", DEMO_MODEL, output={"images_per_file": 8}, run={"images_per_unit": 2})
+    counts = []
+    for night, path in enumerate(names):
+        shutil.copy2(path, images / path.name)
+        if killed_in and night in (4, 8):
+
+            def kill(*_: object, **__: object) -> None:
+                raise Killed
+
+            with monkeypatch.context() as patch:
+                patch.setattr(RunDirectory if killed_in == "write_info" else begin, killed_in, kill)
+                with pytest.raises(Killed):
+                    in_process(config)
+            ids = [row["image_id"] for row in rows_of(tmp_path / "run")]
+            assert len(set(ids)) == len(ids)
+        labelled = []
+        real = stages.label_unit
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "label_unit", lambda *args: (labelled.append(1), real(*args))[1])
+            assert in_process(config) == 0
+        assert len(labelled) == 1, "only the new one is labelled"
+        run = open_run(str(tmp_path / "run"))
+        assert verify(run, "panoptic") == [] and staged(run) == []
+        counts.append(len(run.annotation_files()))
+        assert len(rows_of(tmp_path / "run")) == night + 1
+    assert max(counts) <= 5
+    there = {row["uri"].rpartition("/")[2] for row in bare(rows_of(tmp_path / "run"))}
+    assert bare(rows_of(tmp_path / "run")) == [row for row in bare(undisturbed) if row["uri"] in there]
