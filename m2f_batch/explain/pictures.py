@@ -22,7 +22,7 @@ from m2f_batch.vision.rle import encode_mask
 Picture = NDArray[np.uint8]
 
 MOST_PIXELS = 4_000_000  # of a drawing; the decoded image alone is always full size
-LEAST_EDGE = 512  # pixels of a drawing's shorter edge, as far as whole multiples come up to it
+LEAST_EDGE, MOST_EDGE = 512, 2048  # pixels of a small image's drawing, as far as whole multiples come up to them
 CELL, CAPTION = 208, 34  # pixels of the sheet's cells
 COLUMNS = 6
 RINGS = 100  # places ringed in a picture of differences
@@ -104,7 +104,7 @@ def _drawn(size_hw: SizeHW) -> SizeHW:
     height, width = size_hw
     scale = math.sqrt(MOST_PIXELS / (height * width))
     if scale >= 1:
-        times = max(1, min(LEAST_EDGE // min(size_hw), int(scale)))
+        times = max(1, min(LEAST_EDGE // min(size_hw), MOST_EDGE // max(size_hw)))
         return times * height, times * width
     return max(1, int(height * scale)), max(1, int(width * scale))
 
