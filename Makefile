@@ -8,7 +8,7 @@ UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 PARTS = postprocess preprocess forward memory job listing
 BENCHES = $(PARTS:%=bench-%)
 
-.PHONY: demo test check lock clean chaos bench bench-gpu $(BENCHES)
+.PHONY: demo test test-cluster check lock clean chaos bench bench-gpu $(BENCHES)
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
@@ -27,6 +27,11 @@ chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/run_chaos.py --schedules $(SCHEDULES) --seed $(SEED) $(CHAOS_OPTIONS)
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
 	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py
+
+# what runs promise, on a three-node Ray on this machine
+test-cluster: export M2F_BATCH_TEST_NODES = 3
+test-cluster: $(VENV)/ready
+	$(BIN)/python -m pytest -q tests/behaviour/test_runs.py tests/behaviour/test_resume.py tests/behaviour/test_command_line.py
 
 # ours and the peers side by side: all parts, or one; BENCH="--quick" is a try that writes no result
 bench: $(BENCHES)

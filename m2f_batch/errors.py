@@ -24,8 +24,9 @@ class TransientError(Exception):
 class ImageError(Exception):
     """One image that cannot be labelled: becomes a row with status ``error``.
 
-    ``stage`` is where (fetch, decode, preprocess, postprocess), ``reason`` a short stable code, ``index`` the position
-    in the caller's list when there is one. ``size_hw`` is the image's size in pixels when it is known all the same.
+    ``stage`` is where (fetch, decode, preprocess, label, postprocess), ``reason`` a short stable code, ``index`` the
+    position in the caller's list when there is one. ``size_hw`` is the image's size in pixels when it is known all the
+    same.
     """
 
     def __init__(

@@ -25,13 +25,32 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[None]:
-    """One local Ray for all tests: starting it costs seconds, its workers' imports more."""
+def ray_session(three_nodes: str | None) -> Iterator[None]:
+    """One Ray session for all tests: starting it costs seconds, its workers' imports more."""
     import ray
 
-    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    options = {"address": three_nodes} if three_nodes else {"num_cpus": 4, "include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level="ERROR", **options)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def three_nodes() -> Iterator[str | None]:
+    """The address of a three-node Ray on this machine, which commands join too, where M2F_BATCH_TEST_NODES=3 asks."""
+    if os.environ.get("M2F_BATCH_TEST_NODES") != "3":
+        yield None
+        return
+    from ray.cluster_utils import Cluster
+
+    # a head that does no work, as on a real cluster
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=2)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    yield cluster.address
+    del os.environ["RAY_ADDRESS"]
+    cluster.shutdown()
 
 
 @pytest.fixture(scope="session")

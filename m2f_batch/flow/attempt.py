@@ -24,6 +24,12 @@ class Attempt:
     lease: Lease
     events: Events
 
+    def write_log(self) -> None:
+        """Write the log, once the run has begun, if something has happened since."""
+        if self.run.holds_run():
+            name = f"_state/log/{self.fence.token:09d}.jsonl"
+            self.events.save(lambda lines: self.run.write(name, lines))
+
 
 @contextmanager
 def held(job: Job, device: str, events: Events) -> Iterator[Attempt]:

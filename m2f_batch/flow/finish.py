@@ -52,7 +52,6 @@ def finish(attempt: Attempt, progress: Progress, state: State, each: Each, *, is
         state.succeeded()
     for line in _closing_lines(job, done, progress):
         attempt.events.say(line, "done", images=done["images"])
-    state.write_log()
     return _exit_code(job, progress.tally)
 
 

@@ -1,6 +1,7 @@
 """The segment job from config to exit code: check everything, say the plan, hold OUTPUT, stream, verify."""
 
 from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from m2f_batch.checkpoint import check_license, read_checkpoint
 from m2f_batch.config import SegmentConfig
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.attempt import Attempt, held
 from m2f_batch.flow.begin import begin
@@ -63,11 +64,9 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
         )
         set_data_context()
         try:
-            return (
-                dry_run(job, flow)
-                if is_dry_run
-                else _attempt(job, resources.device, events, partial(_on_ray, flow), on_cluster)
-            )
+            if is_dry_run:
+                return dry_run(job, flow)
+            return _attempt(job, resources.device, events, partial(_on_ray, flow), on_cluster)
         except RayError as error:
             raise run_error(error) from None
 
@@ -113,7 +112,14 @@ def _attempt(job: Job, device: str, events: Events, engine: Engine, each: Each) 
     with held(job, device, events) as attempt:
         if is_nothing_to_do(attempt.work, attempt.standing):
             return say_nothing_to_do(attempt)
-        return follow(attempt, engine, each)
+        try:
+            return follow(attempt, engine, each)
+        except BaseException as error:
+            events.emit("failed", type=type(error).__name__, message=str(error))
+            raise
+        finally:
+            with suppress(TransientError, RunError):
+                attempt.write_log()
 
 
 def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:

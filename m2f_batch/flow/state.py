@@ -54,14 +54,9 @@ class State:
             self._attempt.events.emit("deaths", processes=self.deaths)
         self._metrics.set_state(progress.total - progress.done, busy.shares, busy.replicas, deaths=self.deaths)
         run.write_info(info_now(self._attempt.work.info, progress))
-        self.write_log()
+        self._attempt.write_log()
         if time.monotonic() - self._indexed_at > INDEX_SECONDS:
             self._index()
-
-    def write_log(self) -> None:
-        """Write the log, if something has happened since."""
-        name = f"_state/log/{self._attempt.fence.token:09d}.jsonl"
-        self._attempt.events.save(lambda lines: self._attempt.run.write(name, lines))
 
     def _index(self) -> None:
         self._indexed_at = time.monotonic()
