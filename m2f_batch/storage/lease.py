@@ -140,7 +140,7 @@ def acquire(store: Store, folder: str, seconds: float, say: Callable[[str], None
     seen_at = time.monotonic()
     while True:
         now = time.monotonic()  # before we look: it was not renewed until then
-        held = newest(store, folder)
+        held = Retries(PATIENCE_SECONDS).run(lambda: newest(store, folder))
         is_same = held is not None and seen is not None and (seen.nonce, seen.renewals) == (held.nonce, held.renewals)
         if not is_same:
             seen_at = time.monotonic()

@@ -16,6 +16,7 @@ import io
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -91,7 +92,10 @@ class RunDirectory:
     def check_fence(self) -> None:
         """Raises Fenced when another run has taken over."""
         if self._is_fenced():
-            raise Fenced(f"output.uri: another run has taken {self.uri} over")
+            raise self._fenced()
+
+    def _fenced(self) -> Fenced:
+        return Fenced(f"output.uri: another run has taken {self.uri} over")
 
     def _is_fenced(self) -> bool:
         return self.fence is not None and is_taken_over(self.store, self.lease_folder, self.fence.token)
@@ -114,17 +118,14 @@ class RunDirectory:
         return is_new
 
     def _withdraw_if_fenced(self, name: str) -> None:
-        """We may have slept since we asked. A file of rows that today's plan does not name would double rows of others.
-
-        Whoever has taken over writes its plan first, and deletes what that does not name then. Raises Fenced.
-        """
+        """We may have slept since we asked: a file that today's plan does not name would double rows. Raises Fenced."""
         folder, _, file = name.removesuffix(".parquet").partition("/")
         if folder != "annotations" or not self._is_fenced():
             return  # what is not among the annotations is seen by no reader
-        plan = self.read_plan()
+        plan = self.read_plan()  # if it is still the old one, who writes the new one will sweep after that
         if plan is None or file not in plan.files().dictionary.to_pylist():
             self.store.delete([self.path(name)])
-        raise Fenced(f"output.uri: another run has taken {self.uri} over")
+        raise self._fenced()
 
     def delete(self, uris: Iterable[str]) -> None:
         """Delete files of the run. Only those that were there when it was still ours: what comes later is another's."""
@@ -179,17 +180,14 @@ class RunDirectory:
     def write_info(self, info: dict[str, Any]) -> None:
         """Replace run.json. Raises Fenced when it is that of a later holder, or of another run of the same."""
         uri, data = self.path("run.json"), json_bytes(info)
-        try:
+        held, entry = b"{}", None
+        with suppress(NotFound):
             held, entry = self.store.read_entry(uri)
-        except NotFound:
-            self.check_fence()
-            self._replace(uri, data, None)
-            return
         self.check_fence()
         before, token = _tree(held), info.get("token", 0)
         is_another = before.get("run_id", info["run_id"]) != info["run_id"] and before.get("token", 0) == token
         if is_another or before.get("token", 0) > token:
-            raise Fenced(f"output.uri: another run has taken {self.uri} over")
+            raise self._fenced()
         self._replace(uri, data, entry)
 
     def _replace(self, uri: str, data: bytes, before: Entry | None) -> None:
@@ -263,7 +261,7 @@ class RunDirectory:
             info = self.read_info()
             if info["finished_at"] is None or info.get("token", 0) <= self.fence.token:
                 self.store.delete([self.path("_SUCCESS")])
-            self.check_fence()
+            raise self._fenced()
 
 
 def open_run(uri: str, fence: Fence | None = None) -> RunDirectory:

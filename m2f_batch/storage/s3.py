@@ -230,7 +230,7 @@ class S3Store(Store):
                     return False
                 if _status(error) not in (409, 412):
                     raise
-                return self._is_written_by(uri, writer)
+                return self._is_written_by(uri, writer, gone=False if "IfMatch" in condition else None)
         return True
 
     def age(self, uri: str) -> float | None:
@@ -247,13 +247,18 @@ class S3Store(Store):
         now = parsedate_to_datetime(said) if said else datetime.now(UTC)
         return (now - reply["LastModified"]).total_seconds()
 
-    def _is_written_by(self, uri: str, writer: dict[str, str]) -> bool:
-        """Ours after all, where the client sent it twice because the first answer was lost."""
+    def _is_written_by(self, uri: str, writer: dict[str, str], gone: bool | None) -> bool:
+        """Ours after all, where the client sent it twice because the first answer was lost.
+
+        ``gone`` is the answer where there is no object; without one, TransientError is raised.
+        """
         from botocore.exceptions import ClientError
 
         try:
             return bool(self._client.head_object(**_names(uri))["Metadata"] == writer)
         except ClientError as error:
+            if _status(error) == 404 and gone is not None:
+                return gone
             if _status(error) == 404:  # that other write failed, or was undone
                 raise TransientError(f"{uris.shown(uri)}: other writers in the way") from error
             raise

@@ -4,9 +4,11 @@ import http.server
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_servers import S3Endpoint, set_variables
@@ -14,8 +16,8 @@ from s3_servers import S3Endpoint, set_variables
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import places
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.s3 import S3Store
-from m2f_batch.storage.store import Denied, Entry, NotFound, StoreUnavailable, Unreachable, Unreadable
+from m2f_batch.storage.s3 import S3Store, new_client
+from m2f_batch.storage.store import Denied, Entry, Fenced, NotFound, Store, StoreUnavailable, Unreachable, Unreadable
 
 pytest_plugins = ["s3_servers"]
 
@@ -121,6 +123,157 @@ def test_one_of_eight_racing_writers_wins(place: str) -> None:
     assert won.count(True) == 1
     assert store.read(f"{place}/lease") == f"writer {won.index(True)}".encode() * 1000
     assert len([*store.list(place)]) == 1
+
+
+def test_replace_knows_what_it_replaces(place: str) -> None:
+    store, uri = open_store(place), f"{place}/run.json"
+    assert store.replace(uri, b"x", "1-1") is False and not store.exists(uri)
+    store.write(uri, b"one")
+    first = store.stat(uri)
+    assert first and store.replace(uri, b"second", first.version) is True
+    assert store.read(uri) == b"second"
+    assert store.replace(uri, b"third!!", first.version) is False
+    assert store.read(uri) == b"second"
+    assert [entry.uri for entry in store.list(place)] == [uri]
+    store.delete([uri])
+    assert store.replace(uri, b"x", first.version) is False and not store.exists(uri)
+
+
+@pytest.mark.parametrize("place", ["moto", "ceph"], indirect=True)
+def test_one_of_sixteen_racing_replacements_wins(place: str) -> None:
+    """A loser is told so, or that others were in its way: Ceph answers some of them with a 500."""
+    store, start, uri = open_store(place), threading.Barrier(16), f"{place}/run.json"
+    store.write(uri, b"before")
+    before = store.stat(uri)
+    assert before
+
+    def race(number: int) -> bool | TransientError:
+        start.wait()
+        try:
+            return store.replace(uri, f"{number:02d}".encode() * 1000, before.version)
+        except TransientError as fault:
+            return fault
+
+    with ThreadPoolExecutor(16) as pool:
+        told = [*pool.map(race, range(16))]
+    winner = int(store.read(uri)[:2])
+    assert store.read(uri) == f"{winner:02d}".encode() * 1000
+    assert told[winner] is not False and told.count(True) <= 1, told
+    assert told.count(True) == 1 or isinstance(told[winner], TransientError), told
+
+
+def test_an_answer_to_a_conditional_write_that_was_lost(s3_endpoint: S3Endpoint) -> None:
+    """The client sends it twice, and is refused because of itself."""
+    client = new_client()
+    store, real, uri = S3Store(client), client.put_object, f"{s3_endpoint.uri}/run.json"
+
+    def put_object(**options: Any) -> Any:
+        real(**options)
+        return real(**options)
+
+    client.put_object = put_object  # type: ignore[method-assign]
+    assert store.write_new(uri, b"one") is True
+    first = store.stat(uri)
+    assert first and store.replace(uri, b"two", first.version) is True
+    assert store.read(uri) == b"two"
+    client.put_object = real  # type: ignore[method-assign]
+    assert store.replace(uri, b"three", first.version) is False
+    assert S3Store(new_client()).write_new(uri, b"two") is False, "another's, with the same content"
+
+
+def test_age_is_told_by_the_clock_of_the_store(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(place)
+    assert store.age(f"{place}/lease") is None
+    store.write(f"{place}/lease", b"x")
+    monkeypatch.setattr("m2f_batch.storage.s3.datetime", None)  # ours is not asked
+    age = store.age(f"{place}/lease")
+    assert age is not None and -2 < age < 600
+    if place.startswith("/"):
+        monkeypatch.setattr("m2f_batch.storage.files.time", None)
+        os.utime(f"{place}/lease", (1, 1))
+        age = store.age(f"{place}/lease")
+        assert age is not None and age > 1e9
+        assert os.listdir(place) == ["lease"]
+
+
+def _conditionally(store: Store, place: str) -> dict[str, Callable[[], Any]]:
+    """What a holder does, from its folder."""
+    there, own = store.stat(f"{place}/there"), f"{place}/tmp/1"
+    assert there
+    return {
+        "write": lambda: store.write(f"{place}/new/a", b"1", staging=own),
+        "write over": lambda: store.write(f"{place}/there", b"1", staging=own),
+        "write_new": lambda: store.write_new(f"{place}/new/a", b"1", staging=own),
+        "replace": lambda: store.replace(f"{place}/there", b"1", there.version, staging=own),
+        "delete": lambda: store.delete([f"{place}/there"], staging=own),
+    }
+
+
+@pytest.mark.parametrize("act", ["write", "write over", "write_new", "replace", "delete"])
+@pytest.mark.parametrize("moment", ["before", "while it moves the file", "not at all"])
+def test_a_writer_whose_folder_was_taken_away_is_fenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str, moment: str
+) -> None:
+    """It was stopped between any two of its steps, for as long as you like."""
+    store, place = open_store(str(tmp_path)), str(tmp_path)
+    store.open_staging(f"{place}/tmp/1")
+    store.write(f"{place}/there", b"old")
+    action = _conditionally(store, place)[act]
+    if moment == "not at all":
+        action()
+        assert sorted(os.listdir(f"{place}/tmp/1")) == []
+        return
+    if moment == "before":
+        store.open_staging(f"{place}/tmp/2")
+    else:
+
+        def late(real: Any, source: str, target: str) -> None:
+            if f"{place}/tmp/1" in (os.path.dirname(source), os.path.dirname(target)):
+                monkeypatch.undo()
+                store.open_staging(f"{place}/tmp/2")
+            real(source, target)
+
+        for name in ("link", "replace", "rename"):
+            monkeypatch.setattr(os, name, partial(late, getattr(os, name)))
+    with pytest.raises(Fenced, match="another run has taken over"):
+        action()
+    files = [str(path.relative_to(place)) for path in tmp_path.rglob("*") if path.is_file()]
+    assert files == ["there"] and store.read(f"{place}/there") == b"old"
+    assert os.listdir(f"{place}/tmp") == ["2"]
+    store.write(f"{place}/there", b"new", staging=f"{place}/tmp/2")
+
+
+def test_an_earlier_holder_takes_nothing_away_from_a_later_one(tmp_path: Path) -> None:
+    """It was stopped between its lease and its first file."""
+    store, place = open_store(str(tmp_path)), str(tmp_path)
+    store.open_staging(f"{place}/tmp/000000002")
+    with pytest.raises(Fenced):
+        store.open_staging(f"{place}/tmp/000000001")
+    assert os.listdir(f"{place}/tmp") == ["000000002"]
+    assert store.write_new(f"{place}/a", b"x", staging=f"{place}/tmp/000000002")
+    os.makedirs(f"{place}/tmp/000000001.gone")  # killed while it took one away
+    store.open_staging(f"{place}/tmp/000000010")
+    assert os.listdir(f"{place}/tmp") == ["000000010"]
+    store.close_staging(f"{place}/tmp/000000010")
+    store.close_staging(f"{place}/tmp/000000010")
+    assert os.listdir(f"{place}/tmp") == []
+
+
+def test_a_folder_that_is_pruned_meanwhile_is_a_passing_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, place, real = open_store(str(tmp_path)), str(tmp_path), os.link
+    store.open_staging(f"{place}/tmp/1")
+
+    def link(source: str, target: str) -> None:
+        store.prune(f"{place}/parts")
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(TransientError):
+        store.write_new(f"{place}/parts/f/a", b"x", staging=f"{place}/tmp/1")
+    monkeypatch.undo()
+    assert store.write_new(f"{place}/parts/f/a", b"x", staging=f"{place}/tmp/1")
+    store.prune(f"{place}/parts")
+    assert store.exists(f"{place}/parts/f/a"), "only empty folders go"
 
 
 def test_upload_writes_a_file_of_many_parts(place: str, tmp_path: Path) -> None:

@@ -1,0 +1,115 @@
+"""Runs in memory, by the real protocol and without images: listings, rows, and one attempt of a command."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from memory_store import MemoryStore
+
+from m2f_batch.errors import ImageError
+from m2f_batch.flow.begin import begin
+from m2f_batch.flow.standing import Work, look
+from m2f_batch.records import ImageRef, error_row, ok_row, table_of
+from m2f_batch.storage.commit import commit, staged, sweep
+from m2f_batch.storage.plan import Change, Plan, Unit, Units, new_plan, next_plan, pending
+from m2f_batch.storage.run import INFO_KEYS, Fence, RunDirectory
+
+FILE, UNIT = 4, 2  # images
+
+
+def listing_of(images: Mapping[str, str], **columns: list[Any]) -> pa.Table:
+    """The listing of images by uri, with their versions."""
+    refs = [ImageRef(uri, images[uri]) for uri in sorted(images)]
+    table = {
+        "image_id": pa.array([ref.image_id for ref in refs], pa.int64()),
+        "uri": pa.array([ref.uri for ref in refs], pa.string()),
+        "version": pa.array([ref.version for ref in refs], pa.string()),
+    }
+    return pa.table({**table, **columns})
+
+
+def rows_of_unit(unit: Unit) -> pa.Table:
+    """The rows that labelling gives; the 3rd version of an image is none that can be read."""
+    error = ImageError("decode", "Truncated", "x")
+    return table_of([error_row(r, error) if r.version == "v3" else ok_row(r, (1, 2), []) for r in unit.refs])
+
+
+def ids(table: pa.Table) -> list[int]:
+    """Its image ids."""
+    return [int(i) for i in table["image_id"].to_pylist()]
+
+
+def info_of(plan: Plan, token: int, run_id: str = "r") -> dict[str, Any]:
+    """run.json, as far as storage asks."""
+    counts = {"listed": plan.table.num_rows, "ok": 0, "error": 0, "remaining": plan.table.num_rows}
+    more = {"run_id": run_id, "token": token, "plan": plan.plan_id, "images": counts, "attempts": 1}
+    return {**dict.fromkeys(INFO_KEYS), "fingerprint": "f", **more}
+
+
+@dataclass
+class Held:
+    """An attempt that holds the run, and what it is to do."""
+
+    run: RunDirectory
+    work: Work
+    units: Units
+
+
+class World:
+    """A run directory in memory, and all who ever worked on it."""
+
+    def __init__(self, file: int = FILE, unit: int = UNIT) -> None:
+        self.store, self.token, self.file, self.unit = MemoryStore(), 0, file, unit
+        self.plain = RunDirectory("m/run", self.store)
+        self.old: list[tuple[Fence, Unit]] = []  # every unit that somebody may be labelling still
+
+    def take(self, images: Mapping[str, str], retry: bool = False) -> Held:
+        """The next attempt has the lease, and knows what to do; nothing else was written."""
+        self.token += 1
+        self.store.write(self.plain.path(f"_state/lease/{self.token:09d}.json"), b"{}")
+        standing, listing = look(self.plain), listing_of(images)
+        if standing.plan is None:
+            change = Change(new_plan(listing, "f", self.file, self.unit))
+        else:
+            wanted = np.array(self.errors() if retry else [], np.int64)
+            change = next_plan(standing.plan, listing, standing.there, wanted, "f", self.file, self.unit)
+        change = replace(change, dirty=tuple(dict.fromkeys([*standing.dirty, *change.dirty])))
+        fence = Fence(self.token, change.plan.plan_id)
+        units = pending(change.plan, {*standing.there, *change.merged}, staged(self.plain))
+        work = Work(change, info_of(change.plan, self.token))
+        return Held(replace(self.plain, fence=fence), work, units)
+
+    def do(self, held: Held) -> None:
+        """Everything, to the end, but for the proof."""
+        begin(held.run, held.work)
+        assert held.run.fence is not None
+        self.old += [(held.run.fence, unit) for unit in held.units]
+        for unit in held.units:
+            commit(held.run, unit.name, rows_of_unit(unit))
+        sweep(held.run, held.work.plan, held.run.committed())
+
+    def rows(self) -> list[int]:
+        """The image ids of all rows that readers see."""
+        return [i for uri in self.plain.annotation_files() for i in ids(self.plain.read_annotations(uri))]
+
+    def doubled(self) -> list[int]:
+        """Image ids that readers see more than once."""
+        return [i for i, count in Counter(self.rows()).items() if count > 1]
+
+    def errors(self) -> list[int]:
+        """The image ids of rows with an error."""
+        tables = [self.plain.read_annotations(uri) for uri in self.plain.annotation_files()]
+        return [row["image_id"] for table in tables for row in table.to_pylist() if row["error"]]
+
+
+@contextmanager
+def too_late() -> Iterator[None]:
+    """Who works within was stopped after asking whether the run was still theirs, and goes on only now."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunDirectory, "check_fence", lambda self: None)
+        yield

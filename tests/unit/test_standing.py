@@ -1,0 +1,326 @@
+"""What OUTPUT holds, and what a command may do with it: go on, start anew, label again, or be refused in words."""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DEMO_MODEL
+from engines import config_of
+from protocol import rows_of_unit
+
+from m2f_batch.errors import ImageError, RunError, UsageError
+from m2f_batch.flow.attempt import _leave, held
+from m2f_batch.flow.begin import begin, is_ours
+from m2f_batch.flow.events import Events
+from m2f_batch.flow.job import check
+from m2f_batch.flow.run_info import Job
+from m2f_batch.flow.standing import Work, check_standing, differences, is_nothing_to_do, look, work_of
+from m2f_batch.records import error_row, table_of
+from m2f_batch.storage.commit import commit
+from m2f_batch.storage.index import IndexEntry, write_index
+from m2f_batch.storage.plan import pending
+from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.store import Fenced, Unreachable
+
+FACTS: dict[str, Any] = {
+    **{"model": "a" * 64, "task": "panoptic", "cpu_threads": 1, "precision": "fp32"},
+    **{"postprocess": {"score_threshold": 0.8, "stuff_ids": [1, 2]}},
+}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Six files that look like images to a listing."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(6):
+        (folder / f"{number}.png").write_bytes(b"x" * (number + 1))
+    return folder
+
+
+def job_of(images: Path, **sections: dict[str, Any]) -> Job:
+    output = {"images_per_file": 2, **sections.pop("output", {})}
+    return check(config_of(images, images.parent / "run", DEMO_MODEL, output=output, **sections))
+
+
+def label(job: Job, work: Work, files: int | None = None, *, finish: bool = True) -> None:
+    """Begin the work, and label so many files of it, every second image with an error."""
+    begin(job.run, work)
+    for unit in [*pending(work.plan, job.run.committed())][:files]:
+        stages = [("decode", "Truncated"), ("fetch", "NotFound")]
+        rows = [
+            error_row(ref, ImageError(*stages[number // 2 % 2], "x")) if number % 2 else row
+            for row, ref in zip(rows_of_unit(unit).to_pylist(), unit.refs, strict=True)
+            for number in [int(Path(ref.uri).stem)]
+        ]
+        commit(job.run, unit.name, table_of(rows))
+    if files is None and finish:
+        job.run.mark_success()
+
+
+def done(images: Path) -> Job:
+    """A job whose run is finished."""
+    job = job_of(images)
+    label(job, work_of(job, look(job.run), "cpu"))
+    return job
+
+
+def test_differences_are_said_in_words() -> None:
+    assert differences(FACTS, FACTS) == []
+    ours = FACTS | {"model": "b" * 64, "precision": "bf16", "postprocess": {"score_threshold": 0.3, "stuff_ids": [1]}}
+    assert differences(FACTS, ours) == [
+        f'model.uri (its weights or processor) is "{"a" * 17}...{"a" * 17}" there and "{"b" * 17}...{"b" * 17}" here',
+        'model.precision is "fp32" there and "bf16" here',
+        "postprocess.score_threshold is 0.8 there and 0.3 here",
+        "postprocess.stuff_ids is [1, 2] there and [1] here",
+    ]
+    assert differences(FACTS, FACTS | {"new": 1}) == ["new is None there and 1 here"]
+    assert differences(None, FACTS) == ["it does not say what its labels were decided by"]
+
+
+def test_fewer_gpus_or_none_may_finish_a_run() -> None:
+    on_gpu = FACTS | {"cpu_threads": None}
+    assert differences(FACTS, on_gpu) == differences(on_gpu, FACTS) == differences(on_gpu, on_gpu) == []
+    threads = "compute.threads_per_actor is 1 there and 2 here"
+    assert differences(FACTS, FACTS | {"cpu_threads": 2}) == [threads]
+    assert differences(FACTS, on_gpu | {"task": "semantic"}) == ['model.task is "panoptic" there and "semantic" here']
+
+
+def test_a_new_run_an_unfinished_one_and_a_finished_one(images: Path) -> None:
+    job = job_of(images)
+    standing = look(job.run)
+    assert (standing.info, standing.plan, standing.run_id, standing.token) == (None, None, None, 0)
+    work = work_of(job, standing, "cpu")
+    assert work.is_new and not work.over and work.change.new == 6 and work.info["attempts"] == 1
+    assert not (images.parent / "run").exists()
+    label(job, work, files=1)
+    standing = look(job.run)
+    again = work_of(job, standing, "cuda")
+    assert not again.is_new and again.plan is standing.plan and again.change.said() == "no change"
+    assert (again.info["run_id"], again.info["attempts"]) == (work.info["run_id"], 2)
+    assert [len(unit.refs) for unit in pending(again.plan, standing.there)] == [2, 2]
+    assert not is_nothing_to_do(again, standing)
+    label(job, again)
+    standing = look(job.run)
+    assert is_nothing_to_do(work_of(job, standing, "cpu"), standing)
+
+
+def test_what_makes_a_finished_run_worth_a_look(images: Path) -> None:
+    job = done(images)
+    standing = look(job.run)
+    work = work_of(job, standing, "cpu")
+    name, *_ = standing.there
+    assert is_nothing_to_do(work, standing)
+    cases = [
+        replace(standing, is_finished=False),
+        replace(standing, there={file: entry for file, entry in standing.there.items() if file != name}),
+        replace(standing, there={**standing.there, "0" * 32: standing.there[name]}),
+        replace(standing, dirty=(name,)),
+    ]
+    for case in cases:
+        assert not is_nothing_to_do(work_of(job, case, "cpu"), case)
+    (images / "6.png").write_bytes(b"x")
+    more = job_of(images)
+    assert not is_nothing_to_do(work_of(more, standing, "cpu"), standing)
+
+
+def refusals(images: Path) -> dict[str, tuple[Any, str]]:
+    run = images.parent / "run"
+    (images / "more").mkdir()
+    (images / "more" / "x.png").write_bytes(b"x")
+    other = {"postprocess": {"score_threshold": 0.3}}
+    elsewhere = config_of(images / "more", run, DEMO_MODEL, output={"images_per_file": 2})
+
+    def damage(name: str, data: bytes) -> Job:
+        (run / name).write_bytes(data)
+        return job_of(images)
+
+    def forget(name: str) -> Job:
+        (run / name).unlink()
+        return job_of(images)
+
+    cannot = r"output\.uri: .*/run holds a run that cannot be gone on with; give another OUTPUT, or --overwrite"
+    return {
+        "fingerprint": (
+            lambda: job_of(images, **other),
+            r"fingerprint [0-9a-f]{12}, and this command's is [0-9a-f]{12}: postprocess\.score_threshold is 0\.8 there "
+            r"and 0\.3 here; give the same settings, give another OUTPUT, or --overwrite to delete it",
+        ),
+        "input": (lambda: check(elsewhere), r"a run over .*/images, and input\.uri is .*/images/more; give an"),
+        "run.json": (lambda: damage("run.json", b"{"), cannot),
+        "another run.json": (lambda: damage("run.json", b"[1]"), cannot),
+        "manifest": (lambda: damage("_state/manifest.parquet", b"PAR1"), cannot),
+        "no manifest": (lambda: forget("_state/manifest.parquet"), cannot),
+        "nobody's": (lambda: forget("run.json"), r"annotations without a run\.json, e\.g\. .*\.parquet; give another"),
+    }
+
+
+@pytest.mark.parametrize(
+    "case", ["fingerprint", "input", "run.json", "another run.json", "manifest", "no manifest", "nobody's"]
+)
+def test_refusals_and_the_way_out(images: Path, case: str) -> None:
+    done(images)
+    act, message = refusals(images)[case]
+    job = act()
+    before = {path: path.read_bytes() for path in (images.parent / "run").rglob("*") if path.is_file()}
+    for look_at in (check_standing, work_of):
+        with pytest.raises(UsageError, match=message):
+            look_at(job, look(job.run), "cpu")
+    over = replace(job, config=replace_output(job, overwrite=True))
+    if case == "nobody's":
+        with pytest.raises(UsageError, match=message):
+            work_of(over, look(job.run), "cpu")
+    else:
+        work = work_of(over, look(job.run), "cpu")
+        assert work.over and work.is_new and work.info["attempts"] == 1
+    assert {path: path.read_bytes() for path in (images.parent / "run").rglob("*") if path.is_file()} == before
+
+
+def replace_output(job: Job, **settings: Any) -> Any:
+    return job.config.model_copy(update={"output": job.config.output.model_copy(update=settings)})
+
+
+def test_a_store_that_cannot_be_reached_says_nothing_about_the_run(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or ``--overwrite``, given to go on after a kill, would delete all that is done."""
+    job = done(images)
+    for name in ("read_info", "read_plan"):
+        with monkeypatch.context() as patch:
+
+            def fail(_: RunDirectory) -> None:
+                raise Unreachable("the S3 endpoint cannot be reached")
+
+            patch.setattr(RunDirectory, name, fail)
+            with pytest.raises(Unreachable):
+                look(job.run)
+            with pytest.raises(UsageError, match=r"output\.uri: the S3 endpoint"):
+                job_of(images)
+
+
+def test_overwrite_goes_on_with_what_it_began(images: Path) -> None:
+    job = done(images)
+    over = job_of(images, output={"overwrite": True})
+    work = work_of(over, look(job.run), "cpu")
+    assert work.over and work.info["run_id"] != look(job.run).run_id
+    label(over, work, files=1, finish=False)
+    assert len(job.run.annotation_files()) == 1 and not job.run.is_finished()
+    assert is_ours(job.run, work)
+    again = work_of(over, look(job.run), "cpu")
+    assert not again.over and again.info["run_id"] == work.info["run_id"] and again.info["attempts"] == 2
+    elsewhere = job_of(images, output={"overwrite": True}, postprocess={"score_threshold": 0.3})
+    assert work_of(elsewhere, look(job.run), "cpu").over
+    label(over, again)
+    assert work_of(over, look(job.run), "cpu").over, "finished, it is made anew"
+
+
+def test_begin_again_deletes_nothing_of_its_own(images: Path) -> None:
+    """A gate that died is started again, with the same work."""
+    done(images)
+    over = job_of(images, output={"overwrite": True})
+    work = work_of(over, look(over.run), "cpu")
+    label(over, work, files=2, finish=False)
+    assert begin(over.run, work).images == 4
+    assert len(over.run.annotation_files()) == 2
+    (images.parent / "run" / "run.json").write_text("{")
+    assert not is_ours(over.run, work)
+
+
+def test_too_many_vanished_images(images: Path) -> None:
+    done(images)
+    for number, allowed in ((1, 0.17), (2, 1 / 3), (3, 0.5)):
+        (images / f"{number}.png").unlink()
+        job = job_of(images, input={"max_removed_fraction": allowed})
+        change = work_of(job, look(job.run), "cpu").change
+        assert (change.vanished, change.said()) == (number, f"{number} vanished")
+        job = job_of(images, input={"max_removed_fraction": allowed - 0.01})
+        with pytest.raises(UsageError, match=rf"input\.uri: {number} of the 6 images .* input\.max_removed_fraction"):
+            work_of(job, look(job.run), "cpu")
+    os.utime(images / "0.png", (1, 1))  # changed, and not vanished
+    job = job_of(images, input={"max_removed_fraction": 0.5})
+    assert work_of(job, look(job.run), "cpu").change.said() == "1 changed, 3 vanished"
+
+
+@pytest.mark.parametrize(
+    ("retry", "numbers"),
+    [
+        ("errors", [1, 3, 5]),
+        ("errors=decode", [1, 5]),
+        ("errors=NotFound", [3]),
+        ("errors=fetch/NotFound", [3]),
+        ("errors=decode/NotFound", []),
+        ("errors=Decode", []),
+    ],
+)
+def test_which_errors_are_tried_again(images: Path, retry: str, numbers: list[int]) -> None:
+    run = done(images).run
+    job = job_of(images, run={"retry": retry})
+    work = work_of(job, look(run), "cpu")
+    units = [*pending(work.plan, look(run).there)]
+    assert [Path(ref.uri).stem for unit in units for ref in unit.refs] == [str(number) for number in numbers]
+    assert work.change.retried == len(numbers) == len(work.change.dirty)
+    label(job, work)
+    assert sorted(row["uri"] for uri in run.annotation_files() for row in run.read_annotations(uri).to_pylist()) == [
+        str(images / f"{number}.png") for number in range(6)
+    ]
+
+
+def test_files_that_hold_no_error_are_not_read(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = done(images).run
+    there = run.committed()
+    first, second, third = there
+    entries = {
+        first: IndexEntry(there[first].version, 2, 0, 0, {}),
+        second: IndexEntry(there[second].version, 1, 1, 0, {"fetch/NotFound": 1}),
+        third: IndexEntry("of an older file", 2, 0, 0, {}),
+    }
+    write_index(run, entries)
+    read, real = [], RunDirectory.read_annotations
+
+    def read_annotations(self: RunDirectory, uri: str, columns: Any = None) -> Any:
+        read.append(uri)
+        return real(self, uri, columns)
+
+    monkeypatch.setattr(RunDirectory, "read_annotations", read_annotations)
+    job = job_of(images, run={"retry": "errors"})
+    assert work_of(job, look(run), "cpu").change.retried == 2
+    assert sorted(read) == sorted(there[name].uri for name in (second, third))
+
+
+def test_another_run_that_began_meanwhile_is_not_overwritten(images: Path) -> None:
+    done(images)
+    over = job_of(images, output={"overwrite": True})
+    other = job_of(images, output={"overwrite": True})
+    label(other, work_of(other, look(other.run), "cpu"))
+    run_id = look(other.run).run_id
+    with (
+        pytest.raises(UsageError, match=r"output\.uri: another run has just begun in .*/run; give another OUTPUT"),
+        held(over, "cpu", Events("text")),
+    ):
+        pass
+    assert look(other.run).run_id == run_id and other.run.is_finished()
+    assert json.loads((images.parent / "run/_state/lease/000000001.json").read_text())["released"]
+
+
+def test_a_run_that_did_not_begin_leaves_no_trace(images: Path) -> None:
+    job = job_of(images)
+    with pytest.raises(RunError, match="no model"), held(job, "cpu", Events("text")) as attempt:
+        assert attempt.work.info["token"] == attempt.fence.token == 1
+        raise RunError("no model")
+    assert not (images.parent / "run").exists()
+
+
+def test_who_lost_the_run_leaves_the_folders_of_the_next(images: Path) -> None:
+    job = job_of(images)
+    with held(job, "cpu", Events("text")) as first:
+        first.lease.release()
+        with held(job, "cpu", Events("text")) as second:
+            with pytest.raises(Fenced):
+                first.run.write("run.json", b"{}")
+            with pytest.raises(Fenced):
+                _leave(job.run, first.lease, first.run.staging or "")
+            second.run.write("_state/x", b"x")
+            assert (images.parent / "run/_state/x").exists()
