@@ -33,6 +33,10 @@ class Lab:
     storages: dict[str, Storage]
     _expected: dict[str, list[Row]] = field(default_factory=dict)
 
+    def expect(self, place: str, rows: list[Row]) -> None:
+        """What runs on a storage must end with, where that is known without running the command."""
+        self._expected[place] = rows
+
     def expected(self, place: str) -> list[Row]:
         """The rows of the command, never disturbed. Raises RuntimeError when even that does not end well."""
         if place not in self._expected:
@@ -48,14 +52,16 @@ class Lab:
             self._expected[place] = rows_of(storage, storage.at("undisturbed"))
         return self._expected[place]
 
-    def carry_out(self, schedule: Schedule, seconds_per_image: float) -> dict[str, Any]:
+    def carry_out(self, schedule: Schedule) -> dict[str, Any]:
         """One schedule, from a healed cluster to the verdict, as a line of the report."""
         storage, name = self.storages[schedule.place], f"run-{schedule.seed}"
         expected = self.expected(schedule.place)
         self.cluster.heal()
-        self.hook.begin(seconds_per_image)
+        self.hook.begin(0.0)
         with faulty_way(schedule, storage.variables) as way:
-            trial = Trial(schedule, self.cluster, storage, MODEL, storage.at(name), way.variables)
+            trial = Trial(
+                schedule, self.cluster, storage, self.hook, MODEL, storage.at(name), way.variables, len(expected)
+            )
             outcome = trial.run(self.folder / f"{name}.log")
         verdict = judge(storage, storage.at(name), expected)
         done = [event for event in outcome.events if event["done"]]

@@ -19,8 +19,7 @@ from cluster import ClusterDied
 from lab import Lab, lab
 from schedules import draw_schedule
 
-IMAGES = 160
-SECONDS_PER_IMAGE = 0.3  # slept: a run must last long enough to be disturbed
+IMAGES = 120
 
 
 def main() -> int:
@@ -50,7 +49,7 @@ def carry_out(place: Lab, seed: int, options: argparse.Namespace) -> dict[str, A
     """One schedule; a harness that fails is a schedule that does not count."""
     schedule = draw_schedule(seed, options.place)
     try:
-        return place.carry_out(schedule, options.seconds_per_image)
+        return place.carry_out(schedule)
     except (ClusterDied, RuntimeError, OSError) as error:
         traceback.print_exc()
         return {**schedule.describe(), "counts": False, "problems": [f"not carried out: {error}"[:500]]}
@@ -95,7 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--s3", choices=["moto", "ceph"], default="moto", help="the S3 server [moto]")
     parser.add_argument("--place", choices=["disk", "s3"], help="all schedules there; by seed if not given")
     parser.add_argument("--images", type=int, default=IMAGES, help=f"[{IMAGES}]")
-    parser.add_argument("--seconds-per-image", type=float, default=SECONDS_PER_IMAGE, help=f"[{SECONDS_PER_IMAGE}]")
     return parser
 
 

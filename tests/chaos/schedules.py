@@ -20,7 +20,8 @@ KINDS = {
 }
 # a file of one unit or of several, or of the default number of images
 SIZES = ("output.images_per_file", "run.images_per_unit")
-SIZE_PAIRS = (("4", "4"), ("8", "8"), ("24", "4"), ("72", "8"), ("null", "4"))
+SIZE_PAIRS = (("4", "4"), ("8", "4"), ("6", "6"), ("72", "4"), ("null", "3"))
+DEFAULT_FILE = 32  # images per file of a small run
 DRIVER_KINDS = frozenset(kind for kind in KINDS if kind.startswith("driver"))
 
 
@@ -47,6 +48,13 @@ class Schedule:
     fault_rate: float
     settings: dict[str, str]
     events: tuple[Event, ...]
+
+    def files(self, images: int) -> int:
+        """How many files of results a run of so many images writes: one per unit, and those that they are joined to."""
+        per_file, per_unit = (self.settings[name] for name in SIZES)
+        in_file, in_unit = (DEFAULT_FILE if per_file == "null" else int(per_file)), int(per_unit)
+        units = -(-images // in_unit)
+        return units if in_file <= in_unit else units - (-images // in_file)
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""

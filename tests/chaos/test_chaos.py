@@ -4,16 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import Lab, lab
+from alone import rows_alone
+from lab import MODEL, Lab, lab
 from schedules import KINDS, draw_schedule
 
 SHORT = ("head", "driver-rival", "driver-stop")  # left out here: they wait for half a minute
-IMAGES, SECONDS_PER_IMAGE = 72, 0.4
+IMAGES = 96
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with lab(IMAGES, "moto", tmp_path_factory.mktemp("logs")) as running:
+        for name, storage in running.storages.items():
+            running.expect(name, rows_alone(storage, MODEL))
         yield running
 
 
@@ -31,7 +34,7 @@ def test_schedules_follow_from_their_seed():
 def test_a_disturbed_run_ends_as_one_never_disturbed(place: Lab, seed: int, storage: str):
     schedule = draw_schedule(seed, storage, most_events=3, without=SHORT)
     assert any(event.kind == "driver-kill" for event in schedule.events)
-    result = place.carry_out(schedule, SECONDS_PER_IMAGE)
+    result = place.carry_out(schedule)
     log = Path(place.folder / f"run-{seed}.log").read_text()[-5000:]
     assert result["problems"] == [], f"{result}\n{log}"
     assert result["counts"], f"too few events: {result['done']}"

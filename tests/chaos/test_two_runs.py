@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 import victims
+from alone import rows_alone
 from drivers import HELD, LEASE_SECONDS, Driver, Drivers, environment_of, segment_arguments
 from judge import judge
 from lab import MODEL
-from storages import Bucket, Disk, Storage, images, rows_of, s3_server
+from storages import Bucket, Disk, Storage, images, s3_server
 from unit_hook import Hook
 from witness import Witness
 
@@ -26,7 +27,7 @@ from m2f_batch.records import Row
 IMAGES = 48
 SECONDS_PER_IMAGE = 0.7
 SETTINGS = {"output.images_per_file": "12", "run.images_per_unit": "4", "compute.actors": "1"}
-LONGEST_SECONDS = 240
+LONGEST_SECONDS = 280
 
 
 @dataclass
@@ -48,13 +49,6 @@ class Ground:
     def arguments(self, name: str) -> list[str]:
         return segment_arguments(self.storage.source, self.storage.at(name), MODEL, SETTINGS)
 
-    def undisturbed(self) -> list[Row]:
-        """The rows of one run alone."""
-        self.hook.begin(0.0)
-        drivers, _ = self.drivers("alone")
-        assert drivers.start(self.arguments("alone")).process.wait(LONGEST_SECONDS) == 0, drivers.log()
-        return rows_of(self.storage, self.storage.at("alone"))
-
 
 @pytest.fixture(scope="module", params=["disk", "s3"])
 def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
@@ -69,7 +63,7 @@ def ground(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def expected(ground: Ground) -> list[Row]:
-    return ground.undisturbed()
+    return rows_alone(ground.storage, MODEL)
 
 
 def only_on(ground: Ground, *kinds: type) -> None:

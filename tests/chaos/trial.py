@@ -13,11 +13,13 @@ from cluster import Cluster
 from drivers import HELD, STOP_SECONDS, STOPPED, Drivers, environment_of, segment_arguments
 from schedules import Event, Schedule
 from storages import Storage
+from unit_hook import Hook
 from witness import Witness
 
 TICK_SECONDS = 0.2
-VICTIM_SECONDS = 8  # an event waits so long for a process of its kind
+VICTIM_SECONDS = 4  # an event waits so long for a process of its kind
 LONGEST_SECONDS = 600
+SECONDS_PER_IMAGE = 0.5  # slept, so that units are under way when something is done to them
 EXCUSED_SECONDS = 120  # after an event, on a machine where starting alone takes half a minute
 SIGNALS = {
     "driver-kill": signal.SIGKILL,
@@ -38,13 +40,25 @@ class Outcome:
 
 
 class Trial:
-    """A schedule on a cluster; ``variables`` are the AWS settings of the drivers, perhaps through a proxy."""
+    """A schedule on a cluster; ``variables`` are the AWS settings of the drivers, perhaps through a proxy.
+
+    ``hook`` holds the labelling back when it runs ahead of the events: of n, each has its share of the run.
+    """
 
     def __init__(
-        self, schedule: Schedule, cluster: Cluster, storage: Storage, model: str, output: str, variables: dict[str, str]
+        self,
+        schedule: Schedule,
+        cluster: Cluster,
+        storage: Storage,
+        hook: Hook,
+        model: str,
+        output: str,
+        variables: dict[str, str],
+        images: int,
     ) -> None:
         self.schedule, self._cluster, self._storage, self._output = schedule, cluster, storage, output
-        self._model, self._variables = model, variables
+        self._hook, self._model, self._variables = hook, model, variables
+        self._images, self._pace = images, 0.0
         self._rng = random.Random(f"victims {schedule.seed}")
         self._pending: list[tuple[float, Callable[[], object]]] = []  # what is to be done when
         self._restart_at: float | None = None
@@ -84,14 +98,33 @@ class Trial:
             if committed_at is None and witness.files > files:
                 committed_at = now
             self._do_pending(now)
+            self._keep_pace(witness.files, files + 1, len(left))
             if self._is_over():
                 return
-            if left and self._is_due(left[0], mark, committed_at, is_first=len(left) == len(self.schedule.events)):
+            is_there = self._restart_at is None and not self._drivers.current.is_over()
+            if (
+                left
+                and is_there
+                and self._is_due(left[0], mark, committed_at, is_first=len(left) == len(self.schedule.events))
+            ):
                 event = left.pop(0)
                 done = self._strike(event)
                 self.outcome.events.append({"kind": event.kind, "done": done, "files": witness.files})
                 files, mark, committed_at = witness.files, time.monotonic(), None
         self.outcome.problems.append(f"not finished after {LONGEST_SECONDS} s")
+
+    def _keep_pace(self, files: int, wanted: int, left: int) -> None:
+        """Hold the labelling while the next event is late, if the ``wanted`` files are there that it waits for.
+
+        Not while a driver drains, nor after the last event.
+        """
+        events = len(self.schedule.events)
+        share = max(wanted, self.schedule.files(self._images) * (events - left + 1) / (events + 1))
+        draining = self._drivers.current.signalled and not self._drivers.current.is_over()
+        pace = float("inf") if left and files >= share and not draining else SECONDS_PER_IMAGE if left else 0.0
+        if pace != self._pace:
+            self._hook.pace(pace)
+            self._pace = pace
 
     @staticmethod
     def _is_due(event: Event, mark: float, committed_at: float | None, *, is_first: bool) -> bool:
@@ -145,7 +178,7 @@ class Trial:
         self._excused = now + EXCUSED_SECONDS
         pause = event.details.get("pause", 0.0)
         if event.kind in ("actor", "task", "helper"):
-            return self._kill_one(event.kind) or self._kill_one("idle")
+            return self._kill_one(event.kind) or self._kill_one("task", "idle", "helper", "actor")
         if event.kind in ("raylet", "node"):
             found = victims.wait_for(lambda: victims.worker_raylets(folder), VICTIM_SECONDS)
             if not found:
@@ -160,9 +193,9 @@ class Trial:
             return self._lose_cluster()
         return self._strike_driver(event, pause)
 
-    def _kill_one(self, role: str) -> str | None:
-        """SIGKILL to one of a role; a worker between two tasks is called idle."""
-        found = victims.wait_for(lambda: victims.by_role(self._cluster.folder, role), VICTIM_SECONDS)
+    def _kill_one(self, *roles: str) -> str | None:
+        """SIGKILL to one of some roles; a worker between two tasks is called idle."""
+        found = victims.wait_for(lambda: victims.by_role(self._cluster.folder, *roles), VICTIM_SECONDS)
         if not found:
             return None
         victim = self._rng.choice(found)

@@ -37,6 +37,10 @@ class Hook:
     def begin(self, seconds_per_image: float) -> None:
         """Forget what was labelled; from now on each unit lasts so much longer."""
         (self.folder / "labelled.txt").write_text("")
+        self.pace(seconds_per_image)
+
+    def pace(self, seconds_per_image: float) -> None:
+        """From now on each unit lasts so much longer; infinity holds all until the next call."""
         temporary = self.folder / "new"
         temporary.write_text(str(seconds_per_image))
         temporary.replace(self.folder / "seconds_per_image")
@@ -72,7 +76,9 @@ class _Finder:
 
 def _wrapped(label_unit: Any, folder: Path) -> Any:
     def label_and_note(table: Any, *arguments: Any, **options: Any) -> Any:
-        time.sleep(float((folder / "seconds_per_image").read_text()) * len(table["images"][0]))
+        while (seconds := float((folder / "seconds_per_image").read_text())) == float("inf"):
+            time.sleep(0.1)
+        time.sleep(seconds * len(table["images"][0]))
         labelled = label_unit(table, *arguments, **options)
         with open(folder / "labelled.txt", "ab", buffering=0) as file:
             file.write(f"{table['unit'][0].as_py()} {os.getpid()}\n".encode())
