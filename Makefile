@@ -5,7 +5,7 @@ VENV = .venv
 BIN = $(VENV)/bin
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
-PARTS = postprocess preprocess forward memory job listing
+PARTS = postprocess preprocess forward memory job listing corrupt
 BENCHES = $(PARTS:%=bench-%)
 
 .PHONY: demo test test-cluster check lock clean chaos bench bench-gpu $(BENCHES)

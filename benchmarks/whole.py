@@ -56,8 +56,8 @@ class Done(NamedTuple):
         return self.images / self.seconds
 
 
-def whole_job(setting: Setting, folder: Path, output: Path) -> Done:
-    """``m2f-batch segment`` as it is typed; one replica, since the others are one too.
+def whole_job(setting: Setting, folder: Path, output: Path, options: Sequence[str] = ()) -> Done:
+    """``m2f-batch segment`` as it is typed, with more ``options``; one replica, since the others are one too.
 
     The seconds begin with the first unit of work (run.json: seconds and busy share of the forward pass give the time
     from its start to the last arrival) and end with the command.
@@ -66,7 +66,7 @@ def whole_job(setting: Setting, folder: Path, output: Path) -> Done:
         *(str(Path(sys.executable).with_name("m2f-batch")), "segment", str(folder), str(output)),
         *("--model", str(setting.model), "--task", setting.task),
         *("--set", f"model.precision={setting.precision}", "--set", f"compute.device={setting.device}"),
-        *("--set", "compute.actors=1", "--set", f"compute.threads_per_actor={setting.threads}"),
+        *("--set", "compute.actors=1", "--set", f"compute.threads_per_actor={setting.threads}", *options),
     ]
     begun = time.time()
     done = subprocess.run(command, capture_output=True, text=True)

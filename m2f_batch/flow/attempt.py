@@ -33,8 +33,10 @@ class Attempt:
 
 @contextmanager
 def held(job: Job, device: str, events: Events) -> Iterator[Attempt]:
-    """The attempt that holds OUTPUT. Raises UsageError when another run does; then nothing was written."""
-    work_of(job, look(job.run), device)  # what is refused is refused before the lease is written
+    """The attempt that holds OUTPUT. Raises UsageError when another run does; then nothing was written.
+
+    What may be refused for other reasons was looked at before, since this writes a lease.
+    """
     store = job.run.store
     if not store.is_exclusive:
         events.say(

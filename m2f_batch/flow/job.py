@@ -100,6 +100,7 @@ def _check_place(run: RunDirectory, uri: str) -> None:
 
 def run(job: Job, device: str, stream: Stream) -> int:
     """The job in this process: ``stream`` labels and commits the units that it is given; returns the exit code."""
+    work_of(job, look(job.run), device)
 
     def engine(attempt: Attempt, units: Units) -> Started:
         base = begin(attempt.run, attempt.work)
