@@ -6,15 +6,17 @@ BIN = $(VENV)/bin
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
 PARTS = postprocess preprocess forward memory job listing corrupt
+LONG_PARTS = scale pool
 BENCHES = $(PARTS:%=bench-%)
+LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 
-.PHONY: demo test test-cluster check lock clean chaos bench bench-gpu $(BENCHES)
+.PHONY: demo test test-cluster check lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
 # threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
-test chaos $(BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
+test chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
 test: check
 	$(BIN)/python -m pytest -q
@@ -33,10 +35,10 @@ test-cluster: export M2F_BATCH_TEST_NODES = 3
 test-cluster: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/behaviour/test_runs.py tests/behaviour/test_resume.py tests/behaviour/test_command_line.py
 
-# ours and the peers side by side: all parts, or one; BENCH="--quick" is a try that writes no result
+# ours and the peers side by side: all parts but the long ones, or one; BENCH="--quick" is a try that writes no result
 bench: $(BENCHES)
 
-$(BENCHES) bench-gpu: bench-%: $(VENV)/ready
+$(BENCHES) $(LONG_BENCHES) bench-gpu: bench-%: $(VENV)/ready
 	$(BIN)/python -m benchmarks.$* $(BENCH)
 
 # lint, format and types

@@ -133,6 +133,7 @@ def set_data_context() -> None:
     context.actor_init_retry_on_errors = True  # a node may fail to fetch the model once
     context.max_errored_blocks = 0  # a failed image is a row; a lost block would be lost rows
     context.raise_original_map_exception = True  # our errors arrive as themselves
+    context.target_max_block_size = 1  # byte: each unit leaves its task when it is done, and is committed by itself
     context.execution_options.preserve_order = False  # one slow unit must not hold the others' results back
 
 

@@ -1,10 +1,14 @@
 """The file to open first: a run's data flow as one lazy Ray dataset.
 
-units of the manifest -> fetch, decode, resize (CPU tasks) -> label (actor pool) -> commit (CPU tasks)
+units of the manifest -> fetch, decode, resize (CPU tasks) -> label, commit (actor pool)
+
+An actor commits what it labelled: rows cross no process, and the driver has a step less to schedule. As tasks of their
+own, which mostly wait, commits made Ray start dozens of processes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -18,9 +22,8 @@ from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
 from m2f_batch.storage.plan import Units
 from m2f_batch.storage.run import Fence
 
-COMMIT_CPUS = 0.1  # waits for storage, hardly computes
-MAX_BLOCKS = 2000  # each costs Ray's driver some 50 KB and milliseconds
-# units that an actor works on at once: one is unpacked or packed while another computes; on CUDA more, since they share
+MAX_BLOCKS = 2000  # of input: each is there from the start, and a task for the driver to schedule
+# units that an actor works on at once: one is unpacked or committed while another computes; on CUDA more: they share
 # micro-batches: COCO's photographs at 800 / 1333 fill one of 8 to 2.9, 4.0 and 4.9 with 1, 2 and 4 units
 UNITS_AT_ONCE = {"cpu": 2, "cuda": 4}
 
@@ -45,19 +48,19 @@ def build(units: Units, flow: Flow, gate: ActorHandle) -> Dataset:
     """
     (first,) = units.table["unit"].slice(0, 1).to_pylist()
     gated = {"gate": gate, "first": first, "actor": flow.actor, "steps": flow.steps}
-    return labelled(units, flow, gate, prepare, gated).map_batches(
-        commit,
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=COMMIT_CPUS,
-        fn_kwargs={"run_uri": flow.run_uri, "fence": flow.fence, "gate": gate},
-    )
+    committing = partial(commit, run_uri=flow.run_uri, fence=flow.fence, gate=gate)
+    return labelled(units, flow, gate, prepare, gated, committing)
 
 
 def labelled(
-    units: Units, flow: Flow, gate: ActorHandle | None, step: Any = None, options: Mapping[str, Any] | None = None
+    units: Units,
+    flow: Flow,
+    gate: ActorHandle | None,
+    step: Any = None,
+    options: Mapping[str, Any] | None = None,
+    then: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Dataset:
-    """The same up to the rows: one row per unit, of ``LABELLED_SCHEMA``.
+    """The same up to the rows: one row per unit, of ``LABELLED_SCHEMA``, or what the actor makes of it by ``then``.
 
     Ray starts tasks and actors again for as long as their processes die, since nodes come and go. That no image makes
     them die for ever is our business: see ``workers`` and ``gate``.
@@ -68,7 +71,7 @@ def labelled(
         "max_pixels": flow.max_pixels,
         "threads": flow.fetch_threads,
     }
-    dataset = ray.data.from_arrow(_blocks(units.table)).map_batches(
+    dataset = ray.data.from_blocks(_blocks(units.table)).map_batches(
         step or flow.steps.prepare,
         batch_size=1,
         batch_format="pyarrow",
@@ -79,7 +82,7 @@ def labelled(
         GatedActor,
         batch_size=1,
         batch_format="pyarrow",
-        fn_constructor_args=(flow.actor, gate, flow.steps),
+        fn_constructor_args=(flow.actor, gate, flow.steps, then),
         compute=_pool(resources),
         num_cpus=resources.cpus_per_actor,
         num_gpus=resources.gpus_per_actor,
@@ -98,6 +101,9 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
 
 
 def _blocks(units: pa.Table) -> list[pa.Table]:
-    """A block per unit, until there are so many that blocks themselves would cost the driver."""
+    """A block per unit, until there are so many that blocks themselves would cost the driver.
+
+    However many units a task is given, each leaves it as soon as it is prepared: see ``set_data_context``.
+    """
     size = -(-units.num_rows // MAX_BLOCKS)
     return [units.slice(at, size) for at in range(0, units.num_rows, size)]

@@ -62,10 +62,19 @@ def prepare(
 
 
 class GatedActor(SegmentActor):
-    """A replica that labels nothing before the gate is open; without a gate, at once."""
+    """A replica that labels nothing before the gate is open; without a gate, at once.
 
-    def __init__(self, settings: ActorSettings, gate: ActorHandle | None, steps: Steps) -> None:
-        self._gate, self._settings = gate, settings
+    ``then`` is done to each labelled unit, while another one computes: see ``commit``.
+    """
+
+    def __init__(
+        self,
+        settings: ActorSettings,
+        gate: ActorHandle | None,
+        steps: Steps,
+        then: Callable[[pa.Table], pa.Table] | None = None,
+    ) -> None:
+        self._gate, self._settings, self._then = gate, settings, then
         self._opened = None
         self._problem: Exception | None = None
         local_directory(settings.source)  # a download that fails here raises, and Ray Data tries the actor again
@@ -82,7 +91,11 @@ class GatedActor(SegmentActor):
             self._opened = gate.open.remote()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Label one prepared unit. Raises RunError when the model does not load."""
+        """Label one prepared unit, and do what is to be done then. Raises RunError when the model does not load."""
+        done = self._labelled(table)
+        return done if self._then is None else self._then(done)
+
+    def _labelled(self, table: pa.Table) -> pa.Table:
         if self._problem is not None:
             raise self._problem
         if self._gate is None:
@@ -101,7 +114,7 @@ class GatedActor(SegmentActor):
         return label_unit(table, IsolatedSegmenter(self._settings))
 
 
-def commit(table: pa.Table, *, run_uri: str, fence: Fence, gate: ActorHandle) -> pa.Table:
+def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHandle) -> pa.Table:
     """Commit one labelled unit."""
     begun = time.perf_counter()
     done = commit_unit(table, run=open_run(run_uri, fence))

@@ -1,0 +1,91 @@
+"""How busy a pool of actors is kept: stubs that import no torch and take one second for each batch of 16 images.
+
+    python -m benchmarks.pool [--quick] [--actors 64] [--units 60]
+
+The job itself, around ``benchmarks.stubs``, on a Ray that believes to have a CPU for each actor: they only sleep. Two
+more CPUs prepare. Nobody works before all actors are there; units are of 32 images, so each takes an actor two seconds.
+"""
+
+import json
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.scale import run, steady
+from benchmarks.stubs import BATCH
+from benchmarks.timing import parser, publish, say, table
+
+UNIT = 32
+PREPARING = 2  # CPUs
+NOTE = """*busy* is the time that actors slept over the time of the whole pool, from the moment when the last actor had
+its first batch to the moment when the first one had its last; *gap* lies between two batches of one actor. CPU is
+in milliseconds per unit of 32 images in that time, of the driver and of all processes; *driver's core* is the share of
+one core that the driver took. Private memory in MiB, the most at any time."""
+
+
+def measure(actors: int, units: int) -> dict[str, Any]:
+    """One line of the table: a pool of so many actors, with so many units for each."""
+    with tempfile.TemporaryDirectory(prefix="m2f-") as scratch:
+        logs = Path(scratch) / "logs"
+        logs.mkdir()
+        stubs = {"seconds": 1.0, "folder": str(logs), "pool": actors}
+        got = run(
+            actors * units * UNIT,
+            Path(scratch),
+            cpus=actors + PREPARING,
+            compute={"actors": actors},
+            stubs=stubs,
+        )
+        lines = [[json.loads(line) for line in file.read_text().splitlines()] for file in logs.iterdir()]
+    assert len(lines) == actors, f"{len(lines)} actors"
+    assert not any(first["torch"] for first, *_ in lines), "an actor loaded torch"
+    batches = [batches for _, *batches in lines]
+    share, gaps, window = busy_share(batches)
+    flat, watch = steady(got), got["watch"]
+    return {
+        "actors": actors,
+        "images": f"{sum(map(len, batches)) * BATCH:,}",
+        "full pool, s": f"{window:.0f}",
+        "busy": f"{100 * share:.1f} %",
+        "gap, ms (median, 99 %)": f"{1000 * np.median(gaps):.1f}, {1000 * np.quantile(gaps, 0.99):.0f}",
+        "images/s": f"{flat['rate']:.0f}",
+        "CPU, driver": f"{flat['driver_ms']:.1f}",
+        "CPU, all": f"{flat['all_ms']:.1f}",
+        "driver's core": f"{flat['driver_ms'] / 1000 * flat['rate'] / UNIT:.0%}",
+        "driver, MiB": f"{watch.peak('driver'):.0f}",
+        "actor, MiB": f"{watch.peak('actors'):.0f}",
+    }
+
+
+def busy_share(batches: list[list[tuple[float, float]]]) -> tuple[float, list[float], float]:
+    """Of each actor's (began, ended) in order: the busy share of the full pool, gaps, and how long it was full (s).
+
+    >>> busy_share([[(0, 1), (1.5, 2.5)], [(0.5, 1.5), (1.5, 2.5)]])
+    (0.875, [0.5, 0.0], 2.0)
+    """
+    first, last = max(own[0][0] for own in batches), min(own[-1][1] for own in batches)
+    slept = sum(max(0.0, min(ended, last) - max(began, first)) for own in batches for began, ended in own)
+    gaps = [after[0] - before[1] for own in batches for before, after in pairwise(own)]
+    return slept / (len(batches) * (last - first)), gaps, last - first
+
+
+def main() -> int:
+    """Measure, print and write the table."""
+    options = parser(__doc__)
+    options.add_argument("--actors", type=int, nargs="+", help="the pools' sizes")
+    options.add_argument("--units", type=int, default=60, help="units for each actor, of two seconds")
+    chosen = options.parse_args()
+    lines = []
+    for actors in chosen.actors or ([4] if chosen.quick else [16, 64]):
+        lines.append(measure(actors, 5 if chosen.quick else chosen.units))
+        say(", ".join(f"{name} {value}" for name, value in lines[-1].items()))
+    publish("pool", "A pool kept busy", [table(lines), NOTE], threads=1, quick=chosen.quick)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""The whole job around stubs for decoding and the model: every row of 2,000 images, and actors without torch."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from conftest import DEMO_MODEL
+from engines import config_of, rows_of
+
+from benchmarks import stubs
+from m2f_batch.flow import job, pipeline
+from m2f_batch.records import ImageRef, ok_row
+from m2f_batch.storage.run import open_run
+from m2f_batch.verify import verify
+
+
+def test_two_thousand_images_around_stubs(ray_session, tmp_path, monkeypatch):
+    # as with a million images: tasks of several units each, and files of several units each
+    monkeypatch.setattr(pipeline, "MAX_BLOCKS", 10)
+    log = tmp_path / "log"
+    log.mkdir()
+    names = [*stubs.uris(2000)]
+    pq.write_table(pa.table({"uri": names[::-1]}), tmp_path / "in.parquet")
+    sections = {"output": {"images_per_file": 300}, "compute": {"actors": 2, "threads_per_actor": 1}}
+    config = config_of(tmp_path / "in.parquet", tmp_path / "run", DEMO_MODEL, **sections)
+    assert job.segment(config, steps=stubs.steps(folder=str(log), pool=2)) == 0
+    wanted = [ok_row(ImageRef(name, ""), stubs.SIZE_HW, [stubs.SEGMENT]) for name in sorted(names)]
+    assert rows_of(tmp_path / "run") == wanted
+    run = open_run(str(tmp_path / "run"))
+    assert [pq.read_metadata(file).num_rows for file in run.annotation_files()].count(300) == 6
+    assert len(run.annotation_files()) == 7
+    assert not any(run.store.list(run.path("_state/parts/")))
+    info = run.read_info()
+    assert info["images"] | {"listed": 2000, "ok": 2000, "error": 0, "remaining": 0} == info["images"]
+    assert info["segments"] == 2000
+    assert verify(run, "panoptic") == []
+    assert [json.loads(file.read_text()) for file in log.iterdir()] == [{"torch": False}] * 2
