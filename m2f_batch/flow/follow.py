@@ -27,7 +27,8 @@ class Started:
 
     ``opened`` gives what was done before once OUTPUT is as the plan says, None before that. ``drained`` keeps further
     units from being labelled, and says whether none is under way any more; None where nothing needs to be drained.
-    ``deaths`` counts the processes that have died while they worked on a unit.
+    ``deaths`` counts the processes that have died while they worked on a unit. After ``close`` nothing of it writes
+    to OUTPUT but what workers commit.
     """
 
     stream: Generator[dict[str, Any], None, None]
@@ -35,6 +36,7 @@ class Started:
     drained: Callable[[], bool] | None
     places: Places
     deaths: Callable[[], int] = lambda: 0
+    close: Callable[[], None] = lambda: None
 
 
 Engine = Callable[[Attempt, Units], Started]
@@ -64,6 +66,7 @@ def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
                 state.refresh(progress)
                 state.recount(progress)
                 state.refresh(progress)
+            started.close()
         check_stop()
     attempt.lease.check()
     return finish(attempt, progress, state, each, is_stopped_early=is_stopped_early)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.actor import ActorHandle
 from ray.data import Dataset
 from ray.exceptions import GetTimeoutError, RayError
 
@@ -139,7 +140,12 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
 
     stream = _stream(build(units, replace(flow, fence=attempt.fence), gate))
     opened, deaths = (lambda: ray.get(gate.opened.remote())), (lambda: ray.get(gate.deaths.remote()))
-    return Started(stream, opened, drained, places, deaths)
+    return Started(stream, opened, drained, places, deaths, partial(_kill, gate))
+
+
+def _kill(gate: ActorHandle) -> None:
+    with suppress(RayError):
+        ray.kill(gate)
 
 
 def _nothing() -> Generator[dict[str, Any], None, None]:

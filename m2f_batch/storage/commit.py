@@ -141,19 +141,21 @@ def stage_merged(run: RunDirectory, plan: Plan, change: Change, there: Mapping[s
     Once the plan is written, ``sweep`` deletes the small ones and ``join_whole`` writes the others: no reader sees a
     row twice, and a kill in between loses none.
     """
-    if not change.merged or not set(change.sources) <= there.keys():
-        return  # nothing to merge; or it was staged before, and the plan written
-    read = (patiently(partial(run.read_annotations, there[name].uri)) for name in change.sources)
-    rows = pa.concat_tables(read).combine_chunks()
+    for file, sources in change.merged.items():
+        if set(sources) <= there.keys():  # else it was staged before, and the plan written
+            _stage_merged(run, plan, file, [there[name].uri for name in sources])
+
+
+def _stage_merged(run: RunDirectory, plan: Plan, file: str, sources: Iterable[str]) -> None:
+    rows = pa.concat_tables(patiently(partial(run.read_annotations, uri)) for uri in sources).combine_chunks()
     place = {image: at for at, image in enumerate(rows["image_id"].to_pylist())}
+    ids = plan.table.filter(pc.equal(plan.table["file"], file))["image_id"].to_pylist()
     size = plan.images_per_unit
-    for file in change.merged:
-        ids = plan.table.filter(pc.equal(plan.table["file"], file))["image_id"].to_pylist()
-        parts = -(-len(ids) // size)
-        for part in range(parts):
-            unit = unit_name(file, part, parts)
-            chosen = rows.take([place[image] for image in ids[part * size : (part + 1) * size]])
-            patiently(partial(run.write_new, _part(file, unit), parquet_bytes(chosen)))
+    parts = -(-len(ids) // size)
+    for part in range(parts):
+        chosen = rows.take([place[image] for image in ids[part * size : (part + 1) * size]])
+        name = _part(file, unit_name(file, part, parts))
+        patiently(partial(run.write_new, name, parquet_bytes(chosen)))
 
 
 def write_dirty(run: RunDirectory, plan_id: str, files: Iterable[str]) -> None:

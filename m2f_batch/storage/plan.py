@@ -13,8 +13,8 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -96,8 +96,14 @@ class Change:
     vanished: int = 0  # uris that are not listed any more
     retried: int = 0
     dirty: tuple[str, ...] = ()
-    merged: tuple[str, ...] = ()  # new files for the rows of small ones
-    sources: tuple[str, ...] = ()  # those small ones
+    merged: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # new files, and the small ones whose rows go in
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The small files that are merged."""
+        return tuple(source for sources in self.merged.values() for source in sources)
 
     def said(self) -> str:
         """In words."""
@@ -132,13 +138,13 @@ def next_plan(
     plan_id = uuid.uuid4().hex
     more, cut = _cut(ids[todo], np.arange(len(todo)), images_per_file, fingerprint, plan_id)
     file_of[todo] = cut + len(names)
-    merged: list[str] = []
-    sources = _small(file_of, is_there, images_per_file)
-    if len(sources):
-        rows = np.flatnonzero(np.isin(file_of, sources))
-        merged, cut = _cut(ids[rows], np.arange(len(rows)), images_per_file, fingerprint, plan_id)
-        file_of[rows] = cut + len(names) + len(more)
-        more = more + merged
+    merged = {}
+    for group in _small(file_of, is_there, images_per_file):
+        rows = np.flatnonzero(np.isin(file_of, group))
+        (name,), _ = _cut(ids[rows], np.arange(len(rows)), len(rows), fingerprint, plan_id)
+        file_of[rows] = len(names) + len(more)
+        more.append(name)
+        merged[name] = tuple(names[code] for code in group)
     # units that were begun keep their size, or what is staged of them would be no part of theirs
     size = old.images_per_unit if (~is_there & (lost == 0)).any() else unit
     plan = Plan(plan_id, size, _with_files(listing, names + more, file_of))
@@ -152,16 +158,25 @@ def next_plan(
         vanished=vanished,
         retried=retried,
         dirty=tuple(name for name, count, here in zip(names, lost, is_there, strict=True) if count and here),
-        merged=tuple(merged),
-        sources=tuple(names[code] for code in sources),
+        merged=merged,
     )
 
 
-def _small(file_of: _Int, is_there: NDArray[np.bool_], images_per_file: int) -> _Int:
-    """Files to be merged: those that are less than half full, once there are many. A run each night leaves one."""
+def _small(file_of: _Int, is_there: NDArray[np.bool_], images_per_file: int) -> Iterator[list[int]]:
+    """Files to be merged into one, group by group: those less than half full, once there are many of them.
+
+    A run each night leaves such a file; a listing that grows asks for larger ones.
+    """
     rows = np.bincount(file_of[file_of >= 0], minlength=len(is_there))[: len(is_there)]
     small = np.flatnonzero(is_there & (rows > 0) & (2 * rows < images_per_file))
-    return small if len(small) > SMALL_FILES else small[:0]
+    group: list[int] = []
+    for code in small if len(small) > SMALL_FILES else []:
+        if group and rows[group].sum() + rows[code] > images_per_file:
+            yield group
+            group = []
+        group.append(int(code))
+    if len(group) > 1:
+        yield group
 
 
 class Units:
