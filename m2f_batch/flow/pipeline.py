@@ -23,6 +23,8 @@ from m2f_batch.storage.plan import Units
 from m2f_batch.storage.run import Fence
 
 MAX_BLOCKS = 2000  # of input: each is there from the start, and a task for the driver to schedule
+# of a CPU: steps that ask for the same would share one process, and images would be decoded where the model computes
+APART = 0.001
 # units that an actor works on at once: one is unpacked or committed while another computes; on CUDA more: they share
 # micro-batches: COCO's photographs at 800 / 1333 fill one of 8 to 2.9, 4.0 and 4.9 with 1, 2 and 4 units
 UNITS_AT_ONCE = {"cpu": 2, "cuda": 4}
@@ -75,7 +77,7 @@ def labelled(
         step or flow.steps.prepare,
         batch_size=1,
         batch_format="pyarrow",
-        num_cpus=resources.cpus_per_task,
+        num_cpus=resources.cpus_per_task - APART,
         fn_kwargs={**plan, **(options or {})},
     )
     return dataset.map_batches(

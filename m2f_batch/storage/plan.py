@@ -96,9 +96,7 @@ class Change:
     vanished: int = 0  # uris that are not listed any more
     retried: int = 0
     dirty: tuple[str, ...] = ()
-    merged: Mapping[str, tuple[str, ...]] = field(
-        default_factory=dict
-    )  # new files, and the small ones whose rows go in
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # new files: the small ones they are of
 
     @property
     def sources(self) -> tuple[str, ...]:
