@@ -170,7 +170,9 @@ def _node() -> dict[str, Any]:
 def _die_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
-    victims.kill_all(Path(os.environ["RAY_TMPDIR"]))
+    folder = Path(os.environ["RAY_TMPDIR"])
+    victims.kill_all(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

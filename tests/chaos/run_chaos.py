@@ -37,8 +37,9 @@ def main() -> int:
             file.write(json.dumps(result) + "\n")
             file.flush()
             print(line_of(result), flush=True)
-            for problem in result["problems"]:
-                print(f"      {problem}", flush=True)
+            for text in [exit_.get("said", "") for exit_ in result.get("exits", [])] + result["problems"]:
+                if text:
+                    print(f"      {text}", flush=True)
     for line in table_of(results):
         print(line)
     enough = sum(result["counts"] for result in results) >= options.schedules
@@ -73,6 +74,7 @@ def table_of(results: list[dict[str, Any]]) -> list[str]:
     faults: Counter[str] = Counter()
     for result in counted:
         faults.update(result["faults"])
+    failed = [exit_ for result in counted for exit_ in result["exits"] if exit_["code"] and not exit_["ended_by"]]
     totals = {name: sum(result.get(name, 0) for result in results) for name in ("lost", "doubled", "changed")}
     return [
         "",
@@ -80,6 +82,7 @@ def table_of(results: list[dict[str, Any]]) -> list[str]:
         f"events done          {events.total()}: {', '.join(f'{n} {kind}' for kind, n in events.most_common())}",
         f"S3 faults injected   {faults.total()}: {', '.join(f'{n} {kind}' for kind, n in faults.most_common())}",
         f"commands given       {sum(result['attempts'] for result in counted)}",
+        f"of them failed       {len(failed)} without a signal",
         f"rows compared        {sum(result['rows'] for result in counted)}",
         *(f"rows {name:8}        {count}" for name, count in totals.items()),
         f"schedules with problems  {sum(bool(result['problems']) for result in results)}",

@@ -163,7 +163,9 @@ class Trial:
         return False
 
     def _judge_exit(self, exit_: dict[str, Any]) -> bool:
-        """Notes an exit code that is not excused; returns whether to give up."""
+        """Notes what a driver said at its end, and an exit code that is not excused; returns whether to give up."""
+        said = [line for line in self._drivers.log().splitlines() if line.startswith("m2f-batch segment:")]
+        exit_["said"] = said[-1][:300] if said and exit_["code"] > 0 else ""
         stopped = exit_["ended_by"] in ("SIGTERM", "SIGINT")
         if stopped and exit_["code"] != STOPPED:
             self.outcome.problems.append(f"exit code {exit_['code']} after {exit_['ended_by']}")
