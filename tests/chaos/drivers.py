@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import victims
+
 LEASE_SECONDS = 6
 HELD = 2  # the exit code of a command whose OUTPUT another run holds
 STOPPED = 130
@@ -100,6 +102,7 @@ class Drivers:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=victims.die_with_parent,
             )
         self.all.append(Driver(process, time.monotonic()))
         return self.current

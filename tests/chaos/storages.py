@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow.parquet as pq
+import victims
 from s3_servers import CEPH_SCRIPT
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
@@ -148,7 +149,9 @@ def s3_server(kind: str, folder: Path) -> Iterator[dict[str, str]]:
 def _moto() -> Iterator[dict[str, str]]:
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    server = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=victims.die_with_parent
+    )
     try:
         wait_for_port(port, server)
         yield {

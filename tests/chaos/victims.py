@@ -5,6 +5,7 @@ standard output or error is a file in there (the titles that Ray gives to worker
 environment).
 """
 
+import ctypes
 import os
 import signal
 import time
@@ -83,6 +84,11 @@ def wait_for(find: Callable[[], list[Process]], seconds: float) -> list[Process]
     while not (found := find()) and time.monotonic() < end:
         time.sleep(0.2)
     return found
+
+
+def die_with_parent() -> None:
+    """For ``preexec_fn``: SIGKILL to this process when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _read(pid: int, folder: bytes) -> Iterator[Process]:
