@@ -13,6 +13,7 @@ from m2f_batch.processes import in_processes
 from m2f_batch.records import SCHEMA
 from m2f_batch.row_checks import row_problems
 from m2f_batch.storage.assigned import Assigned, read_assigned
+from m2f_batch.storage.commit import patiently
 from m2f_batch.storage.index import IndexEntry, staged_images
 from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run, open_run
 from m2f_batch.storage.store import Entry
@@ -67,7 +68,7 @@ def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[
     """
     run = open_run(run_uri)
     uri = run.path(f"annotations/{file}.parquet")
-    data, entry = run.store.read_entry(uri)
+    data, entry = patiently(lambda: run.store.read_entry(uri))
     assigned = np.zeros(0, np.int64) if ids is None else ids
     try:
         rows = run.parse_annotations(uri, data)
@@ -158,9 +159,9 @@ def verify_reports(
     ``each`` maps over the files, in any order. Of a file that is ``known``, as verified and of the same version, only
     the entry is looked at.
     """
-    info = run.read_info()
-    problems = [f"{file}: is not of this run, and readers would take it for rows" for file in run.foreign_files()]
-    assigned, there = read_assigned(run), run.committed()
+    info, foreign = patiently(run.read_info), patiently(run.foreign_files)
+    problems = [f"{file}: is not of this run, and readers would take it for rows" for file in foreign]
+    assigned, there = patiently(lambda: read_assigned(run)), patiently(run.committed)
     trusted = {} if assigned is None or known is None else _trusted(known, there, assigned)
     names = {category["id"]: category["name"] for category in info["categories"]}
     checks = (
@@ -257,7 +258,7 @@ def _total_problems(reports: list[FileReport], info: dict[str, Any]) -> Iterator
 def _tally(reports: Iterable[FileReport]) -> Tally:
     total = Tally()
     for report in reports:
-        total = total.plus(report.entry().tally())
+        total = total + report.entry().tally()
     return total
 
 

@@ -9,6 +9,7 @@ from m2f_batch.flow.events import Events
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Standing, Work, look, work_of
 from m2f_batch.storage.lease import Lease, acquire
+from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import Fence, RunDirectory
 
 
@@ -56,7 +57,7 @@ def held(job: Job, device: str, events: Events) -> Iterator[Attempt]:
 
 
 def _attempt(job: Job, device: str, events: Events, lease: Lease) -> Attempt:
-    standing = look(job.run)
+    standing = steadily(lambda: look(job.run))
     if standing.run_id != job.held and job.config.output.overwrite:
         raise UsageError(f"output.uri: another run has just begun in {job.run.uri}; give another OUTPUT")
     work = work_of(job, standing, device)

@@ -26,7 +26,7 @@ def begin(run: RunDirectory, work: Work) -> Tally:
     Returns what is done already. Raises Fenced when another run has taken over, TransientError when storage does not
     answer for long.
     """
-    if work.over and run.holds_run() and not is_ours(run, work):
+    if work.over and patiently(lambda: run.holds_run() and not is_ours(run, work)):
         patiently(run.remove)
     patiently(lambda: run.delete([run.path("_SUCCESS")]))
     plan = work.plan
@@ -52,7 +52,7 @@ def tally_of(run: RunDirectory, work: Work) -> Tally:
     """What is done: committed files of the plan, and units that wait for the others of their file."""
     named = set(work.plan.files().dictionary.to_pylist())
     parts = staged_files(run, named - patiently(run.committed).keys())
-    return patiently(lambda: index.tally_of(run)).plus(patiently(lambda: run.tally(parts)))
+    return patiently(lambda: index.tally_of(run)) + patiently(lambda: run.tally(parts))
 
 
 def is_ours(run: RunDirectory, work: Work) -> bool:

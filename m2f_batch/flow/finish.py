@@ -43,11 +43,10 @@ def finish(attempt: Attempt, progress: Progress, state: State, each: Each, *, is
     if remaining and not is_stopped_early:
         raise RunError(f"{remaining:,} images got no row, which must not happen; please report it")
     if not remaining:
-        sweep(run, attempt.work.plan, patiently(run.committed))
-        done["finished_at"] = now()
+        patiently(lambda: sweep(run, attempt.work.plan, run.committed()))
+        done |= {**_proved(attempt, each), "finished_at": now()}
         patiently(lambda: run.write_info(done))
-        _prove(attempt, each)
-        attempt.lease.check()
+        patiently(attempt.lease.check)
         patiently(run.mark_success)
         state.succeeded()
     for line in _closing_lines(job, done, progress):
@@ -68,13 +67,25 @@ def say_nothing_to_do(attempt: Attempt) -> int:
     return _exit_code(attempt.job, Tally(counts["ok"], counts["error"]))
 
 
-def _prove(attempt: Attempt, each: Each) -> None:
-    """Read every file that was not proved before as it is now. Raises RunError for a run that is not what it says."""
-    run = attempt.run
+def _proved(attempt: Attempt, each: Each) -> dict[str, Any]:
+    """The totals, from files that were read and proved as they are now, in this attempt or before.
+
+    Raises RunError for a run that is not what it says.
+    """
+    run, info = attempt.run, attempt.work.info
     found = verify_reports(run, attempt.job.labeling.task, each=each, known=read_index(run))
     if found.problems:
         raise RunError("the run does not verify: " + "; ".join(found.problems[:3]))
+    tally = sum((report.entry().tally() for report in found.reports), start=Tally())
+    if tally.images != found.listed:
+        raise RunError(f"{found.listed - tally.images:,} images got no row, which must not happen; please report it")
     patiently(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
+    counts = {"ok": tally.ok, "error": tally.error, "remaining": 0}
+    return {
+        "images": info["images"] | counts,
+        "segments": tally.segments,
+        "errors": dict(tally.reasons.most_common()),
+    }
 
 
 def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterator[str]:

@@ -12,7 +12,7 @@ from m2f_batch.flow.finish import finish, is_hopeless
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.state import State
 from m2f_batch.flow.stopping import noticed_stops
-from m2f_batch.storage.commit import staged
+from m2f_batch.storage.commit import patiently, staged
 from m2f_batch.storage.plan import Unit, Units, pending
 from m2f_batch.storage.tally import Tally
 from m2f_batch.verify import Each
@@ -45,7 +45,7 @@ Engine = Callable[[Attempt, Units], Started]
 def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
     """Do what there is to do, and verify it through the map ``each``; returns the exit code."""
     there = {*attempt.standing.there, *attempt.work.change.merged}
-    units = pending(attempt.work.plan, there, staged(attempt.run))
+    units = pending(attempt.work.plan, there, patiently(lambda: staged(attempt.run)))
     started = engine(attempt, units)
     state = State(attempt, started.opened, started.deaths)
     progress = Progress(attempt.job.listing.table.num_rows, started.places, state.refresh, attempt.events)
@@ -68,5 +68,5 @@ def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
                 state.refresh(progress)
             started.close()
         check_stop()
-    attempt.lease.check()
+    patiently(attempt.lease.check)
     return finish(attempt, progress, state, each, is_stopped_early=is_stopped_early)

@@ -9,14 +9,17 @@ and a run that is to stop lets what is being labelled finish, and begins nothing
 """
 
 import threading
+import time
 from typing import Any
 
 import ray
 from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.begin import begin
+from m2f_batch.flow.cluster import run_error
 from m2f_batch.flow.deaths import Deaths
 from m2f_batch.flow.standing import Work
 from m2f_batch.storage.run import Fence, open_run
@@ -25,6 +28,7 @@ from m2f_batch.storage.tally import Tally
 # replicas that may start, beyond those of the pool, without a single unit labelled
 STARTS_IN_VAIN = 10
 THREADS = 16
+PATIENCE_SECONDS = 60.0  # until Ray has started the actor again
 
 
 class Gate:
@@ -51,9 +55,14 @@ class Gate:
         return self._died
 
     def begin(self, unit: str, stage: str) -> int | None:
-        """A stage of a unit begins; returns how many of its workers died before, or None: leave it."""
+        """A stage of a unit begins; returns how many of its workers died before, or None: leave it.
+
+        Nothing is labelled before OUTPUT is as the plan says. Raises what ``begin`` does.
+        """
         if self._is_draining:
             return None
+        if stage == "label":
+            self.open()  # again, where this actor was started again
         deaths = self._deaths.begin(unit, stage)
         self._died += deaths > 0
         return deaths
@@ -78,10 +87,24 @@ class Gate:
         return sum(stage == "label" for _, stage in self._deaths.in_flight())
 
 
+def answer_of(method: Any, *arguments: Any) -> Any:
+    """What a method of the gate answers, though its process or node be lost meanwhile. Raises its errors as ours."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return ray.get(method.remote(*arguments))
+        except (ActorUnavailableError, ActorDiedError) as error:
+            if time.monotonic() > until:
+                raise run_error(error) from None
+            time.sleep(1.0)
+        except RayError as error:
+            raise run_error(error) from None
+
+
 def gate_for(run_uri: str, fence: Fence, work: Work, replicas: int) -> ActorHandle:
     """A gate on the driver's node, where OUTPUT was checked with the keys that this node has."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 3, "max_task_retries": 3, "scheduling_strategy": here}
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     # in a list, so that it is not fetched before it is needed
     return (
         ray.remote(Gate).options(max_concurrency=THREADS, **options).remote(run_uri, fence, [ray.put(work)], replicas)

@@ -23,7 +23,7 @@ from m2f_batch.flow.dry_run import dry_run
 from m2f_batch.flow.events import Events, route_logging
 from m2f_batch.flow.finish import say_nothing_to_do
 from m2f_batch.flow.follow import Engine, Started, Stream, follow
-from m2f_batch.flow.gate import gate_for
+from m2f_batch.flow.gate import answer_of, gate_for
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
@@ -32,6 +32,7 @@ from m2f_batch.flow.workers import Steps
 from m2f_batch.storage.listing import check_output, list_input
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.plan import Units
+from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.verify import Each
 from m2f_batch.vision.labeling import settle
@@ -50,7 +51,7 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
     with connected(config.compute):
         route_logging(events)
         resources = plan_resources(config.compute, present(), may_grow=may_grow(config.compute))
-        work = work_of(job, look(job.run), resources.device)
+        work = work_of(job, steadily(lambda: look(job.run)), resources.device)
         for line in plan_lines(job, resources, work):
             events.say(line, "plan")
         compute = config.compute
@@ -74,15 +75,15 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
 
 def check(config: SegmentConfig) -> Job:
     """Everything that can be wrong with a job and seen before it starts; raises UsageError."""
-    source = find_model(config.model.uri, config.model.revision)
-    checkpoint = read_checkpoint(local_directory(source), config.model.uri)
+    source = steadily(lambda: find_model(config.model.uri, config.model.revision))
+    checkpoint = read_checkpoint(steadily(lambda: local_directory(source)), config.model.uri)
     check_license(checkpoint, config.model.allowed_licenses)
     labeling = settle(checkpoint, config.model, config.preprocess, config.postprocess)
     check_output(config.input.uri, config.output.uri)
     run = open_run(config.output.uri)
     try:
-        _check_place(run, config.output.uri)
-        held = look(run).run_id
+        steadily(lambda: _check_place(run, config.output.uri))
+        held = steadily(lambda: look(run)).run_id
     except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError(f"output.uri: {error}") from None
     listing = list_input(config.input.uri, root=config.input.root)
@@ -101,7 +102,7 @@ def _check_place(run: RunDirectory, uri: str) -> None:
 
 def run(job: Job, device: str, stream: Stream) -> int:
     """The job in this process: ``stream`` labels and commits the units that it is given; returns the exit code."""
-    work_of(job, look(job.run), device)
+    work_of(job, steadily(lambda: look(job.run)), device)
 
     def engine(attempt: Attempt, units: Units) -> Started:
         base = begin(attempt.run, attempt.work)
@@ -139,7 +140,7 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
             return True  # nobody to wait for
 
     stream = _stream(build(units, replace(flow, fence=attempt.fence), gate))
-    opened, deaths = (lambda: ray.get(gate.opened.remote())), (lambda: ray.get(gate.deaths.remote()))
+    opened, deaths = partial(answer_of, gate.opened), partial(answer_of, gate.deaths)
     return Started(stream, opened, drained, places, deaths, partial(_kill, gate))
 
 

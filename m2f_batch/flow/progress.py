@@ -37,7 +37,7 @@ class Progress:
     @property
     def tally(self) -> Tally:
         """What is committed."""
-        return self.base.plus(self.mine)
+        return self.base + self.mine
 
     @property
     def done(self) -> int:
@@ -73,7 +73,7 @@ class Progress:
         self.retries += unit.get("retries") or 0
         # a new one, not a changed one: the thread that shows it must never see half a unit
         more = tally_of_unit(unit)
-        self.mine = self.mine.plus(more)
+        self.mine = self.mine + more
         if self._bar is not None:
             self._bar.set_postfix(errors=self.tally.error, refresh=False)
             self._bar.update(more.images)

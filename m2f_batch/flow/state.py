@@ -38,7 +38,7 @@ class State:
         if unit["transient"] is None:
             file, _, parts = file_and_part(unit["unit"])
             tally, left = self._parts.get(file, (Tally(), parts))
-            self._parts[file] = tally.plus(tally_of_unit(unit)), left - 1
+            self._parts[file] = tally + tally_of_unit(unit), left - 1
 
     def refresh(self, progress: Progress) -> None:
         """Write what there is to say. Raises what storage raises."""
@@ -72,7 +72,7 @@ class State:
 
     def recount(self, progress: Progress) -> None:
         """Units were under way when the stream ended: the files know what became of them."""
-        if self._base is not None and progress.done < progress.total:
+        if self._base is not None and progress.done != progress.total:
             progress.recount(tally_of(self._attempt.run, self._attempt.work))
 
     def succeeded(self) -> None:

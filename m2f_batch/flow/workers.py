@@ -13,14 +13,12 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
-import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.actor import ActorSettings, SegmentActor, check_processor, load_segmenter
-from m2f_batch.flow.cluster import run_error
 from m2f_batch.flow.deaths import CAREFUL_AFTER
+from m2f_batch.flow.gate import answer_of
 from m2f_batch.flow.isolated import IsolatedSegmenter, prepare_isolated
 from m2f_batch.flow.stages import Spent, commit_unit, label_unit, prepare_unit, prepare_unit_by, skipped_unit
 from m2f_batch.flow.units import with_seconds
@@ -45,7 +43,7 @@ def prepare(
 ) -> pa.Table:
     """Prepare one unit, with care where its workers died; the run's first also sees whether the model loads."""
     unit = table["unit"][0].as_py()
-    deaths = _asked(gate.begin.remote(unit, "prepare"))
+    deaths = answer_of(gate.begin, unit, "prepare")
     if deaths is None:
         return skipped_unit(table, STOPPING)
     if unit == first:
@@ -75,12 +73,11 @@ class GatedActor(SegmentActor):
         then: Callable[[pa.Table], pa.Table] | None = None,
     ) -> None:
         self._gate, self._settings, self._then = gate, settings, then
-        self._opened = None
         self._problem: Exception | None = None
         local_directory(settings.source)  # a download that fails here raises, and Ray Data tries the actor again
         try:
             if gate is not None:
-                _asked(gate.check_replicas.remote())
+                answer_of(gate.check_replicas)
             with _fast_imports():
                 self.segmenter = steps.load(settings)
                 steps.check(settings)
@@ -88,7 +85,7 @@ class GatedActor(SegmentActor):
             self._problem = error
             return
         if gate is not None:
-            self._opened = gate.open.remote()
+            gate.open.remote()  # whether that succeeds is asked when the first unit is labelled
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Label one prepared unit, and do what is to be done then. Raises RunError when the model does not load."""
@@ -101,10 +98,9 @@ class GatedActor(SegmentActor):
         if self._gate is None:
             return super().__call__(table)
         unit, transient = table["unit"][0].as_py(), table["transient"][0].as_py()
-        _asked(self._opened)
         if transient is not None:
             return super().__call__(table)  # it has no images
-        deaths = _asked(self._gate.begin.remote(unit, "label"))
+        deaths = answer_of(self._gate.begin, unit, "label")
         if deaths is None:
             return super().__call__(skipped_unit(table, STOPPING))
         if deaths < CAREFUL_AFTER:
@@ -137,14 +133,6 @@ def open_once_it_loads(gate: ActorHandle, settings: ActorSettings, steps: Steps)
 
 def _given_up(deaths: int) -> str:
     return f"{deaths} processes died while they worked on one unit, even image by image; see the logs of Ray's workers"
-
-
-def _asked(answer: Any) -> Any:
-    """The gate's answer. Raises what it raises as itself."""
-    try:
-        return ray.get(answer)
-    except RayError as error:
-        raise run_error(error) from None
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def tally_by(
         # another number of rows than the manifest gives it: some are to be dropped
         is_whole = known is not None and (assigned is None or known.rows == assigned.images(name))
         if known is not None and is_whole and known.version == entry.version:
-            tally = tally.plus(known.tally())
+            tally = tally + known.tally()
         else:
             unknown.append(name)
 

@@ -16,6 +16,7 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.columns import TEXT, chunks_of, first_of_each, joined, taken, text_column
 from m2f_batch.storage.manifests import READERS, kept_columns, parse_json, resolved
 from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnavailable, Unreachable
 
 # the raster formats that Pillow reads, by the extensions in use (HEIF with its plug-in)
@@ -49,25 +50,27 @@ def list_input(uri: str, *, root: str | None = None) -> Listing:
     wrong, refused or without images; RunError for two uris with one id, or a store that does not answer for now.
     """
     with _usage():
-        place = uris.normalise(uri)
-        store = open_store(place)
-        kind = _kind(store, uri, place)
-        if root is not None and kind != "json":
-            raise UsageError(
-                f"input.root: {root!r} goes with a COCO JSON (its file names), and {uri!r} is none; leave it"
-            )
-        if kind == "json":
-            listing = _of_coco(store, place, root)
-        elif kind in READERS:
-            listing = _of_manifest(store, place, READERS[kind])
-        elif kind == "file":
-            listing = _of_entries(iter([_required(store, place)]), lambda entry: True)
-        else:
-            listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
-        if not listing.table.num_rows:
-            taken = "any extension" if kind == "glob" else ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
-            raise UsageError(f"input.uri: {uri!r} has no images ({listing.skipped} files skipped); taken are: {taken}")
-        return listing
+        return steadily(lambda: _listed(uri, root))
+
+
+def _listed(uri: str, root: str | None) -> Listing:
+    place = uris.normalise(uri)
+    store = open_store(place)
+    kind = _kind(store, uri, place)
+    if root is not None and kind != "json":
+        raise UsageError(f"input.root: {root!r} goes with a COCO JSON (its file names), and {uri!r} is none; leave it")
+    if kind == "json":
+        listing = _of_coco(store, place, root)
+    elif kind in READERS:
+        listing = _of_manifest(store, place, READERS[kind])
+    elif kind == "file":
+        listing = _of_entries(iter([_required(store, place)]), lambda entry: True)
+    else:
+        listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
+    if not listing.table.num_rows:
+        taken = "any extension" if kind == "glob" else ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
+        raise UsageError(f"input.uri: {uri!r} has no images ({listing.skipped} files skipped); taken are: {taken}")
+    return listing
 
 
 def check_output(input_uri: str, output_uri: str) -> None:

@@ -27,7 +27,9 @@ class Retries:
         first_wait: float = 0.5,
         longest_wait: float = 20.0,
         sleep: Callable[[float], None] = time.sleep,
+        passing: tuple[type[Exception], ...] = (TransientError, Unreachable),
     ) -> None:
+        self._passing = passing
         self.budget, self._first_wait, self._longest_wait, self._sleep = budget, first_wait, longest_wait, sleep
         self.count = 0
         self._lock = threading.Lock()
@@ -35,13 +37,14 @@ class Retries:
     def run(self, act: Callable[[], _T]) -> _T:
         """What ``act`` returns, once it does not fail in passing.
 
-        Raises the last TransientError or Unreachable once the budget is spent, and any other error at once.
+        Raises the last TransientError or Unreachable (what is ``passing``) once the budget is spent, and any other
+        error at once.
         """
         began = time.monotonic()
         for tries in itertools.count(1):
             try:
                 return act()
-            except (TransientError, Unreachable) as error:
+            except self._passing as error:
                 wait = random.uniform(0, min(self._longest_wait, self._first_wait * 2.0 ** min(tries - 1, 30)))
                 if time.monotonic() - began + wait > self.budget:
                     raise type(error)(f"{error} ({tries} tries in {self.budget:g} s)") from error
@@ -50,6 +53,11 @@ class Retries:
                 count_retry()
                 self._sleep(wait)
         raise AssertionError("unreachable")
+
+
+def steadily(act: Callable[[], _T]) -> _T:
+    """``act``, before a run begins: a server that answers is asked again for a minute, where nobody answers is told."""
+    return Retries(budget=60.0, passing=(TransientError,)).run(act)
 
 
 def retried() -> int:

@@ -23,7 +23,7 @@ class Tally:
         """Rows in all."""
         return self.ok + self.error
 
-    def plus(self, other: "Tally") -> "Tally":
+    def __add__(self, other: "Tally") -> "Tally":
         """Both together."""
         return Tally(
             self.ok + other.ok,
