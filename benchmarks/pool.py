@@ -2,7 +2,7 @@
 
     python -m benchmarks.pool [--quick] [--actors 64] [--units 60]
 
-The job itself, around ``benchmarks.stubs``, on a Ray that believes to have a CPU for each actor: they only sleep. Two
+The job itself, around ``benchmarks.stubs``, on a Ray that believes to have a CPU for each actor: they only sleep. Eight
 more CPUs prepare. Nobody works before all actors are there; units are of 32 images, so each takes an actor two seconds.
 """
 
@@ -20,7 +20,7 @@ from benchmarks.stubs import BATCH
 from benchmarks.timing import parser, publish, say, table
 
 UNIT = 32
-PREPARING = 2  # CPUs
+PREPARING = 8  # CPUs
 NOTE = """*busy* is the time that actors slept over the time of the whole pool, from the moment when the last actor had
 its first batch to the moment when the first one had its last; *gap* lies between two batches of one actor. CPU is
 in milliseconds per unit of 32 images in that time, of the driver and of all processes; *driver's core* is the share of

@@ -48,7 +48,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
     times: dict[str, Any] = {"units": []}
     _timed(job, "list_input", times, "listing")
     _timed(job, "build", times, "build")
-    _timed(finish, "_prove", times, "verify")
+    _timed(finish, "verify_reports", times, "verify")
     threading.Thread(target=_watch_store, args=(times,), daemon=True).start()
     stream = job._stream
 
