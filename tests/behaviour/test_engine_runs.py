@@ -13,7 +13,7 @@ from engines import config_of, in_process, on_ray, rows_of
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.errors import ImageError
 from m2f_batch.flow import pipeline
-from m2f_batch.flow.gate import GatedActor
+from m2f_batch.flow.workers import GatedActor
 from m2f_batch.vision.model import forward
 from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare
 from m2f_batch.vision.replica import segments_of
