@@ -3,6 +3,10 @@
 Every step may be done again after a kill at any moment, by the same command.
 """
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 from m2f_batch.errors import RunError
 from m2f_batch.flow.standing import Work
 from m2f_batch.storage import index
@@ -17,6 +21,7 @@ from m2f_batch.storage.commit import (
     write_dirty,
 )
 from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.store import ObjectError, StoreUnavailable
 from m2f_batch.storage.tally import Tally
 
 
@@ -26,7 +31,11 @@ def begin(run: RunDirectory, work: Work) -> Tally:
     Returns what is done already. Raises Fenced when another run has taken over, TransientError when storage does not
     answer for long.
     """
-    if work.over and patiently(lambda: run.holds_run() and not is_ours(run, work)):
+    before = patiently(lambda: _info_of(run))
+    mine = {key: work.info.get(key) for key in ("run_id", "plan", "token")}
+    if before is not None and mine["token"] is not None and mine.items() <= before.items():
+        return _tally_in(before)  # done; whoever asks again was started again
+    if work.over and before is not None and before.get("run_id") != work.info["run_id"]:
         patiently(run.remove)
     patiently(lambda: run.delete([run.path("_SUCCESS")]))
     plan = work.plan
@@ -39,7 +48,7 @@ def begin(run: RunDirectory, work: Work) -> Tally:
         clean(run, plan, work.change.dirty, there)
         patiently(lambda: run.delete([run.path("_state/dirty.json")]))
         there = patiently(run.committed)
-    sweep(run, plan, there)
+    patiently(lambda: sweep(run, plan, there))
     join_whole(run, there, patiently(lambda: staged(run)))
     done = tally_of(run, work)
     counts = {"ok": done.ok, "error": done.error, "remaining": plan.table.num_rows - done.images}
@@ -55,9 +64,17 @@ def tally_of(run: RunDirectory, work: Work) -> Tally:
     return patiently(lambda: index.tally_of(run)) + patiently(lambda: run.tally(parts))
 
 
-def is_ours(run: RunDirectory, work: Work) -> bool:
-    """Whether run.json is already that of this work."""
+def _info_of(run: RunDirectory) -> dict[str, Any] | None:
+    """run.json; empty when nobody can read it, None when there is none. Raises what storage raises."""
+    if not run.holds_run():
+        return None
     try:
-        return bool(run.read_info()["run_id"] == work.info["run_id"])
-    except RunError:  # nobody can read it
-        return False
+        return run.read_info()
+    except (StoreUnavailable, ObjectError):
+        raise  # says nothing about the run
+    except RunError:
+        return {}
+
+
+def _tally_in(info: Mapping[str, Any]) -> Tally:
+    return Tally(info["images"]["ok"], info["images"]["error"], info["segments"], Counter(info["errors"]))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from m2f_batch.errors import RunError
 from m2f_batch.flow.busy import cheaper_postprocessing, faster_model
 from m2f_batch.flow.cluster import present
+from m2f_batch.flow.events import Events
 from m2f_batch.flow.pipeline import Flow, labelled
 from m2f_batch.flow.prediction import (
     Estimate,
@@ -58,14 +59,14 @@ class Probe:
         self.units.append(ProbedUnit(rows.num_rows, dict(facts["seconds"]), masks, facts["bytes"]))
 
 
-def dry_run(job: Job, flow: Flow) -> int:
+def dry_run(job: Job, flow: Flow, events: Events) -> int:
     """Probe, print what the whole listing would take, and return exit code 0. Raises RunError when nothing came."""
     begun = time.monotonic()
     probe = _probe(job, flow)
     if not probe.units:
         raise RunError(f"no image of the probe could be fetched: {probe.transient[0]}; try again later")
     for line in report_lines(job, probe, _machines(flow), time.monotonic() - begun):
-        print(line, flush=True)
+        events.say(line, "dry_run")
     return 0
 
 

@@ -7,8 +7,7 @@ from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt import Attempt
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, info_now, now
-from m2f_batch.flow.state import State
-from m2f_batch.storage.commit import patiently, sweep
+from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
 from m2f_batch.storage.index import read_index, write_index
 from m2f_batch.storage.tally import Tally
 from m2f_batch.verify import Each, verify_reports
@@ -30,28 +29,56 @@ def _exit_code(job: Job, tally: Tally) -> int:
     return TOO_MANY_ERRORS if _too_many_errors(job, tally) else OK
 
 
-def finish(attempt: Attempt, progress: Progress, state: State, each: Each, *, is_stopped_early: bool) -> int:
-    """Prove that all is there, and say so; returns the exit code. Raises RunError when something remains."""
+def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | None:
+    """The totals of a run that is whole, from its files, each of which was read and found right; None for another.
+
+    Raises RunError for a run that is not what it says.
+    """
+    run, plan = attempt.run, attempt.work.plan
+    if progress.done < progress.total:
+        return None
+    # a unit may have been staged, and its file not joined before storage failed
+    join_whole(run, patiently(run.committed), patiently(lambda: staged(run)))
+    patiently(lambda: sweep(run, plan, run.committed()))
+    attempt.events.emit("proof", files=len(plan.files().dictionary))
+    known = patiently(lambda: read_index(run))
+    found = verify_reports(run, attempt.job.labeling.task, each=each, known=known)
+    if found.problems:
+        raise RunError(
+            f"the run does not verify: {'; '.join(found.problems[:3])}; delete the files that this names, and give the "
+            "same command again"
+        )
+    tally = sum((report.entry().tally() for report in found.reports), start=Tally())
+    if tally.images != found.listed:
+        raise RunError(f"{found.listed - tally.images:,} images got no row, which must not happen; please report it")
+    patiently(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
+    return {
+        "images": attempt.work.info["images"] | {"ok": tally.ok, "error": tally.error, "remaining": 0},
+        "segments": tally.segments,
+        "errors": dict(tally.reasons.most_common()),
+    }
+
+
+def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, *, is_stopped_early: bool) -> int:
+    """Say that the run is done, or what remains; returns the exit code. Raises RunError when something remains."""
     job, run = attempt.job, attempt.run
     done = info_now(attempt.work.info, progress)
     remaining = done["images"]["remaining"]
-    if progress.transient:
+    if totals is not None:
+        done |= {**totals, "finished_at": now()}
+        patiently(lambda: run.write_info(done))
+        patiently(attempt.lease.check)
+        patiently(run.mark_success)
+    elif progress.transient and not is_stopped_early:
         raise RunError(
             f"{remaining:,} images remain: {progress.transient[0]} "
             f"({len(progress.transient)} units of work failed in passing); try again later"
         )
-    if remaining and not is_stopped_early:
+    elif not is_stopped_early:
         raise RunError(f"{remaining:,} images got no row, which must not happen; please report it")
-    if not remaining:
-        patiently(lambda: sweep(run, attempt.work.plan, run.committed()))
-        done |= {**_proved(attempt, each), "finished_at": now()}
-        patiently(lambda: run.write_info(done))
-        patiently(attempt.lease.check)
-        patiently(run.mark_success)
-        state.succeeded()
     for line in _closing_lines(job, done, progress):
         attempt.events.say(line, "done", images=done["images"])
-    return _exit_code(job, progress.tally)
+    return _exit_code(job, _tally_in(done))
 
 
 def say_nothing_to_do(attempt: Attempt) -> int:
@@ -64,28 +91,11 @@ def say_nothing_to_do(attempt: Attempt) -> int:
         "nothing_new",
         images=counts,
     )
-    return _exit_code(attempt.job, Tally(counts["ok"], counts["error"]))
+    return _exit_code(attempt.job, _tally_in(info))
 
 
-def _proved(attempt: Attempt, each: Each) -> dict[str, Any]:
-    """The totals, from files that were read and proved as they are now, in this attempt or before.
-
-    Raises RunError for a run that is not what it says.
-    """
-    run, info = attempt.run, attempt.work.info
-    found = verify_reports(run, attempt.job.labeling.task, each=each, known=read_index(run))
-    if found.problems:
-        raise RunError("the run does not verify: " + "; ".join(found.problems[:3]))
-    tally = sum((report.entry().tally() for report in found.reports), start=Tally())
-    if tally.images != found.listed:
-        raise RunError(f"{found.listed - tally.images:,} images got no row, which must not happen; please report it")
-    patiently(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
-    counts = {"ok": tally.ok, "error": tally.error, "remaining": 0}
-    return {
-        "images": info["images"] | counts,
-        "segments": tally.segments,
-        "errors": dict(tally.reasons.most_common()),
-    }
+def _tally_in(info: dict[str, Any]) -> Tally:
+    return Tally(info["images"]["ok"], info["images"]["error"])
 
 
 def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterator[str]:
@@ -103,7 +113,6 @@ def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterat
     if progress.retries:
         yield f"        {progress.retries:,} requests were tried again"
     yield f"        {job.run.path('annotations')}/*.parquet"
-    limit = job.config.input.max_error_fraction
-    if counts["error"] > limit * (counts["ok"] + counts["error"]):
-        early = "; stopped early" if remaining else ""
+    if _too_many_errors(job, _tally_in(done)):
+        early, limit = ("; stopped early" if remaining else ""), job.config.input.max_error_fraction
         yield f"        more than input.max_error_fraction ({limit:g}) of the images failed{early}"

@@ -1,5 +1,6 @@
 """An attempt from its plan to its end: units go into an engine, what comes out is counted, run.json is kept fresh."""
 
+import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.attempt import Attempt
 from m2f_batch.flow.busy import Places
-from m2f_batch.flow.finish import finish, is_hopeless
+from m2f_batch.flow.finish import finish, is_hopeless, prove
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.state import State
 from m2f_batch.flow.stopping import noticed_stops
@@ -17,6 +18,7 @@ from m2f_batch.storage.plan import Unit, Units, pending
 from m2f_batch.storage.tally import Tally
 from m2f_batch.verify import Each
 
+LEAVE_SECONDS = 5.0  # for counting, where the run was asked to stop
 # units in, what was committed of each out (the fields of ``stages.DONE_SCHEMA``)
 Stream = Callable[[Iterable[Unit]], Generator[dict[str, Any], None, None]]
 
@@ -49,24 +51,41 @@ def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
     started = engine(attempt, units)
     state = State(attempt, started.opened, started.deaths)
     progress = Progress(attempt.job.listing.table.num_rows, started.places, state.refresh, attempt.events)
-    is_stopped_early = False
-    with noticed_stops(started.drained) as check_stop:
-        try:
-            with progress, closing(started.stream) as results:
-                for unit in results:
-                    check_stop()
-                    progress.add(unit)
-                    state.add(unit)
-                    is_stopped_early = is_hopeless(attempt.job, progress)
-                    if is_stopped_early:
-                        break
-        finally:
-            # what ended the stream says more than what fails here; if nothing did, what follows fails the same way
-            with suppress(TransientError, RunError):
-                state.refresh(progress)
-                state.recount(progress)
-                state.refresh(progress)
-            started.close()
-        check_stop()
-    patiently(attempt.lease.check)
-    return finish(attempt, progress, state, each, is_stopped_early=is_stopped_early)
+    is_stopped_early, totals, leave_in = False, None, None
+    with progress:
+        with noticed_stops(started.drained) as check_stop:
+            try:
+                with closing(started.stream) as results:
+                    for unit in results:
+                        check_stop()
+                        progress.add(unit)
+                        state.add(unit)
+                        is_stopped_early = is_hopeless(attempt.job, progress)
+                        if is_stopped_early:
+                            break
+            except KeyboardInterrupt:
+                leave_in = LEAVE_SECONDS
+                raise
+            finally:
+                # what ended the stream says more than what fails here; if nothing did, what follows fails the same way
+                _quietly(lambda: state.recount(progress), leave_in)
+                started.close()
+            check_stop()
+        patiently(attempt.lease.check)
+        totals = prove(attempt, progress, each)
+    code = finish(attempt, progress, totals, is_stopped_early=is_stopped_early)
+    if totals is not None:
+        state.succeeded()
+    return code
+
+
+def _quietly(act: Callable[[], None], seconds: float | None) -> None:
+    """``act``, as far as it gets in these seconds; who goes on with the run counts anew."""
+
+    def quiet() -> None:
+        with suppress(TransientError, RunError):
+            act()
+
+    thread = threading.Thread(target=quiet, daemon=True)
+    thread.start()
+    thread.join(seconds)

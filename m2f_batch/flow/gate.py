@@ -27,7 +27,7 @@ from m2f_batch.storage.tally import Tally
 
 # replicas that may start, beyond those of the pool, without a single unit labelled
 STARTS_IN_VAIN = 10
-THREADS = 16
+THREADS, WAITING = 16, 5  # and so many more for each replica
 PATIENCE_SECONDS = 60.0  # until Ray has started the actor again
 
 
@@ -51,7 +51,7 @@ class Gate:
         return self._base
 
     def deaths(self) -> int:
-        """How many processes have died while they worked on a unit."""
+        """How many units were begun again, since a process that worked on them had died."""
         return self._died
 
     def begin(self, unit: str, stage: str) -> int | None:
@@ -63,6 +63,8 @@ class Gate:
             return None
         if stage == "label":
             self.open()  # again, where this actor was started again
+            if self._is_draining:  # since then
+                return None
         deaths = self._deaths.begin(unit, stage)
         self._died += deaths > 0
         return deaths
@@ -71,10 +73,11 @@ class Gate:
         """The stage of the unit is over."""
         self._deaths.end(unit, stage)
 
-    def labelled(self, unit: str) -> None:
-        """The unit was labelled and committed, or given up."""
+    def left(self, unit: str, is_committed: bool) -> None:
+        """A replica is done with the unit: it was committed, or given up."""
         self._deaths.end(unit, "label")
-        self._deaths.unit_labelled()
+        if is_committed:
+            self._deaths.unit_labelled()
 
     def check_replicas(self) -> None:
         """A replica starts. Raises RunError when many have, and none of them has labelled anything."""
@@ -105,7 +108,7 @@ def gate_for(run_uri: str, fence: Fence, work: Work, replicas: int) -> ActorHand
     """A gate on the driver's node, where OUTPUT was checked with the keys that this node has."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
+    # calls of replicas may all wait for OUTPUT to be opened, and others must be answered meanwhile
+    kind = ray.remote(Gate).options(max_concurrency=THREADS + WAITING * replicas, **options)
     # in a list, so that it is not fetched before it is needed
-    return (
-        ray.remote(Gate).options(max_concurrency=THREADS, **options).remote(run_uri, fence, [ray.put(work)], replicas)
-    )
+    return kind.remote(run_uri, fence, [ray.put(work)], replicas)

@@ -34,6 +34,7 @@ from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.plan import Units
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import RunDirectory, open_run
+from m2f_batch.storage.store import Unreachable
 from m2f_batch.verify import Each
 from m2f_batch.vision.labeling import settle
 
@@ -67,7 +68,7 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
         set_data_context()
         try:
             if is_dry_run:
-                return dry_run(job, flow)
+                return dry_run(job, flow, events)
             return _attempt(job, resources.device, events, partial(_on_ray, flow), on_cluster)
         except RayError as error:
             raise run_error(error) from None
@@ -84,6 +85,8 @@ def check(config: SegmentConfig) -> Job:
     try:
         steadily(lambda: _check_place(run, config.output.uri))
         held = steadily(lambda: look(run)).run_id
+    except Unreachable as error:
+        raise RunError(f"output.uri: {error}; the same command may succeed later") from None
     except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError(f"output.uri: {error}") from None
     listing = list_input(config.input.uri, root=config.input.root)
@@ -102,6 +105,7 @@ def _check_place(run: RunDirectory, uri: str) -> None:
 
 def run(job: Job, device: str, stream: Stream) -> int:
     """The job in this process: ``stream`` labels and commits the units that it is given; returns the exit code."""
+    # what is refused is refused before a lease is written
     work_of(job, steadily(lambda: look(job.run)), device)
 
     def engine(attempt: Attempt, units: Units) -> Started:

@@ -27,11 +27,6 @@ class State:
         self._parts: dict[str, tuple[Tally, int]] = {}  # of files that are not whole, or not in the index yet
         self._indexed_at = time.monotonic()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether OUTPUT is as the plan says."""
-        return self._base is not None
-
     def add(self, unit: Mapping[str, Any]) -> None:
         """Take one unit that came back."""
         self._metrics.add(unit)
@@ -51,7 +46,7 @@ class State:
         busy, before = progress.busy, self.deaths
         self.deaths = self._count_deaths()
         if self.deaths > before:
-            self._attempt.events.emit("deaths", processes=self.deaths)
+            self._attempt.events.emit("deaths", units_begun_again=self.deaths)
         self._metrics.set_state(progress.total - progress.done, busy.shares, busy.replicas, deaths=self.deaths)
         run.write_info(info_now(self._attempt.work.info, progress))
         self._attempt.write_log()
@@ -71,9 +66,11 @@ class State:
         write_index(self._attempt.run, known)
 
     def recount(self, progress: Progress) -> None:
-        """Units were under way when the stream ended: the files know what became of them."""
+        """Say how it ended. Where units were under way then, the files know what became of them."""
+        self.refresh(progress)
         if self._base is not None and progress.done != progress.total:
             progress.recount(tally_of(self._attempt.run, self._attempt.work))
+            self.refresh(progress)
 
     def succeeded(self) -> None:
         """The run was verified, and ``_SUCCESS`` is there."""

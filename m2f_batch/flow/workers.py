@@ -46,7 +46,7 @@ def prepare(
     deaths = answer_of(gate.begin, unit, "prepare")
     if deaths is None:
         return skipped_unit(table, STOPPING)
-    if unit == first:
+    if unit == first and deaths == 0:  # else it may be the model that kills it, and replicas open the gate too
         open_once_it_loads(gate, actor, steps)
     if deaths < CAREFUL_AFTER:
         done = steps.prepare(table, **options)
@@ -114,7 +114,7 @@ def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHan
     """Commit one labelled unit."""
     begun = time.perf_counter()
     done = commit_unit(table, run=open_run(run_uri, fence))
-    gate.labelled.remote(table["unit"][0].as_py())
+    gate.left.remote(table["unit"][0].as_py(), done["transient"][0].as_py() is None)
     return with_seconds(done, {"write": time.perf_counter() - begun})
 
 

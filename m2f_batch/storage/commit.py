@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2f_batch.errors import TransientError
+from m2f_batch.errors import RunError, TransientError
 from m2f_batch.storage.plan import Change, Plan, file_and_part, unit_name
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.run import RunDirectory, json_bytes, parquet_bytes
@@ -106,7 +106,7 @@ def clean(run: RunDirectory, plan: Plan, dirty: Iterable[str], there: Mapping[st
             continue
         wanted = np.sort(ids[files == name])
         if not len(wanted):
-            run.delete([there[name].uri])
+            patiently(partial(run.delete, [there[name].uri]))
             continue
         patiently(partial(_keep_rows, run, there[name].uri, wanted))
 
@@ -146,10 +146,14 @@ def stage_merged(run: RunDirectory, plan: Plan, change: Change, there: Mapping[s
             _stage_merged(run, plan, file, [there[name].uri for name in sources])
 
 
-def _stage_merged(run: RunDirectory, plan: Plan, file: str, sources: Iterable[str]) -> None:
+def _stage_merged(run: RunDirectory, plan: Plan, file: str, sources: list[str]) -> None:
     rows = pa.concat_tables(patiently(partial(run.read_annotations, uri)) for uri in sources).combine_chunks()
     place = {image: at for at, image in enumerate(rows["image_id"].to_pylist())}
     ids = plan.table.filter(pc.equal(plan.table["file"], file))["image_id"].to_pylist()
+    if not place.keys() >= set(ids):
+        raise RunError(
+            f"{run.uri}: a row is missing in one of {', '.join(sources)}; delete that file, it is made again"
+        )
     size = plan.images_per_unit
     parts = -(-len(ids) // size)
     for part in range(parts):

@@ -106,7 +106,9 @@ class Lease:
 
     def undo(self) -> None:
         """Remove every trace of it: of a run that has not begun."""
-        self._store.delete([_file(self._folder, self.token)])
+        with self._lock:
+            self._mine = replace(self._mine, released=True)  # a renewal that is under way must not write it again
+            self._store.delete([_file(self._folder, self.token)])
 
 
 def newest_token(store: Store, folder: str) -> int:

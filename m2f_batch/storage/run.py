@@ -128,17 +128,17 @@ class RunDirectory:
         raise self._fenced()
 
     def delete(self, uris: Iterable[str]) -> None:
-        """Delete files of the run. Only those that were there when it was still ours: what comes later is another's."""
+        """Delete files of the run, of names that no later plan can have. Raises Fenced when another has taken over."""
         unwanted = [*uris]
         self.check_fence()
         self.store.delete(unwanted, staging=self.staging)
 
     def remove(self) -> None:
-        """Delete what a run wrote, ``_SUCCESS`` first and ``run.json`` last; all other files stay, and leases."""
-        self.delete([self.path("_SUCCESS")])
+        """Delete what a run wrote, but leases. The plan goes first: with files to be deleted nobody may go on."""
+        self.delete([self.path("_SUCCESS"), self.path("_state/manifest.parquet")])
         self.delete(self.annotation_files())
         self.delete(entry.uri for entry in self.store.list(f"{self.path('_state/parts')}/"))
-        for name in ("_state/index.json", "_state/dirty.json", "_state/manifest.parquet", "run.json"):
+        for name in ("_state/index.json", "_state/dirty.json", "run.json"):
             self.delete([self.path(name)])
 
     def prune(self) -> None:

@@ -167,7 +167,8 @@ class Trial:
         said = [line for line in self._drivers.log().splitlines() if line.startswith("m2f-batch segment:")]
         exit_["said"] = said[-1][:300] if said and exit_["code"] > 0 else ""
         stopped = exit_["ended_by"] in ("SIGTERM", "SIGINT")
-        if stopped and exit_["code"] != STOPPED:
+        was_held = exit_["code"] == HELD and "is held by another run" in exit_["said"]  # before the signal came to it
+        if stopped and exit_["code"] != STOPPED and not was_held:
             self.outcome.problems.append(f"exit code {exit_['code']} after {exit_['ended_by']}")
         elif not exit_["ended_by"] and time.monotonic() > self._excused:
             self.outcome.problems.append(f"exit code {exit_['code']} although nothing was done to it")

@@ -286,7 +286,7 @@ def test_a_late_write_to_a_bucket_is_taken_back(kind: str, request: pytest.Fixtu
             put(old, last)
         assert [*old.committed()] == [last.name], "today's plan wants the same file"
         new = held(uri, a_plan())
-        begin(new, Work(Change(plan_of_run(new)), info_of(plan_of_run(new), 3)))
+        sweep(new, plan_of_run(new), new.committed())
         assert seen(new) == []
         with pytest.raises(Fenced):
             put(same, last)
