@@ -132,11 +132,12 @@ def check(arguments: Check) -> FileReport:
 
 @dataclass(frozen=True)
 class Verification:
-    """What is wrong with a run, one line each, the reports of its files by name, and how many images are listed."""
+    """What is wrong with a run, one line each, the reports of its files by name; images listed, and without a row."""
 
     problems: list[str]
     reports: list[FileReport]
     listed: int
+    remaining: int
 
 
 def verify(
@@ -178,13 +179,25 @@ def verify_reports(
         lost = listed[~np.isin(listed, rows)]
     else:
         listed = assigned.image_ids
-        problems += [*_plan_problems(listed, assigned), *_foreign_problems(run, assigned, reports)]
+        is_changing = _is_changing(run, info)
+        if is_changing:  # run.json is still that of the plan before
+            info = info | {"finished_at": None, "images": info["images"] | {"listed": len(listed)}}
+        found = [report for report in reports if assigned.images(report.file) or not is_changing]
+        problems += [*_plan_problems(listed, assigned), *_foreign_problems(run, assigned, found)]
         absent = (assigned.ids(name) for name in assigned.names if name not in there)
         lost = np.concatenate([np.zeros(0, np.int64), *absent, *(report.missing for report in reports)])
     problems += _remaining_problems(run, info, len(listed), lost)
     if info["finished_at"]:
         problems += _total_problems(reports, info)
-    return Verification(problems, reports, len(listed))
+    return Verification(problems, reports, len(listed), len(lost))
+
+
+def _is_changing(run: RunDirectory, info: Mapping[str, Any]) -> bool:
+    """Whether a new plan is written, and files are being made what it says: those that it does not name go soon."""
+    if "plan" not in info or run.is_finished():
+        return False
+    plan = patiently(run.read_plan)
+    return plan is not None and plan.plan_id != info["plan"]
 
 
 def _trusted(known: Mapping[str, IndexEntry], there: Mapping[str, Entry], assigned: Assigned) -> dict[str, FileReport]:
@@ -218,8 +231,8 @@ def _plan_problems(listed: Ids, assigned: Assigned) -> Iterator[str]:
 
 def _foreign_problems(run: RunDirectory, assigned: Assigned, reports: list[FileReport]) -> Iterator[str]:
     """Rows that the manifest does not give the file that they are in, unless they are about to be dropped."""
-    plan = run.read_plan() if any(report.foreign for report in reports) else None
-    dirty = run.read_dirty(plan.plan_id) if plan is not None else []
+    plan = patiently(run.read_plan) if any(report.foreign for report in reports) else None
+    dirty = patiently(lambda: run.read_dirty(plan.plan_id)) if plan is not None else []
     for report in reports:
         if report.foreign and report.file not in dirty:
             uri = run.path(f"annotations/{report.file}.parquet")
@@ -256,10 +269,7 @@ def _total_problems(reports: list[FileReport], info: dict[str, Any]) -> Iterator
 
 
 def _tally(reports: Iterable[FileReport]) -> Tally:
-    total = Tally()
-    for report in reports:
-        total = total + report.entry().tally()
-    return total
+    return sum((report.entry().tally() for report in reports), start=Tally())
 
 
 def verify_command(run_uri: str) -> int:
@@ -272,11 +282,10 @@ def verify_command(run_uri: str) -> int:
     for problem in found.problems:
         print(problem)
     tally = _tally(found.reports)
-    remaining = found.listed - tally.images
     print(
         f"{run.uri}: {f'{len(found.problems)} problems' if found.problems else 'verified'}; "
         f"{'finished' if run.is_finished() else 'not finished'}; "
-        f"{found.listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {remaining:,} remaining; "
+        f"{found.listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {found.remaining:,} remaining; "
         f"{tally.segments:,} segments{_staged(run)}"
     )
     return 1 if found.problems else 0

@@ -145,6 +145,7 @@ def test_killed_while_the_plan_changes(images, tmp_path, monkeypatch, moment):
             in_process(config)
     ids = [row["image_id"] for row in rows_of(tmp_path / "run")]
     assert len(set(ids)) == len(ids)
+    assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
     (images / "scene 03.png").write_bytes(kept)  # it is back, as it was
     os.utime(images / "scene 03.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert in_process(config) == 0
