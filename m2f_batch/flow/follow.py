@@ -18,7 +18,7 @@ from m2f_batch.storage.plan import Unit, Units, pending
 from m2f_batch.storage.tally import Tally
 from m2f_batch.verify import Each
 
-LEAVE_SECONDS = 5.0  # for counting, where the run was asked to stop
+LEAVE_SECONDS = 9.0  # for counting, where the run was asked to stop
 # units in, what was committed of each out (the fields of ``stages.DONE_SCHEMA``)
 Stream = Callable[[Iterable[Unit]], Generator[dict[str, Any], None, None]]
 

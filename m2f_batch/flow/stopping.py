@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-DRAIN_SECONDS = 18.0  # an exit takes some seconds more, and Kubernetes kills after 30
+DRAIN_SECONDS = 15.0  # an exit takes some seconds more, and Kubernetes kills after 30
 POLL_SECONDS = 0.2
 
 

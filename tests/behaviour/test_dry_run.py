@@ -59,11 +59,12 @@ def test_mistakes_are_those_of_segment(scenes, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_output_that_holds_a_run_is_refused_and_kept(scenes, tmp_path, capsys):
+def test_an_output_that_holds_another_run_is_refused_and_kept(scenes, tmp_path, capsys):
     output = tmp_path / "run"
     assert ENGINES["in-process"](config_of(scenes, output, DEMO_MODEL)) == 0
     rows = rows_of(output)
     arguments = ["segment", str(scenes), str(output), "--model", str(DEMO_MODEL), "--dry-run"]
+    arguments += ["--task", "instance"]
     assert main(arguments) == 2
     assert "output.uri" in capsys.readouterr().err
     assert main([*arguments, "--overwrite"]) == 0
