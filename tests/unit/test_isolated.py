@@ -114,6 +114,8 @@ def test_kills_from_outside_do_not_change_the_row_of_a_crash(acts, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_no_image_stops_a_process_by_such_a_signal(acts, number):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("this process ignores the signal, as under nohup, and so do its children")
     with pytest.raises(TransientError, match=f"died of {number.name} while decoding"):
         acts("ok 1", f"kill {number:d}")
 
