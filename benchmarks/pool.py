@@ -1,6 +1,6 @@
 """How busy a pool of actors is kept: stubs that import no torch and take one second for each batch of 16 images.
 
-    python -m benchmarks.pool [--quick] [--actors 64] [--units 60]
+    python -m benchmarks.pool [--quick] [--actors 64] [--units 120]
 
 The job itself, around ``benchmarks.stubs``, on a Ray that believes to have a CPU for each actor: they only sleep. Eight
 more CPUs prepare. Nobody works before all actors are there; units are of 32 images, so each takes an actor two seconds.
@@ -20,6 +20,7 @@ from benchmarks.stubs import BATCH
 from benchmarks.timing import parser, publish, say, table
 
 UNIT = 32
+Batches = list[list[tuple[float, float]]]  # of each actor, (began, ended) in order
 PREPARING = 8  # CPUs
 NOTE = """*busy* is the time that actors slept over the time of the whole pool, from the moment when the last actor had
 its first batch to the moment when the first one had its last; *gap* lies between two batches of one actor. CPU is
@@ -45,12 +46,14 @@ def measure(actors: int, units: int) -> dict[str, Any]:
     assert not any(first["torch"] for first, *_ in lines), "an actor loaded torch"
     batches = [batches for _, *batches in lines]
     share, gaps, window = busy_share(batches)
+    windows = shares_by(10.0, batches)
     flat, watch = steady(got), got["watch"]
     return {
         "actors": actors,
         "images": f"{sum(map(len, batches)) * BATCH:,}",
         "full pool, s": f"{window:.0f}",
-        "busy": f"{100 * share:.1f} %",
+        "busy": f"{share:.1%}",
+        "by 10 s (lowest, median, highest)": ", ".join(f"{np.quantile(windows, at):.1%}" for at in (0, 0.5, 1)),
         "gap, ms (median, 99 %)": f"{1000 * np.median(gaps):.1f}, {1000 * np.quantile(gaps, 0.99):.0f}",
         "images/s": f"{flat['rate']:.0f}",
         "CPU, driver": f"{flat['driver_ms']:.1f}",
@@ -61,23 +64,39 @@ def measure(actors: int, units: int) -> dict[str, Any]:
     }
 
 
-def busy_share(batches: list[list[tuple[float, float]]]) -> tuple[float, list[float], float]:
+def busy_share(batches: Batches) -> tuple[float, list[float], float]:
     """Of each actor's (began, ended) in order: the busy share of the full pool, gaps, and how long it was full (s).
 
     >>> busy_share([[(0, 1), (1.5, 2.5)], [(0.5, 1.5), (1.5, 2.5)]])
     (0.875, [0.5, 0.0], 2.0)
     """
-    first, last = max(own[0][0] for own in batches), min(own[-1][1] for own in batches)
-    slept = sum(max(0.0, min(ended, last) - max(began, first)) for own in batches for began, ended in own)
+    first, last = full_pool(batches)
     gaps = [after[0] - before[1] for own in batches for before, after in pairwise(own)]
-    return slept / (len(batches) * (last - first)), gaps, last - first
+    return _share(batches, first, last), gaps, last - first
+
+
+def shares_by(seconds: float, batches: Batches) -> list[float]:
+    """The busy share of each stretch of so many seconds while the pool was full."""
+    first, last = full_pool(batches)
+    count = max(1, int((last - first) / seconds))
+    return [_share(batches, first + seconds * at, first + seconds * (at + 1)) for at in range(count)]
+
+
+def full_pool(batches: Batches) -> tuple[float, float]:
+    """From the last actor's first batch to the first one's last."""
+    return max(own[0][0] for own in batches), min(own[-1][1] for own in batches)
+
+
+def _share(batches: Batches, first: float, last: float) -> float:
+    slept = sum(max(0.0, min(ended, last) - max(began, first)) for own in batches for began, ended in own)
+    return slept / (len(batches) * (last - first))
 
 
 def main() -> int:
     """Measure, print and write the table."""
     options = parser(__doc__)
     options.add_argument("--actors", type=int, nargs="+", help="the pools' sizes")
-    options.add_argument("--units", type=int, default=60, help="units for each actor, of two seconds")
+    options.add_argument("--units", type=int, default=120, help="units for each actor, of two seconds")
     chosen = options.parse_args()
     lines = []
     for actors in chosen.actors or ([4] if chosen.quick else [16, 64]):
