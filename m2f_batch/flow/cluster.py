@@ -82,12 +82,12 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
                 # the processes of a local Ray inherit ours, and start sooner without an environment of their own
                 runtime_env={"env_vars": environment} if address and environment else None,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         if address is None:
             raise RunError(f"Ray does not start on this machine: {reason}") from None
         raise UsageError(
-            f"compute.address: {address!r} cannot be reached ({reason}); start it, or leave it out"
+            f"compute.address: {address!r} cannot be reached ({reason}); start it, or leave it out.{_token_hint()}"
         ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits at once with code 15
@@ -107,6 +107,13 @@ def _set(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
+
+
+def _token_hint() -> str:
+    """Ray's own words for a missing token are the same as for a cluster that is not there."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return " RAY_AUTH_MODE=token: check that its token is the cluster's"
+    return " Where it runs but wants a token (a head that found one in ~/.ray/auth_token does): set RAY_AUTH_MODE=token"
 
 
 def _check_reachable(address: str | None) -> None:

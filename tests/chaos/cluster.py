@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import victims
+from drivers import environment_of
 
 WORKERS = 2  # nodes beside the head
 CPUS = 2  # of each
@@ -61,8 +62,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start it, and wait until all nodes are there. Raises ClusterDied."""
-        environment = {**os.environ, **SETTINGS, **self.variables, "RAY_TMPDIR": str(self.folder)}
-        environment.pop("RAY_ADDRESS", None)
+        environment = environment_of({**SETTINGS, **self.variables, "RAY_TMPDIR": str(self.folder)})
         with open(self.folder / "cluster.log", "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, str(os.getpid())],

@@ -113,7 +113,10 @@ class Drivers:
 
 
 def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without AWS and Ray settings, with ``variables``."""
+    """Our environment without AWS and Ray settings, with ``variables``.
+
+    Without Ray's, for a Ray that another test has started here leaves RAY_AUTH_MODE=token behind.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))}
     return {**kept, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **variables}
 
