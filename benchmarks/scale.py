@@ -64,6 +64,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
             "output": {"uri": output},
             "model": {"uri": str(MODEL), "task": "instance"},
             "compute": {"device": "cpu", "threads_per_actor": 1, **options.get("compute", {})},
+            "run": options.get("run", {}),
         }
     )
     with _ray_of(options.get("cpus")):
@@ -79,7 +80,14 @@ def _ray_of(cpus: int | None) -> Iterator[None]:
     if cpus is not None:
         import ray
 
-        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        from m2f_batch.flow.bytecode import kept_bytecode
+
+        # a node that simulates many: as a whole it has more workers than it thinks it should, and would end those that
+        # wait, and start others, all the time
+        simulated = {"kill_idle_workers_interval_ms": 0}
+        options: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+        with kept_bytecode():
+            ray.init("local", num_cpus=cpus, _system_config=simulated, **options)
     yield
 
 
