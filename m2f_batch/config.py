@@ -167,8 +167,8 @@ class RunConfig(Section):
     images_per_unit: Count = Field(
         32,
         le=4096,
-        description="images that travel and are committed together; a kill costs an actor 2 to 4 units; pools of dozens "
-        "of actors that are fast want more, for each unit costs the driver as much, and memory for the images of one",
+        description="images that travel and are committed together; a kill costs an actor 2 to 4 units; dozens of "
+        "fast actors want more, for each unit costs the driver as much, and memory for the images of one",
     )
     retry: Annotated[str, Field(pattern=r"^errors(=[A-Za-z]+(/[A-Za-z]+)?)?$")] | None = Field(
         None, description="label images again whose row is an error: errors, or errors=REASON (fetch, decode/Truncated)"
