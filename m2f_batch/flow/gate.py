@@ -104,11 +104,14 @@ def answer_of(method: Any, *arguments: Any) -> Any:
             raise run_error(error) from None
 
 
-def gate_for(run_uri: str, fence: Fence, work: Work, replicas: int) -> ActorHandle:
-    """A gate on the driver's node, where OUTPUT was checked with the keys that this node has."""
+def gate_for(run_uri: str, fence: Fence, work: "ray.ObjectRef[Work]", replicas: int) -> ActorHandle:
+    """A gate on the driver's node, where OUTPUT was checked with the keys that this node has.
+
+    The caller keeps ``work`` for as long as the gate: one that is started again needs it.
+    """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
     # calls of replicas may all wait for OUTPUT to be opened, and others must be answered meanwhile
     kind = ray.remote(Gate).options(max_concurrency=THREADS + WAITING * replicas, **options)
     # in a list, so that it is not fetched before it is needed
-    return kind.remote(run_uri, fence, [ray.put(work)], replicas)
+    return kind.remote(run_uri, fence, [work], replicas)

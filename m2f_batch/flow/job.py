@@ -27,7 +27,7 @@ from m2f_batch.flow.gate import answer_of, gate_for
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.standing import is_nothing_to_do, look, work_of
+from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
 from m2f_batch.flow.workers import Steps
 from m2f_batch.storage.listing import check_output, list_input
 from m2f_batch.storage.model_source import find_model, local_directory
@@ -135,7 +135,8 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
     if not len(units):
         base = begin(attempt.run, attempt.work)
         return Started(_nothing(), lambda: base, None, places)
-    gate = gate_for(flow.run_uri, attempt.fence, attempt.work, flow.resources.actors[1])
+    work = ray.put(attempt.work)
+    gate = gate_for(flow.run_uri, attempt.fence, work, flow.resources.actors[1])
 
     def drained() -> bool:
         try:
@@ -145,10 +146,11 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
 
     stream = _stream(build(units, replace(flow, fence=attempt.fence), gate))
     opened, deaths = partial(answer_of, gate.opened), partial(answer_of, gate.deaths)
-    return Started(stream, opened, drained, places, deaths, partial(_kill, gate))
+    return Started(stream, opened, drained, places, deaths, partial(_kill, gate, work))
 
 
-def _kill(gate: ActorHandle) -> None:
+def _kill(gate: ActorHandle, _: "ray.ObjectRef[Work]") -> None:
+    """The end of a gate, and of what is kept for it."""
     with suppress(RayError):
         ray.kill(gate)
 

@@ -1,6 +1,10 @@
 """Images that crash their process, in a decoder and in the model, become rows, and no other row changes."""
 
+import os
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -10,6 +14,8 @@ import poison_hook
 import poison_workers
 import pytest
 from conftest import DEMO_MODEL
+from engines import config_of, in_process
+from engines import rows_of as rows_of_run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -124,3 +130,27 @@ def rows_of(refs, prepared, labelled):
         is_ok = isinstance(result, list)
         rows.append(ok_row(ref, image.output_hw, result) if is_ok else error_row(ref, result))
     return rows
+
+
+def test_a_run_with_poison_has_all_its_rows(folder, scenes, tmp_path):
+    from m2f_batch.storage.run import open_run
+    from m2f_batch.verify import verify
+
+    hook, output = tmp_path / "hook", tmp_path / "run"
+    done = subprocess.run(
+        [
+            *(Path(sys.executable).with_name("m2f-batch"), "segment", folder, output, "--model", DEMO_MODEL),
+            *("--task", "panoptic", "--set", "input.max_error_fraction=1", "--set", "compute.actors=1"),
+        ],
+        env={**os.environ, **poison_hook.installed(hook)},
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "15 in = 12 ok + 3 error" in done.stdout
+    # each dies with its whole unit, until that is handled with care, and then alone
+    assert Counter(poison_hook.deaths(hook)) == dict.fromkeys(("decode", "label"), CAREFUL_AFTER + MAX_DEATHS)
+    assert verify(open_run(str(output)), "panoptic") == []
+    assert in_process(config_of(folder, tmp_path / "undisturbed", DEMO_MODEL)) == 0
+    assert rows_of_run(output) == [*map(crashed, rows_of_run(tmp_path / "undisturbed"))]
