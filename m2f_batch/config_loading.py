@@ -65,6 +65,11 @@ def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", field
 
 
+def _is_open(kind: type[BaseModel], name: Any) -> bool:
+    """Whether a config's field is a mapping of any keys, such as ``model.config`` of the finetune job."""
+    return name in kind.model_fields and typing.get_origin(kind.model_fields[name].annotation) is dict
+
+
 def _section(kind: type[BaseModel], name: Any) -> type[BaseModel] | None:
     """The section that a config holds under a name; None for a plain field or an unknown name."""
     annotation = kind.model_fields[name].annotation if name in kind.model_fields else None
@@ -146,7 +151,9 @@ def _canonical(
         if key != name and key in tree:
             problems.append(f"{prefix}{key} and its alias {prefix}{name} are both given in {where}: keep one of them")
             continue
-        if section is not None and value is None:  # a section whose keys are all commented out
+        if (
+            section is not None or _is_open(kind, name)
+        ) and value is None:  # a section whose keys are all commented out
             value = {}
         if section is not None and isinstance(value, Mapping):
             value = _canonical(section, value, where, problems, f"{prefix}{name}.")
@@ -160,10 +167,21 @@ def _merge(kind: type[BaseModel], base: Tree, over: Mapping[str, Any]) -> None:
     """Lay one source over another: sections key by key, everything else whole (a size is not mixed with another)."""
     for key, value in over.items():
         section = _section(kind, key)
-        if section is None or not isinstance(value, Mapping):
+        if _is_open(kind, key) and isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            base[key] = _overlaid(base[key], value)
+        elif section is None or not isinstance(value, Mapping):
             base[key] = value
         elif isinstance(base.setdefault(key, {}), dict):  # else what lies below is a mistake, and stays to be told
             _merge(section, base[key], value)
+
+
+def _overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    """A mapping of any keys with another laid over it, at every depth."""
+    tree = dict(base)
+    for key, value in over.items():
+        below = tree.get(key)
+        tree[key] = _overlaid(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return tree
 
 
 # ---- the check
@@ -188,6 +206,9 @@ def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree) -> list
         place = [str(part) for part in item["loc"]]
         key = _known_prefix(place, known)
         reasons.setdefault(key, []).append(item["msg"][:1].lower() + item["msg"][1:])
+        if item["type"] == "conflict":  # between fields of a section, which the message names
+            lines[item["msg"]] = item["msg"]
+            continue
         if item["type"] == "missing" and key == ".".join(place):
             needed = [name for name in known if name == key or name.startswith(f"{key}.")]
             lines |= {

@@ -1,0 +1,247 @@
+"""The config of the finetune job: every field with its unit, its default and the reason for it, and nowhere else.
+
+"Paper" is Mask2Former (arXiv 2112.01527), section 4.1 and appendix, and the configs of its repository.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from m2f_batch.config import (
+    AspectSize,
+    Count,
+    CountOrRange,
+    ExactSize,
+    Fraction,
+    Number,
+    Section,
+    Task,
+    Whole,
+)
+
+DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+CanvasEdge = Annotated[Whole, Field(ge=32, multiple_of=32)]  # the coarsest feature map has a stride of 32 pixels
+
+
+def _conflict(message: str) -> PydanticCustomError:
+    """A mistake between fields; the message names them."""
+    return PydanticCustomError("conflict", message.replace("{", "{{").replace("}", "}}"))
+
+
+class DataConfig(Section):
+    """Annotated images, to train on and to validate with."""
+
+    format: DataFormat = Field(
+        "coco", description="coco, coco-panoptic, semantic-png, instance-png, yolo or labelme; of data.val too"
+    )
+    train: str = Field(
+        min_length=1, description="annotations: COCO JSON, panoptic JSON, data.yaml, or folder of PNG or labelme files"
+    )
+    train_images: str | None = Field(None, description="folder of the images; beside the annotations if not set")
+    train_masks: str | None = Field(
+        None, description="PNG folder of panoptic and PNG formats; beside the annotations if not set"
+    )
+    val: str | None = Field(None, description="annotations to validate with, as data.train; none if not set")
+    val_images: str | None = Field(None, description="folder of the images of data.val")
+    val_masks: str | None = Field(None, description="PNG folder of data.val")
+    split: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        None, description="share of the images of data.train to train on, the rest validates; only without data.val"
+    )
+    split_seed: Annotated[Whole, Field(ge=0)] = Field(0, description="which images are on which side of data.split")
+    stratify: bool = Field(False, description="keep the share of every class on both sides of data.split")
+    group_by: str | None = Field(
+        None,
+        description="what must stay on one side of data.split: folder, or a pattern whose first group is the key, e.g. "
+        "'patient(\\d+)'; without it images of one patient or film stand on both sides",
+    )
+    ignore_index: Annotated[Whole, Field(ge=0, le=65535)] | None = Field(
+        None, description="PNG formats: value of pixels that count for nothing; never taken from the model's processor"
+    )
+    do_reduce_labels: bool = Field(
+        False, description="semantic-png: 0 is background that counts for nothing, and class ids are values less 1"
+    )
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> "DataConfig":
+        if self.val is not None and self.split is not None:
+            raise _conflict("data.val and data.split are both given: keep one of them")
+        if self.val is None and (self.val_images or self.val_masks):
+            raise _conflict("data.val is not given, but data.val_images or data.val_masks is: give all or none")
+        return self
+
+
+class StartConfig(Section):
+    """What training starts from: a checkpoint, a pretrained backbone, or nothing."""
+
+    uri: str | None = Field(
+        None,
+        min_length=1,
+        description="Hugging Face directory, hub id (id@revision) or object-store URI of a Mask2Former; if not set, a "
+        "new model is made from model.backbone and model.config",
+    )
+    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    task: Task | None = Field(
+        None, description="instance, semantic or panoptic; that of the checkpoint, else of the data's format"
+    )
+    config: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Mask2FormerConfig parameters of transformers, over the checkpoint's or its defaults, e.g. "
+        "--set model.config.num_queries=200",
+    )
+    backbone: str | None = Field(
+        None,
+        min_length=1,
+        description="backbone of a new model: Hugging Face directory, hub id, or timm/NAME (extra timm)",
+    )
+    backbone_weights: bool = Field(True, description="start from the pretrained weights of model.backbone")
+    allowed_licenses: tuple[str, ...] | None = Field(
+        None, description="licences of weights that may be used, e.g. [mit, apache-2.0]; others are refused"
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> "StartConfig":
+        if self.uri is not None and self.backbone is not None:
+            raise _conflict("model.uri and model.backbone are both given: a checkpoint brings its backbone; keep one")
+        return self
+
+
+class AugmentConfig(Section):
+    """From an annotated image to a training example: large-scale jitter (scale, crop or pad), flip, colour."""
+
+    crop_size: CanvasEdge | tuple[CanvasEdge, CanvasEdge] = Field(
+        1024,
+        description="pixels of the training canvas, multiples of 32: an edge, or [height, width]; the paper's is 1024 "
+        "for COCO, 512 or 640 for ADE20K",
+    )
+    scale: tuple[Positive, Positive] = Field(
+        (0.1, 2.0), description="[least, most] size of an image relative to the one that fits the canvas; [1, 1] = none"
+    )
+    flip: Fraction = Field(0.5, description="how often an image is mirrored left to right; 0 where left matters")
+    color: Fraction = Field(
+        0.0,
+        description="strength of brightness, contrast, saturation and hue jitter; 1 is the paper's for semantic data "
+        "(32 of 255, 50 %, 50 %, 18 of 180 degrees), which has none for instances",
+    )
+
+    @model_validator(mode="after")
+    def _scale_order(self) -> "AugmentConfig":
+        if self.scale[0] > self.scale[1]:
+            raise _conflict(f"augment.scale: {list(self.scale)} must have its minimum first")
+        return self
+
+
+class TrainConfig(Section):
+    """The recipe; the defaults are the paper's for COCO."""
+
+    value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {"precision": {"float32": "fp32", "bfloat16": "bf16"}}
+
+    steps: Count | None = Field(None, description="optimizer steps; this or train.epochs")
+    epochs: Positive | None = Field(None, description="times that every image is seen; this or train.steps")
+    batch_size: Count = Field(16, description="images per optimizer step, over all workers")
+    accumulate: Count = Field(
+        1, description="forward passes per worker and step: the same gradients with so many times less memory"
+    )
+    learning_rate: Positive = Field(1e-4, description="peak of the schedule, for batch_size 16; scale it with that")
+    backbone_multiplier: NotNegative | None = Field(
+        None, description="learning rate of the backbone relative to the rest; 0.1, or 1 for random backbone weights"
+    )
+    weight_decay: NotNegative = Field(
+        0.05, description="AdamW's, decoupled; none on norms, embeddings and relative position tables"
+    )
+    clip_norm: Positive | None = Field(0.01, description="largest norm of all gradients together; null = no clipping")
+    schedule: Literal["step", "cosine", "poly"] = Field(
+        "step", description="step (paper: COCO), poly (paper: ADE20K, Cityscapes; power 0.9) or cosine, both down to 0"
+    )
+    milestones: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
+        (0.889, 0.963), description="step: shares of the steps after which the learning rate falls to a tenth"
+    )
+    warmup_steps: Annotated[Whole, Field(ge=0)] = Field(
+        0, description="steps of linear rise at the start; the paper has none, new heads on old weights like some"
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="fp32, or bf16 (autocast; weights, optimizer and loss stay in float32)"
+    )
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(
+        0, description="decides new weights, order, augmentation and the points of the loss"
+    )
+    deterministic: bool = Field(
+        False, description="bitwise the same again on the same machine and number of workers; slower on CUDA"
+    )
+    workers: CountOrRange = Field(
+        1, description="training processes: a number, or [min, max] (elastic); 1 needs no Ray"
+    )
+    ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        None, description="decay per step of a moving average of the weights, which is what is validated and kept"
+    )
+    freeze: tuple[str, ...] = Field(
+        (), description="patterns of parameter names that are not trained, e.g. ['model.pixel_level_module.encoder.*']"
+    )
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, about a third more time"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        "stop", description="a loss that is not finite: save the batch and stop, or skip the step and count it"
+    )
+    evaluate_every: Count | None = Field(None, description="steps between validations; a tenth of all if not set")
+    early_stopping: Count | None = Field(
+        None, description="validations without a better model after which training ends; never if not set"
+    )
+    checkpoint_every: Count | None = Field(
+        None, description="steps between checkpoints, which a kill loses at most; as evaluate_every if not set"
+    )
+    keep: Count = Field(2, description="checkpoints kept beside the best one")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainConfig":
+        if (self.steps is None) == (self.epochs is None):
+            raise _conflict("train.steps, train.epochs: exactly one of them must be given")
+        if tuple(sorted(self.milestones)) != self.milestones:
+            raise _conflict(f"train.milestones: {list(self.milestones)} must ascend")
+        most = self.workers if isinstance(self.workers, int) else self.workers[1]
+        if self.batch_size < most * self.accumulate:
+            raise _conflict(
+                f"train.batch_size: {self.batch_size} images cannot be shared by {most} workers (train.workers) "
+                f"x {self.accumulate} forward passes (train.accumulate); give at least {most * self.accumulate}"
+            )
+        return self
+
+
+class TrainComputeConfig(Section):
+    """Where and with how much."""
+
+    address: str | None = Field(None, description="Ray cluster; RAY_ADDRESS or a local Ray if not set")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there are GPUs")
+    gpus_per_worker: Positive | None = Field(None, description="GPU share of a worker; 1 on cuda")
+    threads_per_worker: Count | None = Field(
+        None, description="CPU threads of a worker's forward and backward pass; what its node holds per worker"
+    )
+    data_cpus: Count | None = Field(
+        None, description="CPUs that read and augment; what the workers leave, and never none"
+    )
+
+
+class TunedModelConfig(Section):
+    """Where the tuned model goes, and how it is to be used."""
+
+    uri: str = Field(min_length=1, description="directory or object-store URI; becomes a Hugging Face directory")
+    overwrite: bool = Field(False, description="delete the training in output.uri and start anew; else it goes on")
+    size: AspectSize | ExactSize | None = Field(
+        None,
+        description="size at which the tuned model sees images, in validation and for good (preprocessor_config.json): "
+        "{shortest_edge, longest_edge} or {height, width}; that of the checkpoint, else by augment.crop_size",
+    )
+
+
+class FinetuneConfig(Section):
+    """The finetune job."""
+
+    data: DataConfig
+    model: StartConfig = StartConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = Field({}, validate_default=True)  # without it, too, the mistake is that steps are missing
+    compute: TrainComputeConfig = TrainComputeConfig()
+    output: TunedModelConfig

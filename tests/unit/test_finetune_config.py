@@ -1,0 +1,104 @@
+"""The config of the finetune job: open keys of the model's config, and mistakes between fields."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from m2f_batch.config_loading import check_config, fields_of, load_config
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import FinetuneConfig
+
+NEEDED = {"data.train": "train.json", "output.uri": "out"}
+
+
+def load(*overrides: str, file: str | None = None) -> FinetuneConfig:
+    """A config with what is needed, from ``--set`` texts."""
+    return load_config(FinetuneConfig, file=file, overrides=overrides, flags=NEEDED)
+
+
+def mistakes(*overrides: str) -> list[str]:
+    with pytest.raises(UsageError) as caught:
+        load(*overrides)
+    return str(caught.value).splitlines()
+
+
+def test_every_key_says_what_it_takes() -> None:
+    assert [key for key, field in fields_of(FinetuneConfig) if not field.description] == []
+
+
+def test_the_defaults_are_the_paper_s() -> None:
+    config = load("train.steps=10")
+    assert (config.train.learning_rate, config.train.weight_decay, config.train.clip_norm) == (1e-4, 0.05, 0.01)
+    assert (config.train.milestones, config.train.batch_size) == ((0.889, 0.963), 16)
+    assert (config.augment.scale, config.augment.crop_size) == ((0.1, 2.0), 1024)
+
+
+def test_set_reaches_into_the_open_mapping_and_lies_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(
+        "model: {config: {num_queries: 5, dropout: 0.1, backbone_config: {model_type: resnet, depths: [1, 1]}}}\n"
+    )
+    config = load(
+        "train.steps=10",
+        "model.config.num_queries=20",
+        "model.config.activation_function=gelu",
+        "model.config.backbone_config.depths=[2, 2]",
+        file=str(file),
+    )
+    assert config.model.config == {
+        "num_queries": 20,
+        "dropout": 0.1,
+        "activation_function": "gelu",
+        "backbone_config": {"model_type": "resnet", "depths": [2, 2]},
+    }
+
+
+def test_an_open_mapping_may_be_given_whole_or_left_empty(tmp_path: Path) -> None:
+    assert load("train.steps=1", "model.config={dropout: 1e-1}").model.config == {"dropout": 0.1}
+    file = tmp_path / "c.yaml"
+    file.write_text("model:\n  config:\n    # nothing\n")
+    assert load("train.steps=1", file=str(file)).model.config == {}
+    assert load("train.steps=1", "model.config.class_weight=2", file=str(file)).model.config == {"class_weight": 2}
+
+
+@pytest.mark.parametrize("value", ["5", "[1]", "text", "{1: 2}"])
+def test_an_open_mapping_takes_no_other_thing(value: str) -> None:
+    (line,) = mistakes("train.steps=1", f"model.config={value}")
+    assert line.startswith("model.config: ") and "Mask2FormerConfig parameters" in line
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ([], "train.steps, train.epochs: exactly one"),
+        (["train.steps=1", "train.epochs=1"], "train.steps, train.epochs: exactly one"),
+        (["train.steps=1", "data.val=v.json", "data.split=0.8"], "data.val and data.split are both given"),
+        (["train.steps=1", "data.val_images=v"], "data.val is not given"),
+        (["train.steps=1", "model.uri=a/b", "model.backbone=c/d"], "model.uri and model.backbone are both given"),
+        (["train.steps=1", "train.batch_size=3", "train.workers=[1, 4]"], "3 images cannot be shared by"),
+        (["train.steps=1", "train.batch_size=3", "train.accumulate=4"], "give at least 4"),
+        (["train.steps=1", "train.milestones=[0.9, 0.5]"], "train.milestones: [0.9, 0.5] must ascend"),
+        (["train.steps=1", "augment.scale=[2, 1]"], "augment.scale: [2.0, 1.0] must have its minimum first"),
+        (["train.steps=1", "augment.crop_size=100"], "augment.crop_size: 100 is not allowed"),
+        (["train.steps=1", "train.precision=fp16"], "train.precision: 'fp16' is not allowed"),
+        (["train.steps=1", "model.confg.num_queries=1"], "did you mean model.config?"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_line_each(overrides: list[str], told: str) -> None:
+    (line,) = mistakes(*overrides)
+    assert told in line
+
+
+def test_mistakes_of_several_sections_are_told_together() -> None:
+    lines = mistakes("data.val_images=v", "model.uri=a/b", "model.backbone=c/d", "compute.device=tpu")
+    assert len(lines) == 4
+
+
+def test_transformers_words_are_taken() -> None:
+    tree: dict[str, Any] = {
+        "data": {"train": "t"},
+        "train": {"steps": 1, "precision": "bfloat16"},
+        "output": {"uri": "o"},
+    }
+    assert check_config(FinetuneConfig, tree).train.precision == "bf16"
