@@ -1,0 +1,130 @@
+"""Checkpoints of a training run, on a disk or in a bucket, each appearing whole.
+
+    OUTPUT/checkpoints/000000500/state.pt            weights, optimizer, moving average (torch.save of plain tensors)
+    OUTPUT/checkpoints/000000500/checkpoint.json     written last: what is not there is no checkpoint
+
+They are written by a thread, from a copy of the state, while training goes on. Random numbers are no part of them: all
+follow from the seed and the step.
+"""
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from m2f_batch.errors import RunError
+from m2f_batch.storage.commit import patiently
+from m2f_batch.storage.run import RunDirectory, json_bytes
+from m2f_batch.storage.store import Entry, NotFound
+
+FOLDER, STATE, MARKER = "checkpoints", "state.pt", "checkpoint.json"
+
+
+def write(place: RunDirectory, step: int, state: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+    """Write the checkpoint after ``step`` steps: a tree of tensors and numbers, and what JSON can say of it.
+
+    Raises Fenced when another run has taken over, TransientError when storage does not answer for long.
+    """
+    with tempfile.TemporaryDirectory(prefix="m2f-batch-") as scratch:
+        file = Path(scratch) / STATE
+        torch.save(dict(state), file)
+        patiently(place.check_fence)
+        patiently(lambda: place.store.upload(file, place.path(_name(step, STATE))))
+        size = file.stat().st_size
+    patiently(lambda: place.write(_name(step, MARKER), json_bytes({**info, "step": step, "bytes": size})))
+
+
+def complete(place: RunDirectory) -> list[int]:
+    """The steps of all whole checkpoints, ascending."""
+    steps = []
+    for entry in _files(place):
+        folder, _, name = entry.uri.removeprefix(f"{place.path(FOLDER)}/").partition("/")
+        if name == MARKER and folder.isdigit():
+            steps.append(int(folder))
+    return sorted(steps)
+
+
+def read(place: RunDirectory, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """State (on the CPU) and information of a checkpoint. Raises RunError when it is damaged."""
+    info: dict[str, Any] = json.loads(patiently(lambda: place.store.read(place.path(_name(step, MARKER)))))
+    uri = place.path(_name(step, STATE))
+    try:
+        data = patiently(lambda: place.store.read(uri))
+    except NotFound:
+        raise RunError(
+            f"output.uri: {uri} is gone; delete its folder, and the same command takes an older one"
+        ) from None
+    if len(data) != info["bytes"]:
+        raise RunError(
+            f"output.uri: {uri} has {len(data)} bytes instead of {info['bytes']}; delete its folder, and the same "
+            "command takes an older one"
+        )
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return state, info
+
+
+def prune(place: RunDirectory, keep: int, best: int | None) -> None:
+    """Delete all checkpoints but the last ``keep`` and the best one, their markers first."""
+    steps = patiently(lambda: complete(place))
+    kept = {*steps[-keep:], *(() if best is None else (best,))}
+    for step in steps:
+        if step not in kept:
+            for name in (MARKER, STATE):
+                patiently(partial(place.delete, [place.path(_name(step, name))]))
+            place.store.prune(place.path(f"{FOLDER}/{step:09d}"))
+
+
+def snapshot(tree: Any) -> Any:
+    """A copy of a tree of dicts, lists and tensors, with its tensors on the CPU."""
+    if isinstance(tree, Tensor):
+        return tree.detach().to("cpu", copy=True)
+    if isinstance(tree, Mapping):
+        return {key: snapshot(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(snapshot(value) for value in tree)
+    return tree
+
+
+class Writer:
+    """Does one piece of writing after the other, beside training; at most one waits. A context manager.
+
+    What went wrong is raised at the next call, or at the end.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last: Future[None] | None = None
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=False)
+        if kind is None:
+            self.wait()
+
+    def submit(self, act: Callable[[], None]) -> None:
+        """Do it soon, once what was submitted before is done."""
+        self.wait()
+        self._last = self._pool.submit(act)
+
+    def wait(self) -> None:
+        """Return when all is written."""
+        if self._last is not None:
+            last, self._last = self._last, None
+            last.result()
+
+
+def _name(step: int, file: str) -> str:
+    return f"{FOLDER}/{step:09d}/{file}"
+
+
+def _files(place: RunDirectory) -> list[Entry]:
+    return patiently(lambda: [*place.store.list(f"{place.path(FOLDER)}/")])
