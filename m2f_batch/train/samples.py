@@ -1,0 +1,131 @@
+"""From a row of the dataset to one training example: fetch, decode, augment, the masks of what is seen.
+
+An example is a function of the row, its position and the recipe: no neighbour, worker or resume changes it. Its masks
+stay RLE until the model's side needs them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from m2f_batch.config import Task
+from m2f_batch.errors import ImageError, RunError
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.retries import Retries
+from m2f_batch.storage.store import ObjectError
+from m2f_batch.train.augment import View, draw_view, jitter_color
+from m2f_batch.vision.geometry import SizeHW
+from m2f_batch.vision.image import decode
+from m2f_batch.vision.rle import encode_mask
+
+AT_ONCE = 64 << 20  # pixels of full-size masks that are decoded together
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes examples of rows: ``label_ids`` is the model's label for each category of the dataset.
+
+    Categories with a label below 0 are not learnt in this task. Sizes in pixels; the rest as in ``AugmentConfig``.
+    """
+
+    task: Task
+    label_ids: tuple[int, ...]
+    crop_hw: SizeHW
+    scale: tuple[float, float]
+    flip: float
+    color: float
+    seed: int
+    max_pixels: int = 200_000_000
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An example: the content of the canvas, uint8 [h, w, 3], and of each object its label and RLE of [h, w]."""
+
+    position: int
+    image_id: int
+    uri: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    counts: tuple[str, ...]
+
+    @property
+    def content_hw(self) -> SizeHW:
+        """Height and width of the content in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def masks(self) -> NDArray[np.uint8]:
+        """The masks, uint8 [N, h, w]."""
+        if not self.counts:
+            return np.zeros((0, *self.content_hw), np.uint8)
+        codes = [{"size": list(self.content_hw), "counts": counts.encode()} for counts in self.counts]
+        return np.moveaxis(coco_mask.decode(codes), 2, 0)
+
+
+def make_sample(row: Mapping[str, Any], position: int, recipe: Recipe, retries: Retries | None = None) -> Sample:
+    """The example at ``position``. Raises RunError naming the image where it cannot be had, or is not as annotated."""
+    image = _pixels(row, recipe.max_pixels, retries or Retries())
+    size_hw = (image.shape[0], image.shape[1])
+    if size_hw != (row["height"], row["width"]):
+        raise RunError(
+            f"data.train: {row['uri']} has {size_hw[1]} x {size_hw[0]} pixels, its annotations are for "
+            f"{row['width']} x {row['height']}; m2f-batch lint finds all of these"
+        )
+    rng = np.random.default_rng((recipe.seed, position, row["image_id"] % (1 << 63)))
+    view = draw_view(rng, size_hw, recipe.crop_hw, recipe.scale, recipe.flip)
+    seen = jitter_color(rng, view.image(image), recipe.color)
+    labels, counts = [], []
+    targets = targets_of(row["segments"], size_hw, recipe.task, recipe.label_ids)
+    for label, code in zip((label for label, _ in targets), _seen([code for _, code in targets], view), strict=True):
+        if code is not None:
+            labels.append(label)
+            counts.append(code)
+    return Sample(position, row["image_id"], row["uri"], seen, np.array(labels, np.int64), tuple(counts))
+
+
+def targets_of(
+    segments: Sequence[Mapping[str, Any]], size_hw: SizeHW, task: Task, label_ids: Sequence[int]
+) -> list[tuple[int, str]]:
+    """What is to be found in an image: (label, RLE of [H, W]).
+
+    Instance and panoptic: every segment of a learnt category that is no crowd. Semantic: the union of each category,
+    crowds too.
+    """
+    wanted = [(label_ids[segment["category"]], segment) for segment in segments]
+    wanted = [(label, segment) for label, segment in wanted if label >= 0]
+    if task != "semantic":
+        return [(label, segment["counts"]) for label, segment in wanted if not segment["iscrowd"]]
+    by_label: dict[int, list[str]] = {}
+    for label, segment in wanted:
+        by_label.setdefault(label, []).append(segment["counts"])
+    return [(label, _union(parts, size_hw)) for label, parts in sorted(by_label.items())]
+
+
+def _union(parts: Sequence[str], size_hw: SizeHW) -> str:
+    if len(parts) == 1:
+        return parts[0]
+    merged = coco_mask.merge([{"size": list(size_hw), "counts": counts.encode()} for counts in parts])
+    return str(merged["counts"].decode())
+
+
+def _seen(codes: Sequence[str], view: View) -> Iterator[str | None]:
+    """Of each mask the part in view as RLE; None where nothing is in view. Few full-size masks at a time."""
+    height, width = view.image_hw
+    step = max(1, AT_ONCE // max(1, height * width))
+    for first in range(0, len(codes), step):
+        full = [{"size": [height, width], "counts": counts.encode()} for counts in codes[first : first + step]]
+        for mask in np.moveaxis(coco_mask.decode(full), 2, 0):
+            seen = view.mask(mask)
+            yield encode_mask(seen).counts if seen.any() else None
+
+
+def _pixels(row: Mapping[str, Any], max_pixels: int, retries: Retries) -> NDArray[np.uint8]:
+    uri = row["uri"]
+    try:
+        return decode(retries.run(lambda: open_store(uri).read(uri)), max_pixels=max_pixels)
+    except (ObjectError, ImageError) as error:
+        raise RunError(f"data.train: {uri} cannot be used ({error}); m2f-batch lint finds all of these") from None
