@@ -1,0 +1,81 @@
+"""One image's truth and what was found in it, as arrays and RLE: what all metrics are computed from.
+
+Categories are indices into ``Dataset.categories``.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2f_batch.errors import UsageError
+from m2f_batch.evaluation.regions import Rle, rle_of
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The ground truth of one image: ``categories`` int64 [G], ``iscrowd`` bool [G], masks, and pixels of no class."""
+
+    image_id: int
+    size_hw: tuple[int, int]
+    categories: NDArray[np.int64]
+    iscrowd: NDArray[np.bool_]
+    rles: Sequence[Rle]
+    ignored: Rle | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found in one image: ``categories`` int64 [D], ``scores`` float64 [D], masks."""
+
+    categories: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    rles: Sequence[Rle]
+
+
+NOTHING = Found(np.zeros(0, np.int64), np.zeros(0), ())
+
+
+def truth_of(image: Mapping[str, Any]) -> Truth:
+    """A row of a dataset (``DATASET_SCHEMA``), as Python values."""
+    size_hw, segments = (image["height"], image["width"]), image["segments"] or []
+    return Truth(
+        image["image_id"],
+        size_hw,
+        np.array([segment["category"] for segment in segments], np.int64),
+        np.array([segment["iscrowd"] for segment in segments], np.bool_),
+        [rle_of(segment["counts"], size_hw) for segment in segments],
+        None if image["ignored"] is None else rle_of(image["ignored"], size_hw),
+    )
+
+
+def found_of(entries: Iterable[Mapping[str, Any]], size_hw: tuple[int, int], category_of: Mapping[int, int]) -> Found:
+    """The ``segments`` of a row; ``category_of`` maps label ids to categories, and lacks labels that are left out."""
+    kept = [entry for entry in entries if entry["category_id"] in category_of]
+    return Found(
+        np.array([category_of[entry["category_id"]] for entry in kept], np.int64),
+        np.array([entry["score"] for entry in kept], np.float64),
+        [rle_of(entry["counts"], size_hw) for entry in kept],
+    )
+
+
+def found_in(row: Mapping[str, Any] | None, truth: Truth, category_of: Mapping[int, int]) -> Found:
+    """What a row found in an image; nothing where there is no row, or one that failed.
+
+    Raises UsageError for a row of another size than the truth's.
+    """
+    if row is None or row["status"] != "ok":
+        return NOTHING
+    size_hw = (row["height"], row["width"])
+    if size_hw != truth.size_hw:
+        raise UsageError(
+            f"--ground-truth: {row['uri']} is {_spoken(size_hw)}, but its annotations are of "
+            f"{_spoken(truth.size_hw)} (height x width); annotate the image as it is shown, after EXIF orientation"
+        )
+    return found_of(row["segments"], size_hw, category_of)
+
+
+def _spoken(size_hw: tuple[int, int]) -> str:
+    return f"{size_hw[0]}x{size_hw[1]}"

@@ -1,0 +1,137 @@
+"""Detections of one image matched to its objects, as ``COCOeval.evaluateImg`` of pycocotools does for each category.
+
+The best detections come first and take, at each IoU threshold, the free object that fits best. Crowds take any number,
+and what they take counts neither as found nor as wrong; nor does what is out of the range of areas.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2f_batch.evaluation.image import Found, Truth
+from m2f_batch.evaluation.regions import Rle, areas, ious
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+AREA_RANGES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels
+MAX_DETECTIONS = (1, 10, 100)  # per image and category
+
+# one detection, 37 bytes; ``matched`` and ``ignored`` have a bit per IoU threshold, for each range of areas
+DETECTION = np.dtype(
+    [
+        ("image", np.int64),
+        ("category", np.int32),
+        ("rank", np.uint8),  # by score, in its image and category
+        ("score", np.float64),
+        ("matched", np.uint16, (len(AREA_RANGES),)),
+        ("ignored", np.uint16, (len(AREA_RANGES),)),
+    ]
+)
+_BITS = 1 << np.arange(len(IOU_THRESHOLDS), dtype=np.uint16)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The result of one image.
+
+    ``detections``: those that count, dtype DETECTION. ``objects``: int64 [K, A], by category and range of areas.
+    ``pairs``: int64 [N, 2], which of the found took which of the true ones at IoU 0.5, crowds aside; ``ious`` [N].
+    """
+
+    detections: NDArray[np.void]
+    objects: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+    ious: NDArray[np.float64]
+
+
+def match_image(found: Found, truth: Truth, isthing: NDArray[np.bool_]) -> Matches:
+    """Matches what was found to the things of an image; ``isthing``, bool [K], says which categories take part."""
+    order = _ranked(found, isthing)
+    detections = _detections(found, truth, order)
+    ignored = truth.iscrowd | ~_in_range(areas(truth.rles))  # [A, G]
+    objects = np.zeros((len(isthing), len(AREA_RANGES)), np.int64)
+    np.add.at(objects, truth.categories, (~ignored & isthing[truth.categories]).T)
+    pairs, pair_ious = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
+    for category in np.intersect1d(found.categories[order], truth.categories).tolist():
+        mine = np.flatnonzero(found.categories[order] == category)  # of the detections that count
+        theirs = np.flatnonzero(truth.categories == category)
+        crowd = truth.iscrowd[theirs]
+        overlaps = ious(_taken(found.rles, order[mine]), _taken(truth.rles, theirs), crowd)
+        taken = match(overlaps, crowd, ignored[:, theirs])
+        _note(detections, mine, taken, ignored[:, theirs])
+        first = taken[0, 0]
+        hits = np.flatnonzero((first >= 0) & ~ignored[0, theirs][first])
+        pairs.append(np.stack([order[mine[hits]], theirs[first[hits]]], axis=1))
+        pair_ious.append(overlaps[hits, first[hits]])
+    return Matches(detections, objects, np.concatenate(pairs), np.concatenate(pair_ious))
+
+
+def match(overlaps: NDArray[np.float64], iscrowd: NDArray[np.bool_], ignored: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Which object each detection takes: index or -1, int64 [A, T, D].
+
+    ``overlaps`` is float64 [D, G] with the best score first, ``iscrowd`` bool [G], ``ignored`` bool [A, G].
+    """
+    least = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    taken = np.full((len(ignored), len(least), len(overlaps)), -1, np.int64)
+    free = np.ones((len(ignored), len(least), len(iscrowd)), np.bool_)
+    for detection in np.flatnonzero(overlaps.max(axis=1, initial=0) >= least[0]):
+        overlap = overlaps[detection]
+        fits = free & (overlap >= least[:, None])
+        counting = fits & ~ignored[:, None]  # an object that counts goes before any that does not
+        fits = np.where(counting.any(axis=2, keepdims=True), counting, fits)
+        best = len(overlap) - 1 - np.where(fits, overlap, -1)[..., ::-1].argmax(axis=2)  # the last of equals
+        area, level = np.nonzero(fits.any(axis=2))
+        chosen = best[area, level]
+        taken[area, level, detection] = chosen
+        free[area, level, chosen] = iscrowd[chosen]
+    return taken
+
+
+def _ranked(found: Found, isthing: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The detections that count by category and score, at most 100 of each category; equal scores as they came."""
+    order = np.lexsort((-found.scores, found.categories))
+    order = order[isthing[found.categories[order]]]
+    return order[_ranks(found.categories[order]) < MAX_DETECTIONS[-1]]
+
+
+def _ranks(categories: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of sorted values, how many equal ones come before each."""
+    return np.arange(len(categories)) - np.searchsorted(categories, categories)
+
+
+def _detections(found: Found, truth: Truth, order: NDArray[np.int64]) -> NDArray[np.void]:
+    """The detections in that order as long as nothing is matched: ignored where out of the range of areas."""
+    detections = np.zeros(len(order), DETECTION)
+    detections["image"] = truth.image_id
+    detections["category"] = found.categories[order]
+    detections["rank"] = _ranks(found.categories[order])
+    detections["score"] = found.scores[order]
+    outside = ~_in_range(areas(_taken(found.rles, order)))
+    detections["ignored"] = outside.T * _BITS.sum(dtype=np.uint16)
+    return detections
+
+
+def _taken(rles: Sequence[Rle], places: NDArray[np.int64]) -> list[Rle]:
+    return [rles[place] for place in places.tolist()]
+
+
+def _note(
+    detections: NDArray[np.void], mine: NDArray[np.int64], taken: NDArray[np.int64], ignored: NDArray[np.bool_]
+) -> None:
+    """Writes into the ``mine`` of the detections what they took."""
+    is_matched = taken >= 0
+    is_ignored = is_matched & np.take_along_axis(ignored[:, None], taken, axis=2)  # -1 is masked by is_matched
+    matched = _packed(is_matched)
+    detections["ignored"][mine] = (detections["ignored"][mine] & ~matched) | _packed(is_ignored)
+    detections["matched"][mine] = matched
+
+
+def _packed(flags: NDArray[np.bool_]) -> NDArray[np.uint16]:
+    """Bool [A, T, D] as bits, uint16 [D, A]."""
+    return (flags * _BITS[:, None]).sum(axis=1, dtype=np.uint16).T
+
+
+def _in_range(pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which areas are in which range, both ends included, bool [A, N]."""
+    return np.array([(low <= pixels) & (pixels <= high) for low, high in AREA_RANGES.values()])
