@@ -90,6 +90,17 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.u
         return from_pil(image, max_pixels=max_pixels)
 
 
+def read_size(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+    """H, W in pixels that ``decode`` would give, from the header alone. Raises ``DecodeError`` as ``decode`` does."""
+    if not data:
+        raise DecodeError("Empty", "the file has 0 bytes")
+    with _guard(max_pixels), _open(data, max_pixels) as image:
+        if image.format == "PNG" and b"eXIf" in data:  # may follow the pixels, and Pillow looks once
+            _load(image, max_pixels)
+        _check_size(image, max_pixels)
+        return _header_size(image)
+
+
 def from_pil(image: Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
     """The same policy for an opened PIL image, at the frame where it stands: RGB uint8 [H, W, 3], as ``decode``.
 

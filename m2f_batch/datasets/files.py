@@ -1,0 +1,151 @@
+"""The files of a dataset, local or in a store: JSON, text, listings, mask PNGs, sizes of images; many at a time."""
+
+import io
+import itertools
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from m2f_batch.datasets.findings import Finding, Report
+from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.listing import IMAGE_EXTENSIONS
+from m2f_batch.storage.manifests import parse_json
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.store import ObjectError, StoreUnavailable
+
+_T = TypeVar("_T")
+_AHEAD = 64  # files under way per thread, so that few results wait for their turn
+
+Row = dict[str, Any]
+Read = tuple[Row | None, list[Finding]]
+
+
+def fetch(uri: str) -> bytes:
+    """The bytes of a file, asked for again where it fails in passing. Raises ObjectError, StoreUnavailable."""
+    return steadily(lambda: open_store(uri).read(uri))
+
+
+def read_bytes(uri: str, field: str) -> bytes:
+    """A file that must be there. Raises UsageError, which begins with ``field``."""
+    try:
+        return fetch(uri)
+    except (ObjectError, StoreUnavailable, UsageError) as error:
+        raise UsageError(f"{field}: {error}") from error
+
+
+def read_json(uri: str, field: str) -> Any:
+    """A JSON file that must be there. Raises UsageError, which begins with ``field``."""
+    return parse_json(read_bytes(uri, field), f"{field}: {uri!r}")
+
+
+def read_text(uri: str, field: str) -> str:
+    """A UTF-8 text that must be there. Raises UsageError, which begins with ``field``."""
+    try:
+        return read_bytes(uri, field).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{field}: {uri!r} is not UTF-8 text: {error}") from error
+
+
+def folder_of(uri: str, field: str) -> str:
+    """The one spelling of a folder that must be there."""
+    try:
+        place = uris.normalise(uri)
+        if open_store(place).is_folder(place):
+            return place
+    except (ObjectError, StoreUnavailable, UsageError) as error:
+        raise UsageError(f"{field}: {error}") from error
+    raise UsageError(f"{field}: {uri!r}: there is no such folder")
+
+
+def is_folder(uri: str, field: str) -> bool:
+    """Whether there is such a folder; UsageError where that cannot be known."""
+    try:
+        return open_store(uri).is_folder(uris.normalise(uri))
+    except (ObjectError, StoreUnavailable, UsageError) as error:
+        raise UsageError(f"{field}: {error}") from error
+
+
+def exists(uri: str) -> bool:
+    """Whether there is such a file."""
+    return open_store(uri).exists(uri)
+
+
+def list_files(folder: str, extensions: Iterable[str]) -> dict[str, str]:
+    """Files below a folder by their path below it without extension, sorted; names that begin with a dot are left out.
+
+    Raises UsageError for two files that differ in their extension only.
+    """
+    wanted, found = frozenset(extensions), dict[str, str]()
+    for uri in sorted(entry.uri for entry in open_store(folder).list(folder)):
+        stem, extension = posixpath.splitext(uris.below(folder, uri))
+        if extension.removeprefix(".").lower() in wanted and not posixpath.basename(stem).startswith("."):
+            if stem in found:
+                raise UsageError(f"{found[stem]!r} and {uri!r} have one name; which of them is it?")
+            found[stem] = uri
+    return found
+
+
+def list_images(folder: str) -> dict[str, str]:
+    """``list_files`` of images."""
+    return list_files(folder, IMAGE_EXTENSIONS)
+
+
+def read_indices(uri: str) -> NDArray[Any]:
+    """The values of a one-channel PNG as the file has them, integer [H, W]: no palette applied, nothing scaled.
+
+    Raises DecodeError for what is none, ObjectError for what cannot be fetched.
+    """
+    image, data = _open_png(uri)
+    if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+        raise DecodeError("UnsupportedMode", f"a PNG of mode {image.mode}; wanted one channel, gray or palette")
+    values = np.asarray(image)
+    bits, color = data[24], data[25]  # of the IHDR chunk, which comes first
+    if color == 0 and bits in (2, 4):  # gray, which Pillow scales to 0..255
+        return values // (255 // (2**bits - 1))
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def read_rgb_ids(uri: str) -> NDArray[np.int32]:
+    """The ids of a panoptic PNG, R + 256 G + 65536 B, [H, W]. Raises DecodeError, ObjectError."""
+    image, _ = _open_png(uri)
+    if image.mode != "RGB":
+        raise DecodeError("UnsupportedMode", f"a PNG of mode {image.mode}; a panoptic PNG is RGB")
+    red, green, blue = np.moveaxis(np.asarray(image).astype(np.int32), 2, 0)
+    return red + (green << 8) + (blue << 16)
+
+
+def _open_png(uri: str) -> tuple[Image.Image, bytes]:
+    data = fetch(uri)
+    try:
+        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DecodeError("Corrupt", f"cannot be read as PNG: {' '.join(str(error).split())[:200]}") from error
+    return image, data
+
+
+def rows_of(read_one: Callable[[_T], Read], items: Iterable[_T], report: Report) -> Iterator[Row]:
+    """What ``read_one`` makes of each item, in order, in threads; its findings are reported here, in one."""
+    threads = min(32, os.cpu_count() or 1)
+    left = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        while some := [*itertools.islice(left, _AHEAD * threads)]:
+            for row, findings in pool.map(read_one, some):
+                for finding in findings:
+                    report(finding)
+                if row is not None:
+                    yield row
+
+
+def numbered(rows: Iterable[Row]) -> Iterator[Row]:
+    """Rows by uri with the image ids 1, 2, 3, ..."""
+    for image_id, row in enumerate(sorted(rows, key=lambda row: row["uri"]), 1):
+        yield row | {"image_id": image_id}

@@ -1,0 +1,64 @@
+"""What is wrong with a dataset, one finding at a time: a reader stops at the first, a check collects them all.
+
+Every reader hands its findings to a ``Report`` and goes on without what it complained about, if the report returns.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from m2f_batch.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """``kind`` is one of KINDS or NOTES, ``where`` file and entry, ``text`` what is wrong and what to do."""
+
+    kind: str
+    where: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.text}"
+
+
+Report = Callable[[Finding], None]
+
+# what no model should be trained with
+KINDS = {
+    "malformed": "an entry without the fields that its format asks for",
+    "duplicate-image": "two entries for one image",
+    "duplicate-category": "two categories with one id",
+    "unknown-category": "a class that the dataset does not declare: off by one, most often",
+    "unlisted-image": "an annotation of an image that is not listed",
+    "mask-size": "a mask of another size than its image",
+    "invalid-mask": "a polygon or RLE that describes no mask",
+    "no-mask": "a box without a mask",
+    "unreadable-mask": "a mask file that is missing or cannot be read",
+    "unknown-value": "a pixel value that no class or segment has",
+    "missing-segment": "a segment without a pixel of its own",
+    "missing-image": "a mask without its image, or an image that cannot be read where its size is needed",
+    "no-labels": "not one image with an annotation",
+}
+# what is said, and does not stop a reader
+NOTES = {
+    "annotation-id": "annotation ids that are 0 or come twice; not used here, but they break pycocotools",
+    "unlabelled-image": "images without a label file or mask",
+    "skipped-shape": "shapes that have no area",
+}
+
+
+def stop(finding: Finding) -> None:
+    """The strict report: says a note on stderr, raises UsageError for anything else."""
+    if finding.kind not in NOTES:
+        raise UsageError(str(finding))
+    print(f"note: {finding}", file=sys.stderr, flush=True)
+
+
+def examples(items: list[str], most: int = 3) -> str:
+    """A few of many for a message.
+
+    >>> examples(["a", "b", "c", "d"])
+    'a, b, c, ...'
+    """
+    return ", ".join(items[:most]) + (", ..." if len(items) > most else "")

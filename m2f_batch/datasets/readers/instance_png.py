@@ -1,0 +1,123 @@
+"""Instance masks: a folder of one-channel PNGs whose values are the numbers of objects, 0 is background.
+
+The id map says which class an object is of, a JSON of either form; images go by their name with or without extension:
+
+    {"a.png": {"1": "cell", "2": "nucleus"}, "b.png": {"1": "cell"}}
+    {"categories": [{"id": 7, "name": "cell"}], "images": {"a.png": {"1": 7}}}
+
+Without it, every object is of the one class "object".
+"""
+
+import posixpath
+from functools import partial
+from typing import Any
+
+from m2f_batch.datasets import files
+from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
+from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.masks import label_map_rle
+from m2f_batch.datasets.readers.masks_beside import pairs
+from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.storage.listing import IMAGE_EXTENSIONS
+from m2f_batch.storage.store import ObjectError
+
+_FORM = 'wanted {"a.png": {"1": "cell"}}, or "categories" and "images" {"a.png": {"1": 7}}'
+_Objects = dict[str, dict[int, int]]  # by image name without extension: category ids by object
+
+
+def read_instance_png(
+    annotations: str,
+    images: str | None = None,
+    masks: str | None = None,
+    *,
+    ignore_index: int | None = None,
+    report: Report = stop,
+) -> Dataset:
+    """The dataset of a folder of object PNGs; ``annotations`` is that folder, or the id map beside ``masks``.
+
+    ``ignore_index`` is a value of the files. Raises UsageError for what cannot be read at all; what is wrong in it goes
+    to ``report``.
+    """
+    file, found = pairs(annotations, images, masks, report)
+    categories, objects = _read_map(file) if file else ([Category(1, "object", True)], None)
+    positions = {category.id: position for position, category in enumerate(categories)}
+    read_one = partial(_read, objects=objects, positions=positions, ignore_index=ignore_index)
+    rows = [*files.numbered(files.rows_of(read_one, found, report))]
+    if not any(row["segments"] for row in rows):
+        report(Finding("no-labels", str(masks or annotations), "no mask has an object"))
+    return dataset_of(categories, rows)
+
+
+def _read_map(file: str) -> tuple[list[Category], _Objects]:
+    document, where = files.read_json(file, "data.train"), f"data.train: {file!r}"
+    if not isinstance(document, dict):
+        raise UsageError(f"{where}: {_FORM}")
+    is_full = isinstance(document.get("categories"), list)
+    images = document.get("images") if is_full else document
+    if not isinstance(images, dict) or not all(isinstance(objects, dict) for objects in images.values()):
+        raise UsageError(f"{where}: {_FORM}")
+    categories = _declared(document["categories"], where) if is_full else _by_name(images, where)
+    known: dict[Any, int] = {category.id if is_full else category.name: category.id for category in categories}
+    return categories, {_stem(name): _numbers(objects, known, f"{where}: {name}") for name, objects in images.items()}
+
+
+def _stem(name: str) -> str:
+    stem, extension = posixpath.splitext(name)
+    return stem if extension.removeprefix(".").lower() in IMAGE_EXTENSIONS else name
+
+
+def _declared(entries: list[Any], where: str) -> list[Category]:
+    for entry in entries:
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int or not isinstance(entry.get("name"), str):
+            raise UsageError(f"{where}: each of 'categories' needs an integer 'id' and a text 'name'; got {entry!r}")
+    categories = [Category(entry["id"], entry["name"].strip(), bool(entry.get("isthing", 1))) for entry in entries]
+    if len({category.id for category in categories}) < len(categories):
+        raise UsageError(f"{where}: an id comes twice in 'categories'")
+    return categories
+
+
+def _by_name(images: dict[str, dict[str, Any]], where: str) -> list[Category]:
+    names = {name for objects in images.values() for name in objects.values() if isinstance(name, str)}
+    if not names:
+        raise UsageError(f"{where}: no object has a name; {_FORM}")
+    return [Category(number, name, True) for number, name in enumerate(sorted(names), 1)]
+
+
+def _numbers(objects: dict[str, Any], known: dict[Any, int], where: str) -> dict[int, int]:
+    for number, category in objects.items():
+        if not number.isdecimal() or not isinstance(category, int | str) or category not in known:
+            raise UsageError(f"{where}: {number!r}: {category!r}: objects are whole numbers, of a known category")
+    return {int(number): known[category] for number, category in objects.items()}
+
+
+def _read(
+    pair: tuple[str, str], objects: _Objects | None, positions: dict[int, int], ignore_index: int | None
+) -> files.Read:
+    image, mask = pair
+    try:
+        values = files.read_indices(mask)
+    except (DecodeError, ObjectError) as error:
+        return None, [Finding("unreadable-mask", mask, str(error))]
+    codes = label_map_rle(values)
+    ignored = None if ignore_index is None else codes.pop(ignore_index, None)
+    codes.pop(0, None)
+    findings, segments = [], []
+    classes = dict.fromkeys(codes, next(iter(positions))) if objects is None else _of_image(mask, objects)
+    for number, counts in codes.items():
+        if number in classes:
+            segments.append({"category": positions[classes[number]], "iscrowd": False, "counts": counts})
+    unknown = sorted(codes.keys() - classes.keys())
+    if unknown:
+        text = f"has objects {unknown[:5]}, which the id map does not name; data.ignore_index makes one value ignored"
+        findings.append(Finding("unknown-value", mask, text))
+    for number in sorted(classes.keys() - codes.keys()):
+        findings.append(Finding("missing-segment", mask, f"has no pixel of the object {number} of the id map"))
+    height, width = values.shape
+    return {"uri": image, "height": height, "width": width, "segments": segments, "ignored": ignored}, findings
+
+
+def _of_image(mask: str, objects: _Objects) -> dict[int, int]:
+    """The objects of the id map by the longest end of the mask's path that it has."""
+    parts = _stem(mask).split("/")
+    tails = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((objects[tail] for tail in tails if tail in objects), {})

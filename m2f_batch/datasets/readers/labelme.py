@@ -1,0 +1,193 @@
+"""labelme: one JSON per image, with ``shapes`` of a label and points. https://github.com/wkentaro/labelme
+
+Shapes with one label and one ``group_id`` are parts of one object. ``__ignore__`` becomes ``ignored``, ``_background_``
+is dropped. Polygons are filled as pycocotools does it, which labelme's own VOC converter does not.
+"""
+
+import base64
+import binascii
+import io
+import math
+import posixpath
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from m2f_batch.datasets import files
+from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
+from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.masks import polygon_fault, polygons_rle, union_rle
+from m2f_batch.datasets.names import read_names
+from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.store import ObjectError
+from m2f_batch.vision.image import read_size
+from m2f_batch.vision.rle import encode_mask
+
+IGNORE, BACKGROUND = "__ignore__", "_background_"
+_WITHOUT_AREA = ("line", "linestrip", "point", "points")
+_FEWEST = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}  # points of each shape that is read
+_Entry = dict[str, Any]
+
+
+def read_labelme(annotations: str, images: str | None = None, *, report: Report = stop) -> Dataset:
+    """The dataset of a folder of labelme JSONs, or of one.
+
+    ``imagePath`` is relative to its JSON, or a name in ``images``. Categories are those of ``labels.txt`` in the folder
+    or beside it, with the ids that labelme gives them; without it the labels in use by name, with ids from 1. Raises
+    UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
+    """
+    place = uris.normalise(annotations)
+    listed = [*files.list_files(place, ["json"]).values()] if files.is_folder(place, "data.train") else [place]
+    if not listed:
+        raise UsageError(f"data.train: {annotations!r} has no JSON")
+    entries = [*files.rows_of(_parsed, listed, report)]
+    shapes = [shape["label"] for entry in entries for shape in entry["shapes"]]
+    names = _declared(place) or dict(enumerate(sorted({*shapes}), 1))
+    categories = [Category(number, name, True) for number, name in names.items() if name not in (IGNORE, BACKGROUND)]
+    if not any(shape not in (IGNORE, BACKGROUND) for shape in shapes):
+        report(Finding("no-labels", place, "no JSON has a shape"))
+    _note_skipped(entries, place, report)
+    folder = files.folder_of(images, "data.train_images") if images else None
+    known = {category.name: position for position, category in enumerate(categories)}
+    read_one = partial(_read, known=known, folder=folder)
+    return dataset_of(categories, files.numbered(files.rows_of(read_one, entries, report)))
+
+
+def _declared(place: str) -> dict[int, str] | None:
+    found = (f"{folder}/labels.txt" for folder in (place, uris.parent(place)))
+    file = next((name for name in found if files.exists(name)), None)
+    return read_names(file, "data.train") if file else None
+
+
+def _note_skipped(entries: list[_Entry], place: str, report: Report) -> None:
+    kinds = [_kind(shape) for entry in entries for shape in entry["shapes"]]
+    for kind in _WITHOUT_AREA:
+        if kind in kinds:
+            text = f"{kinds.count(kind):,} shapes of type {kind!r} have no area and are left out"
+            report(Finding("skipped-shape", place, text))
+
+
+def _kind(shape: _Entry) -> str:
+    return shape.get("shape_type") or "polygon"
+
+
+def _parsed(uri: str) -> files.Read:
+    """What is used of a JSON: the image as it holds it may be large."""
+    document = files.read_json(uri, "data.train")
+    shapes = document.get("shapes") if isinstance(document, dict) else None
+    if not isinstance(shapes, list) or not isinstance(document.get("imagePath"), str):
+        return None, [Finding("malformed", uri, "is no labelme JSON: it needs a text 'imagePath' and a list 'shapes'")]
+    used: list[_Entry] = []
+    findings = []
+    for number, shape in enumerate(shapes):
+        if isinstance(shape, dict) and isinstance(shape.get("label"), str):
+            used.append(shape)
+        else:
+            findings.append(Finding("malformed", f"{uri}: shapes[{number}]", "needs a text 'label'"))
+    sides = [document.get(side) for side in ("imageHeight", "imageWidth")]
+    size_hw = tuple(sides) if all(type(side) is int and side > 0 for side in sides) else None
+    return {"json": uri, "image": document["imagePath"], "size_hw": size_hw, "shapes": used}, findings
+
+
+def _read(entry: _Entry, known: dict[str, int], folder: str | None) -> files.Read:
+    path = entry["image"].replace("\\", "/")  # as written on Windows
+    image = uris.join(folder, posixpath.basename(path)) if folder else uris.join(uris.parent(entry["json"]), path)
+    try:
+        size_hw = entry["size_hw"] or read_size(files.fetch(image))
+    except (DecodeError, ObjectError) as error:
+        return None, [Finding("missing-image", entry["json"], f"has no imageHeight and imageWidth; {image}: {error}")]
+    findings: list[Finding] = []
+    objects: dict[tuple[str, Any], list[str]] = {}
+    for number, shape in enumerate(entry["shapes"]):
+        if _kind(shape) in _WITHOUT_AREA or shape["label"] == BACKGROUND:
+            continue
+        found = [*shape_findings(shape, f"{entry['json']}: shapes[{number}] ({shape['label']!r})", known)]
+        findings += found
+        if not found:
+            group = shape.get("group_id")
+            key = (shape["label"], ("alone", number) if group is None else group)
+            objects.setdefault(key, []).append(_mask(shape, size_hw))
+    ignored = [counts for (label, _), codes in objects.items() if label == IGNORE for counts in codes]
+    segments = [
+        {"category": known[label], "iscrowd": False, "counts": _joined(codes, size_hw)}
+        for (label, _), codes in objects.items()
+        if label != IGNORE
+    ]
+    height, width = size_hw
+    row: files.Row = {"uri": image, "height": height, "width": width, "segments": segments}
+    return row | {"ignored": _joined(ignored, size_hw) if ignored else None}, findings
+
+
+def _joined(codes: list[str], size_hw: tuple[int, int]) -> str:
+    return codes[0] if len(codes) == 1 else union_rle(codes, size_hw)
+
+
+def shape_findings(shape: _Entry, where: str, known: dict[str, int]) -> Iterator[Finding]:
+    """What keeps a shape from being a mask."""
+    if shape["label"] != IGNORE and shape["label"] not in known:
+        yield Finding("unknown-category", where, f"labels.txt does not have it; it has {', '.join(known)}")
+    kind, points = _kind(shape), shape.get("points")
+    if kind not in _FEWEST:
+        yield Finding("malformed", where, f"shape_type {kind!r} is not known; read are {', '.join(_FEWEST)}")
+        return
+    pairs = points if isinstance(points, list) else []
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) or len(pairs) < _FEWEST[kind]:
+        yield Finding("invalid-mask", where, f"a {kind} needs at least {_FEWEST[kind]} points [x, y]")
+        return
+    # two points are no polygon, but their numbers are held to the same rules
+    fault = polygon_fault([value for pair in [*pairs, *pairs[:1]] for value in pair])
+    if not isinstance(shape.get("group_id"), int | str | None):
+        yield Finding("malformed", where, f"group_id must be a number; got {shape['group_id']!r}")
+    if fault:
+        yield Finding("invalid-mask", where, fault)
+    elif kind == "mask" and _bitmap(shape) is None:
+        yield Finding("invalid-mask", where, "its 'mask' is no PNG of the size that its points span")
+
+
+def _mask(shape: _Entry, size_hw: tuple[int, int]) -> str:
+    if _kind(shape) == "mask":
+        return _pasted(shape, size_hw)
+    return polygons_rle([outline_of(_kind(shape), shape["points"])], size_hw)
+
+
+def outline_of(kind: str, points: list[list[float]]) -> list[float]:
+    """A shape as a flat polygon; a circle (its centre, a point on it) has as many sides as labelme2coco gives it.
+
+    >>> outline_of("rectangle", [[0, 0], [2, 1]])
+    [0, 0, 2, 0, 2, 1, 0, 1]
+    """
+    if kind == "rectangle":
+        (x0, y0), (x1, y1) = points[:2]
+        return [x0, y0, x1, y0, x1, y1, x0, y1]
+    if kind == "circle":
+        (x, y), (on_x, on_y) = points[:2]
+        radius = math.hypot(on_x - x, on_y - y)
+        sides = max(int(math.pi / math.acos(1 - 1 / radius)), 12) if radius > 1 else 12
+        angles = [2 * math.pi * side / sides for side in range(sides)]
+        return [value for angle in angles for value in (x + radius * math.sin(angle), y + radius * math.cos(angle))]
+    return [value for point in points for value in point]
+
+
+def _bitmap(shape: _Entry) -> np.ndarray[Any, Any] | None:
+    """The bool [h, w] of a shape that is a bitmap; its points are the first and the last pixel of its box."""
+    (x0, y0), (x1, y1) = shape["points"][:2]
+    try:
+        data = base64.b64decode(shape.get("mask") or "", validate=True)
+        bitmap = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]).convert("L")) > 0
+    except (binascii.Error, TypeError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return bitmap if bitmap.shape == (int(y1) - int(y0) + 1, int(x1) - int(x0) + 1) else None
+
+
+def _pasted(shape: _Entry, size_hw: tuple[int, int]) -> str:
+    bitmap = _bitmap(shape)
+    assert bitmap is not None, "checked by shape_findings"
+    (x, y), mask = (int(value) for value in shape["points"][0]), np.zeros(size_hw, bool)
+    left, top = max(x, 0), max(y, 0)
+    part = mask[top : y + bitmap.shape[0], left : x + bitmap.shape[1]]
+    part |= bitmap[top - y :, left - x :][: part.shape[0], : part.shape[1]]
+    return encode_mask(mask).counts

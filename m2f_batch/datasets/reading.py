@@ -1,0 +1,62 @@
+"""From a format's name to its reader: the one door to a dataset."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, get_args
+
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.findings import Report, stop
+from m2f_batch.datasets.readers.coco import read_coco
+from m2f_batch.datasets.readers.coco_panoptic import read_coco_panoptic
+from m2f_batch.datasets.readers.instance_png import read_instance_png
+from m2f_batch.datasets.readers.labelme import read_labelme
+from m2f_batch.datasets.readers.semantic_png import read_semantic_png
+from m2f_batch.datasets.readers.yolo import read_yolo
+from m2f_batch.errors import UsageError
+from m2f_batch.storage.store import ObjectError, StoreUnavailable
+
+Format = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
+_TAKES_MASKS = ("coco-panoptic", "semantic-png", "instance-png", "yolo")
+_TAKES_IGNORE_INDEX = ("semantic-png", "instance-png")
+
+
+def read_dataset(
+    form: str,
+    annotations: str,
+    images: str | None = None,
+    masks: str | None = None,
+    *,
+    ignore_index: int | None = None,
+    do_reduce_labels: bool = False,
+    split: str = "train",
+    report: Report = stop,
+) -> Dataset:
+    """A dataset of any format: ``data.format``, ``data.train``, ``data.train_images``, ``data.train_masks``.
+
+    ``split`` chooses in a ``data.yaml`` of YOLO, and means nothing elsewhere. What is wrong in the files goes to
+    ``report``, which by default stops with the first finding. Raises UsageError for arguments that do not fit the
+    format and for what cannot be read at all.
+    """
+    if form not in get_args(Format):
+        raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(Format))}")
+    if masks is not None and form not in _TAKES_MASKS:
+        raise UsageError(f"data.train_masks: the format {form} has no folder of masks; leave it out")
+    if ignore_index is not None and form not in _TAKES_IGNORE_INDEX:
+        raise UsageError(f"data.ignore_index: only for {' and '.join(_TAKES_IGNORE_INDEX)}, not for {form}")
+    if do_reduce_labels and form != "semantic-png":
+        raise UsageError(f"data.do_reduce_labels: only for semantic-png, not for {form}")
+
+    try:
+        if form == "coco":
+            return read_coco(annotations, images, report=report)
+        if form == "labelme":
+            return read_labelme(annotations, images, report=report)
+        read_with_masks: dict[str, Callable[..., Dataset]] = {
+            "coco-panoptic": read_coco_panoptic,
+            "semantic-png": partial(read_semantic_png, ignore_index=ignore_index, do_reduce_labels=do_reduce_labels),
+            "instance-png": partial(read_instance_png, ignore_index=ignore_index),
+            "yolo": partial(read_yolo, split=split),
+        }
+        return read_with_masks[form](annotations, images, masks, report=report)
+    except (ObjectError, StoreUnavailable) as error:
+        raise UsageError(f"data.train: {error}") from error
