@@ -44,7 +44,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Sample:
-    """An example: the content of the canvas, uint8 [h, w, 3], and of each object its label and RLE of [h, w]."""
+    """An example: the content of the canvas, uint8 [h, w, 3], and of each object its label and RLE of [h, w].
+
+    ``ignored`` is the RLE of pixels that count for nothing, None when there are none.
+    """
 
     position: int
     image_id: int
@@ -52,6 +55,7 @@ class Sample:
     image: NDArray[np.uint8]
     labels: NDArray[np.int64]
     counts: tuple[str, ...]
+    ignored: str | None
 
     @property
     def content_hw(self) -> SizeHW:
@@ -60,10 +64,11 @@ class Sample:
 
     def masks(self) -> NDArray[np.uint8]:
         """The masks, uint8 [N, h, w]."""
-        if not self.counts:
-            return np.zeros((0, *self.content_hw), np.uint8)
-        codes = [{"size": list(self.content_hw), "counts": counts.encode()} for counts in self.counts]
-        return np.moveaxis(coco_mask.decode(codes), 2, 0)
+        return _decoded(self.counts, self.content_hw)
+
+    def ignored_mask(self) -> NDArray[np.uint8] | None:
+        """The pixels that count for nothing, uint8 [h, w]."""
+        return None if self.ignored is None else _decoded([self.ignored], self.content_hw)[0]
 
 
 def make_sample(row: Mapping[str, Any], position: int, recipe: Recipe, retries: Retries | None = None) -> Sample:
@@ -78,13 +83,13 @@ def make_sample(row: Mapping[str, Any], position: int, recipe: Recipe, retries: 
     rng = np.random.default_rng((recipe.seed, position, row["image_id"] % (1 << 63)))
     view = draw_view(rng, size_hw, recipe.crop_hw, recipe.scale, recipe.flip)
     seen = jitter_color(rng, view.image(image), recipe.color)
-    labels, counts = [], []
     targets = targets_of(row["segments"], size_hw, recipe.task, recipe.label_ids)
-    for label, code in zip((label for label, _ in targets), _seen([code for _, code in targets], view), strict=True):
-        if code is not None:
-            labels.append(label)
-            counts.append(code)
-    return Sample(position, row["image_id"], row["uri"], seen, np.array(labels, np.int64), tuple(counts))
+    labels = np.array([label for label, _ in targets], np.int64)
+    in_view = [*_seen([code for _, code in targets], view)]
+    counts = tuple(code for code in in_view if code is not None)
+    kept = np.array([code is not None for code in in_view], bool)
+    ignored = None if row["ignored"] is None else next(_seen([row["ignored"]], view))
+    return Sample(position, row["image_id"], row["uri"], seen, labels[kept], counts, ignored)
 
 
 def targets_of(
@@ -105,6 +110,14 @@ def targets_of(
     return [(label, _union(parts, size_hw)) for label, parts in sorted(by_label.items())]
 
 
+def _decoded(codes: Sequence[str], size_hw: SizeHW) -> NDArray[np.uint8]:
+    """Masks, uint8 [N, H, W], of RLE."""
+    if not codes:
+        return np.zeros((0, *size_hw), np.uint8)
+    masks = coco_mask.decode([{"size": list(size_hw), "counts": counts.encode()} for counts in codes])
+    return np.moveaxis(masks, 2, 0)
+
+
 def _union(parts: Sequence[str], size_hw: SizeHW) -> str:
     if len(parts) == 1:
         return parts[0]
@@ -114,11 +127,9 @@ def _union(parts: Sequence[str], size_hw: SizeHW) -> str:
 
 def _seen(codes: Sequence[str], view: View) -> Iterator[str | None]:
     """Of each mask the part in view as RLE; None where nothing is in view. Few full-size masks at a time."""
-    height, width = view.image_hw
-    step = max(1, AT_ONCE // max(1, height * width))
+    step = max(1, AT_ONCE // (view.image_hw[0] * view.image_hw[1]))
     for first in range(0, len(codes), step):
-        full = [{"size": [height, width], "counts": counts.encode()} for counts in codes[first : first + step]]
-        for mask in np.moveaxis(coco_mask.decode(full), 2, 0):
+        for mask in _decoded(codes[first : first + step], view.image_hw):
             seen = view.mask(mask)
             yield encode_mask(seen).counts if seen.any() else None
 

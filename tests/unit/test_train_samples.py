@@ -82,6 +82,14 @@ def test_what_is_out_of_view_is_no_target(row):
         assert sample.masks().shape == (len(sample.labels), *sample.content_hw)
 
 
+def test_what_counts_for_nothing_moves_along(row):
+    void = box(0, 55, 40, 60)
+    recipe = Recipe("panoptic", (0, 1, 2), (HEIGHT, WIDTH), (1.0, 1.0), 1.0, 0.0, 0)
+    flipped = make_sample(row | {"ignored": encode_mask(void).counts}, 0, recipe)
+    assert (flipped.ignored_mask() == void[:, ::-1]).all()
+    assert make_sample(row, 0, recipe).ignored_mask() is None
+
+
 def test_an_image_of_another_size_than_annotated_is_refused(row):
     with pytest.raises(RunError, match=r"a\.png has 60 x 40 pixels, its annotations are for 60 x 41; m2f-batch lint"):
         make_sample(row | {"height": 41}, 0, Recipe("panoptic", (0, 1, 2), (32, 32), **AS_IS))
