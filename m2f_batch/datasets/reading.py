@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import get_args
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
@@ -13,9 +13,9 @@ from m2f_batch.datasets.readers.labelme import read_labelme
 from m2f_batch.datasets.readers.semantic_png import read_semantic_png
 from m2f_batch.datasets.readers.yolo import read_yolo
 from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import DataFormat
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
-Format = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 _TAKES_MASKS = ("coco-panoptic", "semantic-png", "instance-png", "yolo")
 _TAKES_IGNORE_INDEX = ("semantic-png", "instance-png")
 
@@ -37,8 +37,8 @@ def read_dataset(
     ``report``, which by default stops with the first finding. Raises UsageError for arguments that do not fit the
     format and for what cannot be read at all.
     """
-    if form not in get_args(Format):
-        raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(Format))}")
+    if form not in get_args(DataFormat):
+        raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(DataFormat))}")
     if masks is not None and form not in _TAKES_MASKS:
         raise UsageError(f"data.train_masks: the format {form} has no folder of masks; leave it out")
     if ignore_index is not None and form not in _TAKES_IGNORE_INDEX:

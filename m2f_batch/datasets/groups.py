@@ -1,0 +1,96 @@
+r"""What must stay on one side of a split: the images of one folder, of one match of a pattern, of one value in a table.
+
+folder               the folder that holds the image
+pattern:REGEX        the one group of a regular expression that is searched in the uri: pattern:patient(\d+)
+column:NAME          a column of a table (CSV, Parquet, JSON lines) with a column "uri" or "file_name"
+"""
+
+import posixpath
+import re
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from m2f_batch.datasets import files
+from m2f_batch.errors import UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.manifests import READERS
+
+_FORMS = "folder, pattern:REGEX with one group, or column:NAME of a table"
+
+
+def group_keys(images: Sequence[str], group_by: str, table: str | None = None, field: str = "--group-by") -> list[str]:
+    """The group of each of ``images``, uris in the one spelling. Raises UsageError where one has none.
+
+    >>> group_keys(["/a/p1-x.png", "/a/p1-y.png", "/b/p2.png"], r"pattern:(p\\d)")
+    ['p1', 'p1', 'p2']
+    """
+    kind, _, rest = group_by.partition(":")
+    if (kind == "column") != (table is not None):
+        raise UsageError(f"{field}: {group_by!r}: a table of groups goes with column:NAME, and only with it")
+    if group_by == "folder":
+        return [uris.parent(image) for image in images]
+    if kind == "pattern":
+        return _by_pattern(images, rest, field)
+    if kind == "column" and table is not None:
+        return _by_column(images, rest, uris.normalise(table), field)
+    raise UsageError(f"{field}: {group_by!r} is not known; allowed: {_FORMS}")
+
+
+def _by_pattern(images: Sequence[str], text: str, field: str) -> list[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UsageError(f"{field}: {text!r} is no regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise UsageError(f"{field}: {text!r} must have one group, as in patient(\\d+); it has {pattern.groups}")
+    keys = []
+    for image in images:
+        match = pattern.search(image)
+        if match is None or match[1] is None:
+            raise UsageError(f"{field}: {text!r} finds nothing in {image!r}; every image needs a group")
+        keys.append(match[1])
+    return keys
+
+
+def _by_column(images: Sequence[str], column: str, table: str, field: str) -> list[str]:
+    rows = _read_table(table)
+    by = next((name for name in ("uri", "file_name") if name in rows.column_names), None)
+    if by is None or column not in rows.column_names:
+        raise UsageError(
+            f"{field}: {table!r} needs columns {column!r} and 'uri' or 'file_name'; has {rows.column_names}"
+        )
+    values: dict[str, str] = {}
+    for name, value in zip(rows[by].to_pylist(), rows[column].to_pylist(), strict=True):
+        if name is None or value is None:
+            raise UsageError(f"{field}: {table!r}: {by} {name!r} has {column} {value!r}; every image needs a group")
+        key = str(name).removeprefix("./")
+        if values.setdefault(key, str(value)) != str(value):
+            raise UsageError(f"{field}: {table!r}: {name!r} is in two groups, {values[key]!r} and {str(value)!r}")
+    taken: dict[str, str] = {}
+    keys = []
+    for image in images:
+        tail = _tail(image, values, uris.parent(table))
+        if tail is None:
+            raise UsageError(f"{field}: {table!r} does not have {image!r}; every image needs a group")
+        if taken.setdefault(tail, image) != image:
+            raise UsageError(f"{field}: {table!r}: {tail!r} may be {taken[tail]!r} or {image!r}; give longer names")
+        keys.append(values[tail])
+    return keys
+
+
+def _tail(image: str, values: dict[str, str], folder: str) -> str | None:
+    """The name by which a table has an image: whole, relative to the table, or as the end of its path."""
+    parts = image.split("/")
+    names = [image, uris.below(folder, image), *("/".join(parts[start:]) for start in range(1, len(parts)))]
+    return next((name for name in names if name in values), None)
+
+
+def _read_table(table: str) -> pa.Table:
+    extension = posixpath.splitext(table)[1].removeprefix(".").lower()
+    if extension not in READERS:
+        raise UsageError(f"--groups: {table!r} is no table; read are {', '.join(sorted(READERS))}")
+    try:
+        return READERS[extension](files.read_bytes(table, "--groups"))
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UsageError(f"--groups: {table!r} cannot be read: {str(error).splitlines()[0]}") from error
