@@ -1,0 +1,81 @@
+"""Which parameters are trained, and which norms keep their statistics."""
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from m2f_batch.errors import UsageError
+from m2f_batch.train.forward import layer_logits
+
+
+def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Freeze the parameters whose name fits one of the patterns (``*`` for any text); their names.
+
+    Raises UsageError for a pattern that fits none, and when nothing would be left to train.
+    """
+    frozen: list[str] = []
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        fitting = [name for name in names if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise UsageError(
+                f"train.freeze: {pattern!r} fits no parameter; allowed: names of parameters, * for any text, e.g. "
+                f"{names[0].rpartition('.')[0].split('.embeddings')[0]}.* or {names[-1]}"
+            )
+        frozen += fitting
+    if set(frozen) == set(names):
+        raise UsageError(f"train.freeze: {list(patterns)} leaves no parameter to train")
+    _stop(model, frozen)
+    return sorted(set(frozen))
+
+
+def freeze_unused(model: nn.Module) -> list[str]:
+    """Freeze the parameters that no loss ever gives a gradient (with Swin, ``layernorm`` of the backbone); their names.
+
+    DDP would wait for their gradients. Found by one backward pass over a small blank image.
+    """
+    parameters = dict(model.named_parameters())
+    before = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    grads = {name: parameter.grad for name, parameter in parameters.items()}
+    training, reference = model.training, next(iter(parameters.values()))
+    try:
+        model.eval()  # batch norms keep their statistics, and nothing is dropped
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        blank = torch.zeros(1, 3, 64, 64, dtype=reference.dtype, device=reference.device)
+        classes, masks = layer_logits(model, blank)
+        torch.stack([c.sum() + m.sum() for c, m in zip(classes, masks, strict=True)]).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+        unused = [name for name, parameter in parameters.items() if parameter.grad is None]
+    finally:
+        model.train(training)
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(before[name])
+            parameter.grad = grads[name]
+    _stop(model, unused)
+    return unused
+
+
+def train_mode(model: nn.Module, *, freeze_batch_norms: bool) -> None:
+    """Put a model into training mode, batch norms with their statistics as they are where that is asked.
+
+    The paper keeps those of a pretrained ResNet: estimates from the few images of one rank would be worse, and the
+    gradients would depend on how a batch is spread over ranks.
+    """
+    model.train()
+    if freeze_batch_norms:
+        for module in batch_norms(model):
+            module.eval()
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """All batch norms of a model that have statistics."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
+
+
+def _stop(model: nn.Module, names: Sequence[str]) -> None:
+    for name in names:
+        model.get_parameter(name).requires_grad_(False)

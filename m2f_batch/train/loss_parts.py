@@ -1,0 +1,99 @@
+"""What the loss is given: its settings, an image's objects, the totals of a step, and its one failure."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from m2f_batch.errors import RunError
+
+
+class NonFiniteLoss(RunError):
+    """A loss, or a matching cost, that is not finite; ``image_ids`` are those of the images it comes from."""
+
+    def __init__(self, image_ids: Sequence[int], what: str) -> None:
+        super().__init__(f"{what} is not finite for the images {', '.join(map(str, image_ids))}")
+        self.image_ids, self.what = tuple(image_ids), what
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return NonFiniteLoss, (self.image_ids, self.what)
+
+
+class ImageTarget(NamedTuple):
+    """One image's objects on its canvas, as tensors on the device of the logits."""
+
+    image_id: int
+    class_ids: Tensor  # int64 [N]
+    masks: Tensor  # bool [N, H, W]
+    ignored: Tensor | None = None  # bool [H, W]: pixels whose points count for nothing
+
+    def as_numbers(self, dtype: torch.dtype) -> "ImageTarget":
+        """With 0 and 1 for the masks' pixels, which is what is sampled; done once for all layers."""
+        ignored = None if self.ignored is None else self.ignored.to(dtype)
+        return self._replace(masks=self.masks.to(dtype), ignored=ignored)
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """The numbers of the loss, named as in Mask2FormerConfig."""
+
+    class_weight: float = 2.0
+    mask_weight: float = 5.0
+    dice_weight: float = 5.0
+    no_object_weight: float = 0.1
+    train_num_points: int = 12544
+    oversample_ratio: float = 3.0
+    importance_sample_ratio: float = 0.75
+    use_auxiliary_loss: bool = True
+
+    @classmethod
+    def of(cls, config: Any) -> "LossSettings":
+        """Those of a Mask2FormerConfig."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+    @property
+    def candidates(self) -> int:
+        """Points looked at per object, of which the most uncertain are taken."""
+        return int(self.train_num_points * self.oversample_ratio)
+
+    @property
+    def uncertain(self) -> int:
+        """Points of the loss that are chosen by uncertainty; the rest is chosen blindly."""
+        return int(self.importance_sample_ratio * self.train_num_points)
+
+    @staticmethod
+    def dtype(logits: Tensor) -> torch.dtype:
+        """In which precision the loss is computed: float32, also for bfloat16 logits, or float64."""
+        return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+@dataclass(frozen=True)
+class StepTotals:
+    """What the sums of a step are divided by: per rank on average, over all its forward passes."""
+
+    masks: float  # objects
+    class_weight: float  # weights of all queries in the cross-entropy of classes
+
+    @classmethod
+    def count(
+        cls, objects: Iterable[int], *, num_queries: int, no_object_weight: float, device: torch.device | None = None
+    ) -> "StepTotals":
+        """The totals of one optimizer step, from how many objects each image of this rank's share of it has.
+
+        Under ``torch.distributed`` every rank must call this once per step: the totals are summed over the ranks and
+        divided by their number, so that DDP's mean of gradients is the gradient of the whole batch's loss, however the
+        images are spread over ranks and forward passes. ``device`` is where the sum is made (CUDA for NCCL).
+        """
+        matched = [min(count, num_queries) for count in objects]
+        weight = sum(count + (num_queries - count) * no_object_weight for count in matched)
+        sums = torch.tensor([sum(matched), weight], dtype=torch.float64, device=device)
+        ranks = 1
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+            ranks = dist.get_world_size()
+        masks, weights = sums.tolist()
+        # at least one each: a batch without objects has no mask loss, and one without images no loss
+        return cls(max(masks, 1.0) / ranks, (weights or 1.0) / ranks)

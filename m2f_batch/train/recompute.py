@@ -1,0 +1,71 @@
+"""Activation checkpointing, which ``transformers`` does not have for this model: activations inside the stages of the
+backbone and the layers of both decoders are computed again in the backward pass instead of being kept.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from m2f_batch.train.freezing import batch_norms
+
+
+def recompute_activations(model: Any) -> list[str]:
+    """Make a Mask2FormerForUniversalSegmentation recompute; the names of the parts that do. Values stay the same."""
+    parts = list(_parts(model))
+    for _, module in parts:
+        module.forward = partial(_recomputed, module, module.forward)
+    return [name for name, _ in parts]
+
+
+def _parts(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Names and modules worth recomputing: not one within another."""
+    backbone = "model.pixel_level_module.encoder"
+    yield from _stages(backbone, model.get_submodule(backbone))
+    for layers in ("model.pixel_level_module.decoder.encoder.layers", "model.transformer_module.decoder.layers"):
+        yield from ((f"{layers}.{index}", layer) for index, layer in model.get_submodule(layers).named_children())
+
+
+def _stages(prefix: str, backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost lists of at least two modules with parameters: stages, or blocks where stages are no modules."""
+    for name, child in backbone.named_children():
+        place = f"{prefix}.{name}"
+        holders = [(f"{place}.{key}", part) for key, part in child.named_children() if _has_parameters(part)]
+        if isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential) and len(holders) > 1:
+            yield from holders
+        else:
+            yield from _stages(place, child)
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not (module.training and torch.is_grad_enabled()):
+        return forward(*args, **kwargs)
+    contexts = partial(_contexts, module)
+    return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+
+def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For the forward pass, and for the one that repeats it."""
+    return nullcontext(), _same_statistics(module)
+
+
+@contextmanager
+def _same_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norms compute as in training, but do not take the same batch into their statistics a second time."""
+    norms = batch_norms(module)
+    kept = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
+    try:
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None  # type: ignore[assignment]
+        yield
+    finally:
+        for norm, momentum, count in kept:
+            norm.momentum, norm.num_batches_tracked = momentum, count
