@@ -1,30 +1,27 @@
-"""How good the demo model is on drawn scenes it never saw: mask AP, PQ and mIoU.
+"""How good the demo model is on drawn scenes it never saw: mask AP, PQ and mIoU, as ``m2f-batch evaluate`` has them.
 
     python -m m2f_batch.demo.evaluate --scenes 200
 
-AP is pycocotools' (100 detections per image, score threshold 0, things only); PQ and mIoU follow their plain
-definitions (Kirillov et al. 2019; intersection over union summed over all images, mean over classes).
+AP is of things alone, with 100 detections per image from score 0 on.
 """
 
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-
+from m2f_batch.config import Task
+from m2f_batch.datasets.dataset import Category
 from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, VAL_SEED, Scene, draw_scene
+from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.records import Segment
 from m2f_batch.vision.rle import encode_mask
 from m2f_batch.vision.segmenter import Segmenter
 
 MODEL = Path(__file__).parent / "model"
+CLASSES = tuple(Category(i + 1, name, i not in STUFF_IDS) for i, name in enumerate(CATEGORIES))
+Found = Sequence[Sequence[Segment]]  # of each scene
 
 
 def ground_truth(scenes: Sequence[Scene]) -> dict[str, Any]:
@@ -53,20 +50,7 @@ def ground_truth(scenes: Sequence[Scene]) -> dict[str, Any]:
     return {"images": images, "annotations": annotations, "categories": names}
 
 
-def mask_ap(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[float, float]:
-    """pycocotools' mask (AP, AP50) of COCO results against a COCO instances tree."""
-    with redirect_stdout(StringIO()):
-        coco = COCO()
-        coco.dataset = truth
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(results), "segm")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return float(evaluation.stats[0]), float(evaluation.stats[1])
-
-
-def results_of(found: Sequence[Sequence[Segment]]) -> list[dict[str, Any]]:
+def results_of(found: Found) -> list[dict[str, Any]]:
     """Segments per image as COCO results, numbered as in ``ground_truth``."""
     return [
         {
@@ -80,41 +64,58 @@ def results_of(found: Sequence[Sequence[Segment]]) -> list[dict[str, Any]]:
     ]
 
 
-def panoptic_quality(scenes: Sequence[Scene], found: Sequence[Sequence[Segment]]) -> float:
-    """Mean over classes of sum of IoU over matches / (TP + FP / 2 + FN / 2); a match has IoU > 0.5."""
-    iou_sum: dict[int, float] = defaultdict(float)
-    matched: dict[int, int] = defaultdict(int)
-    present: dict[int, int] = defaultdict(int)
-    for scene, segments in zip(scenes, found, strict=True):
-        masks = [segment.mask() for segment in segments]
-        for category_id, truth in zip(scene.category_ids, scene.masks(), strict=True):
-            present[category_id] += 1
-            overlaps = [_iou(truth, m) for s, m in zip(segments, masks, strict=True) if s.category_id == category_id]
-            if max(overlaps, default=0.0) > 0.5:
-                matched[category_id] += 1
-                iou_sum[category_id] += max(overlaps)
-        for segment in segments:
-            present[segment.category_id] += 1
-    # TP + FP / 2 + FN / 2 is half of all predicted and all true segments
-    return float(np.mean([iou_sum[c] / (present[c] / 2) if present[c] else 0.0 for c in range(len(CATEGORIES))]))
+def mask_ap(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[float, float]:
+    """Mask (AP, AP50) of COCO results against a COCO instances tree whose masks are RLE."""
+    classes = [Category(category["id"], category["name"], True) for category in truth["categories"]]
+    places = {category.id: place for place, category in enumerate(classes)}
+    evaluator = Evaluator(classes, "instance", places, frozenset({"ap"}))
+    found, true = _by_image(results), _by_image(truth["annotations"])
+    for image in truth["images"]:
+        segments = [
+            {"category": places[entry["category_id"]], "iscrowd": bool(entry["iscrowd"])} | _counts(entry)
+            for entry in true[image["id"]]
+        ]
+        mine = [{**entry, **_counts(entry)} for entry in found[image["id"]]]
+        evaluator.add(
+            image | {"status": "ok", "segments": mine},
+            image | {"image_id": image["id"], "segments": segments, "ignored": None},
+        )
+    figures = evaluator.summary()["metrics"]
+    return figures["AP"], figures["AP50"]
 
 
-def mean_iou(scenes: Sequence[Scene], found: Sequence[Sequence[Segment]]) -> float:
+def panoptic_quality(scenes: Sequence[Scene], found: Found) -> float:
+    """PQ of panoptic segments."""
+    return _measured(scenes, found, "panoptic", "pq")["PQ"]
+
+
+def mean_iou(scenes: Sequence[Scene], found: Found) -> float:
     """Mean over classes of intersection over union, each summed over all pixels of all images."""
-    intersection, union = np.zeros(len(CATEGORIES)), np.zeros(len(CATEGORIES))
-    for scene, segments in zip(scenes, found, strict=True):
-        truth = np.asarray(scene.category_ids)[scene.owner]
-        guess = np.full(truth.shape, -1)
-        for segment in segments:
-            guess[segment.mask()] = segment.category_id
-        for category_id in range(len(CATEGORIES)):
-            intersection[category_id] += ((truth == category_id) & (guess == category_id)).sum()
-            union[category_id] += ((truth == category_id) | (guess == category_id)).sum()
-    return float(np.mean(intersection / np.maximum(union, 1)))
+    return _measured(scenes, found, "semantic", "miou")["mIoU"]
 
 
-def _iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    return float((a & b).sum() / max(1, (a | b).sum()))
+def _measured(scenes: Sequence[Scene], found: Found, task: Task, metric: str) -> dict[str, Any]:
+    evaluator = Evaluator(CLASSES, task, {i: i for i in range(len(CLASSES))}, frozenset({metric}))
+    for image_id, (scene, segments) in enumerate(zip(scenes, found, strict=True), start=1):
+        size = dict(zip(("height", "width"), scene.owner.shape, strict=True))
+        true = [
+            {"category": category, "iscrowd": False, "counts": encode_mask(mask).counts}
+            for category, mask in zip(scene.category_ids, scene.masks(), strict=True)
+        ]
+        row = size | {"status": "ok", "segments": [segment.entry() for segment in segments]}
+        evaluator.add(row, size | {"image_id": image_id, "segments": true, "ignored": None})
+    return evaluator.summary()["metrics"]
+
+
+def _by_image(entries: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        found[entry["image_id"]].append(entry)
+    return found
+
+
+def _counts(entry: dict[str, Any]) -> dict[str, str]:
+    return {"counts": entry["segmentation"]["counts"]}
 
 
 def main() -> None:

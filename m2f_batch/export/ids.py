@@ -1,12 +1,13 @@
 """COCO ids: those of the images' own JSON or of a ground truth, else 1, 2, 3, ...; categories by data set or name."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from m2f_batch.errors import UsageError
+from m2f_batch.labels import find_label_set
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -32,17 +33,36 @@ def coco_ids(run: RunDirectory, info: dict[str, Any], ground_truth: str | None) 
     labels = info["categories"]
     if ground_truth is not None:
         truth = _read_truth(ground_truth)
-        by_name = {category["name"].strip(): category["id"] for category in truth["categories"]}
-        category_ids = {label["id"]: by_name[label["name"]] for label in labels if label["name"] in by_name}
-        if not category_ids:
-            raise UsageError(
-                f"--ground-truth {ground_truth}: none of its categories ({', '.join(list(by_name)[:5])}, ...) "
-                f"has the name of a label of the model ({', '.join(label['name'] for label in labels[:5])}, ...)"
-            )
+        named = [(category["id"], category["name"]) for category in truth["categories"]]
+        category_ids = category_ids_by_name(labels, named, ground_truth)
         unmatched: set[str] = set()
         return CocoIds(_image_ids_of(truth["images"], unmatched), category_ids, truth["categories"], unmatched)
     category_ids = {label["id"]: label["dataset_id"] for label in labels}
     return CocoIds(_own_image_ids(run, info), category_ids, [_category(label, info["task"]) for label in labels])
+
+
+def category_ids_by_name(
+    labels: Sequence[dict[str, Any]], named: Sequence[tuple[int, str]], ground_truth: str
+) -> dict[int, int]:
+    """Label ids to the ids of a ground truth's (id, name) pairs of the same name; labels that it lacks are left out.
+
+    ``labels`` are the ``categories`` of run.json. Names of known label sets vary ("sofa" is COCO's "couch"): where most
+    names are common, all with the set's own ids, the other labels are matched by those. Raises UsageError where no name
+    is common.
+    """
+    by_name = {name.strip(): number for number, name in named}
+    found = {label["id"]: by_name[label["name"]] for label in labels if label["name"] in by_name}
+    if not found:
+        raise UsageError(
+            f"--ground-truth {ground_truth}: none of its categories ({', '.join(list(by_name)[:5])}, ...) "
+            f"has the name of a label of the model ({', '.join(label['name'] for label in labels[:5])}, ...)"
+        )
+    own = {label["id"]: label["dataset_id"] for label in labels}
+    is_known = find_label_set({label["id"]: label["name"] for label in labels}) is not None
+    if is_known and 2 * len(found) > len(named) and all(own[label] == number for label, number in found.items()):
+        free = {number for number, _ in named} - {*found.values()}
+        found |= {label: number for label, number in own.items() if label not in found and number in free}
+    return found
 
 
 def _category(label: dict[str, Any], task: str) -> dict[str, Any]:

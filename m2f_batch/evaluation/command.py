@@ -1,0 +1,159 @@
+"""``m2f-batch evaluate``: the rows of a run against annotated images, a table for people and JSON for machines."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
+from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
+from m2f_batch.evaluation.pairing import pair_by_uri
+from m2f_batch.evaluation.table import lines_of
+from m2f_batch.export.coco import file_name
+from m2f_batch.storage.merged import tables_by_uri
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.run import RunDirectory, open_existing_run
+from m2f_batch.storage.store import ObjectError, StoreUnavailable
+
+COLUMNS = ["uri", "height", "width", "status", "segments"]
+OBJECT_METRICS = frozenset({"ap", "pq"})  # of a truth that tells objects apart
+
+
+def evaluate(
+    run_uri: str,
+    truth: GroundTruth,
+    *,
+    metrics: Sequence[str] | None = None,
+    json_file: str | None = None,
+    is_partial: bool = False,
+) -> int:
+    """Measure a run, print the figures, write them to ``json_file``; returns 0.
+
+    Raises UsageError for a ground truth that cannot be read or does not fit, RunError for a run that is not finished.
+    """
+    run = open_existing_run(run_uri)
+    info = run.read_info()
+    if not run.is_finished() and not is_partial:
+        left = f"{info['images']['remaining']:,} of {info['images']['listed']:,} images remain"
+        raise RunError(f"RUN: {run.uri} is not finished: {left}; go on with it, or measure what is there by --partial")
+    asked, write = metrics_of(info["task"], metrics), _writer(json_file)
+    form, dataset = truth.read(info["config"]["input"]["uri"])
+    places = category_places(info["categories"], dataset.categories, truth.uri)
+    evaluator = Evaluator(dataset.categories, info["task"], places, _fitting(asked, metrics, form, dataset))
+    counts = measure(run, evaluator, dataset, _pairs(run, info, truth, dataset), is_partial=is_partial)
+    report = {
+        "run": run.uri,
+        "run_id": info["run_id"],
+        "task": info["task"],
+        "ground_truth": truth.uri,
+        "format": form,
+        "rows": counts,
+        "warnings": [*_warnings(info, evaluator, places, dataset, counts)],
+        **evaluator.summary(),
+    }
+    for line in lines_of(report):
+        print(line)
+    write(report)
+    return 0
+
+
+def measure(
+    run: RunDirectory, evaluator: Evaluator, dataset: Dataset, pairs: Mapping[str, str], *, is_partial: bool
+) -> dict[str, int]:
+    """Adds every annotated image to the evaluator; ``pairs`` are uris of listed images to uris of the dataset.
+
+    Returns counts of images: ``ok``, ``error``, ``remaining`` (of a run that is not finished: left out),
+    ``without_row``, and ``not_annotated``, which have a row alone.
+    """
+    places = {uri: place for place, uri in enumerate(dataset.table["uri"].to_pylist())}
+    counts = Counter(ok=0, error=0, remaining=0, without_row=0, not_annotated=0)
+    for table in tables_by_uri(run, COLUMNS):
+        for row in table.to_pylist():
+            place = places.pop(pairs.get(row["uri"], ""), None)
+            if place is None:
+                counts["not_annotated"] += 1
+                continue
+            counts[row["status"]] += 1
+            evaluator.add(row, _image(dataset, place))
+    remaining = {*pairs.values()}
+    for uri, place in places.items():
+        if uri in remaining and is_partial:
+            counts["remaining"] += 1
+            continue
+        counts["without_row"] += 1
+        evaluator.add(None, _image(dataset, place))
+    return dict(counts)
+
+
+def _image(dataset: Dataset, place: int) -> dict[str, Any]:
+    return dataset.table.slice(place, 1).to_pylist()[0]
+
+
+def _pairs(run: RunDirectory, info: dict[str, Any], truth: GroundTruth, dataset: Dataset) -> dict[str, str]:
+    """Uris of the run's images to those of the dataset."""
+    wanted = dataset.table["uri"].to_pylist()
+    twice = next((uri for uri, count in Counter(wanted).items() if count > 1), None)
+    if twice is not None:
+        raise UsageError(f"--ground-truth: {truth.uri!r} has the image {twice!r} twice")
+    listed = run.read_manifest()["uri"].to_pylist()
+    source = info["config"]["input"]
+    pairs = pair_by_uri(listed, wanted, row_path=lambda uri: file_name(uri, source), folder=truth.folder())
+    if not pairs:
+        shown = f"{wanted[0]!r}, ... and {listed[0]!r}, ..." if listed else "no image is listed"
+        raise UsageError(f"--ground-truth: {truth.uri!r} and {run.uri} have no image in common ({shown})")
+    return pairs
+
+
+def _fitting(asked: frozenset[str], explicit: Sequence[str] | None, form: str, dataset: Dataset) -> frozenset[str]:
+    """The metrics that the truth is good for. Raises UsageError for one that was asked for and is not."""
+    if any(category.isthing for category in dataset.categories) and form != "semantic-png":
+        return asked
+    unfit = asked & OBJECT_METRICS
+    if explicit and unfit:
+        raise UsageError(
+            f"--metrics: {min(unfit)} needs a ground truth that tells objects apart; {form} has classes only"
+        )
+    if not asked - unfit or "ap" in unfit:
+        raise UsageError(f"--ground-truth: objects cannot be measured against {form}, which has classes only")
+    return asked - unfit
+
+
+def _warnings(
+    info: dict[str, Any], evaluator: Evaluator, places: Mapping[int, int], dataset: Dataset, counts: Mapping[str, int]
+) -> Iterator[str]:
+    settled = info.get("postprocess") or info["config"].get("postprocess") or {}
+    cut = settled.get("score_threshold") or 0
+    if cut > 0 and "ap" in evaluator.metrics:
+        yield (
+            f"AP needs all detections, and the run kept those of a score of {cut:g} or more; "
+            "label with --set postprocess.score_threshold=0"
+        )
+    if counts["error"]:
+        yield f"{counts['error']:,} annotated images failed in the run: nothing was found in them"
+    if counts["without_row"]:
+        yield f"{counts['without_row']:,} annotated images have no row: nothing was found in them"
+    if counts["remaining"]:
+        yield f"{counts['remaining']:,} annotated images remain and are left out"
+    if counts["not_annotated"]:
+        yield f"{counts['not_annotated']:,} rows are of images that are not annotated, and are left out"
+    unknown = [label["name"] for label in info["categories"] if label["id"] not in places]
+    if unknown:
+        yield f"labels that the ground truth lacks are left out: {', '.join(unknown)}"
+    missed = [category.name for place, category in enumerate(dataset.categories) if place not in {*places.values()}]
+    if missed:
+        yield f"categories that the model lacks are never found: {', '.join(missed)}"
+
+
+def _writer(json_file: str | None) -> Callable[[dict[str, Any]], None]:
+    """Writes JSON to a file anywhere; that it is none that can be written is said before anything is measured."""
+    if json_file is None:
+        return lambda report: None
+    try:
+        store = open_store(json_file)
+        if json_file.endswith("/") or store.is_folder(json_file):
+            raise UsageError(f"{json_file!r} is a folder; give the name of a file in it")
+    except (UsageError, ObjectError, StoreUnavailable) as error:
+        raise UsageError(f"--json: {error}") from None
+    return lambda report: store.write(json_file, (json.dumps(report, indent=2) + "\n").encode())

@@ -1,0 +1,123 @@
+"""The ground truth that a run is measured against: which format it is in, and which labels are its categories."""
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m2f_batch.datasets import files
+from m2f_batch.datasets.dataset import Category, Dataset
+from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.errors import UsageError
+from m2f_batch.export.ids import category_ids_by_name
+from m2f_batch.storage import uris
+from m2f_batch.storage.listing import IMAGE_EXTENSIONS
+
+# what readers call what is an option here
+_OPTIONS = {
+    "data.train_images": "--images",
+    "data.train_masks": "--masks",
+    "data.train": "--ground-truth",
+    "data.format": "--format",
+    "data.ignore_index": "--ignore-index",
+    "data.do_reduce_labels": "--do-reduce-labels",
+}
+_PNG_FORMATS = ("semantic-png", "instance-png")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """Where the truth is, and how it is to be read: the options of ``m2f-batch evaluate``."""
+
+    uri: str
+    form: str | None = None
+    images: str | None = None
+    masks: str | None = None
+    ignore_index: int | None = None
+    do_reduce_labels: bool = False
+    part: str = "val"
+
+    def folder(self) -> str:
+        """The folder that the paths of its images begin in, where that can be told: else one that holds the truth."""
+        place = uris.normalise(self.images or self.uri)
+        return place if self.images or files.is_folder(place, "--ground-truth") else uris.parent(place)
+
+    def read(self, input_uri: str) -> tuple[str, Dataset]:
+        """Its format and the dataset. ``input_uri`` is the run's INPUT. Raises UsageError."""
+        try:
+            form = self.form or form_of(self.uri, self.masks)
+            dataset = read_dataset(
+                form,
+                self.uri,
+                self.images or self._images_of(form, input_uri),
+                self.masks,
+                ignore_index=self.ignore_index,
+                do_reduce_labels=self.do_reduce_labels,
+                split=self.part,
+            )
+        except UsageError as error:
+            raise UsageError(_in_our_words(str(error))) from error
+        if not dataset.table.num_rows:
+            raise UsageError(f"--ground-truth: {self.uri!r} has no image")
+        return form, dataset
+
+    def _images_of(self, form: str, input_uri: str) -> str | None:
+        """Masks without their images beside them are of INPUT."""
+        if form not in _PNG_FORMATS or not files.is_folder(input_uri, "input.uri"):
+            return None
+        beside = files.list_files(uris.normalise(self.masks or self.uri), IMAGE_EXTENSIONS - {"png"})
+        return None if beside else input_uri
+
+
+def form_of(uri: str, masks: str | None = None) -> str:
+    """The format of a file or folder, by what is in it. Raises UsageError where nothing tells."""
+    place = uris.normalise(uri)
+    extension = posixpath.splitext(place)[1].lower()
+    if files.is_folder(place, "--ground-truth"):
+        return _form_of_folder(place)
+    if extension in (".yaml", ".yml"):
+        return "yolo"
+    if extension == ".txt" and masks is not None:
+        return "semantic-png"  # names of its classes
+    data = files.read_bytes(place, "--ground-truth")
+    if b'"segments_info"' in data:
+        return "coco-panoptic"
+    if b'"imagePath"' in data and b'"annotations"' not in data:
+        return "labelme"
+    if b'"images"' in data:
+        return "coco"
+    raise UsageError(f"--ground-truth: {uri!r} is in no format that is known; give --format")
+
+
+def _form_of_folder(place: str) -> str:
+    if files.exists(uris.join(place, "data.yaml")):
+        raise UsageError(f"--ground-truth: {place!r} is a YOLO dataset; give its file {place}/data.yaml")
+    labels = files.list_files(place, ["json"])
+    if labels and b'"imagePath"' in files.read_bytes(next(iter(labels.values())), "--ground-truth"):
+        return "labelme"
+    if labels:
+        raise UsageError(f"--ground-truth: {place!r} is a folder; give the file in it, e.g. {min(labels.values())}")
+    if files.list_files(place, ["png"]):
+        return "semantic-png"
+    raise UsageError(f"--ground-truth: {place!r} has no labelme JSON and no PNG; give a file, or --format")
+
+
+def _in_our_words(message: str) -> str:
+    for theirs, ours in _OPTIONS.items():
+        message = message.replace(theirs, ours)
+    return message
+
+
+def category_places(
+    labels: Sequence[dict[str, Any]], categories: Sequence[Category], ground_truth: str
+) -> Mapping[int, int]:
+    """Label ids of a model to indices into ``categories``; ``labels`` are the ``categories`` of run.json.
+
+    By name, as exports do. Classes of PNGs that nobody has named are the label ids themselves.
+    """
+    places = {category.id: place for place, category in enumerate(categories)}
+    if all(category.name == f"class {category.id}" for category in categories):
+        return {label["id"]: places[label["id"]] for label in labels if label["id"] in places}
+    named = [(category.id, category.name) for category in categories]
+    found = category_ids_by_name(labels, named, ground_truth)
+    return {label: places[number] for label, number in found.items()}
