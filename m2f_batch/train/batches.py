@@ -1,0 +1,51 @@
+"""Examples to what the network and its loss take: a normalised canvas, and targets, on the device."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from m2f_batch.train.loss_parts import ImageTarget
+from m2f_batch.train.samples import Sample
+from m2f_batch.vision.geometry import PreprocessPlan, SizeHW
+from m2f_batch.vision.prepared import Prepared
+from m2f_batch.vision.preprocess import pixel_values
+
+
+def on_device(
+    samples: Sequence[Sample], canvas_hw: SizeHW, plan: PreprocessPlan, device: torch.device, max_objects: int
+) -> tuple[Tensor, list[ImageTarget]]:
+    """Pixel values [B, 3, Hc, Wc], zeros beside the content, and what is to be found there.
+
+    ``plan`` says how to normalise, as for ``segment``. Of more than ``max_objects`` objects the largest are kept.
+    """
+    images = [Prepared(sample.image, canvas_hw, sample.content_hw) for sample in samples]
+    return pixel_values(images, plan, device), [_target(sample, canvas_hw, device, max_objects) for sample in samples]
+
+
+def too_many(samples: Sequence[Sample], max_objects: int) -> int:
+    """How many objects are left out, since an image has more of them than the model has queries."""
+    return sum(max(0, len(sample.labels) - max_objects) for sample in samples)
+
+
+def _target(sample: Sample, canvas_hw: SizeHW, device: torch.device, max_objects: int) -> ImageTarget:
+    masks, labels = sample.masks(), sample.labels
+    if len(labels) > max_objects:
+        largest = np.sort(np.argsort(-masks.sum((1, 2), dtype=np.int64), kind="stable")[:max_objects])
+        masks, labels = masks[largest], labels[largest]
+    ignored = sample.ignored_mask()
+    return ImageTarget(
+        sample.image_id,
+        torch.from_numpy(labels).to(device),
+        _on_canvas(masks, canvas_hw, device),
+        None if ignored is None else _on_canvas(ignored[None], canvas_hw, device)[0],
+    )
+
+
+def _on_canvas(masks: NDArray[np.uint8], canvas_hw: SizeHW, device: torch.device) -> Tensor:
+    """Masks, uint8 [N, h, w], at the top left of bool [N, Hc, Wc]."""
+    canvas = torch.zeros((len(masks), *canvas_hw), dtype=torch.bool, device=device)
+    canvas[:, : masks.shape[1], : masks.shape[2]] = torch.from_numpy(masks).to(device).bool()
+    return canvas

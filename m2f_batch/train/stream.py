@@ -1,0 +1,66 @@
+"""The examples of one worker, step after step, made ahead of their time.
+
+Without Ray a few threads make them (Pillow and numpy let go of the interpreter); ``ray_stream`` does the same with Ray
+Data's tasks. Both give the same examples in the same order.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.storage.retries import Retries
+from m2f_batch.train.order import image_at, micro_batches, share
+from m2f_batch.train.samples import Recipe, Sample, make_sample
+
+STEPS_AHEAD = 2
+Step = list[list[Sample]]  # of one worker: micro-batches
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which steps, and whose share of them: steps count from 0, ``first`` is the next one to be done."""
+
+    first: int
+    steps: int
+    batch_size: int
+    accumulate: int
+    rank: int
+    world_size: int
+
+    def positions(self) -> Iterator[list[range]]:
+        """Of each step, the positions of each micro-batch."""
+        for step in range(self.first, self.steps):
+            yield micro_batches(share(step, self.batch_size, self.rank, self.world_size), self.accumulate)
+
+
+def maker(dataset: Dataset, recipe: Recipe) -> Callable[[int], Sample]:
+    """What makes the example of a position. Raises what ``make_sample`` does."""
+    retries = Retries()
+
+    def make(position: int) -> Sample:
+        index = image_at(position, dataset.table.num_rows, recipe.seed)
+        (row,) = dataset.table.slice(index, 1).to_pylist()
+        return make_sample(row, position, recipe, retries)
+
+    return make
+
+
+def threaded_stream(make: Callable[[int], Sample], span: Span, threads: int) -> Iterator[Step]:
+    """The steps of ``span``, made by threads while earlier ones are trained on."""
+    waiting: deque[list[list[Future[Sample]]]] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="examples")
+    try:
+        for parts in span.positions():
+            waiting.append([[pool.submit(make, position) for position in part] for part in parts])
+            if len(waiting) > STEPS_AHEAD:
+                yield _ready(waiting.popleft())
+        while waiting:
+            yield _ready(waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ready(parts: list[list[Future[Sample]]]) -> Step:
+    return [[future.result() for future in part] for part in parts]

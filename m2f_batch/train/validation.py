@@ -1,0 +1,55 @@
+"""How good the weights are: the validation images labelled by the same code as ``segment``, measured as ``evaluate``.
+
+The weights are written as a model directory and loaded from there: what is measured is what a user will run.
+"""
+
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from m2f_batch.config import Task
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.errors import ImageError, RunError
+from m2f_batch.evaluation.evaluator import Evaluator
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.retries import Retries
+from m2f_batch.storage.store import ObjectError
+from m2f_batch.train import world
+from m2f_batch.vision.segmenter import Segmenter
+
+AT_ONCE = 16  # images
+# all that was found counts, whatever its score: AP needs it
+THRESHOLDS: dict[Task, dict[str, Any]] = {"instance": {"score_threshold": 0.0}, "panoptic": {}, "semantic": {}}
+
+
+def validate(
+    directory: Path, dataset: Dataset, task: Task, category_of: Mapping[int, int], device: str, threads: int
+) -> dict[str, Any]:
+    """``Evaluator.summary`` of the model in ``directory`` over all images, each labelled by one of the processes.
+
+    ``category_of`` maps the model's labels to the dataset's categories. Raises RunError for an image that cannot be
+    read: metrics over what happens to be readable would compare nothing.
+    """
+    segmenter = Segmenter.from_pretrained(str(directory), task=task, device=device, threads=threads, **THRESHOLDS[task])
+    evaluator = Evaluator(dataset.categories, task, category_of)
+    mine = dataset.table.take([*range(world.rank(), dataset.table.num_rows, world.size())])
+    images = Dataset(dataset.categories, mine).rows()
+    retries = Retries()
+    while some := [*islice(images, AT_ONCE)]:
+        rows = segmenter.rows([_bytes(image["uri"], retries) for image in some])
+        for row, image in zip(rows, some, strict=True):
+            if row["status"] != "ok":
+                raise RunError(f"data.val: {image['uri']} cannot be used ({row['error']['message']})")
+            evaluator.add(row | {"uri": image["uri"]}, image)
+    first, *others = world.gathered(evaluator)
+    for other in others:
+        first.merge(other)
+    return dict(first.summary())
+
+
+def _bytes(uri: str, retries: Retries) -> bytes:
+    try:
+        return retries.run(lambda: open_store(uri).read(uri))
+    except (ObjectError, ImageError) as error:
+        raise RunError(f"data.val: {uri} cannot be used ({error})") from None

@@ -1,0 +1,89 @@
+"""A step is the same however it is spread over processes and forward passes, also with unequal numbers of masks."""
+
+import copy
+
+import pytest
+import torch
+from train_worlds import BATCH, in_worlds, parts_of, rules, sample_of, small_model
+
+from m2f_batch.train.loop import NonFiniteStep, TrainedModel, train_step
+
+STEPS = 20
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder with the weights before each of 20 steps of one process."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.set_num_threads(1)
+    model = small_model()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = 1e-3
+    losses = []
+    for step in range(STEPS):
+        torch.save(model.state_dict(), folder / f"{step}.pt")
+        losses.append(train_step(step, parts_of(step, 0, 1, 1), TrainedModel(model), optimizer, rules(), CPU).loss)
+    assert losses[-1] < losses[0]
+    return folder
+
+
+def assert_same(found, expected, relative):
+    for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=relative), step
+        difference = (ours["gradient"] - theirs["gradient"]).norm() / theirs["gradient"].norm()
+        assert difference < relative, (step, float(difference))
+
+
+def test_two_workers_do_what_one_does(weights):
+    """From the same weights at each of 20 steps, with other numbers of images and masks on each."""
+    masks = [
+        [sum(len(s.labels) for part in parts_of(step, rank, 2, 1) for s in part) for rank in (0, 1)]
+        for step in range(STEPS)
+    ]
+    assert sum(a != b for a, b in masks) > STEPS // 2
+    assert_same(in_worlds(weights, STEPS, 1, 2), in_worlds(weights, STEPS, 1, 1), 1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [2, 5])
+def test_accumulated_passes_do_what_one_pass_does(weights, accumulate):
+    assert_same(in_worlds(weights, 4, accumulate, 1, "float64"), in_worlds(weights, 4, 1, 1, "float64"), 1e-9)
+
+
+def test_what_is_not_finite_is_named_and_changes_nothing():
+    model = small_model()
+    with torch.no_grad():
+        model.class_predictor.weight[0, 0] = float("nan")
+    before = copy.deepcopy(model.state_dict())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = 1e-3
+    parts = parts_of(1, 0, 1, 1)
+    with pytest.raises(NonFiniteStep, match="not finite for the images 5, 6, 7, 8, 9") as caught:
+        train_step(1, parts, TrainedModel(model), optimizer, rules(), CPU)
+    assert [sample.image_id for sample in caught.value.samples] == [*range(BATCH, 2 * BATCH)]
+    skipping = rules().__class__(**{**vars(rules()), "skip_nonfinite": True})
+    done = train_step(1, parts, TrainedModel(model), optimizer, skipping, CPU)
+    assert done.skipped
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_step_without_any_object_reaches_all_weights():
+    model = small_model()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    optimizer.param_groups[0]["initial_lr"] = 0.0
+    done = train_step(0, [[sample_of(0), sample_of(4)]], TrainedModel(model), optimizer, rules(), CPU)
+    assert done.parts["mask"] == done.parts["dice"] == 0
+    assert done.loss > 0
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_objects_beyond_the_queries_are_counted():
+    model = small_model()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    optimizer.param_groups[0]["initial_lr"] = 0.0
+    few = rules().__class__(**{**vars(rules()), "num_queries": 2})
+    samples = [sample_of(3), sample_of(1)]
+    done = train_step(0, [samples], TrainedModel(model), optimizer, few, CPU)
+    assert done.left_out == sum(max(0, len(sample.labels) - 2) for sample in samples) > 0
