@@ -28,6 +28,16 @@ Row = dict[str, Any]
 Read = tuple[Row | None, list[Finding]]
 
 
+def is_text(value: Any) -> bool:
+    """Whether a value of a JSON can be a name: a text with something in it, that can be written down."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        return False
+    try:
+        return bool(value.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
 def fetch(uri: str) -> bytes:
     """The bytes of a file, asked for again where it fails in passing. Raises ObjectError, StoreUnavailable."""
     return steadily(lambda: open_store(uri).read(uri))

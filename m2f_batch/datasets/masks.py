@@ -19,6 +19,11 @@ MOST_RUN = 2**32  # pycocotools holds runs as 32-bit numbers
 Size = tuple[int, int]
 
 
+def is_size(height: Any, width: Any) -> bool:
+    """Whether these are the sides of an image, whole pixels, that pycocotools can hold a mask of."""
+    return all(type(side) is int and 0 < side < 2**31 for side in (height, width)) and height * width < MOST_RUN
+
+
 def polygon_fault(points: Any) -> str | None:
     """What keeps a flat list x, y, x, y, ... from being a polygon; None if it is one."""
     if not isinstance(points, list) or not all(type(value) in (int, float) for value in points):

@@ -42,7 +42,7 @@ def names_of(found: Any, where: str) -> dict[int, str]:
         raise UsageError(f"{where}: wanted {_FORMS}")
     names = {}
     for key, name in found.items():
-        if not isinstance(name, str) or not name.strip() or not _is_id(key):
+        if not files.is_text(name) or not _is_id(key):
             raise UsageError(f"{where}: {key!r}: {name!r}: ids must be whole numbers and names must be texts")
         names[int(key)] = name.strip()
     if len(names) < len(found):

@@ -10,7 +10,7 @@ from typing import Any
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
-from m2f_batch.datasets.masks import counts_runs, polygon_fault, polygons_rle, runs_fault, runs_rle
+from m2f_batch.datasets.masks import counts_runs, is_size, polygon_fault, polygons_rle, runs_fault, runs_rle
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 
@@ -80,9 +80,9 @@ def read_heads(document: Any, place: str, report: Report) -> tuple[dict[int, Ent
 def _image_finding(image: Any, where: str, listed: dict[int, Entry]) -> Finding | None:
     if not isinstance(image, dict) or type(image.get("id")) is not int or not -(2**63) <= image["id"] < 2**63:
         return Finding("malformed", where, "needs an integer 'id'")
-    if not isinstance(image.get("file_name"), str) or not image["file_name"]:
+    if not files.is_text(image.get("file_name")):
         return Finding("malformed", where, "needs a text 'file_name'")
-    if not all(type(image.get(side)) is int and 0 < image[side] < 2**31 for side in ("height", "width")):
+    if not is_size(image.get("height"), image.get("width")):
         return Finding("malformed", where, "needs 'height' and 'width' in pixels")
     if image["id"] in listed:
         other = listed[image["id"]]["file_name"]
@@ -93,7 +93,7 @@ def _image_finding(image: Any, where: str, listed: dict[int, Entry]) -> Finding 
 def _category_finding(category: Any, where: str, known: dict[int, Category]) -> Finding | None:
     if not isinstance(category, dict) or type(category.get("id")) is not int or not 0 <= category["id"] < 2**31:
         return Finding("malformed", where, "needs an integer 'id' of 0 or more")
-    if not isinstance(category.get("name"), str) or not category["name"].strip():
+    if not files.is_text(category.get("name")):
         return Finding("malformed", where, "needs a text 'name'")
     if category["id"] in known:
         return Finding(

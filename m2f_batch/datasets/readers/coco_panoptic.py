@@ -44,7 +44,7 @@ def read_coco_panoptic(
 
 
 def _entry_finding(entry: Any, where: str, listed: dict[int, Entry], seen: dict[int, Any]) -> Finding | None:
-    if not isinstance(entry, dict) or not isinstance(entry.get("file_name"), str):
+    if not isinstance(entry, dict) or not files.is_text(entry.get("file_name")):
         return Finding("malformed", where, "needs a text 'file_name', the name of its PNG")
     image_id = entry.get("image_id")
     if type(image_id) is not int or image_id not in listed:

@@ -68,7 +68,7 @@ def _stem(name: str) -> str:
 
 def _declared(entries: list[Any], where: str) -> list[Category]:
     for entry in entries:
-        if not isinstance(entry, dict) or type(entry.get("id")) is not int or not isinstance(entry.get("name"), str):
+        if not isinstance(entry, dict) or type(entry.get("id")) is not int or not files.is_text(entry.get("name")):
             raise UsageError(f"{where}: each of 'categories' needs an integer 'id' and a text 'name'; got {entry!r}")
     categories = [Category(entry["id"], entry["name"].strip(), bool(entry.get("isthing", 1))) for entry in entries]
     if len({category.id for category in categories}) < len(categories):
@@ -77,7 +77,7 @@ def _declared(entries: list[Any], where: str) -> list[Category]:
 
 
 def _by_name(images: dict[str, dict[str, Any]], where: str) -> list[Category]:
-    names = {name for objects in images.values() for name in objects.values() if isinstance(name, str)}
+    names = {name for objects in images.values() for name in objects.values() if files.is_text(name)}
     if not names:
         raise UsageError(f"{where}: no object has a name; {_FORM}")
     return [Category(number, name, True) for number, name in enumerate(sorted(names), 1)]

@@ -19,7 +19,7 @@ from PIL import Image
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
-from m2f_batch.datasets.masks import polygon_fault, polygons_rle, union_rle
+from m2f_batch.datasets.masks import is_size, polygon_fault, polygons_rle, union_rle
 from m2f_batch.datasets.names import read_names
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
@@ -72,24 +72,25 @@ def _note_skipped(entries: list[_Entry], place: str, report: Report) -> None:
 
 
 def _kind(shape: _Entry) -> str:
-    return shape.get("shape_type") or "polygon"
+    return shape.get("shape_type") or "polygon"  # as it was before labelme had other shapes
 
 
 def _parsed(uri: str) -> files.Read:
     """What is used of a JSON: the image as it holds it may be large."""
     document = files.read_json(uri, "data.train")
     shapes = document.get("shapes") if isinstance(document, dict) else None
-    if not isinstance(shapes, list) or not isinstance(document.get("imagePath"), str):
+    if not isinstance(shapes, list) or not files.is_text(document.get("imagePath")):
         return None, [Finding("malformed", uri, "is no labelme JSON: it needs a text 'imagePath' and a list 'shapes'")]
     used: list[_Entry] = []
     findings = []
     for number, shape in enumerate(shapes):
-        if isinstance(shape, dict) and isinstance(shape.get("label"), str):
+        if isinstance(shape, dict) and files.is_text(shape.get("label")) and isinstance(_kind(shape), str):
             used.append(shape)
         else:
-            findings.append(Finding("malformed", f"{uri}: shapes[{number}]", "needs a text 'label'"))
-    sides = [document.get(side) for side in ("imageHeight", "imageWidth")]
-    size_hw = tuple(sides) if all(type(side) is int and side > 0 for side in sides) else None
+            text = "needs a text 'label', and a text 'shape_type' or none"
+            findings.append(Finding("malformed", f"{uri}: shapes[{number}]", text))
+    height, width = document.get("imageHeight"), document.get("imageWidth")
+    size_hw = (height, width) if is_size(height, width) else None
     return {"json": uri, "image": document["imagePath"], "size_hw": size_hw, "shapes": used}, findings
 
 
