@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from m2f_batch.cli import main
 from m2f_batch.datasets.convert import common_folder
 from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.storage.places import open_store
 from m2f_batch.vision.rle import encode_mask
 
 SIZE = (24, 32)
@@ -232,3 +233,20 @@ def test_common_folders():
     assert common_folder(["s3://b/k/x", "s3://b/l/y"]) == "s3://b"
     assert common_folder(["s3://b/x", "s3://c/x"]) == ""
     assert common_folder(["s3://b/x", "/c/x"]) == ""
+
+
+def test_from_a_bucket_into_a_bucket(source, moto_s3, capsys):
+    bucket = moto_s3.uri
+    store = open_store(bucket)
+    for file in (source / "photos").rglob("*.png"):
+        store.upload(file, f"{bucket}/photos/{file.relative_to(source / 'photos')}")
+    store.upload(source / "source.json", f"{bucket}/source.json")
+    options = ["--from", "coco", "--images", f"{bucket}/photos", "--split", "0.5"]
+    assert main(["convert", f"{bucket}/source.json", f"{bucket}/yolo", "--to", "yolo", *options]) == 0
+    dataset = read_dataset("yolo", f"{bucket}/yolo/data.yaml", split="val")
+    assert dataset.table.num_rows == 10
+    assert main(["convert", f"{bucket}/yolo/data.yaml", f"{bucket}/c.json", "--from", "yolo", "--to", "coco"]) == 0
+    again = read_dataset("coco", f"{bucket}/c.json", f"{bucket}/yolo/images/train")
+    assert [*again.rows()] == [*read_dataset("yolo", f"{bucket}/yolo/data.yaml").rows()]
+    assert main(["convert", f"{bucket}/none.json", f"{bucket}/d.json", "--to", "coco", *options[:2]]) == 2
+    assert "none.json" in capsys.readouterr().err
