@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from m2f_batch.evaluation.regions import Rle
+from m2f_batch.evaluation.regions import Rle, rle_of
+from m2f_batch.vision.rle import encode_edges, run_lengths
 
 DILATION_RATIO = 0.02  # of the diagonal
 
@@ -26,13 +27,18 @@ def boundary_width(size_hw: tuple[int, int]) -> int:
 
 
 def boundary(rle: Rle) -> Rle:
-    """The boundary region of a mask, as RLE. One mask of the image is decoded at a time."""
-    height, width = rle["size"]
-    mask = coco_mask.decode(rle).T  # [W, H], contiguous
+    """The boundary region of a mask, as RLE. Only the columns that the mask reaches are decoded, then encoded again."""
+    size_hw = height, _ = (rle["size"][0], rle["size"][1])
     left, top, w, h = (int(value) for value in coco_mask.toBbox(rle))
-    box = mask[left : left + w, top : top + h]
-    box ^= eroded(box, boundary_width((height, width)))
-    return coco_mask.encode(mask.T)
+    runs = run_lengths(rle["counts"].decode())
+    edges = np.cumsum(runs)[: len(runs) // 2 * 2] - left * height  # where the mask begins and ends in turn
+    lengths = np.diff(edges, prepend=0, append=w * height)
+    columns = np.repeat((np.arange(len(lengths)) & 1).astype(np.uint8), lengths).reshape(w, height)
+    box = columns[:, top : top + h]
+    box ^= eroded(box, boundary_width(size_hw))
+    flat = np.pad(columns.ravel(), 1)
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + left * height
+    return rle_of(encode_edges(edges, size_hw).counts, size_hw)
 
 
 def eroded(mask: NDArray[np.uint8], distance: int) -> NDArray[np.uint8]:

@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from tqdm import tqdm
+
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
@@ -69,14 +71,17 @@ def measure(
     """
     places = {uri: place for place, uri in enumerate(dataset.table["uri"].to_pylist())}
     counts = Counter(ok=0, error=0, remaining=0, without_row=0, not_annotated=0)
-    for table in tables_by_uri(run, COLUMNS):
-        for row in table.to_pylist():
-            place = places.pop(pairs.get(row["uri"], ""), None)
-            if place is None:
-                counts["not_annotated"] += 1
-                continue
-            counts[row["status"]] += 1
-            evaluator.add(row, _image(dataset, place))
+    bar = tqdm(total=len(places), unit=" images", leave=False, disable=None)  # where stderr is a terminal
+    rows = (row for table in tables_by_uri(run, COLUMNS) for row in table.to_pylist())
+    for row in rows:
+        place = places.pop(pairs.get(row["uri"], ""), None)
+        if place is None:
+            counts["not_annotated"] += 1
+            continue
+        counts[row["status"]] += 1
+        evaluator.add(row, _image(dataset, place))
+        bar.update()
+    bar.close()
     remaining = {*pairs.values()}
     for uri, place in places.items():
         if uri in remaining and is_partial:

@@ -1,7 +1,8 @@
 """Detections of one image matched to its objects, as ``COCOeval.evaluateImg`` of pycocotools does for each category.
 
 The best detections come first and take, at each IoU threshold, the free object that fits best. Crowds take any number,
-and what they take counts neither as found nor as wrong; nor does what is out of the range of areas.
+and what they take counts neither as found nor as wrong; nor does what is out of the range of areas. Areas are those of
+masks, which COCO's files now and then have otherwise; ``ignored`` pixels mean nothing here, as in pycocotools.
 """
 
 from collections.abc import Sequence
