@@ -55,8 +55,8 @@ class DataConfig(Section):
     stratify: bool = Field(False, description="keep the share of every class on both sides of data.split")
     group_by: str | None = Field(
         None,
-        description="what must stay on one side of data.split: folder, or a pattern whose first group is the key, e.g. "
-        "'patient(\\d+)'; without it images of one patient or film stand on both sides",
+        description="what must stay on one side of data.split: folder, or pattern:REGEX with one group, e.g. "
+        "'pattern:(patient\\d+)'; without it images of one patient or film stand on both sides",
     )
     ignore_index: Annotated[Whole, Field(ge=0, le=65535)] | None = Field(
         None, description="PNG formats: value of pixels that count for nothing; never taken from the model's processor"
@@ -180,6 +180,11 @@ class TrainConfig(Section):
     freeze: tuple[str, ...] = Field(
         (), description="patterns of parameter names that are not trained, e.g. ['model.pixel_level_module.encoder.*']"
     )
+    freeze_batch_norms: bool | None = Field(
+        None,
+        description="keep batch norms of the backbone as they are, as the paper does; true unless its weights are "
+        "random. Otherwise every worker's few images make its own statistics, and two workers are not one",
+    )
     activation_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: less memory, about a third more time"
     )
@@ -245,3 +250,21 @@ class FinetuneConfig(Section):
     train: TrainConfig = Field({}, validate_default=True)  # without it, too, the mistake is that steps are missing
     compute: TrainComputeConfig = TrainComputeConfig()
     output: TunedModelConfig
+
+    @model_validator(mode="after")
+    def _one_ignored_value(self) -> "FinetuneConfig":
+        named, given = self.model.config.get("ignore_value"), self.data.ignore_index
+        if named is not None and given is not None and named != given:
+            raise _conflict(f"data.ignore_index is {given}, but model.config.ignore_value is {named}: keep one of them")
+        return self
+
+    @property
+    def ignore_index(self) -> int | None:
+        """The value of pixels in PNG masks that count for nothing.
+
+        ``data.ignore_index``, or ``ignore_value`` where ``model.config`` gives it: transformers' parameter for just
+        this, which transformers reads nowhere.
+        """
+        named = self.model.config.get("ignore_value")
+        in_masks = self.data.format in ("semantic-png", "instance-png")
+        return named if self.data.ignore_index is None and in_masks else self.data.ignore_index

@@ -59,14 +59,27 @@ def freeze_unused(model: nn.Module) -> list[str]:
     return unused
 
 
-def train_mode(model: nn.Module, *, freeze_batch_norms: bool) -> None:
-    """Put a model into training mode, batch norms with their statistics as they are where that is asked.
+def freeze_batch_norms(model: nn.Module) -> list[str]:
+    """Freeze scale and shift of all batch norms; their names. ``train_mode`` keeps the statistics.
 
-    The paper keeps those of a pretrained ResNet: estimates from the few images of one rank would be worse, and the
-    gradients would depend on how a batch is spread over ranks.
+    As in the paper's ResNets: estimates from the few images of one rank would be worse, and the gradients would depend
+    on how a batch is spread over ranks.
     """
+    norms = {id(norm) for norm in batch_norms(model)}
+    names = [
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if id(module) in norms
+        for name, _ in module.named_parameters(recurse=False)
+    ]
+    _stop(model, names)
+    return names
+
+
+def train_mode(model: nn.Module, *, keep_batch_norms: bool) -> None:
+    """Put a model into training mode, batch norms with their statistics as they are where that is asked."""
     model.train()
-    if freeze_batch_norms:
+    if keep_batch_norms:
         for module in batch_norms(model):
             module.eval()
 

@@ -53,4 +53,4 @@ def undecayed_parameters(model: nn.Module) -> Iterator[str]:
 
 def _is_norm(module: nn.Module) -> bool:
     """Whether a module is a norm layer, of torch, transformers or timm."""
-    return any("Norm" in kind.__name__ for kind in type(module).__mro__) and not any(module.children())
+    return any("Norm" in kind.__name__ for kind in type(module).__mro__)

@@ -31,18 +31,19 @@ def _parts(model: Any) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _stages(prefix: str, backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost lists of at least two modules with parameters: stages, or blocks where stages are no modules."""
+    """The outermost lists of at least two modules: stages, or blocks where stages are no modules."""
     for name, child in backbone.named_children():
         place = f"{prefix}.{name}"
-        holders = [(f"{place}.{key}", part) for key, part in child.named_children() if _has_parameters(part)]
+        holders = [(f"{place}.{key}", part) for key, part in child.named_children() if _is_worth_it(part)]
         if isinstance(child, nn.ModuleList | nn.ModuleDict | nn.Sequential) and len(holders) > 1:
             yield from holders
         else:
             yield from _stages(place, child)
 
 
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
+def _is_worth_it(module: nn.Module) -> bool:
+    """Whether a module has parameters, and in modules of its own: not a single norm."""
+    return next(module.parameters(), None) is not None and next(module.children(), None) is not None
 
 
 def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

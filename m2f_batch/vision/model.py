@@ -28,7 +28,7 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
     missing or of another shape.
     """
     try:
-        with _quiet():
+        with quiet():
             model, info = Mask2FormerForUniversalSegmentation.from_pretrained(
                 directory,
                 use_safetensors=True,
@@ -92,7 +92,7 @@ def processor_pixel_values(directory: Path, image: NDArray[np.uint8]) -> Tensor 
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bar for a file on disk, and no warning that only Swin backbones are tested."""
     level = transformers_logging.get_verbosity()
     shown = transformers_logging.is_progress_bar_enabled()

@@ -90,6 +90,18 @@ def test_mistakes_are_one_line_each(overrides: list[str], told: str) -> None:
     assert told in line
 
 
+def test_ignore_value_of_the_model_is_the_ignore_index_of_png_masks() -> None:
+    for given, want in [
+        (["data.format=semantic-png", "model.config.ignore_value=0"], 0),
+        (["data.format=instance-png", "data.ignore_index=7", "model.config.ignore_value=7"], 7),
+        (["data.format=coco", "model.config.ignore_value=255"], None),
+        (["data.format=semantic-png"], None),
+    ]:
+        assert load("train.steps=1", *given).ignore_index == want
+    (line,) = mistakes("train.steps=1", "data.ignore_index=7", "model.config.ignore_value=0")
+    assert line == "data.ignore_index is 7, but model.config.ignore_value is 0: keep one of them"
+
+
 def test_mistakes_of_several_sections_are_told_together() -> None:
     lines = mistakes("data.val_images=v", "model.uri=a/b", "model.backbone=c/d", "compute.device=tpu")
     assert len(lines) == 4

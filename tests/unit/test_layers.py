@@ -105,10 +105,13 @@ def test_init_files_hold_nothing():
 def test_the_only_importers_of_ray_data_and_of_transformers():
     for name, path in modules().items():
         text = path.read_text()
-        if not name.startswith("m2f_batch.flow"):
+        if not name.startswith("m2f_batch.flow") and name not in (
+            "m2f_batch.train.worker",
+            "m2f_batch.train.ray_stream",
+        ):
             assert "import ray" not in text, name
             assert "from ray" not in text, name
-        if name not in ("m2f_batch.vision.model", "m2f_batch.demo.train"):
+        if name not in ("m2f_batch.vision.model", "m2f_batch.demo.train") and not name.startswith("m2f_batch.train."):
             assert "from transformers" not in text, name
 
 

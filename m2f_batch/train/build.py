@@ -1,0 +1,168 @@
+"""The model that training starts from: a checkpoint, a pretrained backbone, or random weights.
+
+What is taken over and what is new is told in notes, never silently.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+from m2f_batch.config import Task
+from m2f_batch.datasets.dataset import Category
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import StartConfig, TrainConfig
+from m2f_batch.train.backbones import Backbone, check_features, find_backbone, load_backbone_weights
+from m2f_batch.train.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused
+from m2f_batch.train.heads import Labels, head_rows, known_labels, labels_of
+from m2f_batch.train.model_config import new_config
+from m2f_batch.train.recompute import recompute_activations
+from m2f_batch.vision.model import load_model, quiet
+
+HEAD = ("class_predictor.weight", "class_predictor.bias")
+QUERIES = ("model.transformer_module.queries_embedder.weight", "model.transformer_module.queries_features.weight")
+WEIGHTS_OF_LOSS = "criterion.empty_weight"  # a buffer that follows from the number of labels
+
+
+@dataclass(frozen=True)
+class Start:
+    """A Mask2FormerForUniversalSegmentation in float32 on the CPU, and what it is made of.
+
+    ``label_ids`` is its label for each category of the dataset, -1: not learnt. ``pretrained_backbone``: its weights
+    are not random, so it is trained slowly and its batch norms keep their statistics.
+    """
+
+    model: Any
+    label_ids: tuple[int, ...]
+    pretrained_backbone: bool
+    notes: tuple[str, ...]
+
+
+def build_model(
+    start: StartConfig, categories: Sequence[Category], task: Task, *, seed: int, checkpoint: Path | None = None
+) -> Start:
+    """The model for these categories. ``checkpoint`` is the directory of ``model.uri``, if that is given.
+
+    New weights follow from ``seed``, and torch's own generator is left alone. Raises UsageError and RunError.
+    """
+    labels = labels_of(categories, task)
+    backbone = None if start.backbone is None else find_backbone(start.backbone, weights=start.backbone_weights)
+    with quiet():
+        config = _with_labels(new_config(start.config, _base(checkpoint, backbone)), labels, task)
+    model = _new_model(config, seed)
+    if checkpoint is not None:
+        notes = _take_over(model, load_model(checkpoint, torch.device("cpu"), lean=False), labels, start)
+    elif backbone is not None and backbone.directory is not None:
+        new = load_backbone_weights(model, backbone)
+        notes = [f"backbone {backbone.name}: pretrained{f', {len(new)} new norms of its outputs' if new else ''}"]
+        notes.append("everything but the backbone starts from random weights")
+    else:
+        notes = ["all weights start at random"]
+    if checkpoint is None:
+        check_features(model.model.pixel_level_module.encoder, start.backbone or "model.config.backbone_config")
+    pretrained = checkpoint is not None or (backbone is not None and backbone.directory is not None)
+    return Start(model, labels.of_category, pretrained, tuple(notes))
+
+
+def prepare(start: Start, train: TrainConfig) -> list[str]:
+    """Freeze and recompute as ``train`` says, and freeze what never gets a gradient; notes on what was done."""
+    notes, model = [], start.model
+    frozen = freeze(model, train.freeze)
+    if frozen:
+        notes.append(f"{len(frozen)} parameters are frozen by train.freeze")
+    if keeps_batch_norms(start, train) and freeze_batch_norms(model):
+        notes.append(f"{len(batch_norms(model))} batch norms stay as they are")
+    unused = freeze_unused(model)
+    if unused:
+        notes.append(f"{len(unused)} parameters get no gradient and are frozen: {', '.join(unused[:3])}")
+    if train.activation_checkpointing:
+        notes.append(f"activations of {len(recompute_activations(model))} parts are computed again")
+    return notes
+
+
+def keeps_batch_norms(start: Start, train: TrainConfig) -> bool:
+    """Whether batch norms stay as they are (``freezing.train_mode``)."""
+    return start.pretrained_backbone if train.freeze_batch_norms is None else train.freeze_batch_norms
+
+
+def backbone_multiplier(start: Start, train: TrainConfig) -> float:
+    """The learning rate of the backbone relative to the rest."""
+    if train.backbone_multiplier is not None:
+        return train.backbone_multiplier
+    return 0.1 if start.pretrained_backbone else 1.0
+
+
+def _base(checkpoint: Path | None, backbone: Backbone | None) -> dict[str, Any] | None:
+    """The config that ``model.config`` is laid over."""
+    if checkpoint is not None:
+        tree: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        return tree
+    return None if backbone is None else {"backbone_config": backbone.config}
+
+
+def _with_labels(config: Mask2FormerConfig, labels: Labels, task: Task) -> Mask2FormerConfig:
+    config.id2label = dict(enumerate(labels.names))
+    config.label2id = {name: label for label, name in enumerate(labels.names)}
+    config.label_ids_to_fuse = list(labels.stuff_ids)
+    config.task = task
+    return config
+
+
+def _new_model(config: Mask2FormerConfig, seed: int) -> Any:
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            model = Mask2FormerForUniversalSegmentation(config).float()
+        except (ValueError, RuntimeError, TypeError, IndexError, ZeroDivisionError, AssertionError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UsageError(f"model.config: no model can be made of it ({reason})") from None
+    # transformers takes dropout for the chance to leave out whole layers, too, after which masks and maps do not fit
+    model.model.transformer_module.decoder.layerdrop = 0.0
+    return model
+
+
+def _take_over(model: Any, old: Any, labels: Labels, start: StartConfig) -> list[str]:
+    """Weights of a checkpoint into a model of other labels, and maybe other parameters."""
+    given, state = old.state_dict(), model.state_dict()
+    notes = [_take_head(state, given, labels, old.config.id2label)]
+    taken = {name: value for name, value in given.items() if name in state and name not in (*HEAD, WEIGHTS_OF_LOSS)}
+    if len(state[QUERIES[0]]) != len(given[QUERIES[0]]):
+        same = min(len(state[QUERIES[0]]), len(given[QUERIES[0]]))
+        for name in QUERIES:
+            taken[name] = torch.cat([given[name][:same], state[name][same:]])
+        notes.append(
+            f"{same} of {len(state[QUERIES[0]])} queries are the checkpoint's, which has {len(given[QUERIES[0]])}"
+        )
+    wrong = [name for name, value in taken.items() if value.shape != state[name].shape]
+    if wrong:
+        raise UsageError(
+            f"model.config: with {', '.join(start.config)} as given, {len(wrong)} tensors of the checkpoint do not "
+            f"fit, e.g. {wrong[0]}: {list(taken[wrong[0]].shape)} instead of {list(state[wrong[0]].shape)}; leave out "
+            "what changes shapes, or model.uri"
+        )
+    new = [name for name in state if name not in taken and name not in (*HEAD, WEIGHTS_OF_LOSS)]
+    unused = [name for name in given if name not in state]
+    if new:
+        notes.append(f"{len(new)} tensors are not in the checkpoint and start at random, e.g. {new[0]}")
+    if unused:
+        notes.append(f"{len(unused)} tensors of the checkpoint are not used, e.g. {unused[0]}")
+    model.load_state_dict(state | taken)
+    return notes
+
+
+def _take_head(state: dict[str, Tensor], given: dict[str, Tensor], labels: Labels, id2label: dict[int, str]) -> str:
+    """Rows of the class head by name into ``state`` where the checkpoint knows all labels; what to say about it."""
+    known = known_labels(labels.names, id2label)
+    count = f"{len(labels.names)} categories"
+    if known is None:
+        names = {name for name in labels.names if known_labels([name], id2label) is None}
+        some = ", ".join(sorted(names)[:5])
+        return f"a new class head for {count}: the checkpoint does not know {len(names)} of them ({some})"
+    for name in HEAD:
+        state[name] = head_rows(given[name], known)
+    return f"the class head is the checkpoint's: it knows all {count} by name, of its {len(id2label)}"

@@ -1,0 +1,69 @@
+"""The categories of a dataset as labels of a model, and what its class head knows of them already."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from m2f_batch.config import Task
+from m2f_batch.datasets.dataset import Category
+from m2f_batch.errors import UsageError
+
+# the hub's 80-class COCO models spell these as mmdet does
+SPELLINGS = {
+    "motorbike": "motorcycle",
+    "aeroplane": "airplane",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels 0, 1, 2, ... of the model: ``names``, ``stuff_ids``, and that of each category, -1: not learnt."""
+
+    names: tuple[str, ...]
+    stuff_ids: tuple[int, ...]
+    of_category: tuple[int, ...]
+
+
+def labels_of(categories: Sequence[Category], task: Task) -> Labels:
+    """The categories that are learnt, in their order; instance segmentation learns things only.
+
+    Raises UsageError when none is left, or two have the same name.
+    """
+    learnt = [index for index, category in enumerate(categories) if category.isthing or task != "instance"]
+    names = [categories[index].name.strip() for index in learnt]
+    if not names:
+        raise UsageError(
+            f"data.train: has no categories to learn for model.task {task!r}"
+            + (f", only stuff ({', '.join(c.name for c in categories)})" if categories else "")
+        )
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UsageError(f"data.train: several categories are called {', '.join(doubled)}; give each a name of its own")
+    stuff = tuple(label for label, index in enumerate(learnt) if not categories[index].isthing)
+    places = {index: label for label, index in enumerate(learnt)}
+    return Labels(tuple(names), stuff, tuple(places.get(index, -1) for index in range(len(categories))))
+
+
+def known_labels(names: Sequence[str], id2label: Mapping[int, str]) -> list[int] | None:
+    """The model's label of each name, compared stripped and without case; None when it does not know all of them."""
+    known: dict[str, int] = {}
+    for label, name in id2label.items():
+        known.setdefault(_plain(name), label)
+    found = [known.get(_plain(name), -1) for name in names]
+    return None if -1 in found or len(set(found)) != len(found) else found
+
+
+def head_rows(tensor: Tensor, labels: Sequence[int]) -> Tensor:
+    """The rows of a class head for these labels, and that of no object, which is last."""
+    return tensor[torch.tensor([*labels, len(tensor) - 1])]
+
+
+def _plain(name: str) -> str:
+    plain = " ".join(name.split()).casefold()
+    return SPELLINGS.get(plain, plain)

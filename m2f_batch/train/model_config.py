@@ -1,0 +1,197 @@
+"""``model.config.*`` to a Mask2FormerConfig: every parameter of transformers' class settable, every mistake explained.
+
+Numbers are coerced (``class_weight: 2``), which transformers refuses; unknown names are refused, which it takes.
+"""
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import Mask2FormerConfig, PretrainedConfig
+from transformers.activations import ACT2FN
+from transformers.models.auto import CONFIG_MAPPING
+
+from m2f_batch.errors import UsageError
+
+PARAMETERS = tuple(Mask2FormerConfig.__annotations__)
+RENAMED = {"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"}
+# backbones whose feature maps Mask2Former can use; of the others some fail at once and some in the first step
+BACKBONES = ("swin", "swinv2", "resnet", "pvt_v2", "dinov3_convnext", "timm_backbone")
+GONE = {
+    "backbone": "transformers has no such parameter any more; give model.backbone (timm/NAME for one of timm)",
+    "use_pretrained_backbone": "transformers ignores it silently; give model.backbone_weights",
+    "use_timm_backbone": "transformers has no such parameter any more; give model.backbone as timm/NAME",
+    "backbone_kwargs": "transformers has no such parameter any more; give model.config.backbone_config, e.g. "
+    "model.config.backbone_config.out_features",
+    "id2label": "the labels are the categories of data.train",
+    "label2id": "the labels are the categories of data.train",
+    "num_labels": "the labels are the categories of data.train",
+    "label_ids_to_fuse": "what is stuff comes from the categories of data.train",
+    "task": "give model.task",
+}
+
+
+def new_config(changes: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Mask2FormerConfig:
+    """A Mask2FormerConfig: ``changes`` (``model.config``) over ``base`` (a config.json), over the defaults.
+
+    ``backbone_config`` is laid over that of ``base`` key by key; without ``out_features`` a backbone gives its last
+    four stages. Raises UsageError, with one line per mistake.
+    """
+    changes = {RENAMED.get(name, name): value for name, value in changes.items()}
+    started = _tree_of(base, changes.get("backbone_config"))
+    problems = [*_unknown("model.config", changes, PARAMETERS)]
+    if problems:
+        raise UsageError("\n".join(problems))
+    tree = {name: started[name] for name in PARAMETERS if name in started} | dict(changes)
+    tree = {name: _coerced(value, _annotation(Mask2FormerConfig, name)) for name, value in tree.items()}
+    tree["backbone_config"] = backbone_config(changes.get("backbone_config"), started.get("backbone_config"))
+    config = _made(Mask2FormerConfig, tree, "model.config")
+    problems = [*_wrong_values(config)]
+    if problems:
+        raise UsageError("\n".join(problems))
+    return config
+
+
+def backbone_config(changes: Any, base: Mapping[str, Any] | None = None) -> PretrainedConfig:
+    """The config of a backbone: ``changes`` (``model.config.backbone_config``) over ``base``."""
+    name, base, changes = "model.config.backbone_config", base or {}, {} if changes is None else changes
+    if not isinstance(changes, Mapping):
+        raise UsageError(f"{name}: {changes!r} is not allowed; allowed: a mapping such as {{model_type: swin, ...}}")
+    kind = changes.get("model_type", base.get("model_type"))
+    if base and kind != base.get("model_type"):
+        raise UsageError(
+            f"{name}.model_type: {kind!r} is not that of the weights to start from, {base.get('model_type')!r}; leave "
+            "model.uri and model.backbone out to start without weights"
+        )
+    if kind not in BACKBONES:
+        raise UsageError(
+            f"{name}.model_type: {kind!r} is not allowed{_near(str(kind), BACKBONES)}; backbones that Mask2Former runs "
+            f"on: {', '.join(BACKBONES)}"
+        )
+    made: type[PretrainedConfig] = CONFIG_MAPPING[kind]
+    known = [*_fields(made), "out_features", "out_indices", "model_type", "stage_names"]
+    problems = [*_unknown(name, changes, known)]
+    if problems:
+        raise UsageError("\n".join(problems))
+    tree = {key: value for key, value in base.items() if key in known} | dict(changes)
+    tree = {key: _coerced(value, _annotation(made, key)) for key, value in tree.items() if key != "model_type"}
+    if kind == "timm_backbone":
+        return _made(made, tree, name)
+    tree.pop("stage_names", None)
+    if {"out_features", "out_indices"} & changes.keys():
+        tree = {key: value for key, value in tree.items() if not key.startswith("out_") or key in changes}
+    elif not base.get("out_features") or len(base["out_features"]) != 4:
+        tree.pop("out_indices", None)
+        tree["out_features"] = None
+    config = _made(
+        made, {key: value for key, value in tree.items() if value is not None or key != "out_features"}, name
+    )
+    if tree.get("out_features", ()) is None:
+        config.out_features = config.stage_names[-4:]
+    return config
+
+
+def _tree_of(base: Mapping[str, Any] | None, backbone: Any) -> dict[str, Any]:
+    """What ``changes`` are laid over; the default backbone too, unless another is asked for."""
+    tree: dict[str, Any] = Mask2FormerConfig.from_dict(dict(base or {})).to_dict()
+    if base is None and isinstance(backbone, Mapping) and "model_type" in backbone:
+        tree["backbone_config"] = None
+    return tree
+
+
+def _fields(kind: type[PretrainedConfig]) -> list[str]:
+    """The parameters of a config class that are its own, not those of every config."""
+    common = {field.name for field in dataclasses.fields(PretrainedConfig)}
+    return [field.name for field in dataclasses.fields(kind) if field.name not in common and field.name[0] != "_"]
+
+
+def _annotation(kind: type[PretrainedConfig], name: str) -> Any:
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    return fields.get(name, Any)
+
+
+def _unknown(prefix: str, tree: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
+    for name, value in tree.items():
+        if name in GONE and name not in known:
+            yield f"{prefix}.{name}: {value!r} cannot be set: {GONE[name]}"
+        elif name not in known:
+            near = _near(name, known, f"{prefix}.") or f"; allowed: {', '.join(known)}"
+            yield f"{prefix}.{name}: unknown parameter (value {value!r}){near}"
+
+
+def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _coerced(value: Any, annotation: Any) -> Any:
+    """A whole number where another is wanted, and 20.0 where a whole one is; anything else as it is."""
+    taken = set(typing.get_args(annotation)) or {annotation}
+    if type(value) is int and float in taken and int not in taken:
+        return float(value)
+    if type(value) is float and int in taken and float not in taken and value.is_integer():
+        return int(value)
+    return value
+
+
+def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) -> Any:
+    try:
+        return kind(**tree)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        text = " ".join(str(error).split())
+        name = text.partition("field '")[2].partition("'")[0]
+        if name in tree:
+            wanted = str(_annotation(kind, name)).removeprefix("<class '").removesuffix("'>")
+            raise UsageError(f"{prefix}.{name}: {tree[name]!r} is not allowed; allowed: {wanted}") from None
+        raise UsageError(f"{prefix}: transformers refuses it: {text[:300]}") from None
+
+
+def _wrong_values(config: Any) -> Iterator[str]:
+    """What the types allow and the model does not."""
+    for name, (allowed, fine) in RULES.items():
+        value = getattr(config, name)
+        if not fine(value):
+            yield f"model.config.{name}: {value!r} is not allowed; allowed: {allowed}"
+    heads = config.num_attention_heads
+    for name in ("hidden_dim", "feature_size"):
+        if heads >= 1 and getattr(config, name) % heads:
+            yield (
+                f"model.config.{name}: {getattr(config, name)} is not allowed; allowed: a multiple of "
+                f"model.config.num_attention_heads, {heads}"
+            )
+    if not (config.class_weight or config.mask_weight or config.dice_weight):
+        yield "model.config.class_weight, mask_weight, dice_weight: all are 0; one must be above"
+
+
+def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:
+    return f"{least} or more", lambda value: value >= least
+
+
+RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    # its group norms have 32 groups
+    "feature_size": ("a multiple of 32", lambda value: value > 0 and value % 32 == 0),
+    "hidden_dim": ("an even number from 2", lambda value: value >= 2 and value % 2 == 0),
+    # the pixel decoder has maps of these strides and no others
+    "common_stride": ("4 or 8", lambda value: value in (4, 8)),
+    "feature_strides": ("[4, 8, 16, 32]", lambda value: list(value) == [4, 8, 16, 32]),
+    "activation_function": ("a name of transformers, e.g. relu, gelu, silu", lambda value: value in ACT2FN),
+    "ignore_value": ("0 to 65535", lambda value: 0 <= value <= 65535),
+    "dropout": ("from 0 up to, not including, 1", lambda value: 0 <= value < 1),
+    "importance_sample_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
+    "oversample_ratio": _at_least(1),
+    **{
+        name: _at_least(1)
+        for name in (
+            *("mask_feature_size", "encoder_feedforward_dim", "encoder_layers", "num_attention_heads"),
+            *("dim_feedforward", "num_queries", "train_num_points"),
+        )
+    },
+    "decoder_layers": _at_least(2),  # the first is the queries alone
+    **{
+        name: _at_least(0)
+        for name in ("no_object_weight", "class_weight", "mask_weight", "dice_weight", "init_std", "init_xavier_std")
+    },
+}
