@@ -81,7 +81,7 @@ class Events:
             self._keep(event == STATE, line.encode())
             shown = line if self.log == "json" else text and redact(text)
             if shown is not None:
-                print(shown, flush=True)
+                _show(shown)
 
     def _line(self, event: str, fields: dict[str, Any]) -> str:
         if RESERVED & fields.keys():
@@ -160,3 +160,11 @@ def _is_terminal(handler: logging.Handler) -> bool:
     """Whether a handler prints (or is one of ours from an earlier call); those that write elsewhere are left alone."""
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     return isinstance(handler, _ToEvents) or getattr(handler, "stream", None) in streams
+
+
+def _show(line: str) -> None:
+    """Print a line; a reader who has gone away (``| head``) does not end a run."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

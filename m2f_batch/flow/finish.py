@@ -13,6 +13,7 @@ from m2f_batch.storage.tally import Tally
 from m2f_batch.verify import Each, verify_reports
 
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
+FEW_FILES = 8
 OK, TOO_MANY_ERRORS = 0, 3
 
 
@@ -42,7 +43,9 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
     patiently(lambda: sweep(run, plan, run.committed()))
     attempt.events.emit("proof", files=len(plan.files().dictionary))
     known = patiently(lambda: read_index(run))
-    found = verify_reports(run, attempt.job.labeling.task, each=each, known=known)
+    # few files are soon read here; tasks may have to wait for new workers
+    where = map if len(plan.files().dictionary) <= FEW_FILES else each
+    found = verify_reports(run, attempt.job.labeling.task, each=where, known=known)
     if found.problems:
         raise RunError(
             f"the run does not verify: {'; '.join(found.problems[:3])}; delete the files that this names, and give the "
@@ -91,6 +94,10 @@ def say_nothing_to_do(attempt: Attempt) -> int:
         "nothing_new",
         images=counts,
     )
+    for reason, count in info["errors"].items():
+        attempt.events.say(f"        {count:,} x {reason}", "nothing_new")
+    for line in _limit_lines(attempt.job, _tally_in(info), ""):
+        attempt.events.say(line, "nothing_new")
     return _exit_code(attempt.job, _tally_in(info))
 
 
@@ -113,6 +120,10 @@ def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterat
     if progress.retries:
         yield f"        {progress.retries:,} requests were tried again"
     yield f"        {job.run.path('annotations')}/*.parquet"
-    if _too_many_errors(job, _tally_in(done)):
-        early, limit = ("; stopped early" if remaining else ""), job.config.input.max_error_fraction
-        yield f"        more than input.max_error_fraction ({limit:g}) of the images failed{early}"
+    yield from _limit_lines(job, _tally_in(done), "; stopped early" if remaining else "")
+
+
+def _limit_lines(job: Job, tally: Tally, early: str) -> Iterator[str]:
+    if _too_many_errors(job, tally):
+        limit = job.config.input.max_error_fraction
+        yield f"        more than input.max_error_fraction ({limit:g}) of the images failed{early}: exit code 3"

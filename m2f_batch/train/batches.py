@@ -38,7 +38,7 @@ def _target(sample: Sample, canvas_hw: SizeHW, device: torch.device, max_objects
     ignored = sample.ignored_mask()
     return ImageTarget(
         sample.image_id,
-        torch.from_numpy(labels).to(device),
+        torch.tensor(labels, device=device),
         _on_canvas(masks, canvas_hw, device),
         None if ignored is None else _on_canvas(ignored[None], canvas_hw, device)[0],
     )

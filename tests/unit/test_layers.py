@@ -38,6 +38,8 @@ LIGHT = [
     "m2f_batch.verify",
     "m2f_batch.status",
     "m2f_batch.export.command",
+    "m2f_batch.datasets.convert",
+    "m2f_batch.evaluation.command",
     "m2f_batch.demo.scenes",
 ]
 

@@ -1,0 +1,8 @@
+"""``ray job submit -- python jobs/finetune.py DATASET OUTPUT ...``: the finetune command, on the cluster."""
+
+import sys
+
+from m2f_batch.cli import finetune_main
+
+if __name__ == "__main__":
+    sys.exit(finetune_main())

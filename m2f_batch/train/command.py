@@ -1,0 +1,92 @@
+"""The finetune job from config to exit code: check everything, say the plan, hold OUTPUT, train here or on Ray."""
+
+import os
+from collections.abc import Iterator
+
+from m2f_batch.datasets.lint_masks import Canvas
+from m2f_batch.datasets.warnings import queries_of, warnings_of
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.storage.run import RunDirectory
+from m2f_batch.train.job import TrainJob, plan_job
+from m2f_batch.train.place import check_place, finish, held
+from m2f_batch.train.progress import shown
+from m2f_batch.train.samples import Recipe
+from m2f_batch.train.stream import Span, Step, maker, threaded_stream
+
+
+def finetune(config: FinetuneConfig) -> int:
+    """Train as ``config`` says; the tuned model is in OUTPUT afterwards. Returns the exit code.
+
+    Raises UsageError before anything is written, RunError when training cannot go on: the same command goes on from the
+    last checkpoint.
+    """
+    job = plan_job(config)
+    check_place(job)
+    for line in plan_lines(job):
+        _say(line)
+    with held(job, _say) as ours:
+        if ours.is_finished:
+            _say(f"done    nothing to do: {ours.place.uri} holds the finished model")
+            return 0
+        if on_ray(config):
+            from m2f_batch.train.worker import train_on_ray
+
+            train_on_ray(job, ours.place, _say)
+        else:
+            _train_here(job, ours.place)
+        finish(ours.place)
+    _say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
+    return 0
+
+
+def on_ray(config: FinetuneConfig) -> bool:
+    """Whether Ray is needed: for several workers, or on a cluster."""
+    return config.train.workers != 1 or bool(config.compute.address or os.environ.get("RAY_ADDRESS"))
+
+
+def plan_lines(job: TrainJob) -> list[str]:
+    """What is about to be done, for people, and what the annotations let one fear.
+
+    Raises UsageError where ``data.group_by`` is given, and ``data.val`` has images of a group that is trained on.
+    """
+    train, height_width = job.config.train, job.canvas_hw
+    start = job.config.model.uri or job.config.model.backbone or "random weights"
+    validation = "none" if job.val is None else f"{job.val.table.num_rows} images every {job.evaluate_every} steps"
+    return [
+        f"data    {job.train.table.num_rows} images, {len(job.train.categories)} categories, {job.task}",
+        f"valid   {validation}",
+        f"start   {start}",
+        f"train   {job.steps} steps of {train.batch_size} images at {height_width[1]} x {height_width[0]} pixels, "
+        f"{train.workers} worker{'s' if train.workers != 1 else ''}, {train.precision}",
+        *warnings_of(
+            job.train,
+            job.val,
+            queries_of(job.config.model.config, job.checkpoint),
+            job.config.data.group_by,
+            Canvas(job.canvas_hw, job.config.augment.scale),
+        ),
+    ]
+
+
+def _train_here(job: TrainJob, place: RunDirectory) -> None:
+    import torch
+
+    from m2f_batch.train.training import train
+
+    compute = job.config.compute
+    device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("compute.device: 'cuda' is not to be had here; allowed: auto, cpu")
+    cpus = len(os.sched_getaffinity(0))
+    threads = compute.threads_per_worker or cpus
+    readers = compute.data_cpus or max(1, cpus - 1 if device == "cpu" else cpus)
+
+    def stream(recipe: Recipe, span: Span) -> Iterator[Step]:
+        return shown(threaded_stream(maker(job.train, recipe), span, readers), span, _say)
+
+    train(job, place, stream, torch.device(device), threads, _say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,206 @@
+"""From a config to all that training needs: datasets, what it starts from, sizes, steps. Nothing is written."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from m2f_batch.checkpoint import check_license, choose_task, read_checkpoint
+from m2f_batch.config import AspectSize, ExactSize, Task
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.groups import group_keys
+from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.datasets.split import split_images
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import DataConfig, FinetuneConfig
+from m2f_batch.storage.model_source import find_model, local_directory
+from m2f_batch.storage.retries import steadily
+from m2f_batch.train.samples import Recipe
+from m2f_batch.vision.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
+
+FORMAT_TASK: dict[str, Task] = {"coco-panoptic": "panoptic", "semantic-png": "semantic"}  # the others: instance
+STEPS_PER_VALIDATION = 0.1  # of all steps, if not set
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What is trained on what. ``checkpoint`` is the directory of ``model.uri``; None: a new model.
+
+    ``processor`` is the preprocessor_config.json of the tuned model.
+    """
+
+    config: FinetuneConfig
+    train: Dataset
+    val: Dataset | None
+    task: Task
+    checkpoint: Path | None
+    license: str | None
+    processor: Mapping[str, Any]
+
+    @property
+    def plan(self) -> PreprocessPlan:
+        """How the tuned model sees images; training normalises as it does."""
+        return plan_from_processor(self.processor)
+
+    @property
+    def canvas_hw(self) -> SizeHW:
+        """Height and width of the training canvas in pixels."""
+        size = self.config.augment.crop_size
+        return (size, size) if isinstance(size, int) else size
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps in all."""
+        train = self.config.train
+        if train.steps is not None:
+            return train.steps
+        assert train.epochs is not None
+        return max(1, round(train.epochs * self.train.table.num_rows / train.batch_size))
+
+    @property
+    def evaluate_every(self) -> int:
+        """Steps between validations."""
+        return self.config.train.evaluate_every or max(1, round(self.steps * STEPS_PER_VALIDATION))
+
+    @property
+    def checkpoint_every(self) -> int:
+        """Steps between checkpoints, beside those of validations."""
+        return self.config.train.checkpoint_every or self.evaluate_every
+
+    def recipe(self, label_ids: tuple[int, ...]) -> Recipe:
+        """What makes examples; ``label_ids``: the model's label of each category."""
+        augment = self.config.augment
+        return Recipe(
+            self.task,
+            label_ids,
+            self.canvas_hw,
+            augment.scale,
+            augment.flip,
+            augment.color,
+            self.config.train.seed,
+        )
+
+    @cached_property
+    def facts(self) -> dict[str, str]:
+        """What decides the weights, by name: a resumed training must agree in all of it."""
+        tree = self.config.model_dump(mode="json")
+        train = {key: value for key, value in tree["train"].items() if key not in UNDECIDING}
+        return {
+            "data": _digest(self.train),
+            "validation data": "" if self.val is None else _digest(self.val),
+            "model": json.dumps(tree["model"], sort_keys=True),
+            "augment": json.dumps(tree["augment"], sort_keys=True),
+            "train": json.dumps(train, sort_keys=True),
+            "processor": json.dumps(dict(self.processor), sort_keys=True),
+        }
+
+
+UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_checkpointing", "on_nonfinite")
+
+
+def plan_job(config: FinetuneConfig) -> TrainJob:
+    """Read and check everything. Raises UsageError before anything is written."""
+    train, val = _datasets(config.data)
+    checkpoint, license_, task, processor = None, None, config.model.task, None
+    if config.model.uri is not None:
+        source = steadily(lambda: find_model(config.model.uri or "", config.model.revision))
+        found = read_checkpoint(steadily(lambda: local_directory(source)), config.model.uri)
+        check_license(found, config.model.allowed_licenses)
+        # another task than the checkpoint's can be learnt: only where none is named, its own is meant
+        task = task or found.trained_task or FORMAT_TASK.get(config.data.format) or choose_task(found, None)
+        checkpoint, license_, processor = found.directory, found.license, dict(found.processor)
+    task = task or FORMAT_TASK.get(config.data.format, "instance")
+    return TrainJob(config, train, val, task, checkpoint, license_, _processor(config, processor))
+
+
+def _datasets(data: DataConfig) -> tuple[Dataset, Dataset | None]:
+    def read(annotations: str, images: str | None, masks: str | None, split: str) -> Dataset:
+        return read_dataset(
+            data.format,
+            annotations,
+            images,
+            masks,
+            ignore_index=data.ignore_index,
+            do_reduce_labels=data.do_reduce_labels,
+            split=split,
+        )
+
+    train = read(data.train, data.train_images, data.train_masks, "train")
+    if not train.table.num_rows:
+        raise UsageError(f"data.train: {data.train} has no images")
+    if data.val is not None:
+        val = read(data.val, data.val_images, data.val_masks, "val")
+        return train, _same_categories(train, val, data.val)
+    if data.split is None:
+        return train, None
+    keys = (
+        None
+        if data.group_by is None
+        else group_keys(train.table["uri"].to_pylist(), data.group_by, None, "data.group_by")
+    )
+    labels = [[segment["category"] for segment in row["segments"]] for row in train.rows()]
+    is_train = split_images(labels, data.split, seed=data.split_seed, groups=keys, stratify=data.stratify)
+    sides = (train.table.filter(pa.array(side)) for side in (is_train, ~is_train))
+    ours, theirs = (Dataset(train.categories, side.combine_chunks()) for side in sides)
+    return ours, theirs
+
+
+def _same_categories(train: Dataset, val: Dataset, name: str) -> Dataset:
+    """``val`` with the categories of ``train``, by name. Raises UsageError for one that training does not know."""
+    if val.categories == train.categories:
+        return val
+    places = {category.name.strip(): index for index, category in enumerate(train.categories)}
+    unknown = [category.name for category in val.categories if category.name.strip() not in places]
+    if unknown:
+        raise UsageError(f"data.val: {name} has categories that data.train lacks: {', '.join(unknown[:5])}")
+    moved = np.array([places[category.name.strip()] for category in val.categories])
+    rows = val.table.to_pylist()
+    for row in rows:
+        for segment in row["segments"]:
+            segment["category"] = int(moved[segment["category"]])
+    return Dataset(train.categories, pa.Table.from_pylist(rows, schema=val.table.schema))
+
+
+def _processor(config: FinetuneConfig, given: dict[str, Any] | None) -> dict[str, Any]:
+    """preprocessor_config.json of the tuned model: the checkpoint's, with the size that is asked for."""
+    size = config.output.size
+    settings = given or {
+        "image_processor_type": "Mask2FormerImageProcessor",
+        "do_resize": True,
+        "size_divisor": 32,
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+        "do_reduce_labels": False,
+    }
+    if size is None and given is not None:
+        return settings
+    if size is None:
+        # as large as training sees an image at scale 1
+        crop = config.augment.crop_size
+        edges = (crop, crop) if isinstance(crop, int) else (min(crop), max(crop))
+        size = AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
+    names = ("height", "width") if isinstance(size, ExactSize) else ("shortest_edge", "longest_edge")
+    old = {"size", "max_size", "_max_size", "pad_size"}
+    return {key: value for key, value in settings.items() if key not in old} | {
+        "do_resize": True,
+        "size": {name: getattr(size, name) for name in names},
+    }
+
+
+def _digest(dataset: Dataset) -> str:
+    digest = hashlib.sha256(json.dumps([vars(category) for category in dataset.categories]).encode())
+    for batch in dataset.table.select(["image_id", "uri", "height", "width", "ignored"]).to_batches(4096):
+        digest.update(json.dumps(batch.to_pylist()).encode())
+    for batch in dataset.table.select(["segments"]).to_batches(4096):
+        digest.update(json.dumps(batch.to_pylist()).encode())
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""What training says while it goes on: metrics as JSON lines, TensorBoard events, and curves as a picture.
+
+    OUTPUT/metrics.jsonl          one object per logged step: {"step": ..., "kind": "train" | "validation", ...}
+    OUTPUT/tensorboard/           the same for TensorBoard
+    OUTPUT/curves.png             losses, learning rate and validation metrics, drawn at the end
+
+A resumed run drops what was logged after the checkpoint that it goes on from: no step is told twice.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from m2f_batch.storage.commit import patiently
+from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.store import NotFound
+
+METRICS, CURVES, EVENTS = "metrics.jsonl", "curves.png", "tensorboard"
+Line = dict[str, Any]
+
+
+class Journal:
+    """The lines of a run up to ``step``; ``flush`` writes them where training goes."""
+
+    def __init__(self, place: RunDirectory, step: int) -> None:
+        self._place = place
+        self.lines = [line for line in read_lines(place) if line["step"] <= step] if step else []
+
+    def note(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+        """One more line; numbers that are not finite become null, which JSON has no word for."""
+        self.lines.append({"step": step, "kind": kind} | {key: _finite(value) for key, value in values.items()})
+
+    def flush(self) -> None:
+        """Write all lines. Raises Fenced when another run has taken over."""
+        data = "".join(json.dumps(line) + "\n" for line in self.lines).encode()
+        patiently(lambda: self._place.write(METRICS, data))
+
+    def finish(self) -> None:
+        """Write the curves and the TensorBoard events of the whole run, however often it was resumed."""
+        self.flush()
+        patiently(lambda: self._place.write(CURVES, curves_png(self.lines)))
+        old = patiently(lambda: [entry.uri for entry in self._place.store.list(f"{self._place.path(EVENTS)}/")])
+        for name, data in events_of(self.lines):
+            patiently(lambda name=name, data=data: self._place.write(f"{EVENTS}/{name}", data))  # type: ignore[misc]
+            old = [uri for uri in old if uri != self._place.path(f"{EVENTS}/{name}")]
+        patiently(lambda: self._place.delete(old))
+
+
+def read_lines(place: RunDirectory) -> list[Line]:
+    """The lines written so far; none where there is no file."""
+    try:
+        data = patiently(lambda: place.store.read(place.path(METRICS)))
+    except NotFound:
+        return []
+    return [json.loads(line) for line in data.decode().splitlines()]
+
+
+def events_of(lines: Iterable[Line]) -> list[tuple[str, bytes]]:
+    """TensorBoard's event files, (name, bytes), of the lines: a scalar per number, named ``kind/key``."""
+    from tensorboardX import SummaryWriter
+
+    with TemporaryDirectory(prefix="m2f-batch-") as folder:
+        with SummaryWriter(folder, write_to_disk=True) as writer:
+            for line in lines:
+                for key, value in _numbers(line).items():
+                    writer.add_scalar(f"{line['kind']}/{key}", value, line["step"], walltime=line.get("time"))
+        return [(file.name, file.read_bytes()) for file in sorted(Path(folder).iterdir())]
+
+
+def curves_png(lines: Sequence[Line]) -> bytes:
+    """A picture of the curves: losses on top, validation metrics and the learning rate below."""
+    from matplotlib.figure import Figure
+
+    train, validation = ([line for line in lines if line["kind"] == kind] for kind in ("train", "validation"))
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
+    groups = ((axes[0], train, "loss"), (axes[1], validation, ""), (axes[2], train, "learning_rate"))
+    for axis, chosen, prefix in groups:
+        names = dict.fromkeys(key for line in chosen for key in _numbers(line) if key.startswith(prefix))
+        for name in names:
+            points = [(line["step"], line[name]) for line in chosen if line.get(name) is not None]
+            axis.plot(*zip(*points, strict=True), label=name, linewidth=1, marker="." if len(points) < 40 else None)
+        if names:
+            axis.legend(fontsize="small", ncols=2)
+        axis.grid(alpha=0.3)
+    if any(line.get("loss") for line in train):
+        axes[0].set_yscale("log")
+    for axis, title in zip(axes, ("training loss", "validation", "learning rate"), strict=True):
+        axis.set_title(title, fontsize="medium", loc="left")
+    axes[-1].set_xlabel("step")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=100)
+    return picture.getvalue()
+
+
+def _numbers(line: Line) -> dict[str, float]:
+    told = {"step", "kind", "time"}
+    return {key: value for key, value in line.items() if key not in told and isinstance(value, int | float)}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and value - value != 0 else value

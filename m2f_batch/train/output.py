@@ -1,0 +1,120 @@
+"""The tuned model as a Hugging Face directory with its card; what a step that went wrong was made of."""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from m2f_batch.evaluation.evaluator import MAIN
+from m2f_batch.storage.commit import patiently
+from m2f_batch.storage.run import RunDirectory, json_bytes
+from m2f_batch.train import world
+from m2f_batch.train.job import TrainJob
+from m2f_batch.train.loop import NonFiniteStep
+from m2f_batch.vision.model import quiet
+
+FILES = ("model.safetensors", "preprocessor_config.json", "README.md", "config.json")  # written in this order
+
+
+def save_model(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
+    """Weights, config.json and preprocessor_config.json in a local directory, as ``from_pretrained`` wants them."""
+    with quiet():
+        model.save_pretrained(directory, max_shard_size="100GB")  # one file
+    (directory / "preprocessor_config.json").write_bytes(json_bytes(dict(processor)))
+
+
+def save_everywhere(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
+    """``save_model`` for every process, each with a directory of its own: ``transformers`` saves on rank 0 only."""
+    files = None
+    if world.rank() == 0:
+        save_model(model, processor, directory)
+        files = {file.name: file.read_bytes() for file in directory.iterdir()} if world.size() > 1 else None
+    files = world.told_by_first(files)
+    if world.rank() != 0:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            (directory / name).write_bytes(data)
+
+
+def write_model(
+    place: RunDirectory, directory: Path, job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]
+) -> None:
+    """The files of ``directory`` and a model card to OUTPUT. Raises Fenced when another run has taken over."""
+    (directory / "README.md").write_text(model_card(job, step, best, notes), encoding="utf-8")
+    for name in FILES:
+        patiently(place.check_fence)
+        patiently(lambda name=name: place.store.upload(directory / name, place.path(name)))  # type: ignore[misc]
+
+
+def model_card(job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]) -> str:
+    """README.md of the tuned model: data, recipe, metrics, and the licence of what it started from."""
+    config, train = job.config, job.config.train
+    kept = step if best is None else best["step"]
+    start = config.model.uri or config.model.backbone or "random weights"
+    lines = [
+        "---",
+        f"license: {job.license or 'other'}",
+        "library_name: transformers",
+        "pipeline_tag: image-segmentation",
+        "tags: [mask2former, image-segmentation]",
+        *([f"base_model: {config.model.uri}"] if config.model.uri else []),
+        "---",
+        f"# Mask2Former for {job.task} segmentation of {len(job.train.categories)} categories",
+        "",
+        f"Started from {start}; {'; '.join(notes)}. Trained by m2f-batch.",
+        "",
+        "## Data",
+        "",
+        f"{job.train.table.num_rows} images of `{config.data.train}` ({config.data.format})"
+        + (f", validated on {job.val.table.num_rows} images" if job.val is not None else ", no validation")
+        + ".",
+        "",
+        "Categories: " + ", ".join(category.name for category in job.train.categories),
+        "",
+        "## Recipe",
+        "",
+        f"{kept} of {job.steps} steps of {train.batch_size} images on a canvas of "
+        f"{job.canvas_hw[1]} x {job.canvas_hw[0]} pixels, AdamW at {train.learning_rate:g}, {train.precision}, "
+        f"seed {train.seed}.",
+        "",
+        "```json",
+        json.dumps({name: config.model_dump(mode="json")[name] for name in ("model", "augment", "train")}, indent=2),
+        "```",
+        *(_metrics(job, best) if best is not None else []),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics(job: TrainJob, best: Mapping[str, Any]) -> list[str]:
+    figures = {name: value for name, value in best["metrics"].items() if value is not None}
+    main = MAIN[job.task]
+    rows = [f"| {entry['name']} | {entry[main]:.3f} |" for entry in best["classes"] if entry.get(main) is not None]
+    return [
+        "",
+        "## Metrics",
+        "",
+        f"After step {best['step']}, on the validation images, by `m2f-batch evaluate`'s code.",
+        "",
+        "| " + " | ".join(figures) + " |",
+        "| " + " | ".join("---" for _ in figures) + " |",
+        "| " + " | ".join(f"{value:.3f}" for value in figures.values()) + " |",
+        *(["", f"| category | {main} |", "| --- | --- |", *rows] if rows else []),
+    ]
+
+
+def write_nonfinite(place: RunDirectory, step: int, error: NonFiniteStep) -> None:
+    """What this process was given in a step whose loss is not finite, for a look at it: nonfinite/*.pt."""
+    if not error.samples:
+        return
+    batch = [
+        {"image_id": s.image_id, "uri": s.uri, "position": s.position, "image": torch.from_numpy(s.image.copy())}
+        | {"labels": torch.from_numpy(s.labels), "counts": list(s.counts)}
+        for s in error.samples
+    ]
+    data = io.BytesIO()
+    torch.save({"step": step, "batch": batch}, data)
+    name = f"nonfinite/{step:09d}-{world.rank()}.pt"
+    patiently(lambda: place.store.write(place.path(name), data.getvalue()))

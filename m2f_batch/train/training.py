@@ -1,0 +1,255 @@
+"""A training in one process, or what each of several does: start or go on, steps, validations, checkpoints, the end.
+
+The process of rank 0 writes; all take the same decisions. Whatever is killed at any moment, the same command goes on
+from the last whole checkpoint, and the steps after it are those of a training never disturbed.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import time
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from m2f_batch.evaluation.evaluator import MAIN
+from m2f_batch.storage.run import RunDirectory
+from m2f_batch.train import checkpoints, world
+from m2f_batch.train.build import Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
+from m2f_batch.train.checkpoints import Writer, snapshot
+from m2f_batch.train.ema import MovingAverage
+from m2f_batch.train.freezing import train_mode
+from m2f_batch.train.job import TrainJob
+from m2f_batch.train.journal import Journal
+from m2f_batch.train.loop import Done, NonFiniteStep, Rules, TrainedModel, train_step
+from m2f_batch.train.loss_parts import LossSettings
+from m2f_batch.train.optimizer import new_optimizer
+from m2f_batch.train.output import save_everywhere, save_model, write_model, write_nonfinite
+from m2f_batch.train.samples import Recipe
+from m2f_batch.train.schedule import rate_factor
+from m2f_batch.train.stream import Span, Step
+from m2f_batch.train.validation import validate
+
+LINES = 1000  # of metrics.jsonl for training steps, at most
+Stream = Callable[[Recipe, Span], Iterator[Step]]
+Say = Callable[[str], None]
+
+
+@dataclass
+class State:
+    """Where a training stands after ``step`` steps. ``best``: step and metric of the best validation."""
+
+    start: Start
+    optimizer: torch.optim.Optimizer
+    ema: MovingAverage | None
+    step: int = 0
+    best: dict[str, Any] | None = None
+    worse: int = 0  # validations since the best one
+    skipped: int = 0
+    left_out: int = 0
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Any]:
+        """All that resuming needs beside ``told``, on the CPU."""
+        ema = None if self.ema is None else self.ema.state_dict()
+        return snapshot({"model": self.start.model.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": ema})
+
+    def told(self) -> dict[str, Any]:
+        """What JSON can say."""
+        return {"best": self.best, "worse": self.worse, "skipped": self.skipped, "left_out": self.left_out} | {
+            "facts": self.facts
+        }
+
+    def load(self, step: int, tensors: dict[str, Any], told: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.start.model.load_state_dict(tensors["model"])
+        self.optimizer.load_state_dict(tensors["optimizer"])
+        if self.ema is not None:
+            self.ema.load_state_dict(tensors["ema"])
+        self.step, self.best, self.worse = step, told["best"], told["worse"]
+        self.skipped, self.left_out = told["skipped"], told["left_out"]
+
+
+def train(job: TrainJob, place: RunDirectory, stream: Stream, device: torch.device, threads: int, say: Say) -> None:
+    """Train to the end and write the tuned model; goes on where checkpoints are. Raises what stops a training.
+
+    ``stream`` gives this process's examples; on rank 0 ``say`` is told what happens.
+    """
+    torch.set_num_threads(threads)
+    if job.config.train.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    state = _begun(job, place, device, say)
+    journal = Journal(place, state.step)
+    with Writer() as writer, TemporaryDirectory(prefix="m2f-batch-") as scratch:
+        try:
+            _steps(job, place, stream, device, threads, say, state, journal, writer, Path(scratch))
+        except NonFiniteStep as error:
+            write_nonfinite(place, state.step, error)
+            raise
+        writer.wait()
+        if world.rank() == 0:
+            _finish(job, place, state, journal, Path(scratch), say)
+    world.gathered(None)  # nobody leaves before all is written
+
+
+def _begun(job: TrainJob, place: RunDirectory, device: torch.device, say: Say) -> State:
+    """The model, new or as in the newest checkpoint."""
+    settings = job.config.train
+    start = build_model(job.config.model, job.train.categories, job.task, seed=settings.seed, checkpoint=job.checkpoint)
+    notes = [*start.notes, *prepare(start, settings)]
+    start.model.to(device)
+    optimizer = new_optimizer(
+        start.model,
+        learning_rate=settings.learning_rate,
+        backbone_multiplier=backbone_multiplier(start, settings),
+        weight_decay=settings.weight_decay,
+    )
+    ema = None if settings.ema is None else MovingAverage(start.model, settings.ema)
+    state = State(start, optimizer, ema, facts=job.facts)
+    steps = checkpoints.complete(place) if world.rank() == 0 else []
+    found = (steps[-1], *checkpoints.read(place, steps[-1])) if steps else None
+    found = world.told_by_first(found)
+    if found is not None:
+        state.load(*found)
+        say(f"resume  step {state.step} of {job.steps}")
+    else:
+        for note in notes:
+            say(f"model   {note}")
+    return state
+
+
+def _steps(
+    job: TrainJob,
+    place: RunDirectory,
+    stream: Stream,
+    device: torch.device,
+    threads: int,
+    say: Say,
+    state: State,
+    journal: Journal,
+    writer: Writer,
+    scratch: Path,
+) -> None:
+    settings, model = job.config.train, state.start.model
+    network: nn.Module = TrainedModel(model)
+    if world.size() > 1:
+        network = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+    rules = _rules(job, model.config)
+    every = max(1, job.steps // LINES)
+    span = Span(state.step, job.steps, settings.batch_size, settings.accumulate, world.rank(), world.size())
+    for parts in stream(job.recipe(state.start.label_ids), span) if _goes_on(job, state) else ():
+        train_mode(model, keep_batch_norms=keeps_batch_norms(state.start, settings))
+        done = train_step(state.step, parts, network, state.optimizer, rules, device)
+        state.step += 1
+        if state.ema is not None and not done.skipped:
+            state.ema.update(model)
+        state.skipped += done.skipped
+        state.left_out += int(world.total(torch.tensor(done.left_out, device=device)))
+        is_last = state.step == job.steps
+        if state.step % every == 0 or is_last:
+            journal.note(state.step, "train", _told(done, state))
+        is_validated = job.val is not None and (state.step % job.evaluate_every == 0 or is_last)
+        if is_validated:
+            _validate(job, state, device, threads, journal, scratch, say)
+        if is_validated or is_last or state.step % job.checkpoint_every == 0:
+            _checkpoint(job, place, state, journal, writer)
+        if not _goes_on(job, state):
+            return
+
+
+def _goes_on(job: TrainJob, state: State) -> bool:
+    patience = job.config.train.early_stopping
+    return state.step < job.steps and (patience is None or state.worse < patience)
+
+
+def _rules(job: TrainJob, config: Any) -> Rules:
+    settings = job.config.train
+    return Rules(
+        loss=LossSettings.of(config),
+        plan=job.plan,
+        canvas_hw=job.canvas_hw,
+        num_queries=config.num_queries,
+        seed=settings.seed,
+        rate_at=partial(
+            rate_factor,
+            steps=job.steps,
+            schedule=settings.schedule,
+            warmup_steps=settings.warmup_steps,
+            milestones=settings.milestones,
+        ),
+        clip_norm=settings.clip_norm,
+        bf16=settings.precision == "bf16",
+        skip_nonfinite=settings.on_nonfinite == "skip",
+    )
+
+
+def _told(done: Done, state: State) -> dict[str, Any]:
+    rate = max(group["lr"] for group in state.optimizer.param_groups)
+    losses = {"loss": done.loss} | {f"loss_{name}": value for name, value in done.parts.items()}
+    return {**losses, "gradient_norm": done.gradient_norm, "learning_rate": rate, "time": time()}
+
+
+def _validate(
+    job: TrainJob, state: State, device: torch.device, threads: int, journal: Journal, scratch: Path, say: Say
+) -> None:
+    assert job.val is not None
+    model, directory = state.start.model, scratch / f"validated-{world.rank()}"
+    with nullcontext() if state.ema is None else state.ema.applied(model):
+        save_everywhere(model, job.processor, directory)
+    category_of = {label: index for index, label in enumerate(state.start.label_ids) if label >= 0}
+    summary = validate(directory, job.val, job.task, category_of, device.type, threads)
+    figures, main = summary["metrics"], MAIN[job.task]
+    journal.note(state.step, "validation", figures | {"time": time()})
+    figure = -1.0 if figures[main] is None else figures[main]
+    state.worse = 0 if state.best is None or figure > state.best[main] else state.worse + 1
+    is_best = state.best is None or figure >= state.best[main]  # of equals, the one that has learnt for longer
+    if is_best:
+        state.best = {"step": state.step, main: figure, "metrics": figures, "classes": summary["classes"]}
+    say(f"valid   step {state.step}: " + ", ".join(_shown(figures)) + (" (best)" if is_best else ""))
+
+
+def _shown(figures: dict[str, float | None]) -> list[str]:
+    return [f"{name} {value:.3f}" for name, value in figures.items() if value is not None][:6]
+
+
+def _checkpoint(job: TrainJob, place: RunDirectory, state: State, journal: Journal, writer: Writer) -> None:
+    if world.rank() != 0:
+        return
+    step, tensors, told = state.step, state.tensors(), state.told()
+    best = None if state.best is None else state.best["step"]
+
+    def act() -> None:
+        journal.flush()  # first: what a checkpoint goes on from has been told
+        checkpoints.write(place, step, tensors, told)
+        checkpoints.prune(place, job.config.train.keep, best)
+
+    writer.submit(act)
+
+
+def _finish(job: TrainJob, place: RunDirectory, state: State, journal: Journal, scratch: Path, say: Say) -> None:
+    """The best model, or the last, in OUTPUT itself."""
+    model = state.start.model
+    if state.best is not None and state.best["step"] != state.step:
+        tensors, _ = checkpoints.read(place, state.best["step"])
+        weights = tensors["model"] if state.ema is None else _weights_of(tensors["ema"])
+        model.load_state_dict(weights)
+        save_model(model, job.processor, scratch / "tuned")
+    else:
+        with nullcontext() if state.ema is None else state.ema.applied(model):
+            save_model(model, job.processor, scratch / "tuned")
+    journal.finish()
+    write_model(place, scratch / "tuned", job, state.step, state.best, state.start.notes)
+    if state.left_out:
+        say(f"warning {state.left_out} objects were left out of steps, in images with more than the model has queries")
+    if state.skipped:
+        say(f"warning {state.skipped} steps were skipped: their loss was not finite")
+
+
+def _weights_of(ema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in ema.items() if name != "__updates__"}
