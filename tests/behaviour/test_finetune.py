@@ -1,0 +1,194 @@
+"""finetune as a user types it: what it leaves, that a kill changes nothing, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load_file
+
+from m2f_batch.cli import main
+from m2f_batch.demo.dataset import write_dataset
+from m2f_batch.demo.scenes import CATEGORIES, VAL_SEED, draw_scene
+
+STEPS = 10
+SMALL = {
+    "num_queries": 16,
+    "hidden_dim": 32,
+    "feature_size": 32,
+    "mask_feature_size": 32,
+    "encoder_feedforward_dim": 64,
+    "dim_feedforward": 64,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "num_attention_heads": 2,
+    "train_num_points": 256,
+    "dropout": 0.1,
+    "backbone_config": {
+        "model_type": "resnet",
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 48, 64],
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def scenes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    write_dataset(folder, train=10, val=4)
+    return folder
+
+
+def config_file(dataset: Path, folder: Path, name: str = "config", **train: Any) -> Path:
+    """The same small training for all tests, with other settings of ``train``."""
+    data: dict[str, Any] = {"format": "coco-panoptic"}
+    for side in ("train", "val"):
+        data |= {side: str(dataset / f"{side}.json")}
+        data |= {f"{side}_{kind}": str(dataset / side / kind) for kind in ("images", "masks")}
+    settings = {"steps": STEPS, "batch_size": 4, "learning_rate": 1e-3, "ema": 0.9, "deterministic": True}
+    settings |= {"evaluate_every": 5, "checkpoint_every": 2, **train}
+    tree = {
+        "data": data,
+        "model": {"config": SMALL},
+        "augment": {"crop_size": 64, "scale": [0.5, 2.0], "color": 0.5},
+        "train": settings,
+        "compute": {"threads_per_worker": 1, "device": "cpu"},
+    }
+    file = folder / f"{name}.yaml"
+    file.write_text(json.dumps(tree))  # JSON is YAML
+    return file
+
+
+def losses(output: Path) -> list[tuple[int, float]]:
+    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    return [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
+
+
+def validations(output: Path) -> list[dict[str, Any]]:
+    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
+    return [{key: value for key, value in line.items() if key != "time"} for line in lines if line["kind"] != "train"]
+
+
+def arguments(config: Path, output: Path, *more: str) -> list[str]:
+    return ["finetune", "--config", str(config), "--set", f"output.uri={output}", *more]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(scenes_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main(arguments(config_file(scenes_dataset, folder), folder / "tuned")) == 0
+    return folder / "tuned"
+
+
+def test_it_leaves_a_model_that_segments_and_says_how_it_came_about(undisturbed: Path):
+    from m2f_batch.vision.segmenter import Segmenter
+
+    names = {str(file.relative_to(undisturbed)).split("/")[0] for file in undisturbed.rglob("*") if file.is_file()}
+    assert names >= {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"}
+    assert names >= {"metrics.jsonl", "curves.png", "checkpoints", "tensorboard", "finetune.json"}
+    config = json.loads((undisturbed / "config.json").read_text())
+    assert config["id2label"] == {str(label): name for label, name in enumerate(CATEGORIES)}
+    assert config["task"] == "panoptic"
+    assert config["label_ids_to_fuse"] == [CATEGORIES.index("sky"), CATEGORIES.index("grass")]
+    assert json.loads((undisturbed / "preprocessor_config.json").read_text())["size"] == {
+        "shortest_edge": 64,
+        "longest_edge": 64,
+    }
+    card = (undisturbed / "README.md").read_text()
+    assert "10 images of" in card and "validated on 4 images" in card and "random weights" in card
+    assert [step for step, _ in losses(undisturbed)] == [*range(1, STEPS + 1)]
+    assert losses(undisturbed)[-1][1] < losses(undisturbed)[0][1]
+    assert [line["step"] for line in validations(undisturbed)] == [5, 10]
+    assert (undisturbed / "curves.png").read_bytes().startswith(b"\x89PNG")
+    segmenter = Segmenter.from_pretrained(str(undisturbed), score_threshold=0.0)
+    assert segmenter.labeling.task == "panoptic"
+    (row,) = segmenter.rows([draw_scene(VAL_SEED).image])
+    assert row["status"] == "ok"
+
+
+def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(
+    scenes_dataset: Path, undisturbed: Path, tmp_path: Path
+):
+    output, config = tmp_path / "tuned", config_file(scenes_dataset, tmp_path)
+    command = [sys.executable, "-m", "m2f_batch.cli", *arguments(config, output)]
+    for step in (2, 6):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        wait_until(lambda step=step: marker(output, step).exists(), process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not (output / "model.safetensors").exists()
+    assert main(arguments(config, output)) == 0
+    assert losses(output) == losses(undisturbed)
+    assert validations(output) == validations(undisturbed)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (output, undisturbed))
+    assert ours.keys() == theirs.keys()
+    assert all((ours[name] == theirs[name]).all() for name in theirs)
+    assert json.loads((output / "finetune.json").read_text())["attempts"] == 3
+
+
+def test_two_workers_on_ray_learn_what_one_learns(
+    scenes_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The first loss is that of the same weights; then rounding goes its own way."""
+    frozen = {"model.config.dropout": "0"}
+    more = [part for key, value in frozen.items() for part in ("--set", f"{key}={value}")]
+    alone = config_file(scenes_dataset, tmp_path, "alone", freeze_batch_norms=True)
+    together = config_file(scenes_dataset, tmp_path, "together", freeze_batch_norms=True, workers=2)
+    assert main(arguments(alone, tmp_path / "one", *more)) == 0
+    assert main(arguments(together, tmp_path / "two", *more)) == 0
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert two[0][1] == pytest.approx(one[0][1], rel=1e-5)
+    assert [step for step, _ in two] == [step for step, _ in one]
+    assert two[-1][1] == pytest.approx(one[-1][1], rel=0.2)
+    assert "2 workers" in capsys.readouterr().out
+
+
+def test_the_same_command_has_nothing_to_do(scenes_dataset: Path, undisturbed: Path, tmp_path: Path, capsys):
+    before = (undisturbed / "model.safetensors").stat().st_mtime_ns
+    assert main(arguments(config_file(scenes_dataset, tmp_path), undisturbed)) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert (undisturbed / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_the_same_output_are_refused(scenes_dataset: Path, undisturbed: Path, tmp_path: Path, capsys):
+    config = config_file(scenes_dataset, tmp_path, learning_rate=2e-3)
+    assert main(arguments(config, undisturbed)) == 2
+    assert "holds a training with other settings (train)" in capsys.readouterr().err
+
+
+def test_what_is_not_ours_is_not_written_over(scenes_dataset: Path, tmp_path: Path, capsys):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "thesis.txt").write_text("mine")
+    assert main(arguments(config_file(scenes_dataset, tmp_path), tmp_path / "tuned")) == 2
+    assert "thesis.txt is there, and is no training of ours" in capsys.readouterr().err
+
+
+def test_a_broken_image_ends_it_with_its_name(scenes_dataset: Path, tmp_path: Path, capsys):
+    import shutil
+
+    copy = tmp_path / "dataset"
+    shutil.copytree(scenes_dataset, copy)
+    broken = sorted((copy / "train" / "images").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:500])
+    assert main(arguments(config_file(copy, tmp_path), tmp_path / "tuned")) == 1
+    said = capsys.readouterr().err
+    assert broken.name in said and "m2f-batch lint" in said and "Traceback" not in said
+
+
+def marker(output: Path, step: int) -> Path:
+    return output / "checkpoints" / f"{step:09d}" / "checkpoint.json"
+
+
+def wait_until(is_so: Any, process: "subprocess.Popen[bytes]", seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < end
+        time.sleep(0.01)
