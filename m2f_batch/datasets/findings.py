@@ -43,6 +43,7 @@ KINDS = {
 # what is said, and does not stop a reader
 NOTES = {
     "annotation-id": "annotation ids that are 0 or come twice; not used here, but they break pycocotools",
+    "box-mismatch": "boxes or areas that contradict their masks; not used here, but the masks may be the wrong ones",
     "unlabelled-image": "images without a label file or mask",
     "skipped-shape": "shapes that have no area",
 }

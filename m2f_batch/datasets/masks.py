@@ -123,3 +123,9 @@ def areas(codes: Iterable[str], size_hw: Size) -> list[int]:
     """Pixels of each mask."""
     rles = [as_rle(counts, size_hw) for counts in codes]
     return [int(area) for area in coco_mask.area(rles)] if rles else []
+
+
+def area_and_box(counts: str, size_hw: Size) -> tuple[int, list[float]]:
+    """Pixels of a mask, and its box [x, y, w, h]; a mask without a pixel has a box of zeros."""
+    rle = as_rle(counts, size_hw)
+    return int(coco_mask.area(rle)), coco_mask.toBbox(rle).tolist()

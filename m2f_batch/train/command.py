@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from m2f_batch.datasets.lint_masks import Canvas
+from m2f_batch.datasets.lint_masks import Setting
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
@@ -51,6 +51,8 @@ def plan_lines(job: TrainJob) -> list[str]:
     Raises UsageError where ``data.group_by`` is given, and ``data.val`` has images of a group that is trained on.
     """
     train, height_width = job.config.train, job.canvas_hw
+    queries = queries_of(job.config.model.config, job.checkpoint)
+    setting = Setting(height_width, job.config.augment.scale, queries, job.task == "semantic")
     start = job.config.model.uri or job.config.model.backbone or "random weights"
     validation = "none" if job.val is None else f"{job.val.table.num_rows} images every {job.evaluate_every} steps"
     return [
@@ -59,13 +61,7 @@ def plan_lines(job: TrainJob) -> list[str]:
         f"start   {start}",
         f"train   {job.steps} steps of {train.batch_size} images at {height_width[1]} x {height_width[0]} pixels, "
         f"{train.workers} worker{'s' if train.workers != 1 else ''}, {train.precision}",
-        *warnings_of(
-            job.train,
-            job.val,
-            queries_of(job.config.model.config, job.checkpoint),
-            job.config.data.group_by,
-            Canvas(job.canvas_hw, job.config.augment.scale),
-        ),
+        *warnings_of(job.train, job.val, setting, job.config.data.group_by),
     ]
 
 

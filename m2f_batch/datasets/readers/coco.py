@@ -8,9 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from m2f_batch.datasets import files
+from m2f_batch.datasets.boxes import claim_of, contradiction
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
-from m2f_batch.datasets.masks import counts_runs, is_size, polygon_fault, polygons_rle, runs_fault, runs_rle
+from m2f_batch.datasets.masks import (
+    area_and_box,
+    counts_runs,
+    is_size,
+    polygon_fault,
+    polygons_rle,
+    runs_fault,
+    runs_rle,
+)
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 
@@ -34,6 +43,7 @@ def read_coco(annotations: str, images: str | None = None, *, report: Report = s
         report(Finding("no-labels", place, "its list 'annotations' is empty"))
     _note_ids(entries, place, report)
     segments: dict[int, list[_Segment]] = {}
+    off: list[str] = []
     entries.reverse()
     for number in range(len(entries)):
         entry = entries.pop()  # a large file's polygons go as their RLE comes
@@ -46,6 +56,11 @@ def read_coco(annotations: str, images: str | None = None, *, report: Report = s
             counts = _mask(entry["segmentation"], (image["height"], image["width"]))
             segment = (positions[entry["category_id"]], bool(entry.get("iscrowd", 0)), counts)
             segments.setdefault(entry["image_id"], []).append(segment)
+            claim, size_hw = claim_of(entry, where), (image["height"], image["width"])
+            fault = contradiction(claim, *area_and_box(counts, size_hw))
+            off += [f"{where}: {fault}"] if fault else []
+    if off:
+        report(Finding("box-mismatch", place, f"{len(off):,} boxes or areas are not those of their masks ({off[0]})"))
     return dataset_of(categories, _rows(listed, segments, images_folder(images, place), place, report))
 
 

@@ -77,7 +77,10 @@ def _kind(shape: _Entry) -> str:
 
 def _parsed(uri: str) -> files.Read:
     """What is used of a JSON: the image as it holds it may be large."""
-    document = files.read_json(uri, "data.train")
+    try:
+        document = files.read_json(uri, "data.train")
+    except UsageError as error:
+        return None, [Finding("malformed", uri, str(error))]
     shapes = document.get("shapes") if isinstance(document, dict) else None
     if not isinstance(shapes, list) or not files.is_text(document.get("imagePath")):
         return None, [Finding("malformed", uri, "is no labelme JSON: it needs a text 'imagePath' and a list 'shapes'")]

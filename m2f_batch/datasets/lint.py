@@ -1,0 +1,178 @@
+"""``m2f-batch lint``: everything that is wrong with a dataset, found before it costs GPU hours.
+
+Nothing stops at the first fault. Images are read once, in threads, a few at a time; kept of each are a digest and a
+small print.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from m2f_batch.datasets import files
+from m2f_batch.datasets.boxes import Claim
+from m2f_batch.datasets.claims import claims_of
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.findings import Finding
+from m2f_batch.datasets.lint_copies import copy_findings
+from m2f_batch.datasets.lint_images import Seen, look_at
+from m2f_batch.datasets.lint_kinds import KINDS
+from m2f_batch.datasets.lint_masks import Setting, mask_findings
+from m2f_batch.datasets.lint_sides import class_findings, counts, group_findings
+from m2f_batch.datasets.sides import read_sides
+from m2f_batch.datasets.warnings import queries_of
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import FinetuneConfig
+
+_SHOWN = 5  # examples per kind on the screen
+_KEPT = 10_000  # in the JSON
+_TOLD_EVERY = 5_000  # images
+# summed up by the readers, and found one by one here
+_SUMMARIES = ("annotation-id", "box-mismatch")
+
+
+class Tally:
+    """Findings by kind: all are counted, the first of each kept. ``annotations``: of both sides, once they are read."""
+
+    def __init__(self) -> None:
+        self.annotations = 0
+        self.counts: Counter[str] = Counter()
+        self.kept: dict[str, list[Finding]] = {}
+
+    def add(self, finding: Finding) -> None:
+        """Counts one more."""
+        self.counts[finding.kind] += 1
+        kept = self.kept.setdefault(finding.kind, [])
+        if len(kept) < _KEPT:
+            kept.append(finding)
+
+    def faults(self, ignored: Sequence[str]) -> list[str]:
+        """The kinds found that ruin training, less those that are ``ignored``."""
+        return [kind for kind in KINDS if self.is_fault(kind) and kind not in ignored]
+
+    def is_fault(self, kind: str) -> bool:
+        """Whether there is so much of a kind that it ruins training."""
+        return KINDS[kind].is_fault and self.counts[kind] > KINDS[kind].tolerated * self.annotations
+
+
+def lint(
+    config: FinetuneConfig, queries: int | None, *, ignored: Sequence[str] = (), json_file: str | None = None
+) -> int:
+    """Print what is wrong with ``config.data``; 1 if any of it ruins training and is not ``ignored``, else 0.
+
+    ``queries``: of the model, by default as the config says. Raises UsageError for what cannot be read at all.
+    """
+    unknown = [kind for kind in ignored if kind not in KINDS]
+    if unknown:
+        raise UsageError(f"--ignore: {', '.join(unknown)}: not known; known are {', '.join(KINDS)}")
+    if queries is not None and queries < 1:
+        raise UsageError(f"--queries: must be 1 or more; got {queries}")
+    checkpoint = None if config.model.uri is None else Path(config.model.uri)
+    queries = queries or queries_of(config.model.config, checkpoint)
+    tally = Tally()
+    train, val = find(config, queries, tally)
+    faults = tally.faults(ignored)
+    print("\n".join([*_lines(tally, ignored), _total(train, val, tally, faults)]), flush=True)
+    if json_file is not None:
+        _write(json_file, config, train, val, tally, len(faults))
+    return 1 if faults else 0
+
+
+def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, Dataset | None]:
+    """Read everything, and put what is wrong into ``tally``; returns both sides."""
+    data = config.data
+
+    def report(finding: Finding) -> None:
+        # of YOLO, each image without labels has a row, and is found below
+        if finding.kind not in _SUMMARIES and not (finding.kind == "unlabelled-image" and data.format == "yolo"):
+            tally.add(finding)
+
+    claims: list[dict[int, list[Claim]]] = []
+    for annotations in (data.train, data.val):
+        found, findings = claims_of(annotations, data.format) if annotations is not None else ({}, [])
+        claims.append(found if annotations is not None else claims[0])
+        for finding in findings:
+            tally.add(finding)
+    train, val = read_sides(data, report)
+    sides = [side for side in (train, val) if side is not None]
+    tally.annotations = sum(sum(counts(side).values()) for side in sides)
+    crop = config.augment.crop_size
+    canvas_hw = (crop, crop) if isinstance(crop, int) else crop
+    setting = Setting(canvas_hw, config.augment.scale, queries, config.model.task == "semantic")
+    seen: list[Seen | None] = []
+    for dataset, own in zip((train, val), claims, strict=True):
+        if dataset is not None:
+            seen += _looks(dataset, data.format, own, setting, tally)
+    uris = [uri for side in sides for uri in side.table["uri"].to_pylist()]
+    in_val = [number >= train.table.num_rows for number in range(len(uris))]
+    found_at_last = [*copy_findings(uris, in_val, seen), *class_findings(train, val, data.train)]
+    if val is not None:
+        found_at_last += group_findings(train, val, data.group_by)
+    for finding in found_at_last:
+        tally.add(finding)
+    return train, val
+
+
+def _looks(
+    dataset: Dataset, form: str, claims: dict[int, list[Claim]], setting: Setting, tally: Tally
+) -> Iterator[Seen | None]:
+    """What each image looks like, in order; what is wrong with it and its masks goes to ``tally``."""
+
+    def read_one(row: files.Row) -> files.Read:
+        seen, findings = look_at(row, form)
+        own = claims.get(row["image_id"], ())
+        return {"seen": seen}, [*findings, *mask_findings(row, dataset.categories, own, setting)]
+
+    total = dataset.table.num_rows
+    for number, result in enumerate(files.rows_of(read_one, dataset.rows(), tally.add), 1):
+        if number % _TOLD_EVERY == 0:
+            print(f"read {number:,} of {total:,} images", file=sys.stderr, flush=True)
+        yield result["seen"]
+
+
+def _lines(tally: Tally, ignored: Sequence[str]) -> Iterator[str]:
+    for kind in sorted((kind for kind in KINDS if tally.counts[kind]), key=lambda kind: not tally.is_fault(kind)):
+        known = KINDS[kind]
+        word = "note" if not tally.is_fault(kind) else "ignored" if kind in ignored else "fault"
+        yield f"{word:7} {kind}: {tally.counts[kind]:,}"
+        yield from (f"          {finding}" for finding in tally.kept[kind][:_SHOWN])
+        if tally.counts[kind] > _SHOWN:
+            yield f"          and {tally.counts[kind] - _SHOWN:,} more"
+        yield f"        training: {known.effect}"
+        yield f"        do: {known.advice}"
+
+
+def _total(train: Dataset, val: Dataset | None, tally: Tally, faults: Sequence[str]) -> str:
+    sides = f"{train.table.num_rows:,} images to train on"
+    sides += f" and {val.table.num_rows:,} to validate with" if val is not None else ""
+    found = (
+        f"{len(faults)} kind{'s' if len(faults) > 1 else ''} of fault ({', '.join(faults)})"
+        if faults
+        else "nothing that ruins training"
+    )
+    return f"{'faulty' if faults else 'clean':7} {sides}, {len(train.categories):,} categories: {found}"
+
+
+def _write(
+    json_file: str, config: FinetuneConfig, train: Dataset, val: Dataset | None, tally: Tally, faults: int
+) -> None:
+    found: list[dict[str, Any]] = [
+        {
+            "kind": kind,
+            "is_fault": tally.is_fault(kind),
+            "count": tally.counts[kind],
+            "effect": KINDS[kind].effect,
+            "advice": KINDS[kind].advice,
+            "examples": [{"where": finding.where, "text": finding.text} for finding in tally.kept[kind]],
+        }
+        for kind in KINDS
+        if tally.counts[kind]
+    ]
+    images = {"train": train.table.num_rows, "val": 0 if val is None else val.table.num_rows}
+    document = {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}
+    try:
+        Path(json_file).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"--json: {json_file!r} cannot be written: {error.strerror}") from error

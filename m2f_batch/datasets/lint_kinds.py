@@ -1,0 +1,121 @@
+"""What ``lint`` finds, by name: what it does to training, and what to do about it."""
+
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """``is_fault``: it ruins training or what is measured, and the exit code says so; else it is a note.
+
+    ``tolerated``: the share of all annotations up to which it is a note, as every large dataset has some.
+    """
+
+    is_fault: bool
+    effect: str
+    advice: str
+    tolerated: float = 0.0
+
+
+_STOPS = "training stops at once with this message"
+KINDS = {
+    # in the files: the readers' own findings
+    "malformed": Kind(True, _STOPS, "correct the entry"),
+    "duplicate-image": Kind(True, f"which is meant is not known: {_STOPS}", "give every image its own id, once"),
+    "duplicate-category": Kind(True, f"which is meant is not known: {_STOPS}", "give every category its own id"),
+    "unknown-category": Kind(
+        True,
+        f"taken as it is, a class equal to the number of classes would be learnt as 'no object': {_STOPS}",
+        "declare the class, or shift the ids: they may count from 1 where the names count from 0",
+    ),
+    "unlisted-image": Kind(True, _STOPS, "list the image, or remove the annotation"),
+    "mask-size": Kind(True, "masks would lie beside their objects: training stops there", "write the masks anew"),
+    "invalid-mask": Kind(True, _STOPS, "draw the outline again, or remove the annotation"),
+    "no-mask": Kind(True, f"a box teaches no mask: {_STOPS}", "add masks, or remove the annotation"),
+    "unreadable-mask": Kind(True, _STOPS, "restore the file"),
+    "unknown-value": Kind(
+        True, _STOPS, "name the class, or set data.ignore_index or data.do_reduce_labels, if that is what it means"
+    ),
+    "missing-segment": Kind(True, f"an object that no pixel shows: {_STOPS}", "remove the entry, or restore the mask"),
+    "no-labels": Kind(
+        True, f"there is nothing to learn: {_STOPS}", "check that these are the annotations that go along"
+    ),
+    # images
+    "missing-image": Kind(True, "training stops when it comes to it", "restore the image, or remove its entry"),
+    "unreadable-image": Kind(True, "training stops when it comes to it", "restore the image, or remove its entry"),
+    "image-size": Kind(
+        True,
+        "masks would lie beside their objects: training stops when it comes to it",
+        "annotate the image that is there, or restore the one that was annotated",
+    ),
+    "exif-size": Kind(
+        True,
+        "masks would lie across their objects: training stops when it comes to it",
+        "it was annotated lying on its side, and is shown upright by its EXIF orientation: turn the masks, or remove "
+        "the orientation from the file",
+    ),
+    # ids and names
+    "annotation-id-zero": Kind(
+        True, "none, but pycocotools takes 0 for 'not matched': its AP comes out too low", "count ids from 1"
+    ),
+    "duplicate-annotation-id": Kind(
+        True,
+        "none, but pycocotools keeps one of them only: its AP comes out wrong",
+        "give every annotation its own id",
+    ),
+    "duplicate-category-name": Kind(
+        True,
+        "two labels of the model for one thing: it learns to be unsure between them",
+        "merge the categories, or rename one",
+    ),
+    # masks
+    "empty-mask": Kind(True, "the object is not learnt: it counts as background", "draw it, or remove the annotation"),
+    "sliver-mask": Kind(
+        True,
+        "vanishes on the training canvas: the image has an object one moment, and none the next",
+        "remove what is left over from drawing; for truly thin objects enlarge augment.crop_size",
+        tolerated=0.01,
+    ),
+    "box-mismatch": Kind(
+        True,
+        "none if the mask is the right one of the two: only masks are learnt",
+        "look at the image: boxes as [x0, y0, x1, y1], masks shifted or of another object are usual",
+        tolerated=0.01,
+    ),
+    "more-objects-than-queries": Kind(
+        True,
+        "a model finds at most one object per query: the others are taught as background",
+        "raise model.config.num_queries, or cut the images into tiles",
+    ),
+    "duplicate-annotation": Kind(
+        True, "two queries must learn one object: it comes out twice in predictions", "remove one of them"
+    ),
+    # images against each other
+    "identical-images": Kind(True, "these images weigh more than the others", "keep one of them, with all annotations"),
+    "similar-images": Kind(
+        False, "these images weigh more than the others", "fine for frames of one film, if they are on one side"
+    ),
+    "leaked-image": Kind(
+        True,
+        "validation measures what was learnt by heart: the best model is not the best, and figures are too good",
+        "keep them on one side; frames and tiles of one source: data.group_by",
+    ),
+    "group-on-both-sides": Kind(
+        True,
+        "validation measures what was learnt by heart: the best model is not the best, and figures are too good",
+        "move each group to one side, as data.split with data.group_by does",
+    ),
+    "folder-on-both-sides": Kind(
+        False,
+        "if a folder is a patient, film or place, validation measures what was learnt by heart",
+        "data.group_by: folder keeps them on one side",
+    ),
+    # classes
+    "class-without-example": Kind(False, "it is never learnt", "drop it, or check that its ids are not off by one"),
+    "class-only-in-val": Kind(
+        False, "it is never learnt, and validation counts it as wrong", "split anew: data.stratify"
+    ),
+    # said, and no harm
+    "unlabelled-image": Kind(
+        False, "all of it is taught as background; without a mask file it is left out", "fine if there is nothing on it"
+    ),
+    "skipped-shape": Kind(False, "shapes without area are left out", "draw them as polygons if they are objects"),
+}

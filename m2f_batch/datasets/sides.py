@@ -1,0 +1,61 @@
+"""The two sides of a dataset as the ``data`` section of a finetune config means them: to train on, to validate with."""
+
+import numpy as np
+import pyarrow as pa
+
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.groups import group_keys
+from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.datasets.split import split_images
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import DataConfig
+
+
+def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Dataset | None]:
+    """What is trained on, and what validates, if anything; both have the categories of ``data.train``.
+
+    What is wrong in the files goes to ``report``. Raises UsageError for what cannot be read at all.
+    """
+
+    def read(annotations: str, images: str | None, masks: str | None, part: str) -> Dataset:
+        options = {"ignore_index": data.ignore_index, "do_reduce_labels": data.do_reduce_labels, "split": part}
+        return read_dataset(data.format, annotations, images, masks, **options, report=report)  # type: ignore[arg-type]
+
+    train = read(data.train, data.train_images, data.train_masks, "train")
+    if not train.table.num_rows:
+        raise UsageError(f"data.train: {data.train} has no images")
+    if data.val is not None:
+        val = read(data.val, data.val_images, data.val_masks, "val")
+        return train, _with_categories(val, train, data.val, report)
+    return split_sides(train, data)
+
+
+def split_sides(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | None]:
+    """``dataset`` as ``data.split`` and its fellows divide it. Raises UsageError where they cannot."""
+    if data.split is None:
+        return dataset, None
+    uris = dataset.table["uri"].to_pylist()
+    keys = None if data.group_by is None else group_keys(uris, data.group_by, None, "data.group_by")
+    labels = [[segment["category"] for segment in row["segments"]] for row in dataset.rows()]
+    is_train = split_images(labels, data.split, seed=data.split_seed, groups=keys, stratify=data.stratify)
+    ours, theirs = (dataset.table.filter(pa.array(side)).combine_chunks() for side in (is_train, ~is_train))
+    return Dataset(dataset.categories, ours), Dataset(dataset.categories, theirs)
+
+
+def _with_categories(val: Dataset, train: Dataset, name: str, report: Report) -> Dataset:
+    """``val`` with the categories of ``train``, by name; without the segments of those that it lacks."""
+    if val.categories == train.categories:
+        return val
+    places = {category.name: index for index, category in enumerate(train.categories)}
+    unknown = [category.name for category in val.categories if category.name not in places]
+    if unknown:
+        text = f"has categories that data.train lacks: {', '.join(unknown[:5])}"
+        report(Finding("unknown-category", f"data.val: {name}", text))
+    moved = np.array([places.get(category.name, -1) for category in val.categories])
+    rows = val.table.to_pylist()
+    for row in rows:
+        for segment in row["segments"]:
+            segment["category"] = int(moved[segment["category"]])
+        row["segments"] = [segment for segment in row["segments"] if segment["category"] >= 0]
+    return Dataset(train.categories, pa.Table.from_pylist(rows, schema=val.table.schema))

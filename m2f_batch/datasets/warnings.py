@@ -1,0 +1,66 @@
+"""What the annotations alone tell of faults that training bears, and a user should hear of before it costs hours."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.findings import Finding
+from m2f_batch.datasets.lint_kinds import KINDS
+from m2f_batch.datasets.lint_masks import Setting, mask_findings
+from m2f_batch.datasets.lint_sides import group_findings, name_findings
+from m2f_batch.errors import UsageError
+
+_TELLING = 24  # characters of an image's masks: fewer may be two images' by chance
+
+
+DEFAULT_QUERIES = 100  # of Mask2FormerConfig
+
+
+def queries_of(changes: Mapping[str, Any], checkpoint: Path | None) -> int:
+    """How many queries the model of a training has: ``model.config``, else the checkpoint's directory, else 100."""
+    value = changes.get("num_queries")
+    if value is None and checkpoint is not None and (checkpoint / "config.json").is_file():
+        value = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("num_queries")
+    return value if type(value) is int else DEFAULT_QUERIES
+
+
+def warnings_of(train: Dataset, val: Dataset | None, setting: Setting, group_by: str | None) -> list[str]:
+    """One line per kind of fault, for a person; no image is read.
+
+    Raises UsageError where ``group_by`` is given and a group is on both sides: what is asked for is not so.
+    """
+    found: dict[str, list[Finding]] = {}
+    for finding in _findings(train, val, setting):
+        if KINDS[finding.kind].is_fault:
+            found.setdefault(finding.kind, []).append(finding)
+    if val is not None and group_by is not None:
+        shared = [*group_findings(train, val, group_by)]
+        if shared:
+            others = f" ({len(shared):,} such groups)" if len(shared) > 1 else ""
+            advice = KINDS["group-on-both-sides"].advice
+            raise UsageError(f"data.group_by: {shared[0].where} is on both sides: {shared[0].text}{others}; {advice}")
+    return [
+        f"warning {kind}: {len(several):,} ({several[0]}); {KINDS[kind].effect}; m2f-batch lint shows all"
+        for kind, several in found.items()
+    ]
+
+
+def _findings(train: Dataset, val: Dataset | None, setting: Setting) -> Iterator[Finding]:
+    yield from name_findings(train, "data.train")
+    known: dict[tuple[object, ...], str] = {}
+    for dataset in (train, val):
+        own: dict[tuple[object, ...], str] = {}
+        for row in dataset.rows() if dataset is not None else ():
+            yield from mask_findings(row, train.categories, (), setting)
+            masks = tuple(segment["counts"] for segment in row["segments"])
+            if sum(map(len, masks)) < _TELLING:
+                continue
+            key = (row["height"], row["width"], hash(masks))
+            if key in own:
+                yield Finding("identical-images", row["uri"], f"has the masks of {own[key]}, to the pixel")
+            elif key in known:
+                yield Finding("leaked-image", row["uri"], f"has the masks of {known[key]}, which is trained on")
+            own[key] = row["uri"]
+        known = own
