@@ -11,6 +11,7 @@ import torch.distributed as dist
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
 from m2f_batch.demo.scenes import CATEGORIES, TRAIN_SEED, draw_scene
+from m2f_batch.train.batches import on_device
 from m2f_batch.train.loop import Rules, TrainedModel, train_step
 from m2f_batch.train.loss_parts import LossSettings
 from m2f_batch.train.order import micro_batches, share
@@ -85,6 +86,38 @@ def parts_of(step: int, rank: int, world_size: int, accumulate: int) -> list[lis
     return [[*map(sample_of, part)] for part in micro_batches(share(step, BATCH, rank, world_size), accumulate)]
 
 
+class PlainLoss(torch.nn.Module):
+    """The loss that ``transformers`` computes, where DDP may find it: in the forward pass."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels, masks, labels):
+        return self.model(pixel_values=pixels, mask_labels=masks, class_labels=labels).loss
+
+
+def plain_gradients(weights: Path, steps: int, rank: int, world_size: int) -> list[dict]:
+    """What a plain loop around ``transformers`` and DDP makes of the same steps."""
+    torch.set_num_threads(1)
+    model = small_model()
+    network: torch.nn.Module = PlainLoss(model)
+    if world_size > 1:
+        network = torch.nn.parallel.DistributedDataParallel(network)
+    found = []
+    for step in range(steps):
+        model.load_state_dict(torch.load(weights / f"{step}.pt", weights_only=True))
+        model.zero_grad()
+        (samples,) = parts_of(step, rank, world_size, 1)
+        pixels, targets = on_device(samples, CANVAS, plan(), torch.device("cpu"), QUERIES)
+        torch.manual_seed(step)
+        loss = network(pixels, [t.masks.float() for t in targets], [t.class_ids for t in targets])
+        loss.backward()
+        flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found.append({"loss": float(loss.detach()), "gradient": flat.clone()})
+    return found
+
+
 def gradients(weights: Path, steps: int, accumulate: int, rank: int, world_size: int, dtype: str) -> list[dict]:
     """Of each step, from the weights of that step in ``weights``: its loss, its norm and all gradients."""
     torch.set_num_threads(1)
@@ -110,8 +143,10 @@ def gradients(weights: Path, steps: int, accumulate: int, rank: int, world_size:
 
 
 def in_worlds(weights: Path, steps: int, accumulate: int, world_size: int, dtype: str = "float32") -> list[dict]:
-    """``gradients`` of rank 0 among so many processes."""
+    """``gradients`` of rank 0 among so many processes; ``plain_gradients`` for the dtype "plain"."""
     if world_size == 1:
+        if dtype == "plain":
+            return plain_gradients(weights, steps, 0, 1)
         return gradients(weights, steps, accumulate, 0, 1, dtype)
     meeting = weights / f"meeting-{world_size}-{accumulate}-{dtype}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "PASSIVE"}
@@ -139,7 +174,10 @@ def in_worlds(weights: Path, steps: int, accumulate: int, world_size: int, dtype
 
 def _main(weights: str, meeting: str, steps: str, accumulate: str, rank: str, world_size: str, dtype: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world_size))
-    found = gradients(Path(weights), int(steps), int(accumulate), int(rank), int(world_size), dtype)
+    if dtype == "plain":
+        found = plain_gradients(Path(weights), int(steps), int(rank), int(world_size))
+    else:
+        found = gradients(Path(weights), int(steps), int(accumulate), int(rank), int(world_size), dtype)
     if rank == "0":
         torch.save(found, f"{meeting}.result")
     dist.barrier()

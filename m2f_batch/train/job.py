@@ -8,17 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from m2f_batch.checkpoint import check_license, choose_task, read_checkpoint
 from m2f_batch.config import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.datasets.groups import group_keys
-from m2f_batch.datasets.reading import read_dataset
-from m2f_batch.datasets.split import split_images
-from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import DataConfig, FinetuneConfig
+from m2f_batch.datasets.sides import read_sides
+from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.retries import steadily
 from m2f_batch.train.samples import Recipe
@@ -106,7 +100,7 @@ UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_c
 
 def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
-    train, val = _datasets(config.data)
+    train, val = read_sides(config.data.model_copy(update={"ignore_index": config.ignore_index}))
     checkpoint, license_, task, processor = None, None, config.model.task, None
     if config.model.uri is not None:
         source = steadily(lambda: find_model(config.model.uri or "", config.model.revision))
@@ -117,54 +111,6 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         checkpoint, license_, processor = found.directory, found.license, dict(found.processor)
     task = task or FORMAT_TASK.get(config.data.format, "instance")
     return TrainJob(config, train, val, task, checkpoint, license_, _processor(config, processor))
-
-
-def _datasets(data: DataConfig) -> tuple[Dataset, Dataset | None]:
-    def read(annotations: str, images: str | None, masks: str | None, split: str) -> Dataset:
-        return read_dataset(
-            data.format,
-            annotations,
-            images,
-            masks,
-            ignore_index=data.ignore_index,
-            do_reduce_labels=data.do_reduce_labels,
-            split=split,
-        )
-
-    train = read(data.train, data.train_images, data.train_masks, "train")
-    if not train.table.num_rows:
-        raise UsageError(f"data.train: {data.train} has no images")
-    if data.val is not None:
-        val = read(data.val, data.val_images, data.val_masks, "val")
-        return train, _same_categories(train, val, data.val)
-    if data.split is None:
-        return train, None
-    keys = (
-        None
-        if data.group_by is None
-        else group_keys(train.table["uri"].to_pylist(), data.group_by, None, "data.group_by")
-    )
-    labels = [[segment["category"] for segment in row["segments"]] for row in train.rows()]
-    is_train = split_images(labels, data.split, seed=data.split_seed, groups=keys, stratify=data.stratify)
-    sides = (train.table.filter(pa.array(side)) for side in (is_train, ~is_train))
-    ours, theirs = (Dataset(train.categories, side.combine_chunks()) for side in sides)
-    return ours, theirs
-
-
-def _same_categories(train: Dataset, val: Dataset, name: str) -> Dataset:
-    """``val`` with the categories of ``train``, by name. Raises UsageError for one that training does not know."""
-    if val.categories == train.categories:
-        return val
-    places = {category.name.strip(): index for index, category in enumerate(train.categories)}
-    unknown = [category.name for category in val.categories if category.name.strip() not in places]
-    if unknown:
-        raise UsageError(f"data.val: {name} has categories that data.train lacks: {', '.join(unknown[:5])}")
-    moved = np.array([places[category.name.strip()] for category in val.categories])
-    rows = val.table.to_pylist()
-    for row in rows:
-        for segment in row["segments"]:
-            segment["category"] = int(moved[segment["category"]])
-    return Dataset(train.categories, pa.Table.from_pylist(rows, schema=val.table.schema))
 
 
 def _processor(config: FinetuneConfig, given: dict[str, Any] | None) -> dict[str, Any]:

@@ -46,6 +46,14 @@ def test_two_workers_do_what_one_does(weights):
     assert_same(in_worlds(weights, STEPS, 1, 2), in_worlds(weights, STEPS, 1, 1), 1e-5)
 
 
+def test_two_workers_of_a_plain_loop_do_something_else(weights):
+    """Why the loss is ours: each rank of ``transformers`` + DDP divides by its own number of masks."""
+    steps = 4
+    two, one = in_worlds(weights, steps, 1, 2, "plain"), in_worlds(weights, steps, 1, 1, "plain")
+    for ours, theirs in zip(two, one, strict=True):
+        assert (ours["gradient"] - theirs["gradient"]).norm() / theirs["gradient"].norm() > 0.01
+
+
 @pytest.mark.parametrize("accumulate", [2, 5])
 def test_accumulated_passes_do_what_one_pass_does(weights, accumulate):
     assert_same(in_worlds(weights, 4, accumulate, 1, "float64"), in_worlds(weights, 4, 1, 1, "float64"), 1e-9)
