@@ -19,7 +19,7 @@ demo: $(VENV)/ready
 test chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
 test: check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --durations=20
 
 # kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, two runs on one OUTPUT: an hour
 SCHEDULES ?= 20
@@ -28,7 +28,7 @@ chaos: export PYTHONPATH = tests
 chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/run_chaos.py --schedules $(SCHEDULES) --seed $(SEED) $(CHAOS_OPTIONS)
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
-	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py
+	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/behaviour/test_poison.py
 
 # what runs promise, on a three-node Ray on this machine
 test-cluster: export M2F_BATCH_TEST_NODES = 3

@@ -1,5 +1,6 @@
-"""Two short schedules of kills and faults; ``make chaos`` runs many."""
+"""A short schedule of kills and faults; ``make chaos`` runs many."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,8 @@ def test_schedules_follow_from_their_seed():
 
 @pytest.mark.parametrize(("seed", "storage"), [(2, "disk"), (4, "s3")])
 def test_a_disturbed_run_ends_as_one_never_disturbed(place: Lab, seed: int, storage: str):
+    if storage == "disk" and os.environ.get("CHAOS") != "all":
+        pytest.skip("CHAOS=all runs it on this storage too; so does make chaos")
     schedule = draw_schedule(seed, storage, most_events=3, without=SHORT)
     assert any(event.kind == "driver-kill" for event in schedule.events)
     result = place.carry_out(schedule)
