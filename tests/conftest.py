@@ -43,10 +43,15 @@ def three_nodes() -> Iterator[str | None]:
         return
     from ray.cluster_utils import Cluster
 
-    # a head that does no work, as on a real cluster
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        cluster.add_node(num_cpus=2)
+    # keys belong to the nodes, and moto takes any
+    keys = {"AWS_ACCESS_KEY_ID": "node", "AWS_SECRET_ACCESS_KEY": "node"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in keys.items():
+            patch.setenv(name, value)
+        # a head that does no work, as on a real cluster
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
     os.environ["RAY_ADDRESS"] = cluster.address
     yield cluster.address
     del os.environ["RAY_ADDRESS"]

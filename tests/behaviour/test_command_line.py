@@ -98,8 +98,13 @@ def same_but_for_their_names(some: list[dict], others: list[dict]) -> bool:
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_by_a_signal(stop, scenes, tmp_path):
+    images = tmp_path / "images"  # so many that they are not done before the signal, on whatever machine
+    images.mkdir()
+    for number in range(40):
+        for scene in scenes.glob("*.png"):
+            os.link(scene, images / f"{number:02d} {scene.name}")
     with subprocess.Popen(
-        [*COMMAND, "segment", str(scenes), str(tmp_path / "run"), "--model", str(DEMO_MODEL)],
+        [*COMMAND, "segment", str(images), str(tmp_path / "run"), "--model", str(DEMO_MODEL)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -115,6 +120,7 @@ def test_stopped_by_a_signal(stop, scenes, tmp_path):
     run = open_run(str(tmp_path / "run"))
     assert not run.is_finished()
     counts = run.read_info()["images"]
+    assert counts["remaining"] > 0
     assert counts["ok"] + counts["error"] == len(rows_of(tmp_path / "run"))
     assert counts["listed"] == counts["ok"] + counts["error"] + counts["remaining"]
     assert verify(run, "panoptic") == []
