@@ -29,8 +29,8 @@ class Started:
 
     ``opened`` gives what was done before once OUTPUT is as the plan says, None before that. ``drained`` keeps further
     units from being labelled, and says whether none is under way any more; None where nothing needs to be drained.
-    ``deaths`` counts the processes that have died while they worked on a unit. After ``close`` nothing of it writes
-    to OUTPUT but what workers commit.
+    ``deaths`` counts the processes that have died while they worked on a unit; 0 where nobody answers at once. After
+    ``close`` nothing of it writes to OUTPUT but what workers commit.
     """
 
     stream: Generator[dict[str, Any], None, None]

@@ -144,8 +144,15 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
         except (RayError, GetTimeoutError):
             return True  # nobody to wait for
 
+    def deaths() -> int:
+        # asked every few seconds, also of a gate that was just closed: nobody is to wait for an answer
+        try:
+            return int(ray.get(gate.deaths.remote(), timeout=DRAIN_TIMEOUT))
+        except (RayError, GetTimeoutError):
+            return 0
+
     stream = _stream(build(units, replace(flow, fence=attempt.fence), gate))
-    opened, deaths = partial(answer_of, gate.opened), partial(answer_of, gate.deaths)
+    opened = partial(answer_of, gate.opened)
     return Started(stream, opened, drained, places, deaths, partial(_kill, gate, work))
 
 

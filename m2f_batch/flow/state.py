@@ -44,7 +44,7 @@ class State:
             progress.begin_from(self._base)
         run = self._attempt.run
         busy, before = progress.busy, self.deaths
-        self.deaths = self._count_deaths()
+        self.deaths = max(before, self._count_deaths())
         if self.deaths > before:
             self._attempt.events.emit("deaths", units_begun_again=self.deaths)
         self._metrics.set_state(progress.total - progress.done, busy.shares, busy.replicas, deaths=self.deaths)

@@ -2,15 +2,18 @@
 
 import csv
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 from conftest import DEMO_MODEL
-from engines import ENGINES, Engine, config_of, in_process, rows_of
+from engines import ENGINES, Engine, config_of, in_process, on_ray, rows_of
 from models import save_incomplete_model
 
 from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.flow import finish
 from m2f_batch.records import SCHEMA
 from m2f_batch.storage.run import open_run
 from m2f_batch.verify import verify
@@ -238,3 +241,21 @@ def test_a_model_that_does_not_load_leaves_output_alone(scenes, tmp_path):
     with pytest.raises(RunError, match="1 tensors are missing"):
         ENGINES["local Ray"](config_of(scenes, tmp_path / "run", model))
     assert not (tmp_path / "run").exists()
+
+
+def test_nobody_waits_for_a_gate_that_was_closed(ray_session, scenes, tmp_path, monkeypatch):
+    """run.json is kept fresh while a run is verified, and its gate is gone by then."""
+    waits = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=waits.append)
+    monkeypatch.setattr("m2f_batch.flow.gate.time", clock)
+    monkeypatch.setattr("m2f_batch.flow.gate.PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr("m2f_batch.flow.progress.REFRESH_SECONDS", 0.01)
+    verify_reports = finish.verify_reports
+
+    def slowly(*arguments, **options):
+        time.sleep(0.5)
+        return verify_reports(*arguments, **options)
+
+    monkeypatch.setattr(finish, "verify_reports", slowly)
+    assert on_ray(config_of(scenes, tmp_path / "run", DEMO_MODEL)) == 0
+    assert waits == []
