@@ -6,6 +6,7 @@ from conftest import PROJECT
 
 from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import fields_of
+from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 
 README = (PROJECT / "README.md").read_text()
@@ -17,9 +18,11 @@ def test_image_extensions_are_listed():
 
 
 def test_config_keys_exist():
-    known = {key for key, _ in fields_of(SegmentConfig)}
-    named = set(re.findall(r"\b((?:input|model|preprocess|postprocess|compute|output)\.[a-z_]+)\b", README))
-    assert named - known - {"model.safetensors", "postprocess.py", "preprocess.py"} == set()
+    known = {key for config in (SegmentConfig, FinetuneConfig) for key, _ in fields_of(config)}
+    sections = "input|model|preprocess|postprocess|compute|output|run|data|augment|train"
+    named = set(re.findall(rf"\b((?:{sections})\.[a-z_]+)\b", README))
+    files = {"model.safetensors", "postprocess.py", "preprocess.py", "run.json", "train.json", "data.yaml"}
+    assert named - known - files == set()
     assert len(named) > 8
 
 
