@@ -200,7 +200,9 @@ def run_error(error: RayError) -> Exception:
         innermost = cause
         # Ray's copy of an error is one of its own kind too, with a traceback for its text
         if isinstance(cause, (RunError, UsageError, TransientError)) and not isinstance(cause, RayError):
-            return cause
+            # Ray Data appends how its own retries could be configured
+            text, added, _ = str(cause).partition("\nFailed to apply UDF transform")
+            return type(cause)(text) if added and len(cause.args) == 1 else cause
         cause = getattr(cause, "cause", None) or cause.__cause__
     if type(innermost).__name__ == "OutOfMemoryError":  # torch's, which a driver does not import
         return RunError("out of memory on the device; lower compute.batch_size, or take a smaller preprocess.size")

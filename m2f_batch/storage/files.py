@@ -42,7 +42,8 @@ def _file_fault(uri: str, error: Exception) -> Exception | None:
     number = getattr(error, "errno", None)
     name = errno.errorcode.get(number, "errno") if number else type(error).__name__
     if number in _FULL_ERRNO:
-        return StoreUnavailable(f"{uri}: {name}")
+        what = "the disk may only be read" if number == errno.EROFS else "no space left"
+        return StoreUnavailable(f"{uri}: {what} ({name}); mend that, and the same command goes on")
     # without a number it is some other store's client, whose lost servers look the same as anything else
     passing = number in _PASSING_ERRNO or (number is None and isinstance(error, OSError))
     return TransientError(f"{uri}: {name}") if passing else Unreadable(f"{uri}: {name}")
