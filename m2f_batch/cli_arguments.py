@@ -43,18 +43,13 @@ def _add_segment(commands: "Commands") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("input", metavar="INPUT", nargs="?", help="input.uri")
-    command.add_argument("output", metavar="OUTPUT", nargs="?", help="output.uri")
-    command.add_argument("--model", metavar="M", help="model.uri")
-    command.add_argument("--task", metavar="TASK", help="model.task: instance, semantic or panoptic")
-    command.add_argument("--address", metavar="RAY", help="compute.address")
-    command.add_argument("--overwrite", action="store_true", default=None, help="output.overwrite")
+    _add_job(command, "model.uri")
     command.add_argument("--retry", metavar="ERRORS", help="run.retry")
     command.add_argument(
         "--dry-run",
         action="store_true",
         help="print the plan and, from a few images, what it would take; write nothing",
     )
-    _add_config(command)
 
 
 def _add_finetune(commands: "Commands") -> None:
@@ -66,15 +61,16 @@ def _add_finetune(commands: "Commands") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("dataset", metavar="DATASET", nargs="?", help="data.train")
+    _add_job(command, "model.uri; a new model if not given")
+
+
+def _add_job(command: argparse.ArgumentParser, model: str) -> None:
+    """What both jobs take beside their input."""
     command.add_argument("output", metavar="OUTPUT", nargs="?", help="output.uri")
-    command.add_argument("--model", metavar="M", help="model.uri; a new model if not given")
+    command.add_argument("--model", metavar="M", help=model)
     command.add_argument("--task", metavar="TASK", help="model.task: instance, semantic or panoptic")
     command.add_argument("--address", metavar="RAY", help="compute.address")
     command.add_argument("--overwrite", action="store_true", default=None, help="output.overwrite")
-    _add_config(command)
-
-
-def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", metavar="FILE.yaml", help="config file; flags and --set win over it")
     command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one config key (repeatable)")
 

@@ -268,3 +268,8 @@ class FinetuneConfig(Section):
         named = self.model.config.get("ignore_value")
         in_masks = self.data.format in ("semantic-png", "instance-png")
         return named if self.data.ignore_index is None and in_masks else self.data.ignore_index
+
+    @property
+    def dataset(self) -> DataConfig:
+        """``data`` as it is to be read: with ``ignore_index`` settled."""
+        return self.data.model_copy(update={"ignore_index": self.ignore_index})

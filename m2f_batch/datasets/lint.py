@@ -82,7 +82,7 @@ def lint(
 
 def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, Dataset | None]:
     """Read everything, and put what is wrong into ``tally``; returns both sides."""
-    data = config.data
+    data = config.dataset
 
     def report(finding: Finding) -> None:
         # of YOLO, each image without labels has a row, and is found below

@@ -17,7 +17,7 @@ from torch import nn
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.train.model_config import BACKBONES
-from m2f_batch.vision.model import quiet
+from m2f_batch.vision.model import first_line, quiet
 
 STRIDES = (4, 8, 16, 32)  # of the four feature maps that Mask2Former takes
 TIMM = "timm/"
@@ -77,7 +77,7 @@ def load_backbone_weights(model: Any, backbone: Backbone) -> list[str]:
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"model.backbone: {backbone.name} does not load: {_first_line(error)}") from None
+        raise RunError(f"model.backbone: {backbone.name} does not load: {first_line(error)}") from None
     # the norms on the outputs of stages belong to the use as a backbone, not to what was pretrained
     new = [name for name in info["missing_keys"] if "hidden_states_norms" in name]
     wrong = sorted({*info["missing_keys"]} - {*new}) + sorted(str(key[0]) for key in info["mismatched_keys"])
@@ -97,7 +97,7 @@ def check_features(encoder: nn.Module, name: str) -> None:
     try:
         maps: Sequence[torch.Tensor] = encoder.eval()(torch.zeros(1, 3, 64, 64)).feature_maps
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-        raise UsageError(f"model.backbone: {name} cannot take 64 x 64 pixels ({_first_line(error)})") from None
+        raise UsageError(f"model.backbone: {name} cannot take 64 x 64 pixels ({first_line(error)})") from None
     finally:
         encoder.train(training)
     channels = list(encoder.channels)  # type: ignore[arg-type, unused-ignore]  # a list, which nn.Module does not know
@@ -117,10 +117,6 @@ def _fetch(name: str) -> Path:
         raise type(error)(str(error).replace("model.uri", "model.backbone")) from None
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
-
-
 # ---- timm
 
 
@@ -130,7 +126,7 @@ def _find_timm(name: str, weights: bool) -> Backbone:
         reductions = timm.create_model(architecture, features_only=True, pretrained=False).feature_info.reduction()
     except Exception as error:  # noqa: BLE001  # timm raises what it likes for names and kinds it cannot use
         raise UsageError(
-            f"model.backbone: timm cannot make feature maps with {architecture!r} ({_first_line(error)}); "
+            f"model.backbone: timm cannot make feature maps with {architecture!r} ({first_line(error)}); "
             f"python -c \"import timm; print(timm.list_models('*{architecture.split('_')[0]}*'))\" lists names"
         ) from None
     indices = [reductions.index(stride) for stride in STRIDES if stride in reductions]
@@ -183,4 +179,4 @@ def _load_timm(encoder: Any, backbone: Backbone) -> None:
         )
         encoder._backbone.load_state_dict(pretrained.state_dict())
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise RunError(f"model.backbone: the weights of {backbone.name} do not load: {_first_line(error)}") from None
+        raise RunError(f"model.backbone: the weights of {backbone.name} do not load: {first_line(error)}") from None

@@ -100,7 +100,7 @@ UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_c
 
 def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
-    train, val = read_sides(config.data.model_copy(update={"ignore_index": config.ignore_index}))
+    train, val = read_sides(config.dataset)
     checkpoint, license_, task, processor = None, None, config.model.task, None
     if config.model.uri is not None:
         source = steadily(lambda: find_model(config.model.uri or "", config.model.revision))

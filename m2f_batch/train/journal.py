@@ -10,6 +10,7 @@ A resumed run drops what was logged after the checkpoint that it goes on from: n
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,10 +44,10 @@ class Journal:
         self.flush()
         patiently(lambda: self._place.write(CURVES, curves_png(self.lines)))
         old = patiently(lambda: [entry.uri for entry in self._place.store.list(f"{self._place.path(EVENTS)}/")])
-        for name, data in events_of(self.lines):
-            patiently(lambda name=name, data=data: self._place.write(f"{EVENTS}/{name}", data))  # type: ignore[misc]
-            old = [uri for uri in old if uri != self._place.path(f"{EVENTS}/{name}")]
-        patiently(lambda: self._place.delete(old))
+        events = {f"{EVENTS}/{name}": data for name, data in events_of(self.lines)}
+        for name, data in events.items():
+            patiently(partial(self._place.write, name, data))
+        patiently(lambda: self._place.delete({*old} - {*map(self._place.path, events)}))
 
 
 def read_lines(place: RunDirectory) -> list[Line]:

@@ -57,7 +57,7 @@ class Rules:
 class Done:
     """What a step was like: the loss and its weighted parts over all processes, the gradients' norm before clipping.
 
-    ``skipped``: the loss was not finite, and no weight changed. ``left_out``: our objects beyond the queries.
+    ``skipped``: the loss was not finite, and no weight changed. ``left_out``: objects beyond the queries.
     """
 
     loss: float
@@ -112,9 +112,9 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * rules.rate_at(step)
     optimizer.step()
-    loss, *addends = (world.total(sums) / world.size()).tolist()
     left_out = sum(too_many(part, rules.num_queries) for part in parts)
-    return Done(loss, dict(zip(PARTS, addends, strict=True)), float(norm), False, left_out)
+    loss, *addends, all_left_out = world.total(torch.cat([sums / world.size(), sums.new_tensor([left_out])])).tolist()
+    return Done(loss, dict(zip(PARTS, addends, strict=True)), float(norm), False, int(all_left_out))
 
 
 def _backward(

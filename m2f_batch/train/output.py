@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def write_model(
     (directory / "README.md").write_text(model_card(job, step, best, notes), encoding="utf-8")
     for name in FILES:
         patiently(place.check_fence)
-        patiently(lambda name=name: place.store.upload(directory / name, place.path(name)))  # type: ignore[misc]
+        patiently(partial(place.store.upload, directory / name, place.path(name)))
 
 
 def model_card(job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]) -> str:

@@ -111,13 +111,11 @@ def _is_same(info: dict[str, Any], job: TrainJob) -> bool:
 def _remove(place: RunDirectory) -> None:
     """Delete a training; the checkpoints' markers first."""
     patiently(lambda: place.delete([place.path(INFO)]))
-    markers: list[str] = []
-    rest: list[str] = []
-    for folder in (checkpoints.FOLDER, EVENTS, "nonfinite"):
-        for entry in patiently(lambda folder=folder: [*place.store.list(f"{place.path(folder)}/")]):  # type: ignore[misc]
-            (markers if entry.uri.endswith(checkpoints.MARKER) else rest).append(entry.uri)
+    folders = (checkpoints.FOLDER, EVENTS, "nonfinite")
+    there = patiently(lambda: [entry.uri for name in folders for entry in place.store.list(f"{place.path(name)}/")])
+    markers = [uri for uri in there if uri.endswith(checkpoints.MARKER)]
     patiently(lambda: place.delete(markers))
-    patiently(lambda: place.delete([*rest, *map(place.path, (*FILES, METRICS, CURVES))]))
+    patiently(lambda: place.delete([*({*there} - {*markers}), *map(place.path, (*FILES, METRICS, CURVES))]))
 
 
 def _foreign(place: RunDirectory) -> list[str]:

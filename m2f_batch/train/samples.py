@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from m2f_batch.config import Task
+from m2f_batch.datasets.masks import as_rle, union_rle
 from m2f_batch.errors import ImageError, RunError
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
@@ -107,22 +108,15 @@ def targets_of(
     by_label: dict[int, list[str]] = {}
     for label, segment in wanted:
         by_label.setdefault(label, []).append(segment["counts"])
-    return [(label, _union(parts, size_hw)) for label, parts in sorted(by_label.items())]
+    return [(label, union_rle(parts, size_hw)) for label, parts in sorted(by_label.items())]
 
 
 def _decoded(codes: Sequence[str], size_hw: SizeHW) -> NDArray[np.uint8]:
     """Masks, uint8 [N, H, W], of RLE."""
     if not codes:
         return np.zeros((0, *size_hw), np.uint8)
-    masks = coco_mask.decode([{"size": list(size_hw), "counts": counts.encode()} for counts in codes])
+    masks = coco_mask.decode([as_rle(counts, size_hw) for counts in codes])
     return np.moveaxis(masks, 2, 0)
-
-
-def _union(parts: Sequence[str], size_hw: SizeHW) -> str:
-    if len(parts) == 1:
-        return parts[0]
-    merged = coco_mask.merge([{"size": list(size_hw), "counts": counts.encode()} for counts in parts])
-    return str(merged["counts"].decode())
 
 
 def _seen(codes: Sequence[str], view: View) -> Iterator[str | None]:

@@ -5,8 +5,8 @@ from the last whole checkpoint, and the steps after it are those of a training n
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -52,7 +52,6 @@ class State:
     worse: int = 0  # validations since the best one
     skipped: int = 0
     left_out: int = 0
-    facts: dict[str, str] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Any]:
         """All that resuming needs beside ``told``, on the CPU."""
@@ -61,9 +60,11 @@ class State:
 
     def told(self) -> dict[str, Any]:
         """What JSON can say."""
-        return {"best": self.best, "worse": self.worse, "skipped": self.skipped, "left_out": self.left_out} | {
-            "facts": self.facts
-        }
+        return {"best": self.best, "worse": self.worse, "skipped": self.skipped, "left_out": self.left_out}
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The model as it is validated and kept: with its averaged weights, where there are any."""
+        return nullcontext() if self.ema is None else self.ema.applied(self.start.model)
 
     def load(self, step: int, tensors: dict[str, Any], told: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -111,7 +112,7 @@ def _begun(job: TrainJob, place: RunDirectory, device: torch.device, say: Say) -
         weight_decay=settings.weight_decay,
     )
     ema = None if settings.ema is None else MovingAverage(start.model, settings.ema)
-    state = State(start, optimizer, ema, facts=job.facts)
+    state = State(start, optimizer, ema)
     steps = checkpoints.complete(place) if world.rank() == 0 else []
     found = (steps[-1], *checkpoints.read(place, steps[-1])) if steps else None
     found = world.told_by_first(found)
@@ -150,7 +151,7 @@ def _steps(
         if state.ema is not None and not done.skipped:
             state.ema.update(model)
         state.skipped += done.skipped
-        state.left_out += int(world.total(torch.tensor(done.left_out, device=device)))
+        state.left_out += done.left_out
         is_last = state.step == job.steps
         if state.step % every == 0 or is_last:
             journal.note(state.step, "train", _told(done, state))
@@ -199,9 +200,9 @@ def _validate(
     job: TrainJob, state: State, device: torch.device, threads: int, journal: Journal, scratch: Path, say: Say
 ) -> None:
     assert job.val is not None
-    model, directory = state.start.model, scratch / f"validated-{world.rank()}"
-    with nullcontext() if state.ema is None else state.ema.applied(model):
-        save_everywhere(model, job.processor, directory)
+    directory = scratch / f"validated-{world.rank()}"
+    with state.averaged():
+        save_everywhere(state.start.model, job.processor, directory)
     category_of = {label: index for index, label in enumerate(state.start.label_ids) if label >= 0}
     summary = validate(directory, job.val, job.task, category_of, device.type, threads)
     figures, main = summary["metrics"], MAIN[job.task]
@@ -237,19 +238,14 @@ def _finish(job: TrainJob, place: RunDirectory, state: State, journal: Journal, 
     model = state.start.model
     if state.best is not None and state.best["step"] != state.step:
         tensors, _ = checkpoints.read(place, state.best["step"])
-        weights = tensors["model"] if state.ema is None else _weights_of(tensors["ema"])
-        model.load_state_dict(weights)
+        model.load_state_dict(tensors["model"])
+        if state.ema is not None:
+            state.ema.load_state_dict(tensors["ema"])
+    with state.averaged():
         save_model(model, job.processor, scratch / "tuned")
-    else:
-        with nullcontext() if state.ema is None else state.ema.applied(model):
-            save_model(model, job.processor, scratch / "tuned")
     journal.finish()
     write_model(place, scratch / "tuned", job, state.step, state.best, state.start.notes)
     if state.left_out:
         say(f"warning {state.left_out} objects were left out of steps, in images with more than the model has queries")
     if state.skipped:
         say(f"warning {state.skipped} steps were skipped: their loss was not finite")
-
-
-def _weights_of(ema: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in ema.items() if name != "__updates__"}

@@ -10,7 +10,7 @@ from typing import Any
 
 from m2f_batch.config import Task
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.errors import ImageError, RunError
+from m2f_batch.errors import RunError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
@@ -51,5 +51,5 @@ def validate(
 def _bytes(uri: str, retries: Retries) -> bytes:
     try:
         return retries.run(lambda: open_store(uri).read(uri))
-    except (ObjectError, ImageError) as error:
+    except ObjectError as error:
         raise RunError(f"data.val: {uri} cannot be used ({error})") from None

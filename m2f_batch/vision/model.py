@@ -39,7 +39,7 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         # whatever transformers and safetensors raise for a directory they cannot use
-        raise RunError(f"model.uri: {directory} does not load: {_first_line(error)}") from None
+        raise RunError(f"model.uri: {directory} does not load: {first_line(error)}") from None
     # the criterion holds class weights of the loss, which inference never uses
     missing = [name for name in info["missing_keys"] if not name.startswith("criterion.")]
     if missing or info["mismatched_keys"]:
@@ -106,5 +106,6 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says in one line."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
