@@ -21,6 +21,7 @@ from m2f_batch.train.backbones import Backbone, check_features, find_backbone, l
 from m2f_batch.train.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused
 from m2f_batch.train.heads import Labels, head_rows, known_labels, labels_of
 from m2f_batch.train.model_config import new_config
+from m2f_batch.train.quick import quicken
 from m2f_batch.train.recompute import recompute_activations
 from m2f_batch.vision.model import load_model, quiet
 
@@ -70,8 +71,8 @@ def build_model(
 
 
 def prepare(start: Start, train: TrainConfig) -> list[str]:
-    """Freeze and recompute as ``train`` says, and freeze what never gets a gradient; notes on what was done."""
-    notes, model = [], start.model
+    """Quick parts; freeze and recompute as ``train`` says, and what never gets a gradient; notes on what was done."""
+    notes, model = quicken(start.model), start.model
     frozen = freeze(model, train.freeze)
     if frozen:
         notes.append(f"{len(frozen)} parameters are frozen by train.freeze")

@@ -29,7 +29,7 @@ def product(
     residual: Tensor | None = None,
 ) -> Tensor:
     """``activation(x @ weight.T + bias) + residual`` for x [..., K], weight [N, K] and a residual like [..., N]."""
-    if _use_onednn(x):
+    if uses_onednn(x):
         fits = residual is not None and activation == "none" and residual.shape[:-1] == x.shape[:-1]
         # torch.compile takes the operator itself with constant weights only, and ours as it is
         onednn = _opaque_onednn if torch.compiler.is_compiling() else _onednn
@@ -43,7 +43,7 @@ def product(
 
 def batched_product(x: Tensor, y: Tensor) -> Tensor:
     """``x @ y.mT`` for x [B, M, K] and y [B, N, K]: [B, M, N]."""
-    if _use_onednn(x) and _use_onednn(y):
+    if uses_onednn(x) and uses_onednn(y):
         return torch.stack([product(one, other) for one, other in zip(x, y, strict=True)])
     return x @ y.mT
 
@@ -104,7 +104,8 @@ def _frozen(tensor: Tensor) -> nn.Parameter:
     return nn.Parameter(tensor.detach().clone(), requires_grad=False)
 
 
-def _use_onednn(x: Tensor) -> bool:
+def uses_onednn(x: Tensor) -> bool:
+    """Whether ``product`` leaves an input to oneDNN."""
     return ONEDNN and x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 
