@@ -4,23 +4,24 @@ Only safetensors and JSON are read, as for whole models.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.train.model_config import BACKBONES
+from m2f_batch.train.timm_backbones import STRIDES, architecture_of, hub_id_of, load_timm_weights, timm_config
 from m2f_batch.vision.model import first_line, quiet
 
-STRIDES = (4, 8, 16, 32)  # of the four feature maps that Mask2Former takes
 TIMM = "timm/"
+# kinds whose class in transformers gives no feature maps that Mask2Former can use, and timm's does
+IN_TIMM = {"mobilevit": "timm/mobilevit_s", "efficientnet": "timm/efficientnet_b0", "convnext": "timm/convnext_tiny"}
 
 
 @dataclass(frozen=True)
@@ -31,27 +32,33 @@ class Backbone:
     config: dict[str, Any]
     directory: Path | None
 
+    @cached_property
+    def normalization(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation of red, green and blue, of 1, that its weights expect; None: nothing says."""
+        if self.directory is None:
+            return None
+        processor = _read(self.directory / "preprocessor_config.json")
+        if processor.get("do_normalize") is False:
+            return [0.0] * 3, [1.0] * 3
+        of_timm = _read(self.directory / "config.json").get("pretrained_cfg") or {}
+        mean, std = (processor.get(f"image_{name}") or of_timm.get(name) for name in ("mean", "std"))
+        return None if mean is None or std is None else (list(mean), list(std))
+
 
 def find_backbone(name: str, *, weights: bool) -> Backbone:
     """What ``model.backbone`` names, with its files on this node; its weights only where they are wanted.
 
-    Raises UsageError when there is no such backbone, or Mask2Former does not run on it.
+    Without weights a directory needs no more than a config.json. Raises UsageError when there is no such backbone, or
+    Mask2Former does not run on it.
     """
     if name.startswith(TIMM) and not Path(name).is_dir():
-        return _find_timm(name, weights)
-    directory = _fetch(name)
-    try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-        kind = config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UsageError(f"model.backbone: {name} has no config.json that names a model_type") from None
-    if kind not in BACKBONES:
-        raise UsageError(
-            f"model.backbone: {name} is a {kind!r}, which Mask2Former does not run on; allowed: {', '.join(BACKBONES)}"
-        )
-    config = {key: value for key, value in config.items() if key not in ("out_features", "out_indices")}
-    if kind == "timm_backbone":
-        return _find_timm(f"{TIMM}{config.get('backbone')}", weights)
+        architecture = name.removeprefix(TIMM)
+        config = timm_config(name, architecture)
+        return Backbone(name, config, _fetch(hub_id_of(name, architecture)) if weights else None)
+    directory = _fetch(name) if weights else _fetch_config(name)
+    tree = _read(directory / "config.json")
+    of_timm = architecture_of(tree)
+    config = _config(name, tree) if of_timm is None else timm_config(name, of_timm)
     return Backbone(name, config, directory if weights else None)
 
 
@@ -63,7 +70,7 @@ def load_backbone_weights(model: Any, backbone: Backbone) -> list[str]:
     assert backbone.directory is not None
     encoder = model.model.pixel_level_module.encoder
     if backbone.config["model_type"] == "timm_backbone":
-        _load_timm(encoder, backbone)
+        load_timm_weights(encoder, backbone.name, backbone.directory)
         return []
     try:
         with quiet():
@@ -110,6 +117,30 @@ def check_features(encoder: nn.Module, name: str) -> None:
         )
 
 
+def _config(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """``backbone_config`` of a config.json of transformers."""
+    kind = tree.get("model_type")
+    if not isinstance(kind, str) or kind == "timm_backbone":  # which names its architecture, otherwise
+        raise UsageError(
+            f"model.backbone: {name} has no config.json that names a model_type, or an architecture of timm"
+        )
+    if kind not in BACKBONES:
+        raise UsageError(
+            f"model.backbone: {name} is a {kind!r}, which Mask2Former does not run on; "
+            f"allowed: {', '.join(BACKBONES)}{f', or {IN_TIMM[kind]}' if kind in IN_TIMM else ''}"
+        )
+    return {key: value for key, value in tree.items() if key not in ("out_features", "out_indices")}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object; empty when the file is none."""
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return tree if isinstance(tree, dict) else {}
+
+
 def _fetch(name: str) -> Path:
     try:
         return local_directory(find_model(name))
@@ -117,66 +148,9 @@ def _fetch(name: str) -> Path:
         raise type(error)(str(error).replace("model.uri", "model.backbone")) from None
 
 
-# ---- timm
-
-
-def _find_timm(name: str, weights: bool) -> Backbone:
-    timm, architecture = _timm(name), name.removeprefix(TIMM)
+def _fetch_config(name: str) -> Path:
     try:
-        reductions = timm.create_model(architecture, features_only=True, pretrained=False).feature_info.reduction()
-    except Exception as error:  # noqa: BLE001  # timm raises what it likes for names and kinds it cannot use
-        raise UsageError(
-            f"model.backbone: timm cannot make feature maps with {architecture!r} ({first_line(error)}); "
-            f"python -c \"import timm; print(timm.list_models('*{architecture.split('_')[0]}*'))\" lists names"
-        ) from None
-    indices = [reductions.index(stride) for stride in STRIDES if stride in reductions]
-    if len(indices) != len(STRIDES) or len(set(reductions)) != len(reductions):
-        raise UsageError(
-            f"model.backbone: {architecture!r} of timm has maps of the strides {reductions}; Mask2Former needs "
-            f"{', '.join(map(str, STRIDES))}: take a pyramid such as timm/resnet50, timm/efficientnet_b0"
-        )
-    config = {
-        "model_type": "timm_backbone",
-        "backbone": architecture,
-        "num_channels": 3,
-        "features_only": True,
-        "out_indices": indices,
-    }
-    return Backbone(name, config, _timm_weights(timm, architecture) if weights else None)
-
-
-def _timm(name: str) -> Any:
-    try:
-        import timm
-    except ImportError:
-        raise UsageError(
-            f"model.backbone: {name!r} needs the package timm: pip install 'm2f-batch[timm]', on every node"
-        ) from None
-    return timm
-
-
-def _timm_weights(timm: Any, architecture: str) -> Path:
-    hub_id = getattr(timm.get_pretrained_cfg(architecture), "hf_hub_id", None)
-    if not hub_id:
-        raise UsageError(
-            f"model.backbone: timm has no pretrained weights for {architecture!r}; set model.backbone_weights=false"
-        )
-    return _fetch(hub_id)
-
-
-def _load_timm(encoder: Any, backbone: Backbone) -> None:
-    """timm's own loading, which knows how names and input layers differ, from a safetensors file."""
-    timm = _timm(backbone.name)
-    assert backbone.directory is not None
-    try:
-        weights = load_file(backbone.directory / "model.safetensors")
-        pretrained = timm.create_model(
-            backbone.config["backbone"],
-            features_only=True,
-            out_indices=tuple(backbone.config["out_indices"]),
-            pretrained=True,
-            pretrained_cfg_overlay={"state_dict": weights},
-        )
-        encoder._backbone.load_state_dict(pretrained.state_dict())
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise RunError(f"model.backbone: the weights of {backbone.name} do not load: {first_line(error)}") from None
+        return _fetch(name)
+    except (UsageError, RunError) as error:
+        hint = 'without weights a folder with a config.json such as {"model_type": "swin"} will do, and timm/NAME'
+        raise type(error)(f"{error}; {hint}") from None
