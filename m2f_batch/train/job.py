@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.checkpoint import check_license, choose_task, read_checkpoint
+from m2f_batch.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.config import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.sides import read_sides
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.retries import steadily
+from m2f_batch.train.backbones import Backbone, find_backbone
 from m2f_batch.train.samples import Recipe
 from m2f_batch.vision.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
 
@@ -110,12 +111,25 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         task = task or found.trained_task or FORMAT_TASK.get(config.data.format) or choose_task(found, None)
         checkpoint, license_, processor = found.directory, found.license, dict(found.processor)
     task = task or FORMAT_TASK.get(config.data.format, "instance")
-    return TrainJob(config, train, val, task, checkpoint, license_, _processor(config, processor))
+    backbone = None
+    if config.model.backbone is not None:
+        name, weights = config.model.backbone, config.model.backbone_weights
+        backbone = steadily(lambda: find_backbone(name, weights=weights))
+        if backbone.directory is not None:
+            pretrained = Checkpoint(name, backbone.directory, {}, {})
+            check_license(pretrained, config.model.allowed_licenses)
+            license_ = pretrained.license
+    return TrainJob(config, train, val, task, checkpoint, license_, _processor(config, processor, backbone))
 
 
-def _processor(config: FinetuneConfig, given: dict[str, Any] | None) -> dict[str, Any]:
-    """preprocessor_config.json of the tuned model: the checkpoint's, with the size that is asked for."""
+def _processor(config: FinetuneConfig, given: dict[str, Any] | None, backbone: Backbone | None) -> dict[str, Any]:
+    """preprocessor_config.json of the tuned model: the checkpoint's, with the size that is asked for.
+
+    Of a new model: with pixels as the weights of its backbone expect them.
+    """
     size = config.output.size
+    said = None if backbone is None else backbone.normalization
+    mean, std = said or (list(IMAGENET_MEAN), list(IMAGENET_STD))
     settings = given or {
         "image_processor_type": "Mask2FormerImageProcessor",
         "do_resize": True,
@@ -124,8 +138,8 @@ def _processor(config: FinetuneConfig, given: dict[str, Any] | None) -> dict[str
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(IMAGENET_MEAN),
-        "image_std": list(IMAGENET_STD),
+        "image_mean": mean,
+        "image_std": std,
         "do_reduce_labels": False,
     }
     if size is None and given is not None:

@@ -37,6 +37,11 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
                 ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
+    except ImportError as error:
+        raise RunError(
+            f"model.uri: {directory} needs a package that is not here ({first_line(error)}); for backbones of timm: "
+            "pip install 'm2f-batch[timm]'"
+        ) from None
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
         # whatever transformers and safetensors raise for a directory they cannot use
         raise RunError(f"model.uri: {directory} does not load: {first_line(error)}") from None

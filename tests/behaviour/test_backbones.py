@@ -4,6 +4,7 @@ The hub is out of reach of tests, so a directory with random weights stands for 
 classifier, as the hub has them.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.train.build import backbone_multiplier, build_model, keeps_batch_norms
+from m2f_batch.vision.geometry import IMAGENET_MEAN
 from m2f_batch.vision.model import forward, load_model
 from m2f_batch.vision.segmenter import Segmenter
 
@@ -126,6 +128,9 @@ def test_it_learns_is_saved_reloaded_and_segments(preset: str, scenes_dataset: P
     output = tmp_path / "tuned"
     assert main(arguments(preset, scenes_dataset, output, **{"model.backbone": tmp_path / "backbone"})) == 0
 
+    processor = json.loads((output / "preprocessor_config.json").read_text())
+    mean = [0.0] * 3 if preset == "mobilevit-small" else list(IMAGENET_MEAN)  # what its weights were trained with
+    assert processor["image_mean"] == pytest.approx(mean)
     plain = Mask2FormerForUniversalSegmentation.from_pretrained(output).eval().requires_grad_(False)
     backbone = plain.model.pixel_level_module.encoder.state_dict()
     taken = {name: value for name, value in backbone.items() if name in given}

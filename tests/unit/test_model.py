@@ -98,6 +98,15 @@ def test_a_timm_backbone_loads_without_asking_for_pretrained_weights(tmp_path):
     assert torch.allclose(mask_logits, expected, atol=1e-4)
 
 
+def test_a_package_that_a_backbone_needs_is_named(monkeypatch, model):
+    def without_timm(*arguments, **options):
+        raise ModuleNotFoundError("TimmBackbone requires the timm library")
+
+    monkeypatch.setattr(Mask2FormerForUniversalSegmentation, "from_pretrained", without_timm)
+    with pytest.raises(RunError, match=r"requires the timm library.*pip install 'm2f-batch\[timm\]'"):
+        load_model(model, torch.device("cpu"))
+
+
 def test_compiled_or_not_is_an_option_of_loading():
     assert type(load_model(DEMO_MODEL, CPU, compile_model=True)).__name__ == "OptimizedModule"
 
