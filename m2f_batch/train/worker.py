@@ -7,12 +7,11 @@ OUTPUT, which all of them must be able to read: with several nodes a bucket or a
 
 import math
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
@@ -27,14 +26,15 @@ from m2f_batch.flow.cluster import connected
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train import world
 from m2f_batch.train.checkpoints import complete
-from m2f_batch.train.job import TrainJob
+from m2f_batch.train.ledger import Ledger
 from m2f_batch.train.progress import shown
 from m2f_batch.train.ray_stream import ray_stream
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step
-from m2f_batch.train.training import train
 
-STARTS = 4  # of all workers without a new checkpoint; as long as there is progress, they are started again
+if TYPE_CHECKING:  # it loads transformers
+    from m2f_batch.train.job import TrainJob
+
 LEAST_CPU = 0.25  # of a worker, for Ray's books: what it computes with is ``threads_per_worker``
 TASK_CPUS = 0.5  # of a task that makes examples, so that there is room for one on the smallest machine
 
@@ -49,44 +49,7 @@ class Share:
     tasks: int
 
 
-class Ledger:
-    """What workers tell the command: lines for people, and why nothing is to be tried again."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-        self._starts: Counter[int] = Counter()
-        self._end: Exception | None = None
-        self._last = ""
-
-    def say(self, line: str) -> None:
-        """A line for people."""
-        self._lines.append(line)
-
-    def take(self) -> list[str]:
-        """The lines since the last call."""
-        lines, self._lines = self._lines, []
-        return lines
-
-    def end(self, error: Exception) -> None:
-        """No worker will do better."""
-        self._end = self._end or error
-
-    def fail(self, reason: str) -> None:
-        """A worker died of this, or of another worker's death; starting all of them again may help."""
-        self._last = reason
-
-    def begin(self, step: int) -> None:
-        """All workers start from this step."""
-        self._starts[step] += 1
-        if self._starts[step] > STARTS:
-            self.end(RunError(f"workers die again and again after step {step}, the last time of {self._last}"))
-
-    def why_over(self) -> Exception | None:
-        """Why nothing is to be tried again; None: go on."""
-        return self._end
-
-
-def train_on_ray(job: TrainJob, place: RunDirectory, say: Callable[[str], None]) -> None:
+def train_on_ray(job: "TrainJob", place: RunDirectory, say: Callable[[str], None]) -> None:
     """Train on a Ray cluster, or on a local Ray. Raises UsageError, or RunError when training cannot go on."""
     compute = job.config.compute
     with connected(ComputeConfig(address=compute.address, device=compute.device)), TemporaryDirectory() as scratch:
@@ -134,7 +97,7 @@ def _said(ledger: ActorHandle, say: Callable[[str], None]) -> Iterator[None]:
                 say(line)
 
 
-def share_of(job: TrainJob, cluster: dict[str, Any]) -> Share:
+def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
     """How a cluster is shared out. At least one CPU is left for the tasks that make examples. Raises UsageError."""
     compute, workers = job.config.compute, job.config.train.workers
     least, most = (workers, workers) if isinstance(workers, int) else workers
@@ -154,6 +117,9 @@ def share_of(job: TrainJob, cluster: dict[str, Any]) -> Share:
 
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
+    # takes seconds, and only workers need it: neither the command nor Ray's controller, which load this module too
+    from m2f_batch.train.training import train
+
     job: TrainJob = ray.get(config["job"])
     place: RunDirectory = config["place"]
     share: Share = config["share"]

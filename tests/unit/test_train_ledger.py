@@ -1,0 +1,44 @@
+"""What workers tell the command, and that what only workers need is loaded by them alone."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import PROJECT
+
+from m2f_batch.errors import RunError
+from m2f_batch.train.ledger import STARTS, Ledger
+
+
+def test_lines_are_told_once():
+    ledger = Ledger()
+    ledger.say("model   new")
+    ledger.say("resume  step 3 of 9")
+    assert ledger.take() == ["model   new", "resume  step 3 of 9"]
+    assert ledger.take() == []
+
+
+def test_workers_start_anew_as_long_as_there_is_progress():
+    ledger = Ledger()
+    for step in range(3 * STARTS):
+        ledger.begin(step // STARTS)
+        ledger.fail("OSError: gone")
+        assert ledger.why_over() is None
+    ledger.begin(2)
+    over = ledger.why_over()
+    assert isinstance(over, RunError)
+    assert str(over) == "workers die again and again after step 2, the last time of OSError: gone"
+
+
+def test_the_first_reason_stands():
+    ledger = Ledger()
+    ledger.end(RunError("first"))
+    ledger.end(RunError("second"))
+    assert str(ledger.why_over()) == "first"
+
+
+@pytest.mark.parametrize(("module", "heavy"), [("ledger", ("torch", "ray")), ("worker", ("transformers", "scipy"))])
+def test_the_command_and_rays_own_actors_load_no_more_than_they_need(module, heavy):
+    code = f"import sys, m2f_batch.train.{module}; assert not {set(heavy)!r} & sys.modules.keys()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
