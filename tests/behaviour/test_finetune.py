@@ -5,38 +5,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from finetunes import STEPS, arguments, config_file, losses, marker, validations, wait_until
 from safetensors.numpy import load_file
 
 from m2f_batch.cli import main
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import CATEGORIES, VAL_SEED, draw_scene
-
-STEPS = 10
-SMALL = {
-    "num_queries": 16,
-    "hidden_dim": 32,
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "encoder_feedforward_dim": 64,
-    "dim_feedforward": 64,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "num_attention_heads": 2,
-    "train_num_points": 256,
-    "dropout": 0.1,
-    "backbone_config": {
-        "model_type": "resnet",
-        "embedding_size": 16,
-        "hidden_sizes": [16, 32, 48, 64],
-        "depths": [1, 1, 1, 1],
-        "layer_type": "basic",
-    },
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,40 +21,6 @@ def scenes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset")
     write_dataset(folder, train=10, val=4)
     return folder
-
-
-def config_file(dataset: Path, folder: Path, name: str = "config", **train: Any) -> Path:
-    """The same small training for all tests, with other settings of ``train``."""
-    data: dict[str, Any] = {"format": "coco-panoptic"}
-    for side in ("train", "val"):
-        data |= {side: str(dataset / f"{side}.json")}
-        data |= {f"{side}_{kind}": str(dataset / side / kind) for kind in ("images", "masks")}
-    settings = {"steps": STEPS, "batch_size": 4, "learning_rate": 1e-3, "ema": 0.9, "deterministic": True}
-    settings |= {"evaluate_every": 5, "checkpoint_every": 2, **train}
-    tree = {
-        "data": data,
-        "model": {"config": SMALL},
-        "augment": {"crop_size": 64, "scale": [0.5, 2.0], "color": 0.5},
-        "train": settings,
-        "compute": {"threads_per_worker": 1, "device": "cpu"},
-    }
-    file = folder / f"{name}.yaml"
-    file.write_text(json.dumps(tree))  # JSON is YAML
-    return file
-
-
-def losses(output: Path) -> list[tuple[int, float]]:
-    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
-    return [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
-
-
-def validations(output: Path) -> list[dict[str, Any]]:
-    lines = map(json.loads, (output / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key != "time"} for line in lines if line["kind"] != "train"]
-
-
-def arguments(config: Path, output: Path, *more: str) -> list[str]:
-    return ["finetune", "--config", str(config), "--set", f"output.uri={output}", *more]
 
 
 @pytest.fixture(scope="module")
@@ -180,15 +123,3 @@ def test_a_broken_image_ends_it_with_its_name(scenes_dataset: Path, tmp_path: Pa
     assert main(arguments(config_file(copy, tmp_path), tmp_path / "tuned")) == 1
     said = capsys.readouterr().err
     assert broken.name in said and "m2f-batch lint" in said and "Traceback" not in said
-
-
-def marker(output: Path, step: int) -> Path:
-    return output / "checkpoints" / f"{step:09d}" / "checkpoint.json"
-
-
-def wait_until(is_so: Any, process: "subprocess.Popen[bytes]", seconds: float = 240.0) -> None:
-    end = time.monotonic() + seconds
-    while not is_so():
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < end
-        time.sleep(0.01)
