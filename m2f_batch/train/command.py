@@ -1,12 +1,15 @@
 """The finetune job from config to exit code: check everything, say the plan, hold OUTPUT, train here or on Ray."""
 
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 from m2f_batch.datasets.lint_masks import Setting
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train.job import TrainJob, plan_job
 from m2f_batch.train.place import check_place, finish, held
@@ -68,7 +71,7 @@ def plan_lines(job: TrainJob) -> list[str]:
 def _train_here(job: TrainJob, place: RunDirectory) -> None:
     import torch
 
-    from m2f_batch.train.training import train
+    from m2f_batch.train.training import Stopped, train
 
     compute = job.config.compute
     device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -81,7 +84,14 @@ def _train_here(job: TrainJob, place: RunDirectory) -> None:
     def stream(recipe: Recipe, span: Span) -> Iterator[Step]:
         return shown(threaded_stream(maker(job.train, recipe), span, readers), span, _say)
 
-    train(job, place, stream, torch.device(device), threads, _say)
+    asked = threading.Event()
+
+    def drained() -> bool:
+        asked.set()
+        return False  # it is when training returns
+
+    with noticed_stops(drained), suppress(Stopped):
+        train(job, place, stream, torch.device(device), threads, _say, asked.is_set)
 
 
 def _say(line: str) -> None:

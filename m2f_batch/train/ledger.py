@@ -15,6 +15,7 @@ class Ledger:
         self._starts: Counter[int] = Counter()
         self._end: Exception | None = None
         self._last = ""
+        self._is_stopping = False
 
     def say(self, line: str) -> None:
         """A line for people."""
@@ -42,3 +43,12 @@ class Ledger:
     def why_over(self) -> Exception | None:
         """Why nothing is to be tried again; None: go on."""
         return self._end
+
+    def stop(self) -> bool:
+        """The command is asked to stop; whether that is done."""
+        self._is_stopping = True
+        return self._end is not None
+
+    def is_stopping(self) -> bool:
+        """Whether a checkpoint is to be written, and no step done after it."""
+        return self._is_stopping

@@ -40,6 +40,10 @@ Stream = Callable[[Recipe, Span], Iterator[Step]]
 Say = Callable[[str], None]
 
 
+class Stopped(Exception):  # nothing went wrong
+    """A training was asked to stop, and has written its checkpoint."""
+
+
 @dataclass
 class State:
     """Where a training stands after ``step`` steps. ``best``: step and metric of the best validation."""
@@ -76,10 +80,19 @@ class State:
         self.skipped, self.left_out = told["skipped"], told["left_out"]
 
 
-def train(job: TrainJob, place: RunDirectory, stream: Stream, device: torch.device, threads: int, say: Say) -> None:
-    """Train to the end and write the tuned model; goes on where checkpoints are. Raises what stops a training.
+def train(
+    job: TrainJob,
+    place: RunDirectory,
+    stream: Stream,
+    device: torch.device,
+    threads: int,
+    say: Say,
+    is_stopping: Callable[[], bool],
+) -> None:
+    """Train to the end and write the tuned model; goes on where checkpoints are. Raises what ends a training early.
 
-    ``stream`` gives this process's examples; on rank 0 ``say`` is told what happens.
+    ``stream`` gives this process's examples. On rank 0 ``say`` is told what happens, and once ``is_stopping`` a
+    checkpoint is written after the step and Stopped raised; the others wait for that one until they are ended.
     """
     torch.set_num_threads(threads)
     if job.config.train.deterministic:
@@ -89,7 +102,7 @@ def train(job: TrainJob, place: RunDirectory, stream: Stream, device: torch.devi
     journal = Journal(place, state.step)
     with Writer() as writer, TemporaryDirectory(prefix="m2f-batch-") as scratch:
         try:
-            _steps(job, place, stream, device, threads, say, state, journal, writer, Path(scratch))
+            _steps(job, place, stream, device, threads, say, is_stopping, state, journal, writer, Path(scratch))
         except NonFiniteStep as error:
             write_nonfinite(place, state.step, error)
             raise
@@ -132,6 +145,7 @@ def _steps(
     device: torch.device,
     threads: int,
     say: Say,
+    is_stopping: Callable[[], bool],
     state: State,
     journal: Journal,
     writer: Writer,
@@ -158,8 +172,12 @@ def _steps(
         is_validated = job.val is not None and (state.step % job.evaluate_every == 0 or is_last)
         if is_validated:
             _validate(job, state, device, threads, journal, scratch, say)
-        if is_validated or is_last or state.step % job.checkpoint_every == 0:
+        stops = not is_last and world.rank() == 0 and is_stopping()
+        if is_validated or is_last or stops or state.step % job.checkpoint_every == 0:
             _checkpoint(job, place, state, journal, writer)
+        if stops:
+            writer.wait()
+            raise Stopped
         if not _goes_on(job, state):
             return
 

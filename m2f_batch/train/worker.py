@@ -8,6 +8,7 @@ OUTPUT, which all of them must be able to read: with several nodes a bucket or a
 import math
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ from m2f_batch.config import ComputeConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.cluster import connected
+from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train import world
 from m2f_batch.train.checkpoints import complete
@@ -68,10 +70,25 @@ def train_on_ray(job: "TrainJob", place: RunDirectory, say: Callable[[str], None
             ),
             run_config=RunConfig(name="m2f-batch", storage_path=scratch, failure_config=FailureConfig(max_failures=-1)),
         )
-        with _said(ledger, say):
-            trainer.fit()
+        with _said(ledger, say), noticed_stops(lambda: bool(ray.get(ledger.stop.remote()))):
+            _fit(trainer)
         if (error := ray.get(ledger.why_over.remote())) is not None:
             raise error
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """In a thread: in the main one Ray Train takes Ctrl-C for itself, and ends the process as if all had gone well."""
+    over: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            trainer.fit()
+            over.set_result(None)
+        except BaseException as error:  # noqa: BLE001  # raised below
+            over.set_exception(error)
+
+    threading.Thread(target=run, name="fit", daemon=True).start()
+    over.result()
 
 
 @contextmanager
@@ -118,7 +135,7 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     # takes seconds, and only workers need it: neither the command nor Ray's controller, which load this module too
-    from m2f_batch.train.training import train
+    from m2f_batch.train.training import Stopped, train
 
     job: TrainJob = ray.get(config["job"])
     place: RunDirectory = config["place"]
@@ -140,7 +157,11 @@ def _work(config: dict[str, Any]) -> None:
             ledger.say.remote(line)
 
     try:
-        train(job, place, stream, get_device(), share.threads, say)
+        with _asked_to_stop(ledger) as is_stopping:
+            train(job, place, stream, get_device(), share.threads, say, is_stopping)
+    except Stopped:
+        ray.get(ledger.end.remote(RunError("stopped")))  # started again by Ray, all workers end at once
+        raise
     except RayTaskError as error:  # of a task that makes examples
         cause = error.cause
         ray.get(ledger.end.remote(cause if isinstance(cause, RunError) else RunError(str(error))))
@@ -151,3 +172,22 @@ def _work(config: dict[str, Any]) -> None:
     except Exception as error:
         ray.get(ledger.fail.remote(f"{type(error).__name__}: {error}"[:500]))
         raise
+
+
+@contextmanager
+def _asked_to_stop(ledger: ActorHandle) -> Iterator[Callable[[], bool]]:
+    """Whether the command was asked to stop; the first worker looks every second."""
+    asked, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        while not over.wait(1.0) and not asked.is_set():
+            with suppress(RayError):
+                if ray.get(ledger.is_stopping.remote()):
+                    asked.set()
+
+    if world.rank() == 0:
+        threading.Thread(target=look, name="stops", daemon=True).start()
+    try:
+        yield asked.is_set
+    finally:
+        over.set()

@@ -42,3 +42,11 @@ def test_the_command_and_rays_own_actors_load_no_more_than_they_need(module, hea
     code = f"import sys, m2f_batch.train.{module}; assert not {set(heavy)!r} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_stop_is_done_when_the_workers_are():
+    ledger = Ledger()
+    assert not ledger.is_stopping()
+    assert not ledger.stop() and ledger.is_stopping()
+    ledger.end(RunError("stopped"))
+    assert ledger.stop()
