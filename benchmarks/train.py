@@ -126,9 +126,9 @@ def main() -> int:
     """Both in turns; print and write the table."""
     options = parser(__doc__)
     options.add_argument("--peer", default=sys.executable, help="a Python with accelerate and albumentations")
-    options.add_argument("--rounds", type=int, default=4)
+    options.add_argument("--rounds", type=int, default=3)
     chosen = options.parse_args()
-    steps, rounds = (4, 1) if chosen.quick else (10, chosen.rounds)
+    steps, rounds = (4, 1) if chosen.quick else (8, chosen.rounds)
     paces: dict[str, list[Pace]] = {"ours": [], "the example's": []}
     with random_model({"height": SIZE, "width": SIZE}) as model, tempfile.TemporaryDirectory() as folder:
         data = Path(folder)

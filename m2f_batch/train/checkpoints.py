@@ -23,8 +23,7 @@ from m2f_batch.errors import RunError
 from m2f_batch.storage.commit import patiently
 from m2f_batch.storage.run import RunDirectory, json_bytes
 from m2f_batch.storage.store import Entry, NotFound
-
-FOLDER, STATE, MARKER = "checkpoints", "state.pt", "checkpoint.json"
+from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE
 
 
 def write(place: RunDirectory, step: int, state: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -45,7 +44,7 @@ def complete(place: RunDirectory) -> list[int]:
     """The steps of all whole checkpoints, ascending."""
     steps = []
     for entry in _files(place):
-        folder, _, name = entry.uri.removeprefix(f"{place.path(FOLDER)}/").partition("/")
+        folder, _, name = entry.uri.removeprefix(f"{place.path(CHECKPOINTS)}/").partition("/")
         if name == MARKER and folder.isdigit():
             steps.append(int(folder))
     return sorted(steps)
@@ -78,7 +77,7 @@ def prune(place: RunDirectory, keep: int, best: int | None) -> None:
         if step not in kept:
             for name in (MARKER, STATE):
                 patiently(partial(place.delete, [place.path(_name(step, name))]))
-            place.store.prune(place.path(f"{FOLDER}/{step:09d}"))
+            place.store.prune(place.path(f"{CHECKPOINTS}/{step:09d}"))
 
 
 def snapshot(tree: Any) -> Any:
@@ -123,8 +122,8 @@ class Writer:
 
 
 def _name(step: int, file: str) -> str:
-    return f"{FOLDER}/{step:09d}/{file}"
+    return f"{CHECKPOINTS}/{step:09d}/{file}"
 
 
 def _files(place: RunDirectory) -> list[Entry]:
-    return patiently(lambda: [*place.store.list(f"{place.path(FOLDER)}/")])
+    return patiently(lambda: [*place.store.list(f"{place.path(CHECKPOINTS)}/")])

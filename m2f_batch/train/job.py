@@ -15,7 +15,6 @@ from m2f_batch.datasets.sides import read_sides
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.retries import steadily
-from m2f_batch.train.backbones import Backbone, find_backbone
 from m2f_batch.train.samples import Recipe
 from m2f_batch.vision.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
 
@@ -111,25 +110,29 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         task = task or found.trained_task or FORMAT_TASK.get(config.data.format) or choose_task(found, None)
         checkpoint, license_, processor = found.directory, found.license, dict(found.processor)
     task = task or FORMAT_TASK.get(config.data.format, "instance")
-    backbone = None
+    normalization = None
     if config.model.backbone is not None:
+        from m2f_batch.train.backbones import find_backbone  # loads torch
+
         name, weights = config.model.backbone, config.model.backbone_weights
         backbone = steadily(lambda: find_backbone(name, weights=weights))
         if backbone.directory is not None:
             pretrained = Checkpoint(name, backbone.directory, {}, {})
             check_license(pretrained, config.model.allowed_licenses)
             license_ = pretrained.license
-    return TrainJob(config, train, val, task, checkpoint, license_, _processor(config, processor, backbone))
+        normalization = backbone.normalization
+    return TrainJob(config, train, val, task, checkpoint, license_, _processor(config, processor, normalization))
 
 
-def _processor(config: FinetuneConfig, given: dict[str, Any] | None, backbone: Backbone | None) -> dict[str, Any]:
+def _processor(
+    config: FinetuneConfig, given: dict[str, Any] | None, normalization: tuple[list[float], list[float]] | None
+) -> dict[str, Any]:
     """preprocessor_config.json of the tuned model: the checkpoint's, with the size that is asked for.
 
     Of a new model: with pixels as the weights of its backbone expect them.
     """
     size = config.output.size
-    said = None if backbone is None else backbone.normalization
-    mean, std = said or (list(IMAGENET_MEAN), list(IMAGENET_STD))
+    mean, std = normalization or (list(IMAGENET_MEAN), list(IMAGENET_STD))
     settings = given or {
         "image_processor_type": "Mask2FormerImageProcessor",
         "do_resize": True,

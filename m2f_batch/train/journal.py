@@ -18,8 +18,8 @@ from typing import Any
 from m2f_batch.storage.commit import patiently
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import NotFound
+from m2f_batch.train.layout import CURVES, EVENTS, METRICS
 
-METRICS, CURVES, EVENTS = "metrics.jsonl", "curves.png", "tensorboard"
 Line = dict[str, Any]
 
 

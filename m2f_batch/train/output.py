@@ -14,10 +14,9 @@ from m2f_batch.storage.commit import patiently
 from m2f_batch.storage.run import RunDirectory, json_bytes
 from m2f_batch.train import world
 from m2f_batch.train.job import TrainJob
+from m2f_batch.train.layout import MODEL_FILES, NONFINITE
 from m2f_batch.train.loop import NonFiniteStep
 from m2f_batch.vision.model import quiet
-
-FILES = ("model.safetensors", "preprocessor_config.json", "README.md", "config.json")  # written in this order
 
 
 def save_model(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
@@ -45,7 +44,7 @@ def write_model(
 ) -> None:
     """The files of ``directory`` and a model card to OUTPUT. Raises Fenced when another run has taken over."""
     (directory / "README.md").write_text(model_card(job, step, best, notes), encoding="utf-8")
-    for name in FILES:
+    for name in MODEL_FILES:
         patiently(place.check_fence)
         patiently(partial(place.store.upload, directory / name, place.path(name)))
 
@@ -117,5 +116,5 @@ def write_nonfinite(place: RunDirectory, step: int, error: NonFiniteStep) -> Non
     ]
     data = io.BytesIO()
     torch.save({"step": step, "batch": batch}, data)
-    name = f"nonfinite/{step:09d}-{world.rank()}.pt"
+    name = f"{NONFINITE}/{step:09d}-{world.rank()}.pt"
     patiently(lambda: place.store.write(place.path(name), data.getvalue()))

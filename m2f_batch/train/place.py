@@ -17,13 +17,10 @@ from m2f_batch.storage.lease import acquire
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import Fence, RunDirectory, json_bytes, open_run
 from m2f_batch.storage.store import NotFound
-from m2f_batch.train import checkpoints
 from m2f_batch.train.job import TrainJob
-from m2f_batch.train.journal import CURVES, EVENTS, METRICS
-from m2f_batch.train.output import FILES
+from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
 from m2f_batch.vision.labeling import installed_versions
 
-INFO = "finetune.json"
 LEASE_SECONDS = 60.0
 
 
@@ -111,11 +108,11 @@ def _is_same(info: dict[str, Any], job: TrainJob) -> bool:
 def _remove(place: RunDirectory) -> None:
     """Delete a training; the checkpoints' markers first."""
     patiently(lambda: place.delete([place.path(INFO)]))
-    folders = (checkpoints.FOLDER, EVENTS, "nonfinite")
+    folders = (CHECKPOINTS, EVENTS, NONFINITE)
     there = patiently(lambda: [entry.uri for name in folders for entry in place.store.list(f"{place.path(name)}/")])
-    markers = [uri for uri in there if uri.endswith(checkpoints.MARKER)]
+    markers = [uri for uri in there if uri.endswith(MARKER)]
     patiently(lambda: place.delete(markers))
-    patiently(lambda: place.delete([*({*there} - {*markers}), *map(place.path, (*FILES, METRICS, CURVES))]))
+    patiently(lambda: place.delete([*({*there} - {*markers}), *map(place.path, (*MODEL_FILES, METRICS, CURVES))]))
 
 
 def _foreign(place: RunDirectory) -> list[str]:

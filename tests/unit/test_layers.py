@@ -129,8 +129,10 @@ for name in {LIGHT!r}:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_driver_needs_no_torch():
-    code = "import sys, m2f_batch.flow.job; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+def test_the_drivers_need_no_torch():
+    code = (
+        "import sys, m2f_batch.flow.job, m2f_batch.train.command; assert not {'torch', 'transformers'} & {*sys.modules}"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stderr
 
