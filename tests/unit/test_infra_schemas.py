@@ -1,0 +1,94 @@
+"""Every manifest as kubectl renders it, against KubeRay's and Kubernetes' own schemas: unknown fields are errors."""
+
+import copy
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from infra_files import INFRA, KUBERAY, KUBERNETES, OF_RAY, OVERLAYS, crd, of_ray, overlay, rendered
+
+KUBERNETES_VERSIONS = ("1.31", "1.34")
+
+
+@pytest.mark.parametrize("version", KUBERAY)
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_rays_kinds_are_what_kuberay_defines(name, version):
+    found = of_ray(overlay(name))
+    assert len(found) == 1
+    jsonschema.Draft7Validator(crd(version, found[0]["kind"])).validate(found[0])
+
+
+@pytest.mark.parametrize("version", KUBERAY)
+def test_a_field_that_kuberay_does_not_know_is_found(version):
+    (thing,) = of_ray(overlay("segment-spot"))
+    places = (
+        lambda tree: tree["spec"],
+        lambda tree: tree["spec"]["rayClusterSpec"]["headGroupSpec"],
+        lambda tree: tree["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0],
+    )
+    for place in places:
+        wrong = copy.deepcopy(thing)
+        place(wrong)["backofLimit"] = 2
+        with pytest.raises(jsonschema.ValidationError, match="backofLimit"):
+            jsonschema.Draft7Validator(crd(version, "RayJob")).validate(wrong)
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_other_kinds_are_what_kubernetes_defines(name, version):
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed").validate
+    things = [thing for thing in overlay(name) if thing["apiVersion"] != OF_RAY]
+    assert things
+    for thing in things:
+        validate(thing, version, strict=True)
+
+
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+def test_pods_of_rays_kinds_are_what_kubernetes_defines(version):
+    """KubeRay's definitions leave labels and annotations of pods open."""
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed").validate
+    (thing,) = of_ray(overlay("segment-spot"))
+    spec = thing["spec"]["rayClusterSpec"]
+    templates = [spec["headGroupSpec"]["template"], *(group["template"] for group in spec["workerGroupSpecs"])]
+    for template in [*templates, thing["spec"]["submitterPodTemplate"]]:
+        metadata = {"name": "pod"} | template.get("metadata", {})
+        validate({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}, version, strict=True)
+
+
+def test_every_manifest_is_in_an_overlay():
+    names = {thing["metadata"]["name"] for name in OVERLAYS for thing in overlay(name)}
+    for file in [*KUBERNETES.glob("base/*.yaml"), *KUBERNETES.glob("overlays/*/*.yaml")]:
+        documents = [*yaml.safe_load_all(file.read_text())]
+        manifests = [thing for thing in documents if isinstance(thing, dict) and "apiVersion" in thing]
+        is_patch = isinstance(documents[0], list)
+        kustomization = yaml.safe_load((file.parent / "kustomization.yaml").read_text())
+        if is_patch:
+            assert file.name in [patch["path"] for patch in kustomization["patchesJson6902"]]
+        elif manifests:
+            assert file.name in kustomization["resources"]
+            assert {thing["metadata"]["name"] for thing in manifests} <= names | {"m2f-batch-segment"}
+        else:
+            assert file.name == "kustomization.yaml"
+
+
+def test_the_config_map_holds_the_presets_as_they_are():
+    (presets,) = rendered("jobs")
+    folder = Path(INFRA.parent / "jobs")
+    assert presets["data"] == {
+        file.name: file.read_text() for file in folder.glob("*.yaml") if file.name != "kustomization.yaml"
+    }
+    for name in OVERLAYS:
+        (mounted,) = (thing for thing in overlay(name) if thing["metadata"]["name"] == "m2f-batch-jobs")
+        assert mounted["data"] == presets["data"]
+
+
+def test_launcher_files_are_what_ray_defines():
+    """Ray's own schema of its cluster launcher, which allows no field that it does not name."""
+    import ray
+
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    assert schema["additionalProperties"] is False
+    for file in INFRA.glob("ray/*.yaml"):
+        jsonschema.Draft7Validator(schema).validate(yaml.safe_load(file.read_text()))
