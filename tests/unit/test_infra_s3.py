@@ -1,0 +1,86 @@
+"""The rights to S3 are those that the code uses, on the prefixes that it uses, for these service accounts only."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import PROJECT
+from infra_files import INFRA, files, overlay
+
+# what S3Store calls, and the right that each call needs
+RIGHTS = {
+    "list_objects_v2": {"s3:ListBucket"},
+    "head_object": {"s3:GetObject"},
+    "get_object": {"s3:GetObject"},
+    "put_object": {"s3:PutObject"},
+    "upload_fileobj": {"s3:PutObject", "s3:AbortMultipartUpload"},
+    "delete_object": {"s3:DeleteObject"},
+}
+
+
+def policy(name):
+    return yaml.safe_load((INFRA / "s3" / f"{name}.yaml").read_text())
+
+
+def test_s3_rights_are_those_of_the_calls_that_the_code_makes():
+    source = "".join(file.read_text() for file in files("m2f_batch/storage/*.py"))
+    called = set(re.findall(r"_client\.([a-z]\w+)\(", source))
+    assert called == set(RIGHTS)
+    granted = {action for each in policy("write")["Statement"] for action in [*_listed(each["Action"])]}
+    assert granted == set().union(*RIGHTS.values())
+    read = {action for each in policy("read")["Statement"] for action in [*_listed(each["Action"])]}
+    assert read == {"s3:ListBucket", "s3:GetObject"}
+    for each in [*policy("read")["Statement"], *policy("write")["Statement"]]:
+        assert all("*" not in action for action in _listed(each["Action"]))
+        if each["Action"] == "s3:ListBucket":
+            prefixes = each["Condition"]["StringLike"]["s3:prefix"]
+            assert prefixes and all(re.fullmatch(r"[\w/-]+/\*", prefix) for prefix in prefixes)
+        else:
+            assert all(re.fullmatch(r"arn:aws:s3:::my-bucket/[\w/-]+/\*", place) for place in _listed(each["Resource"]))
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]
+
+
+def test_the_role_is_taken_by_these_service_accounts_only():
+    accounts = [thing for thing in overlay("cluster") if thing["kind"] == "ServiceAccount"]
+    (statement,) = policy("trust")["Statement"]
+    condition = statement["Condition"]["StringEquals"]
+    issuer = statement["Principal"]["Federated"].partition("oidc-provider/")[2]
+    assert condition[f"{issuer}:aud"] == "sts.amazonaws.com"
+    assert condition[f"{issuer}:sub"] == [
+        f"system:serviceaccount:{each['metadata']['namespace']}:{each['metadata']['name']}" for each in accounts
+    ]
+    roles = {each["metadata"]["annotations"]["eks.amazonaws.com/role-arn"] for each in accounts}
+    assert roles == {"arn:aws:iam::111122223333:role/m2f-batch"}
+
+
+@pytest.mark.parametrize("trust", ["trust", "trust-ec2"])
+def test_the_role_script_hands_the_policies_to_aws(tmp_path, trust):
+    fake = tmp_path / "aws"
+    fake.write_text(
+        f'#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]), file=open("{tmp_path}/calls", "a"))\n'
+    )
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable, "TRUST": trust}
+    subprocess.run(["sh", "infra/s3/role.sh"], cwd=PROJECT, env=environment, check=True, timeout=60)
+    calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    assert [call[:2] for call in calls] == [
+        ["iam", "create-role"],
+        ["iam", "put-role-policy"],
+        ["iam", "put-role-policy"],
+    ]
+    assert [json.loads(call[-1]) for call in calls] == [policy(trust), policy("read"), policy("write")]
+
+
+def test_the_lifecycle_never_removes_rows_or_state():
+    for rule in policy("lifecycle")["Rules"]:
+        prefix = rule["Filter"]["Prefix"]
+        assert prefix == "labels/_state/log/" or "Days" not in rule.get("Expiration", {})
+        assert f"arn:aws:s3:::my-bucket/{prefix}".startswith(policy("write")["Statement"][1]["Resource"].rstrip("*"))
