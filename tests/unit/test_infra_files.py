@@ -1,0 +1,193 @@
+"""Each file of infra/ says the command that uses it; names agree between files, code and manifests; the image."""
+
+import json
+import re
+import shlex
+import subprocess
+
+import pytest
+import yaml
+from conftest import PROJECT
+from infra_files import INFRA, OVERLAYS, cluster_spec, commands, files, leading_comment, of_ray, overlay, pods
+
+from m2f_batch.config import SegmentConfig
+from m2f_batch.config_loading import load_config
+from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.metrics import COUNTERS, GAUGES, PREFIX
+
+COMMAND = re.compile(
+    r"^\s*(?:\w+=\S+ )*(?:sh infra/|kubectl |docker |prometheus |promtool |m2f-batch |ray job submit |python -m "
+    r"|CC=/opt/|jq |\.venv/bin/)",
+    re.MULTILINE,
+)
+TOLD = [
+    file
+    for file in files("infra/**/*", "jobs/**/*.yaml")
+    if file.suffix in ("", ".sh", ".yaml", ".yml", ".json", ".dockerignore") and "__pycache__" not in file.parts
+]
+METRICS = {f"ray_{PREFIX}{name}": {"run", *labels} for name, (_, labels) in [*COUNTERS.items(), *GAUGES.items()]}
+CONFIG_OF = {"segment": SegmentConfig, "finetune": FinetuneConfig}
+
+
+@pytest.mark.parametrize("file", TOLD, ids=lambda file: str(file.relative_to(PROJECT)))
+def test_it_begins_with_the_command_that_uses_it(file):
+    text = file.read_text()
+    # JSON has no comments; Grafana shows the description of a dashboard
+    comment = json.loads(text)["description"] if file.suffix == ".json" else leading_comment(text)
+    assert COMMAND.search(comment), f"{file}: {comment}"
+    for path in re.findall(r"(?:infra|jobs)/[\w./-]+[\w]", comment):
+        assert (PROJECT / path).exists(), f"{file} names {path}"
+
+
+def test_files_are_short():
+    assert {
+        file.name: len(file.read_text().splitlines()) for file in TOLD if len(file.read_text().splitlines()) > 200
+    } == {}
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_the_config_that_a_manifest_names_is_mounted_and_loads(name):
+    objects = overlay(name)
+    (presets,) = (thing for thing in objects if thing["metadata"]["name"] == "m2f-batch-jobs")
+    for command in [command for thing in objects for command in commands(thing)]:
+        words = shlex.split(command)
+        job = next(kind for kind in CONFIG_OF if f"/app/jobs/{kind}.py" in words or kind in words)
+        assert f"/app/jobs/{job}.py" not in words or (PROJECT / "jobs" / f"{job}.py").is_file()
+        folder, _, file = words[words.index("--config") + 1].rpartition("/")
+        overrides = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+        assert file in presets["data"]
+        config = load_config(CONFIG_OF[job], file=str(PROJECT / "jobs" / file), overrides=overrides)
+        assert config.output.uri
+        for thing in objects:
+            for pod, spec in pods(thing):
+                mounts = {m["name"]: m["mountPath"] for each in spec["containers"] for m in each["volumeMounts"]}
+                # where the driver runs, and where a command reads its config
+                assert pod == "submitter" or mounts["jobs"] == folder
+
+
+def test_presets_ask_for_what_the_groups_have():
+    for name, file in (
+        ("segment-spot", "segment-spot"),
+        ("nightly-raycronjob", "nightly"),
+        ("finetune-eight", "finetune-eight"),
+    ):
+        (thing,) = of_ray(overlay(name))
+        group = cluster_spec(thing)["workerGroupSpecs"][0]
+        (container,) = group["template"]["spec"]["containers"]
+        gpus = int(container["resources"]["limits"]["nvidia.com/gpu"]) * group["maxReplicas"]
+        preset = yaml.safe_load((PROJECT / "jobs" / f"{file}.yaml").read_text())
+        asked = preset["train"]["workers"] if "train" in preset else preset["compute"]["actors"][1]
+        assert asked == gpus and preset["compute"]["device"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    "script", [file for file in TOLD if file.read_text().startswith("#!/bin/sh")], ids=lambda file: file.name
+)
+def test_scripts_parse(script):
+    subprocess.run(["sh", "-n", str(script)], check=True, timeout=10)
+
+
+# ---- metrics
+
+
+def expressions(file):
+    """(where, PromQL) of a dashboard or a file of rules."""
+    if file.suffix == ".json":
+        panels = json.loads(file.read_text())["panels"]
+        return [(panel["title"], target["expr"]) for panel in panels for target in panel["targets"]]
+    groups = yaml.safe_load(file.read_text())["groups"]
+    return [(rule["alert"], rule["expr"]) for group in groups for rule in group["rules"]]
+
+
+@pytest.mark.parametrize("file", ["grafana/dashboard.json", "prometheus/alerts.yml"])
+def test_only_what_a_run_emits_is_asked_for(file):
+    found = expressions(INFRA / file)
+    assert found
+    for where, expression in found:
+        selectors = re.findall(r"(ray_\w+)(?:\{([^}]*)\})?", expression)
+        assert selectors, where
+        for name, matchers in selectors:
+            assert name in METRICS, f"{where}: {name}"
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= METRICS[name], where
+        for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
+            emitted = set().union(*(METRICS[name] for name, _ in selectors))
+            assert set(re.findall(r"\w+", labels)) <= emitted, where
+
+
+def test_the_dashboard_shows_every_metric_and_needs_no_variable_but_run():
+    queries = [query for _, query in expressions(INFRA / "grafana" / "dashboard.json")]
+    assert all(name in " ".join(queries) for name in METRICS)
+    assert {word for query in queries for word in re.findall(r"\$\w+", query)} == {"$run"}
+
+
+def test_the_three_alerts():
+    names = {name for name, _ in expressions(INFRA / "prometheus" / "alerts.yml")}
+    assert names >= {"M2fBatchStalled", "M2fBatchErrors", "M2fBatchNoSuccess"}
+    nightly = yaml.safe_load((PROJECT / "jobs" / "nightly.yaml").read_text())["output"]["uri"]
+    (expression,) = (
+        text for name, text in expressions(INFRA / "prometheus" / "alerts.yml") if name == "M2fBatchNoSuccess"
+    )
+    assert set(re.findall(r'run="([^"]*)"', expression)) == {nightly}
+
+
+# ---- the image
+
+
+def instructions():
+    text = re.sub(r"\\\n", " ", re.sub(r"(?m)^#.*\n", "", (INFRA / "Dockerfile").read_text()))
+    return [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line.strip()]
+
+
+def test_the_image_is_pinned_locked_and_without_root():
+    lines = instructions()
+    stages = [rest.split() for word, rest in lines if word == "FROM"]
+    names = {stage[2] for stage in stages if len(stage) == 3}
+    assert all(stage[0] in {"${BASE}", *names} for stage in stages)
+    (base,) = (rest for word, rest in lines if word == "ARG" and rest.startswith("BASE="))
+    assert re.fullmatch(r"BASE=debian:\d+\.\d+-slim", base)  # a release, not what it is called today
+    runs = [rest for word, rest in lines if word == "RUN"]
+    installs = [part for run in runs for part in run.split("&&") if "uv pip install" in part]
+    assert installs
+    for install in installs:
+        assert ("--verify-hashes" in install and "--no-build" in install) or "--no-deps" in install
+    for run in runs:
+        if "apt-get install" in run:
+            assert "--no-install-recommends" in run and "rm -rf /var/lib/apt/lists" in run
+    last = lines[max(index for index, (word, _) in enumerate(lines) if word == "FROM") :]
+    assert not re.search(
+        r"\b(gcc|g\+\+|clang|build-essential|python3-dev|python3-pip)\b", " ".join(rest for _, rest in last)
+    )
+    assert [rest for word, rest in last if word == "USER"] == ["10001:10001"]
+    assert not {"ADD", "VOLUME"} & {word for word, _ in lines}
+    users = {
+        pod["securityContext"]["runAsUser"] for name in OVERLAYS for thing in overlay(name) for _, pod in pods(thing)
+    }
+    assert users == {10001}
+
+
+def test_what_the_image_is_made_of_is_there_and_sent():
+    kept = [line[1:] for line in (INFRA / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
+    for word, rest in instructions():
+        if word == "COPY" and not rest.startswith("--from"):
+            for source in rest.replace("${LOCK}", "requirements.lock").split()[:-1]:
+                assert (PROJECT / source).exists()
+                assert any((PROJECT / source) in PROJECT.glob(pattern) for pattern in kept), source
+    for device in ("cpu", "cuda"):
+        assert (INFRA / "image" / f"{device}.sh").is_file()
+
+
+def test_the_images_compiler_knows_one_file(tmp_path):
+    """Triton's call, as triton.runtime.build makes it."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "cuda_utils.so").write_bytes(b"compiled before")
+    tool = tmp_path / "bin" / "triton-cc"
+    tool.write_bytes((INFRA / "image" / "triton-cc").read_bytes())
+    call = ["sh", str(tool), "/x/triton/backends/nvidia/driver.c", "-O3", "-shared", "-o", f"{tmp_path}/out.so", "-I/x"]
+    subprocess.run(call, check=True, timeout=10)
+    assert (tmp_path / "out.so").read_bytes() == b"compiled before"
+    other = subprocess.run(
+        ["sh", str(tool), "main.c", "-o", f"{tmp_path}/main"], capture_output=True, text=True, timeout=10
+    )
+    assert other.returncode == 1 and "model.compile" in other.stderr
+    assert not (tmp_path / "main").exists()
