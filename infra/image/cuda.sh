@@ -1,7 +1,8 @@
 #!/bin/sh
 # docker build -f infra/Dockerfile --build-arg DEVICE=cuda ...
-# Compiles the one C file that Triton compiles where it first meets a GPU, so that the image needs no compiler; model.compile
-# does need one. The CUDA driver, to which it is linked, is on the nodes only: an empty library stands for it here.
+# Compiles the one C file that Triton compiles where it first meets a GPU, so that the image needs no compiler (which
+# model.compile does need). The CUDA driver, to which it is linked, is on the nodes only: here an empty library stands for
+# it.
 set -eu
 venv=/opt/m2f-batch
 nvidia=$(echo "$venv"/lib/python3*/site-packages/triton/backends/nvidia)

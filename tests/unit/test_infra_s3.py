@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 
-import pytest
 import yaml
 from conftest import PROJECT
 from infra_files import INFRA, files, overlay
@@ -61,22 +60,38 @@ def test_the_role_is_taken_by_these_service_accounts_only():
     assert roles == {"arn:aws:iam::111122223333:role/m2f-batch"}
 
 
-@pytest.mark.parametrize("trust", ["trust", "trust-ec2"])
-def test_the_role_script_hands_the_policies_to_aws(tmp_path, trust):
+def calls_of(script, tmp_path, **variables):
+    """What a script asks of the aws command."""
     fake = tmp_path / "aws"
-    fake.write_text(
-        f'#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]), file=open("{tmp_path}/calls", "a"))\n'
-    )
+    record = f'print(json.dumps(sys.argv[1:]), file=open("{tmp_path}/calls", "a"))'
+    fake.write_text(f"#!{sys.executable}\nimport json, sys\n{record}\n")
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable, "TRUST": trust}
-    subprocess.run(["sh", "infra/s3/role.sh"], cwd=PROJECT, env=environment, check=True, timeout=60)
-    calls = [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
-    assert [call[:2] for call in calls] == [
-        ["iam", "create-role"],
-        ["iam", "put-role-policy"],
-        ["iam", "put-role-policy"],
-    ]
-    assert [json.loads(call[-1]) for call in calls] == [policy(trust), policy("read"), policy("write")]
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable} | variables
+    subprocess.run(["sh", script], cwd=PROJECT, env=environment, check=True, timeout=60)
+    return [json.loads(line) for line in (tmp_path / "calls").read_text().splitlines()]
+
+
+def test_the_role_script_hands_the_policies_to_aws(tmp_path):
+    calls = calls_of("infra/s3/role.sh", tmp_path)
+    verbs = [call[1] for call in calls]
+    assert verbs == ["create-role", "put-role-policy", "put-role-policy"]
+    assert all(call[:4:2] == ["iam", "--role-name"] and call[3] == "m2f-batch" for call in calls)
+    assert [json.loads(call[-1]) for call in calls] == [policy("trust"), policy("read"), policy("write")]
+
+
+def test_the_profiles_script_gives_the_right_to_start_machines_to_the_head_only(tmp_path):
+    calls = calls_of("infra/ray/profiles.sh", tmp_path)
+    made = [call[3] for call in calls if call[1] == "create-instance-profile"]
+    launcher = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    used = [kind["node_config"]["IamInstanceProfile"]["Name"] for kind in launcher["available_node_types"].values()]
+    assert set(made) == set(used)
+    given = {(call[3], call[5]): json.loads(call[-1]) for call in calls if call[1] == "put-role-policy"}
+    assert {role for role, name in given if name == "start-workers"} == {"m2f-batch-head"}
+    assert given["m2f-batch-head", "start-workers"] == policy("../ray/start-workers")
+    assert given["m2f-batch", "write"] == policy("write")
+    assert [json.loads(call[-1]) for call in calls if call[1] == "create-role"] == [policy("trust-ec2")] * 2
+    region = launcher["provider"]["region"]
+    assert f"arn:aws:ec2:{region}:" in json.dumps(policy("../ray/start-workers"))
 
 
 def test_the_lifecycle_never_removes_rows_or_state():

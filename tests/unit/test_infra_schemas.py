@@ -84,11 +84,18 @@ def test_the_config_map_holds_the_presets_as_they_are():
         assert mounted["data"] == presets["data"]
 
 
-def test_launcher_files_are_what_ray_defines():
+@pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
+def test_what_prometheus_needs_is_what_kubernetes_defines(version):
+    validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed").validate
+    for thing in yaml.safe_load_all((INFRA / "prometheus" / "access.yaml").read_text()):
+        validate(thing, version, strict=True)
+
+
+@pytest.mark.parametrize("file", ["machines", "aws"])
+def test_launcher_files_are_what_ray_defines(file):
     """Ray's own schema of its cluster launcher, which allows no field that it does not name."""
     import ray
 
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     assert schema["additionalProperties"] is False
-    for file in INFRA.glob("ray/*.yaml"):
-        jsonschema.Draft7Validator(schema).validate(yaml.safe_load(file.read_text()))
+    jsonschema.Draft7Validator(schema).validate(yaml.safe_load((INFRA / "ray" / f"{file}.yaml").read_text()))
