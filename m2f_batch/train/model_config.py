@@ -173,7 +173,8 @@ def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:
 RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     # its group norms have 32 groups
     "feature_size": ("a multiple of 32", lambda value: value > 0 and value % 32 == 0),
-    "hidden_dim": ("an even number from 2", lambda value: value >= 2 and value % 2 == 0),
+    # its sine positions are sines and cosines, of x and of y
+    "hidden_dim": ("a multiple of 4", lambda value: value > 0 and value % 4 == 0),
     # the pixel decoder has maps of these strides and no others
     "common_stride": ("4 or 8", lambda value: value in (4, 8)),
     "feature_strides": ("[4, 8, 16, 32]", lambda value: list(value) == [4, 8, 16, 32]),

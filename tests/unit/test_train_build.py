@@ -273,6 +273,7 @@ def test_labels_are_known_by_name() -> None:
         {"common_stride": 8},
         {"pre_norm": True, "enforce_input_projection": True},
         {"feature_size": 64, "hidden_dim": 32},
+        {"hidden_dim": 36},
         {"ignore_value": 0, "activation_function": "gelu"},
     ],
 )

@@ -73,6 +73,7 @@ def test_numbers_are_coerced_and_old_names_mapped() -> None:
         ({"common_stride": 16}, "model.config.common_stride: 16 is not allowed; allowed: 4 or 8"),
         ({"feature_strides": [4, 8]}, "allowed: [4, 8, 16, 32]"),
         ({"hidden_dim": 100}, "a multiple of model.config.num_attention_heads, 8"),
+        ({"hidden_dim": 30, "num_attention_heads": 2}, "hidden_dim: 30 is not allowed; allowed: a multiple of 4"),
         ({"activation_function": "rleu"}, "model.config.activation_function: 'rleu'"),
         ({"decoder_layers": 1}, "2 or more"),
         ({"class_weight": 0, "mask_weight": 0, "dice_weight": 0}, "all are 0"),
