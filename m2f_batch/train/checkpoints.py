@@ -109,6 +109,11 @@ class Writer:
         if kind is None:
             self.wait()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._last is None or self._last.done()
+
     def submit(self, act: Callable[[], None]) -> None:
         """Do it soon, once what was submitted before is done."""
         self.wait()

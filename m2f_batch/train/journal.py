@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic
 from typing import Any
 
 from m2f_batch.storage.commit import patiently
@@ -20,14 +21,16 @@ from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CURVES, EVENTS, METRICS
 
+FLUSH_SECONDS = 30.0  # between writes of the lines, for those who watch
 Line = dict[str, Any]
 
 
 class Journal:
-    """The lines of a run up to ``step``; ``flush`` writes them where training goes."""
+    """The lines of a run up to ``step``; ``flush`` and ``flush_events`` write them where training goes."""
 
     def __init__(self, place: RunDirectory, step: int) -> None:
         self._place = place
+        self._flushed = monotonic()
         self.lines = [line for line in read_lines(place) if line["step"] <= step] if step else []
 
     def note(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
@@ -36,15 +39,24 @@ class Journal:
 
     def flush(self) -> None:
         """Write all lines. Raises Fenced when another run has taken over."""
-        data = "".join(json.dumps(line) + "\n" for line in self.lines).encode()
+        self._flushed = monotonic()
+        data = "".join(json.dumps(line) + "\n" for line in [*self.lines]).encode()
         patiently(lambda: self._place.write(METRICS, data))
 
+    def is_due(self) -> bool:
+        """Whether the lines were not written for a while."""
+        return monotonic() - self._flushed > FLUSH_SECONDS
+
     def finish(self) -> None:
-        """Write the curves and the TensorBoard events of the whole run, however often it was resumed."""
+        """Write the curves, and all else once more."""
         self.flush()
         patiently(lambda: self._place.write(CURVES, curves_png(self.lines)))
+        self.flush_events()
+
+    def flush_events(self) -> None:
+        """Write the TensorBoard events of the whole run, however often it was resumed, in place of the older ones."""
         old = patiently(lambda: [entry.uri for entry in self._place.store.list(f"{self._place.path(EVENTS)}/")])
-        events = {f"{EVENTS}/{name}": data for name, data in events_of(self.lines)}
+        events = {f"{EVENTS}/{name}": data for name, data in events_of([*self.lines])}
         for name, data in events.items():
             patiently(partial(self._place.write, name, data))
         patiently(lambda: self._place.delete({*old} - {*map(self._place.path, events)}))

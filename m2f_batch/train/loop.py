@@ -1,9 +1,11 @@
 """One optimizer step of training, the same for one process and for many: forward, loss, backward, clip, update.
 
 How a step's images are spread over processes and forward passes changes nothing but rounding: losses are divided by the
-totals of the whole step, points and augmentation follow from seed, step and image.
+totals of the whole step, points and augmentation follow from seed, step and image. Dropout and stochastic depth are
+drawn for each forward pass.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from m2f_batch.errors import RunError
 from m2f_batch.train import world
 from m2f_batch.train.batches import on_device, too_many
 from m2f_batch.train.forward import LayerLogits, layer_logits
+from m2f_batch.train.freezing import batch_norms
+from m2f_batch.train.layout import NONFINITE
 from m2f_batch.train.loss import batch_loss
 from m2f_batch.train.loss_parts import LossSettings, NonFiniteLoss, StepTotals
 from m2f_batch.train.samples import Sample
@@ -68,11 +72,14 @@ class Done:
 
 
 class NonFiniteStep(RunError):
-    """A step whose loss is not finite, with the examples of this process that it comes from; none if another's."""
+    """A step whose loss or gradients are not finite, with the examples of this process that it comes from."""
 
-    def __init__(self, error: NonFiniteLoss | None, samples: Sequence[Sample]) -> None:
-        super().__init__("the loss of another worker is not finite" if error is None else str(error))
+    def __init__(self, message: str, samples: Sequence[Sample] = ()) -> None:
+        super().__init__(message)
         self.samples = tuple(samples)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return NonFiniteStep, (str(self),)  # another process wants the message alone
 
 
 def train_step(
@@ -88,39 +95,53 @@ def train_step(
     ``network`` is a ``TrainedModel``, or DDP around one.
     """
     seed_everything(rules.seed, step)
+    optimizer.zero_grad(set_to_none=True)
+    # the forward pass changes them before anything is seen to be wrong
+    statistics = [buffer for norm in batch_norms(network) for buffer in norm.buffers()] if rules.skip_nonfinite else []
+    before = [buffer.clone() for buffer in statistics]
+    try:
+        sums, norm = _gradients(step, parts, network, rules, device)
+    except NonFiniteStep:
+        if not rules.skip_nonfinite:
+            raise
+        optimizer.zero_grad(set_to_none=True)
+        for buffer, value in zip(statistics, before, strict=True):
+            buffer.copy_(value)
+        return Done(float("nan"), dict.fromkeys(PARTS, float("nan")), float("nan"), True, 0)
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * rules.rate_at(step)
+    optimizer.step()
+    left_out = sum(too_many(part, rules.num_queries) for part in parts)
+    loss, *addends, all_left_out = world.total(torch.cat([sums / world.size(), sums.new_tensor([left_out])])).tolist()
+    return Done(loss, dict(zip(PARTS, addends, strict=True)), norm, False, int(all_left_out))
+
+
+def _gradients(step: int, parts: Step, network: nn.Module, rules: Rules, device: torch.device) -> tuple[Tensor, float]:
+    """Clipped gradients in place; loss and parts of this process, float64 [4], and the gradients' norm before."""
     totals = StepTotals.count(
         (len(sample.labels) for part in parts for sample in part),
         num_queries=rules.num_queries,
         no_object_weight=rules.loss.no_object_weight,
         device=device,
     )
-    optimizer.zero_grad(set_to_none=True)
     sums = torch.zeros(1 + len(PARTS), device=device, dtype=torch.float64)
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
         with nullcontext() if is_last or not isinstance(network, DistributedDataParallel) else network.no_sync():
-            told, error = _backward(part, step, network, totals, rules, device)
-        if told is None:
-            if not rules.skip_nonfinite:
-                raise NonFiniteStep(error, [] if error is None else part)
-            optimizer.zero_grad(set_to_none=True)
-            return Done(float("nan"), dict.fromkeys(PARTS, float("nan")), float("nan"), True, 0)
-        sums += told
+            sums += _backward(part, step, network, totals, rules, device)
     # the paper clips all gradients together
     most = float("inf") if rules.clip_norm is None else rules.clip_norm
-    norm = nn.utils.clip_grad_norm_(network.parameters(), most)
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * rules.rate_at(step)
-    optimizer.step()
-    left_out = sum(too_many(part, rules.num_queries) for part in parts)
-    loss, *addends, all_left_out = world.total(torch.cat([sums / world.size(), sums.new_tensor([left_out])])).tolist()
-    return Done(loss, dict(zip(PARTS, addends, strict=True)), float(norm), False, int(all_left_out))
+    norm = float(nn.utils.clip_grad_norm_(network.parameters(), most))
+    if not math.isfinite(norm):
+        samples = [sample for part in parts for sample in part]
+        raise _nonfinite("a gradient", [sample.image_id for sample in samples], samples)
+    return sums, norm
 
 
 def _backward(
     part: Sequence[Sample], step: int, network: nn.Module, totals: StepTotals, rules: Rules, device: torch.device
-) -> tuple[Tensor | None, NonFiniteLoss | None]:
-    """Gradients of one micro-batch, and its loss and parts [4]; None, and why, where any process's is not finite."""
+) -> Tensor:
+    """Gradients of one micro-batch; its loss and parts, float64 [4]. Raises NonFiniteStep where anyone's is not."""
     pixels, targets = on_device(part, rules.canvas_hw, rules.plan, device, rules.num_queries)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=rules.bf16):
         classes, masks = network(pixels.to(next(network.parameters()).dtype))
@@ -131,9 +152,19 @@ def _backward(
     except NonFiniteLoss as error:
         wrong = error
     if world.anyone(wrong is not None, device):  # before the gradients' own exchange, which would wait for ever
-        return None, wrong
+        raise _nonfinite("the loss", [] if wrong is None else wrong.image_ids, [] if wrong is None else part)
     loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own
-    return torch.stack([loss.total.detach(), *(loss.parts[name] for name in PARTS)]).double(), None
+    return torch.stack([loss.total.detach(), *(loss.parts[name] for name in PARTS)]).double()
+
+
+def _nonfinite(what: str, image_ids: Sequence[int], samples: Sequence[Sample]) -> NonFiniteStep:
+    """The same words on every process, which all call this."""
+    images = sorted(image for some in world.gathered(list(image_ids)) for image in some)
+    return NonFiniteStep(
+        f"{what} is not finite for the images {', '.join(map(str, images))}; they are kept in OUTPUT/{NONFINITE}, and "
+        "train.on_nonfinite=skip leaves such steps out",
+        samples,
+    )
 
 
 def seed_everything(seed: int, step: int) -> None:

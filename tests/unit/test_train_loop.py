@@ -1,6 +1,7 @@
 """A step is the same however it is spread over processes and forward passes, also with unequal numbers of masks."""
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -75,6 +76,40 @@ def test_what_is_not_finite_is_named_and_changes_nothing():
     done = train_step(1, parts, TrainedModel(model), optimizer, skipping, CPU)
     assert done.skipped
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0, equal_nan=True)
+
+
+def poisoned(model):
+    """A finite loss whose gradient is not (the square root at 0), and a batch norm, which sees the batch before."""
+    head = model.class_predictor
+    head.norm = torch.nn.BatchNorm1d(head.in_features)
+
+    def forward(x):
+        nothing = (head.weight - head.weight.detach()).sum().sqrt()
+        return torch.nn.functional.linear(head.norm(x.flatten(0, 1)).view(x.shape), head.weight, head.bias) + nothing
+
+    head.forward = forward
+    return model
+
+
+def test_a_gradient_that_is_not_finite_is_found_before_any_weight_is_changed():
+    model = poisoned(small_model())
+    before = copy.deepcopy(model.state_dict())
+    assert any("running_mean" in name for name in before)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = 1e-3
+    parts = parts_of(1, 0, 1, 2)
+    with pytest.raises(
+        NonFiniteStep, match=r"a gradient is not finite for the images 5, 6, 7, 8, 9; .*nonfinite"
+    ) as caught:
+        train_step(1, parts, TrainedModel(model), optimizer, rules(), CPU)
+    assert [sample.image_id for sample in caught.value.samples] == [*range(BATCH, 2 * BATCH)]
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert str(sent) == str(caught.value) and type(sent) is NonFiniteStep
+    model.load_state_dict(before)
+    skipping = rules().__class__(**{**vars(rules()), "skip_nonfinite": True})
+    assert train_step(1, parts, TrainedModel(model), optimizer, skipping, CPU).skipped
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)  # running statistics too
 
 
 def test_a_step_without_any_object_reaches_all_weights():
