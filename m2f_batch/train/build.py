@@ -130,7 +130,7 @@ def _new_model(config: Mask2FormerConfig, seed: int) -> Any:
 def _take_over(model: Any, old: Any, labels: Labels, start: StartConfig) -> list[str]:
     """Weights of a checkpoint into a model of other labels, and maybe other parameters."""
     given, state = old.state_dict(), model.state_dict()
-    notes = [_take_head(state, given, labels, old.config.id2label)]
+    notes: list[str] = []
     taken = {name: value for name, value in given.items() if name in state and name not in (*HEAD, WEIGHTS_OF_LOSS)}
     if len(state[QUERIES[0]]) != len(given[QUERIES[0]]):
         same = min(len(state[QUERIES[0]]), len(given[QUERIES[0]]))
@@ -146,6 +146,7 @@ def _take_over(model: Any, old: Any, labels: Labels, start: StartConfig) -> list
             f"fit, e.g. {wrong[0]}: {list(taken[wrong[0]].shape)} instead of {list(state[wrong[0]].shape)}; leave out "
             "what changes shapes, or model.uri"
         )
+    notes.insert(0, _take_head(state, given, labels, old.config.id2label))
     new = [name for name in state if name not in taken and name not in (*HEAD, WEIGHTS_OF_LOSS)]
     unused = [name for name in given if name not in state]
     if new:
@@ -157,13 +158,18 @@ def _take_over(model: Any, old: Any, labels: Labels, start: StartConfig) -> list
 
 
 def _take_head(state: dict[str, Tensor], given: dict[str, Tensor], labels: Labels, id2label: dict[int, str]) -> str:
-    """Rows of the class head by name into ``state`` where the checkpoint knows all labels; what to say about it."""
+    """Rows of the class head by name into ``state`` where the checkpoint knows any label; what to say about it."""
     known = known_labels(labels.names, id2label)
-    count = f"{len(labels.names)} categories"
-    if known is None:
-        names = {name for name in labels.names if known_labels([name], id2label) is None}
-        some = ", ".join(sorted(names)[:5])
-        return f"a new class head for {count}: the checkpoint does not know {len(names)} of them ({some})"
+    count = f"{len(known)} categories"
+    new = [name for name, label in zip(labels.names, known, strict=True) if label < 0]
+    some = ", ".join(sorted(new)[:5])
+    if len(new) == len(known):
+        return f"a new class head for {count}: the checkpoint knows none of them by name ({some})"
     for name in HEAD:
-        state[name] = head_rows(given[name], known)
+        state[name] = head_rows(given[name], known, state[name])
+    if new:
+        return (
+            f"the class head is the checkpoint's for no object and {len(known) - len(new)} of {count}, new for "
+            f"{len(new)} that it does not know by name ({some})"
+        )
     return f"the class head is the checkpoint's: it knows all {count} by name, of its {len(id2label)}"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from m2f_batch.config import Task
@@ -50,18 +49,21 @@ def labels_of(categories: Sequence[Category], task: Task) -> Labels:
     return Labels(tuple(names), stuff, tuple(places.get(index, -1) for index in range(len(categories))))
 
 
-def known_labels(names: Sequence[str], id2label: Mapping[int, str]) -> list[int] | None:
-    """The model's label of each name, compared stripped and without case; None when it does not know all of them."""
+def known_labels(names: Sequence[str], id2label: Mapping[int, str]) -> list[int]:
+    """The model's label of each name, compared stripped and without case; -1: not known, or already another name's."""
     known: dict[str, int] = {}
     for label, name in id2label.items():
         known.setdefault(_plain(name), label)
-    found = [known.get(_plain(name), -1) for name in names]
-    return None if -1 in found or len(set(found)) != len(found) else found
+    return [known.pop(_plain(name), -1) for name in names]
 
 
-def head_rows(tensor: Tensor, labels: Sequence[int]) -> Tensor:
-    """The rows of a class head for these labels, and that of no object, which is last."""
-    return tensor[torch.tensor([*labels, len(tensor) - 1])]
+def head_rows(tensor: Tensor, labels: Sequence[int], new: Tensor) -> Tensor:
+    """A class head's rows for these labels and for no object, which is last; of ``new`` where a label is -1."""
+    rows = new.clone()
+    for row, label in enumerate([*labels, len(tensor) - 1]):
+        if label >= 0:
+            rows[row] = tensor[label]
+    return rows
 
 
 def _plain(name: str) -> str:

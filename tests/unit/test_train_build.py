@@ -21,7 +21,7 @@ from m2f_batch.demo.train import new_processor
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.finetune_config import StartConfig, TrainConfig
 from m2f_batch.train import backbones
-from m2f_batch.train.build import Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
+from m2f_batch.train.build import HEAD, Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
 from m2f_batch.train.forward import layer_logits
 from m2f_batch.train.freezing import train_mode
 from m2f_batch.train.heads import known_labels, labels_of
@@ -207,18 +207,26 @@ def test_a_checkpoint_s_categories_keep_their_rows_in_the_dataset_s_order() -> N
     assert start.pretrained_backbone and start.label_ids == (0, 1, 2)
 
 
-def test_categories_that_a_checkpoint_does_not_know_get_a_new_head_said_aloud() -> None:
+def test_categories_that_a_checkpoint_does_not_know_get_new_rows_said_aloud() -> None:
     old = load_model(DEMO_MODEL, torch.device("cpu"), lean=False)
-    start = build(
-        StartConfig(uri="demo"), checkpoint=DEMO_MODEL, categories=[*DEMO_CATEGORIES, Category(99, "moon", True)]
-    )
+    categories = [Category(99, "moon", True), *DEMO_CATEGORIES, Category(98, "comet", True)]
+    start = build(StartConfig(uri="demo"), checkpoint=DEMO_MODEL, categories=categories)
+    count = len(DEMO_NAMES)
     assert start.notes == (
-        f"a new class head for {len(DEMO_NAMES) + 1} categories: the checkpoint does not know 1 of them (moon)",
+        f"the class head is the checkpoint's for no object and {count} of {count + 2} categories, new for 2 that it "
+        "does not know by name (comet, moon)",
     )
-    assert start.model.class_predictor.out_features == len(DEMO_NAMES) + 2
-    for name, value in old.state_dict().items():
-        if not name.startswith(("class_predictor", "criterion")):
-            assert torch.equal(value, start.model.state_dict()[name])
+    unknown = [Category(i, f"unknown {i}", True) for i in range(count + 2)]
+    fresh = build(StartConfig(uri="demo"), checkpoint=DEMO_MODEL, categories=unknown)  # of the same seed
+    assert fresh.notes[0].startswith(f"a new class head for {count + 2} categories: the checkpoint knows none of them")
+    assert not torch.equal(fresh.model.class_predictor.weight[-1], old.class_predictor.weight[-1])
+    new, given, random = (model.state_dict() for model in (start.model, old, fresh.model))
+    for name, value in given.items():
+        if name in HEAD:
+            assert torch.equal(new[name][1 : count + 1], value[:count]) and torch.equal(new[name][-1], value[-1])
+            assert torch.equal(new[name][[0, count + 1]], random[name][[0, count + 1]])
+        elif not name.startswith("criterion"):
+            assert torch.equal(value, new[name])
 
 
 def test_parameters_over_a_checkpoint(tmp_path: Path) -> None:
@@ -258,8 +266,8 @@ def test_categories_that_cannot_be_labels_are_refused() -> None:
 def test_labels_are_known_by_name() -> None:
     hub = {0: "person", 1: "sofa", 2: "tvmonitor", 3: "bed "}
     assert known_labels(["couch", "TV", "bed", "person"], hub) == [1, 2, 3, 0]
-    assert known_labels(["sofa", "couch"], hub) is None
-    assert known_labels(["person", "dog"], hub) is None
+    assert known_labels(["sofa", "couch"], hub) == [1, -1]
+    assert known_labels(["person", "dog"], hub) == [0, -1]
 
 
 # ---- parameters of transformers that do not work there
