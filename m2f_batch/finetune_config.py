@@ -9,19 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2f_batch.config import (
-    AspectSize,
-    Count,
-    CountOrRange,
-    ExactSize,
-    Fraction,
-    Number,
-    Section,
-    Task,
-    Whole,
-)
+from m2f_batch.config import AspectSize, Count, CountOrRange, ExactSize, Fraction, Number, Section, Task, Whole
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
+Resize = Literal["fit", "shortest_edge"]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 CanvasEdge = Annotated[Whole, Field(ge=32, multiple_of=32)]  # the coarsest feature map has a stride of 32 pixels
@@ -110,15 +101,21 @@ class StartConfig(Section):
 
 
 class AugmentConfig(Section):
-    """From an annotated image to a training example: large-scale jitter (scale, crop or pad), flip, colour."""
+    """From an annotated image to a training example: scaled at random, cropped or padded, mirrored, colours changed."""
 
     crop_size: CanvasEdge | tuple[CanvasEdge, CanvasEdge] = Field(
         1024,
         description="pixels of the training canvas, multiples of 32: an edge, or [height, width]; the paper's is 1024 "
         "for COCO, 512 or 640 for ADE20K",
     )
+    resize: Resize = Field(
+        "fit",
+        description="what scale 1 is: fit, where the whole image fits the canvas (large-scale jitter; paper: COCO), or "
+        "shortest_edge, where its shortest edge is the canvas's (paper: semantic data); its longest is then at most twice "
+        "the largest shortest edge",
+    )
     scale: tuple[Positive, Positive] = Field(
-        (0.1, 2.0), description="[least, most] size of an image relative to the one that fits the canvas; [1, 1] = none"
+        (0.1, 2.0), description="[least, most] size of an image relative to that of augment.resize; [1, 1] = none"
     )
     flip: Fraction = Field(0.5, description="how often an image is mirrored left to right; 0 where left matters")
     color: Fraction = Field(

@@ -1,8 +1,10 @@
-"""From an image and its masks to a training crop: large-scale jitter, flip and colour, drawn from one generator.
+"""From an image and its masks to a training crop: scale, crop, flip and colour, drawn from one generator.
 
-Large-scale jitter (Ghiasi et al. 2021; detectron2's ``ResizeScale`` and ``FixedSizeCrop``): the image is scaled so that
-it fits the canvas times a random factor, then cropped where it is larger. Where it is smaller, the rest of the canvas
-is padding, which the model's side adds after normalisation. Colour is detectron2's ``ColorAugSSDTransform``.
+Large-scale jitter (``fit``; Ghiasi et al. 2021; detectron2's ``ResizeScale`` and ``FixedSizeCrop``): the image is scaled
+so that it fits the canvas times a random factor, then cropped where it is larger. ``shortest_edge`` (detectron2's
+``ResizeShortestEdge`` and ``RandomCrop``, with any factor in the range instead of every tenth): its shortest edge is
+that of the canvas times the factor. Where an image is smaller, the rest of the canvas is padding, which the model's side
+adds after normalisation. Colour is detectron2's ``ColorAugSSDTransform``.
 """
 
 from dataclasses import dataclass
@@ -11,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from m2f_batch.finetune_config import Resize
 from m2f_batch.vision.geometry import SizeHW
 
 # at strength 1: of 255, relative, relative, and degrees of hue
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, 0.5, 0.5, 18.0
 HUES = 256 / 360  # Pillow's steps per degree
+LONGEST = 2.0  # shortest_edge: longest edge of an image in largest shortest edges; MAX_SIZE_TRAIN of the paper's configs
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,20 @@ class View:
 
 
 def draw_view(
-    rng: np.random.Generator, image_hw: SizeHW, crop_hw: SizeHW, scale: tuple[float, float], flip: float
+    rng: np.random.Generator,
+    image_hw: SizeHW,
+    crop_hw: SizeHW,
+    scale: tuple[float, float],
+    flip: float,
+    resize: Resize = "fit",
 ) -> View:
     """A random view of an image of ``image_hw`` on a canvas of ``crop_hw``."""
     factor = rng.uniform(*scale)
-    ratio = min(factor * crop / length for crop, length in zip(crop_hw, image_hw, strict=True))
+    if resize == "fit":
+        ratio = min(factor * crop / length for crop, length in zip(crop_hw, image_hw, strict=True))
+    else:
+        edge = min(crop_hw)
+        ratio = min(factor * edge / min(image_hw), LONGEST * scale[1] * edge / max(image_hw))
     scaled_h, scaled_w = (max(1, round(length * ratio)) for length in image_hw)
     room_h, room_w = max(0, scaled_h - crop_hw[0]), max(0, scaled_w - crop_hw[1])
     offset = (int(rng.integers(room_h + 1)), int(rng.integers(room_w + 1)))

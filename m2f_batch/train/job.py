@@ -78,6 +78,7 @@ class TrainJob:
             augment.flip,
             augment.color,
             self.config.train.seed,
+            resize=augment.resize,
         )
 
     @cached_property
@@ -151,6 +152,8 @@ def _processor(
         # as large as training sees an image at scale 1
         crop = config.augment.crop_size
         edges = (crop, crop) if isinstance(crop, int) else (min(crop), max(crop))
+        if config.augment.resize == "shortest_edge":
+            edges = edges[0], 4 * edges[0]  # as the paper's configs for semantic data
         size = AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
     names = ("height", "width") if isinstance(size, ExactSize) else ("shortest_edge", "longest_edge")
     old = {"size", "max_size", "_max_size", "pad_size"}

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from m2f_batch.config import Task
 from m2f_batch.datasets.masks import as_rle, union_rle
 from m2f_batch.errors import ImageError, RunError
+from m2f_batch.finetune_config import Resize
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
@@ -41,6 +42,7 @@ class Recipe:
     color: float
     seed: int
     max_pixels: int = 200_000_000
+    resize: Resize = "fit"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def make_sample(row: Mapping[str, Any], position: int, recipe: Recipe, retries: 
             f"{row['width']} x {row['height']}; m2f-batch lint finds all of these"
         )
     rng = np.random.default_rng((recipe.seed, position, row["image_id"] % (1 << 63)))
-    view = draw_view(rng, size_hw, recipe.crop_hw, recipe.scale, recipe.flip)
+    view = draw_view(rng, size_hw, recipe.crop_hw, recipe.scale, recipe.flip, recipe.resize)
     seen = jitter_color(rng, view.image(image), recipe.color)
     targets = targets_of(row["segments"], size_hw, recipe.task, recipe.label_ids)
     labels = np.array([label for label, _ in targets], np.int64)

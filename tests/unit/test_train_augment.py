@@ -40,6 +40,20 @@ def test_a_view_that_fits_the_canvas_is_drawn_for_scale_one():
     assert view == View((60, 80), (30, 40), (0, 0), (30, 40), is_flipped=False)
 
 
+@pytest.mark.parametrize("image_hw", [(512, 683), (683, 512), (40, 40), (300, 2000), (4000, 90)])
+def test_a_shortest_edge_is_resized_as_by_detectron2(image_hw):
+    """``ResizeShortestEdge.get_output_shape`` of its ADE20K recipe: 512 x 0.5 to 2.0, 2048 at most."""
+    for seed in range(20):
+        shortest = 512 * np.random.default_rng(seed).uniform(0.5, 2.0)
+        resized = [edge * shortest / min(image_hw) for edge in image_hw]
+        if max(resized) > 2048:
+            resized = [edge * 2048 / max(resized) for edge in resized]
+        view = draw_view(np.random.default_rng(seed), image_hw, (512, 512), (0.5, 2.0), 0.5, "shortest_edge")
+        assert view.scaled_hw == tuple(int(edge + 0.5) for edge in resized)
+        assert view.content_hw == tuple(min(edge, 512) for edge in view.scaled_hw)
+        assert all(0 <= at <= max(0, edge - 512) for at, edge in zip(view.offset, view.scaled_hw, strict=True))
+
+
 def test_crops_are_everywhere_and_never_outside():
     rng = np.random.default_rng(1)
     views = [draw_view(rng, (50, 100), (32, 64), (0.1, 2.0), flip=0.5) for _ in range(500)]
