@@ -111,8 +111,8 @@ class AugmentConfig(Section):
     resize: Resize = Field(
         "fit",
         description="what scale 1 is: fit, where the whole image fits the canvas (large-scale jitter; paper: COCO), or "
-        "shortest_edge, where its shortest edge is the canvas's (paper: semantic data); its longest is then at most twice "
-        "the largest shortest edge",
+        "shortest_edge, where its shortest edge is the canvas's (paper: semantic data); its longest is then at most "
+        "twice the largest shortest edge",
     )
     scale: tuple[Positive, Positive] = Field(
         (0.1, 2.0), description="[least, most] size of an image relative to that of augment.resize; [1, 1] = none"

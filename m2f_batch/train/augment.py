@@ -1,10 +1,10 @@
 """From an image and its masks to a training crop: scale, crop, flip and colour, drawn from one generator.
 
-Large-scale jitter (``fit``; Ghiasi et al. 2021; detectron2's ``ResizeScale`` and ``FixedSizeCrop``): the image is scaled
-so that it fits the canvas times a random factor, then cropped where it is larger. ``shortest_edge`` (detectron2's
-``ResizeShortestEdge`` and ``RandomCrop``, with any factor in the range instead of every tenth): its shortest edge is
-that of the canvas times the factor. Where an image is smaller, the rest of the canvas is padding, which the model's side
-adds after normalisation. Colour is detectron2's ``ColorAugSSDTransform``.
+Large-scale jitter (``fit``; Ghiasi et al. 2021; detectron2's ``ResizeScale`` and ``FixedSizeCrop``): the image is
+scaled so that it fits the canvas times a random factor, then cropped where it is larger. ``shortest_edge``
+(detectron2's ``ResizeShortestEdge`` and ``RandomCrop``, with any factor in the range instead of every tenth): its
+shortest edge is that of the canvas times the factor. Where an image is smaller, the rest of the canvas is padding,
+which the model's side adds after normalisation. Colour is detectron2's ``ColorAugSSDTransform``.
 """
 
 from dataclasses import dataclass

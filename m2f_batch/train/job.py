@@ -128,7 +128,7 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
 def _processor(
     config: FinetuneConfig, given: dict[str, Any] | None, normalization: tuple[list[float], list[float]] | None
 ) -> dict[str, Any]:
-    """preprocessor_config.json of the tuned model: the checkpoint's, with the size that is asked for.
+    """preprocessor_config.json of the tuned model: the checkpoint's, with the size and the label maps that are meant.
 
     Of a new model: with pixels as the weights of its backbone expect them.
     """
@@ -144,8 +144,12 @@ def _processor(
         "do_normalize": True,
         "image_mean": mean,
         "image_std": std,
-        "do_reduce_labels": False,
     }
+    # its old name, which transformers reads no more
+    settings = {key: value for key, value in settings.items() if key != "reduce_labels"}
+    settings["do_reduce_labels"] = config.data.do_reduce_labels
+    if config.data.do_reduce_labels and settings.get("ignore_index") is None:
+        settings["ignore_index"] = 255  # what its zeros become; transformers refuses the one without the other
     if size is None and given is not None:
         return settings
     if size is None:

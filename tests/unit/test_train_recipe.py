@@ -1,10 +1,13 @@
-"""What the config and the checkpoint's processor become: the recipe of examples, and how the tuned model sees images."""
+"""What the config and a checkpoint's processor become: the recipe of examples, and how the tuned model sees images."""
 
-from typing import Any
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import PROJECT
+from transformers import AutoImageProcessor
 
 from m2f_batch.config_loading import load_config
 from m2f_batch.finetune_config import FinetuneConfig
@@ -37,3 +40,24 @@ def test_a_new_model_sees_images_as_large_as_training_does() -> None:
     for resize, longest in (("fit", 512), ("shortest_edge", 2048)):
         config = config_of("train.steps=1", "augment.crop_size=512", f"augment.resize={resize}")
         assert _processor(config, None, None)["size"] == {"shortest_edge": 512, "longest_edge": longest}
+
+
+@pytest.mark.parametrize("has_given", [False, True])
+@pytest.mark.parametrize("is_reduced", [False, True])
+@pytest.mark.parametrize("size", ["null", "{height: 32, width: 32}"])
+def test_label_maps_are_those_of_the_dataset(has_given: bool, is_reduced: bool, size: str, tmp_path: Path) -> None:
+    """transformers' processor gives its PNGs the tuned model's labels, which an ADE20K checkpoint's own does not."""
+    given = {"image_processor_type": "Mask2FormerImageProcessor", "size": {"height": 32, "width": 32}}
+    given |= {"do_reduce_labels": not is_reduced, "reduce_labels": not is_reduced}
+    config = config_of(
+        "train.steps=1", "data.format=semantic-png", f"data.do_reduce_labels={is_reduced}", f"output.size={size}"
+    )
+    settings = _processor(config, given if has_given else None, None)
+    assert "reduce_labels" not in settings
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="torchvision")
+    png = np.zeros((32, 32), np.uint8)
+    png[8:], png[16:] = 1, 2
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    labels = processor(pixels, segmentation_maps=png, return_tensors="pt")["class_labels"]
+    assert torch.equal(labels[0], torch.tensor([0, 1] if is_reduced else [0, 1, 2]))
