@@ -85,7 +85,7 @@ def ours(model: Path, data: Path, steps: int) -> Pace:
         words += ["--model", str(model), "--task", "instance"]
         settings = {"data.train_images": data, "augment.crop_size": SIZE, "augment.scale": "[1.0, 1.0]"}
         settings |= {"augment.flip": 0.5, "augment.color": 0.5, "train.learning_rate": "5e-5"}
-        settings |= {"train.steps": steps, "train.batch_size": BATCH, "train.evaluate_every": steps}
+        settings |= {"train.steps": steps, "train.batch_size": BATCH, "train.checkpoint_every": steps}
         words += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         with _watched(words) as (process, seconds):
             process.communicate()

@@ -110,9 +110,8 @@ class AugmentConfig(Section):
     )
     resize: Resize = Field(
         "fit",
-        description="what scale 1 is: fit, where the whole image fits the canvas (large-scale jitter; paper: COCO), or "
-        "shortest_edge, where its shortest edge is the canvas's (paper: semantic data); its longest is then at most "
-        "twice the largest shortest edge",
+        description="what scale 1 is: fit (the whole image fits the canvas; paper: COCO) or shortest_edge (that is the "
+        "canvas's; paper: semantic data; the longest edge is at most twice the largest shortest edge)",
     )
     scale: tuple[Positive, Positive] = Field(
         (0.1, 2.0), description="[least, most] size of an image relative to that of augment.resize; [1, 1] = none"
@@ -221,9 +220,7 @@ class TrainComputeConfig(Section):
     threads_per_worker: Count | None = Field(
         None, description="CPU threads of a worker's forward and backward pass; what its node holds per worker"
     )
-    data_cpus: Count | None = Field(
-        None, description="CPUs that read and augment; what the workers leave, and never none"
-    )
+    data_cpus: Count | None = Field(None, description="CPUs that read and augment; what workers leave, and never none")
 
 
 class TunedModelConfig(Section):
@@ -253,6 +250,32 @@ class FinetuneConfig(Section):
         named, given = self.model.config.get("ignore_value"), self.data.ignore_index
         if named is not None and given is not None and named != given:
             raise _conflict(f"data.ignore_index is {given}, but model.config.ignore_value is {named}: keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_apply(self) -> "FinetuneConfig":
+        """A key that does nothing is a mistake; not if at its default, which takes back what a file says."""
+        data, model, train, compute = self.data, self.model, self.train, self.compute
+        validates = data.val is not None or data.split is not None
+        rules = [
+            (data.split is not None, "data", "split_seed", "without data.split"),
+            (data.split is not None, "data", "stratify", "without data.split"),
+            (validates, "data", "group_by", "without data.split or data.val"),
+            (model.uri is not None, "model", "revision", "without model.uri"),
+            (model.backbone is not None, "model", "backbone_weights", "without model.backbone"),
+            (train.schedule == "step", "train", "milestones", f"to train.schedule {train.schedule!r}"),
+            (validates, "train", "evaluate_every", "without data.val or data.split"),
+            (validates, "train", "early_stopping", "without data.val or data.split"),
+            (compute.device != "cpu", "compute", "gpus_per_worker", "to compute.device 'cpu'"),
+        ]
+        given = self.model_dump(exclude_defaults=True)
+        lines = [
+            f"{part}.{key}: {given[part][key]!r} does not apply {why}"
+            for applies, part, key, why in rules
+            if not applies and key in given.get(part, {})
+        ]
+        if lines:
+            raise _conflict("\n".join(lines))
         return self
 
     @property

@@ -90,6 +90,35 @@ def test_mistakes_are_one_line_each(overrides: list[str], told: str) -> None:
     assert told in line
 
 
+@pytest.mark.parametrize(
+    ("override", "applies", "told"),
+    [
+        ("data.stratify=true", "data.split=0.8", "data.stratify: True does not apply without data.split"),
+        ("data.split_seed=4", "data.split=0.8", "data.split_seed: 4 does not apply without data.split"),
+        ("data.group_by=folder", "data.val=v", "data.group_by: 'folder' does not apply without data.split or data.val"),
+        ("model.revision=v1", "model.uri=a/b", "model.revision: 'v1' does not apply without model.uri"),
+        ("model.backbone_weights=false", "model.backbone=a/b", "False does not apply without model.backbone"),
+        ("train.milestones=[0.5]", "train.schedule=step", "(0.5,) does not apply to train.schedule 'cosine'"),
+        ("train.evaluate_every=3", "data.val=v", "train.evaluate_every: 3 does not apply without data.val or"),
+        ("train.early_stopping=3", "data.split=0.8", "train.early_stopping: 3 does not apply without data.val or"),
+        ("compute.gpus_per_worker=2", "compute.device=auto", "2.0 does not apply to compute.device 'cpu'"),
+    ],
+)  # fmt: skip
+def test_a_key_that_does_nothing_is_a_mistake(override: str, applies: str, told: str) -> None:
+    others = ["train.steps=1", "train.schedule=cosine", "compute.device=cpu"]
+    (line,) = mistakes(*others, override)
+    assert told in line
+    load(*others, override, applies)
+
+
+def test_every_key_that_does_nothing_is_told_and_defaults_take_back_what_a_file_says(tmp_path: Path) -> None:
+    assert len(mistakes("train.steps=1", "data.stratify=true", "train.early_stopping=3", "model.revision=v1")) == 3
+    file = tmp_path / "c.yaml"
+    file.write_text("data: {split: 0.8, stratify: true}\ntrain: {steps: 1, early_stopping: 5}\n")
+    taken_back = ["data.split=null", "data.stratify=false", "train.early_stopping=null", "train.steps=2"]
+    assert load(*taken_back, file=str(file)).train.steps == 2
+
+
 def test_ignore_value_of_the_model_is_the_ignore_index_of_png_masks() -> None:
     for given, want in [
         (["data.format=semantic-png", "model.config.ignore_value=0"], 0),

@@ -9,6 +9,7 @@ from conftest import PROJECT
 from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.train.model_config import new_config
 
 PRESETS = sorted((PROJECT / "jobs" / "presets").glob("*.yaml"))
 JOBS = sorted(file for file in (PROJECT / "jobs").glob("*.yaml") if file.name != "kustomization.yaml")
@@ -17,13 +18,24 @@ JOBS = sorted(file for file in (PROJECT / "jobs").glob("*.yaml") if file.name !=
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda file: file.stem)
 def test_it_loads(preset):
     given = {} if preset.stem == "demo" else {"data.train": "annotations", "output.uri": "tuned"}
-    config = load_config(FinetuneConfig, file=str(preset), overrides=[], flags=given)
+    header = "".join(line for line in preset.read_text().splitlines() if line.startswith("#"))
+    overrides = re.findall(r"--set (\S+)", header)
+    config = load_config(FinetuneConfig, file=str(preset), overrides=overrides, flags=given)
     assert config.train.steps
     most = config.train.workers if isinstance(config.train.workers, int) else config.train.workers[1]
     assert config.train.batch_size % most == 0
     assert config.train.milestones == (0.889, 0.963)
     told = preset.read_text()
     assert f"--config jobs/presets/{preset.name}" in told
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda file: file.stem)
+def test_swin_tiny_drops_paths_as_the_paper_s_does(preset):
+    """``DROP_PATH_RATE: 0.3`` in its configs for COCO and ADE20K alike; the classifier's own is 0.1."""
+    model = yaml.safe_load(preset.read_text()).get("model", {})
+    if "swin-tiny" in model.get("backbone", ""):
+        base = {"backbone_config": {"model_type": "swin", "drop_path_rate": 0.1}}
+        assert new_config(model["config"], base).backbone_config.drop_path_rate == 0.3
 
 
 def test_there_is_one_for_each_usual_dataset():
