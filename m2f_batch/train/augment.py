@@ -19,7 +19,7 @@ from m2f_batch.vision.geometry import SizeHW
 # at strength 1: of 255, relative, relative, and degrees of hue
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, 0.5, 0.5, 18.0
 HUES = 256 / 360  # Pillow's steps per degree
-LONGEST = 2.0  # shortest_edge: longest edge of an image in largest shortest edges; MAX_SIZE_TRAIN of the paper's configs
+LONGEST = 2.0  # of shortest_edge: longest edge in largest shortest edges, as MAX_SIZE_TRAIN of the paper's configs
 
 
 @dataclass(frozen=True)
