@@ -227,7 +227,11 @@ class TunedModelConfig(Section):
     """Where the tuned model goes, and how it is to be used."""
 
     uri: str = Field(min_length=1, description="directory or object-store URI; becomes a Hugging Face directory")
-    overwrite: bool = Field(False, description="delete the training in output.uri and start anew; else it goes on")
+    overwrite: bool = Field(
+        False,
+        description="delete the training in output.uri and start anew; an unfinished one of the same settings goes on "
+        "if it was last worked on with overwrite, too. If not set, what is there goes on",
+    )
     size: AspectSize | ExactSize | None = Field(
         None,
         description="size at which the tuned model sees images, in validation and for good (preprocessor_config.json): "

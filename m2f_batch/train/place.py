@@ -1,10 +1,12 @@
 """OUTPUT of a training, held by one command at a time, and what it says about the training there.
 
-OUTPUT/finetune.json    config, what decides the weights, attempts; ``finished_at`` is written last of all
+OUTPUT/finetune.json    config, what decides the weights, attempts; ``finished_at`` is written last of all.
+                        With ``is_removed`` the rest is being deleted, to make room for a new training
 OUTPUT/_state/lease/    who works here
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -33,25 +35,51 @@ class Held:
 
 
 def check_place(job: TrainJob) -> dict[str, Any] | None:
-    """What finetune.json says; None for a new training. Raises UsageError where OUTPUT holds anything else."""
+    """What finetune.json says, None where there is none; ``goes_on`` says what becomes of it.
+
+    Raises UsageError where OUTPUT holds anything that must not go for this command.
+    """
     uri = job.config.output.uri
     place = open_run(uri)
     try:
         info = steadily(lambda: _info(place))
         others = [] if info is not None else steadily(lambda: _foreign(place))
+        # before its first checkpoint there is nothing to lose: a mistake found late is corrected in the same OUTPUT
+        is_kept = info is not None and ("finished_at" in info or bool(steadily(lambda: _markers(place))))
     except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError(f"output.uri: {error}") from None
     if others:
         raise UsageError(f"output.uri: {others[0]} is there, and is no training of ours; give another OUTPUT")
-    if info is None or job.config.output.overwrite:
+    if info is None or job.config.output.overwrite or "is_removed" in info:
         return info
-    different = [name for name, value in job.facts.items() if info["facts"].get(name) != value]
-    if different:
+    if is_kept and (different := _different(info, job)):
         raise UsageError(
             f"output.uri: {uri} holds a training with other settings ({', '.join(different)}); give another OUTPUT, "
             "the settings in its finetune.json, or output.overwrite to start anew"
         )
     return info
+
+
+def goes_on(info: dict[str, Any] | None, job: TrainJob) -> bool:
+    """Whether the command goes on with the training of ``info``; else it begins one, and that one is deleted."""
+    if info is None or "is_removed" in info or _different(info, job):
+        return False
+    # with overwrite it is the same command only if it overwrote the last time, too, and was killed
+    return not job.config.output.overwrite or ("finished_at" not in info and info["config"]["output"]["overwrite"])
+
+
+def is_finished(info: dict[str, Any] | None, job: TrainJob) -> bool:
+    """Whether there is nothing to do."""
+    return goes_on(info, job) and "finished_at" in (info or {})
+
+
+def check_seen(place: RunDirectory) -> None:
+    """Raise RunError where this process's node does not see the OUTPUT that the command has begun."""
+    if patiently(lambda: _info(place)) is None:
+        raise RunError(
+            f"output.uri: what is written to {place.uri} is not to be seen on node {os.uname().nodename}; with several "
+            "nodes give an object-store URI, or a directory that all of them share"
+        )
 
 
 @contextmanager
@@ -81,11 +109,11 @@ def finish(place: RunDirectory) -> None:
 
 def _begun(job: TrainJob, place: RunDirectory) -> Held:
     info = check_place(job)  # again: it may have changed while we waited
-    if info is not None and job.config.output.overwrite and not _is_same(info, job):
-        _remove(place)
-        info = None
-    if info is not None and info.get("finished_at"):
+    if is_finished(info, job):
         return Held(place, True)
+    if info is not None and not goes_on(info, job):
+        _remove(place, info)
+        info = None
     begun = info or {
         "started_at": _now(),
         "facts": job.facts,
@@ -100,19 +128,29 @@ def _begun(job: TrainJob, place: RunDirectory) -> Held:
     return Held(place, False)
 
 
-def _is_same(info: dict[str, Any], job: TrainJob) -> bool:
-    """Whether an unfinished training of these settings is there, which goes on rather than being deleted."""
-    return info["facts"] == job.facts and not info.get("finished_at")
+def _different(info: dict[str, Any], job: TrainJob) -> list[str]:
+    """What the training of ``info`` has otherwise."""
+    return [name for name, value in job.facts.items() if info["facts"].get(name) != value]
 
 
-def _remove(place: RunDirectory) -> None:
-    """Delete a training; the checkpoints' markers first."""
-    patiently(lambda: place.delete([place.path(INFO)]))
+def _remove(place: RunDirectory, info: dict[str, Any]) -> None:
+    """Delete a training but for its finetune.json, which says so first: a kill at any moment leaves what goes on.
+
+    The checkpoints' markers go before the rest: what is half deleted is no checkpoint.
+    """
+    told = {key: value for key, value in info.items() if key != "finished_at"} | {"is_removed": True}
+    patiently(lambda: place.write(INFO, json_bytes(told)))
     folders = (CHECKPOINTS, EVENTS, NONFINITE)
     there = patiently(lambda: [entry.uri for name in folders for entry in place.store.list(f"{place.path(name)}/")])
-    markers = [uri for uri in there if uri.endswith(MARKER)]
+    markers = patiently(lambda: _markers(place))
     patiently(lambda: place.delete(markers))
     patiently(lambda: place.delete([*({*there} - {*markers}), *map(place.path, (*MODEL_FILES, METRICS, CURVES))]))
+
+
+def _markers(place: RunDirectory) -> list[str]:
+    """The files that make folders whole checkpoints."""
+    entries = place.store.list(f"{place.path(CHECKPOINTS)}/")
+    return [entry.uri for entry in entries if entry.uri.endswith(f"/{MARKER}")]
 
 
 def _foreign(place: RunDirectory) -> list[str]:
