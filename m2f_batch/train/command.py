@@ -2,8 +2,8 @@
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 
 from m2f_batch.datasets.lint_masks import Setting
 from m2f_batch.datasets.warnings import queries_of, warnings_of
@@ -12,7 +12,7 @@ from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train.job import TrainJob, plan_job
-from m2f_batch.train.place import check_place, finish, held
+from m2f_batch.train.place import check_place, finish, goes_on, held, is_finished
 from m2f_batch.train.progress import shown
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step, maker, threaded_stream
@@ -25,21 +25,25 @@ def finetune(config: FinetuneConfig) -> int:
     last checkpoint.
     """
     job = plan_job(config)
-    check_place(job)
+    info = check_place(job)
     for line in plan_lines(job):
         _say(line)
-    with held(job, _say) as ours:
-        if ours.is_finished:
-            _say(f"done    nothing to do: {ours.place.uri} holds the finished model")
-            return 0
-        if on_ray(config):
-            from m2f_batch.train.worker import train_on_ray
-
-            train_on_ray(job, ours.place, _say)
-        else:
-            _train_here(job, ours.place)
-        finish(ours.place)
+    if is_finished(info, job):
+        return _nothing_to_do(job)
+    with ExitStack() as session:
+        train = _on_ray(job, session, is_new=not goes_on(info, job)) if on_ray(config) else _here(job)
+        with held(job, _say) as ours:
+            if ours.is_finished:  # by another command, for which this one waited
+                return _nothing_to_do(job)
+            with session.pop_all():  # nobody works in OUTPUT any more when it is let go
+                train(ours.place)
+            finish(ours.place)
     _say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
+    return 0
+
+
+def _nothing_to_do(job: TrainJob) -> int:
+    _say(f"done    nothing to do: {job.config.output.uri} holds the finished model")
     return 0
 
 
@@ -54,7 +58,7 @@ def plan_lines(job: TrainJob) -> list[str]:
     Raises UsageError where ``data.group_by`` is given, and ``data.val`` has images of a group that is trained on.
     """
     train, height_width = job.config.train, job.canvas_hw
-    queries = queries_of(job.config.model.config, job.checkpoint)
+    queries = queries_of(job.config.model.config, job.checkpoint())
     setting = Setting(height_width, job.config.augment.scale, queries, job.task == "semantic")
     start = job.config.model.uri or job.config.model.backbone or "random weights"
     validation = "none" if job.val is None else f"{job.val.table.num_rows} images every {job.evaluate_every} steps"
@@ -68,9 +72,22 @@ def plan_lines(job: TrainJob) -> list[str]:
     ]
 
 
-def _train_here(job: TrainJob, place: RunDirectory) -> None:
+def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[RunDirectory], None]:
+    """What trains on a cluster. Raises UsageError for all that is wrong with the settings, RunError."""
+    from m2f_batch.train.worker import cluster
+
+    if is_new:  # what goes on has been through this
+        from m2f_batch.train.new_model import new_model  # takes seconds, for a mistake that would else be found late
+
+        new_model(job)
+    return session.enter_context(cluster(job, _say))
+
+
+def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
+    """What trains in this process. Raises UsageError for all that is wrong with the settings, RunError."""
     import torch
 
+    from m2f_batch.train.new_model import new_model
     from m2f_batch.train.training import Stopped, train
 
     compute = job.config.compute
@@ -80,6 +97,7 @@ def _train_here(job: TrainJob, place: RunDirectory) -> None:
     cpus = len(os.sched_getaffinity(0))
     threads = compute.threads_per_worker or cpus
     readers = compute.data_cpus or max(1, cpus - 1 if device == "cpu" else cpus)
+    new = new_model(job)
 
     def stream(recipe: Recipe, span: Span) -> Iterator[Step]:
         return shown(threaded_stream(maker(job.train, recipe), span, readers), span, _say)
@@ -90,8 +108,11 @@ def _train_here(job: TrainJob, place: RunDirectory) -> None:
         asked.set()
         return False  # it is when training returns
 
-    with noticed_stops(drained), suppress(Stopped):
-        train(job, place, stream, torch.device(device), threads, _say, asked.is_set)
+    def here(place: RunDirectory) -> None:
+        with noticed_stops(drained), suppress(Stopped):
+            train(job, place, stream, torch.device(device), threads, _say, asked.is_set, new)
+
+    return here
 
 
 def _say(line: str) -> None:

@@ -13,7 +13,7 @@ from m2f_batch.config import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.sides import read_sides
 from m2f_batch.finetune_config import FinetuneConfig
-from m2f_batch.storage.model_source import find_model, local_directory
+from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import steadily
 from m2f_batch.train.samples import Recipe
 from m2f_batch.vision.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
@@ -24,7 +24,7 @@ STEPS_PER_VALIDATION = 0.1  # of all steps, if not set
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What is trained on what. ``checkpoint`` is the directory of ``model.uri``; None: a new model.
+    """What is trained on what; travels to every node. ``source`` is ``model.uri``, pinned down; None: a new model.
 
     ``processor`` is the preprocessor_config.json of the tuned model.
     """
@@ -33,9 +33,17 @@ class TrainJob:
     train: Dataset
     val: Dataset | None
     task: Task
-    checkpoint: Path | None
+    source: ModelSource | None
     license: str | None
     processor: Mapping[str, Any]
+
+    def checkpoint(self) -> Path | None:
+        """The directory of ``source`` on this node, fetched where it is not there yet; None: a new model.
+
+        Raises RunError when it cannot be had.
+        """
+        source = self.source
+        return None if source is None else steadily(lambda: local_directory(source))
 
     @property
     def plan(self) -> PreprocessPlan:
@@ -102,14 +110,15 @@ UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_c
 def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
     train, val = read_sides(config.dataset)
-    checkpoint, license_, task, processor = None, None, config.model.task, None
+    source, license_, task, processor = None, None, config.model.task, None
     if config.model.uri is not None:
-        source = steadily(lambda: find_model(config.model.uri or "", config.model.revision))
-        found = read_checkpoint(steadily(lambda: local_directory(source)), config.model.uri)
+        uri, revision = config.model.uri, config.model.revision
+        source = pinned = steadily(lambda: find_model(uri, revision))
+        found = read_checkpoint(steadily(lambda: local_directory(pinned)), uri)
         check_license(found, config.model.allowed_licenses)
         # another task than the checkpoint's can be learnt: only where none is named, its own is meant
         task = task or found.trained_task or FORMAT_TASK.get(config.data.format) or choose_task(found, None)
-        checkpoint, license_, processor = found.directory, found.license, dict(found.processor)
+        license_, processor = found.license, dict(found.processor)
     task = task or FORMAT_TASK.get(config.data.format, "instance")
     normalization = None
     if config.model.backbone is not None:
@@ -122,7 +131,7 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
             check_license(pretrained, config.model.allowed_licenses)
             license_ = pretrained.license
         normalization = backbone.normalization
-    return TrainJob(config, train, val, task, checkpoint, license_, _processor(config, processor, normalization))
+    return TrainJob(config, train, val, task, source, license_, _processor(config, processor, normalization))
 
 
 def _processor(

@@ -1,10 +1,13 @@
 """What the workers of a training tell the command that waits for them; an actor, which loads nothing heavy."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from m2f_batch.errors import RunError
 
-STARTS = 4  # of all workers without a new checkpoint; as long as there is progress, they are started again
+# Starts of all workers without a new checkpoint; as long as there is progress, they are started again.
+STARTS = 4  # on the same nodes
+IN_ALL = 40  # on any: nodes that come and go, or are taken away, are nobody's mistake
 
 
 class Ledger:
@@ -13,6 +16,7 @@ class Ledger:
     def __init__(self) -> None:
         self._lines: list[str] = []
         self._starts: Counter[int] = Counter()
+        self._starts_on: Counter[tuple[int, tuple[str, ...]]] = Counter()
         self._end: Exception | None = None
         self._last = ""
         self._is_stopping = False
@@ -34,11 +38,14 @@ class Ledger:
         """A worker died of this, or of another worker's death; starting all of them again may help."""
         self._last = reason
 
-    def begin(self, step: int) -> None:
-        """All workers start from this step."""
+    def begin(self, step: int, nodes: Sequence[str]) -> None:
+        """All workers start from this step; ``nodes``: where each of them is."""
+        on = step, tuple(sorted(nodes))
         self._starts[step] += 1
-        if self._starts[step] > STARTS:
-            self.end(RunError(f"workers die again and again after step {step}, the last time of {self._last}"))
+        self._starts_on[on] += 1
+        if self._starts_on[on] > STARTS or self._starts[step] > IN_ALL:
+            reason = self._last or "an unknown reason (killed from outside, or out of memory)"
+            self.end(RunError(f"workers die again and again after step {step}, the last time of {reason}"))
 
     def why_over(self) -> Exception | None:
         """Why nothing is to be tried again; None: go on."""

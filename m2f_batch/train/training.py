@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train import checkpoints, world
-from m2f_batch.train.build import Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
+from m2f_batch.train.build import Start, backbone_multiplier, keeps_batch_norms
 from m2f_batch.train.checkpoints import Writer, snapshot
 from m2f_batch.train.ema import MovingAverage
 from m2f_batch.train.freezing import train_mode
@@ -28,12 +28,14 @@ from m2f_batch.train.job import TrainJob
 from m2f_batch.train.journal import Journal
 from m2f_batch.train.loop import Done, NonFiniteStep, Rules, TrainedModel, train_step
 from m2f_batch.train.loss_parts import LossSettings
+from m2f_batch.train.memory import memory_told
+from m2f_batch.train.new_model import New, new_model
 from m2f_batch.train.optimizer import new_optimizer
 from m2f_batch.train.output import save_everywhere, save_model, write_model, write_nonfinite
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.schedule import rate_factor
 from m2f_batch.train.stream import Span, Step
-from m2f_batch.train.validation import validate
+from m2f_batch.train.validation import patience_used, validate
 
 LINES = 1000  # of metrics.jsonl for training steps, at most
 Stream = Callable[[Recipe, Span], Iterator[Step]]
@@ -88,19 +90,22 @@ def train(
     threads: int,
     say: Say,
     is_stopping: Callable[[], bool],
+    new: New | None = None,
 ) -> None:
     """Train to the end and write the tuned model; goes on where checkpoints are. Raises what ends a training early.
 
     ``stream`` gives this process's examples. On rank 0 ``say`` is told what happens, and once ``is_stopping`` a
-    checkpoint is written after the step and Stopped raised; the others wait for that one until they are ended.
+    checkpoint is written after the step and Stopped raised; the others wait for that one until they are ended. ``new``
+    is the model of ``new_model``, where that is there already.
     """
     torch.set_num_threads(threads)
     if job.config.train.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    state = _begun(job, place, device, say)
+    with memory_told():
+        state = _begun(job, place, device, say, new or new_model(job))
     journal = Journal(place, state.step)
-    with Writer() as writer, TemporaryDirectory(prefix="m2f-batch-") as scratch:
+    with memory_told(), Writer() as writer, TemporaryDirectory(prefix="m2f-batch-") as scratch:
         try:
             _steps(job, place, stream, device, threads, say, is_stopping, state, journal, writer, Path(scratch))
         except NonFiniteStep as error:
@@ -112,11 +117,9 @@ def train(
     world.gathered(None)  # nobody leaves before all is written
 
 
-def _begun(job: TrainJob, place: RunDirectory, device: torch.device, say: Say) -> State:
+def _begun(job: TrainJob, place: RunDirectory, device: torch.device, say: Say, new: New) -> State:
     """The model, new or as in the newest checkpoint."""
-    settings = job.config.train
-    start = build_model(job.config.model, job.train.categories, job.task, seed=settings.seed, checkpoint=job.checkpoint)
-    notes = [*start.notes, *prepare(start, settings)]
+    settings, start = job.config.train, new.start
     start.model.to(device)
     optimizer = new_optimizer(
         start.model,
@@ -133,7 +136,7 @@ def _begun(job: TrainJob, place: RunDirectory, device: torch.device, say: Say) -
         state.load(*found)
         say(f"resume  step {state.step} of {job.steps}")
     else:
-        for note in notes:
+        for note in new.notes:
             say(f"model   {note}")
     return state
 
@@ -175,6 +178,8 @@ def _steps(
         stops = not is_last and world.rank() == 0 and is_stopping()
         if is_validated or is_last or stops or state.step % job.checkpoint_every == 0:
             _checkpoint(job, place, state, journal, writer)
+        elif world.rank() == 0 and journal.is_due() and writer.is_idle:
+            writer.submit(journal.flush)
         if stops:
             writer.wait()
             raise Stopped
@@ -226,7 +231,7 @@ def _validate(
     figures, main = summary["metrics"], MAIN[job.task]
     journal.note(state.step, "validation", figures | {"time": time()})
     figure = -1.0 if figures[main] is None else figures[main]
-    state.worse = 0 if state.best is None or figure > state.best[main] else state.worse + 1
+    state.worse = patience_used(figure, None if state.best is None else state.best[main], state.worse)
     is_best = state.best is None or figure >= state.best[main]  # of equals, the one that has learnt for longer
     if is_best:
         state.best = {"step": state.step, main: figure, "metrics": figures, "classes": summary["classes"]}
@@ -247,6 +252,7 @@ def _checkpoint(job: TrainJob, place: RunDirectory, state: State, journal: Journ
         journal.flush()  # first: what a checkpoint goes on from has been told
         checkpoints.write(place, step, tensors, told)
         checkpoints.prune(place, job.config.train.keep, best)
+        journal.flush_events()
 
     writer.submit(act)
 

@@ -8,6 +8,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from m2f_batch.config import Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError
@@ -33,8 +35,7 @@ def validate(
     """
     segmenter = Segmenter.from_pretrained(str(directory), task=task, device=device, threads=threads, **THRESHOLDS[task])
     evaluator = Evaluator(dataset.categories, task, category_of)
-    mine = dataset.table.take([*range(world.rank(), dataset.table.num_rows, world.size())])
-    images = Dataset(dataset.categories, mine).rows()
+    images = share_of(dataset, world.rank(), world.size()).rows()
     retries = Retries()
     while some := [*islice(images, AT_ONCE)]:
         rows = segmenter.rows([_bytes(image["uri"], retries) for image in some])
@@ -46,6 +47,20 @@ def validate(
     for other in others:
         first.merge(other)
     return dict(first.summary())
+
+
+def patience_used(figure: float, best: float | None, before: int) -> int:
+    """Validations since one was better than all before, which is at ``best``; for ``train.early_stopping``.
+
+    None are counted while nothing is found at all: a new head gives 0 for long, and has not stopped learning.
+    """
+    return 0 if best is None or best <= 0 or figure > best else before + 1
+
+
+def share_of(dataset: Dataset, rank: int, size: int) -> Dataset:
+    """What one of ``size`` processes labels, every ``size``-th image; nothing where there are fewer images."""
+    rows = pa.array(range(rank, dataset.table.num_rows, size), pa.int64())  # without the type, none are no indices
+    return Dataset(dataset.categories, dataset.table.take(rows))
 
 
 def _bytes(uri: str, retries: Retries) -> bytes:

@@ -7,8 +7,8 @@ OUTPUT, which all of them must be able to read: with several nodes a bucket or a
 
 import math
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.datasets.dataset import Dataset
@@ -29,6 +30,7 @@ from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train import world
 from m2f_batch.train.checkpoints import complete
 from m2f_batch.train.ledger import Ledger
+from m2f_batch.train.place import check_seen
 from m2f_batch.train.progress import shown
 from m2f_batch.train.ray_stream import ray_stream
 from m2f_batch.train.samples import Recipe
@@ -38,6 +40,7 @@ if TYPE_CHECKING:  # it loads transformers
     from m2f_batch.train.job import TrainJob
 
 LEAST_CPU = 0.25  # of a worker, for Ray's books: what it computes with is ``threads_per_worker``
+POLL_SECONDS = 1.0  # what workers say is passed on so often
 TASK_CPUS = 0.5  # of a task that makes examples, so that there is room for one on the smallest machine
 
 
@@ -51,33 +54,47 @@ class Share:
     tasks: int
 
 
-def train_on_ray(job: "TrainJob", place: RunDirectory, say: Callable[[str], None]) -> None:
-    """Train on a Ray cluster, or on a local Ray. Raises UsageError, or RunError when training cannot go on."""
-    compute = job.config.compute
-    with connected(ComputeConfig(address=compute.address, device=compute.device)), TemporaryDirectory() as scratch:
-        workers = job.config.train.workers
+@contextmanager
+def cluster(job: "TrainJob", say: Callable[[str], None]) -> Iterator[Callable[[RunDirectory], None]]:
+    """A Ray cluster, or a local Ray, for one training: gives what trains on it.
+
+    Raises UsageError when it is too small; what it gives raises RunError when training cannot go on.
+    """
+    compute, workers = job.config.compute, job.config.train.workers
+    with connected(ComputeConfig(address=compute.address, device=compute.device)):
         share = share_of(job, ray.cluster_resources())
         say(f"ray     {workers if isinstance(workers, int) else list(workers)} workers, each {share.threads} threads")
-        ledger = ray.remote(Ledger).options(num_cpus=0).remote()
+        yield lambda place: _train(job, share, place, say)
+
+
+def _train(job: "TrainJob", share: Share, place: RunDirectory, say: Callable[[str], None]) -> None:
+    # it has no copy: where the command's node is lost, all is, and so it is there, if there is a place at all
+    node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=node).remote()
+    with TemporaryDirectory() as scratch:
         trainer = TorchTrainer(
             _work,
             train_loop_config={"job": ray.put(job), "place": place, "share": share, "ledger": ledger},
             torch_config=TorchConfig(),
             scaling_config=ScalingConfig(
-                num_workers=workers,
+                num_workers=job.config.train.workers,
                 use_gpu=share.gpus > 0,
                 resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
             ),
             run_config=RunConfig(name="m2f-batch", storage_path=scratch, failure_config=FailureConfig(max_failures=-1)),
         )
-        with _said(ledger, say), noticed_stops(lambda: bool(ray.get(ledger.stop.remote()))):
-            _fit(trainer)
-        if (error := ray.get(ledger.why_over.remote())) is not None:
+        with noticed_stops(lambda: bool(ray.get(ledger.stop.remote()))):
+            _fit(trainer, ledger, say)
+        if (error := _asked(ledger.why_over)) is not None:
             raise error
 
 
-def _fit(trainer: TorchTrainer) -> None:
-    """In a thread: in the main one Ray Train takes Ctrl-C for itself, and ends the process as if all had gone well."""
+def _fit(trainer: TorchTrainer, ledger: ActorHandle, say: Callable[[str], None]) -> None:
+    """Train, and say what the first worker says: workers' own output stays in Ray's logs.
+
+    Training is in a thread: in the main one Ray Train takes Ctrl-C for itself, and ends the process as if all had gone
+    well. Raises RunError when the ledger is gone, without which workers would be started again for ever.
+    """
     over: Future[None] = Future()
 
     def run() -> None:
@@ -88,30 +105,30 @@ def _fit(trainer: TorchTrainer) -> None:
             over.set_exception(error)
 
     threading.Thread(target=run, name="fit", daemon=True).start()
+    try:
+        while not wait([over], POLL_SECONDS).done:
+            with suppress(RayError):  # it does not answer just now
+                _pass_on(_asked(ledger.take), say)
+    finally:
+        with suppress(RayError, RunError):
+            _pass_on(_asked(ledger.take), say)
     over.result()
 
 
-@contextmanager
-def _said(ledger: ActorHandle, say: Callable[[str], None]) -> Iterator[None]:
-    """What the first worker says, said here: workers' own output stays in Ray's logs."""
-    over = threading.Event()
+def _pass_on(lines: Sequence[str], say: Callable[[str], None]) -> None:
+    for line in lines:
+        say(line)
 
-    def listen() -> None:
-        while not over.wait(1.0):
-            with suppress(RayError):
-                for line in ray.get(ledger.take.remote()):
-                    say(line)
 
-    thread = threading.Thread(target=listen, name="lines", daemon=True)
-    thread.start()
+def _asked(method: Any) -> Any:
+    """What a method of the ledger returns. Raises RunError when there is no ledger any more."""
     try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        with suppress(RayError):
-            for line in ray.get(ledger.take.remote()):
-                say(line)
+        return ray.get(method.remote())
+    except ActorDiedError:
+        raise RunError(
+            "Ray has lost the actor through which workers talk to this command; the same command goes on from the "
+            "last checkpoint"
+        ) from None
 
 
 def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
@@ -121,6 +138,11 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     device = compute.device if compute.device != "auto" else "cuda" if gpus else "cpu"
     per_worker = (compute.gpus_per_worker or 1.0) if device == "cuda" else 0.0
+    if most > 1 and 0 < per_worker < 1:
+        raise UsageError(
+            f"compute.gpus_per_worker: {per_worker:g} with {most} workers is not allowed: NCCL connects no two on one "
+            "GPU; allowed: 1 or more, or train.workers=1"
+        )
     if per_worker * least > gpus:
         raise UsageError(f"train.workers: {least} workers need {per_worker * least:g} GPUs; the cluster has {gpus:g}")
     present = max(least, min(most, int(gpus / per_worker) if per_worker else int(max(1.0, cpus))))
@@ -141,11 +163,6 @@ def _work(config: dict[str, Any]) -> None:
     place: RunDirectory = config["place"]
     share: Share = config["share"]
     ledger = config["ledger"]
-    if world.rank() == 0:
-        ray.get(ledger.begin.remote(max(complete(place), default=0)))
-    world.gathered(None)
-    if ray.get(ledger.why_over.remote()) is not None:
-        return
     dataset: ray.ObjectRef[Dataset] = ray.put(job.train)
 
     def stream(recipe: Recipe, span: Span) -> Iterator[Step]:
@@ -156,22 +173,42 @@ def _work(config: dict[str, Any]) -> None:
         if world.rank() == 0:
             ledger.say.remote(line)
 
+    if ray.get(ledger.why_over.remote()) is not None:
+        return  # before anything that may go wrong again: only by returning workers end Ray's starting them anew
     try:
+        check_seen(place)
+        if not _has_begun(place, ledger):
+            return
         with _asked_to_stop(ledger) as is_stopping:
             train(job, place, stream, get_device(), share.threads, say, is_stopping)
     except Stopped:
         ray.get(ledger.end.remote(RunError("stopped")))  # started again by Ray, all workers end at once
         raise
-    except RayTaskError as error:  # of a task that makes examples
-        cause = error.cause
-        ray.get(ledger.end.remote(cause if isinstance(cause, RunError) else RunError(str(error))))
-        raise
-    except (UsageError, RunError, TransientError) as error:
-        ray.get(ledger.end.remote(error))
-        raise
     except Exception as error:
-        ray.get(ledger.fail.remote(f"{type(error).__name__}: {error}"[:500]))
+        if (end := end_of(error)) is not None:
+            ray.get(ledger.end.remote(end))
+        else:
+            ray.get(ledger.fail.remote(f"{type(error).__name__}: {error}"[:500]))
         raise
+
+
+def _has_begun(place: RunDirectory, ledger: ActorHandle) -> bool:
+    """Whether there is something to do, which is the same for all workers; tells the ledger that all are there."""
+    nodes = world.gathered(ray.get_runtime_context().get_node_id())
+    if world.rank() == 0:
+        ray.get(ledger.begin.remote(max(complete(place), default=0), nodes))
+    world.gathered(None)
+    return ray.get(ledger.why_over.remote()) is None
+
+
+def end_of(error: Exception) -> Exception | None:
+    """What the command is to raise for an error with which no worker will do better; None: starting again may help."""
+    if not isinstance(error, RayTaskError):
+        return error if isinstance(error, UsageError | RunError | TransientError) else None
+    cause = error.cause  # of a task that makes examples
+    if isinstance(cause, UsageError | RunError | TransientError):
+        return cause
+    return RunError(f"{type(cause).__name__}: {cause}")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from finetunes import STEPS, arguments, config_file, losses, marker, validations, wait_until
 from safetensors.numpy import load_file
 
@@ -111,6 +112,39 @@ def test_what_is_not_ours_is_not_written_over(scenes_dataset: Path, tmp_path: Pa
     (tmp_path / "tuned" / "thesis.txt").write_text("mine")
     assert main(arguments(config_file(scenes_dataset, tmp_path), tmp_path / "tuned")) == 2
     assert "thesis.txt is there, and is no training of ours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("train.freeze=['nothing.*']", "train.freeze: 'nothing.*' fits no parameter"),
+        ("model.config.num_queries=0", "model.config.num_queries: 0 is not allowed"),
+        ("compute.device=cuda", "compute.device: 'cuda' is not to be had here"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_mistake_in_the_settings_leaves_nothing(
+    workers: int, change: str, said: str, scenes_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    if change == "compute.device=cuda":
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+        said = said if workers == 1 else "train.workers: 2 workers need 2 GPUs; the cluster has 0"
+    config = config_file(scenes_dataset, tmp_path, workers=workers)
+    assert main(arguments(config, tmp_path / "tuned", "--set", change)) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_step_that_does_not_fit_on_the_device_ends_it_in_words(scenes_dataset: Path, tmp_path: Path, capsys):
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("m2f_batch.train.training.train_step", too_large)
+        assert main(arguments(config_file(scenes_dataset, tmp_path), tmp_path / "tuned")) == 1
+    said = capsys.readouterr().err
+    assert "out of memory on the device; raise train.accumulate" in said and "Traceback" not in said
 
 
 def test_a_broken_image_ends_it_with_its_name(scenes_dataset: Path, tmp_path: Path, capsys):

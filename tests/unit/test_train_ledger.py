@@ -7,7 +7,9 @@ import pytest
 from conftest import PROJECT
 
 from m2f_batch.errors import RunError
-from m2f_batch.train.ledger import STARTS, Ledger
+from m2f_batch.train.ledger import IN_ALL, STARTS, Ledger
+
+NODES = ("a", "b")
 
 
 def test_lines_are_told_once():
@@ -21,13 +23,37 @@ def test_lines_are_told_once():
 def test_workers_start_anew_as_long_as_there_is_progress():
     ledger = Ledger()
     for step in range(3 * STARTS):
-        ledger.begin(step // STARTS)
+        ledger.begin(step // STARTS, NODES)
         ledger.fail("OSError: gone")
         assert ledger.why_over() is None
-    ledger.begin(2)
+    ledger.begin(2, NODES)
     over = ledger.why_over()
     assert isinstance(over, RunError)
     assert str(over) == "workers die again and again after step 2, the last time of OSError: gone"
+
+
+def test_nodes_that_come_and_go_are_no_failure_of_the_workers():
+    """Preemptions, or an elastic number of workers, between two checkpoints."""
+    ledger = Ledger()
+    for start in range(IN_ALL):
+        ledger.begin(7, ["a", f"b{start}"][: 1 + start % 2])
+        if start % 2 == 0 and start // 2 >= STARTS:
+            break
+        assert ledger.why_over() is None, start
+    assert "after step 7" in str(ledger.why_over()), "the same node alone, again and again"
+    ledger = Ledger()
+    for start in range(IN_ALL):
+        ledger.begin(7, [f"a{start}"])
+        assert ledger.why_over() is None, start
+    ledger.begin(7, ["z"])
+    assert "killed from outside, or out of memory" in str(ledger.why_over())
+
+
+def test_the_order_of_workers_on_nodes_does_not_matter():
+    ledger = Ledger()
+    for nodes in (["a", "b"], ["b", "a"]) * STARTS:
+        ledger.begin(0, nodes)
+    assert ledger.why_over() is not None
 
 
 def test_the_first_reason_stands():
