@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.config import Task
@@ -119,12 +119,26 @@ def _new_model(config: Mask2FormerConfig, seed: int) -> Any:
         torch.manual_seed(seed)
         try:
             model = Mask2FormerForUniversalSegmentation(config).float()
+            _start_biases(model.model.pixel_level_module.encoder)
         except (ValueError, RuntimeError, TypeError, IndexError, ZeroDivisionError, AssertionError) as error:
             reason = " ".join(str(error).split())[:300]
             raise UsageError(f"model.config: no model can be made of it ({reason})") from None
     # transformers takes dropout for the chance to leave out whole layers, too, after which masks and maps do not fit
     model.model.transformer_module.decoder.layerdrop = 0.0
     return model
+
+
+@torch.no_grad()
+def _start_biases(encoder: nn.Module) -> None:
+    """Biases of convolutions as torch starts them; ``transformers`` sets them to zero.
+
+    Then a transformer's features of padding are zero, and each LayerNorm on the way multiplies their gradients by 300:
+    the norm of all gradients overflows, and clipping makes them zero.
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None and not module.bias.any():
+            bound = module.weight[0].numel() ** -0.5
+            module.bias.uniform_(-bound, bound)
 
 
 def _take_over(model: Any, old: Any, labels: Labels, start: StartConfig) -> list[str]:

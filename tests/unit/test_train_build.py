@@ -294,3 +294,18 @@ def test_parameters_work_in_training(changes: dict[str, Any], tmp_path: Path) ->
     loaded = saved_and_loaded(start, tmp_path)
     assert all(getattr(loaded.config, name) == value for name, value in changes.items())
     same_answers(start, loaded)
+
+
+@pytest.mark.parametrize("kind", BACKBONES)
+def test_padding_does_not_blow_up_the_gradients_of_new_weights(kind: str) -> None:
+    model = build(StartConfig(config=small_config(kind))).model.train()
+    norms = []
+    for content in (96, 48):  # columns; the rest is padding
+        model.zero_grad()
+        values = pixels()
+        values[:, :, :, content:] = 0
+        classes, masks = layer_logits(model, values)
+        total = torch.stack([logits.sigmoid().sum() for logits in (*classes, *masks)]).sum()
+        total.backward()  # type: ignore[no-untyped-call]  # torch's own
+        norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])))
+    assert norms[1] < 10 * norms[0]
