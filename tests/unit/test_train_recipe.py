@@ -1,18 +1,21 @@
 """What the config and a checkpoint's processor become: the recipe of examples, and how the tuned model sees images."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import PROJECT
+from PIL import Image
 from transformers import AutoImageProcessor
 
 from m2f_batch.config_loading import load_config
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.train.augment import draw_view
 from m2f_batch.train.job import TrainJob, _processor
+from m2f_batch.train.samples import Recipe, make_sample
 from m2f_batch.vision.geometry import size_with_aspect_ratio
 
 ADE20K = PROJECT / "jobs" / "presets" / "ade20k-semantic.yaml"
@@ -40,6 +43,14 @@ def test_a_new_model_sees_images_as_large_as_training_does() -> None:
     for resize, longest in (("fit", 512), ("shortest_edge", 2048)):
         config = config_of("train.steps=1", "augment.crop_size=512", f"augment.resize={resize}")
         assert _processor(config, None, None)["size"] == {"shortest_edge": 512, "longest_edge": longest}
+
+
+def test_an_example_is_resized_as_the_recipe_says(tmp_path: Path) -> None:
+    Image.new("RGB", (120, 60)).save(tmp_path / "a.png")
+    row = {"uri": str(tmp_path / "a.png"), "height": 60, "width": 120, "image_id": 1, "segments": [], "ignored": None}
+    recipe = Recipe("semantic", (0,), (32, 32), (1.0, 1.0), flip=0.0, color=0.0, seed=0)
+    assert make_sample(row, 0, recipe).content_hw == (16, 32)
+    assert make_sample(row, 0, replace(recipe, resize="shortest_edge")).content_hw == (32, 32)
 
 
 @pytest.mark.parametrize("has_given", [False, True])
