@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from m2f_batch.config import AspectSize, Count, CountOrRange, ExactSize, Fraction, Number, Section, Task, Whole
+from m2f_batch.errors import UsageError
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 Resize = Literal["fit", "shortest_edge"]
@@ -165,7 +166,7 @@ class TrainConfig(Section):
         0, description="decides new weights, order, augmentation and the points of the loss"
     )
     deterministic: bool = Field(
-        False, description="bitwise the same again on the same machine and number of workers; slower on CUDA"
+        False, description="bitwise the same again on the same machine and number of workers; on CPU alone"
     )
     workers: CountOrRange = Field(
         1, description="training processes: a number, or [min, max] (elastic); 1 needs no Ray"
@@ -297,3 +298,11 @@ class FinetuneConfig(Section):
     def dataset(self) -> DataConfig:
         """``data`` as it is to be read: with ``ignore_index`` settled."""
         return self.data.model_copy(update={"ignore_index": self.ignore_index})
+
+    def check_device(self, device: str) -> None:
+        """Raises UsageError where a device cannot do what is asked."""
+        if self.train.deterministic and device == "cuda":
+            raise UsageError(
+                "train.deterministic: true is not to be had on CUDA, where torch has no deterministic gradients of "
+                "grid_sample and bilinear resizing; allowed with compute.device=cpu"
+            )

@@ -94,6 +94,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
     device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("compute.device: 'cuda' is not to be had here; allowed: auto, cpu")
+    job.config.check_device(device)
     cpus = len(os.sched_getaffinity(0))
     threads = compute.threads_per_worker or cpus
     readers = compute.data_cpus or max(1, cpus - 1 if device == "cpu" else cpus)

@@ -137,6 +137,7 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     device = compute.device if compute.device != "auto" else "cuda" if gpus else "cpu"
+    job.config.check_device(device)
     per_worker = (compute.gpus_per_worker or 1.0) if device == "cuda" else 0.0
     if most > 1 and 0 < per_worker < 1:
         raise UsageError(

@@ -143,3 +143,10 @@ def test_transformers_words_are_taken() -> None:
         "output": {"uri": "o"},
     }
     assert check_config(FinetuneConfig, tree).train.precision == "bf16"
+
+
+def test_deterministic_training_is_for_cpus() -> None:
+    load("train.deterministic=true").check_device("cpu")
+    load().check_device("cuda")
+    with pytest.raises(UsageError, match=r"train\.deterministic: true is not to be had on CUDA.*compute\.device=cpu"):
+        load("train.deterministic=true").check_device("cuda")
