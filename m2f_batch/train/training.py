@@ -28,7 +28,7 @@ from m2f_batch.train.job import TrainJob
 from m2f_batch.train.journal import Journal
 from m2f_batch.train.loop import Done, NonFiniteStep, Rules, TrainedModel, train_step
 from m2f_batch.train.loss_parts import LossSettings
-from m2f_batch.train.memory import memory_told
+from m2f_batch.train.memory import keep_memory, memory_told
 from m2f_batch.train.new_model import New, new_model
 from m2f_batch.train.optimizer import new_optimizer
 from m2f_batch.train.output import save_everywhere, save_model, write_model, write_nonfinite
@@ -99,6 +99,8 @@ def train(
     is the model of ``new_model``, where that is there already.
     """
     torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_memory()
     if job.config.train.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False

@@ -1,11 +1,15 @@
 """How a training on Ray ends: what each error means for the command, without a Ray."""
 
+import platform
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from conftest import PROJECT
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from m2f_batch.errors import RunError, TransientError, UsageError
@@ -146,3 +150,20 @@ def test_patience_begins_with_the_first_thing_found():
         best = figure if best is None else max(best, figure)
         told.append(used)
     assert told == [0, 0, 0, 0, 0, 1, 2, 0, 1]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library, which is left as it is")
+def test_large_blocks_are_not_given_back():
+    code = """
+import resource, torch
+from m2f_batch.train.memory import keep_memory
+assert keep_memory()
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(1 << 26).add_(1)  # 256 MiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+first, *others = [faults() for _ in range(4)]
+assert first > 1000 > 10 * max(others), (first, others)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
