@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
 PARTS = postprocess preprocess forward memory job listing corrupt
-LONG_PARTS = scale pool s3_requests
+LONG_PARTS = scale pool s3_requests train
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 

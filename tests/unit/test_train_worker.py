@@ -160,7 +160,7 @@ from m2f_batch.train.memory import keep_memory
 assert keep_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.zeros(1 << 26).add_(1)  # 256 MiB
+    torch.zeros(1 << 25).add_(1)  # 128 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 found = [faults() for _ in range(12)]  # it settles after some
 assert found[0] > 10_000 > 1000 > found[-1], found
