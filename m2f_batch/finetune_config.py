@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from m2f_batch.config import AspectSize, Count, CountOrRange, ExactSize, Fraction, Number, Section, Task, Whole
-from m2f_batch.errors import UsageError
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 Resize = Literal["fit", "shortest_edge"]
@@ -298,11 +297,3 @@ class FinetuneConfig(Section):
     def dataset(self) -> DataConfig:
         """``data`` as it is to be read: with ``ignore_index`` settled."""
         return self.data.model_copy(update={"ignore_index": self.ignore_index})
-
-    def check_device(self, device: str) -> None:
-        """Raises UsageError where a device cannot do what is asked."""
-        if self.train.deterministic and device == "cuda":
-            raise UsageError(
-                "train.deterministic: true is not to be had on CUDA, where torch has no deterministic gradients of "
-                "grid_sample and bilinear resizing; allowed with compute.device=cpu"
-            )

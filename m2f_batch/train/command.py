@@ -11,6 +11,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.run import RunDirectory
+from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
 from m2f_batch.train.place import check_place, finish, goes_on, held, is_finished
 from m2f_batch.train.progress import shown
@@ -94,7 +95,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
     device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("compute.device: 'cuda' is not to be had here; allowed: auto, cpu")
-    job.config.check_device(device)
+    check_device(job.config, device)
     cpus = len(os.sched_getaffinity(0))
     threads = compute.threads_per_worker or cpus
     readers = compute.data_cpus or max(1, cpus - 1 if device == "cpu" else cpus)

@@ -29,6 +29,7 @@ from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train import world
 from m2f_batch.train.checkpoints import complete
+from m2f_batch.train.device import check_device
 from m2f_batch.train.ledger import Ledger
 from m2f_batch.train.place import check_seen
 from m2f_batch.train.progress import shown
@@ -137,7 +138,7 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     device = compute.device if compute.device != "auto" else "cuda" if gpus else "cpu"
-    job.config.check_device(device)
+    check_device(job.config, device)
     per_worker = (compute.gpus_per_worker or 1.0) if device == "cuda" else 0.0
     if most > 1 and 0 < per_worker < 1:
         raise UsageError(

@@ -8,6 +8,7 @@ import pytest
 from m2f_batch.config_loading import check_config, fields_of, load_config
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.train.device import check_device
 
 NEEDED = {"data.train": "train.json", "output.uri": "out"}
 
@@ -146,7 +147,7 @@ def test_transformers_words_are_taken() -> None:
 
 
 def test_deterministic_training_is_for_cpus() -> None:
-    load("train.deterministic=true").check_device("cpu")
-    load().check_device("cuda")
+    check_device(load("train.steps=1", "train.deterministic=true"), "cpu")
+    check_device(load("train.steps=1"), "cuda")
     with pytest.raises(UsageError, match=r"train\.deterministic: true is not to be had on CUDA.*compute\.device=cpu"):
-        load("train.deterministic=true").check_device("cuda")
+        check_device(load("train.steps=1", "train.deterministic=true"), "cuda")

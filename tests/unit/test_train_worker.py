@@ -122,8 +122,8 @@ def test_what_training_dies_of_is_raised():
 
 def job_of(workers: int | tuple[int, int], **compute: Any) -> Any:
     compute = {"device": "auto", "gpus_per_worker": None, "data_cpus": None, "threads_per_worker": None} | compute
-    train = SimpleNamespace(workers=workers)
-    config = SimpleNamespace(compute=SimpleNamespace(**compute), train=train, check_device=lambda device: None)
+    train = SimpleNamespace(workers=workers, deterministic=False)
+    config = SimpleNamespace(compute=SimpleNamespace(**compute), train=train)
     return SimpleNamespace(config=config)
 
 
