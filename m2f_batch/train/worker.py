@@ -138,7 +138,6 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
     device = compute.device if compute.device != "auto" else "cuda" if gpus else "cpu"
-    check_device(job.config, device)
     per_worker = (compute.gpus_per_worker or 1.0) if device == "cuda" else 0.0
     if most > 1 and 0 < per_worker < 1:
         raise UsageError(
@@ -147,6 +146,7 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
         )
     if per_worker * least > gpus:
         raise UsageError(f"train.workers: {least} workers need {per_worker * least:g} GPUs; the cluster has {gpus:g}")
+    check_device(job.config, device)
     present = max(least, min(most, int(gpus / per_worker) if per_worker else int(max(1.0, cpus))))
     data_cpus = float(compute.data_cpus or max(1.0, cpus - present if device == "cuda" else cpus / 2))
     held = (cpus - min(data_cpus, cpus - LEAST_CPU * present)) / present
