@@ -1,15 +1,22 @@
 """A small training as a user types it: its config file, its command, and what it tells in OUTPUT."""
 
 import json
+import os
+import shutil
 import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chaos import victims
+
 STEPS = 10
-SMALL = {
-    "num_queries": 16,
+DECODERS = {
     "hidden_dim": 32,
     "feature_size": 32,
     "mask_feature_size": 32,
@@ -19,6 +26,9 @@ SMALL = {
     "decoder_layers": 2,
     "num_attention_heads": 2,
     "train_num_points": 256,
+}
+SMALL = DECODERS | {
+    "num_queries": 16,
     "dropout": 0.1,
     "backbone_config": {
         "model_type": "resnet",
@@ -66,6 +76,52 @@ def arguments(config: Path, output: Path, *more: str) -> list[str]:
 
 def marker(output: Path, step: int) -> Path:
     return output / "checkpoints" / f"{step:09d}" / "checkpoint.json"
+
+
+@dataclass
+class Command:
+    """``finetune`` in a process of its own, with a Ray below ``folder``."""
+
+    process: "subprocess.Popen[bytes]"
+    folder: Path
+
+    def said(self) -> str:
+        return (self.folder / "said").read_text()
+
+    def workers(self) -> list[victims.Process]:
+        of_ray = (one for one in victims.processes_of(self.folder) if one.title.startswith("ray::RayTrainWorker"))
+        return sorted(of_ray, key=lambda one: one.pid)
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Until it is so, while the command lives."""
+        wait_until(is_so, self.process, said=self.said)
+
+
+def start(config: Path, output: Path, folder: Path) -> Command:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    folder.mkdir()
+    with (folder / "said").open("wb") as said:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "m2f_batch.cli", *arguments(config, output)],
+            env=kept | {"RAY_TMPDIR": str(folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+    return Command(process, folder)
+
+
+@contextmanager
+def short_folder() -> Iterator[Path]:
+    """One with a short name, for Ray puts sockets below it; nothing that was started below it outlives it."""
+    folder = Path(tempfile.mkdtemp(prefix="m2f-"))
+    try:
+        yield folder
+    finally:
+        while victims.kill_all(folder):
+            time.sleep(0.1)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_until(

@@ -6,7 +6,6 @@ Only safetensors and JSON are read, as for whole models.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ class Backbone:
     config: dict[str, Any]
     directory: Path | None
 
-    @cached_property
+    @property
     def normalization(self) -> tuple[list[float], list[float]] | None:
         """Mean and standard deviation of red, green and blue, of 1, that its weights expect; None: nothing says."""
         if self.directory is None:

@@ -89,7 +89,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
     import torch
 
     from m2f_batch.train.new_model import new_model
-    from m2f_batch.train.training import Stopped, train
+    from m2f_batch.train.training import Means, Stopped, train
 
     compute = job.config.compute
     device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
@@ -112,7 +112,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
 
     def here(place: RunDirectory) -> None:
         with noticed_stops(drained), suppress(Stopped):
-            train(job, place, stream, torch.device(device), threads, _say, asked.is_set, new)
+            train(job, place, Means(stream, torch.device(device), threads, _say, asked.is_set), new)
 
     return here
 

@@ -46,6 +46,20 @@ class Stopped(Exception):  # nothing went wrong
     """A training was asked to stop, and has written its checkpoint."""
 
 
+@dataclass(frozen=True)
+class Means:
+    """What one process trains with: its examples (``stream``), ``device`` and ``threads``.
+
+    On rank 0 ``say`` is told what happens, and once ``is_stopping`` training ends with a checkpoint.
+    """
+
+    stream: Stream
+    device: torch.device
+    threads: int
+    say: Say
+    is_stopping: Callable[[], bool]
+
+
 @dataclass
 class State:
     """Where a training stands after ``step`` steps. ``best``: step and metric of the best validation."""
@@ -82,47 +96,38 @@ class State:
         self.skipped, self.left_out = told["skipped"], told["left_out"]
 
 
-def train(
-    job: TrainJob,
-    place: RunDirectory,
-    stream: Stream,
-    device: torch.device,
-    threads: int,
-    say: Say,
-    is_stopping: Callable[[], bool],
-    new: New | None = None,
-) -> None:
+def train(job: TrainJob, place: RunDirectory, means: Means, new: New | None = None) -> None:
     """Train to the end and write the tuned model; goes on where checkpoints are. Raises what ends a training early.
 
-    ``stream`` gives this process's examples. On rank 0 ``say`` is told what happens, and once ``is_stopping`` a
-    checkpoint is written after the step and Stopped raised; the others wait for that one until they are ended. ``new``
-    is the model of ``new_model``, where that is there already.
+    Asked to stop, rank 0 writes a checkpoint after the step and raises Stopped; the others wait for it until they are
+    ended. ``new`` is the model of ``new_model``, where that is there already.
     """
-    torch.set_num_threads(threads)
-    if device.type == "cpu":
+    torch.set_num_threads(means.threads)
+    if means.device.type == "cpu":
         keep_memory()
     if job.config.train.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     with memory_told():
-        state = _begun(job, place, device, say, new or new_model(job))
+        state = _begun(job, place, means, new or new_model(job))
     journal = Journal(place, state.step)
     with memory_told(), Writer() as writer, TemporaryDirectory(prefix="m2f-batch-") as scratch:
         try:
-            _steps(job, place, stream, device, threads, say, is_stopping, state, journal, writer, Path(scratch))
+            _steps(job, place, means, state, journal, writer, Path(scratch))
         except NonFiniteStep as error:
             write_nonfinite(place, state.step, error)
+            world.gathered(None)  # all raise it: nobody ends, and the others with it, before all is written
             raise
         writer.wait()
         if world.rank() == 0:
-            _finish(job, place, state, journal, Path(scratch), say)
+            _finish(job, place, state, journal, Path(scratch), means.say)
     world.gathered(None)  # nobody leaves before all is written
 
 
-def _begun(job: TrainJob, place: RunDirectory, device: torch.device, say: Say, new: New) -> State:
+def _begun(job: TrainJob, place: RunDirectory, means: Means, new: New) -> State:
     """The model, new or as in the newest checkpoint."""
     settings, start = job.config.train, new.start
-    start.model.to(device)
+    start.model.to(means.device)
     optimizer = new_optimizer(
         start.model,
         learning_rate=settings.learning_rate,
@@ -136,36 +141,26 @@ def _begun(job: TrainJob, place: RunDirectory, device: torch.device, say: Say, n
     found = world.told_by_first(found)
     if found is not None:
         state.load(*found)
-        say(f"resume  step {state.step} of {job.steps}")
+        means.say(f"resume  step {state.step} of {job.steps}")
     else:
         for note in new.notes:
-            say(f"model   {note}")
+            means.say(f"model   {note}")
     return state
 
 
 def _steps(
-    job: TrainJob,
-    place: RunDirectory,
-    stream: Stream,
-    device: torch.device,
-    threads: int,
-    say: Say,
-    is_stopping: Callable[[], bool],
-    state: State,
-    journal: Journal,
-    writer: Writer,
-    scratch: Path,
+    job: TrainJob, place: RunDirectory, means: Means, state: State, journal: Journal, writer: Writer, scratch: Path
 ) -> None:
     settings, model = job.config.train, state.start.model
     network: nn.Module = TrainedModel(model)
     if world.size() > 1:
-        network = DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+        network = DistributedDataParallel(network, device_ids=[means.device] if means.device.type == "cuda" else None)
     rules = _rules(job, model.config)
     every = max(1, job.steps // LINES)
     span = Span(state.step, job.steps, settings.batch_size, settings.accumulate, world.rank(), world.size())
-    for parts in stream(job.recipe(state.start.label_ids), span) if _goes_on(job, state) else ():
+    for parts in means.stream(job.recipe(state.start.label_ids), span) if _goes_on(job, state) else ():
         train_mode(model, keep_batch_norms=keeps_batch_norms(state.start, settings))
-        done = train_step(state.step, parts, network, state.optimizer, rules, device)
+        done = train_step(state.step, parts, network, state.optimizer, rules, means.device)
         state.step += 1
         if state.ema is not None and not done.skipped:
             state.ema.update(model)
@@ -176,8 +171,8 @@ def _steps(
             journal.note(state.step, "train", _told(done, state))
         is_validated = job.val is not None and (state.step % job.evaluate_every == 0 or is_last)
         if is_validated:
-            _validate(job, state, device, threads, journal, scratch, say)
-        stops = not is_last and world.rank() == 0 and is_stopping()
+            _validate(job, state, means, journal, scratch)
+        stops = not is_last and world.rank() == 0 and means.is_stopping()
         if is_validated or is_last or stops or state.step % job.checkpoint_every == 0:
             _checkpoint(job, place, state, journal, writer)
         elif world.rank() == 0 and journal.is_due() and writer.is_idle:
@@ -221,15 +216,13 @@ def _told(done: Done, state: State) -> dict[str, Any]:
     return {**losses, "gradient_norm": done.gradient_norm, "learning_rate": rate, "time": time()}
 
 
-def _validate(
-    job: TrainJob, state: State, device: torch.device, threads: int, journal: Journal, scratch: Path, say: Say
-) -> None:
+def _validate(job: TrainJob, state: State, means: Means, journal: Journal, scratch: Path) -> None:
     assert job.val is not None
     directory = scratch / f"validated-{world.rank()}"
     with state.averaged():
         save_everywhere(state.start.model, job.processor, directory)
     category_of = {label: index for index, label in enumerate(state.start.label_ids) if label >= 0}
-    summary = validate(directory, job.val, job.task, category_of, device.type, threads)
+    summary = validate(directory, job.val, job.task, category_of, means.device.type, means.threads)
     figures, main = summary["metrics"], MAIN[job.task]
     journal.note(state.step, "validation", figures | {"time": time()})
     figure = -1.0 if figures[main] is None else figures[main]
@@ -237,7 +230,7 @@ def _validate(
     is_best = state.best is None or figure >= state.best[main]  # of equals, the one that has learnt for longer
     if is_best:
         state.best = {"step": state.step, main: figure, "metrics": figures, "classes": summary["classes"]}
-    say(f"valid   step {state.step}: " + ", ".join(_shown(figures)) + (" (best)" if is_best else ""))
+    means.say(f"valid   step {state.step}: " + ", ".join(_shown(figures)) + (" (best)" if is_best else ""))
 
 
 def _shown(figures: dict[str, float | None]) -> list[str]:

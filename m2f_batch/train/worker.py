@@ -159,7 +159,7 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
 def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     # takes seconds, and only workers need it: neither the command nor Ray's controller, which load this module too
-    from m2f_batch.train.training import Stopped, train
+    from m2f_batch.train.training import Means, Stopped, train
 
     job: TrainJob = ray.get(config["job"])
     place: RunDirectory = config["place"]
@@ -182,7 +182,7 @@ def _work(config: dict[str, Any]) -> None:
         if not _has_begun(place, ledger):
             return
         with _asked_to_stop(ledger) as is_stopping:
-            train(job, place, stream, get_device(), share.threads, say, is_stopping)
+            train(job, place, Means(stream, get_device(), share.threads, say, is_stopping))
     except Stopped:
         ray.get(ledger.end.remote(RunError("stopped")))  # started again by Ray, all workers end at once
         raise

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import PROJECT
 from engines import rows_of
+from finetunes import DECODERS
 from torch import Tensor
 from transformers import (
     Mask2FormerForUniversalSegmentation,
@@ -53,18 +54,7 @@ TRANSFORMERS: dict[str, tuple[Any, Any, str]] = {
 }
 TIMM = {"mobilevit-small": "mobilevit_s", "efficientnet-b0": "efficientnet_b0"}
 BY_COMMAND = ("resnet-50", "efficientnet-b0")  # whose scenes are labelled by the command, one of each library
-SMALL = {
-    "num_queries": 8,
-    "hidden_dim": 32,
-    "feature_size": 32,
-    "mask_feature_size": 32,
-    "encoder_feedforward_dim": 64,
-    "dim_feedforward": 64,
-    "encoder_layers": 1,
-    "decoder_layers": 3,
-    "num_attention_heads": 2,
-    "train_num_points": 256,
-}
+SMALL = DECODERS | {"num_queries": 8, "decoder_layers": 3}
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -6,11 +6,7 @@ Each loss is compared bit by bit: gloo's sum of two is the same in either order.
 import json
 import os
 import random
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from chaos import victims
-from finetunes import arguments, config_file, marker, wait_until
+from finetunes import Command, config_file, marker, short_folder, start
 
 from m2f_batch.demo.dataset import write_dataset
 
@@ -28,24 +24,8 @@ STEPS, EVERY = 48, 3  # steps in all; between checkpoints
 STEP_SECONDS = 0.1  # or less
 KILLED = range(3, 13)  # steps at which the command is killed
 WORKER_KILLED = range(24, 34)  # far enough from the first and from the end
-WORKER, AGENTS = "ray::RayTrainWorker", ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")
 GONE_SECONDS = 60.0
-
-
-@dataclass
-class Command:
-    """``finetune`` in a process of its own, with a Ray below ``folder``."""
-
-    process: "subprocess.Popen[bytes]"
-    folder: Path
-
-    def said(self) -> str:
-        return (self.folder / "said").read_text()
-
-    def workers(self) -> list[victims.Process]:
-        return sorted(
-            (one for one in victims.processes_of(self.folder) if one.title.startswith(WORKER)), key=lambda one: one.pid
-        )
 
 
 @dataclass
@@ -60,21 +40,6 @@ class Life:
     workers_after: list[int]
 
 
-def start(config: Path, output: Path, folder: Path) -> Command:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    folder.mkdir()
-    with (folder / "said").open("wb") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "m2f_batch.cli", *arguments(config, output)],
-            env=kept | {"RAY_TMPDIR": str(folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-    return Command(process, folder)
-
-
 def wait_for_death(folder: Path) -> None:
     """Nothing may stay behind but two agents of Ray: they look for its dead GCS for a minute before they end."""
     end = time.monotonic() + GONE_SECONDS
@@ -85,12 +50,8 @@ def wait_for_death(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A short name, for Ray puts sockets below it; nothing that was started below it outlives the tests."""
-    folder = Path(tempfile.mkdtemp(prefix="m2f-"))
-    yield folder
-    while victims.kill_all(folder):
-        time.sleep(0.1)
-    shutil.rmtree(folder, ignore_errors=True)
+    with short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +95,7 @@ def disturbed(config: Path, folder: Path) -> Life:
     assert victim.signal(signal.SIGKILL)
     print(f"SEED={seed}: worker {workers.index(victim)} is killed after step {reached(output)}")
     old = {worker.pid for worker in workers}
-    wait_until(lambda: len({worker.pid for worker in second.workers()} - old) == 2, second.process, said=second.said)
+    second.wait_until(lambda: len({worker.pid for worker in second.workers()} - old) == 2)
     after = [worker.pid for worker in second.workers()]
     assert not (output / "model.safetensors").exists()
     assert second.process.wait(300) == 0, second.said()
@@ -145,7 +106,7 @@ def disturbed(config: Path, folder: Path) -> Life:
 def wait_for_step(command: Command, output: Path, chosen: random.Random, steps: range) -> None:
     """Until a checkpoint of a step in ``steps``, and a moment longer: not always just after one."""
     step = chosen.choice(steps)
-    wait_until(lambda: reached(output) >= step, command.process, said=command.said)
+    command.wait_until(lambda: reached(output) >= step)
     time.sleep(chosen.uniform(0, EVERY * STEP_SECONDS))
 
 
