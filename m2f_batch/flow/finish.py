@@ -5,6 +5,7 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt import Attempt
+from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, info_now, now
 from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
@@ -85,7 +86,10 @@ def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, 
 
 
 def say_nothing_to_do(attempt: Attempt) -> int:
-    """INPUT lists what it listed when the run was finished; returns the exit code that it had."""
+    """INPUT lists what it listed when the run was finished; returns the exit code that it had.
+
+    It counts as a success: a night without new images is no reason for an alarm.
+    """
     info = attempt.standing.info or {}
     counts = info["images"]
     attempt.events.say(
@@ -98,6 +102,7 @@ def say_nothing_to_do(attempt: Attempt) -> int:
         attempt.events.say(f"        {count:,} x {reason}", "nothing_new")
     for line in _limit_lines(attempt.job, _tally_in(info), ""):
         attempt.events.say(line, "nothing_new")
+    Metrics(attempt.run.uri).succeeded()
     return _exit_code(attempt.job, _tally_in(info))
 
 

@@ -12,6 +12,7 @@ from engines import config_of, in_process, rows_of
 
 import m2f_batch.flow.stages as stages
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.flow.metrics import Metrics
 from m2f_batch.storage.commit import staged
 from m2f_batch.storage.run import open_run
 from m2f_batch.verify import verify
@@ -79,7 +80,9 @@ def test_the_same_command_goes_on(scenes, tmp_path, monkeypatch, undisturbed, ki
     assert sum(info["errors"].values()) == 1
 
 
-def test_a_run_that_is_done_is_left_alone(scenes, tmp_path, capsys):
+def test_a_run_that_is_done_is_left_alone(scenes, tmp_path, capsys, monkeypatch):
+    successes = []
+    monkeypatch.setattr(Metrics, "succeeded", lambda metrics: successes.append(metrics))
     config = config_of(scenes, tmp_path / "run", DEMO_MODEL, **UNITS)
     assert in_process(config) == 0
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.parquet")}
@@ -90,6 +93,7 @@ def test_a_run_that_is_done_is_left_alone(scenes, tmp_path, capsys):
     assert "nothing new: 13 in = 12 ok + 1 error" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*.parquet")} == before
     assert (success.stat().st_mtime_ns, info.stat().st_mtime_ns) == stamps
+    assert len(successes) == 2, "nothing new is no reason for an alarm"
 
 
 def test_new_changed_and_vanished_images_only(images, tmp_path, monkeypatch):
