@@ -99,10 +99,13 @@ class ExactSize(Section):
     width: Pixels
 
 
+Size = AspectSize | ExactSize
+
+
 class PreprocessConfig(Section):
     """From an image to pixel values."""
 
-    size: Literal["checkpoint", "paper"] | AspectSize | ExactSize = Field(
+    size: Literal["checkpoint", "paper"] | Size = Field(
         "checkpoint",
         description="checkpoint, paper (test size of the label set), {shortest_edge, longest_edge} or {height, width}",
     )
@@ -179,6 +182,17 @@ class RunConfig(Section):
     log: Literal["text", "json"] = Field("text", description="what is printed: lines for people, or JSON objects")
 
 
+class StorageConfig(Section):
+    """What a job may read and write. Decides no label."""
+
+    allow: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        min_length=1,
+        description="the only places that may be read or written, with all below them: folders, s3://bucket/prefix/, "
+        "s3:// (all buckets), hf://owner/name (a model of the hub); any if not set",
+    )
+
+
 class SegmentConfig(Section):
     """The segment job."""
 
@@ -189,3 +203,4 @@ class SegmentConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     output: OutputConfig
     run: RunConfig = RunConfig()
+    storage: StorageConfig = StorageConfig()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2f_batch.config import AspectSize, Count, CountOrRange, ExactSize, Fraction, Number, Section, Task, Whole
+from m2f_batch.config import Count, CountOrRange, Fraction, Number, Section, Size, StorageConfig, Task, Whole
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 Resize = Literal["fit", "shortest_edge"]
@@ -232,7 +232,7 @@ class TunedModelConfig(Section):
         description="delete the training in output.uri and start anew; an unfinished one of the same settings goes on "
         "if it was last worked on with overwrite, too. If not set, what is there goes on",
     )
-    size: AspectSize | ExactSize | None = Field(
+    size: Size | None = Field(
         None,
         description="size at which the tuned model sees images, in validation and for good (preprocessor_config.json): "
         "{shortest_edge, longest_edge} or {height, width}; that of the checkpoint, else by augment.crop_size",
@@ -248,6 +248,7 @@ class FinetuneConfig(Section):
     train: TrainConfig = Field({}, validate_default=True)  # without it, too, the mistake is that steps are missing
     compute: TrainComputeConfig = TrainComputeConfig()
     output: TunedModelConfig
+    storage: StorageConfig = StorageConfig()
 
     @model_validator(mode="after")
     def _one_ignored_value(self) -> "FinetuneConfig":

@@ -25,6 +25,7 @@ from m2f_batch.datasets.sides import read_sides
 from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.storage.allow import confine
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON
@@ -69,6 +70,7 @@ def lint(
         raise UsageError(f"--ignore: {', '.join(unknown)}: not known; known are {', '.join(KINDS)}")
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
+    confine(config.storage.allow, {"data.train": config.data.train, "model.uri": config.model.uri})
     checkpoint = None if config.model.uri is None else Path(config.model.uri)
     queries = queries or queries_of(config.model.config, checkpoint)
     tally = Tally()

@@ -22,6 +22,8 @@ from ray.exceptions import RayError, RayTaskError
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.bytecode import kept_bytecode
+from m2f_batch.flow.redact import redact
+from m2f_batch.storage import allow
 
 _A = TypeVar("_A")
 _T = TypeVar("_T")
@@ -64,13 +66,21 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     address = compute.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     if ray.is_initialized():
+        if allow.is_of_job():
+            raise UsageError(
+                "storage.allow: Ray was started in this process before the job, so that its workers do not know the "
+                "list; let the job start or join Ray (compute.address)"
+            )
         yield
         return
     # Ray refuses a variable that the submitted job's own environment has set already
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
     wanted = FOR_WORKERS | {name: os.environ[name] for name in (*FORWARDED, *FOR_WORKERS) if name in os.environ}
-    environment = {name: value for name, value in wanted.items() if name not in inherited}
+    _check_no_keys(wanted)
+    environment = {name: value for name, value in wanted.items() if name not in inherited} | allow.environment()
+    if allow.OF_DRIVER in inherited:
+        raise UsageError(f"{allow.OF_DRIVER}: is this program's own; take it out of the job's environment variables")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _muted_stderr(), kept_bytecode(), _set(FOR_WORKERS):
@@ -80,7 +90,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
                 log_to_driver=False,  # workers' chatter; what a user must know travels as data or as an error
                 logging_level=logging.ERROR,
                 # the processes of a local Ray inherit ours, and start sooner without an environment of their own
-                runtime_env={"env_vars": environment} if address and environment else None,
+                runtime_env={"env_vars": environment} if environment and (address or allow.is_confined()) else None,
             )
     except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
@@ -107,6 +117,16 @@ def _set(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
+
+
+def _check_no_keys(variables: Mapping[str, str]) -> None:
+    """Raise UsageError where what is to travel holds a key: it would stand in Ray's job metadata."""
+    for name, value in variables.items():
+        if redact(value) != value:
+            raise UsageError(
+                f"{name}: {redact(value)!r} holds a key, which would be seen in Ray's job metadata; "
+                "keys belong to the nodes, in the variables or files that the AWS tools read"
+            )
 
 
 def _token_hint() -> str:

@@ -29,6 +29,7 @@ from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
 from m2f_batch.flow.workers import Steps
+from m2f_batch.storage.allow import confine
 from m2f_batch.storage.listing import check_output, list_input
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.plan import Units
@@ -76,6 +77,8 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
 
 def check(config: SegmentConfig) -> Job:
     """Everything that can be wrong with a job and seen before it starts; raises UsageError."""
+    places = {"input.uri": config.input.uri, "input.root": config.input.root, "output.uri": config.output.uri}
+    confine(config.storage.allow, places)
     source = steadily(lambda: find_model(config.model.uri, config.model.revision))
     checkpoint = read_checkpoint(steadily(lambda: local_directory(source)), config.model.uri)
     check_license(checkpoint, config.model.allowed_licenses)

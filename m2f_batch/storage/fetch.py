@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef
+from m2f_batch.storage.allow import NotAllowed
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries as Retries  # also imported from here
 from m2f_batch.storage.s3_faults import Refused
@@ -17,9 +18,9 @@ from m2f_batch.storage.uris import shown
 def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
     """The bytes of exactly the version that was listed.
 
-    Raises ImageError (stage ``fetch``; ``NotFound``, ``AccessDenied``, ``Unreadable``, ``Changed``) for what stays
-    wrong with this one image; its message is the same in every run, since it ends in a row. Raises TransientError when
-    the retries are spent, and StoreUnavailable for what is wrong with all images.
+    Raises ImageError (stage ``fetch``; ``NotFound``, ``AccessDenied``, ``NotAllowed``, ``Unreadable``, ``Changed``) for
+    what stays wrong with this one image; its message is the same in every run, since it ends in a row. Raises
+    TransientError when the retries are spent, and StoreUnavailable for what is wrong with all images.
     """
     try:
         return (retries or Retries()).run(lambda: _read(ref))
@@ -29,6 +30,8 @@ def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
         if isinstance(error, Refused) and ref.version:  # it could be looked at when it was listed
             raise StoreUnavailable(f"{error}, and so is the bucket by now: have the keys expired?") from error
         raise ImageError("fetch", "AccessDenied", str(error)) from error
+    except NotAllowed as error:
+        raise ImageError("fetch", "NotAllowed", f"{shown(ref.uri)}: lies outside the allow-list") from error
     except ObjectError as error:
         raise ImageError("fetch", "Unreadable", str(error)) from error
 

@@ -14,7 +14,7 @@ from typing import IO
 from pyarrow import ArrowException, ArrowInvalid, fs
 
 from m2f_batch.errors import TransientError, UsageError
-from m2f_batch.storage import uris
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.staging import close_folder, delete_file, open_folder, temporary_file
 from m2f_batch.storage.store import Denied, Entry, NotFound, Store, StoreUnavailable, Unreadable, faults
 
@@ -50,7 +50,7 @@ def _file_fault(uri: str, error: Exception) -> Exception | None:
 
 
 class LocalStore(Store):
-    """This machine's files. Symlinks are followed, loops are not."""
+    """This machine's files. Symlinks are followed, but for loops and those that leave the allow-lists."""
 
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
         with faults(folder, _file_fault, of_one=False):
@@ -66,6 +66,9 @@ class LocalStore(Store):
             return
         for file in files:
             if not file.name.startswith(start):
+                continue
+            if file.is_symlink() and not allow.is_allowed(file.path):  # listed, and not looked behind
+                yield Entry(file.path, 0, "")
                 continue
             if file.is_dir():
                 yield from self._walk(file.path, "", (*above, (here.st_dev, here.st_ino)))

@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.storage import uris
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable
 
@@ -38,18 +38,22 @@ class ModelSource:
 
 
 def find_model(uri: str, revision: str | None = None) -> ModelSource:
-    """Pin down what ``model.uri`` names. Raises UsageError when there is no such model."""
+    """Pin down what ``model.uri`` names. Raises UsageError when there is no such model, or it is not allowed."""
     if os.path.isdir(uri):
+        source = ModelSource(os.path.abspath(uri), "directory")
+        _check_allowed(source, UsageError)
         if revision is not None:
             raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the directory {uri}")
-        return ModelSource(os.path.abspath(uri), "directory")
+        return source
     if "://" in uri:
         return _find_at(uri, revision)
     if HUB_ID.fullmatch(uri) and not uri.startswith((".", "/")):
         name, _, inline = uri.partition("@")
         if inline and revision and inline != revision:
             raise UsageError(f"model.revision: {revision!r} and model.uri {uri!r} name two revisions: keep one")
-        return _pin_hub(ModelSource(name, "hub", inline or revision))
+        source = ModelSource(name, "hub", inline or revision)
+        _check_allowed(source, UsageError)
+        return _pin_hub(source)
     raise UsageError(
         f"model.uri: {uri!r} is no directory here, no hub id (owner/name) and no object-store URI; "
         "give a Hugging Face directory with config.json and model.safetensors"
@@ -59,8 +63,9 @@ def find_model(uri: str, revision: str | None = None) -> ModelSource:
 def local_directory(source: ModelSource) -> Path:
     """The model's files on this node, fetched once per node however many processes ask.
 
-    Raises RunError when they cannot be had.
+    Raises RunError when they cannot be had, or are not allowed here.
     """
+    _check_allowed(source, RunError)
     if source.kind == "directory":
         if not os.path.isdir(source.uri):
             raise RunError(
@@ -73,6 +78,21 @@ def local_directory(source: ModelSource) -> Path:
     return _fetch_from_bucket(source)
 
 
+def _check_allowed(source: ModelSource, kind: type[Exception]) -> None:
+    """A model of the hub is hf://owner/name, its files any kept copy; links in a directory must not leave the lists."""
+    places = [source.uri]
+    if source.kind == "hub":
+        pinned = f"hf://{source.uri}@{source.revision}"
+        places = [pinned if source.revision and allow.is_allowed(pinned) else f"hf://{source.uri}"]
+    elif source.kind == "directory" and allow.is_confined() and os.path.isdir(source.uri):
+        places += [entry.path for entry in os.scandir(source.uri) if entry.is_symlink()]
+    try:
+        for place in places:
+            allow.check(place)
+    except allow.NotAllowed as error:
+        raise kind(f"model.uri: {error}") from None
+
+
 def _find_at(uri: str, revision: str | None) -> ModelSource:
     try:
         place = uris.parse(uri)
@@ -83,6 +103,7 @@ def _find_at(uri: str, revision: str | None) -> ModelSource:
     if revision is not None:
         raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the URI {uri}")
     source = ModelSource(str(place).rstrip("/"), "bucket")
+    _check_allowed(source, UsageError)
     with _bucket_errors(UsageError):
         entries = _bucket_files(source)
     if not any(PurePosixPath(entry.uri).name == "config.json" for entry in entries):

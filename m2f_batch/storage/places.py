@@ -1,22 +1,24 @@
-"""From a URI to the store that holds it, opened once per process."""
+"""From a URI to the store that holds it, opened once per process: the one way to any, and so past the allow-lists."""
 
 import threading
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 
-from m2f_batch.storage import uris
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.files import ArrowStore, LocalStore
+from m2f_batch.storage.guarded import GuardedStore
 from m2f_batch.storage.store import Entry, Store
 
 
 def open_store(uri: str) -> Store:
     """The store that holds ``uri``; one per bucket or file system and process. Opening sends no request.
 
-    Raises UsageError for a URI that names no place, or one of an unknown scheme.
+    With an allow-list, a store whose methods raise NotAllowed for what lies outside. Raises UsageError for a URI that
+    names no place, or one of an unknown scheme.
     """
     place = uris.parse(uri)
-    with _OPENING:  # neither boto3's nor our cache makes one client only when threads race
-        return _open(place.scheme, place.authority)
+    opened = partial(_opened, place.scheme, place.authority)
+    return GuardedStore(opened) if allow.is_confined() else opened()
 
 
 def stat_many(wanted: Iterable[str]) -> list[Entry | None]:
@@ -39,6 +41,11 @@ def reset_stores() -> None:
 
 
 _OPENING = threading.Lock()
+
+
+def _opened(scheme: str, authority: str) -> Store:
+    with _OPENING:  # neither boto3's nor our cache makes one client only when threads race
+        return _open(scheme, authority)
 
 
 @cache

@@ -46,6 +46,9 @@ def parse(uri: str) -> Location:
         return Location("", "", os.path.abspath(unquote("/" + path)))
     if ":" in authority.rpartition("@")[0]:  # the URI would go into every row
         raise UsageError(f"{scheme}://...: keys and passwords come from the environment, never from the URI")
+    if re.search(r"[?#%\\\s]", authority) or not authority.isprintable():
+        # pyarrow.fs would take what follows for options of the file system: another server's address, say
+        raise UsageError(f"{scheme}://...: a host or bucket has no '?', '#', '%', '\\' or blank; options are not taken")
     if scheme == "s3" and not re.fullmatch(r"[A-Za-z0-9._-]+", authority):
         raise UsageError("s3://...: wanted s3://BUCKET/KEY, BUCKET of letters, digits, '.', '-' and '_', no keys in it")
     return Location(scheme, authority, path)

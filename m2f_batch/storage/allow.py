@@ -1,0 +1,170 @@
+"""Which places may be read and written: the allow-list of a job, that of a machine, that of the job's driver, or none.
+
+Where there are several, a place must lie in each of them. An entry is a local folder or file, ``s3://`` (a scheme),
+``s3://bucket``, ``s3://bucket/images/``, ``hf://owner/name`` (a model of the hub; ``hf://owner/name@COMMIT`` for just
+that commit), and takes what lies below it, by whole segments: ``images`` is not ``images-2``. Local paths are compared
+as they are once their symlinks are followed, object names as they are spelled; one with the segments ``.`` or ``..``
+lies nowhere, since servers disagree about them.
+"""
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from m2f_batch.errors import UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.store import ObjectError
+
+OF_MACHINE = "M2F_BATCH_ALLOW"  # entries between commas or blanks; its owner sets it, and no job can widen it
+OF_DRIVER = "M2F_BATCH_ALLOW_OF_DRIVER"  # what a driver was told, for its workers: JSON, [[name, [entry, ...]], ...]
+OF_JOB = "storage.allow"
+
+
+class NotAllowed(ObjectError):
+    """The place lies outside an allow-list: it was neither looked at nor read."""
+
+
+class AllowList(NamedTuple):
+    """One list: where it was given, and its entries."""
+
+    name: str
+    entries: tuple[str, ...]
+
+
+class _Prefix(NamedTuple):
+    scheme: str
+    authority: str | None  # None: any
+    parts: tuple[str, ...]
+
+
+_of_job: tuple[AllowList, ...] = ()  # of the job that this process runs
+
+
+def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> None:
+    """From now on this process keeps to the list of a job, ``storage.allow``; None: to that of the machine only.
+
+    ``places`` are the places that the job's config names, by field. Raises UsageError for entries that are none, and
+    for places that lie outside.
+    """
+    global _of_job
+    _of_job = ()
+    if entries is not None:
+        spelled = tuple(_spelled(OF_JOB, entry) for entry in entries)
+        _of_job = (AllowList(OF_JOB, spelled),)
+    for field, uri in places.items():
+        if uri is not None:
+            check_field(field, uri)
+
+
+def check_field(field: str, uri: str) -> None:
+    """Raise UsageError, which begins with ``field``, where a place lies outside; of a glob, where its folder does."""
+    try:
+        place = uris.normalise(uri)
+        folder = uris.split_glob(uri)[0] if uris.has_glob(uri) else place
+        if not (is_allowed(place) or is_allowed(folder)):
+            check(place)
+    except (NotAllowed, UsageError) as error:
+        raise UsageError(f"{field}: {error}") from None
+
+
+def is_confined() -> bool:
+    """Whether there is any list."""
+    return bool(_lists())
+
+
+def is_allowed(uri: str) -> bool:
+    """Whether a place lies in every list that there is."""
+    lists = _lists()
+    return not lists or _outside(uri, lists) is None
+
+
+def check(uri: str) -> None:
+    """Raise NotAllowed where a place lies outside a list."""
+    lists = _lists()
+    outside = _outside(uri, lists) if lists else None
+    if outside is not None:
+        raise NotAllowed(f"{uris.shown(uri)}: lies outside {outside.name}; allowed: {', '.join(outside.entries)}")
+
+
+def environment() -> dict[str, str]:
+    """The variable that tells other processes of a job what this one keeps to; empty where that is nothing."""
+    lists = _lists()
+    return {OF_DRIVER: json.dumps(lists)} if lists else {}
+
+
+def is_of_job() -> bool:
+    """Whether the job has a list of its own, which workers know only from ``environment``."""
+    return bool(_of_job)
+
+
+def _lists() -> tuple[AllowList, ...]:
+    given = os.environ.get(OF_MACHINE), os.environ.get(OF_DRIVER)
+    return _of_job if given == (None, None) else _with_given(_of_job, *given)
+
+
+@cache
+def _with_given(ours: tuple[AllowList, ...], machine: str | None, driver: str | None) -> tuple[AllowList, ...]:
+    lists = ours
+    if machine is not None:
+        lists += (AllowList(OF_MACHINE, tuple(_spelled(OF_MACHINE, entry) for entry in _split(machine))),)
+    for name, entries in json.loads(driver or "[]"):
+        lists += (AllowList(name, tuple(entries)),)
+    return tuple(dict.fromkeys(lists))
+
+
+def _split(text: str) -> list[str]:
+    entries = [entry for entry in re.split(r"[\s,]+", text) if entry]
+    if not entries:  # nobody meant everything by it
+        raise UsageError(f"{OF_MACHINE}: is set and names no place; unset it, or give entries such as s3://bucket/a/")
+    if any("://" not in entry and not entry.startswith("/") for entry in entries):
+        raise UsageError(f"{OF_MACHINE}: {text!r} must hold absolute paths and URIs, between commas or blanks")
+    return entries
+
+
+def _spelled(name: str, entry: str) -> str:
+    """An entry in the one spelling, which means the same on every machine. Raises UsageError for what is none."""
+    if re.fullmatch(r"(?!file:)[a-z][a-z0-9+.-]*://", entry):
+        return entry
+    try:
+        place = uris.parse(entry)
+    except UsageError as error:
+        raise UsageError(f"{name}: {entry!r}: {error}") from None
+    if "*" in entry or not {".", ".."}.isdisjoint(place.path.split("/")):
+        raise UsageError(f"{name}: {entry!r} is no place: give folders or prefixes, which hold all below them, no '*'")
+    return str(place)
+
+
+def _outside(uri: str, lists: tuple[AllowList, ...]) -> AllowList | None:
+    """The first list that a place does not lie in."""
+    place = uris.parse(uri)
+    path = place.path if place.scheme else os.path.realpath(place.path)
+    parts = tuple(path.strip("/").split("/")) if not place.scheme else tuple(path.split("/"))
+    if place.scheme and not {".", ".."}.isdisjoint(parts):
+        return lists[0]
+    return next((each for each in lists if not _holds(_prefixes(each.entries), place, parts)), None)
+
+
+def _holds(prefixes: tuple[_Prefix, ...], place: uris.Location, parts: tuple[str, ...]) -> bool:
+    return any(
+        place.scheme == prefix.scheme
+        and prefix.authority in (place.authority, None)
+        and parts[: len(prefix.parts)] == prefix.parts
+        for prefix in prefixes
+    )
+
+
+@cache
+def _prefixes(entries: tuple[str, ...]) -> tuple[_Prefix, ...]:
+    return tuple(_prefix(entry) for entry in entries)
+
+
+def _prefix(entry: str) -> _Prefix:
+    if entry.endswith("://"):
+        return _Prefix(entry.removesuffix("://"), None, ())
+    place = uris.parse(entry)
+    path = place.path if place.scheme else os.path.realpath(place.path)
+    trimmed = path.strip("/") if not place.scheme else path.rstrip("/")
+    return _Prefix(place.scheme, place.authority, tuple(trimmed.split("/")) if trimmed else ())

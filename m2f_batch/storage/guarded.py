@@ -1,0 +1,80 @@
+"""A store behind the allow-lists: no request is made for a place outside, and none opens its file system."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from m2f_batch.storage import allow
+from m2f_batch.storage.store import Entry, Store
+
+
+class GuardedStore(Store):
+    """Every method checks its places first, and raises NotAllowed. ``opened`` gives the store, once it is needed.
+
+    Processes that it is sent to open the store anew, and keep to their own lists too.
+    """
+
+    def __init__(self, opened: Callable[[], Store]) -> None:
+        self._opened = opened
+
+    @property
+    def is_exclusive(self) -> bool:  # type: ignore[override]  # which is of the class elsewhere
+        """That of the store."""
+        return self._opened().is_exclusive
+
+    def _at(self, *places: str | None) -> Store:
+        for place in places:
+            if place is not None:
+                allow.check(place)
+        return self._opened()
+
+    def list(self, folder: str, start: str = "") -> Iterator[Entry]:
+        yield from self._at(folder).list(folder, start)
+
+    def is_folder(self, uri: str) -> bool:
+        return self._at(uri).is_folder(uri)
+
+    def stat(self, uri: str) -> Entry | None:
+        return self._at(uri).stat(uri)
+
+    def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
+        named = [*wanted]
+        inside = [uri for uri in named if allow.is_allowed(uri)]
+        found = iter(self._opened().stat_many(inside) if inside else [])
+        if len(inside) == len(named):
+            return [*found]
+        allowed = {*inside}
+        return [next(found) if uri in allowed else None for uri in named]
+
+    def read_entry(self, uri: str) -> tuple[bytes, Entry]:
+        return self._at(uri).read_entry(uri)
+
+    def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
+        self._at(uri, staging).write(uri, data, staging=staging)
+
+    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+        self._at(uri).upload(file, uri)
+
+    def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
+        return self._at(uri, staging).write_new(uri, data, staging=staging)
+
+    def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
+        return self._at(uri, staging).replace(uri, data, version, staging=staging)
+
+    def age(self, uri: str) -> float | None:
+        return self._at(uri).age(uri)
+
+    def open_staging(self, folder: str) -> None:
+        self._at(folder).open_staging(folder)
+
+    def close_staging(self, folder: str) -> None:
+        self._at(folder).close_staging(folder)
+
+    def prune(self, folder: str) -> None:
+        self._at(folder).prune(folder)
+
+    def delete(self, unwanted: Iterable[str], *, staging: str | None = None) -> None:
+        named = [*unwanted]
+        self._at(*named, staging).delete(named, staging=staging)
+
+    def _delete(self, uri: str, staging: str | None) -> None:
+        self.delete([uri], staging=staging)

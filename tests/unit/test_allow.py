@@ -1,0 +1,322 @@
+"""The allow-lists: what lies in them, and that no store, listing, model or worker gets past them."""
+
+import json
+import os
+import pickle
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from m2f_batch.config import SegmentConfig
+from m2f_batch.config_loading import check_config
+from m2f_batch.errors import ImageError, RunError, UsageError
+from m2f_batch.flow.isolated_child import Child
+from m2f_batch.records import ImageRef
+from m2f_batch.storage import allow
+from m2f_batch.storage.allow import NotAllowed, check, confine, environment, is_allowed
+from m2f_batch.storage.fetch import fetch
+from m2f_batch.storage.guarded import GuardedStore
+from m2f_batch.storage.listing import list_input
+from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
+from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.store import Store
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(autouse=True)
+def no_lists(monkeypatch):
+    monkeypatch.delenv(allow.OF_MACHINE, raising=False)
+    monkeypatch.delenv(allow.OF_DRIVER, raising=False)
+    yield
+    confine(None, {})
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """allowed/ with an image and links out of it, and secret/ beside it."""
+    allowed, secret = tmp_path / "allowed", tmp_path / "secret"
+    (secret / "deep").mkdir(parents=True)
+    allowed.mkdir()
+    (allowed / "a.jpg").write_bytes(b"image")
+    (secret / "s.jpg").write_bytes(b"CANARY")
+    (secret / "deep" / "t.jpg").write_bytes(b"CANARY")
+    (allowed / "file.jpg").symlink_to(secret / "s.jpg")
+    (allowed / "folder").symlink_to(secret)
+    (allowed / "inside.jpg").symlink_to(allowed / "a.jpg")
+    (allowed / "loop").symlink_to(allowed)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("entry", "inside", "outside"),
+    [
+        (
+            "s3://b/images/",
+            ["s3://b/images/x.jpg", "s3://b/images//x", "S3://b/images/a", "s3://b/images", "s3://b/images/%2e%2e/x"],
+            [
+                *("s3://b/images-2/x", "s3://b/image", "s3://b/Images/x", "s3://b", "s3://c/images/x"),
+                *("s3://b/images/../x", "s3://b/images/./x", "s3://b//images/x", "s3://b/%69mages/x"),
+                *("gs://b/images/x", "/b/images/x", "s3://b.evil/images/x", "hf://b/images/x"),
+            ],
+        ),
+        ("s3://b", ["s3://b/x", "s3://b", "s3://b/"], ["s3://b2/x", "s3://b/../c/x"]),
+        ("s3://", ["s3://b/x", "s3://any/x"], ["gs://b/x", "/x", "http://169.254.169.254/latest", "hf://a/b"]),
+        ("gs://anonymous@b/x", ["gs://anonymous@b/x/y"], ["gs://b/x/y", "gs://anonymous@b.c/x/y"]),
+        ("hf://owner/", ["hf://owner/name"], ["hf://owner2/name", "hf://datasets/owner/name"]),
+        ("/", ["/etc/passwd", "file:///etc"], ["s3://b/x"]),
+    ],
+)
+def test_what_lies_below_an_entry(entry, inside, outside):
+    confine([entry], {})
+    assert [uri for uri in inside if not is_allowed(uri)] == []
+    assert [uri for uri in outside if is_allowed(uri)] == []
+    for uri in outside:
+        with pytest.raises(NotAllowed, match=r"outside storage\.allow; allowed: "):
+            check(uri)
+
+
+def test_local_paths_are_compared_as_they_are_behind_their_links(tree, monkeypatch):
+    allowed = tree / "allowed"
+    (tree / "alias").symlink_to(allowed)
+    (tree / "blank folder").mkdir()
+    monkeypatch.chdir(tree)
+    for entry in (str(allowed), f"{allowed}/", f"file://{allowed}", str(tree / "alias"), "allowed", "./alias"):
+        confine([entry], {})
+        for uri in ("allowed/a.jpg", "alias/a.jpg", f"file://{allowed}/a.jpg", f"FILE://host{allowed}/%61.jpg"):
+            assert is_allowed(uri), (entry, uri)
+        for uri in (
+            *("allowed/file.jpg", "allowed/folder/s.jpg", "alias/folder/deep/t.jpg", "allowed/../secret/s.jpg"),
+            *("allowed-2/a.jpg", "/etc/passwd", "file:///etc/passwd", f"file://{allowed}/%2e%2e/secret/s.jpg"),
+            *(f"/proc/self/root{tree}/secret/s.jpg", f"/dev/fd/../../{tree}/secret", ".", "/"),
+        ):
+            assert not is_allowed(uri), (entry, uri)
+    confine([f"file://{tree}/blank%20folder"], {})
+    assert is_allowed(str(tree / "blank folder" / "x"))
+
+
+def test_a_place_must_lie_in_every_list(monkeypatch):
+    monkeypatch.setenv(allow.OF_MACHINE, "s3://b/, gs://c")
+    assert is_allowed("s3://b/x") and is_allowed("gs://c/x") and not is_allowed("s3://c/x")
+    confine(["s3://"], {})
+    assert is_allowed("s3://b/x") and not is_allowed("gs://c/x")
+    with pytest.raises(NotAllowed, match="M2F_BATCH_ALLOW; allowed: s3://b, gs://c"):
+        check("s3://c/x")
+    # what workers are told holds the driver's machine, too; they keep to their own list besides
+    told = environment()
+    confine(None, {})
+    monkeypatch.setenv(allow.OF_MACHINE, "s3://b/only/")
+    monkeypatch.setenv(*next(iter(told.items())))
+    assert is_allowed("s3://b/only/x") and not is_allowed("s3://b/x") and not is_allowed("gs://c/x")
+    assert json.loads(told[allow.OF_DRIVER]) == [
+        ["storage.allow", ["s3://"]],
+        ["M2F_BATCH_ALLOW", ["s3://b", "gs://c"]],
+    ]
+    monkeypatch.delenv(allow.OF_MACHINE)
+    monkeypatch.delenv(allow.OF_DRIVER)
+    assert is_allowed("anything") and environment() == {} and not allow.is_confined()
+
+
+@pytest.mark.parametrize("value", ["", " , ", "photos", "s3://b relative/path", "s3://a@b/", "s3://b/*", "s3://b/../c"])
+def test_a_wrong_variable_lets_nothing_pass(value, monkeypatch):
+    monkeypatch.setenv(allow.OF_MACHINE, value)
+    with pytest.raises(UsageError, match=r"^M2F_BATCH_ALLOW: "):
+        open_store("/etc/passwd")
+
+
+@pytest.mark.parametrize("value", ["[]", "s3://b", "['']", "[1]", "{}"])
+def test_a_wrong_key_is_refused(value):
+    import yaml
+
+    tree = {
+        "input": {"uri": "a"},
+        "model": {"uri": "b"},
+        "output": {"uri": "c"},
+        "storage": {"allow": yaml.safe_load(value)},
+    }
+    with pytest.raises(UsageError, match=r"^storage\.allow"):
+        check_config(SegmentConfig, tree)
+
+
+@pytest.mark.parametrize(
+    "entry", ["s3://key:secret@b/", "s3://b/*", "gs://b?endpoint_override=x", "s3://b/a/../c", "\0"]
+)
+def test_a_wrong_entry_is_refused(entry):
+    with pytest.raises(UsageError, match=r"^storage\.allow: ") as caught:
+        confine([entry], {})
+    assert "secret" not in str(caught.value).removeprefix(f"storage.allow: {entry!r}")
+
+
+def test_places_of_a_config_are_refused_by_field(tree):
+    fields = {"input.uri": str(tree / "allowed/*.jpg"), "input.root": None, "output.uri": str(tree / "allowed/out")}
+    confine([str(tree / "allowed")], fields)
+    for field, uri in [
+        ("input.uri", "s3://b/x"),
+        ("input.uri", str(tree / "secret/*.jpg")),
+        ("input.uri", str(tree / "*/a.jpg")),
+        ("output.uri", str(tree / "allowed/folder/out")),
+        ("input.root", "gs://b?endpoint_override=http://169.254.169.254"),
+    ]:
+        with pytest.raises(UsageError, match=f"^{field}: "):
+            confine([str(tree / "allowed")], fields | {field: uri})
+
+
+def test_every_method_of_a_store_is_guarded(tree):
+    confine([str(tree / "allowed")], {})
+    secret = str(tree / "secret" / "s.jpg")
+    store = open_store(secret)
+    assert isinstance(store, GuardedStore)
+    calls = {
+        "list": lambda: [*store.list(str(tree / "secret"))],
+        "is_folder": lambda: store.is_folder(str(tree / "secret")),
+        "stat": lambda: store.stat(secret),
+        "read": lambda: store.read(secret),
+        "read_entry": lambda: store.read_entry(secret),
+        "exists": lambda: store.exists(secret),
+        "age": lambda: store.age(secret),
+        "write": lambda: store.write(secret, b""),
+        "write_new": lambda: store.write_new(secret + "2", b""),
+        "replace": lambda: store.replace(secret, b"", "1"),
+        "upload": lambda: store.upload(tree / "allowed" / "a.jpg", secret),
+        "delete": lambda: store.delete([secret]),
+        "_delete": lambda: store._delete(secret, None),
+        "open_staging": lambda: store.open_staging(str(tree / "secret" / "tmp")),
+        "close_staging": lambda: store.close_staging(str(tree / "secret")),
+        "prune": lambda: store.prune(str(tree / "secret")),
+    }
+    public = {name for name, member in vars(Store).items() if callable(member) and not name.startswith("__")}
+    assert public - calls.keys() == {"normalise", "stat_many", "_stat_or_none"}  # a new method is to be tried here
+    for name, call in calls.items():
+        with pytest.raises(NotAllowed):
+            call()
+        assert sorted(os.listdir(tree / "secret")) == ["deep", "s.jpg"], name
+    staging = str(tree / "secret" / "tmp")
+    with pytest.raises(NotAllowed):  # a file is moved from there
+        store.write(str(tree / "allowed" / "new"), b"", staging=staging)
+    assert store.stat_many([secret, str(tree / "allowed" / "a.jpg"), secret])[1].size == 5
+    assert [entry and entry.size for entry in stat_many([secret, str(tree / "allowed" / "a.jpg")])] == [None, 5]
+    assert store.is_exclusive
+
+
+def test_a_forbidden_scheme_opens_nothing(monkeypatch):
+    confine(["/data"], {})
+    monkeypatch.setattr("m2f_batch.storage.places._open", lambda *_: pytest.fail("opened"))
+    names = ["http://169.254.169.254/latest/meta-data/x.jpg", "s3://b/x.jpg", "gs://b/x", "hdfs://169.254.169.254:80/x"]
+    assert stat_many(names) == [None] * 4
+    for name in names:
+        with pytest.raises(ImageError) as caught:
+            fetch(ImageRef(name, ""))
+        assert (caught.value.stage, caught.value.reason) == ("fetch", "NotAllowed")
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["gs://b?endpoint_override=127.0.0.1:9&scheme=http/x", "s3://b?endpoint_override=http://127.0.0.1/x", "gs://b#x/y"],
+)
+def test_options_of_file_systems_are_never_taken(uri):
+    with pytest.raises(UsageError, match="options are not taken"):
+        open_store(uri)
+
+
+def test_a_guarded_store_travels_and_keeps_to_the_lists_there(tree, monkeypatch):
+    confine([str(tree / "allowed")], {})
+    store = pickle.loads(pickle.dumps(open_store(str(tree))))
+    assert store.read(str(tree / "allowed" / "a.jpg")) == b"image"
+    confine(None, {})
+    monkeypatch.setenv(allow.OF_MACHINE, "/nowhere")
+    with pytest.raises(NotAllowed):
+        store.read(str(tree / "allowed" / "a.jpg"))
+
+
+def test_a_listing_looks_behind_no_link_that_leaves(tree, monkeypatch):
+    confine([str(tree / "allowed")], {})
+    real, scanned = os.scandir, []
+    monkeypatch.setattr(os, "scandir", lambda path: scanned.append(str(path)) or real(path))
+    listing = list_input(str(tree / "allowed")).table.to_pylist()
+    names = {row["uri"].rpartition("/")[2]: row["version"] for row in listing}
+    assert names.keys() == {"a.jpg", "inside.jpg", "file.jpg", "folder"}
+    assert names["file.jpg"] == names["folder"] == "" and names["a.jpg"] and names["inside.jpg"]
+    assert not [path for path in scanned if "folder" in path or "secret" in path]
+    for row in listing:
+        ref = ImageRef(row["uri"], row["version"])
+        if row["version"]:
+            assert fetch(ref) == b"image"
+        else:
+            with pytest.raises(ImageError, match="NotAllowed"):
+                fetch(ref)
+
+
+def test_names_in_manifests_and_coco_files_that_leave_are_images_that_cannot_be_seen(tree):
+    allowed = tree / "allowed"
+    names = [
+        "a.jpg",
+        "../secret/s.jpg",
+        "/etc/passwd",
+        "file:///etc/passwd",
+        "http://169.254.169.254/x",
+        "s3://b/x.jpg",
+    ]
+    (allowed / "list.txt").write_text("\n".join(names))
+    (allowed / "list.jsonl").write_text("\n".join(json.dumps({"uri": name}) for name in names))
+    pq.write_table(pa.table({"uri": names}), allowed / "list.parquet")
+    images = [{"id": number, "file_name": name} for number, name in enumerate(names)]
+    (allowed / "coco.json").write_text(json.dumps({"images": images}))
+    confine([str(allowed)], {})
+    for file in ("list.txt", "list.jsonl", "list.parquet", "coco.json"):
+        rows = list_input(str(allowed / file)).table.to_pylist()
+        assert {row["uri"] for row in rows if row["version"]} == {str(allowed / "a.jpg")}
+        # the two spellings of /etc/passwd are one
+        assert len(rows) == 5
+        for row in rows:
+            if not row["version"]:
+                with pytest.raises(ImageError, match="NotAllowed"):
+                    fetch(ImageRef(row["uri"], ""))
+
+
+def test_models_must_be_listed_too(tree, monkeypatch):
+    model = tree / "allowed" / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    confine([str(tree / "allowed"), "hf://owner/name", f"hf://other/name@{COMMIT}"], {})
+    monkeypatch.setattr("m2f_batch.storage.model_source._pin_hub", lambda source: source)
+    assert find_model(str(model)).kind == "directory"
+    assert find_model("owner/name@main").revision == "main"
+    assert find_model("other/name", COMMIT).uri == "other/name"
+    for uri in (
+        "owner/name2",
+        "other/name",
+        "other/name@main",
+        "x/y",
+        "s3://b/model",
+        "gs://b/m",
+        str(tree / "secret"),
+    ):
+        with pytest.raises(UsageError, match=r"^model\.uri: .*outside storage\.allow"):
+            find_model(uri)
+    # on a node, which may have a list of its own
+    for source in (
+        ModelSource("x/y", "hub", COMMIT),
+        ModelSource("s3://b/m", "bucket", "1"),
+        ModelSource("/etc", "directory"),
+    ):
+        with pytest.raises(RunError, match=r"^model\.uri: .*outside storage\.allow"):
+            local_directory(source)
+    assert local_directory(ModelSource(str(model), "directory")) == model
+    (model / "README.md").symlink_to(tree / "secret" / "s.jpg")
+    with pytest.raises(UsageError, match=r"README\.md: lies outside"):
+        find_model(str(model))
+
+
+def _answers():
+    return lambda item, enter: is_allowed(item)
+
+
+def test_child_processes_know_the_list(tree):
+    confine([str(tree / "allowed")], {})
+    child = Child(_answers, {"start": 60.0, "look": 60.0})
+    try:
+        assert child.ask(str(tree / "allowed" / "a.jpg"), "look") is True
+        assert child.ask(str(tree / "secret" / "s.jpg"), "look") is False
+    finally:
+        child.close()
