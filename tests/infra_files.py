@@ -2,7 +2,6 @@
 
 import functools
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import PROJECT, SHARED
+from debian import program
 
 INFRA = PROJECT / "infra"
 KUBERNETES = INFRA / "kubernetes"
@@ -23,9 +23,7 @@ Tree = dict[str, Any]
 @functools.cache
 def rendered(folder: str) -> tuple[Tree, ...]:
     """The objects of a kustomization, relative to the project; skips where there is no kubectl."""
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        pytest.skip("kubectl, which renders the overlays, is not installed (Debian: kubernetes-client)")
+    kubectl = program("kubectl", "kubernetes-client")
     done = subprocess.run([kubectl, "kustomize", folder], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))
