@@ -59,6 +59,7 @@ class FaultProxy:
         upstream: str,
         port: int = 0,
         *,
+        host: str = "127.0.0.1",
         seed: int = 0,
         rate: float = 0.0,
         kinds: list[str] | None = None,
@@ -72,9 +73,9 @@ class FaultProxy:
         self._asked: Counter[tuple[str, str]] = Counter()
         self.settings: dict[str, Any] = {"rules": [], "kinds": [*KINDS]}
         self.set(seed=seed, rate=rate, kinds=kinds or [*KINDS], rules=rules or [], stall=stall)
-        self._server = _Server(("127.0.0.1", port), _Handler)
+        self._server = _Server((host, port), _Handler)
         self._server.proxy = self
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{host}:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def __enter__(self) -> "FaultProxy":
