@@ -13,6 +13,7 @@ import yaml
 from safetensors import SafetensorError, safe_open
 
 from m2f_batch.config import Task
+from m2f_batch.config_loading import parse_yaml
 from m2f_batch.errors import UsageError
 from m2f_batch.labels import LabelSet, find_label_set
 
@@ -175,6 +176,18 @@ def _config_problems(config: dict[str, Any]) -> Iterator[str]:
     for key in REDIRECTS:
         if config.get(key) is not None:
             yield f"{key} is not supported; save the model anew without it"
+    yield from _foreign_parts(config)
+
+
+def _foreign_parts(tree: Any) -> Iterator[str]:
+    """What would make transformers run a kernel of the hub, or timm read another repository or folder."""
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if "_implementation" in key and re.search(r"[/:]", json.dumps(value)):
+            yield f"{key} names code of another repository, which is never run; save the model anew without it"
+        elif key in ("backbone", "architecture") and isinstance(value, str) and re.search(r"[/:]", value):
+            yield f"{key} must be the name of an architecture, not {value!r}"
+        else:
+            yield from _foreign_parts(value)
 
 
 def _lasting(tree: Any) -> Any:
@@ -241,7 +254,7 @@ def _front_matter(card: Path) -> dict[str, Any]:
     try:
         text = card.read_text(encoding="utf-8-sig", errors="replace")
         match = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
-        tree = yaml.safe_load(match[1]) if match else None
+        tree = parse_yaml(match[1]) if match else None
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}  # a card is for people: no card, or one that is not well-formed, says nothing
     return tree if isinstance(tree, dict) else {}

@@ -4,8 +4,9 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 from m2f_batch.cli_arguments import new_parser
@@ -13,6 +14,7 @@ from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.redact import printable, redact
 
 STOPPED = 130
 FINETUNE_FLAGS = {
@@ -52,14 +54,15 @@ SEGMENT_FLAGS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one message and exit code 2, never a traceback."""
     signal.signal(signal.SIGTERM, _stop)
+    sys.excepthook = _on_bug
     options = new_parser().parse_args(arguments)
     try:
         return RUN[options.command](options)
     except (UsageError, RunError) as error:
-        print(f"m2f-batch {options.command}: {error}", file=sys.stderr, flush=True)
+        _complain(options, str(error))
         return error.exit_code
     except TransientError as error:
-        print(f"m2f-batch {options.command}: {error}; try again later", file=sys.stderr, flush=True)
+        _complain(options, f"{error}; try again later")
         return RunError.exit_code
     except BrokenPipeError:  # whoever read our output has gone away, as ``| head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -67,6 +70,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"m2f-batch {options.command}: stopped; what was committed is kept", file=sys.stderr, flush=True)
         return STOPPED
+
+
+def _complain(options: argparse.Namespace, text: str) -> None:
+    print(f"m2f-batch {options.command}: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _on_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback, without keys that may stand in its last line."""
+    print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, flush=True)
 
 
 def evaluate_main(arguments: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Config from file, ``--set`` and flags to a checked model; every mistake is reported, all of them at once."""
 
 import difflib
+import itertools
 import re
 import types
 import typing
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from m2f_batch.config import Section
 from m2f_batch.errors import UsageError
 
+MAX_SIZE = 1_000_000  # bytes of a config, and values in a YAML: a thousand times what makes sense
 Tree = dict[str, Any]
 C = TypeVar("C", bound=BaseModel)
 
@@ -81,7 +83,11 @@ def _section(kind: type[BaseModel], name: Any) -> type[BaseModel] | None:
 
 def _read_file(file: str) -> Tree:
     try:
-        tree = _yaml(Path(file).read_text(encoding="utf-8"))
+        with Path(file).open("rb") as handle:
+            text = handle.read(MAX_SIZE + 1).decode()
+        if len(text) > MAX_SIZE:
+            raise ValueError(f"more than {MAX_SIZE:,} bytes")
+        tree = _yaml(text)
     except OSError as error:
         raise UsageError(f"--config {file}: cannot be read ({error.strerror}); give a YAML file") from None
     except ValueError as error:
@@ -95,9 +101,25 @@ def _read_file(file: str) -> Tree:
 def _yaml(text: str) -> Any:
     """The value of a YAML text; ValueError when it has none."""
     try:
-        return yaml.load(text, _Loader)
+        return parse_yaml(text, _Loader)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from None
+
+
+def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
+    """The value of a YAML text from anywhere. Raises ValueError, YAMLError, RecursionError when it has none, and where
+    aliases of aliases would make it endless for whoever looks at it.
+    """
+    value = yaml.load(text, loader)
+    if sum(1 for _ in itertools.islice(_nodes(value), MAX_SIZE + 1)) > MAX_SIZE:
+        raise ValueError(f"its aliases make more than {MAX_SIZE:,} values")
+    return value
+
+
+def _nodes(value: Any) -> Iterator[Any]:
+    yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | set | tuple) else ():
+        yield from _nodes(item)
 
 
 def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems: list[str]) -> Tree:

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from m2f_batch import config_loading
 from m2f_batch.datasets import files
 from m2f_batch.errors import UsageError
 from m2f_batch.storage.manifests import parse_json
@@ -57,6 +58,6 @@ def _is_id(key: Any) -> bool:
 def parse_yaml(text: str, where: str) -> Any:
     """The parsed text. Raises UsageError, which begins with ``where``."""
     try:
-        return yaml.safe_load(text)
+        return config_loading.parse_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
 
-from m2f_batch.flow.redact import redact, redacted
+from m2f_batch.flow.redact import printable, redacted
 
 STATE = "state"  # the event of the regular progress lines: many, and the first ones to be forgotten
 MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s, and one small object to write
@@ -79,7 +79,7 @@ class Events:
         line = self._line(event, fields)
         with self._lock:
             self._keep(event == STATE, line.encode())
-            shown = line if self.log == "json" else text and redact(text)
+            shown = line if self.log == "json" else text and printable(text)
             if shown is not None:
                 _show(shown)
 

@@ -1,8 +1,9 @@
 """Keys and tokens masked in text, before it is logged or printed.
 
-What is masked: the values of the environment variables that hold keys (and of the files that others name), the user
-and password of a URL, the secret parts of presigned URLs and of headers, and what looks like a key whatever it stands
-in: AWS key ids, Hugging Face tokens, JSON web tokens. Ordinary URIs, paths and messages stay as they are.
+What is masked: the values of the environment variables that hold keys, and of the files that others name or that are
+looked for in a home (AWS credentials, tokens of the hub and of Ray); the user and password of a URL; secret parts of
+presigned URLs and of headers; and what looks like a key whatever it stands in: AWS key ids, Hugging Face tokens, JSON
+web tokens. Ordinary URIs, paths and messages stay as they are.
 """
 
 import os
@@ -23,6 +24,9 @@ VARIABLES = (
     "HF_TOKEN",
     "HUGGING_FACE_HUB_TOKEN",
     "RAY_AUTH_TOKEN",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_CLIENT_SECRET",
 )
 FILE_VARIABLES = (
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -30,11 +34,15 @@ FILE_VARIABLES = (
     "HF_TOKEN_PATH",
     "RAY_AUTH_TOKEN_PATH",
 )
+HOME_FILES = (".cache/huggingface/token", ".ray/auth_token")
+# (the variable that names the file, where it is in a home otherwise): profiles of "key = value"
+PROFILES = (("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"), ("AWS_CONFIG_FILE", ".aws/config"))
 MIN_LENGTH = 8  # the shortest secret that S3 servers take; "test" is no secret, and is part of ordinary words
 MAX_FILE_BYTES = 16384
 MAX_TEXT = 16384  # characters of one text in a log line: one endless message must not push all others out
 
 _END = r"""\s"'<>"""  # what ends a URL in a text
+_PROFILE_KEY = re.compile(r"(?m)^\s*aws_(?:access_key_id|secret_access_key|session_token|security_token)\s*=\s*(\S+)")
 _PORT = rf"\d{{1,5}}(?![^/?#,;)\]}}{_END}])"
 _NAMES = "|".join(VARIABLES)
 _PATTERNS = tuple(
@@ -75,6 +83,17 @@ def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
     'GET https://***:***@host/a.jpg?X-Amz-Signature=***&X-Amz-Expires=60 by AKIA***'
     """
     return _masked(text, secrets_of(environ))
+
+
+def printable(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    r"""``redact``, for a terminal: what would move its cursor, colour it or change its title is spelled out.
+
+    >>> print(printable("first line\nbroken\x1b[2Jname\r.jpg", {}))
+    first line
+    broken\x1b[2Jname\r.jpg
+    """
+    clean = redact(text, environ)
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in clean)
 
 
 def redacted(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
@@ -122,6 +141,11 @@ def secrets_of(environ: Mapping[str, str]) -> list[str]:
     """The secrets that an environment holds or names, as they are and percent-encoded; the longest first."""
     found = {environ.get(name, "").strip() for name in VARIABLES}
     found |= {_file_text(environ[name]) for name in FILE_VARIABLES if environ.get(name)}
+    home = environ.get("HOME")
+    found |= {_file_text(f"{home}/{name}") for name in HOME_FILES if home}
+    for name, default in PROFILES:
+        path = environ.get(name) or (home and f"{home}/{default}")
+        found |= {*_PROFILE_KEY.findall(_file_text(path))} if path else set()
     found = {secret for secret in found if len(secret) >= MIN_LENGTH}
     return sorted(found | {quote(secret, safe="") for secret in found}, key=len, reverse=True)
 

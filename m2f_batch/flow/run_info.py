@@ -8,6 +8,7 @@ from typing import Any
 from m2f_batch.checkpoint import Checkpoint
 from m2f_batch.config import SegmentConfig
 from m2f_batch.flow.progress import Progress
+from m2f_batch.flow.redact import redacted
 from m2f_batch.storage.listing import Listing
 from m2f_batch.storage.model_source import ModelSource
 from m2f_batch.storage.plan import Plan
@@ -110,6 +111,7 @@ def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
     for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
         if tree[section][key] is not None:
             tree[section][key] = normalise(tree[section][key])
+    tree["compute"] = redacted(tree["compute"])  # an address may hold a password
     return tree
 
 

@@ -11,7 +11,8 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from m2f_batch.errors import UsageError
@@ -27,20 +28,26 @@ class NotAllowed(ObjectError):
     """The place lies outside an allow-list: it was neither looked at nor read."""
 
 
-class AllowList(NamedTuple):
-    """One list: where it was given, and its entries."""
-
-    name: str
-    entries: tuple[str, ...]
-
-
 class _Prefix(NamedTuple):
     scheme: str
     authority: str | None  # None: any
     parts: tuple[str, ...]
 
 
-_of_job: tuple[AllowList, ...] = ()  # of the job that this process runs
+@dataclass(frozen=True)
+class AllowList:
+    """One list: where it was given, and its entries."""
+
+    name: str
+    entries: tuple[str, ...]
+
+    @cached_property
+    def prefixes(self) -> tuple[_Prefix, ...]:
+        """The entries, taken apart; of local ones what is behind their links on this machine."""
+        return tuple(_prefix(entry) for entry in self.entries)
+
+
+_of_job: AllowList | None = None  # of the job that this process runs
 
 
 def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> None:
@@ -50,10 +57,7 @@ def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> 
     for places that lie outside.
     """
     global _of_job
-    _of_job = ()
-    if entries is not None:
-        spelled = tuple(_spelled(OF_JOB, entry) for entry in entries)
-        _of_job = (AllowList(OF_JOB, spelled),)
+    _of_job = None if entries is None else AllowList(OF_JOB, tuple(_spelled(OF_JOB, entry) for entry in entries))
     for field, uri in places.items():
         if uri is not None:
             check_field(field, uri)
@@ -62,6 +66,7 @@ def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> 
 def check_field(field: str, uri: str) -> None:
     """Raise UsageError, which begins with ``field``, where a place lies outside; of a glob, where its folder does."""
     try:
+        uris.check_unsigned(uri)
         place = uris.normalise(uri)
         folder = uris.split_glob(uri)[0] if uris.has_glob(uri) else place
         if not (is_allowed(place) or is_allowed(folder)):
@@ -92,26 +97,24 @@ def check(uri: str) -> None:
 def environment() -> dict[str, str]:
     """The variable that tells other processes of a job what this one keeps to; empty where that is nothing."""
     lists = _lists()
-    return {OF_DRIVER: json.dumps(lists)} if lists else {}
+    return {OF_DRIVER: json.dumps([(each.name, each.entries) for each in lists])} if lists else {}
 
 
 def is_of_job() -> bool:
     """Whether the job has a list of its own, which workers know only from ``environment``."""
-    return bool(_of_job)
+    return _of_job is not None
 
 
 def _lists() -> tuple[AllowList, ...]:
-    given = os.environ.get(OF_MACHINE), os.environ.get(OF_DRIVER)
-    return _of_job if given == (None, None) else _with_given(_of_job, *given)
+    return _lists_of(_of_job, os.environ.get(OF_MACHINE), os.environ.get(OF_DRIVER))
 
 
-@cache
-def _with_given(ours: tuple[AllowList, ...], machine: str | None, driver: str | None) -> tuple[AllowList, ...]:
-    lists = ours
+@lru_cache(maxsize=8)
+def _lists_of(ours: AllowList | None, machine: str | None, driver: str | None) -> tuple[AllowList, ...]:
+    lists = [] if ours is None else [ours]
     if machine is not None:
-        lists += (AllowList(OF_MACHINE, tuple(_spelled(OF_MACHINE, entry) for entry in _split(machine))),)
-    for name, entries in json.loads(driver or "[]"):
-        lists += (AllowList(name, tuple(entries)),)
+        lists.append(AllowList(OF_MACHINE, tuple(_spelled(OF_MACHINE, entry) for entry in _split(machine))))
+    lists += [AllowList(name, tuple(entries)) for name, entries in json.loads(driver or "[]")]
     return tuple(dict.fromkeys(lists))
 
 
@@ -140,25 +143,21 @@ def _spelled(name: str, entry: str) -> str:
 def _outside(uri: str, lists: tuple[AllowList, ...]) -> AllowList | None:
     """The first list that a place does not lie in."""
     place = uris.parse(uri)
-    path = place.path if place.scheme else os.path.realpath(place.path)
-    parts = tuple(path.strip("/").split("/")) if not place.scheme else tuple(path.split("/"))
-    if place.scheme and not {".", ".."}.isdisjoint(parts):
+    scheme, authority = place.scheme, place.authority
+    parts = tuple(place.path.split("/") if scheme else os.path.realpath(place.path).strip("/").split("/"))
+    if scheme and (".." in parts or "." in parts):
         return lists[0]
-    return next((each for each in lists if not _holds(_prefixes(each.entries), place, parts)), None)
-
-
-def _holds(prefixes: tuple[_Prefix, ...], place: uris.Location, parts: tuple[str, ...]) -> bool:
-    return any(
-        place.scheme == prefix.scheme
-        and prefix.authority in (place.authority, None)
-        and parts[: len(prefix.parts)] == prefix.parts
-        for prefix in prefixes
-    )
-
-
-@cache
-def _prefixes(entries: tuple[str, ...]) -> tuple[_Prefix, ...]:
-    return tuple(_prefix(entry) for entry in entries)
+    for each in lists:
+        for prefix in each.prefixes:
+            if (
+                prefix.scheme == scheme
+                and prefix.authority in (authority, None)
+                and parts[: len(prefix.parts)] == prefix.parts
+            ):
+                break
+        else:
+            return each
+    return None
 
 
 def _prefix(entry: str) -> _Prefix:

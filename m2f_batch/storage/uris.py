@@ -14,6 +14,10 @@ from m2f_batch.errors import UsageError
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _ROOT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+_SIGNED = re.compile(
+    r"(?i)[?&](x-(amz|goog)-(signature|credential|security-token)|awsaccesskeyid|signature|sig|sas_token|account_key"
+    r"|access_key|secret_key|session_token)="
+)
 _MAGIC = re.compile(r"[*?\[]")
 
 
@@ -54,6 +58,15 @@ def parse(uri: str) -> Location:
     return Location(scheme, authority, path)
 
 
+def check_unsigned(uri: str) -> None:
+    """Raise UsageError for a presigned URL, since what an image is called goes into every row.
+
+    Files may be called so: it is for what a config or a manifest names, not for what a store lists.
+    """
+    if _URI.fullmatch(uri) and not uri.lower().startswith("file:") and _SIGNED.search(uri):
+        raise UsageError("a URI holds a signature or a key: these come from the environment, never from the URI")
+
+
 def normalise(uri: str) -> str:
     """The one spelling of a URI.
 
@@ -89,6 +102,7 @@ def join(folder: str, name: str) -> str:
     ('s3://bucket/images/a b.jpg', '/other/x.jpg', '/data/x.jpg')
     """
     if name.startswith("/") or _URI.fullmatch(name):
+        check_unsigned(name)
         return normalise(name)
     place = parse(folder)
     path = f"{place.path.rstrip('/')}/{name}" if place.path or not place.scheme else name

@@ -9,6 +9,7 @@ from m2f_batch.datasets.lint_masks import Setting
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.redact import printable
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train.device import check_device
@@ -118,4 +119,4 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(printable(line), flush=True)

@@ -4,6 +4,7 @@ A directory may be timm's own (``architecture`` in config.json, the form in whic
 ``transformers`` saved of its wrappers around timm.
 """
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -26,7 +27,8 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
         name = config.get("backbone")
     else:  # timm's own has no model_type, or that of transformers' classifier around it
         name = config.get("architecture") if config.get("model_type", "timm_wrapper") == "timm_wrapper" else None
-    return name if isinstance(name, str) else None
+    # timm would take hf-hub:... and local-dir:... for another place to read from
+    return name if isinstance(name, str) and not re.search(r"[/:]", name) else None
 
 
 def timm_config(name: str, architecture: str) -> dict[str, Any]:

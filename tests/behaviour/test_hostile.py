@@ -1,0 +1,530 @@
+"""Hostile URIs, manifests, configs, checkpoints and images: each is refused with a message or becomes an error row.
+
+Nothing is read outside the allow-list (no canary and no request), nothing is executed (no marker file), and no key
+comes out. Without Ray: the stages are called one after the other.
+"""
+
+import http.server
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import struct
+import threading
+import zipfile
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import DEMO_MODEL
+from engines import config_of, in_process, rows_of
+from PIL import Image
+
+from m2f_batch.cli import main
+from m2f_batch.storage.allow import OF_MACHINE, confine
+from m2f_batch.storage.places import reset_stores
+
+CANARY = "canary-7c1f2b"
+KEYS = {
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTEDPLANTED12",
+    "AWS_SECRET_ACCESS_KEY": "planted/secret+key/of/forty/characters",
+    "AWS_SESSION_TOKEN": "plantedSessionToken0123456789",
+    "HF_TOKEN": "hf_plantedplantedplantedplantedplant",
+    "RAY_AUTH_TOKEN": "planted-ray-token-0123456789",
+}
+SIGNED = "0123456789abcdef" * 4
+SECRETS = [*KEYS.values(), SIGNED, "hunter2hunter2", CANARY]
+
+
+class World:
+    """Folders ``allowed`` and ``secret``, and a server on the loopback that stands for the metadata address and S3."""
+
+    def __init__(self, folder: Path) -> None:
+        self.allowed, self.secret, self.marker = folder / "allowed", folder / "secret", folder / "executed"
+        self.outputs = folder / "allowed" / "outputs"
+        self.requests: list[str] = []
+        world = self
+
+        class Answer(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                world.requests.append(self.path)
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(CANARY.encode())
+
+            do_HEAD = do_PUT = do_POST = do_GET
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.host = f"127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.outputs.mkdir(parents=True)
+        self.secret.mkdir()
+        (self.secret / "s.png").write_bytes(png(8, 8, text=CANARY))
+        (self.secret / "s.txt").write_text(f"{CANARY}.jpg\n")
+        (self.secret / "model.safetensors").write_text(CANARY)
+        (self.allowed / "link").symlink_to(self.secret)
+        (self.allowed / "good.png").write_bytes(png(40, 30))
+
+    def write(self, name: str, content: str | bytes) -> str:
+        """A file in ``allowed``; its path."""
+        path = self.allowed / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    def model(self, name: str, config: dict | None = None, **files: bytes | None) -> str:
+        """The demo model in ``allowed`` with other keys in config.json, and other files (None: without)."""
+        folder = self.allowed / name
+        if not folder.exists():
+            shutil.copytree(DEMO_MODEL, folder)
+            tree = json.loads((folder / "config.json").read_text()) | (config or {})
+            (folder / "config.json").write_text(json.dumps(tree))
+            for file, content in files.items():
+                path = folder / file.replace("__", ".")
+                path.unlink(missing_ok=True)
+                if content is not None:
+                    path.write_bytes(content)
+        return str(folder)
+
+    @property
+    def bomb(self) -> bytes:
+        """A pickle that leaves a marker when it is loaded."""
+        return pickle.dumps(Bomb(str(self.marker)))
+
+    @property
+    def code(self) -> bytes:
+        """A module that does the same when it is imported."""
+        return f"open({str(self.marker)!r}, 'w')\nclass Evil: pass\n".encode()
+
+
+class Bomb:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (self.path, "w")
+
+
+def png(width: int, height: int, text: str = "") -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 120, 30)).save(file, "PNG")
+    data = file.getvalue()
+    return data[:-12] + chunk(b"tEXt", b"Comment\0" + text.encode()) + data[-12:] if text else data
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of(width: int, height: int, *chunks: bytes) -> bytes:
+    """A PNG whose header says a size, with one scan line of pixels."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", b"\0" * 10_000_000)
+    return file.getvalue()
+
+
+def laughs(key: str) -> str:
+    lines = ["a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol, lol]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    return "\n".join([*lines, f"{key}: *a11\n"])
+
+
+def parquet(**columns: object) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory):
+    made = World(tmp_path_factory.mktemp("hostile"))
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def guarded(world, monkeypatch):
+    """Keys planted, every address the loopback's, and an allow-list of the machine besides the job's."""
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "HF_ENDPOINT"):
+        monkeypatch.setenv(name, f"http://{world.host}")
+    monkeypatch.setenv(OF_MACHINE, f"{world.allowed} {DEMO_MODEL} s3://mine gs:// http:// hf://owner/")
+    reset_stores()
+    yield
+    confine(None, {})
+    reset_stores()
+    assert world.requests == []
+    assert not world.marker.exists()
+
+
+def segment(
+    world: World, source: str, *options: str, model: str = str(DEMO_MODEL), output: str | None = None
+) -> list[str]:
+    allow = json.dumps([str(world.allowed), str(DEMO_MODEL), "s3://mine/images/", "hf://owner/name"])
+    output = output or str(world.outputs / "never")
+    return [
+        "segment",
+        source,
+        output,
+        "--model",
+        model,
+        "--task",
+        "panoptic",
+        "--set",
+        f"storage.allow={allow}",
+        *options,
+    ]
+
+
+def train(world: World, annotations: str, form: str, *options: str) -> list[str]:
+    allow = json.dumps([str(world.allowed)])
+    words = ["finetune", annotations, str(world.outputs / "never"), "--set", f"data.format={form}"]
+    return [*words, "--set", "train.steps=1", "--set", f"storage.allow={allow}", *options]
+
+
+def deep(n: int = 100_000) -> str:
+    return "[" * n + "]" * n
+
+
+OUTSIDE = r"lies outside (storage\.allow|M2F_BATCH_ALLOW); allowed: "
+# name: (command of a world, what its one message says)
+COMMANDS = {
+    "a system folder": (lambda w: segment(w, "file:///etc"), "input.uri: /etc: " + OUTSIDE),
+    "dots out of the folder": (lambda w: segment(w, f"{w.allowed}/../secret"), "input.uri: .*" + OUTSIDE),
+    "encoded dots": (lambda w: segment(w, f"file://{w.allowed}/%2e%2e/secret"), "input.uri: .*" + OUTSIDE),
+    "through a link": (lambda w: segment(w, f"{w.allowed}/link"), "input.uri: .*" + OUTSIDE),
+    "a glob through a link": (lambda w: segment(w, f"{w.allowed}/link/*.png"), "input.uri: .*" + OUTSIDE),
+    "a glob beside the folder": (lambda w: segment(w, f"{w.allowed}/../s*/*"), "input.uri: .*" + OUTSIDE),
+    "/proc": (lambda w: segment(w, f"/proc/self/root{w.secret}"), "input.uri: .*" + OUTSIDE),
+    "an endless device": (lambda w: segment(w, "/dev/zero"), "input.uri: /dev/zero: " + OUTSIDE),
+    "the metadata address": (lambda w: segment(w, f"http://{w.host}/latest/meta-data/"), "input.uri: http.*" + OUTSIDE),
+    "another bucket": (lambda w: segment(w, "s3://theirs/images/"), "input.uri: .*" + OUTSIDE),
+    "the bucket's other prefix": (lambda w: segment(w, "s3://mine/images-private/"), "input.uri: .*" + OUTSIDE),
+    "dots in a key": (lambda w: segment(w, "s3://mine/images/../secret"), "input.uri: .*" + OUTSIDE),
+    "a host behind an @": (lambda w: segment(w, "s3://mine@evil.example/x"), "input.uri: s3://...: wanted s3://BUCKET"),
+    "an endpoint in the URI": (
+        lambda w: segment(w, f"gs://b?endpoint_override={w.host}&scheme=http/x.png"),
+        "input.uri: gs://...: .* options are not taken",
+    ),
+    "an S3 endpoint in the URI": (
+        lambda w: segment(w, f"s3://mine?endpoint_override=http://{w.host}/x.png"),
+        "input.uri: s3://...: .* options are not taken",
+    ),
+    "a password in the URI": (lambda w: segment(w, "gs://me:hunter2hunter2@b/x"), "input.uri: .*never from the URI"),
+    "a presigned URL": (
+        lambda w: segment(w, f"https://b/x.png?X-Amz-Signature={SIGNED}"),
+        "input.uri: .*never from the URI",
+    ),
+    "a NUL in the URI": (lambda w: segment(w, "/etc/passwd\0.png"), "input.uri: .*NUL"),
+    "a terminal escape": (lambda w: segment(w, "s3://mine/\x1b]0;evil\x07\x1b[2J"), r"input.uri: .*\\x1b\]0;evil\\x07"),
+    "a forged line": (lambda w: segment(w, "/etc/x\nm2f-batch: all is well"), r"input.uri: /etc/x\\nm2f-batch"),
+    "OUTPUT outside": (lambda w: segment(w, str(w.allowed), output=str(w.secret / "run")), "output.uri: .*" + OUTSIDE),
+    "OUTPUT through a link": (
+        lambda w: segment(w, str(w.allowed / "good.png"), output=str(w.allowed / "link" / "run")),
+        "output.uri: .*" + OUTSIDE,
+    ),
+    "input.root outside": (
+        lambda w: segment(w, w.write("c.json", '{"images": []}'), "--set", f"input.root={w.secret}"),
+        "input.root: .*" + OUTSIDE,
+    ),
+    "a key that no job can widen": (
+        lambda w: segment(w, str(w.secret), "--set", "storage.allow=[/]"),
+        "input.uri: .*lies outside M2F_BATCH_ALLOW",
+    ),
+    "a model of the hub": (
+        lambda w: segment(w, str(w.allowed), model="evil/mask2former-panoptic"),
+        "model.uri: hf://evil/mask2former-panoptic: " + OUTSIDE,
+    ),
+    "a model of another bucket": (
+        lambda w: segment(w, str(w.allowed), model="s3://theirs/m"),
+        "model.uri: .*" + OUTSIDE,
+    ),
+    "a model behind a link": (
+        lambda w: segment(w, str(w.allowed), model=str(w.allowed / "link")),
+        "model.uri: .*" + OUTSIDE,
+    ),
+    "a manifest that is a device": (lambda w: segment(w, "/dev/stdin"), "input.uri: .*" + OUTSIDE),
+    "a manifest that is a pipe": (lambda w: segment(w, pipe(w, "p.csv")), "input.uri: .*no such file"),
+    "a manifest with a list for a URI": (
+        lambda w: segment(w, w.write("list.parquet", parquet(uri=[["/etc/passwd"]]))),
+        r"input.uri: .*list\.parquet' cannot be read",
+    ),
+    "a manifest without URIs": (
+        lambda w: segment(w, w.write("bare.parquet", parquet(url=["/etc/passwd"]))),
+        "input.uri: .*needs one column 'uri'",
+    ),
+    "a manifest that is a pickle": (lambda w: segment(w, w.write("b.parquet", w.bomb)), "input.uri: .*cannot be read"),
+    "a manifest with a NUL": (lambda w: segment(w, w.write("nul.txt", "a\0b.png\n")), "input.uri: .*NUL"),
+    "a manifest that is no text": (
+        lambda w: segment(w, w.write("x.csv", b"uri\n\xff\xfe\xff\n")),
+        "input.uri: .*x.csv",
+    ),
+    "a manifest with a password": (
+        lambda w: segment(w, w.write("pw.txt", "good.png\ngs://me:hunter2hunter2@b/x.png\n")),
+        "input.uri: .*never from the URI",
+    ),
+    "a manifest with a presigned URL": (
+        lambda w: segment(w, w.write("signed.txt", f"good.png\nhttps://b/x.png?X-Amz-Signature={SIGNED}\n")),
+        "input.uri: .*never from the URI",
+    ),
+    "a COCO JSON a hundred thousand deep": (
+        lambda w: segment(w, w.write("d.json", deep())),
+        "input.uri: .*not valid JSON",
+    ),
+    "a manifest line as deep": (
+        lambda w: segment(w, w.write("d.jsonl", f'{{"uri": "a", "x": {deep()}}}')),
+        "input.uri: .*not valid JSON",
+    ),
+    "a COCO JSON with an object for a name": (
+        lambda w: segment(w, w.write("o.json", '{"images": [{"id": 1, "file_name": {"a": 1}}]}')),
+        r"input.uri: .*images\[0\] needs a text",
+    ),
+    "YAML that calls": (
+        lambda w: [
+            "segment",
+            "--config",
+            w.write("y.yaml", f"input: !!python/object/apply:os.system ['touch {w.marker}']"),
+        ],
+        "--config .*is not YAML",
+    ),
+    "YAML of aliases": (lambda w: ["segment", "--config", w.write("l.yaml", laughs("input"))], "its aliases make more"),
+    "YAML that holds itself": (
+        lambda w: ["segment", "--config", w.write("r.yaml", "a: &a [*a]")],
+        "--config .*not YAML",
+    ),
+    "YAML a hundred thousand deep": (
+        lambda w: ["segment", "--config", w.write("n.yaml", deep())],
+        "--config .*not YAML",
+    ),
+    "a config that is a folder": (lambda w: ["segment", "--config", str(w.allowed)], "--config .*cannot be read"),
+    "a config without end": (lambda w: ["segment", "--config", "/dev/zero"], "--config /dev/zero: .*more than"),
+    "a config of bytes": (lambda w: ["segment", "--config", w.write("b.yaml", w.bomb)], "--config .*is not YAML"),
+    "a set key of the class": (lambda w: segment(w, "a", "--set", "input.__class__=x"), "input.__class__: unknown key"),
+    "pickled weights": (
+        lambda w: segment(w, str(w.allowed), model=w.model("bin", model__safetensors=None, pytorch_model__bin=w.bomb)),
+        "model.uri: .*pickled weights are never read",
+    ),
+    "a pickle called safetensors": (
+        lambda w: segment(w, str(w.allowed), model=w.model("fake", model__safetensors=w.bomb)),
+        "model.uri: model.safetensors of .* is not whole",
+    ),
+    "a header of exabytes": (
+        lambda w: segment(
+            w, str(w.allowed), model=w.model("huge", model__safetensors=struct.pack("<Q", 2**60) + b"{}")
+        ),
+        "model.uri: model.safetensors of .* is not whole",
+    ),
+    "shards that lie elsewhere": (
+        lambda w: segment(
+            w, str(w.allowed), model=w.model("shards", model__safetensors=None, **index("../secret/model"))
+        ),
+        "model.uri: .*must name safetensors files of that directory",
+    ),
+    "weights behind a link": (
+        lambda w: segment(w, str(w.allowed), model=linked(w)),
+        "model.uri: .*safetensors: " + OUTSIDE,
+    ),
+    "a kernel of the hub": (
+        lambda w: segment(w, str(w.allowed), model=w.model("kernel", {"_attn_implementation": "evil/kernel"})),
+        "model.uri: .*never run",
+    ),
+    "a kernel in the backbone": (
+        lambda w: segment(
+            w,
+            str(w.allowed),
+            model=w.model(
+                "inner", {"backbone_config": {"model_type": "swin", "attn_implementation": {"": "evil/kernel:f"}}}
+            ),
+        ),
+        "model.uri: .*never run",
+    ),
+    "a backbone of another repository": (
+        lambda w: segment(
+            w,
+            str(w.allowed),
+            model=w.model("timm", {"backbone_config": {"model_type": "timm_backbone", "backbone": "local-dir:/etc"}}),
+        ),
+        "model.uri: .*must be the name of an architecture",
+    ),
+    "weights elsewhere": (
+        lambda w: segment(
+            w, str(w.allowed), model=w.model("moved", {"transformers_weights": "../secret/model.safetensors"})
+        ),
+        "model.uri: .*transformers_weights is not supported",
+    ),
+    "a config.json a hundred thousand deep": (
+        lambda w: segment(w, str(w.allowed), model=w.model("deep", config__json=f'{{"a": {deep()}}}'.encode())),
+        "model.uri: config.json .* is not JSON",
+    ),
+    "a data.yaml that calls": (
+        lambda w: train(
+            w, w.write("yolo/data.yaml", f"names: !!python/object/apply:os.system ['touch {w.marker}']"), "yolo"
+        ),
+        "data.train: .*data.yaml",
+    ),
+    "a data.yaml of aliases": (lambda w: train(w, w.write("laugh/data.yaml", laughs("names")), "yolo"), "its aliases"),
+    "a data.yaml that leads elsewhere": (
+        lambda w: train(w, w.write("out/data.yaml", f"names: [a]\npath: {w.secret}\ntrain: s.txt\n"), "yolo"),
+        OUTSIDE,
+    ),
+    "annotations outside": (lambda w: train(w, str(w.secret / "s.txt"), "coco"), "data.train: .*" + OUTSIDE),
+    "masks outside": (
+        lambda w: train(w, w.write("p.json", "{}"), "coco-panoptic", "--set", f"data.train_masks={w.secret}"),
+        "data.train_masks: .*" + OUTSIDE,
+    ),
+    "a pretrained backbone of the hub": (
+        lambda w: train(w, coco(w, "good.png"), "coco", "--set", "model.backbone=evil/swin"),
+        "model.backbone: hf://evil/swin: " + OUTSIDE,
+    ),
+    "an export outside": (
+        lambda w: ["export", str(w.allowed), str(w.secret / "x.json"), "--format", "coco"],
+        "RUN: |DEST: ",
+    ),
+    "a run outside": (lambda w: ["status", str(w.secret)], OUTSIDE),
+}
+
+
+def pipe(world: World, name: str) -> str:
+    path = world.allowed / name
+    if not path.exists():
+        os.mkfifo(path)
+    return str(path)
+
+
+def index(name: str) -> dict[str, bytes]:
+    return {"model__safetensors__index__json": json.dumps({"weight_map": {"a": f"{name}.safetensors"}}).encode()}
+
+
+def linked(world: World) -> str:
+    folder = Path(world.model("linked", model__safetensors=None))
+    if not (folder / "model.safetensors").is_symlink():
+        (folder / "model.safetensors").symlink_to(world.secret / "model.safetensors")
+    return str(folder)
+
+
+def coco(world: World, name: str) -> str:
+    square = {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": 0, "area": 100, "bbox": [0, 0, 10, 10]}
+    square["segmentation"] = [[0, 0, 10, 0, 10, 10, 0, 10]]
+    images = [{"id": 1, "file_name": name, "height": 30, "width": 40}]
+    tree = {"images": images, "annotations": [square], "categories": [{"id": 1, "name": "a"}]}
+    return world.write("train.json", json.dumps(tree))
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_hostile_command_is_refused_with_one_message(name, world, capfd):
+    command, wanted = COMMANDS[name]
+    before = set(world.secret.rglob("*"))
+    assert main(command(world)) in ((1, 2) if name == "a run outside" else (2,))
+    out, err = capfd.readouterr()
+    assert re.search(wanted, err), err
+    assert err.startswith("m2f-batch ") and "Traceback" not in err and len(err) < 3000
+    assert all(char.isprintable() or char == "\n" for char in err)
+    assert not [secret for secret in SECRETS if secret in out + err]
+    assert set(world.secret.rglob("*")) == before
+    assert not (world.outputs / "never").exists()
+
+
+# name of an image, its bytes (None: there is none), and the error of its row (None: it has none)
+IMAGES: dict[str, tuple[bytes | None, str | None]] = {
+    "/etc/passwd": (None, "fetch/NotAllowed"),
+    "../secret/s.png": (None, "fetch/NotAllowed"),
+    "link/s.png": (None, "fetch/NotAllowed"),
+    "s3://mine/private/x.png": (None, "fetch/NotAllowed"),
+    "s3://theirs/images/x.png": (None, "fetch/NotAllowed"),
+    "gs://theirs/x.png": (None, "fetch/NotAllowed"),
+    "hdfs://169.254.169.254:80/latest/meta-data/": (None, "fetch/NotAllowed"),
+    "abfs://c@169.254.169.254/x.png": (None, "fetch/NotAllowed"),
+    "/dev/zero": (None, "fetch/NotAllowed"),
+    "/proc/self/environ": (None, "fetch/NotAllowed"),
+    "round.png": (None, "fetch/Unreadable"),  # a link to itself
+    "pipe.png": (None, "fetch/Unreadable"),
+    "folder.png": (None, "fetch/Unreadable"),
+    "new\nline \x1b[31m.png": (None, "fetch/NotFound"),
+    "=HYPERLINK(1).png": (None, "fetch/NotFound"),
+    "x" * 300 + ".png": (None, "fetch/Unreadable"),
+    "30000x30000.png": (png_of(30_000, 30_000), "decode/TooManyPixels"),
+    "no-size.png": (png_of(0, 0), None),
+    "text-bomb.png": (
+        png_of(8, 8, chunk(b"zTXt", b"a\0\0" + zlib.compress(b"\0" * 100_000_000))),
+        "decode/Corrupt",
+    ),
+    "vector.png": (
+        b'<?xml version="1.0"?><!DOCTYPE s [<!ENTITY x SYSTEM "file:///etc/passwd">]><svg>&x;</svg>',
+        "decode/NotAnImage",
+    ),
+    "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n(%pipe%touch executed) (w) file\n", "decode/NotAnImage"),
+    "pickle.jpg": (b"pickle", "decode/NotAnImage"),
+    "archive.jpg": (zipped(), "decode/NotAnImage"),
+    "good.png": (png(40, 30), None),
+}
+
+
+def test_hostile_images_become_rows_and_no_remote_code_runs(world, capfd):
+    folder = world.allowed
+    for name, (content, _) in IMAGES.items():
+        if content is not None:
+            world.write(name, world.bomb if content == b"pickle" else content)
+    (folder / "folder.png").mkdir()
+    (folder / "round.png").symlink_to("round.png")
+    pipe(world, "pipe.png")
+    manifest = world.write("images.jsonl", "\n".join(json.dumps({"uri": name}) for name in IMAGES))
+    code = {"auto_map": {"AutoModel": "evil.Evil", "AutoModelForUniversalSegmentation": "evil.Evil"}}
+    model = world.model("remote", code, evil__py=world.code, image_processing_evil__py=world.code)
+    processor = json.loads((Path(model) / "preprocessor_config.json").read_text())
+    processor["auto_map"] = {"AutoImageProcessor": "image_processing_evil.Evil"}
+    (Path(model) / "preprocessor_config.json").write_text(json.dumps(processor))
+    allow = [str(folder), "s3://mine/images/"]
+    output = world.outputs / "run"
+    assert in_process(config_of(manifest, output, model, storage={"allow": allow})) == 0
+    got = {row["uri"].removeprefix(f"{folder}/"): row for row in rows_of(output)}
+    wanted = {name.replace("../secret", str(world.secret)): error for name, (_, error) in IMAGES.items()}
+    assert got.keys() == wanted.keys()
+    for name, row in got.items():
+        error = row["error"] and f"{row['error']['stage']}/{row['error']['type']}"
+        if name == "no-size.png":  # Pillow's words for it are its own
+            assert error is not None and error.startswith("decode/")
+            continue
+        assert error == wanted[name], (name, row["error"])
+        assert error is None or row["error"]["message"].isprintable()
+    info = json.loads((output / "run.json").read_text())
+    assert info["images"]["ok"] == 1 and info["images"]["remaining"] == 0
+    # the rest of the commands that look at such a run
+    (folder / "secret-link.json").symlink_to(world.secret / "x.json")
+    for command in (["export", str(output), str(world.secret / "x.json"), "--format", "coco"], ["status", str(output)]):
+        main(command)
+    assert not (world.secret / "x.json").exists()
+    said = "".join(capfd.readouterr())
+    assert all(char.isprintable() or char == "\n" for char in said)
+    assert not [secret for secret in SECRETS if secret in said]
+    no_secret_in(world.outputs)
+
+
+def no_secret_in(folder: Path) -> None:
+    """Not in any file, nor in any text of a Parquet file, whose pages are compressed."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    for path in files:
+        texts = [path.read_bytes()]
+        if path.suffix == ".parquet":
+            texts.append(json.dumps(pq.read_table(path).to_pylist(), default=str).encode())
+        assert not [secret for secret in SECRETS if any(secret.encode() in text for text in texts)], path
+
+
+def test_there_are_enough_of_them():
+    assert len(COMMANDS) + len(IMAGES) >= 60
