@@ -97,19 +97,49 @@ def segment_main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    flags = {key: getattr(options, name) for name, key in SEGMENT_FLAGS.items()}
-    config = load_config(SegmentConfig, file=options.config, overrides=options.set, flags=flags)
+    config = _segment_config(options, SEGMENT_FLAGS)
     from m2f_batch.flow.job import segment
 
     return segment(config, is_dry_run=options.dry_run)
 
 
+def _segment_config(options: argparse.Namespace, names: dict[str, str]) -> SegmentConfig:
+    flags = {key: getattr(options, name) for name, key in names.items()}
+    return load_config(SegmentConfig, file=options.config, overrides=options.set, flags=flags)
+
+
 def _finetune(options: argparse.Namespace) -> int:
-    flags = {key: getattr(options, name) for name, key in FINETUNE_FLAGS.items()}
-    config = load_config(FinetuneConfig, file=options.config, overrides=options.set, flags=flags)
+    config = _finetune_config(options, FINETUNE_FLAGS)
     from m2f_batch.train.command import finetune
 
     return finetune(config)
+
+
+def _finetune_config(options: argparse.Namespace, names: dict[str, str]) -> FinetuneConfig:
+    flags = {key: getattr(options, name) for name, key in names.items()}
+    return load_config(FinetuneConfig, file=options.config, overrides=options.set, flags=flags)
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from m2f_batch.submit.command import follow_submitted, submit
+    from m2f_batch.submit.jobs import EVALUATE_OPTIONS, evaluate_job, finetune_job, segment_job
+
+    if options.job == "follow":
+        return follow_submitted(options.submission_id, options.address)
+    if options.job == "evaluate":
+        given = {name: getattr(options, name.strip("-").replace("-", "_")) for name in EVALUATE_OPTIONS}
+        job = evaluate_job(options.run_uri, given, allow_no_token=options.allow_no_token)
+    elif options.job == "finetune":
+        job = finetune_job(_finetune_config(options, _without_address(FINETUNE_FLAGS)))
+    else:
+        config = _segment_config(options, _without_address(SEGMENT_FLAGS))
+        job = segment_job(config, is_dry_run=options.dry_run)
+    return submit(job, options.address, submission_id=options.submission_id, is_followed=not options.no_wait)
+
+
+def _without_address(names: dict[str, str]) -> dict[str, str]:
+    """The flags of a job that is submitted: its --address is the cluster's Jobs API."""
+    return {name: key for name, key in names.items() if name != "address"}
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -200,6 +230,7 @@ RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "explain": _explain,
     "convert": _convert,
     "lint": _lint,
+    "submit": _submit,
     "status": _status,
     "verify": _verify,
 }

@@ -25,6 +25,7 @@ def new_parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_convert(commands)
     _add_lint(commands)
+    _add_submit(commands)
     for name, text in (
         ("status", "what is done, what failed and why, what is left"),
         ("verify", "prove from storage alone that nothing is lost or doubled"),
@@ -34,7 +35,7 @@ def new_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_segment(commands: "Commands") -> None:
+def _add_segment(commands: "Commands", address: str = "compute.address") -> None:
     command = commands.add_parser(
         "segment",
         help="segment images into one row each",
@@ -43,7 +44,7 @@ def _add_segment(commands: "Commands") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("input", metavar="INPUT", nargs="?", help="input.uri")
-    _add_job(command, "model.uri")
+    _add_job(command, "model.uri", address)
     command.add_argument("--retry", metavar="ERRORS", help="run.retry")
     command.add_argument(
         "--dry-run",
@@ -52,7 +53,7 @@ def _add_segment(commands: "Commands") -> None:
     )
 
 
-def _add_finetune(commands: "Commands") -> None:
+def _add_finetune(commands: "Commands", address: str = "compute.address") -> None:
     command = commands.add_parser(
         "finetune",
         help="train a model on annotated images",
@@ -61,15 +62,15 @@ def _add_finetune(commands: "Commands") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("dataset", metavar="DATASET", nargs="?", help="data.train")
-    _add_job(command, "model.uri; a new model if not given")
+    _add_job(command, "model.uri; a new model if not given", address)
 
 
-def _add_job(command: argparse.ArgumentParser, model: str) -> None:
+def _add_job(command: argparse.ArgumentParser, model: str, address: str) -> None:
     """What both jobs take beside their input."""
     command.add_argument("output", metavar="OUTPUT", nargs="?", help="output.uri")
     command.add_argument("--model", metavar="M", help=model)
     command.add_argument("--task", metavar="TASK", help="model.task: instance, semantic or panoptic")
-    command.add_argument("--address", metavar="RAY", help="compute.address")
+    command.add_argument("--address", metavar="RAY", help=address)
     command.add_argument("--overwrite", action="store_true", default=None, help="output.overwrite")
     command.add_argument("--config", metavar="FILE.yaml", help="config file; flags and --set win over it")
     command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one config key (repeatable)")
@@ -177,3 +178,33 @@ def _add_lint(commands: "Commands") -> None:
     command.add_argument("--config", metavar="FILE.yaml", help="config of finetune; flags win over it")
     command.add_argument("--ignore", metavar="KIND,...", default="", help="kinds that leave the exit code 0")
     command.add_argument("--json", metavar="FILE", help="write all that was found there")
+
+
+def _add_submit(commands: "Commands") -> None:
+    text = "send a job to a Ray cluster, follow its log, and end with its exit code"
+    command = commands.add_parser(
+        "submit",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. Ctrl-C asks whether to stop it; 130 when it was stopped or left.",
+    )
+    jobs = command.add_subparsers(dest="job", required=True, metavar="JOB")
+    address = "the cluster's Jobs API, http://HOST:8265 [RAY_API_SERVER_ADDRESS]"
+    _add_segment(jobs, address)
+    _add_finetune(jobs, address)
+    _add_evaluate(jobs)
+    evaluate = jobs.choices["evaluate"]
+    evaluate.add_argument("--address", metavar="RAY", help=address)
+    evaluate.add_argument(
+        "--allow-no-token", action="store_true", help="as compute.allow_no_token of the jobs that have a config"
+    )
+    for job in jobs.choices.values():
+        job.add_argument("--no-wait", action="store_true", help="print its id, and do not follow it")
+        job.add_argument(
+            "--submission-id",
+            metavar="ID",
+            help="its id; a job of this id that runs or is done is followed, one that failed with 1 goes on as ID-2",
+        )
+    text = "follow a job that was submitted before, from the beginning of its log"
+    follow = jobs.add_parser("follow", help=text, description=text)
+    follow.add_argument("submission_id", metavar="ID", help="what submit has said")
+    follow.add_argument("--address", metavar="RAY", help=address)

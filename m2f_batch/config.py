@@ -1,5 +1,7 @@
 """The config of the segment job: every field with its unit, its default and the reason for it, and nowhere else.
 
+The sections that the finetune job shares, or has its own form of, are here too.
+
 Loading and error messages are in ``config_loading``.
 """
 
@@ -31,6 +33,16 @@ Fraction = Annotated[Number, Field(ge=0, le=1)]
 Pixels = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=1)]
 CountOrRange = Annotated[Count | tuple[Count, Count], AfterValidator(_ordered)]
+
+# keys of both jobs
+RayAddress = Annotated[str | None, Field(description="Ray cluster; RAY_ADDRESS or a local Ray if not set")]
+TokenWaiver = Annotated[
+    bool,
+    Field(
+        description="let submit send the job to another machine whose cluster asks for no token: whoever reaches such "
+        "a cluster runs code on it, so only where nobody else can"
+    ),
+]
 
 # which postprocess keys decide something in which task
 POSTPROCESS_KEYS: dict[Task, frozenset[str]] = {
@@ -136,7 +148,7 @@ class PostprocessConfig(Section):
 class ComputeConfig(Section):
     """Where and with how much. Decides no label, except ``threads_per_actor`` on CPU (rounding)."""
 
-    address: str | None = Field(None, description="Ray cluster; RAY_ADDRESS or a local Ray if not set")
+    address: RayAddress = None
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the cluster has GPUs")
     actors: CountOrRange | None = Field(
         None, description="model replicas: a number, or [min, max]; what the cluster holds if not set"
@@ -149,6 +161,20 @@ class ComputeConfig(Section):
         None,
         description="images of equal canvas per forward pass on CUDA; found in seconds by trying, with model.compile 8",
     )
+    allow_no_token: TokenWaiver = False
+
+
+class TrainComputeConfig(Section):
+    """Where a training runs, and with how much."""
+
+    address: RayAddress = None
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there are GPUs")
+    gpus_per_worker: Annotated[Number, Field(gt=0)] | None = Field(None, description="GPU share of a worker; 1 on cuda")
+    threads_per_worker: Count | None = Field(
+        None, description="CPU threads of a worker's forward and backward pass; what its node holds per worker"
+    )
+    data_cpus: Count | None = Field(None, description="CPUs that read and augment; what workers leave, and never none")
+    allow_no_token: TokenWaiver = False
 
 
 class OutputConfig(Section):

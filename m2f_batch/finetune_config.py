@@ -9,7 +9,18 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2f_batch.config import Count, CountOrRange, Fraction, Number, Section, Size, StorageConfig, Task, Whole
+from m2f_batch.config import (
+    Count,
+    CountOrRange,
+    Fraction,
+    Number,
+    Section,
+    Size,
+    StorageConfig,
+    Task,
+    TrainComputeConfig,
+    Whole,
+)
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 Resize = Literal["fit", "shortest_edge"]
@@ -209,18 +220,6 @@ class TrainConfig(Section):
                 f"x {self.accumulate} forward passes (train.accumulate); give at least {most * self.accumulate}"
             )
         return self
-
-
-class TrainComputeConfig(Section):
-    """Where and with how much."""
-
-    address: str | None = Field(None, description="Ray cluster; RAY_ADDRESS or a local Ray if not set")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there are GPUs")
-    gpus_per_worker: Positive | None = Field(None, description="GPU share of a worker; 1 on cuda")
-    threads_per_worker: Count | None = Field(
-        None, description="CPU threads of a worker's forward and backward pass; what its node holds per worker"
-    )
-    data_cpus: Count | None = Field(None, description="CPUs that read and augment; what workers leave, and never none")
 
 
 class TunedModelConfig(Section):

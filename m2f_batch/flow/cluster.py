@@ -22,22 +22,12 @@ from ray.exceptions import RayError, RayTaskError
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.bytecode import kept_bytecode
+from m2f_batch.flow.forwarded import forwarded
 from m2f_batch.flow.redact import redact
 from m2f_batch.storage import allow
 
 _A = TypeVar("_A")
 _T = TypeVar("_T")
-# what may travel to other nodes; keys belong to the nodes and would end in Ray's job metadata
-FORWARDED = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_REQUEST_CHECKSUM_CALCULATION",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION",
-    "HF_HUB_OFFLINE",
-    "M2F_BATCH_S3_TIMEOUT",
-)
 # OpenMP's threads sleep while they wait for each other. By default they spin for milliseconds, on cores that decoding
 # wants too: on a busy machine a forward pass was seen to take ten times as long and more.
 FOR_WORKERS = {"OMP_WAIT_POLICY": "PASSIVE"}
@@ -76,7 +66,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     # Ray refuses a variable that the submitted job's own environment has set already
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
-    wanted = FOR_WORKERS | {name: os.environ[name] for name in (*FORWARDED, *FOR_WORKERS) if name in os.environ}
+    wanted = forwarded() | {name: os.environ.get(name, value) for name, value in FOR_WORKERS.items()}
     _check_no_keys(wanted)
     environment = {name: value for name, value in wanted.items() if name not in inherited} | allow.environment()
     if allow.OF_DRIVER in inherited:

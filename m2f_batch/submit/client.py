@@ -1,0 +1,155 @@
+"""Ray's Jobs API over HTTP (docs.ray.io: Ray Jobs REST API; packages as Ray's own client sends them).
+
+Not Ray's client: it waits for ever for an answer that does not come, takes its token from what a Ray in this process
+has set up, sends it to whoever is asked, and imports all of Ray.
+"""
+
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.submit.address import TOKEN_ADVICE, Address
+
+CONNECT_SECONDS = 10
+ANSWER_SECONDS = 60  # a head that has just started took 10 and more to take its first job
+MAX_REASON = 300  # characters
+HEARTBEAT_SECONDS = 20  # a log without lines is alive as long as its server answers these
+
+
+class Unanswered(RunError):
+    """The cluster could not be reached, or did not answer; it may, later."""
+
+
+class NoSuchJob(RunError):
+    """The cluster does not know the job."""
+
+
+class JobsApi:
+    """One cluster's Jobs API, open for the length of an ``async with``."""
+
+    def __init__(self, address: Address, token: str | None) -> None:
+        self._address, self._token = address, token
+        self._headers: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        self._session = aiohttp.ClientSession(timeout=timeout)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._session.close()
+
+    async def authenticate(self) -> bool:
+        """Whether the cluster asks for a token; the token is sent from now on, to those that do only.
+
+        Raises UsageError where it asks for one that we do not have.
+        """
+        status, answer = await self._request("GET", "/api/authentication_mode")
+        asks = status == 200 and answer.get("authentication_mode") not in (None, "disabled")  # 404: Ray before 2.52
+        if asks and self._token is None:
+            raise UsageError(f"--address: {self._address.url} asks for a token, and there is none: {TOKEN_ADVICE}")
+        if asks:
+            self._headers = {"Authorization": f"Bearer {self._token}"}
+        _, version = await self._answer("GET", "/api/version")
+        if "ray_version" not in version:
+            raise UsageError(f"--address: {self._address.url} is no Jobs API of Ray; wanted: http://HOST:8265")
+        return asks
+
+    async def job(self, job_id: str) -> dict[str, Any]:
+        """Ray's JobDetails. Raises NoSuchJob."""
+        status, answer = await self._answer("GET", f"/api/jobs/{job_id}", missing=True)
+        if status == 404:
+            raise NoSuchJob(f"the cluster at {self._address.url} knows no job {job_id}")
+        return answer
+
+    async def submit(self, job_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> None:
+        """Begin a job; raises RunError where Ray refuses it, and where it has one of this id."""
+        body = {"submission_id": job_id, "entrypoint": entrypoint, "runtime_env": runtime_env}
+        await self._answer("POST", "/api/jobs/", json=body)
+
+    async def stop(self, job_id: str) -> None:
+        """Ask for a job's end; it may take time for it."""
+        await self._answer("POST", f"/api/jobs/{job_id}/stop")
+
+    async def send_package(self, name: str, data: bytes) -> str:
+        """The URI of an archive that the cluster has from now on."""
+        status, _ = await self._answer("GET", f"/api/packages/gcs/{name}", missing=True)
+        if status == 404:
+            await self._answer("PUT", f"/api/packages/gcs/{name}", data=data)
+        return f"gcs://{name}"
+
+    async def log(self, job_id: str) -> str:
+        """All that the job has printed until now."""
+        _, answer = await self._answer("GET", f"/api/jobs/{job_id}/logs")
+        return str(answer.get("logs") or "")
+
+    async def tail(self, job_id: str) -> AsyncIterator[str]:
+        """What the job has printed, from its beginning, and goes on printing, until its end or a lost connection."""
+        url = f"{self._address.url}/api/jobs/{job_id}/logs/tail"
+        try:
+            async with self._session.ws_connect(url, headers=self._headers, heartbeat=HEARTBEAT_SECONDS) as socket:
+                async for message in socket:
+                    if message.type == aiohttp.WSMsgType.TEXT:
+                        yield message.data
+        except aiohttp.WSServerHandshakeError as error:
+            self._check(error.status, "")
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unanswered(error) from None
+
+    async def _answer(self, method: str, path: str, *, missing: bool = False, **body: Any) -> tuple[int, Any]:
+        """A successful answer; with ``missing``, also one that what was asked for is not there."""
+        status, answer = await self._request(method, path, **body)
+        if not (missing and status == 404):
+            self._check(status, answer.get("text", ""))
+        return status, answer
+
+    async def _request(self, method: str, path: str, **body: Any) -> tuple[int, Any]:
+        """Status and JSON; the text of an answer that is none, as ``text``."""
+        try:
+            async with self._session.request(
+                method, self._address.url + path, headers=self._headers, allow_redirects=False, **body
+            ) as response:
+                text = (await response.read()).decode(errors="replace")
+                try:
+                    answer = await response.json(content_type=None)
+                except ValueError:
+                    answer = None
+                return response.status, answer if isinstance(answer, dict) else {"text": text}
+        except (aiohttp.ClientError, OSError) as error:  # time-outs are OSErrors
+            raise self._unanswered(error) from None
+
+    def _check(self, status: int, text: str) -> None:
+        """Raise what an answer's status means, where it is no success."""
+        url, said = self._address.url, _reason(text)
+        if status in (401, 403):
+            raise UsageError(
+                f"--address: {url} refuses the token ({status} {said}); take the cluster's: {TOKEN_ADVICE}"
+            )
+        if status >= 500:
+            raise Unanswered(f"{url} answers {status} {said}")
+        if status != 200:
+            raise RunError(f"{url} answers {status} {said}")
+
+    def _unanswered(self, error: Exception) -> Unanswered:
+        reason = _reason(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
+        return Unanswered(f"{self._address.url} cannot be reached ({reason})")
+
+
+def one_line(text: str) -> str:
+    """A text of somebody else as it may be printed: on one line, and nothing that moves a cursor.
+
+    >>> one_line("not\\n  there\\x1b[2J")
+    'not there[2J'
+    """
+    return "".join(char for char in " ".join(text.split()) if char.isprintable())
+
+
+def _reason(text: str) -> str:
+    """What an answer that is no success says: the last line of it, which is what a traceback ends with."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return one_line(lines[-1])[:MAX_REASON] if lines else ""

@@ -1,0 +1,161 @@
+"""``m2f-batch submit``: check a job here, send it to a Ray cluster, follow its log, and end with its exit code."""
+
+import asyncio
+import re
+import secrets
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.submit.address import Address, check_may_submit, find_token, parse_address
+from m2f_batch.submit.client import JobsApi, NoSuchJob, Unanswered
+from m2f_batch.submit.following import (
+    PATIENCE_SECONDS,
+    STOPPED,
+    Patience,
+    Shown,
+    end_of,
+    exit_code,
+    follow,
+    may_be_done_again,
+)
+from m2f_batch.submit.interrupts import noticed_sigterm, what_to_do
+from m2f_batch.submit.jobs import Job, runtime_environment
+from m2f_batch.submit.package import entrypoint, working_dir
+
+SUBMIT_SECONDS = 180.0  # of trying again to hand a job over
+AGAIN_SECONDS = 2.0
+MOST_ATTEMPTS = 100
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+
+
+def submit(job: Job, address: str | None, *, submission_id: str | None = None, is_followed: bool = True) -> int:
+    """Submit a job and follow it; returns its exit code, or 0 at once where it is not followed.
+
+    A ``submission_id`` that the cluster knows is not submitted again, but followed; one that failed and may go on
+    (exit code 1, or a failure of Ray's) is, as ID-2, ID-3 and so on.
+    """
+    target, token = parse_address(address), find_token()
+    check_may_submit(target, token is not None, job.allow_no_token, job.how_to_allow)
+    job_id = _checked_id(submission_id) if submission_id else _new_id(job.name)
+    variables = runtime_environment()
+    try:
+        job_id, is_new = asyncio.run(_submit(target, token, job, job_id, variables, is_known=submission_id is not None))
+    except KeyboardInterrupt:
+        _say(f"interrupted; if it was submitted already, this follows it:\n    {_again(job_id, target)}")
+        return STOPPED
+    _say(f"{'submitted' if is_new else 'is there already'}: {job_id} at {target.url}")
+    if not is_followed:
+        print(job_id, flush=True)
+        return 0
+    return _follow(target, token, job_id, Patience(PATIENCE_SECONDS, _say))
+
+
+def follow_submitted(job_id: str, address: str | None) -> int:
+    """Follow a job that was submitted before, from the beginning of its log; returns its exit code."""
+    return _follow(parse_address(address), find_token(), _checked_id(job_id), Patience(0, _say))
+
+
+async def _submit(
+    target: Address, token: str | None, job: Job, job_id: str, variables: dict[str, str], *, is_known: bool
+) -> tuple[str, bool]:
+    """The id under which the job is on the cluster, and whether it is there since now."""
+    async with JobsApi(target, token) as api:
+        asks = await api.authenticate()
+        check_may_submit(target, asks, job.allow_no_token, job.how_to_allow)
+        if asks and not (target.is_loopback or target.is_encrypted):
+            _say(f"{target.url}: the token travels unencrypted; use https://, or a tunnel, beyond a network you trust")
+        for attempt in range(1, MOST_ATTEMPTS if is_known else 2):
+            attempt_id = job_id if attempt == 1 else f"{job_id}-{attempt}"
+            there = await _job_if_there(api, attempt_id) if is_known else None
+            if there is None:
+                await _hand_over(api, attempt_id, job, variables)
+                return attempt_id, True
+            if not may_be_done_again(there):
+                return attempt_id, False
+            _say(end_of(attempt_id, there))
+        raise UsageError(f"--submission-id: {job_id} was tried {MOST_ATTEMPTS} times; give another one")
+
+
+async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, str]) -> None:
+    """Submit the job once, whatever becomes of the connection meanwhile."""
+    name, data = working_dir(job)
+    until = time.monotonic() + SUBMIT_SECONDS
+    while True:
+        try:
+            uri = await api.send_package(name, data)
+            await api.submit(job_id, entrypoint(job), {"working_dir": uri, "env_vars": variables})
+            return
+        except RunError as error:
+            # the request may have arrived all the same, now or a try ago
+            is_lost = isinstance(error, Unanswered)
+            await asyncio.sleep(AGAIN_SECONDS if is_lost else 0)
+            try:
+                if await _job_if_there(api, job_id) is not None:
+                    return
+            except Unanswered:
+                pass
+            if not is_lost or time.monotonic() > until:
+                raise
+
+
+async def _job_if_there(api: JobsApi, job_id: str) -> dict[str, Any] | None:
+    try:
+        return await api.job(job_id)
+    except NoSuchJob:
+        return None
+
+
+def _follow(target: Address, token: str | None, job_id: str, patience: Patience) -> int:
+    shown, is_stopped = Shown(), False
+    with noticed_sigterm():
+        while True:
+            try:
+                job = asyncio.run(_followed(target, token, job_id, shown, patience, is_stopped=is_stopped))
+                _say(end_of(job_id, job))
+                return exit_code(job)
+            except Unanswered as error:
+                raise RunError(f"{error}; the job may go on. This follows it:\n    {_again(job_id, target)}") from None
+            except KeyboardInterrupt as interrupt:
+                answer = "leave" if is_stopped else what_to_do(interrupt, job_id)
+                if answer == "leave":
+                    becomes = "is being stopped" if is_stopped else "goes on"
+                    _say(f"{job_id} {becomes} without us; this follows it again:\n    {_again(job_id, target)}")
+                    return STOPPED
+                is_stopped = answer == "stop"
+
+
+async def _followed(
+    target: Address, token: str | None, job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool
+) -> dict[str, Any]:
+    async with JobsApi(target, token) as api:
+        if is_stopped:
+            _say(f"stopping {job_id}: what it is at is finished first (Ctrl-C: do not wait)")
+        return await follow(api, job_id, shown, patience, _write, _say, is_stopped=is_stopped)
+
+
+def _new_id(job: str) -> str:
+    return f"m2f-batch-{job}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+
+
+def _checked_id(job_id: str) -> str:
+    if not ID.fullmatch(job_id):
+        raise UsageError(f"submission id: {job_id!r} is not allowed; allowed: up to 128 letters, digits, '-', '_', '.'")
+    return job_id
+
+
+def _again(job_id: str, target: Address) -> str:
+    return shlex.join(["m2f-batch", "submit", "follow", job_id, "--address", target.url])
+
+
+def _write(text: str) -> None:
+    """The job's log is our standard output."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    print(f"m2f-batch submit: {text}", file=sys.stderr, flush=True)

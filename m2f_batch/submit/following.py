@@ -1,0 +1,133 @@
+"""A submitted job from here: its log as it comes, through lost connections, until it has ended."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from m2f_batch.errors import RunError
+from m2f_batch.flow.redact import redact
+from m2f_batch.submit.client import JobsApi, NoSuchJob, Unanswered, one_line
+
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+STOPPED = 130
+PATIENCE_SECONDS = 600.0  # a head that is replaced takes minutes; a job that outlives it goes on
+AGAIN_SECONDS = 2.0
+LAST_TRIES = 3  # for the end of the log of a node that may be gone
+MAX_REASON = 500  # characters of Ray's message, which ends in the log's last lines
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Shown:
+    """How much of a log was written already; a log begins anew with each connection."""
+
+    characters: int = 0
+
+    def news(self, start: int, text: str) -> str:
+        """What was not written yet of a text that begins ``start`` characters after the log's beginning."""
+        known = max(0, self.characters - start)
+        self.characters = max(self.characters, start + len(text))
+        return text[known:]
+
+
+@dataclass
+class Patience:
+    """How long a cluster may be silent: ``seconds`` until it is given up. 0: it has not answered yet, and has to."""
+
+    seconds: float
+    say: Say
+    since: float | None = None
+
+    def heard(self) -> None:
+        """It has answered, and may be silent for a while from now on."""
+        if self.since is not None:
+            self.say("the cluster answers again")
+        self.since, self.seconds = None, PATIENCE_SECONDS
+
+    def lost(self, error: Unanswered) -> None:
+        """It has not answered; raises the error when it has not for too long."""
+        if not self.seconds or (self.since is not None and time.monotonic() - self.since > self.seconds):
+            raise error
+        if self.since is None:
+            self.since = time.monotonic()
+            self.say(f"{error}; trying again for {self.seconds:g} s")
+
+
+async def follow(
+    api: JobsApi, job_id: str, shown: Shown, patience: Patience, write: Say, say: Say, *, is_stopped: bool = False
+) -> dict[str, Any]:
+    """Write the rest of a job's log as it comes; returns Ray's JobDetails once the job has ended.
+
+    ``is_stopped`` asks it to. Raises Unanswered when the cluster was silent for too long, RunError when it has
+    forgotten the job.
+    """
+    while True:
+        try:
+            await api.authenticate()
+            if is_stopped:
+                await api.stop(job_id)
+                is_stopped = False
+            job = await api.job(job_id)
+            patience.heard()
+            if job["status"] in ENDED:
+                await _write_rest(api, job_id, shown, write, say)
+                return job
+            await _write_tail(api, job_id, shown, write)
+        except NoSuchJob as error:
+            raise RunError(f"{error}; a head that starts anew forgets its jobs. The same command goes on") from None
+        except Unanswered as error:
+            patience.lost(error)
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _write_tail(api: JobsApi, job_id: str, shown: Shown, write: Say) -> None:
+    start = 0
+    async for text in api.tail(job_id):
+        write(shown.news(start, text))
+        start += len(text)
+
+
+async def _write_rest(api: JobsApi, job_id: str, shown: Shown, write: Say, say: Say) -> None:
+    """What a connection did not bring that was lost at the end."""
+    for tries_left in reversed(range(LAST_TRIES)):
+        try:
+            write(shown.news(0, await api.log(job_id)))
+            return
+        except RunError as error:  # the job has ended, and how is known
+            if not tries_left:
+                say(f"the end of the log cannot be had: {error}")
+                return
+        await asyncio.sleep(AGAIN_SECONDS)
+
+
+def exit_code(job: dict[str, Any]) -> int:
+    """What a job that has ended ends ours with: its own code, or 1 where Ray failed; a signal as a shell gives it.
+
+    >>> exit_code({"status": "FAILED", "driver_exit_code": 3}), exit_code({"status": "STOPPED"})
+    (3, 130)
+    """
+    own = job.get("driver_exit_code")
+    if job["status"] == "STOPPED":
+        return STOPPED
+    if own is None:
+        return 0 if job["status"] == "SUCCEEDED" else RunError.exit_code
+    return int(own) if own >= 0 else 128 - int(own)
+
+
+def end_of(job_id: str, job: dict[str, Any]) -> str:
+    """How a job has ended, in one line."""
+    own = job.get("driver_exit_code")
+    if job["status"] == "STOPPED":
+        return f"{job_id} was stopped; what was committed is kept"
+    if own is None and job["status"] == "FAILED":
+        message = one_line(redact(str(job.get("message") or "no message")))
+        return f"{job_id} failed in Ray ({job.get('error_type')}): {message[:MAX_REASON]}"
+    return f"{job_id} ended with exit code {exit_code(job)}"
+
+
+def may_be_done_again(job: dict[str, Any]) -> bool:
+    """Whether the same job, given again, would go on: not while it runs, is done, was stopped, or was refused."""
+    return job["status"] == "FAILED" and exit_code(job) not in (0, 2, 3)

@@ -1,0 +1,98 @@
+"""What is submitted: a job, checked here as it will be checked there, as a command line and the config beside it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from m2f_batch.config import SegmentConfig
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.forwarded import forwarded
+from m2f_batch.submit.portable import check_no_secrets, check_portable
+
+CONFIG_FILE = "job.yaml"
+STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
+# from the signal to SIGKILL: units under way are finished for 15 s, a checkpoint of a training is written. Ray's is 3
+STOP_WAIT_SECONDS = "60"
+TOKEN_KEY = "--set compute.allow_no_token=true"
+
+SEGMENT_PLACES = ("input.uri", "input.root", "output.uri")
+EVALUATE_OPTIONS = (
+    *("--ground-truth", "--format", "--images", "--masks", "--ignore-index", "--do-reduce-labels", "--part"),
+    *("--metrics", "--json", "--partial"),
+)
+FINETUNE_PLACES = (
+    *("data.train", "data.train_images", "data.train_masks", "data.val", "data.val_images", "data.val_masks"),
+    "output.uri",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """``name`` segment, finetune or evaluate; ``config`` is the text of ``CONFIG_FILE``, where the job has one."""
+
+    name: str
+    arguments: tuple[str, ...]
+    config: str | None = None
+    allow_no_token: bool = False
+    how_to_allow: str = TOKEN_KEY
+
+
+def segment_job(config: SegmentConfig, *, is_dry_run: bool = False) -> Job:
+    """A segment job for a cluster. Raises UsageError where it means something on this machine only."""
+    _check(config, SEGMENT_PLACES, ("model.uri",))
+    return _with_config("segment", config, ("--dry-run",) if is_dry_run else ())
+
+
+def finetune_job(config: FinetuneConfig) -> Job:
+    """A finetune job for a cluster. Raises UsageError where it means something on this machine only."""
+    _check(config, FINETUNE_PLACES, ("model.uri", "model.backbone"))
+    return _with_config("finetune", config, ())
+
+
+def evaluate_job(run_uri: str, options: Mapping[str, Any], *, allow_no_token: bool = False) -> Job:
+    """An evaluate job for a cluster; ``options`` by their names on the command line, None and False: not given."""
+    named = ("--ground-truth", "--images", "--masks", "--json")
+    check_portable({"RUN": run_uri, **{name: options.get(name) for name in named}})
+    given = {name: value for name, value in options.items() if value is not None and value is not False}
+    check_no_secrets({"RUN": run_uri, **given})
+    flags = [f"{name}={value}" if value is not True else name for name, value in given.items()]
+    return Job("evaluate", (*flags, "--", run_uri), None, allow_no_token, "--allow-no-token")
+
+
+def runtime_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that travel with a job, in its metadata. Raises UsageError where one holds a key."""
+    variables = forwarded(environ) | {STOP_WAIT: environ.get(STOP_WAIT, STOP_WAIT_SECONDS)}
+    check_no_secrets(variables)
+    return variables
+
+
+def _check(config: SegmentConfig | FinetuneConfig, places: tuple[str, ...], models: tuple[str, ...]) -> None:
+    address = config.compute.address
+    if address not in (None, "auto"):
+        raise UsageError(
+            f"compute.address: {address!r} does not apply to a job that is submitted, which runs on the cluster of "
+            "--address; leave it out, or give auto"
+        )
+    allowed = {f"storage.allow ({place})": place for place in config.storage.allow or ()}
+    check_portable(
+        {**{key: _value(config, key) for key in places}, **allowed}, {key: _value(config, key) for key in models}
+    )
+    check_no_secrets(config.model_dump(mode="json"))
+
+
+def _value(config: SegmentConfig | FinetuneConfig, key: str) -> str | None:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _with_config(name: str, config: SegmentConfig | FinetuneConfig, flags: tuple[str, ...]) -> Job:
+    tree = config.model_dump(mode="json", exclude_unset=True)
+    tree.get("compute", {}).pop("address", None)  # the driver finds its cluster in RAY_ADDRESS, which Ray sets
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    return Job(name, ("--config", CONFIG_FILE, *flags), text, config.compute.allow_no_token)

@@ -1,0 +1,224 @@
+"""Jobs submitted to a real Ray head with a token: exit codes, rows, refusals, and a stop that loses nothing."""
+
+import json
+import os
+import pty
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow.dataset
+import pytest
+from conftest import DEMO_MODEL, PROJECT
+
+SECONDS = 240.0  # for what takes some 20 on a machine with nothing else to do
+SECRET = secrets.token_urlsafe(30)
+SMALL = ("--set", "compute.actors=1", "--set", "compute.threads_per_actor=1")
+
+
+class Head(NamedTuple):
+    """A head with a token; ``environment`` is that of who submits."""
+
+    url: str
+    environment: dict[str, str]
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [server.getsockname()[1] for server in held]
+    for server in held:
+        server.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Head]:
+    from ray._private.utils import get_dashboard_dependency_error
+
+    if get_dashboard_dependency_error() is not None:
+        pytest.skip("the Jobs API is not installed: ray[default] brings it")
+    folder = tempfile.mkdtemp(prefix="m2f-")  # short: Ray puts sockets below it
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    bare = {
+        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_STOP_WAIT_TIME_S")
+    }
+    ours = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # jobs are run by "python"
+        "RAY_TMPDIR": folder,
+        "RAY_raylet_start_wait_time_s": "180",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HOME": folder,
+    }
+    gcs, dashboard, agent, client, metrics = free_ports(5)
+    options = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+    options += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}", "--num-cpus=2", "--block"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options, "--disable-usage-stats"]
+    with (Path(folder) / "head.log").open("w+") as said:
+        ray = subprocess.Popen(command, env=bare | token | ours, stdout=said, stderr=said, start_new_session=True)
+        try:
+            url = f"http://127.0.0.1:{dashboard}"
+            wait_until(lambda: ray.poll() is not None or answers(url), said.name)
+            assert ray.poll() is None, Path(said.name).read_text()
+            yield Head(url, bare | token | {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "xx-test-1"})
+        finally:
+            kill_all_of(folder)
+            ray.wait(10)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(f"{url}/api/authentication_mode", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def wait_until(done: Any, what: str) -> None:
+    until = time.monotonic() + SECONDS
+    while not done():
+        assert time.monotonic() < until, what
+        time.sleep(0.2)
+
+
+def kill_all_of(folder: str) -> None:
+    """The head's processes, by the folder that all of them have in their environment. (A polite end takes 30 s.)"""
+    wanted = f"RAY_TMPDIR={folder}".encode()
+    for _ in range(3):  # what one of them starts meanwhile
+        for each in Path("/proc").glob("[0-9]*"):
+            try:
+                if wanted in (each / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(each.name), signal.SIGKILL)
+            except OSError:  # it has ended
+                continue
+
+
+def submit(head: Head, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "m2f_batch.cli", "submit", *arguments, "--address", head.url],
+        env=head.environment | environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+
+
+def job_details(head: Head) -> list[dict[str, Any]]:
+    token = {"Authorization": f"Bearer {head.environment['RAY_AUTH_TOKEN']}"}
+    with urllib.request.urlopen(urllib.request.Request(f"{head.url}/api/jobs/", headers=token), timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+@pytest.fixture(scope="module")
+def labelled(head: Head, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """OUTPUT of a job that has labelled twelve scenes, and a broken image too many, and what was said."""
+    output = tmp_path_factory.mktemp("submitted") / "labels"
+    return output, submit(
+        head, "segment", str(scenes), str(output), "--model", str(DEMO_MODEL), *SMALL, "--submission-id", "night"
+    )
+
+
+def test_a_job_is_followed_to_its_own_exit_code(head, labelled, scenes):
+    output, done = labelled
+    assert done.returncode == 3, done  # one of 13 images is broken, more than 5 %
+    assert "13 in = 12 ok + 1 error" in done.stdout and "night ended with exit code 3" in done.stderr
+    rows = pyarrow.dataset.dataset(output / "annotations").to_table(["uri", "status"]).to_pylist()
+    assert sorted(row["uri"] for row in rows) == sorted(map(str, [*scenes.rglob("*.png"), *scenes.rglob("*.jpg")]))
+    assert (output / "_SUCCESS").exists()
+
+
+def test_an_id_that_is_there_is_followed_and_not_doubled(head, labelled):
+    _, first = labelled
+    again = submit(head, "segment", "/elsewhere", "/nowhere", "--model", "o/n", "--submission-id", "night")
+    assert (again.returncode, again.stdout) == (3, first.stdout)
+    assert submit(head, "follow", "night").returncode == 3
+    assert [job["submission_id"] for job in job_details(head) if job["submission_id"]] == ["night"]
+
+
+def test_a_mistake_that_only_the_cluster_sees(head, tmp_path):
+    done = submit(head, "evaluate", str(tmp_path / "no run"), "--ground-truth", str(tmp_path / "none.json"))
+    assert done.returncode == 2 and "no run" in done.stdout and "Traceback" not in done.stdout
+
+
+def test_rays_own_command_runs_the_same_job(head, labelled, scenes, tmp_path):
+    output, _ = labelled
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        f"input: {{uri: {scenes}, max_error_fraction: 1}}\nmodel: {{uri: {DEMO_MODEL}}}\noutput: {{uri: {output}}}\n"
+        "compute: {actors: 1, threads_per_actor: 1}\n"
+    )
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", "--address", head.url]
+    command += ["--working-dir", ".", "--", "python", "jobs/segment.py", "--config", str(config)]
+    done = subprocess.run(command, env=head.environment, cwd=PROJECT, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done
+    assert "nothing new: 13 in = 12 ok + 1 error" in done.stdout  # the same job as ours, by its fingerprint
+
+
+def test_tokens_are_asked_for(head, tmp_path):
+    job = ("segment", "/images", str(tmp_path / "out"), "--model", "owner/name")
+    wrong = submit(head, *job, RAY_AUTH_TOKEN=secrets.token_hex(32))
+    assert wrong.returncode == 2 and "403" in wrong.stderr
+    none = submit(head, *job, RAY_AUTH_MODE="disabled")
+    assert none.returncode == 2 and "asks for a token" in none.stderr
+    assert not any("/images" in str(job) for job in job_details(head))
+
+
+def test_a_stop_drains(head, scenes, tmp_path):
+    many, output = tmp_path / "many", tmp_path / "labels"
+    many.mkdir()
+    for number in range(1500):
+        os.link(scenes / f"scene {number % 10:02d}.png", many / f"{number:04d}.png")
+    terminal, ours = pty.openpty()
+    arguments = [
+        "segment",
+        str(many),
+        str(output),
+        "--model",
+        str(DEMO_MODEL),
+        *SMALL,
+        "--set",
+        "run.images_per_unit=8",
+    ]
+    with (tmp_path / "said").open("w+") as said:
+        follower = subprocess.Popen(
+            [sys.executable, "-m", "m2f_batch.cli", "submit", *arguments, "--address", head.url],
+            env=head.environment,
+            cwd=PROJECT,
+            stdin=ours,
+            stdout=said,
+            stderr=ours,
+        )
+        wait_until(lambda: list(output.glob("annotations/*.parquet")) or follower.poll() is not None, said.name)
+        assert follower.poll() is None, Path(said.name).read_text()
+        follower.send_signal(signal.SIGINT)
+        asked = b""
+        while b"[s]top it" not in asked:
+            asked += os.read(terminal, 4096)
+        os.write(terminal, b"s\n")
+        code = follower.wait(SECONDS)
+    os.close(ours)
+    os.close(terminal)
+    text = Path(said.name).read_text()
+    assert code == 130, text
+    # the job said so itself: it was not killed
+    assert "stopped; what was committed is kept" in text
+    totals = json.loads((output / "run.json").read_text())["images"]
+    rows = pyarrow.dataset.dataset(output / "annotations").to_table(["uri"]).column("uri").to_pylist()
+    assert 0 < len(set(rows)) == len(rows) < 1500 and not (output / "_SUCCESS").exists()
+    assert totals["listed"] == 1500 == totals["ok"] + totals["error"] + totals["remaining"]
+    assert totals["ok"] >= len(rows)
+
+
+def test_no_key_is_in_what_the_cluster_shows(head, labelled):
+    details = job_details(head)
+    assert "xx-test-1" in str(details) and "RAY_JOB_STOP_WAIT_TIME_S" in str(details)
+    assert SECRET not in str(details) and head.environment["RAY_AUTH_TOKEN"] not in str(details)

@@ -1,0 +1,426 @@
+"""Submitting: what is refused before anything is sent, what is sent, and whose exit code a followed job ends with."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import PROJECT
+from jobs_api import Cluster, serving
+
+from m2f_batch.cli import main
+from m2f_batch.config import SegmentConfig
+from m2f_batch.config_loading import check_config, load_config
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.forwarded import FORWARDED
+from m2f_batch.submit import command, following, interrupts
+from m2f_batch.submit.address import find_token, parse_address
+from m2f_batch.submit.jobs import CONFIG_FILE, evaluate_job, finetune_job, segment_job
+from m2f_batch.submit.package import entrypoint, working_dir
+
+TOKEN = "secret-token"
+SEGMENT = ("segment", "s3://bucket/images", "s3://bucket/labels", "--model", "s3://bucket/model")
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No token and no settings of this machine; a cluster is asked again at once."""
+    for name in (*FORWARDED, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for module in (command, following):
+        monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    with serving(Cluster(log="one\ntwo\nthree\n")) as there:
+        yield there
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one message of a command that ends with 2."""
+    assert main(["submit", *arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "Traceback" not in said.err
+    return said.err
+
+
+def submit(cluster: Cluster, *arguments: str) -> int:
+    return main(["submit", *(arguments or SEGMENT), "--address", cluster.url])
+
+
+# ---- the address and the token
+
+
+@pytest.mark.parametrize(
+    "address", ["auto", "ray://head:10001", "head:8265", "http://", "http://h:99999", "http://h/?a=b", "http://[::1"]
+)
+def test_an_address_that_is_no_url_of_a_jobs_api(address: str) -> None:
+    with pytest.raises(UsageError, match="--address"):
+        parse_address(address)
+
+
+def test_an_address_with_a_password_is_refused_without_saying_it() -> None:
+    with pytest.raises(UsageError) as error:
+        parse_address("http://me:hunter22@head:8265")
+    assert "hunter22" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://localhost:8265", True),
+        ("http://127.3.2.1:8265", True),
+        ("https://[::1]:8265/ray/", True),
+        ("http://10.0.0.1:8265", False),
+        ("http://localhost.example.com:8265", False),
+        ("http://127.0.0.1.nip.io:8265", False),
+    ],
+)
+def test_what_is_this_machine(url: str, expected: bool) -> None:
+    assert parse_address(url).is_loopback is expected
+
+
+def test_the_token_comes_from_where_ray_looks(tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("of-home\n")
+    (tmp_path / "file").write_text(" of-file\n")
+    path = {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "file")}
+    assert find_token({}, tmp_path) == "of-home"
+    assert find_token(path, tmp_path) == "of-file"
+    assert find_token({**path, "RAY_AUTH_TOKEN": "of-variable"}, tmp_path) == "of-variable"
+    assert find_token({**path, "RAY_AUTH_MODE": "disabled"}, tmp_path) is None
+    assert find_token({}, tmp_path / "file") is None
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"RAY_AUTH_MODE": "token"}, "there is no token"),
+        ({"RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, "cannot be read"),
+        ({"RAY_AUTH_TOKEN_PATH": "/dev/null"}, "is empty"),
+        ({"RAY_AUTH_TOKEN": "two\nlines"}, "is no token"),
+    ],
+)
+def test_a_token_that_cannot_be_one(environ: dict[str, str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=said) as error:
+        find_token(environ, tmp_path)
+    assert "lines" not in str(error.value)
+
+
+def test_another_machine_without_a_token(capsys, monkeypatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    address = ("--address", "http://192.0.2.1:8265")  # of documentation: nobody answers there
+    said = refused(capsys, *SEGMENT, *address)
+    assert "192.0.2.1" in said and "--set compute.allow_no_token=true" in said and "RAY_AUTH_TOKEN" in said
+    said = refused(capsys, "evaluate", "/run", "--ground-truth", "/truth.json", *address)
+    assert "--allow-no-token" in said
+
+
+def test_another_machine_whose_cluster_asks_for_none(cluster, capsys, monkeypatch) -> None:
+    cluster.token = None
+    monkeypatch.setattr("m2f_batch.submit.address._is_loopback", lambda host: False)
+    assert "whoever reaches" in refused(capsys, *SEGMENT, "--address", cluster.url)
+    assert not cluster.submitted and not cluster.packages and not cluster.tokens_seen
+    assert submit(cluster, *SEGMENT, "--set", "compute.allow_no_token=true") == 0
+    assert len(cluster.submitted) == 1 and not cluster.tokens_seen  # who does not ask for it does not get it
+
+
+def test_a_token_in_clear_to_another_machine_is_said(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("m2f_batch.submit.address._is_loopback", lambda host: False)
+    assert submit(cluster) == 0
+    said = capsys.readouterr().err
+    assert "unencrypted" in said and TOKEN not in said
+
+
+def test_a_missing_or_wrong_token(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of-another-cluster")
+    said = refused(capsys, *SEGMENT, "--address", cluster.url)
+    assert "403" in said and "of-another-cluster" not in said
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    assert "asks for a token, and there is none" in refused(capsys, *SEGMENT, "--address", cluster.url)
+    assert not cluster.submitted and not cluster.packages
+
+
+def test_nobody_there(capsys) -> None:
+    with serving(Cluster()) as gone:
+        pass
+    assert main(["submit", *SEGMENT, "--address", gone.url]) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+    assert main(["submit", "follow", "some-id", "--address", gone.url]) == 1
+
+
+# ---- what is refused and what is sent
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("segment", "photos", "/out", "--model", "/m"), "input.uri"),
+        (("segment", "/photos", "out", "--model", "/m"), "output.uri"),
+        (("segment", "/photos", "/out", "--model", "./m"), "model.uri"),
+        (("segment", "/photos", "/out", "--model", "a/b/c"), "model.uri"),
+        (("segment", "/photos", "/out", "--model", "here/model"), "model.uri"),
+        (("segment", "/p.json", "/out", "--model", "o/n", "--set", "input.root=photos"), "input.root"),
+        (("segment", "/p", "/out", "--model", "o/n", "--set", "compute.address=ray://x:1"), "compute.address"),
+        (("segment", "s3://a:b@c/d", "/out", "--model", "o/n"), "input.uri"),
+        (("segment", "gs://b/p?access_key=AKIAIOSFODNN7EXAMPLE", "/out", "--model", "o/n"), "input"),
+        (("finetune", "train.json", "/out", "--set", "train.steps=1"), "data.train"),
+        (("finetune", "/t.json", "/out", "--set", "train.steps=1", "--set", "data.val=v.json"), "data.val"),
+        (("finetune", "/t.json", "/out", "--set", "train.steps=1", "--set", "model.backbone=../b"), "model.backbone"),
+        (("evaluate", "run", "--ground-truth", "/t"), "RUN"),
+        (("evaluate", "/run", "--ground-truth", "t"), "--ground-truth"),
+        (("evaluate", "/run", "--ground-truth", "/t", "--json", "figures.json"), "--json"),
+        (("segment", "--set", "x=1"), "input.uri"),
+    ],
+)
+def test_what_the_cluster_could_not_do_is_refused_here(arguments, field, cluster, capsys, monkeypatch, tmp_path):
+    (tmp_path / "here" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, *arguments, "--address", cluster.url)
+    assert field in said and "a:b" not in said and "AKIAIOSFODNN7EXAMPLE" not in said
+    assert not cluster.submitted and not cluster.packages
+
+
+def test_the_config_arrives_as_it_was_checked(tmp_path) -> None:
+    overrides = ["postprocess.stuff_ids=[0, 5]", "compute.actors=[1, 8]", "run.log=json", "compute.address=auto"]
+    flags = {"input.uri": "s3://b/ü '$(touch x)'", "model.uri": "owner/name@abc", "output.uri": "/shared/out"}
+    config = load_config(SegmentConfig, overrides=overrides, flags=flags)
+    job = segment_job(config, is_dry_run=True)
+    assert entrypoint(job) == "python -m m2f_batch.cli segment --config job.yaml --dry-run"
+    again = check_config(SegmentConfig, yaml.safe_load(job.config))
+    assert again.compute.address is None
+    assert again == config.model_copy(update={"compute": config.compute.model_copy(update={"address": None})})
+
+
+@pytest.mark.parametrize("preset", sorted(PROJECT.glob("jobs/finetune*.yaml")), ids=lambda file: file.name)
+def test_presets_of_training_arrive_as_they_were_checked(preset) -> None:
+    config = load_config(FinetuneConfig, file=str(preset))
+    assert check_config(FinetuneConfig, yaml.safe_load(finetune_job(config).config)) == config
+
+
+def test_evaluate_is_quoted() -> None:
+    run = "/runs/it's; rm -rf $HOME"
+    job = evaluate_job(run, {"--ground-truth": "/t.json", "--ignore-index": 255, "--partial": True, "--json": None})
+    words = ["python", "-m", "m2f_batch.cli", "evaluate"]
+    words += ["--ground-truth=/t.json", "--ignore-index=255", "--partial", "--", run]
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {entrypoint(job)}"], capture_output=True, text=True, timeout=10)
+    assert done.stdout.splitlines() == words
+    # and the parser there reads it as it was given here
+    from m2f_batch.cli_arguments import new_parser
+
+    options = new_parser().parse_args(words[3:])
+    assert (options.run_uri, options.ignore_index, options.partial) == (run, 255, True)
+
+
+def test_the_package_runs_by_itself_and_is_the_same_each_time(tmp_path) -> None:
+    job = evaluate_job("/nowhere", {"--ground-truth": "/nowhere.json"})
+    (name, data), again = working_dir(job), working_dir(job)
+    assert (name, data) == again and len(data) < 2_000_000
+    assert name != working_dir(segment_job(load_config(SegmentConfig, flags=flags_of(SEGMENT))))[0]
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        packed.extractall(tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("__pycache__"))
+    code = "import m2f_batch.cli, m2f_batch.flow.forwarded; print(m2f_batch.cli.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith(str(tmp_path))
+
+
+def flags_of(arguments) -> dict[str, str]:
+    return {"input.uri": arguments[1], "output.uri": arguments[2], "model.uri": arguments[4]}
+
+
+def test_only_endpoint_region_and_checksums_travel(cluster, monkeypatch) -> None:
+    keys = {
+        "AWS_ACCESS_KEY_ID": "AKIAI44QH8DHBEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY",
+        "AWS_SESSION_TOKEN": "IQoJb3JpZ2luX2VjEBYaCXVzLWVhc3Q",
+        "HF_TOKEN": "hf_abcdefghijklmnopqrstuvwxyz01234567",
+    }
+    for key, value in {**keys, "AWS_ENDPOINT_URL": "http://minio:9000", "AWS_REGION": "eu-central-1"}.items():
+        monkeypatch.setenv(key, value)
+    assert submit(cluster) == 0
+    ((name, data),) = cluster.packages.items()
+    (sent,) = cluster.submitted
+    assert sent["runtime_env"] == {
+        "working_dir": f"gcs://{name}",
+        "env_vars": {
+            "AWS_ENDPOINT_URL": "http://minio:9000",
+            "AWS_REGION": "eu-central-1",
+            "RAY_JOB_STOP_WAIT_TIME_S": "60",
+        },
+    }
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        texts = [str(sent), *(packed.read(entry).decode() for entry in packed.namelist())]
+    assert CONFIG_FILE in packed.namelist()
+    assert [value for value in (*keys.values(), TOKEN) for text in texts if value in text] == []
+
+
+def test_an_endpoint_with_a_password_does_not_travel(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hunter22@minio:9000")
+    said = refused(capsys, *SEGMENT, "--address", cluster.url)
+    assert "AWS_ENDPOINT_URL" in said and "hunter22" not in said
+    assert not cluster.submitted
+
+
+# ---- following
+
+
+def test_the_log_is_written_once_through_lost_connections(cluster, capsys) -> None:
+    cluster.script = [["one\n", "cut"], ["one\ntw", "cut"], ["one\ntwo\n", "three\n"]]
+    cluster.jobs["mine"] = {"status": "RUNNING"}
+    assert main(["submit", "follow", "mine", "--address", cluster.url]) == 0
+    assert capsys.readouterr().out == "one\ntwo\nthree\n"
+
+
+def test_a_cluster_that_is_gone_for_a_while(cluster, capsys) -> None:
+    cluster.script = [["one\n"], ["one\ntwo\nthree\n"]]
+    cluster.jobs["mine"] = {"status": "RUNNING"}
+    real = following.JobsApi.tail
+
+    async def tail(api, job_id):
+        async for text in real(api, job_id):
+            yield text
+        cluster.failures = [500, 502, 503]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(following.JobsApi, "tail", tail)
+        assert main(["submit", "follow", "mine", "--address", cluster.url]) == 0
+    said = capsys.readouterr()
+    assert said.out == "one\ntwo\nthree\n"
+    assert "trying again" in said.err and "answers again" in said.err and "Traceback" not in said.err
+
+
+def test_a_cluster_that_stays_away(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(following, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(command, "PATIENCE_SECONDS", 0.05)
+    cluster.jobs["mine"] = {"status": "RUNNING"}
+    cluster.script = [["one\n"], ["never"]]
+    real = following.JobsApi.tail
+
+    async def tail(api, job_id):
+        async for text in real(api, job_id):
+            yield text
+        cluster.failures = [503] * 1000
+
+    monkeypatch.setattr(following.JobsApi, "tail", tail)
+    assert main(["submit", "follow", "mine", "--address", cluster.url]) == 1
+    assert f"m2f-batch submit follow mine --address {cluster.url}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "again"),
+    [
+        ({"status": "SUCCEEDED", "driver_exit_code": 0}, 0, False),
+        ({"status": "FAILED", "driver_exit_code": 1}, 1, True),
+        ({"status": "FAILED", "driver_exit_code": 2}, 2, False),
+        ({"status": "FAILED", "driver_exit_code": 3}, 3, False),
+        ({"status": "FAILED", "driver_exit_code": 130}, 130, True),
+        ({"status": "FAILED", "driver_exit_code": -9}, 137, True),
+        ({"status": "FAILED", "driver_exit_code": None, "message": "runtime_env setup failed: x"}, 1, True),
+        ({"status": "STOPPED", "driver_exit_code": None}, 130, False),
+    ],
+)
+def test_the_jobs_own_exit_code_is_ours(job, code, again, cluster, capsys) -> None:
+    cluster.after = job
+    assert submit(cluster, *SEGMENT, "--submission-id", "night") == code
+    said = capsys.readouterr()
+    assert said.out == cluster.log and (job.get("message") or "") in said.err
+    # the same command again follows what cannot go on, and goes on with what can
+    cluster.after = {"status": "SUCCEEDED", "driver_exit_code": 0}
+    assert submit(cluster, *SEGMENT, "--submission-id", "night") == (0 if again else code)
+    assert [sent["submission_id"] for sent in cluster.submitted] == (["night", "night-2"] if again else ["night"])
+
+
+def test_a_lost_answer_submits_nothing_twice(cluster) -> None:
+    cluster.lose_answer = True
+    assert submit(cluster) == 0
+    assert len(cluster.submitted) == 1
+
+
+def test_no_wait_prints_the_id(cluster, capsys) -> None:
+    assert submit(cluster, *SEGMENT, "--no-wait") == 0
+    assert capsys.readouterr().out.split() == list(cluster.jobs)
+
+
+def test_a_job_that_nobody_knows(cluster, capsys) -> None:
+    assert main(["submit", "follow", "no-such", "--address", cluster.url]) == 1
+    assert "knows no job no-such" in capsys.readouterr().err
+    assert "not allowed" in refused(capsys, "follow", "../../x", "--address", cluster.url)
+
+
+# ---- Ctrl-C and SIGTERM
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def interrupted(monkeypatch, cluster: Cluster, interrupt: type[KeyboardInterrupt], answers: str | None) -> int:
+    """The exit code of following a job whose first connection ends with an interrupt, on a terminal or not."""
+    real, calls = following.JobsApi.tail, []
+
+    async def tail(api, job_id):
+        calls.append(job_id)
+        if len(calls) == 1:
+            raise interrupt
+        async for text in real(api, job_id):
+            yield text
+
+    monkeypatch.setattr(following.JobsApi, "tail", tail)
+    if answers is not None:
+        monkeypatch.setattr(sys, "stdin", Terminal(answers))
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    cluster.jobs["mine"] = {"status": "RUNNING"}
+    return main(["submit", "follow", "mine", "--address", cluster.url])
+
+
+@pytest.mark.parametrize(
+    ("interrupt", "answers", "code", "stopped"),
+    [
+        (KeyboardInterrupt, "s\n", 130, ["mine"]),
+        (KeyboardInterrupt, "what?\nl\n", 130, []),
+        (KeyboardInterrupt, "g\n", 0, []),
+        (KeyboardInterrupt, "", 130, []),  # nobody is there any more
+        (KeyboardInterrupt, None, 130, []),
+        (interrupts.Terminated, "s\n", 130, []),
+    ],
+)
+def test_what_becomes_of_the_job(interrupt, answers, code, stopped, cluster, capsys, monkeypatch) -> None:
+    assert interrupted(monkeypatch, cluster, interrupt, answers) == code
+    said = capsys.readouterr()
+    assert cluster.stopped == stopped
+    if code == 130 and not stopped:
+        assert f"m2f-batch submit follow mine --address {cluster.url}" in said.err
+    else:
+        assert said.out == cluster.log  # to its end
+
+
+def test_run_error_of_a_refusal_is_one_line(cluster) -> None:
+    import asyncio
+
+    from m2f_batch.submit.client import JobsApi
+
+    async def twice() -> None:
+        async with JobsApi(parse_address(cluster.url), TOKEN) as api:
+            await api.authenticate()
+            await api.submit("mine", "true", {})
+            await api.submit("mine", "true", {})
+
+    with pytest.raises(RunError, match=r"answers 500 ValueError: Job already exists\.$"):
+        asyncio.run(twice())
+
+
+def test_submitting_loads_no_ray_and_no_torch() -> None:
+    code = "import sys, m2f_batch.submit.command; assert not {'ray', 'torch', 'transformers', 'boto3'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, check=True, timeout=60)
