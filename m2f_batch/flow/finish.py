@@ -80,8 +80,8 @@ def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, 
         )
     elif not is_stopped_early:
         raise RunError(f"{remaining:,} images got no row, which must not happen; please report it")
-    for line in _closing_lines(job, done, progress):
-        attempt.events.say(line, "done", images=done["images"])
+    lines = _closing_lines(job, done, progress)
+    attempt.events.say("\n".join(lines), "done", images=done["images"], errors=done["errors"])
     return _exit_code(job, _tally_in(done))
 
 
@@ -92,16 +92,13 @@ def say_nothing_to_do(attempt: Attempt) -> int:
     """
     info = attempt.standing.info or {}
     counts = info["images"]
-    attempt.events.say(
+    lines = [
         f"done    nothing new: {counts['listed']:,} in = {counts['ok']:,} ok + {counts['error']:,} error,"
         f" finished at {info['finished_at']}",
-        "nothing_new",
-        images=counts,
-    )
-    for reason, count in info["errors"].items():
-        attempt.events.say(f"        {count:,} x {reason}", "nothing_new")
-    for line in _limit_lines(attempt.job, _tally_in(info), ""):
-        attempt.events.say(line, "nothing_new")
+        *(f"        {count:,} x {reason}" for reason, count in info["errors"].items()),
+        *_limit_lines(attempt.job, _tally_in(info), ""),
+    ]
+    attempt.events.say("\n".join(lines), "nothing_new", images=counts, errors=info["errors"])
     Metrics(attempt.run.uri).succeeded()
     return _exit_code(attempt.job, _tally_in(info))
 

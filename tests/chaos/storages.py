@@ -36,6 +36,12 @@ class Storage(Protocol):
 
     def read(self, uri: str) -> bytes: ...
 
+    def put(self, name: str, data: bytes) -> None:
+        """Write an image below ``source``, in place of one of that name."""
+
+    def delete(self, name: str) -> None:
+        """Remove an image below ``source``."""
+
 
 class Disk:
     """Folders of this machine; ``images`` by name are written once."""
@@ -45,9 +51,7 @@ class Disk:
     def __init__(self, folder: Path, images: dict[str, bytes]) -> None:
         self._folder, self.source = folder, str(folder / "images")
         for name, data in images.items():
-            place = folder / "images" / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
+            self.put(name, data)
 
     def at(self, name: str) -> str:
         return str(self._folder / name)
@@ -66,6 +70,14 @@ class Disk:
 
     def read(self, uri: str) -> bytes:
         return Path(uri).read_bytes()
+
+    def put(self, name: str, data: bytes) -> None:
+        place = Path(self.source, name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+
+    def delete(self, name: str) -> None:
+        Path(self.source, name).unlink()
 
 
 class Bucket:
@@ -88,7 +100,7 @@ class Bucket:
         self.source = f"s3://{self._bucket}/images"
         self._client.create_bucket(Bucket=self._bucket)
         for name, data in images.items():
-            self._client.put_object(Bucket=self._bucket, Key=f"images/{name}", Body=data)
+            self.put(name, data)
 
     def at(self, name: str) -> str:
         return f"s3://{self._bucket}/{name}"
@@ -105,6 +117,12 @@ class Bucket:
             return bytes(self._client.get_object(Bucket=self._bucket, Key=key)["Body"].read())
         except self._client.exceptions.NoSuchKey as error:
             raise FileNotFoundError(uri) from error
+
+    def put(self, name: str, data: bytes) -> None:
+        self._client.put_object(Bucket=self._bucket, Key=f"images/{name}", Body=data)
+
+    def delete(self, name: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=f"images/{name}")
 
 
 def images(count: int) -> dict[str, bytes]:
