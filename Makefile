@@ -10,7 +10,7 @@ LONG_PARTS = scale pool s3_requests train
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 
-.PHONY: demo test test-cluster check lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
+.PHONY: demo test test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
@@ -46,6 +46,10 @@ check: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# known vulnerabilities of the locked packages; skipped, with the reason, where the index does not tell of any
+audit: $(VENV)/ready
+	PYTHON=$(PYTHON) sh infra/audit.sh
 
 # locked packages with hashes, and this checkout itself; nothing is installed outside .venv and .tools
 $(VENV)/ready: requirements.lock pyproject.toml

@@ -24,6 +24,7 @@ CAN_DO: dict[Task, tuple[Task, ...]] = {"panoptic": TASKS, "instance": ("instanc
 # the cards of the published zoo say "other"; the zoo says this
 PUBLISHED_LICENSES = {"facebook/mask2former-": "cc-by-nc-4.0"}
 # keys of config.json by which transformers would read other files than those checked here, or other numbers
+MAX_DEPTH = 50  # of objects in config.json; published ones have 3
 REDIRECTS = ("transformers_weights", "configuration_files", "quantization_config")
 # keys of config.json, at any depth, that change without changing a label
 VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
@@ -179,15 +180,18 @@ def _config_problems(config: dict[str, Any]) -> Iterator[str]:
     yield from _foreign_parts(config)
 
 
-def _foreign_parts(tree: Any) -> Iterator[str]:
+def _foreign_parts(tree: Any, depth: int = 0) -> Iterator[str]:
     """What would make transformers run a kernel of the hub, or timm read another repository or folder."""
+    if depth > MAX_DEPTH:
+        yield f"it is nested more than {MAX_DEPTH} deep"
+        return
     for key, value in tree.items() if isinstance(tree, dict) else ():
         if "_implementation" in key and re.search(r"[/:]", json.dumps(value)):
             yield f"{key} names code of another repository, which is never run; save the model anew without it"
         elif key in ("backbone", "architecture") and isinstance(value, str) and re.search(r"[/:]", value):
             yield f"{key} must be the name of an architecture, not {value!r}"
         else:
-            yield from _foreign_parts(value)
+            yield from _foreign_parts(value, depth + 1)
 
 
 def _lasting(tree: Any) -> Any:

@@ -371,6 +371,10 @@ COMMANDS = {
         lambda w: segment(w, str(w.allowed), model=w.model("deep", config__json=f'{{"a": {deep()}}}'.encode())),
         "model.uri: config.json .* is not JSON",
     ),
+    "a config.json that is deep enough to be read": (
+        lambda w: segment(w, str(w.allowed), model=w.model("nested", nested(900))),
+        "model.uri: config.json of .*nested more than",
+    ),
     "a data.yaml that calls": (
         lambda w: train(
             w, w.write("yolo/data.yaml", f"names: !!python/object/apply:os.system ['touch {w.marker}']"), "yolo"
@@ -397,6 +401,13 @@ COMMANDS = {
     ),
     "a run outside": (lambda w: ["status", str(w.secret)], OUTSIDE),
 }
+
+
+def nested(depth: int) -> dict:
+    tree: dict = {}
+    for _ in range(depth):
+        tree = {"a": tree}
+    return tree
 
 
 def pipe(world: World, name: str) -> str:
@@ -513,6 +524,23 @@ def test_hostile_images_become_rows_and_no_remote_code_runs(world, capfd):
     assert all(char.isprintable() or char == "\n" for char in said)
     assert not [secret for secret in SECRETS if secret in said]
     no_secret_in(world.outputs)
+
+
+def test_another_list_makes_images_seen_and_unseen(world, tmp_path, monkeypatch):
+    """The rows of the same command are always those of one run by the list that holds now."""
+    monkeypatch.setenv(OF_MACHINE, "/")
+    (tmp_path / "inside").mkdir()
+    for name in ("inside/a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(20, 20))
+    (tmp_path / "inside" / "list.txt").write_text("a.png\n../b.png\n")
+    narrow, wide = [str(tmp_path / "inside"), str(tmp_path / "out")], [str(tmp_path)]
+    for allow, wanted in ((narrow, "NotAllowed"), (wide, None), (narrow, "NotAllowed")):
+        storage = {"allow": [*allow, str(DEMO_MODEL)]}
+        config = config_of(tmp_path / "inside/list.txt", tmp_path / "out", DEMO_MODEL, storage=storage)
+        source = config.input.model_copy(update={"max_removed_fraction": 1.0})
+        assert in_process(config.model_copy(update={"input": source})) == 0
+        got = {row["uri"]: row["error"] and row["error"]["type"] for row in rows_of(tmp_path / "out")}
+        assert got == {str(tmp_path / "inside/a.png"): None, str(tmp_path / "b.png"): wanted}
 
 
 def no_secret_in(folder: Path) -> None:
