@@ -12,7 +12,7 @@ from aiohttp import web
 
 @dataclass
 class Cluster:
-    """What the stand-in says and has been asked. ``script`` is the log of each connection: texts, or "cut"."""
+    """What the stand-in says and has been asked. ``script``: each connection's log as texts, "cut", or "wait" (1 s)."""
 
     token: str | None = "secret-token"
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -141,10 +141,23 @@ def _handlers(cluster: Cluster) -> dict[str, Any]:
             if text == "cut":
                 request.transport.abort()  # type: ignore[union-attr]
                 return socket
+            if text == "wait":
+                await asyncio.sleep(1)
+                continue
             await socket.send_str(text)
         if not cluster.script:
             cluster.jobs[request.match_info["id"]] |= cluster.after
         await socket.close()
         return socket
 
-    return locals()
+    return {
+        "mode": mode,
+        "version": version,
+        "package": package,
+        "put_package": put_package,
+        "submit": submit,
+        "job": job,
+        "stop": stop,
+        "log": log,
+        "tail": tail,
+    }

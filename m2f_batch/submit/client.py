@@ -92,7 +92,9 @@ class JobsApi:
         """What the job has printed, from its beginning, and goes on printing, until its end or a lost connection."""
         url = f"{self._address.url}/api/jobs/{job_id}/logs/tail"
         try:
-            async with self._session.ws_connect(url, headers=self._headers, heartbeat=HEARTBEAT_SECONDS) as socket:
+            async with self._session.ws_connect(
+                url, headers=self._headers, heartbeat=HEARTBEAT_SECONDS, max_msg_size=0
+            ) as socket:
                 async for message in socket:
                     if message.type == aiohttp.WSMsgType.TEXT:
                         yield message.data

@@ -1,6 +1,8 @@
 """Submitting: what is refused before anything is sent, what is sent, and whose exit code a followed job ends with."""
 
 import io
+import os
+import signal
 import subprocess
 import sys
 import zipfile
@@ -404,6 +406,56 @@ def test_what_becomes_of_the_job(interrupt, answers, code, stopped, cluster, cap
         assert f"m2f-batch submit follow mine --address {cluster.url}" in said.err
     else:
         assert said.out == cluster.log  # to its end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_real_signal_without_a_terminal_leaves_the_job(number, cluster, tmp_path) -> None:
+    cluster.jobs["mine"] = {"status": "RUNNING"}
+    cluster.script = [["one\n", *["wait"] * 60]]
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "m2f_batch.cli", "submit", "follow", "mine", "--address", cluster.url],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        cwd=PROJECT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert follower.stdout.readline() == "one\n"
+        follower.send_signal(number)
+        _, said = follower.communicate(timeout=60)
+    finally:
+        follower.kill()
+    assert follower.returncode == 130 and not cluster.stopped
+    assert f"m2f-batch submit follow mine --address {cluster.url}" in said and "Traceback" not in said
+
+
+def test_a_quiet_log_is_no_lost_connection(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("m2f_batch.submit.client.ANSWER_SECONDS", 0.5)
+    cluster.jobs["mine"] = {"status": "RUNNING"}
+    cluster.script = [["one\n", "wait", "wait", "two\nthree\n"]]
+    assert main(["submit", "follow", "mine", "--address", cluster.url]) == 0
+    said = capsys.readouterr()
+    assert said.out == cluster.log and "trying again" not in said.err
+
+
+def test_the_nightly_command_of_kubernetes(cluster, capsys, monkeypatch) -> None:
+    overlay = PROJECT / "infra" / "kubernetes" / "overlays" / "nightly" / "cronjob.yaml"
+    pod = yaml.safe_load(overlay.read_text())["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    values = {
+        "$(NIGHT)": "m2f-batch-nightly-29876543",
+        "/etc/m2f-batch/nightly.yaml": str(PROJECT / "jobs/nightly.yaml"),
+    }
+    words = [values.get(word, word) for word in (*container["command"], *container["args"])]
+    assert words[0] == "m2f-batch" and "http://m2f-batch-head-svc:8265" in words
+    monkeypatch.setattr("m2f_batch.submit.address._is_loopback", lambda host: False)
+    words[words.index("http://m2f-batch-head-svc:8265")] = cluster.url
+    assert main(words[1:]) == 0
+    assert list(cluster.jobs) == ["m2f-batch-nightly-29876543"]
+    variables = {variable["name"] for variable in container["env"]}
+    assert {"NIGHT", "RAY_AUTH_TOKEN", "HOME"} <= variables
 
 
 def test_run_error_of_a_refusal_is_one_line(cluster) -> None:
