@@ -21,14 +21,16 @@ test chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSI
 test: check
 	$(BIN)/python -m pytest -q --durations=20
 
-# kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, two runs on one OUTPUT: an hour
+# kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes
 SCHEDULES ?= 20
 SEED ?= 1
 chaos: export PYTHONPATH = tests
 chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/run_chaos.py --schedules $(SCHEDULES) --seed $(SEED) $(CHAOS_OPTIONS)
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
-	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/behaviour/test_poison.py
+	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
+		tests/chaos/test_nodes.py tests/behaviour/test_poison.py tests/behaviour/test_finetune_two.py \
+		tests/behaviour/test_finetune_stop.py tests/behaviour/test_backbones.py
 
 # what runs promise, on a three-node Ray on this machine
 test-cluster: export M2F_BATCH_TEST_NODES = 3

@@ -10,6 +10,8 @@ from s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
 DEMO_MODEL = PROJECT / "m2f_batch" / "demo" / "model"
+# what takes minutes: not in every test run
+LONG = pytest.mark.skipif(os.environ.get("CHAOS") != "all", reason="takes minutes: CHAOS=all and make chaos run it")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

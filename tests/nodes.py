@@ -46,14 +46,17 @@ class Nodes:
     are the environment of all Ray processes, beside our own.
     """
 
-    def __init__(self, variables: Mapping[str, str] | None = None, cpus: int = 2) -> None:
+    def __init__(self, variables: Mapping[str, str] | None = None, cpus: int = 1) -> None:
         number = os.getpid() % 250 + 1
         self._name, self._cpus = f"m2f{number}", cpus
         self._net = f"198.18.{number}"  # of the network for tests between machines (RFC 2544)
         self.host = f"{self._net}.1"
         self.folder = Path(tempfile.mkdtemp(prefix="nodes-", dir="/tmp"))  # sockets' paths are at most 107 long
         self.token_file = self.folder / "token"
-        self.variables = {**SETTINGS, "RAY_AUTH_TOKEN_PATH": str(self.token_file), **(variables or {})}
+        # jobs run the python that their node finds
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        own = {"RAY_AUTH_TOKEN_PATH": str(self.token_file), "PATH": path}
+        self.variables = {**SETTINGS, **own, **(variables or {})}
         self._ray = self.folder / "ray"
         self._ray.mkdir()
         self._spaces: list[str] = []

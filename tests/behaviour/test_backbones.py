@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PROJECT
+from conftest import LONG, PROJECT
 from engines import rows_of
 from finetunes import DECODERS
 from torch import Tensor
@@ -112,7 +112,7 @@ def arguments(preset: str, dataset: Path, output: Path, **keys: Any) -> list[str
     return ["finetune", str(dataset / "train.json"), str(output), *config]
 
 
-@pytest.mark.parametrize("preset", MILLIONS)
+@pytest.mark.parametrize("preset", [pytest.param(name, marks=[LONG] * (name == "resnet-50")) for name in MILLIONS])
 def test_it_learns_is_saved_reloaded_and_segments(preset: str, scenes_dataset: Path, tmp_path: Path) -> None:
     given = save_classifier(preset, tmp_path / "backbone")
     output = tmp_path / "tuned"

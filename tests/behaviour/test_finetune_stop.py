@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import LONG
 from finetunes import config_file, losses, marker, short_folder, start
 
 from m2f_batch.demo.dataset import write_dataset
@@ -29,7 +30,7 @@ def short() -> Iterator[Path]:
 
 
 # alone, and on Ray, which takes both signals for itself
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), (signal.SIGINT, 2)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 2, marks=LONG)])
 def test_a_stop_keeps_every_step(number: signal.Signals, workers: int, dataset: Path, tmp_path: Path, short: Path):
     settings = {"steps": STEPS, "evaluate_every": STEPS, "checkpoint_every": STEPS, "workers": workers}
     config, output = config_file(dataset, tmp_path, **settings), tmp_path / "tuned"

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 import torch
 from chaos import victims
+from conftest import LONG
 from finetunes import Command, config_file, marker, short_folder, start
 
 from m2f_batch.demo.dataset import write_dataset
+
+pytestmark = LONG
 
 STEPS, EVERY = 48, 3  # steps in all; between checkpoints
 STEP_SECONDS = 0.1  # or less

@@ -13,7 +13,7 @@ import numpy as np
 import poison_hook
 import poison_workers
 import pytest
-from conftest import DEMO_MODEL
+from conftest import DEMO_MODEL, LONG
 from engines import config_of, in_process
 from engines import rows_of as rows_of_run
 from PIL import Image
@@ -132,7 +132,7 @@ def rows_of(refs, prepared, labelled):
     return rows
 
 
-@pytest.mark.skipif(os.environ.get("CHAOS") != "all", reason="a minute; CHAOS=all, and make chaos, run it too")
+@LONG
 def test_a_run_with_poison_has_all_its_rows(folder, scenes, tmp_path):
     from m2f_batch.storage.run import open_run
     from m2f_batch.verify import verify

@@ -1,11 +1,10 @@
 """Seven nights of the scheduled job, each run a process as cron starts it, while images arrive, change and vanish.
 
-The config is ``jobs/nightly.yaml`` with places and sizes of a test. A disk, and with CHAOS=all a bucket too.
+The config is ``jobs/nightly.yaml`` with places and sizes of a test.
 """
 
 import json
 import math
-import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ import pytest
 import victims
 import yaml
 from alone import rows_alone
-from conftest import PROJECT
+from conftest import LONG, PROJECT
 from drivers import HELD, LEASE_SECONDS, Driver, Drivers, environment_of
 from judge import judge
 from lab import MODEL
@@ -87,8 +86,6 @@ class Place:
 
 @pytest.fixture(params=["disk", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    if request.param == "s3" and os.environ.get("CHAOS") != "all":
-        pytest.skip("CHAOS=all runs it on this storage too")
     with ExitStack() as stack:
         storage: Storage = (
             Disk(tmp_path, {})
@@ -98,6 +95,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield Place(storage, Hook(tmp_path / "hook"), tmp_path, stack)
 
 
+@LONG
 def test_after_seven_nights_the_rows_are_those_of_one_run(place: Place):
     with Witness(place.storage, place.output) as witness:
         place.arrive(FIRST)
