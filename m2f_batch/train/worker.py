@@ -81,6 +81,8 @@ def _train(job: "TrainJob", share: Share, place: RunDirectory, say: Callable[[st
                 num_workers=job.config.train.workers,
                 use_gpu=share.gpus > 0,
                 resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
+                # GPUs of one node are the closest; the CPUs of one node are no more for holding two workers
+                placement_strategy="PACK" if share.gpus else "SPREAD",
             ),
             run_config=RunConfig(name="m2f-batch", storage_path=scratch, failure_config=FailureConfig(max_failures=-1)),
         )
