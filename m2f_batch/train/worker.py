@@ -18,7 +18,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from m2f_batch.config import ComputeConfig
@@ -31,6 +31,7 @@ from m2f_batch.train import world
 from m2f_batch.train.checkpoints import complete
 from m2f_batch.train.device import check_device
 from m2f_batch.train.ledger import Ledger
+from m2f_batch.train.network import NodesNetwork
 from m2f_batch.train.place import check_seen
 from m2f_batch.train.progress import shown
 from m2f_batch.train.ray_stream import ray_stream
@@ -76,7 +77,7 @@ def _train(job: "TrainJob", share: Share, place: RunDirectory, say: Callable[[st
         trainer = TorchTrainer(
             _work,
             train_loop_config={"job": ray.put(job), "place": place, "share": share, "ledger": ledger},
-            torch_config=TorchConfig(),
+            torch_config=NodesNetwork(),
             scaling_config=ScalingConfig(
                 num_workers=job.config.train.workers,
                 use_gpu=share.gpus > 0,

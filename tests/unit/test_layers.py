@@ -108,6 +108,7 @@ def test_the_only_importers_of_ray_data_and_of_transformers():
     for name, path in modules().items():
         text = path.read_text()
         if not name.startswith("m2f_batch.flow") and name not in (
+            "m2f_batch.train.network",
             "m2f_batch.train.worker",
             "m2f_batch.train.ray_stream",
         ):

@@ -1,0 +1,143 @@
+"""Four Ray nodes with addresses of their own and a token, images and rows on S3: what is submitted ends as it should.
+
+Skipped where this machine has no network namespaces. CHAOS=all trains on them too.
+"""
+
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from alone import rows_alone
+from conftest import DEMO_MODEL, LONG
+from drivers import environment_of
+from fault_proxy import FaultProxy
+from finetunes import config_file, losses, wait_until
+from judge import judge
+from nodes import WORKERS, Nodes, NoNamespaces
+from s3_servers import CEPH_SCRIPT
+from storages import Bucket, free_port, images, s3_server
+from unit_hook import Hook
+
+from m2f_batch.demo.dataset import write_dataset
+
+IMAGES = 40
+SECONDS_PER_IMAGE = 0.7
+LONGEST_SECONDS = 400
+
+
+@dataclass
+class Cluster:
+    """The nodes, a bucket that they reach, and what slows their units."""
+
+    nodes: Nodes
+    bucket: Bucket
+    hook: Hook
+    variables: dict[str, str]
+
+    def submit(self, log: Path, *arguments: str, **variables: str) -> "subprocess.Popen[bytes]":
+        """``m2f-batch submit`` on this machine, which has the token but no keys."""
+        environment = environment_of({**self.variables, **variables})
+        with log.open("wb") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "m2f_batch.cli", "submit", *arguments, "--address", self.nodes.jobs_address],
+                env={name: value for name, value in environment.items() if value},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+            )
+
+    def segment(self, output: str) -> list[str]:
+        """Arguments of a segment job in small units."""
+        settings = {"compute.actors": "2", "compute.threads_per_actor": "1", "run.images_per_unit": "4"}
+        pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        return ["segment", self.bucket.source, output, "--model", str(DEMO_MODEL), "--task", "panoptic", *pairs]
+
+    def nodes_with(self, title: str) -> set[str]:
+        """The names of the nodes on which such a process runs."""
+        return {name for name in WORKERS if any(title in one for one in self.nodes.titles(name))}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("nodes")
+    with ExitStack() as stack:
+        server = stack.enter_context(s3_server("ceph" if CEPH_SCRIPT.exists() else "moto", folder / "s3"))
+        nodes, hook, port = Nodes(), Hook(folder / "hook"), free_port()
+        place = {"AWS_ENDPOINT_URL": f"http://{nodes.host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
+        nodes.variables |= server | hook.variables | place
+        try:
+            stack.enter_context(nodes)
+        except NoNamespaces as error:
+            pytest.skip(f"no network namespaces here: {error}")
+        stack.enter_context(FaultProxy(server["AWS_ENDPOINT_URL"], port, host=nodes.host))
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(nodes.token_file), "HOME": str(folder)}
+        yield Cluster(nodes, Bucket(server, images(IMAGES)), hook, place | token)
+
+
+def test_a_node_dies_and_each_image_has_its_row(cluster: Cluster, tmp_path: Path):
+    output, log = cluster.bucket.at("labels"), tmp_path / "log"
+    cluster.hook.begin(SECONDS_PER_IMAGE)
+    process = cluster.submit(log, *cluster.segment(output))
+    try:
+        wait_until(lambda: len(cluster.hook.lines()) > 1, process, said=log.read_text)
+        victim = sorted(cluster.nodes_with("ray::MapWorker"))[-1]
+        cluster.nodes.kill(victim)
+        before = len(cluster.hook.lines())
+        assert before < IMAGES // 4
+        assert process.wait(LONGEST_SECONDS) == 0, log.read_text()
+    finally:
+        process.kill()
+    assert len(cluster.hook.lines()) > before
+    assert judge(cluster.bucket, output, rows_alone(cluster.bucket, str(DEMO_MODEL))).problems == ()
+    secret = cluster.bucket.variables["AWS_SECRET_ACCESS_KEY"]
+    jobs = answer(f"{cluster.nodes.jobs_address}/api/jobs/", cluster.nodes.token_file.read_text())
+    assert "m2f-batch-segment" in jobs
+    assert secret not in jobs + log.read_text() + cluster.bucket.read(f"{output}/run.json").decode()
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64], ids=["missing", "wrong"])
+def test_nobody_without_the_token(cluster: Cluster, tmp_path: Path, token: str):
+    log = tmp_path / "log"
+    with pytest.raises(urllib.error.HTTPError, match=r"401|403"):
+        answer(f"{cluster.nodes.jobs_address}/api/jobs/", token)
+    process = cluster.submit(
+        log, *cluster.segment(cluster.bucket.at("refused")), RAY_AUTH_TOKEN_PATH="", RAY_AUTH_TOKEN=token
+    )
+    assert process.wait(60) == 2, log.read_text()
+    assert "token" in log.read_text() and "Traceback" not in log.read_text()
+    assert cluster.bucket.files(cluster.bucket.at("refused")) == {}
+
+
+@LONG
+def test_two_workers_on_two_nodes(cluster: Cluster, tmp_path: Path):
+    write_dataset(tmp_path / "dataset", train=10, val=4)
+    output, log = tmp_path / "tuned", tmp_path / "log"
+    config = config_file(tmp_path / "dataset", tmp_path, workers=2)
+    process = cluster.submit(log, "finetune", "--config", str(config), "--set", f"output.uri={output}")
+    seen: set[str] = set()
+    try:
+        end = time.monotonic() + LONGEST_SECONDS
+        while process.poll() is None and time.monotonic() < end:
+            seen |= cluster.nodes_with("ray::RayTrainWorker")
+            time.sleep(0.5)
+        assert process.poll() == 0, log.read_text()
+    finally:
+        process.kill()
+    assert len(seen) == 2
+    assert [step for step, _ in losses(output)] == [*range(1, 11)]
+    assert json.loads((output / "config.json").read_text())["task"] == "panoptic"
+
+
+def answer(url: str, token: str) -> str:
+    """What the Jobs API says to this token. Raises HTTPError."""
+    header = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=header), timeout=30) as said:
+        return str(said.read().decode())
