@@ -1,0 +1,206 @@
+"""A live run as Prometheus and the dashboard see it: every panel's queries return data, and become a picture.
+
+    PYTHONPATH=tests .venv/bin/python tests/chaos/live_dashboard.py docs/dashboard.png
+
+A Ray with a token, Prometheus (Debian's package) with infra/prometheus/machines.yml and its alerts, and one run from a
+bucket whose proxy injects faults, in which an actor is killed; then the same command with nothing to do. The picture is
+drawn from Prometheus' answers, panel by panel, for Grafana is in no package index that a test can rely on.
+"""
+
+import argparse
+import json
+import math
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import victims
+from debian import program
+from drivers import Drivers, environment_of, segment_arguments
+from fault_proxy import FaultProxy
+from lab import MODEL
+from storages import Bucket, free_port, images, s3_server, wait_for_port
+from unit_hook import Hook
+
+PROJECT = Path(__file__).resolve().parents[2]
+IMAGES, SECONDS_PER_IMAGE = 160, 0.5
+STEP_SECONDS = 5
+AFTER_SECONDS = 25  # until the last scrape
+LONGEST_SECONDS = 600
+FAULTS = [{"pattern": "*scene 0077.png", "status": 503, "code": "SlowDown", "methods": ["GET"], "times": 60}]
+
+
+@contextmanager
+def ray(folder: Path, variables: dict[str, str], port: int) -> Iterator[str]:
+    """A Ray of one node that exports metrics on ``port``; yields its address."""
+    gcs = free_port()
+    ports = [f"--port={gcs}", f"--metrics-export-port={port}", f"--dashboard-port={free_port()}"]
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1"]
+    started = subprocess.Popen(
+        [*command, "--num-cpus=3", *ports],
+        env=environment_of(variables),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for_port(port, started)
+        yield f"127.0.0.1:{gcs}"
+    finally:
+        while victims.kill_all(folder):
+            time.sleep(0.1)
+        started.kill()
+        started.wait()
+
+
+@contextmanager
+def prometheus(folder: Path, target: int) -> Iterator[str]:
+    """Prometheus with our configuration; yields its URL."""
+    shutil.copytree(PROJECT / "infra" / "prometheus", folder / "config")
+    alerts = folder / "config" / "alerts.yml"
+    alerts.write_text(alerts.read_text().replace('run="s3://my-bucket/labels"', 'run=~".+"'))
+    (folder / "config" / "machines.json").write_text(json.dumps([{"targets": [f"127.0.0.1:{target}"]}]))
+    port = free_port()
+    places = [f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"]
+    started = subprocess.Popen(
+        [program("prometheus", "prometheus"), f"--config.file={folder / 'config' / 'machines.yml'}", *places],
+        stdout=subprocess.DEVNULL,
+        stderr=(folder / "prometheus.log").open("wb"),
+    )
+    try:
+        wait_for_port(port, started)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        started.terminate()
+        started.wait()
+
+
+def asked(url: str, path: str, **query: str | float) -> Any:
+    """What Prometheus' API answers."""
+    with urllib.request.urlopen(f"{url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=30) as answer:
+        return json.load(answer)["data"]
+
+
+def panels() -> list[tuple[str, list[str]]]:
+    """Title and queries of each panel, over all runs."""
+    dashboard = json.loads((PROJECT / "infra" / "grafana" / "dashboard.json").read_text())
+    return [
+        (panel["title"], [target["expr"].replace("$run", ".*") for target in panel["targets"]])
+        for panel in dashboard["panels"]
+        if panel.get("targets")
+    ]
+
+
+def values_of(url: str, query: str, begin: float, end: float) -> list[tuple[str, list[tuple[float, float]]]]:
+    """Each series of a query: its labels, and (seconds since ``begin``, value)."""
+    answer = asked(url, "query_range", query=query, start=begin, end=end, step=STEP_SECONDS)["result"]
+    found = []
+    for series in answer:
+        name = ", ".join(value for key, value in series["metric"].items() if key != "run")
+        points = [(at - begin, float(value)) for at, value in series["values"] if math.isfinite(float(value))]
+        if points:
+            found.append((name, points))
+    return found
+
+
+def happen(folder: Path, target: int, place: ExitStack) -> None:
+    """The runs: to the end in spite of all faults, then once more with nothing to do."""
+    server = place.enter_context(s3_server("moto", folder))
+    bucket = Bucket(server, images(IMAGES))
+    proxy = place.enter_context(FaultProxy(server["AWS_ENDPOINT_URL"], rate=0.02, kinds=["slow-down", "reset"]))
+    proxy.set(rules=FAULTS)
+    hook = Hook(folder / "hook")
+    hook.begin(SECONDS_PER_IMAGE)
+    rays = folder / "r"
+    rays.mkdir()
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_TMPDIR": str(rays)}
+    variables = {**bucket.variables, "AWS_ENDPOINT_URL": proxy.url, **hook.variables, **token}
+    address = place.enter_context(ray(rays, variables, target))
+    arguments = segment_arguments(
+        bucket.source,
+        bucket.at("labels"),
+        MODEL,
+        {"compute.actors": "2", "run.images_per_unit": "4", "input.max_error_fraction": "0.5"},
+        address,
+    )
+    drivers = place.enter_context(Drivers(environment_of(variables), folder / "run.log"))
+    is_killed = False
+    for _ in range(4):
+        driver = drivers.start(arguments)
+        while not driver.is_over():
+            if not is_killed and len(hook.lines()) > 10:
+                victims.by_role(rays, "actor")[0].signal(signal.SIGKILL)
+                is_killed = True
+            time.sleep(0.5)
+        if driver.exit["code"] == 0:
+            break
+    again = drivers.start(arguments)
+    codes = driver.exit["code"], again.process.wait(LONGEST_SECONDS)
+    if codes != (0, 0):
+        raise RuntimeError(f"exit codes {codes}: {drivers.log()}")
+    print(drivers.log())
+
+
+def draw(answers: list[tuple[str, list[tuple[str, list[tuple[float, float]]]]]], file: Path) -> None:
+    """Small multiples, one for each panel."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    columns = 3
+    figure, axes = plt.subplots(math.ceil(len(answers) / columns), columns, figsize=(15, 14), layout="constrained")
+    for axis in axes.flat[len(answers) :]:
+        axis.set_visible(False)
+    for axis, (title, series) in zip(axes.flat, answers, strict=False):
+        axis.set_title(title, fontsize=10)
+        for name, points in series:
+            axis.plot(*zip(*points, strict=True), label=name or None, marker=".", markersize=2)
+        if any(name for name, _ in series):
+            axis.legend(fontsize=7)
+        axis.set_ylim(bottom=0)
+        axis.tick_params(labelsize=7)
+        axis.set_xlabel("seconds", fontsize=7)
+    figure.savefig(file, dpi=80)
+
+
+def main() -> int:
+    """Run, ask, draw; 1 when a query has no data or an alert fires."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("picture", type=Path)
+    picture = parser.parse_args().picture
+    folder = Path(tempfile.mkdtemp(prefix="d-", dir="/tmp"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        target = free_port()
+        url = stack.enter_context(prometheus(folder, target))
+        begin = time.time()
+        happen(folder, target, stack)
+        time.sleep(AFTER_SECONDS)
+        end = time.time()
+        answers = []
+        missing = []
+        for title, queries in panels():
+            series = [values_of(url, query, begin, end) for query in queries]
+            missing += [f"{title}: {query}" for query, found in zip(queries, series, strict=True) if not found]
+            answers.append((title, [one for found in series for one in found]))
+        firing = [
+            alert["labels"]["alertname"] for alert in asked(url, "alerts")["alerts"] if alert["state"] == "firing"
+        ]
+    draw(answers, picture)
+    print(f"{len(answers)} panels, {sum(len(queries) for _, queries in panels())} queries; without data: {missing}")
+    print(f"alerts that fire: {firing}")
+    return int(bool(missing or firing))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
