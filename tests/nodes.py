@@ -35,7 +35,7 @@ SETTINGS = {
 }
 
 
-class NoNamespaces(Exception):
+class NoNamespaces(RuntimeError):
     """This machine does not let us make network namespaces; says why."""
 
 
@@ -120,12 +120,13 @@ class Nodes:
         """Kill all processes, and remove namespaces, bridge and files."""
         for space in self._spaces:
             self.kill(space.removeprefix(f"{self._name}-"))
-            _ip("netns", "del", space)
+            with suppress(RuntimeError):
+                _ip("netns", "del", space)
         for process in self._started:
             process.kill()
             process.wait()
         self._spaces, self._started = [], []
-        with suppress(NoNamespaces):
+        with suppress(RuntimeError):
             _ip("link", "del", self._name)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -185,7 +186,8 @@ def _ip(*arguments: str) -> str:
     except FileNotFoundError:
         raise NoNamespaces("there is no ip (Debian: iproute2)") from None
     if done.returncode:
-        raise NoNamespaces(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+        kind = NoNamespaces if "not permitted" in done.stderr or "not supported" in done.stderr else RuntimeError
+        raise kind(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout
 
 
