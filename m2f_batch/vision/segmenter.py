@@ -6,7 +6,7 @@ rows = segmenter.rows(images)     # the same as rows, failures too
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from m2f_batch.checkpoint import read_checkpoint
+from m2f_batch.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.config import ModelConfig, PostprocessConfig, PreprocessConfig, Task
 from m2f_batch.config_loading import check_config
 from m2f_batch.errors import ImageError
@@ -96,18 +96,34 @@ class Segmenter:
         Raises UsageError for arguments that mean nothing, RunError for a model that does not load.
         """
         tree = {"uri": model, "revision": revision, "task": task, "precision": precision}
-        model_config = check_config(ModelConfig, tree)
-        source = find_model(model_config.uri, model_config.revision)
-        checkpoint = read_checkpoint(local_directory(source), model_config.uri)
+        config = check_config(ModelConfig, tree)
+        checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
+        options: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_pixels": max_pixels}
+        return cls.from_checkpoint(checkpoint, config, device=device, size=size, postprocess=postprocess, **options)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        config: ModelConfig,
+        *,
+        device: str,
+        size: Any = "checkpoint",
+        postprocess: Mapping[str, Any],
+        **options: Any,
+    ) -> "Segmenter":
+        """Load files that are on this machine and were found to be allowed; ``options`` are those of the constructor.
+
+        Raises as ``from_pretrained``.
+        """
         labeling = settle(
             checkpoint,
-            model_config,
+            config,
             check_config(PreprocessConfig, {"size": size}),
-            check_config(PostprocessConfig, postprocess),
+            check_config(PostprocessConfig, dict(postprocess)),
         )
         where = torch.device(device)
-        loaded = load_model(checkpoint.directory, where)
-        return cls(loaded, labeling, where, threads=threads, batch_size=batch_size, max_pixels=max_pixels)
+        return cls(load_model(checkpoint.directory, where), labeling, where, **options)
 
     def __call__(self, images: Sequence[ImageLike]) -> list[list[Segment]]:
         """Segments of PIL images, uint8 arrays [H, W, 3] or encoded bytes; raises ImageError with the index."""
