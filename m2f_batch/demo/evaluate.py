@@ -1,6 +1,6 @@
 """How good the demo model is on drawn scenes it never saw: mask AP, PQ and mIoU, as ``m2f-batch evaluate`` has them.
 
-    python -m m2f_batch.demo.evaluate --scenes 200
+    python -m m2f_batch.demo.evaluate --scenes 400
 
 AP is of things alone, with 100 detections per image from score 0 on.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 from m2f_batch.config import Task
 from m2f_batch.datasets.dataset import Category
-from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, VAL_SEED, Scene, draw_scene
+from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, TEST_SEED, Scene, draw_scene
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.records import Segment
 from m2f_batch.vision.rle import encode_mask
@@ -122,9 +122,9 @@ def main() -> None:
     """Parse the command line, segment unseen scenes in all three tasks, print the figures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default=str(MODEL))
-    parser.add_argument("--scenes", type=int, default=200)
+    parser.add_argument("--scenes", type=int, default=400)
     options = parser.parse_args()
-    scenes = [draw_scene(VAL_SEED + number) for number in range(options.scenes)]
+    scenes = [draw_scene(TEST_SEED + number) for number in range(options.scenes)]
     images = [scene.image for scene in scenes]
     instance = Segmenter.from_pretrained(options.model, task="instance", score_threshold=0.0)(images)
     ap, ap50 = mask_ap(ground_truth(scenes), results_of(instance))

@@ -21,7 +21,7 @@ STUFF_IDS = frozenset({SKY, GRASS})
 SIZES_HW = ((192, 256), (256, 192), (224, 224), (160, 288))
 
 # disjoint ranges of seeds: no scene is in two splits
-TRAIN_SEED, VAL_SEED, SHOW_SEED = 1_000_000, 2_000_000, 3_000_000
+TRAIN_SEED, VAL_SEED, TEST_SEED, SHOW_SEED = 1_000_000, 2_000_000, 2_100_000, 3_000_000
 
 Mask = NDArray[np.bool_]
 Plane = NDArray[np.float64]

@@ -11,13 +11,18 @@ from conftest import DEMO_MODEL
 from safetensors.torch import save_file
 from torch import Tensor
 from train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
-from transformers import ResNetConfig, ResNetForImageClassification, SwinConfig, SwinForImageClassification
+from transformers import (
+    Mask2FormerImageProcessor,
+    ResNetConfig,
+    ResNetForImageClassification,
+    SwinConfig,
+    SwinForImageClassification,
+)
 
 from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.demo.scenes import CATEGORIES as DEMO_NAMES
 from m2f_batch.demo.scenes import STUFF_IDS
-from m2f_batch.demo.train import new_processor
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.finetune_config import StartConfig, TrainConfig
 from m2f_batch.train import backbones
@@ -71,7 +76,7 @@ def train(model: Any, steps: int = 2, batch: Tensor | None = None) -> list[float
 def saved_and_loaded(start: Start, directory: Path, lean: bool = False) -> Any:
     with torch.no_grad():
         start.model.save_pretrained(directory)
-    new_processor().save_pretrained(directory)
+    Mask2FormerImageProcessor(size={"shortest_edge": 128, "longest_edge": 192}).save_pretrained(directory)
     return load_model(directory, torch.device("cpu"), lean=lean)
 
 
