@@ -43,8 +43,10 @@ def near_pairs(bits: NDArray[np.uint64], most: int = MOST_BITS) -> NDArray[np.in
 
     >>> near_pairs(np.array([0, 2**63 + 1, 2**64 - 1], np.uint64)).tolist()
     [[0, 1]]
+    >>> near_pairs(np.array([], np.uint64)).shape
+    (0, 2)
     """
-    found = [*_by_bands(bits, most)]
+    found = [*_by_bands(bits, most)] if len(bits) else []
     return np.unique(np.concatenate(found), axis=0) if found else np.zeros((0, 2), np.int64)
 
 
