@@ -20,11 +20,13 @@ class Cluster:
     script: list[list[str]] = field(default_factory=list)
     after: dict[str, Any] = field(default_factory=lambda: {"status": "SUCCEEDED", "driver_exit_code": 0})
     failures: list[int] = field(default_factory=list)  # statuses of the next requests for a job
+    proxy: dict[str, list[int]] = field(default_factory=dict)  # what one before it answers next, by beginning of path
     lose_answer: bool = False  # of the next submission, which is taken
     packages: dict[str, bytes] = field(default_factory=dict)
     submitted: list[dict[str, Any]] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     tokens_seen: set[str] = field(default_factory=set)
+    without_token: list[str] = field(default_factory=list)  # paths
     url: str = ""
 
 
@@ -81,12 +83,16 @@ def _app(cluster: Cluster) -> web.Application:
 def _authenticated(cluster: Cluster) -> Any:
     @web.middleware
     async def check(request: web.Request, handler: Any) -> web.StreamResponse:
+        for path, statuses in cluster.proxy.items():
+            if request.path.startswith(path) and statuses:
+                return web.Response(status=statuses.pop(0), text="<html>of a proxy</html>")
         given = request.headers.get("Authorization", "")
         if given:
             cluster.tokens_seen.add(given)
         if cluster.token is None or request.path == "/api/authentication_mode":
             return await handler(request)
         if not given:
+            cluster.without_token.append(request.path)
             return web.Response(status=401, text="Unauthorized: Missing authentication token")
         if given != f"Bearer {cluster.token}":
             return web.Response(status=403, text="Forbidden: Invalid authentication token")

@@ -28,11 +28,12 @@ class NoSuchJob(RunError):
 
 
 class JobsApi:
-    """One cluster's Jobs API, open for the length of an ``async with``."""
+    """One cluster's Jobs API, open for the length of an ``async with``; the next one knows what this one has learnt."""
 
     def __init__(self, address: Address, token: str | None) -> None:
-        self._address, self._token = address, token
+        self.address, self._token = address, token
         self._headers: dict[str, str] = {}
+        self._has_let_us_in = False  # from then on whoever refuses us may be a proxy, and the job runs
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, connect=CONNECT_SECONDS)
@@ -45,26 +46,38 @@ class JobsApi:
         await self._session.close()
 
     async def authenticate(self) -> bool:
-        """Whether the cluster asks for a token; the token is sent from now on, to those that do only.
+        """Whether the cluster asks for a token, now or before; it is sent from now on, to those that do only.
 
         Raises UsageError where it asks for one that we do not have.
         """
         status, answer = await self._request("GET", "/api/authentication_mode")
-        asks = status == 200 and answer.get("authentication_mode") not in (None, "disabled")  # 404: Ray before 2.52
+        is_old = status == 404  # Ray before 2.52, or a proxy's answer
+        if not is_old:
+            self._check(status, answer.get("text", ""))
+        asks = not is_old and answer.get("authentication_mode") not in (None, "disabled")
         if asks and self._token is None:
-            raise UsageError(f"--address: {self._address.url} asks for a token, and there is none: {TOKEN_ADVICE}")
+            raise UsageError(f"--address: {self.address.url} asks for a token, and there is none: {TOKEN_ADVICE}")
         if asks:
             self._headers = {"Authorization": f"Bearer {self._token}"}
-        _, version = await self._answer("GET", "/api/version")
+        status, version = await self._request("GET", "/api/version")
+        if is_old and status in (401, 403) and not self._headers:
+            raise self._strange()
+        self._check(status, version.get("text", ""))
         if "ray_version" not in version:
-            raise UsageError(f"--address: {self._address.url} is no Jobs API of Ray; wanted: http://HOST:8265")
-        return asks
+            if self._has_let_us_in:
+                raise self._strange()
+            raise UsageError(f"--address: {self.address.url} is no Jobs API of Ray; wanted: http://HOST:8265")
+        self._has_let_us_in = True
+        return bool(self._headers)
 
     async def job(self, job_id: str) -> dict[str, Any]:
         """Ray's JobDetails. Raises NoSuchJob."""
         status, answer = await self._answer("GET", f"/api/jobs/{job_id}", missing=True)
-        if status == 404:
-            raise NoSuchJob(f"the cluster at {self._address.url} knows no job {job_id}")
+        if status == 404 and "does not exist" in answer.get("text", ""):  # Ray's own 404, not that of a proxy
+            raise NoSuchJob(f"the cluster at {self.address.url} knows no job {job_id}")
+        self._check(status, answer.get("text", ""))
+        if "status" not in answer:
+            raise self._strange()
         return answer
 
     async def submit(self, job_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> None:
@@ -90,7 +103,7 @@ class JobsApi:
 
     async def tail(self, job_id: str) -> AsyncIterator[str]:
         """What the job has printed, from its beginning, and goes on printing, until its end or a lost connection."""
-        url = f"{self._address.url}/api/jobs/{job_id}/logs/tail"
+        url = f"{self.address.url}/api/jobs/{job_id}/logs/tail"
         try:
             async with self._session.ws_connect(
                 url, headers=self._headers, heartbeat=HEARTBEAT_SECONDS, max_msg_size=0
@@ -114,7 +127,7 @@ class JobsApi:
         """Status and JSON; the text of an answer that is none, as ``text``."""
         try:
             async with self._session.request(
-                method, self._address.url + path, headers=self._headers, allow_redirects=False, **body
+                method, self.address.url + path, headers=self._headers, allow_redirects=False, **body
             ) as response:
                 text = (await response.read()).decode(errors="replace")
                 try:
@@ -127,19 +140,22 @@ class JobsApi:
 
     def _check(self, status: int, text: str) -> None:
         """Raise what an answer's status means, where it is no success."""
-        url, said = self._address.url, _reason(text)
+        url, said = self.address.url, f"{status} {_reason(text)}".rstrip()
+        if status in (401, 403) and self._has_let_us_in:
+            raise Unanswered(f"{url} answers {said}, but has let us in before (a proxy, or a head with another token)")
         if status in (401, 403):
-            raise UsageError(
-                f"--address: {url} refuses the token ({status} {said}); take the cluster's: {TOKEN_ADVICE}"
-            )
-        if status >= 500:
-            raise Unanswered(f"{url} answers {status} {said}")
+            raise UsageError(f"--address: {url} refuses the token ({said}); take the cluster's: {TOKEN_ADVICE}")
+        if status >= 500 or status in (404, 429):  # 404: of a proxy while the head is away
+            raise Unanswered(f"{url} answers {said}")
         if status != 200:
-            raise RunError(f"{url} answers {status} {said}")
+            raise RunError(f"{url} answers {said}")
+
+    def _strange(self) -> Unanswered:
+        return Unanswered(f"{self.address.url} answers what is none of Ray's answers (a proxy?)")
 
     def _unanswered(self, error: Exception) -> Unanswered:
         reason = _reason(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
-        return Unanswered(f"{self._address.url} cannot be reached ({reason})")
+        return Unanswered(f"{self.address.url} cannot be reached ({reason})")
 
 
 def one_line(text: str) -> str:

@@ -6,8 +6,10 @@ import secrets
 import shlex
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.submit.address import Address, check_may_submit, find_token, parse_address
@@ -26,51 +28,53 @@ from m2f_batch.submit.interrupts import noticed_sigterm, what_to_do
 from m2f_batch.submit.jobs import Job, runtime_environment
 from m2f_batch.submit.package import entrypoint, working_dir
 
-SUBMIT_SECONDS = 180.0  # of trying again to hand a job over
+SUBMIT_SECONDS = 180.0  # of trying again to hand a job over, and with an id of its own to reach the cluster before
 AGAIN_SECONDS = 2.0
 MOST_ATTEMPTS = 100
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+T = TypeVar("T")
 
 
 def submit(job: Job, address: str | None, *, submission_id: str | None = None, is_followed: bool = True) -> int:
     """Submit a job and follow it; returns its exit code, or 0 at once where it is not followed.
 
     A ``submission_id`` that the cluster knows is not submitted again, but followed; one that failed and may go on
-    (exit code 1, or a failure of Ray's) is, as ID-2, ID-3 and so on.
+    (any exit code but 2 and 3, or a failure of Ray's) is, as ID-2, ID-3 and so on.
     """
     target, token = parse_address(address), find_token()
     check_may_submit(target, token is not None, job.allow_no_token, job.how_to_allow)
     job_id = _checked_id(submission_id) if submission_id else _new_id(job.name)
-    variables = runtime_environment()
+    variables, api = runtime_environment(), JobsApi(target, token)
     try:
-        job_id, is_new = asyncio.run(_submit(target, token, job, job_id, variables, is_known=submission_id is not None))
+        job_id, is_new = asyncio.run(_submit(api, job, job_id, variables, is_known=submission_id is not None))
     except KeyboardInterrupt:
-        _say(f"interrupted; if it was submitted already, this follows it:\n    {_again(job_id, target)}")
+        _say(f"interrupted; {_if_submitted(job_id, target)}")
         return STOPPED
     _say(f"{'submitted' if is_new else 'is there already'}: {job_id} at {target.url}")
     if not is_followed:
         print(job_id, flush=True)
         return 0
-    return _follow(target, token, job_id, Patience(PATIENCE_SECONDS, _say))
+    return _follow(api, job_id, Patience(PATIENCE_SECONDS, _say))
 
 
 def follow_submitted(job_id: str, address: str | None) -> int:
     """Follow a job that was submitted before, from the beginning of its log; returns its exit code."""
-    return _follow(parse_address(address), find_token(), _checked_id(job_id), Patience(0, _say))
+    return _follow(JobsApi(parse_address(address), find_token()), _checked_id(job_id), Patience(0, _say))
 
 
 async def _submit(
-    target: Address, token: str | None, job: Job, job_id: str, variables: dict[str, str], *, is_known: bool
+    api: JobsApi, job: Job, job_id: str, variables: dict[str, str], *, is_known: bool
 ) -> tuple[str, bool]:
     """The id under which the job is on the cluster, and whether it is there since now."""
-    async with JobsApi(target, token) as api:
-        asks = await api.authenticate()
+    target, seconds = api.address, SUBMIT_SECONDS if is_known else 0  # without an id somebody waits, maybe for a typo
+    async with api:
+        asks = await _answer_of(api.authenticate, seconds)
         check_may_submit(target, asks, job.allow_no_token, job.how_to_allow)
         if asks and not (target.is_loopback or target.is_encrypted):
             _say(f"{target.url}: the token travels unencrypted; use https://, or a tunnel, beyond a network you trust")
-        for attempt in range(1, MOST_ATTEMPTS if is_known else 2):
+        for attempt in range(1, MOST_ATTEMPTS + 1 if is_known else 2):
             attempt_id = job_id if attempt == 1 else f"{job_id}-{attempt}"
-            there = await _job_if_there(api, attempt_id) if is_known else None
+            there = await _answer_of(partial(_job_if_there, api, attempt_id), seconds) if is_known else None
             if there is None:
                 await _hand_over(api, attempt_id, job, variables)
                 return attempt_id, True
@@ -78,6 +82,19 @@ async def _submit(
                 return attempt_id, False
             _say(end_of(attempt_id, there))
         raise UsageError(f"--submission-id: {job_id} was tried {MOST_ATTEMPTS} times; give another one")
+
+
+async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """What the cluster answers; asked again for ``seconds`` while it does not."""
+    patience = Patience(seconds, _say)
+    while True:
+        try:
+            answer = await ask()
+            patience.heard()
+            return answer
+        except Unanswered as error:
+            patience.lost(error)
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, str]) -> None:
@@ -98,8 +115,10 @@ async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, s
                     return
             except Unanswered:
                 pass
-            if not is_lost or time.monotonic() > until:
+            if not is_lost:
                 raise
+            if time.monotonic() > until:
+                raise RunError(f"{error}; {_if_submitted(job_id, api.address)}") from None
 
 
 async def _job_if_there(api: JobsApi, job_id: str) -> dict[str, Any] | None:
@@ -109,12 +128,12 @@ async def _job_if_there(api: JobsApi, job_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _follow(target: Address, token: str | None, job_id: str, patience: Patience) -> int:
-    shown, is_stopped = Shown(), False
+def _follow(api: JobsApi, job_id: str, patience: Patience) -> int:
+    target, shown, is_stopped = api.address, Shown(), False
     with noticed_sigterm():
         while True:
             try:
-                job = asyncio.run(_followed(target, token, job_id, shown, patience, is_stopped=is_stopped))
+                job = asyncio.run(_followed(api, job_id, shown, patience, is_stopped=is_stopped))
                 _say(end_of(job_id, job))
                 return exit_code(job)
             except Unanswered as error:
@@ -128,10 +147,8 @@ def _follow(target: Address, token: str | None, job_id: str, patience: Patience)
                 is_stopped = answer == "stop"
 
 
-async def _followed(
-    target: Address, token: str | None, job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool
-) -> dict[str, Any]:
-    async with JobsApi(target, token) as api:
+async def _followed(api: JobsApi, job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) -> dict[str, Any]:
+    async with api:
         if is_stopped:
             _say(f"stopping {job_id}: what it is at is finished first (Ctrl-C: do not wait)")
         return await follow(api, job_id, shown, patience, _write, _say, is_stopped=is_stopped)
@@ -149,6 +166,10 @@ def _checked_id(job_id: str) -> str:
 
 def _again(job_id: str, target: Address) -> str:
     return shlex.join(["m2f-batch", "submit", "follow", job_id, "--address", target.url])
+
+
+def _if_submitted(job_id: str, target: Address) -> str:
+    return f"if it was submitted already, this follows it:\n    {_again(job_id, target)}"
 
 
 def _write(text: str) -> None:

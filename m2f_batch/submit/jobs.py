@@ -30,6 +30,16 @@ FINETUNE_PLACES = (
 )
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML with each text in quotes, for the loader takes bare texts for numbers that this one does not (1e5).
+
+    Not JSON, of which PyYAML reads some texts otherwise: escaped surrogates, a bare NEL.
+    """
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+
+
 @dataclass(frozen=True)
 class Job:
     """``name`` segment, finetune or evaluate; ``config`` is the text of ``CONFIG_FILE``, where the job has one."""
@@ -94,5 +104,5 @@ def _value(config: SegmentConfig | FinetuneConfig, key: str) -> str | None:
 def _with_config(name: str, config: SegmentConfig | FinetuneConfig, flags: tuple[str, ...]) -> Job:
     tree = config.model_dump(mode="json", exclude_unset=True)
     tree.get("compute", {}).pop("address", None)  # the driver finds its cluster in RAY_ADDRESS, which Ray sets
-    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    text = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return Job(name, ("--config", CONFIG_FILE, *flags), text, config.compute.allow_no_token)

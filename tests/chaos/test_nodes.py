@@ -103,16 +103,21 @@ def test_a_node_dies_and_each_image_has_its_row(cluster: Cluster, tmp_path: Path
     assert secret not in jobs + log.read_text() + cluster.bucket.read(f"{output}/run.json").decode()
 
 
-@pytest.mark.parametrize("token", ["", "0" * 64], ids=["missing", "wrong"])
-def test_nobody_without_the_token(cluster: Cluster, tmp_path: Path, token: str):
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [("", "asks for a token, and there is none"), ("0" * 64, "refuses the token (403")],
+    ids=["missing", "wrong"],
+)
+def test_nobody_without_the_token(cluster: Cluster, tmp_path: Path, token: str, said: str):
     log = tmp_path / "log"
     with pytest.raises(urllib.error.HTTPError, match=r"401|403"):
         answer(f"{cluster.nodes.jobs_address}/api/jobs/", token)
-    process = cluster.submit(
-        log, *cluster.segment(cluster.bucket.at("refused")), RAY_AUTH_TOKEN_PATH="", RAY_AUTH_TOKEN=token
-    )
+    # no mode, and no refusal of ours for another machine without a token: the cluster itself is asked
+    ours = {"RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": token}
+    job = cluster.segment(cluster.bucket.at("refused"))
+    process = cluster.submit(log, *job, "--set", "compute.allow_no_token=true", **ours)
     assert process.wait(60) == 2, log.read_text()
-    assert "token" in log.read_text() and "Traceback" not in log.read_text()
+    assert said in log.read_text() and "Traceback" not in log.read_text()
     assert cluster.bucket.files(cluster.bucket.at("refused")) == {}
 
 

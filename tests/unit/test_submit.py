@@ -22,7 +22,8 @@ from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.forwarded import FORWARDED
 from m2f_batch.submit import command, following, interrupts
 from m2f_batch.submit.address import find_token, parse_address
-from m2f_batch.submit.jobs import CONFIG_FILE, evaluate_job, finetune_job, segment_job
+from m2f_batch.submit.client import Unanswered
+from m2f_batch.submit.jobs import CONFIG_FILE, STOP_WAIT, evaluate_job, finetune_job, segment_job
 from m2f_batch.submit.package import entrypoint, working_dir
 
 TOKEN = "secret-token"
@@ -202,6 +203,21 @@ def test_the_config_arrives_as_it_was_checked(tmp_path) -> None:
     assert again == config.model_copy(update={"compute": config.compute.model_copy(update={"address": None})})
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("1e5", "123e4567", "-1E+3", ".5e1", "1:30", "0x1f", "007", "no", "~", "2026-11-21", "{a: b}"),
+        *("\u2028\x85b", "ü😀", "many words " * 40),
+    ],
+)
+def test_texts_arrive_as_texts(text, tmp_path) -> None:
+    config = load_config(SegmentConfig, overrides=[f"model.revision={text}"], flags=flags_of(SEGMENT))
+    assert config.model.revision == text
+    file = tmp_path / CONFIG_FILE
+    file.write_bytes(segment_job(config).config.encode())
+    assert load_config(SegmentConfig, file=str(file)) == config
+
+
 @pytest.mark.parametrize("preset", sorted(PROJECT.glob("jobs/finetune*.yaml")), ids=lambda file: file.name)
 def test_presets_of_training_arrive_as_they_were_checked(preset) -> None:
     config = load_config(FinetuneConfig, file=str(preset))
@@ -267,6 +283,12 @@ def test_only_endpoint_region_and_checksums_travel(cluster, monkeypatch) -> None
     assert [value for value in (*keys.values(), TOKEN) for text in texts if value in text] == []
 
 
+def test_the_readme_names_what_travels() -> None:
+    _, _, section = (PROJECT / "README.md").read_text().partition("## Submit to a cluster")
+    ours = [name for name in (*FORWARDED, STOP_WAIT) if not name.startswith("AWS_")]
+    assert [name for name in ours if f"`{name}`" not in section.partition("\n## ")[0]] == []
+
+
 def test_an_endpoint_with_a_password_does_not_travel(cluster, capsys, monkeypatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hunter22@minio:9000")
     said = refused(capsys, *SEGMENT, "--address", cluster.url)
@@ -317,6 +339,82 @@ def test_a_cluster_that_stays_away(cluster, capsys, monkeypatch) -> None:
     monkeypatch.setattr(following.JobsApi, "tail", tail)
     assert main(["submit", "follow", "mine", "--address", cluster.url]) == 1
     assert f"m2f-batch submit follow mine --address {cluster.url}" in capsys.readouterr().err
+
+
+def after_submission(monkeypatch, becomes) -> None:
+    """Let something become of a cluster once it has taken a job, before that is followed."""
+    real = following.JobsApi.submit
+
+    async def submit(api, *job):
+        await real(api, *job)
+        becomes()
+
+    monkeypatch.setattr(following.JobsApi, "submit", submit)
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 502])
+@pytest.mark.parametrize("path", ["/api/authentication_mode", "/api/version", "/api/jobs/"])
+def test_a_proxy_answers_in_its_place_for_a_while(path, status, cluster, capsys, monkeypatch) -> None:
+    after_submission(monkeypatch, lambda: cluster.proxy.update({path: [status]}))
+    assert submit(cluster) == 0
+    said = capsys.readouterr()
+    assert said.out == cluster.log and cluster.proxy == {path: []}
+    assert len(cluster.submitted) == 1 and not cluster.without_token
+    is_of_old_ray = path == "/api/authentication_mode" and status in (200, 404)  # the version is asked, with the token
+    assert ("trying again for 600 s" in said.err) is not is_of_old_ray
+    assert ("has let us in before" in said.err) is (status in (401, 403))
+
+
+@pytest.mark.parametrize("status", [401, 404, 503])
+def test_a_proxy_that_goes_on_answering(status, cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(command, "PATIENCE_SECONDS", 0.05)
+    after_submission(monkeypatch, lambda: cluster.proxy.update({"/api/": [status] * 1000}))
+    assert (
+        submit(cluster, *SEGMENT, "--submission-id", "night") == 1
+    )  # the job runs: not 2, which ends a night for good
+    said = capsys.readouterr().err
+    assert f"answers {status}" in said and f"m2f-batch submit follow night --address {cluster.url}" in said
+
+
+@pytest.mark.parametrize("path", ["/api/authentication_mode", "/api/version", "/api/jobs/"])
+def test_a_head_that_starts_is_waited_for_where_an_id_is_given(path, cluster, capsys) -> None:
+    cluster.proxy[path] = [503, 404, 503]
+    assert submit(cluster, *SEGMENT, "--submission-id", "night") == 0
+    said = capsys.readouterr().err
+    assert "trying again for 180 s" in said and "answers again" in said
+    assert [sent["submission_id"] for sent in cluster.submitted] == ["night"]
+
+
+def test_a_head_that_does_not_start(cluster, capsys, monkeypatch) -> None:
+    cluster.proxy["/api/"] = [503] * 1000
+    assert submit(cluster) == 1
+    assert "trying again" not in capsys.readouterr().err and len(cluster.proxy["/api/"]) == 999
+    monkeypatch.setattr(command, "SUBMIT_SECONDS", 0.05)
+    assert submit(cluster, *SEGMENT, "--submission-id", "night") == 1
+    assert "answers 503" in capsys.readouterr().err and not cluster.submitted
+
+
+def test_a_cluster_that_is_lost_with_the_job(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(command, "SUBMIT_SECONDS", 0.05)
+
+    def gone() -> None:
+        cluster.proxy["/api/"] = [503] * 1000
+        raise Unanswered("lost")
+
+    after_submission(monkeypatch, gone)
+    assert submit(cluster) == 1
+    (job_id,) = cluster.jobs
+    assert f"m2f-batch submit follow {job_id} --address {cluster.url}" in capsys.readouterr().err
+
+
+def test_as_many_attempts_as_are_said(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(command, "MOST_ATTEMPTS", 3)
+    cluster.after = {"status": "FAILED", "driver_exit_code": 1}
+    night = (*SEGMENT, "--submission-id", "night")
+    assert [submit(cluster, *night) for _ in range(3)] == [1, 1, 1]
+    assert [sent["submission_id"] for sent in cluster.submitted] == ["night", "night-2", "night-3"]
+    assert submit(cluster, *night) == 2
+    assert "night was tried 3 times" in capsys.readouterr().err and len(cluster.submitted) == 3
 
 
 @pytest.mark.parametrize(
