@@ -16,8 +16,7 @@ from m2f_batch.config import ComputeConfig
 from m2f_batch.flow.cluster import connected
 from m2f_batch.storage import allow
 
-allow.confine(["/data", "s3://b/images/"], {})
-with connected(ComputeConfig()):
+with allow.confine(["/data", "s3://b/images/"], {}), connected(ComputeConfig()):
     @ray.remote(num_cpus=1)
     def asked(machine):
         if machine:
@@ -48,7 +47,7 @@ def test_a_run_reads_what_is_listed_only(tmp_path, scenes):
     outside.write_bytes(inside.read_bytes())
     (tmp_path / "run").mkdir()
     manifest = tmp_path / "run" / "list.txt"
-    manifest.write_text(f"{inside}\n{outside}\nhttp://169.254.169.254/latest/meta-data/\n")
+    manifest.write_text(f"{inside}\n{outside}\nhdfs://169.254.169.254/latest/meta-data/\n")
     allow = json.dumps([str(scenes), str(tmp_path / "run"), str(DEMO_MODEL)])
     command = ["segment", str(manifest), str(tmp_path / "run/out"), "--model", str(DEMO_MODEL), "--task", "panoptic"]
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", OF_MACHINE)}
@@ -63,6 +62,6 @@ def test_a_run_reads_what_is_listed_only(tmp_path, scenes):
     assert done.returncode == 3, done.stderr  # two of three failed
     rows = {row["uri"]: row["error"] for row in pq.read_table(tmp_path / "run/out/annotations").to_pylist()}
     assert rows[str(inside)] is None
-    for uri in (str(outside), "http://169.254.169.254/latest/meta-data/"):
+    for uri in (str(outside), "hdfs://169.254.169.254/latest/meta-data/"):
         assert rows[uri] == {"stage": "fetch", "type": "NotAllowed", "message": f"{uri}: lies outside the allow-list"}
     assert json.loads((tmp_path / "run/out/run.json").read_text())["config"]["storage"]["allow"] == json.loads(allow)

@@ -163,10 +163,9 @@ def guarded(world, monkeypatch):
         monkeypatch.setenv(name, value)
     for name in ("AWS_ENDPOINT_URL", "AWS_EC2_METADATA_SERVICE_ENDPOINT", "HF_ENDPOINT"):
         monkeypatch.setenv(name, f"http://{world.host}")
-    monkeypatch.setenv(OF_MACHINE, f"{world.allowed} {DEMO_MODEL} s3://mine gs:// http:// hf://owner/")
+    monkeypatch.setenv(OF_MACHINE, f"{world.allowed} {DEMO_MODEL} s3://mine gs:// hdfs:// hf://owner/")
     reset_stores()
     yield
-    confine(None, {})
     reset_stores()
     assert world.requests == []
     assert not world.marker.exists()
@@ -202,6 +201,7 @@ def deep(n: int = 100_000) -> str:
 
 
 OUTSIDE = r"lies outside (storage\.allow|M2F_BATCH_ALLOW); allowed: "
+SCHEME = "uri: .*no scheme of files that can be opened; allowed: "
 # name: (command of a world, what its one message says)
 COMMANDS = {
     "a system folder": (lambda w: segment(w, "file:///etc"), "input.uri: /etc: " + OUTSIDE),
@@ -212,7 +212,11 @@ COMMANDS = {
     "a glob beside the folder": (lambda w: segment(w, f"{w.allowed}/../s*/*"), "input.uri: .*" + OUTSIDE),
     "/proc": (lambda w: segment(w, f"/proc/self/root{w.secret}"), "input.uri: .*" + OUTSIDE),
     "an endless device": (lambda w: segment(w, "/dev/zero"), "input.uri: /dev/zero: " + OUTSIDE),
-    "the metadata address": (lambda w: segment(w, f"http://{w.host}/latest/meta-data/"), "input.uri: http.*" + OUTSIDE),
+    "the metadata address": (lambda w: segment(w, f"http://{w.host}/latest/meta-data/"), SCHEME),
+    "the metadata address as files": (
+        lambda w: segment(w, f"hdfs://{w.host}/latest/meta-data/"),
+        "input.uri: hdfs.*" + OUTSIDE,
+    ),
     "another bucket": (lambda w: segment(w, "s3://theirs/images/"), "input.uri: .*" + OUTSIDE),
     "the bucket's other prefix": (lambda w: segment(w, "s3://mine/images-private/"), "input.uri: .*" + OUTSIDE),
     "dots in a key": (lambda w: segment(w, "s3://mine/images/../secret"), "input.uri: .*" + OUTSIDE),
@@ -451,6 +455,42 @@ def test_a_hostile_command_is_refused_with_one_message(name, world, capfd):
     assert not (world.outputs / "never").exists()
 
 
+# Without any list, too: pyarrow would open all that fsspec does
+UNLISTED = {
+    "INPUT of the web": lambda w: ["segment", f"http://{w.host}/x.png", str(w.outputs / "never")],
+    "INPUT of fsspec's web": lambda w: ["segment", f"fsspec+http://{w.host}/x.png", str(w.outputs / "never")],
+    "INPUT of fsspec's disk": lambda w: ["segment", f"fsspec+file://{w.secret}", str(w.outputs / "never")],
+    "a glob of it": lambda w: ["segment", f"fsspec+file://{w.secret}/*.png", str(w.outputs / "never")],
+    "OUTPUT of it": lambda w: ["segment", str(w.allowed / "good.png"), f"fsspec+file://{w.secret}/run"],
+    "a manifest that names it": lambda w: [
+        "segment",
+        w.write("fsspec.txt", f"good.png\nfsspec+file://{w.secret}/s.png\n"),
+        str(w.outputs / "never"),
+    ],
+    "a manifest of the web": lambda w: [
+        "segment",
+        w.write("web.jsonl", json.dumps({"uri": f"https://{w.host}/x.png"})),
+        str(w.outputs / "never"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", UNLISTED)
+def test_schemes_of_others_are_refused_without_a_list(name, world, capfd, monkeypatch):
+    monkeypatch.delenv(OF_MACHINE)
+    before = set(world.secret.rglob("*"))
+    assert main([*UNLISTED[name](world), "--model", str(DEMO_MODEL), "--task", "panoptic"]) == 2
+    out, err = capfd.readouterr()
+    assert re.search(r"(in|out)put\." + SCHEME, err), err
+    assert "Traceback" not in err and CANARY not in out + err
+    assert set(world.secret.rglob("*")) == before
+    assert (
+        main(["segment", str(world.allowed), str(world.outputs / "never"), "--model", f"fsspec+file://{world.secret}"])
+        == 2
+    )
+    assert re.search("model." + SCHEME, capfd.readouterr().err)
+
+
 # name of an image, its bytes (None: there is none), and the error of its row (None: it has none)
 IMAGES: dict[str, tuple[bytes | None, str | None]] = {
     "/etc/passwd": (None, "fetch/NotAllowed"),
@@ -502,7 +542,9 @@ def test_hostile_images_become_rows_and_no_remote_code_runs(world, capfd):
     (Path(model) / "preprocessor_config.json").write_text(json.dumps(processor))
     allow = [str(folder), "s3://mine/images/"]
     output = world.outputs / "run"
-    assert in_process(config_of(manifest, output, model, storage={"allow": allow})) == 0
+    config = config_of(manifest, output, model, storage={"allow": allow})
+    with confine(config.storage.allow, {}):
+        assert in_process(config) == 0
     got = {row["uri"].removeprefix(f"{folder}/"): row for row in rows_of(output)}
     wanted = {name.replace("../secret", str(world.secret)): error for name, (_, error) in IMAGES.items()}
     assert got.keys() == wanted.keys()
@@ -538,7 +580,8 @@ def test_another_list_makes_images_seen_and_unseen(world, tmp_path, monkeypatch)
         storage = {"allow": [*allow, str(DEMO_MODEL)]}
         config = config_of(tmp_path / "inside/list.txt", tmp_path / "out", DEMO_MODEL, storage=storage)
         source = config.input.model_copy(update={"max_removed_fraction": 1.0})
-        assert in_process(config.model_copy(update={"input": source})) == 0
+        with confine(config.storage.allow, {}):
+            assert in_process(config.model_copy(update={"input": source})) == 0
         got = {row["uri"]: row["error"] and row["error"]["type"] for row in rows_of(tmp_path / "out")}
         assert got == {str(tmp_path / "inside/a.png"): None, str(tmp_path / "b.png"): wanted}
 
