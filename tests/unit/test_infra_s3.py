@@ -21,6 +21,8 @@ RIGHTS = {
     "delete_object": {"s3:DeleteObject"},
 }
 
+PLACE = r"[\w/-]+(/\*|\.json)"
+
 
 def policy(name):
     return yaml.safe_load((INFRA / "s3" / f"{name}.yaml").read_text())
@@ -38,9 +40,23 @@ def test_s3_rights_are_those_of_the_calls_that_the_code_makes():
         assert all("*" not in action for action in _listed(each["Action"]))
         if each["Action"] == "s3:ListBucket":
             prefixes = each["Condition"]["StringLike"]["s3:prefix"]
-            assert prefixes and all(re.fullmatch(r"[\w/-]+/\*", prefix) for prefix in prefixes)
+            assert prefixes and all(re.fullmatch(PLACE, prefix) for prefix in prefixes)
         else:
-            assert all(re.fullmatch(r"arn:aws:s3:::my-bucket/[\w/-]+/\*", place) for place in _listed(each["Resource"]))
+            assert all(re.fullmatch(r"arn:aws:s3:::my-bucket/" + PLACE, place) for place in _listed(each["Resource"]))
+
+
+def test_the_presets_read_and_write_there():
+    reads, writes = (
+        set(policy(name)["Statement"][0]["Condition"]["StringLike"]["s3:prefix"]) for name in ("read", "write")
+    )
+    for file in files("jobs/*.yaml"):
+        tree = yaml.safe_load(file.read_text())
+        for section in ("input", "model", "data", "output"):
+            for value in tree.get(section, {}).values():
+                if isinstance(value, str) and value.startswith("s3://my-bucket/"):
+                    key = value.removeprefix("s3://my-bucket/").rstrip("/")
+                    allowed = writes if section == "output" else reads
+                    assert {key, f"{key}/*"} & allowed, f"{file}: {section}: {value}"
 
 
 def _listed(value):
@@ -98,4 +114,4 @@ def test_the_lifecycle_never_removes_rows_or_state():
     for rule in policy("lifecycle")["Rules"]:
         prefix = rule["Filter"]["Prefix"]
         assert prefix == "labels/_state/log/" or "Days" not in rule.get("Expiration", {})
-        assert f"arn:aws:s3:::my-bucket/{prefix}".startswith(policy("write")["Statement"][1]["Resource"].rstrip("*"))
+        assert f"arn:aws:s3:::my-bucket/{prefix}".startswith(policy("write")["Statement"][1]["Resource"][0].rstrip("*"))
