@@ -21,11 +21,12 @@ from m2f_batch.datasets.lint_images import Seen, look_at
 from m2f_batch.datasets.lint_kinds import KINDS
 from m2f_batch.datasets.lint_masks import Setting, mask_findings
 from m2f_batch.datasets.lint_sides import class_findings, counts, group_findings
-from m2f_batch.datasets.sides import read_sides
+from m2f_batch.datasets.sides import places_of, read_sides
 from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.allow import confine
+from m2f_batch.storage.model_source import find_model
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON
@@ -70,16 +71,21 @@ def lint(
         raise UsageError(f"--ignore: {', '.join(unknown)}: not known; known are {', '.join(KINDS)}")
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
-    confine(config.storage.allow, {"data.train": config.data.train, "model.uri": config.model.uri})
-    checkpoint = None if config.model.uri is None else Path(config.model.uri)
-    queries = queries or queries_of(config.model.config, checkpoint)
     tally = Tally()
-    train, val = find(config, queries, tally)
+    with confine(config.storage.allow, places_of(config.data)):
+        train, val = find(config, queries or _queries(config), tally)
     faults = tally.faults(ignored)
     print("\n".join([*_lines(tally, ignored), _total(train, val, tally, faults)]), flush=True)
     if json_file is not None:
         _write(json_file, config, train, val, tally, len(faults))
     return 1 if faults else 0
+
+
+def _queries(config: FinetuneConfig) -> int:
+    """Of the model that is here: another is not fetched for it."""
+    uri = config.model.uri
+    here = None if uri is None or not Path(uri).is_dir() else Path(find_model(uri).uri)
+    return queries_of(config.model.config, here)
 
 
 def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, Dataset | None]:

@@ -12,6 +12,12 @@ from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import DataConfig
 
 
+def places_of(data: DataConfig) -> dict[str, str | None]:
+    """The places that a ``data`` section names, by field."""
+    names = ("train", "train_images", "train_masks", "val", "val_images", "val_masks")
+    return {f"data.{name}": getattr(data, name) for name in names}
+
+
 def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Dataset | None]:
     """What is trained on, and what validates, if anything; both have the categories of ``data.train``.
 

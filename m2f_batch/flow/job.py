@@ -49,6 +49,12 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
     is written, RunError when the run cannot go on (what is committed stays, and the same command goes on). Other
     ``steps`` stand in for decoding and the model, to measure what is around them.
     """
+    places = {"input.uri": config.input.uri, "input.root": config.input.root, "output.uri": config.output.uri}
+    with confine(config.storage.allow, places):
+        return _segment(config, is_dry_run, steps or Steps())
+
+
+def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps) -> int:
     job, events = check(config), Events(config.run.log)
     with connected(config.compute):
         route_logging(events)
@@ -64,7 +70,7 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
             resources,
             config.input.max_pixels,
             config.input.fetch_threads,
-            steps=steps or Steps(),
+            steps=steps,
         )
         set_data_context()
         try:
@@ -77,8 +83,6 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
 
 def check(config: SegmentConfig) -> Job:
     """Everything that can be wrong with a job and seen before it starts; raises UsageError."""
-    places = {"input.uri": config.input.uri, "input.root": config.input.root, "output.uri": config.output.uri}
-    confine(config.storage.allow, places)
     source = steadily(lambda: find_model(config.model.uri, config.model.revision))
     checkpoint = read_checkpoint(steadily(lambda: local_directory(source)), config.model.uri)
     check_license(checkpoint, config.model.allowed_licenses)

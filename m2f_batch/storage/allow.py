@@ -10,7 +10,8 @@ lies nowhere, since servers disagree about them.
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -50,17 +51,23 @@ class AllowList:
 _of_job: AllowList | None = None  # of the job that this process runs
 
 
-def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> None:
-    """From now on this process keeps to the list of a job, ``storage.allow``; None: to that of the machine only.
+@contextmanager
+def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> Iterator[None]:
+    """Meanwhile this process keeps to the list of a job, ``storage.allow``; None: to that of the machine only.
 
     ``places`` are the places that the job's config names, by field. Raises UsageError for entries that are none, and
-    for places that lie outside.
+    for places that lie outside. All threads keep to it: one job at a time.
     """
     global _of_job
+    before = _of_job
     _of_job = None if entries is None else AllowList(OF_JOB, tuple(_spelled(OF_JOB, entry) for entry in entries))
-    for field, uri in places.items():
-        if uri is not None:
-            check_field(field, uri)
+    try:
+        for field, uri in places.items():
+            if uri is not None:
+                check_field(field, uri)
+        yield
+    finally:
+        _of_job = before
 
 
 def check_field(field: str, uri: str) -> None:
@@ -129,7 +136,7 @@ def _split(text: str) -> list[str]:
 
 def _spelled(name: str, entry: str) -> str:
     """An entry in the one spelling, which means the same on every machine. Raises UsageError for what is none."""
-    if re.fullmatch(r"(?!file:)[a-z][a-z0-9+.-]*://", entry):
+    if entry.endswith("://") and entry.removesuffix("://") in uris.SCHEMES:
         return entry
     try:
         place = uris.parse(entry)

@@ -12,6 +12,9 @@ from urllib.parse import unquote
 
 from m2f_batch.errors import UsageError
 
+# of objects: what pyarrow.fs speaks itself. It would take any other for one of fsspec's, and so open what that opens:
+# web pages, archives, ``fsspec+file:///etc``. ``mock`` is its file system in memory
+SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf", "mock"})
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _ROOT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 _SIGNED = re.compile(
@@ -48,6 +51,9 @@ def parse(uri: str) -> Location:
     authority, _, path = rest.partition("/")
     if scheme == "file":  # file:///a%20b: the one scheme with percent-encoding, as everywhere
         return Location("", "", os.path.abspath(unquote("/" + path)))
+    if scheme not in SCHEMES:
+        known = ", ".join(sorted({"file", *SCHEMES} - {"mock"}))
+        raise UsageError(f"{scheme}://...: no scheme of files that can be opened; allowed: {known}, and local paths")
     if ":" in authority.rpartition("@")[0]:  # the URI would go into every row
         raise UsageError(f"{scheme}://...: keys and passwords come from the environment, never from the URI")
     if re.search(r"[?#%\\\s]", authority) or not authority.isprintable():

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 
 from m2f_batch.datasets.lint_masks import Setting
+from m2f_batch.datasets.sides import places_of
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.redact import printable
 from m2f_batch.flow.stopping import noticed_stops
+from m2f_batch.storage.allow import confine
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
@@ -26,6 +28,11 @@ def finetune(config: FinetuneConfig) -> int:
     Raises UsageError before anything is written, RunError when training cannot go on: the same command goes on from the
     last checkpoint.
     """
+    with confine(config.storage.allow, {**places_of(config.data), "output.uri": config.output.uri}):
+        return _finetune(config)
+
+
+def _finetune(config: FinetuneConfig) -> int:
     job = plan_job(config)
     info = check_place(job)
     for line in plan_lines(job):

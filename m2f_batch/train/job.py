@@ -13,7 +13,6 @@ from m2f_batch.config import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.sides import read_sides
 from m2f_batch.finetune_config import FinetuneConfig
-from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import steadily
 from m2f_batch.train.samples import Recipe
@@ -110,9 +109,6 @@ UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_c
 
 def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
-    names = ("train", "train_images", "train_masks", "val", "val_images", "val_masks")
-    places = {f"data.{name}": getattr(config.data, name) for name in names}
-    confine(config.storage.allow, {**places, "output.uri": config.output.uri})
     train, val = read_sides(config.dataset)
     source, license_, task, processor = None, None, config.model.task, None
     if config.model.uri is not None:

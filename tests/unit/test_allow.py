@@ -3,18 +3,23 @@
 import json
 import os
 import pickle
+import re
+from contextlib import ExitStack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from m2f_batch.cli import main
 from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import check_config
+from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.isolated_child import Child
+from m2f_batch.flow.job import segment
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import allow
-from m2f_batch.storage.allow import NotAllowed, check, confine, environment, is_allowed
+from m2f_batch.storage.allow import NotAllowed, check, environment, is_allowed
 from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.guarded import GuardedStore
 from m2f_batch.storage.listing import list_input
@@ -29,8 +34,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def no_lists(monkeypatch):
     monkeypatch.delenv(allow.OF_MACHINE, raising=False)
     monkeypatch.delenv(allow.OF_DRIVER, raising=False)
-    yield
-    confine(None, {})
+
+
+@pytest.fixture
+def confine():
+    """``allow.confine`` for the rest of a test, or up to the next."""
+    with ExitStack() as stack:
+        yield lambda entries, places: stack.enter_context(allow.confine(entries, places))
 
 
 @pytest.fixture
@@ -62,13 +72,13 @@ def tree(tmp_path):
             ],
         ),
         ("s3://b", ["s3://b/x", "s3://b", "s3://b/"], ["s3://b2/x", "s3://b/../c/x"]),
-        ("s3://", ["s3://b/x", "s3://any/x"], ["gs://b/x", "/x", "http://169.254.169.254/latest", "hf://a/b"]),
+        ("s3://", ["s3://b/x", "s3://any/x"], ["gs://b/x", "/x", "abfs://c@169.254.169.254/latest", "hf://a/b"]),
         ("gs://anonymous@b/x", ["gs://anonymous@b/x/y"], ["gs://b/x/y", "gs://anonymous@b.c/x/y"]),
         ("hf://owner/", ["hf://owner/name"], ["hf://owner2/name", "hf://datasets/owner/name"]),
         ("/", ["/etc/passwd", "file:///etc"], ["s3://b/x"]),
     ],
 )
-def test_what_lies_below_an_entry(entry, inside, outside):
+def test_what_lies_below_an_entry(entry, inside, outside, confine):
     confine([entry], {})
     assert [uri for uri in inside if not is_allowed(uri)] == []
     assert [uri for uri in outside if is_allowed(uri)] == []
@@ -77,7 +87,7 @@ def test_what_lies_below_an_entry(entry, inside, outside):
             check(uri)
 
 
-def test_local_paths_are_compared_as_they_are_behind_their_links(tree, monkeypatch):
+def test_local_paths_are_compared_as_they_are_behind_their_links(tree, monkeypatch, confine):
     allowed = tree / "allowed"
     (tree / "alias").symlink_to(allowed)
     (tree / "blank folder").mkdir()
@@ -96,7 +106,7 @@ def test_local_paths_are_compared_as_they_are_behind_their_links(tree, monkeypat
     assert is_allowed(str(tree / "blank folder" / "x"))
 
 
-def test_a_place_must_lie_in_every_list(monkeypatch):
+def test_a_place_must_lie_in_every_list(monkeypatch, confine):
     monkeypatch.setenv(allow.OF_MACHINE, "s3://b/, gs://c")
     assert is_allowed("s3://b/x") and is_allowed("gs://c/x") and not is_allowed("s3://c/x")
     confine(["s3://"], {})
@@ -118,7 +128,10 @@ def test_a_place_must_lie_in_every_list(monkeypatch):
     assert is_allowed("anything") and environment() == {} and not allow.is_confined()
 
 
-@pytest.mark.parametrize("value", ["", " , ", "photos", "s3://b relative/path", "s3://a@b/", "s3://b/*", "s3://b/../c"])
+@pytest.mark.parametrize(
+    "value",
+    ["", " , ", "photos", "s3://b relative/path", "s3://a@b/", "s3://b/*", "s3://b/../c", "http://", "s3+x://b"],
+)
 def test_a_wrong_variable_lets_nothing_pass(value, monkeypatch):
     monkeypatch.setenv(allow.OF_MACHINE, value)
     with pytest.raises(UsageError, match=r"^M2F_BATCH_ALLOW: "):
@@ -142,13 +155,13 @@ def test_a_wrong_key_is_refused(value):
 @pytest.mark.parametrize(
     "entry", ["s3://key:secret@b/", "s3://b/*", "gs://b?endpoint_override=x", "s3://b/a/../c", "\0"]
 )
-def test_a_wrong_entry_is_refused(entry):
+def test_a_wrong_entry_is_refused(entry, confine):
     with pytest.raises(UsageError, match=r"^storage\.allow: ") as caught:
         confine([entry], {})
     assert "secret" not in str(caught.value).removeprefix(f"storage.allow: {entry!r}")
 
 
-def test_places_of_a_config_are_refused_by_field(tree):
+def test_places_of_a_config_are_refused_by_field(tree, confine):
     fields = {"input.uri": str(tree / "allowed/*.jpg"), "input.root": None, "output.uri": str(tree / "allowed/out")}
     confine([str(tree / "allowed")], fields)
     for field, uri in [
@@ -162,7 +175,7 @@ def test_places_of_a_config_are_refused_by_field(tree):
             confine([str(tree / "allowed")], fields | {field: uri})
 
 
-def test_every_method_of_a_store_is_guarded(tree):
+def test_every_method_of_a_store_is_guarded(tree, confine):
     confine([str(tree / "allowed")], {})
     secret = str(tree / "secret" / "s.jpg")
     store = open_store(secret)
@@ -199,10 +212,15 @@ def test_every_method_of_a_store_is_guarded(tree):
     assert store.is_exclusive
 
 
-def test_a_forbidden_scheme_opens_nothing(monkeypatch):
+def test_a_forbidden_scheme_opens_nothing(monkeypatch, confine):
     confine(["/data"], {})
     monkeypatch.setattr("m2f_batch.storage.places._open", lambda *_: pytest.fail("opened"))
-    names = ["http://169.254.169.254/latest/meta-data/x.jpg", "s3://b/x.jpg", "gs://b/x", "hdfs://169.254.169.254:80/x"]
+    names = [
+        "abfs://c@169.254.169.254/latest/meta-data/x.jpg",
+        "s3://b/x.jpg",
+        "gs://b/x",
+        "hdfs://169.254.169.254:80/x",
+    ]
     assert stat_many(names) == [None] * 4
     for name in names:
         with pytest.raises(ImageError) as caught:
@@ -219,7 +237,22 @@ def test_options_of_file_systems_are_never_taken(uri):
         open_store(uri)
 
 
-def test_a_guarded_store_travels_and_keeps_to_the_lists_there(tree, monkeypatch):
+@pytest.mark.parametrize(
+    "scheme", ["http", "https", "fsspec+http", "fsspec+file", "FSSPEC+file", "ftp", "zip", "file+x"]
+)
+def test_other_schemes_name_no_place_with_or_without_a_list(scheme, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"CANARY")
+    (tmp_path / "list.txt").write_text(f"{scheme}://{tmp_path}/a.jpg\n")
+    for entries in (None, ["/", "s3://"]):
+        with allow.confine(entries, {}):
+            for open_it in (open_store, list_input, lambda uri: stat_many([uri])):
+                with pytest.raises(UsageError, match=rf"{re.escape(scheme.lower())}://\.\.\.: no scheme of files"):
+                    open_it(f"{scheme}://{tmp_path}/a.jpg")
+            with pytest.raises(UsageError, match="no scheme of files"):
+                list_input(str(tmp_path / "list.txt"))
+
+
+def test_a_guarded_store_travels_and_keeps_to_the_lists_there(tree, monkeypatch, confine):
     confine([str(tree / "allowed")], {})
     store = pickle.loads(pickle.dumps(open_store(str(tree))))
     assert store.read(str(tree / "allowed" / "a.jpg")) == b"image"
@@ -229,7 +262,7 @@ def test_a_guarded_store_travels_and_keeps_to_the_lists_there(tree, monkeypatch)
         store.read(str(tree / "allowed" / "a.jpg"))
 
 
-def test_a_listing_looks_behind_no_link_that_leaves(tree, monkeypatch):
+def test_a_listing_looks_behind_no_link_that_leaves(tree, monkeypatch, confine):
     confine([str(tree / "allowed")], {})
     real, scanned = os.scandir, []
     monkeypatch.setattr(os, "scandir", lambda path: scanned.append(str(path)) or real(path))
@@ -247,14 +280,14 @@ def test_a_listing_looks_behind_no_link_that_leaves(tree, monkeypatch):
                 fetch(ref)
 
 
-def test_names_in_manifests_and_coco_files_that_leave_are_images_that_cannot_be_seen(tree):
+def test_names_in_manifests_and_coco_files_that_leave_are_images_that_cannot_be_seen(tree, confine):
     allowed = tree / "allowed"
     names = [
         "a.jpg",
         "../secret/s.jpg",
         "/etc/passwd",
         "file:///etc/passwd",
-        "http://169.254.169.254/x",
+        "abfs://c@169.254.169.254/x",
         "s3://b/x.jpg",
     ]
     (allowed / "list.txt").write_text("\n".join(names))
@@ -274,7 +307,7 @@ def test_names_in_manifests_and_coco_files_that_leave_are_images_that_cannot_be_
                     fetch(ImageRef(row["uri"], ""))
 
 
-def test_models_must_be_listed_too(tree, monkeypatch):
+def test_models_must_be_listed_too(tree, monkeypatch, confine):
     model = tree / "allowed" / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
@@ -312,7 +345,56 @@ def _answers():
     return lambda item, enter: is_allowed(item)
 
 
-def test_child_processes_know_the_list(tree):
+def test_a_list_ends_with_its_job(tree):
+    config = {
+        "input": {"uri": str(tree / "secret")},
+        "model": {"uri": "b"},
+        "output": {"uri": str(tree / "allowed/out")},
+    }
+    config = check_config(SegmentConfig, config | {"storage": {"allow": [str(tree / "allowed")]}})
+    with pytest.raises(UsageError, match=r"^input\.uri: .*lies outside storage\.allow"):
+        segment(config)
+    assert not allow.is_confined()
+    with allow.confine(["s3://b"], {}):
+        with pytest.raises(UsageError, match=r"storage\.allow"), allow.confine(["s3://c"], {"a": "s3://b/x"}):
+            pytest.fail("let in")
+        with pytest.raises(KeyError), allow.confine(None, {}):
+            assert not allow.is_confined()
+            raise KeyError
+        assert is_allowed("s3://b/x") and not is_allowed("s3://c/x")
+    assert not allow.is_confined()
+
+
+def test_lint_keeps_to_the_list_and_may_name_a_model_of_the_hub(tree, capsys):
+    allowed, outside = tree / "allowed", tree / "outside"
+    for folder in (allowed / "data", outside):
+        write_dataset(folder, train=1, val=1)
+
+    def said(model="owner/name", **places):
+        data = {"format": "coco-panoptic", "train": str(allowed / "data/train.json")}
+        data |= {f"train_{kind}": str(allowed / "data/train" / kind) for kind in ("images", "masks")}
+        config = {"data": data | places, "model": {"uri": model}, "train": {"steps": 1}}
+        listed = {"allow": [str(allowed), "hf://owner/name"]}
+        (file := tree / "config.yaml").write_text(json.dumps(config | {"storage": listed}))
+        code = main(["lint", "--config", str(file)])
+        assert not allow.is_confined()
+        return code, "".join(capsys.readouterr())
+
+    assert said()[0] == 0
+    assert said("other/name")[0] == 0  # it is not looked at
+    code, text = said(str(outside))
+    assert code == 2 and f"model.uri: {outside}: lies outside storage.allow" in text
+    for field, place in {
+        "train": str(outside / "train.json"),
+        "train_images": str(outside / "train/images"),
+        "val": str(outside / "val.json"),
+        "train_masks": "s3://b/masks",
+    }.items():
+        code, text = said(**{field: place})
+        assert code == 2 and f"data.{field}: {place}: lies outside storage.allow" in text
+
+
+def test_child_processes_know_the_list(tree, confine):
     confine([str(tree / "allowed")], {})
     child = Child(_answers, {"start": 60.0, "look": 60.0})
     try:
