@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from m2f_batch.errors import ImageError
+from m2f_batch.masking import redact
 
 SCHEMA_VERSION = "1"
 
@@ -106,8 +107,8 @@ def ok_row(ref: ImageRef, size_hw: tuple[int, int], segments: Iterable[Segment])
 
 
 def error_row(ref: ImageRef, error: ImageError) -> Row:
-    """The row of an image that cannot be labelled: why, and no segments."""
-    reason = {"stage": error.stage, "type": error.reason, "message": error.message}
+    """The row of an image that cannot be labelled: why, without keys, and no segments."""
+    reason = {"stage": error.stage, "type": error.reason, "message": redact(error.message)}
     return _row(ref, error.size_hw, "error", reason, [])
 
 

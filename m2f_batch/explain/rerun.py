@@ -15,6 +15,7 @@ from torch import Tensor
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.explain.header import describe
 from m2f_batch.explain.recorded import Setup
+from m2f_batch.masking import redact
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.places import open_store
@@ -116,9 +117,11 @@ def _failing(found: Findings) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found.cause = traceback.format_exception(error)
+        # as in the row: it is printed, and kept in explain.json
+        found.cause = [redact(line) for line in traceback.format_exception(error)]
         if not isinstance(error, ImageError):
             raise
+        error.message = redact(error.message)
         found.error = error
 
 

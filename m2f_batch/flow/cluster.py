@@ -63,14 +63,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
             )
         yield
         return
-    # Ray refuses a variable that the submitted job's own environment has set already
-    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
-    inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
-    wanted = forwarded() | {name: os.environ.get(name, value) for name, value in FOR_WORKERS.items()}
-    _check_no_keys(wanted)
-    environment = {name: value for name, value in wanted.items() if name not in inherited} | allow.environment()
-    if allow.OF_DRIVER in inherited:
-        raise UsageError(f"{allow.OF_DRIVER}: is this program's own; take it out of the job's environment variables")
+    environment = _environment(is_local=address is None)
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _muted_stderr(), kept_bytecode(), _set(FOR_WORKERS):
@@ -79,8 +72,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
                 include_dashboard=None if address else False,  # seconds of start-up, for a page nobody asked for
                 log_to_driver=False,  # workers' chatter; what a user must know travels as data or as an error
                 logging_level=logging.ERROR,
-                # the processes of a local Ray inherit ours, and start sooner without an environment of their own
-                runtime_env={"env_vars": environment} if environment and (address or allow.is_confined()) else None,
+                runtime_env={"env_vars": environment} if environment else None,
             )
     except (OSError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
@@ -95,6 +87,20 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _environment(*, is_local: bool) -> dict[str, str]:
+    """The variables that workers are given. Raises UsageError for what must not stand in Ray's job metadata."""
+    # Ray refuses a variable that the submitted job's own environment has set already
+    job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
+    inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
+    if allow.OF_DRIVER in inherited:
+        raise UsageError(f"{allow.OF_DRIVER}: is this program's own; take it out of the job's environment variables")
+    if is_local:  # its processes inherit ours, and start sooner without an environment of their own
+        return allow.environment()
+    wanted = forwarded() | {name: os.environ.get(name, value) for name, value in FOR_WORKERS.items()}
+    _check_no_keys(wanted)
+    return {name: value for name, value in wanted.items() if name not in inherited} | allow.environment()
 
 
 @contextmanager

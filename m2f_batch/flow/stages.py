@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from m2f_batch.errors import ImageError, TransientError
-from m2f_batch.flow.redact import redact
 from m2f_batch.flow.units import (
     DONE_SCHEMA,
     LABELLED_SCHEMA,
@@ -145,15 +144,10 @@ def _label(entries: pa.StructArray, segmenter: Any) -> Iterator[Row]:
         ref, error = ImageRef(entry["uri"], entry["version"]), entry["error"]
         if error is not None:
             size_hw = tuple(error.pop("size_hw")) if error["size_hw"] else error.pop("size_hw")
-            yield _failed(ref, ImageError(**error, size_hw=size_hw))
+            yield error_row(ref, ImageError(**error, size_hw=size_hw))
             continue
         image, result = next(results)
         if isinstance(result, ImageError):
-            yield _failed(ref, result)
+            yield error_row(ref, result)
         else:
             yield ok_row(ref, image.output_hw, result)
-
-
-def _failed(ref: ImageRef, error: ImageError) -> Row:
-    error.message = redact(error.message)
-    return error_row(ref, error)

@@ -30,6 +30,60 @@ def test_keys_of_shared_files_are_masked_wherever_they_stand(tmp_path):
     assert masked[-1] == MASK and SECRET in masked
 
 
+# (text with {} where the secret stands, a secret of that kind)
+ANSWERS = [
+    ('{{"Code": "Success", "SecretAccessKey" : "{}", "Expiration": "2026"}}', SECRET),
+    ("{{'AccessKeyId': 'x', 'SecretAccessKey': '{}', 'a': 1}}", SECRET),
+    ('{{"Token": "{}", "Expiration": "2026"}}', "IQoJb3JpZ2luX2VjEBYaCXVzLWVhc3QtMSJG"),
+    ("{{'SessionToken': '{}'}}", "IQoJb3JpZ2luX2VjEBYaCXVzLWVhc3QtMSJG"),
+    ('"body": "{{\\"access_token\\":\\"{}\\"}}"', "ya29.a0AfB_byC-0123456789"),
+    ("<SecretAccessKey>{}</SecretAccessKey>", SECRET),
+    ("DefaultEndpointsProtocol=https;AccountName=me;AccountKey={};EndpointSuffix=core.windows.net", "c2VjcmV0" * 8),
+    ("Endpoint=sb://x;SharedAccessKey={}", "c2VjcmV0" * 8),
+    ("header: Bearer {}", "0123456789abcdef" * 2),
+    ("-----BEGIN RSA PRIVATE KEY-----\n{}\n-----END RSA PRIVATE KEY-----\nnext", "MIIEowIBAAKCAQEA\nMIIEowIBAAKC"),
+    ("-----BEGIN PRIVATE KEY-----\n{}", "MIIEowIBAAKCAQEA and all that follows"),
+]
+
+
+@pytest.mark.parametrize(("place", "secret"), ANSWERS)
+def test_keys_in_answers_of_token_services_and_in_files_of_keys(place, secret):
+    assert redact(place.format(secret), {}) == place.format(MASK)
+    assert redact(place.format(MASK), {}) == place.format(MASK)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bearer tokens neither",
+        "Token: expired",
+        "'pad_token': 'abcdefghijklmnopqrst'",
+        "BEGIN PRIVATE KEY",
+        "AccountKey",
+    ],
+)
+def test_words_about_tokens_are_none(text):
+    assert redact(text, {}) == text
+
+
+def test_long_texts_that_begin_like_keys_take_linear_time():
+    for piece in ("-----BEGIN PRIVATE KEY-----\n", "'Token': '", "bearer ", "AccountKey=", "<SessionToken>"):
+        assert redact(piece * 10_000, {})
+
+
+def test_the_key_of_a_connection_string_is_known_by_itself():
+    told = {"AZURE_STORAGE_CONNECTION_STRING": f"AccountName=me;AccountKey={SECRET};EndpointSuffix=x"}
+    assert redact(f"signed by {SECRET}", told) == f"signed by {MASK}"
+    assert redact(f"given {told['AZURE_STORAGE_CONNECTION_STRING']}", told) == f"given {MASK}"
+
+
+@pytest.mark.parametrize(("variable", "file"), [("HF_HOME", "token"), ("XDG_CACHE_HOME", "huggingface/token")])
+def test_the_token_of_the_hub_is_known_where_its_folder_is(variable, file, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("token-of-the-hub\n")
+    assert redact("a token-of-the-hub", {variable: str(tmp_path)}) == f"a {MASK}"
+
+
 def test_a_terminal_is_told_no_orders():
     text = "two\nlines \x1b]0;title\x07 \x9b31m \u202egnp.exe \u2028 ü 字 \t"
     assert printable(text, {}) == "two\nlines \\x1b]0;title\\x07 \\x9b31m \\u202egnp.exe \\u2028 ü 字 \\t"
@@ -82,6 +136,23 @@ def test_an_error_row_holds_no_key(monkeypatch):
     assert row["uri"] == "s3://b/x"
 
 
+def test_an_explanation_has_the_row_of_the_run(monkeypatch):
+    from m2f_batch.explain import rerun
+    from m2f_batch.records import ImageRef, error_row
+
+    def fail(ref):
+        raise ImageError("fetch", "Unreadable", f"s3://b/x: refused {SECRET} by https://me:pw@host")
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setattr(rerun, "fetch", fail)
+    found = rerun.Findings(ImageRef("s3://b/x", "1"))
+    rerun.read_and_prepare(found, None, None)
+    assert found.row()["error"]["message"] == f"s3://b/x: refused {MASK} by https://{MASK}:{MASK}@host"
+    error = ImageError("fetch", "Unreadable", f"s3://b/x: refused {SECRET} by https://me:pw@host")
+    assert found.row() == error_row(found.ref, error)
+    assert found.cause and SECRET not in f"{found.cause} {found.error}"
+
+
 def test_run_json_holds_no_password_of_an_address():
     from m2f_batch.config import SegmentConfig
     from m2f_batch.config_loading import check_config
@@ -100,3 +171,19 @@ def test_a_variable_that_travels_may_hold_no_key():
     with pytest.raises(UsageError, match=r"^AWS_ENDPOINT_URL: .*job metadata") as caught:
         _check_no_keys({"AWS_ENDPOINT_URL": "https://me:hunter22@minio.example:9000"})
     assert "hunter22" not in str(caught.value)
+
+
+def test_a_local_ray_is_told_of_no_variables_and_so_of_no_keys(monkeypatch):
+    from m2f_batch.flow.cluster import _environment
+    from m2f_batch.storage import allow
+
+    for name in (allow.OF_MACHINE, allow.OF_DRIVER, "RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://me:hunter22@minio:9000")
+    assert _environment(is_local=True) == {}
+    with allow.confine(["s3://b"], {}):
+        assert _environment(is_local=True) == {allow.OF_DRIVER: '[["storage.allow", ["s3://b"]]]'}
+    with pytest.raises(UsageError, match=r"^AWS_ENDPOINT_URL: .*job metadata"):
+        _environment(is_local=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://minio:9000")
+    assert _environment(is_local=False)["AWS_ENDPOINT_URL"] == "http://minio:9000"
