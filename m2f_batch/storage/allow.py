@@ -93,6 +93,17 @@ def is_allowed(uri: str) -> bool:
     return not lists or _outside(uri, lists) is None
 
 
+def entries_of(uri: str) -> object | None:
+    """What places have in common that lie in the same entry of every list; None for one that lies outside.
+
+    All of them but a place that is an entry itself lie below all these entries.
+    """
+    parts, held = _entries(uri, _lists())
+    if None in held:
+        return None
+    return (*held, *(uri for prefix in held if prefix is not None and prefix.parts == parts))
+
+
 def check(uri: str) -> None:
     """Raise NotAllowed where a place lies outside a list."""
     lists = _lists()
@@ -149,22 +160,30 @@ def _spelled(name: str, entry: str) -> str:
 
 def _outside(uri: str, lists: tuple[AllowList, ...]) -> AllowList | None:
     """The first list that a place does not lie in."""
+    _, held = _entries(uri, lists)
+    return next((each for each, prefix in zip(lists, held, strict=True) if prefix is None), None)
+
+
+def _entries(uri: str, lists: tuple[AllowList, ...]) -> tuple[tuple[str, ...], list[_Prefix | None]]:
+    """The segments of a place's path, and the entry of each list that it lies in."""
     place = uris.parse(uri)
     scheme, authority = place.scheme, place.authority
     parts = tuple(place.path.split("/") if scheme else os.path.realpath(place.path).strip("/").split("/"))
     if scheme and (".." in parts or "." in parts):
-        return lists[0]
-    for each in lists:
-        for prefix in each.prefixes:
-            if (
-                prefix.scheme == scheme
+        return parts, [None] * len(lists)
+    return parts, [
+        next(
+            (
+                prefix
+                for prefix in each.prefixes
+                if prefix.scheme == scheme
                 and prefix.authority in (authority, None)
                 and parts[: len(prefix.parts)] == prefix.parts
-            ):
-                break
-        else:
-            return each
-    return None
+            ),
+            None,
+        )
+        for each in lists
+    ]
 
 
 def _prefix(entry: str) -> _Prefix:

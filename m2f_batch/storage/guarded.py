@@ -38,12 +38,16 @@ class GuardedStore(Store):
 
     def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
         named = [*wanted]
-        inside = [uri for uri in named if allow.is_allowed(uri)]
-        found = iter(self._opened().stat_many(inside) if inside else [])
-        if len(inside) == len(named):
-            return [*found]
-        allowed = {*inside}
-        return [next(found) if uri in allowed else None for uri in named]
+        # entry by entry: the store may list what places have in common, and of two entries that may lie outside both
+        together: dict[object, list[str]] = {}
+        for uri in dict.fromkeys(named):
+            entries = allow.entries_of(uri)
+            if entries is not None:
+                together.setdefault(entries, []).append(uri)
+        found: dict[str, Entry | None] = {}
+        for inside in together.values():
+            found |= zip(inside, self._opened().stat_many(inside), strict=True)
+        return [found.get(uri) for uri in named]
 
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
         return self._at(uri).read_entry(uri)

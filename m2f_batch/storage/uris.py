@@ -17,9 +17,12 @@ from m2f_batch.errors import UsageError
 SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf", "mock"})
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _ROOT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
+# by what follows the name, too: a key may hold "?sig=12". Signatures are 32 bytes and more, in hexadecimal digits or
+# base64 (of S3's second version 20 bytes); the shortest secret that S3 servers take has 8 characters
 _SIGNED = re.compile(
-    r"(?i)[?&](x-(amz|goog)-(signature|credential|security-token)|awsaccesskeyid|signature|sig|sas_token|account_key"
-    r"|access_key|secret_key|session_token)="
+    r"(?i)[?&](x-(amz|goog)-signature=[0-9a-f]{32}|x-(amz|goog)-(credential|security-token)=[^&\s]{16}"
+    r"|awsaccesskeyid=\w{16}|sig(nature)?=[\w%/+-]{20}|sas_token=[^\s]{16}"
+    r"|(account_key|access_key|secret_key|session_token)=[^&\s]{8})"
 )
 _MAGIC = re.compile(r"[*?\[]")
 
@@ -66,6 +69,8 @@ def parse(uri: str) -> Location:
 
 def check_unsigned(uri: str) -> None:
     """Raise UsageError for a presigned URL, since what an image is called goes into every row.
+
+    >>> check_unsigned("s3://bucket/photo.jpg?sig=12&signature=none.png")
 
     Files may be called so: it is for what a config or a manifest names, not for what a store lists.
     """

@@ -46,6 +46,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.allowed, self.secret, self.marker = folder / "allowed", folder / "secret", folder / "executed"
         self.outputs = folder / "allowed" / "outputs"
+        self.run = self.outputs / "finished"
         self.requests: list[str] = []
         world = self
 
@@ -71,6 +72,7 @@ class World:
         (self.secret / "model.safetensors").write_text(CANARY)
         (self.allowed / "link").symlink_to(self.secret)
         (self.allowed / "good.png").write_bytes(png(40, 30))
+        assert in_process(config_of(self.allowed / "good.png", self.run, DEMO_MODEL)) == 0
 
     def write(self, name: str, content: str | bytes) -> str:
         """A file in ``allowed``; its path."""
@@ -283,7 +285,7 @@ COMMANDS = {
         "input.uri: .*never from the URI",
     ),
     "a manifest with a presigned URL": (
-        lambda w: segment(w, w.write("signed.txt", f"good.png\nhttps://b/x.png?X-Amz-Signature={SIGNED}\n")),
+        lambda w: segment(w, w.write("signed.txt", f"good.png\ns3://mine/x.png?a=1&X-Amz-Signature={SIGNED}\n")),
         "input.uri: .*never from the URI",
     ),
     "a COCO JSON a hundred thousand deep": (
@@ -400,8 +402,12 @@ COMMANDS = {
         "model.backbone: hf://evil/swin: " + OUTSIDE,
     ),
     "an export outside": (
-        lambda w: ["export", str(w.allowed), str(w.secret / "x.json"), "--format", "coco"],
-        "RUN: |DEST: ",
+        lambda w: ["export", str(w.run), str(w.secret / "x.json"), "--format", "coco"],
+        "DEST: .*" + OUTSIDE,
+    ),
+    "an explanation outside": (
+        lambda w: ["explain", str(w.run), str(w.allowed / "good.png"), str(w.secret / "x")],
+        "DEST: .*" + OUTSIDE,
     ),
     "a run outside": (lambda w: ["status", str(w.secret)], OUTSIDE),
 }
@@ -453,6 +459,11 @@ def test_a_hostile_command_is_refused_with_one_message(name, world, capfd):
     assert not [secret for secret in SECRETS if secret in out + err]
     assert set(world.secret.rglob("*")) == before
     assert not (world.outputs / "never").exists()
+
+
+def test_an_export_inside_is_made(world):
+    assert main(["export", str(world.run), str(world.outputs / "x.json"), "--format", "coco"]) == 0
+    assert (world.outputs / "x.json").is_file()
 
 
 # Without any list, too: pyarrow would open all that fsspec does

@@ -18,13 +18,14 @@ from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.isolated_child import Child
 from m2f_batch.flow.job import segment
 from m2f_batch.records import ImageRef
-from m2f_batch.storage import allow
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.allow import NotAllowed, check, environment, is_allowed
 from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.guarded import GuardedStore
 from m2f_batch.storage.listing import list_input
 from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
 from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.s3 import S3Store
 from m2f_batch.storage.store import Store
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -161,6 +162,31 @@ def test_a_wrong_entry_is_refused(entry, confine):
     assert "secret" not in str(caught.value).removeprefix(f"storage.allow: {entry!r}")
 
 
+@pytest.mark.parametrize(
+    ("query", "is_signed"),
+    [
+        *((query, False) for query in ("sig=12", "a&signature=none", "X-Amz-Signature=ab", "session_token=3", "sig=")),
+        *((query, False) for query in ("access_key=", "AWSAccessKeyId=1", "v=2&size=large", "=", "signed=" + "a" * 64)),
+        *((f"X-{of}-Signature={'0f3c' * 16}", True) for of in ("Amz", "Goog", "amz")),
+        ("X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261121%2Fus-east-1", True),
+        ("x-amz-security-token=IQoJb3JpZ2luX2VjEBYaCXVz", True),
+        ("AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Expires=1", True),
+        ("Expires=1&Signature=vjbyPxybdZaNmGa%2ByT272YEAiv4%3D", True),
+        ("sp=r&sig=c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2k%3D", True),
+        ("access_key=minioadmin&secret_key=minioadmin", True),
+    ],
+)
+def test_keys_may_hold_what_begins_like_a_signature(query, is_signed, tmp_path):
+    names = [f"s3://b/photo.jpg?{query}", f"gs://b/a?x=1&{query}"]
+    for name in names:
+        if is_signed:
+            with pytest.raises(UsageError, match="holds a signature or a key") as caught:
+                uris.join("/lists", name)
+            assert query not in str(caught.value)
+        else:
+            assert uris.join("/lists", name) == name
+
+
 def test_places_of_a_config_are_refused_by_field(tree, confine):
     fields = {"input.uri": str(tree / "allowed/*.jpg"), "input.root": None, "output.uri": str(tree / "allowed/out")}
     confine([str(tree / "allowed")], fields)
@@ -250,6 +276,36 @@ def test_other_schemes_name_no_place_with_or_without_a_list(scheme, tmp_path):
                     open_it(f"{scheme}://{tmp_path}/a.jpg")
             with pytest.raises(UsageError, match="no scheme of files"):
                 list_input(str(tmp_path / "list.txt"))
+
+
+class Bucket:
+    """An S3 client: what was listed, of the keys a/0 ... c/59 and m."""
+
+    def __init__(self):
+        self.prefixes = []
+        self.keys = sorted([f"{folder}/{number}" for folder in "abc" for number in range(60)] + ["m", "m/0"])
+
+    def list_objects_v2(self, *, Bucket, Prefix, MaxKeys, StartAfter=""):
+        self.prefixes.append(Prefix)
+        found = [key for key in self.keys if key.startswith(Prefix) and key > StartAfter]
+        contents = [{"Key": key, "Size": 1, "ETag": f'"{key}"'} for key in found[:MaxKeys]]
+        return {"Contents": contents, "IsTruncated": len(found) > MaxKeys, "KeyCount": len(contents)}
+
+    def head_object(self, *, Bucket, Key):
+        return {"ContentLength": 1, "ETag": f'"{Key}"'}
+
+
+def test_many_objects_are_looked_at_without_listing_what_lies_between(confine, monkeypatch):
+    bucket = Bucket()
+    store = GuardedStore(lambda: S3Store(bucket))
+    named = [f"s3://k/{key}" for key in ["c/1", *bucket.keys[::-1], "c/1", "c/gone"]]
+    confine(["s3://k/a/", "s3://k/c", "s3://k/m"], {})
+    monkeypatch.setenv(allow.OF_MACHINE, "s3://k")
+    found = store.stat_many(named)
+    assert [entry and entry.uri for entry in found] == [
+        None if uri.startswith("s3://k/b/") or uri == "s3://k/c/gone" else uri for uri in named
+    ]
+    assert {*bucket.prefixes} == {"a/", "c/"}
 
 
 def test_a_guarded_store_travels_and_keeps_to_the_lists_there(tree, monkeypatch, confine):
