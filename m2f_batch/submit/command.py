@@ -100,7 +100,7 @@ async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
 async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, str]) -> None:
     """Submit the job once, whatever becomes of the connection meanwhile."""
     name, data = working_dir(job)
-    until = time.monotonic() + SUBMIT_SECONDS
+    until, is_told = time.monotonic() + SUBMIT_SECONDS, False
     while True:
         try:
             uri = await api.send_package(name, data)
@@ -117,6 +117,9 @@ async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, s
                 pass
             if not is_lost:
                 raise
+            if not is_told:
+                _say(f"{error}; trying again for {SUBMIT_SECONDS:g} s")
+                is_told = True
             if time.monotonic() > until:
                 raise RunError(f"{error}; {_if_submitted(job_id, api.address)}") from None
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from m2f_batch.errors import RunError
 from m2f_batch.storage.commit import patiently
 from m2f_batch.storage.run import RunDirectory, json_bytes
-from m2f_batch.storage.store import Entry, NotFound
-from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE
+from m2f_batch.storage.store import NotFound
+from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE, complete
 
 
 def write(place: RunDirectory, step: int, state: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -38,16 +38,6 @@ def write(place: RunDirectory, step: int, state: Mapping[str, Any], info: Mappin
         patiently(lambda: place.store.upload(file, place.path(_name(step, STATE))))
         size = file.stat().st_size
     patiently(lambda: place.write(_name(step, MARKER), json_bytes({**info, "step": step, "bytes": size})))
-
-
-def complete(place: RunDirectory) -> list[int]:
-    """The steps of all whole checkpoints, ascending."""
-    steps = []
-    for entry in _files(place):
-        folder, _, name = entry.uri.removeprefix(f"{place.path(CHECKPOINTS)}/").partition("/")
-        if name == MARKER and folder.isdigit():
-            steps.append(int(folder))
-    return sorted(steps)
 
 
 def read(place: RunDirectory, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -128,7 +118,3 @@ class Writer:
 
 def _name(step: int, file: str) -> str:
     return f"{CHECKPOINTS}/{step:09d}/{file}"
-
-
-def _files(place: RunDirectory) -> list[Entry]:
-    return patiently(lambda: [*place.store.list(f"{place.path(CHECKPOINTS)}/")])

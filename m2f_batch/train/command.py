@@ -16,10 +16,13 @@ from m2f_batch.storage.allow import confine
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
+from m2f_batch.train.layout import complete
 from m2f_batch.train.place import check_place, finish, goes_on, held, is_finished
 from m2f_batch.train.progress import shown
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step, maker, threaded_stream
+
+NOTHING_KEPT = "stopped before there was a checkpoint: the same command begins anew"
 
 
 def finetune(config: FinetuneConfig) -> int:
@@ -44,8 +47,13 @@ def _finetune(config: FinetuneConfig) -> int:
         with held(job, _say) as ours:
             if ours.is_finished:  # by another command, for which this one waited
                 return _nothing_to_do(job)
-            with session.pop_all():  # nobody works in OUTPUT any more when it is let go
-                train(ours.place)
+            try:
+                with session.pop_all():  # nobody works in OUTPUT any more when it is let go
+                    train(ours.place)
+            except KeyboardInterrupt:
+                step = max(complete(ours.place), default=0)
+                _say(f"stopped the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT)
+                raise
             finish(ours.place)
     _say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
     return 0

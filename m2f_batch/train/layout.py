@@ -1,7 +1,25 @@
-"""Names of what a training keeps in OUTPUT, below which nothing heavy is loaded."""
+"""What a training keeps in OUTPUT, below which nothing heavy is loaded."""
+
+from m2f_batch.storage.commit import patiently
+from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.store import Entry
 
 INFO = "finetune.json"
 MODEL_FILES = ("model.safetensors", "preprocessor_config.json", "README.md", "config.json")  # written in this order
 METRICS, CURVES, EVENTS = "metrics.jsonl", "curves.png", "tensorboard"
 CHECKPOINTS, STATE, MARKER = "checkpoints", "state.pt", "checkpoint.json"  # the marker is written last
 NONFINITE = "nonfinite"  # batches whose loss was not finite
+
+
+def complete(place: RunDirectory) -> list[int]:
+    """The steps of all whole checkpoints, ascending."""
+    steps = []
+    for entry in _files(place):
+        folder, _, name = entry.uri.removeprefix(f"{place.path(CHECKPOINTS)}/").partition("/")
+        if name == MARKER and folder.isdigit():
+            steps.append(int(folder))
+    return sorted(steps)
+
+
+def _files(place: RunDirectory) -> list[Entry]:
+    return patiently(lambda: [*place.store.list(f"{place.path(CHECKPOINTS)}/")])

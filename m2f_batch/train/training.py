@@ -26,6 +26,7 @@ from m2f_batch.train.ema import MovingAverage
 from m2f_batch.train.freezing import train_mode
 from m2f_batch.train.job import TrainJob
 from m2f_batch.train.journal import Journal
+from m2f_batch.train.layout import complete
 from m2f_batch.train.loop import Done, NonFiniteStep, Rules, TrainedModel, train_step
 from m2f_batch.train.loss_parts import LossSettings
 from m2f_batch.train.memory import keep_memory, memory_told
@@ -136,7 +137,7 @@ def _begun(job: TrainJob, place: RunDirectory, means: Means, new: New) -> State:
     )
     ema = None if settings.ema is None else MovingAverage(start.model, settings.ema)
     state = State(start, optimizer, ema)
-    steps = checkpoints.complete(place) if world.rank() == 0 else []
+    steps = complete(place) if world.rank() == 0 else []
     found = (steps[-1], *checkpoints.read(place, steps[-1])) if steps else None
     found = world.told_by_first(found)
     if found is not None:

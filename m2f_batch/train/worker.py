@@ -28,8 +28,8 @@ from m2f_batch.flow.cluster import connected
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train import world
-from m2f_batch.train.checkpoints import complete
 from m2f_batch.train.device import check_device
+from m2f_batch.train.layout import complete
 from m2f_batch.train.ledger import Ledger
 from m2f_batch.train.network import NodesNetwork
 from m2f_batch.train.place import check_seen

@@ -42,6 +42,7 @@ def test_a_stop_keeps_every_step(number: signal.Signals, workers: int, dataset: 
     assert "Traceback" not in command.said()
     (step,) = (int(path.name) for path in (output / "checkpoints").iterdir() if marker(output, int(path.name)).exists())
     assert 0 < step < STEPS
+    assert f"goes on from step {step} of {STEPS}" in command.said()
     assert [at for at, _ in losses(output)] == [*range(STEPS // 1000, step + 1, STEPS // 1000)]
 
     again = start(config, output, short / "2")

@@ -8,7 +8,8 @@ import torch
 from m2f_batch.errors import RunError
 from m2f_batch.storage.run import Fence, open_run
 from m2f_batch.storage.store import Fenced
-from m2f_batch.train.checkpoints import Writer, complete, prune, read, snapshot, write
+from m2f_batch.train.checkpoints import Writer, prune, read, snapshot, write
+from m2f_batch.train.layout import complete
 
 
 @pytest.fixture(params=["disk", "s3"])

@@ -12,8 +12,8 @@ from m2f_batch.datasets.dataset import dataset_of
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.run import RunDirectory, open_run
-from m2f_batch.train.checkpoints import complete
 from m2f_batch.train.job import TrainJob
+from m2f_batch.train.layout import complete
 from m2f_batch.train.place import check_place, check_seen, finish, goes_on, held
 
 DATASET = dataset_of(
