@@ -20,6 +20,7 @@ test chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSI
 
 test: check
 	$(BIN)/python -m pytest -q --durations=20
+	PYTHON=$(PYTHON) sh infra/audit.sh
 
 # kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes
 SCHEDULES ?= 20
