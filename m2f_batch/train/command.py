@@ -22,7 +22,7 @@ from m2f_batch.train.progress import shown
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step, maker, threaded_stream
 
-NOTHING_KEPT = "stopped before there was a checkpoint: the same command begins anew"
+NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begins anew"
 
 
 def finetune(config: FinetuneConfig) -> int:
@@ -52,7 +52,7 @@ def _finetune(config: FinetuneConfig) -> int:
                     train(ours.place)
             except KeyboardInterrupt:
                 step = max(complete(ours.place), default=0)
-                _say(f"stopped the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT)
+                _say(f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT)
                 raise
             finish(ours.place)
     _say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
