@@ -10,17 +10,24 @@ LONG_PARTS = scale pool s3_requests train
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 
-.PHONY: demo test test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
+.PHONY: demo test test-units test-behaviour test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
 # threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
-test chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
+test test-units test-behaviour chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
+# both halves at once: each waits half of its time for the other processes that it starts
 test: check
-	$(BIN)/python -m pytest -q --durations=20
+	$(MAKE) -j2 --output-sync=target test-units test-behaviour
 	PYTHON=$(PYTHON) sh infra/audit.sh
+
+test-units: $(VENV)/ready
+	$(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos
+
+test-behaviour: $(VENV)/ready
+	$(BIN)/python -m pytest -q --durations=20 tests/behaviour tests/chaos
 
 # kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes
 SCHEDULES ?= 20
