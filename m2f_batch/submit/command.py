@@ -5,7 +5,6 @@ import re
 import secrets
 import shlex
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -100,7 +99,7 @@ async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
 async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, str]) -> None:
     """Submit the job once, whatever becomes of the connection meanwhile."""
     name, data = working_dir(job)
-    until, is_told = time.monotonic() + SUBMIT_SECONDS, False
+    patience = Patience(SUBMIT_SECONDS, _say)
     while True:
         try:
             uri = await api.send_package(name, data)
@@ -108,19 +107,17 @@ async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, s
             return
         except RunError as error:
             # the request may have arrived all the same, now or a try ago
-            is_lost = isinstance(error, Unanswered)
-            await asyncio.sleep(AGAIN_SECONDS if is_lost else 0)
+            await asyncio.sleep(AGAIN_SECONDS if isinstance(error, Unanswered) else 0)
             try:
                 if await _job_if_there(api, job_id) is not None:
                     return
             except Unanswered:
                 pass
-            if not is_lost:
+            if not isinstance(error, Unanswered):
                 raise
-            if not is_told:
-                _say(f"{error}; trying again for {SUBMIT_SECONDS:g} s")
-                is_told = True
-            if time.monotonic() > until:
+            try:
+                patience.lost(error)
+            except Unanswered:
                 raise RunError(f"{error}; {_if_submitted(job_id, api.address)}") from None
 
 
