@@ -1,6 +1,7 @@
 """A stand-in for a cluster's Jobs API: the answers of Ray 2.60's, and what goes wrong on the way to them."""
 
 import asyncio
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,17 +32,17 @@ class Cluster:
 
 
 @contextmanager
-def serving(cluster: Cluster) -> Iterator[Cluster]:
-    """The stand-in on a port of its own."""
+def serving(cluster: Cluster, tls: ssl.SSLContext | None = None) -> Iterator[Cluster]:
+    """The stand-in on a port of its own; over HTTPS with a certificate."""
     loop, started = asyncio.new_event_loop(), threading.Event()
 
     async def start() -> web.AppRunner:
         runner = web.AppRunner(_app(cluster))
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         host, port = runner.addresses[0][:2]
-        cluster.url = f"http://{host}:{port}"
+        cluster.url = f"http{'s' if tls else ''}://{host}:{port}"
         return runner
 
     def run() -> None:

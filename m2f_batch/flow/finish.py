@@ -117,6 +117,8 @@ def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterat
     )
     for reason, count in done["errors"].items():
         yield f"        {count:,} x {reason}"
+    if counts["ok"] and not done["segments"]:
+        yield "        no image has a segment: is the model trained for them, and postprocess.score_threshold right?"
     for line in progress.busy.lines():
         yield f"        {line}"
     if progress.retries:

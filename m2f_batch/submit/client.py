@@ -136,19 +136,27 @@ class JobsApi:
                     answer = None
                 return response.status, answer if isinstance(answer, dict) else {"text": text}
         except (aiohttp.ClientError, OSError) as error:  # time-outs are OSErrors
+            if isinstance(error, aiohttp.ClientConnectorCertificateError) and not self._has_let_us_in:
+                raise UsageError(
+                    f"--address: {self.address.url} shows a certificate that is not trusted here "
+                    f"({_reason(str(error.certificate_error))}); name its authority's in SSL_CERT_FILE"
+                ) from None
             raise self._unanswered(error) from None
 
     def _check(self, status: int, text: str) -> None:
         """Raise what an answer's status means, where it is no success."""
+        if status == 200:
+            return
         url, said = self.address.url, f"{status} {_reason(text)}".rstrip()
         if status in (401, 403) and self._has_let_us_in:
             raise Unanswered(f"{url} answers {said}, but has let us in before (a proxy, or a head with another token)")
         if status in (401, 403):
             raise UsageError(f"--address: {url} refuses the token ({said}); take the cluster's: {TOKEN_ADVICE}")
-        if status >= 500 or status in (404, 429):  # 404: of a proxy while the head is away
+        if 300 <= status < 400 and not self._has_let_us_in:
+            raise UsageError(f"--address: {url} answers {said}, which leads elsewhere; give the Jobs API's own address")
+        if status >= 500 or status in (404, 429) or status < 400:  # of a proxy, while the head is away
             raise Unanswered(f"{url} answers {said}")
-        if status != 200:
-            raise RunError(f"{url} answers {said}")
+        raise RunError(f"{url} answers {said}")
 
     def _strange(self) -> Unanswered:
         return Unanswered(f"{self.address.url} answers what is none of Ray's answers (a proxy?)")

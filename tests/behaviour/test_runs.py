@@ -205,6 +205,13 @@ def test_a_transient_failure_is_no_row(scenes, tmp_path, monkeypatch, undisturbe
     assert not open_run(str(output)).is_finished()
 
 
+def test_labels_without_segments_are_remarked(scenes, tmp_path, capsys):
+    keys = {"model": {"task": "instance"}, "postprocess": {"score_threshold": 1}}
+    assert in_process(config_of(scenes, tmp_path / "run", DEMO_MODEL, **keys)) == 0
+    said = capsys.readouterr().out
+    assert "12 ok + 1 error; 0 segments" in said and "postprocess.score_threshold" in said
+
+
 def test_too_many_errors_end_with_3(engine, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -13,23 +13,78 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow.dataset
 import pytest
-from conftest import DEMO_MODEL, PROJECT
+from conftest import DEMO_MODEL, LONG, PROJECT
+
+from m2f_batch.demo.dataset import write_dataset
 
 SECONDS = 240.0  # for what takes some 20 on a machine with nothing else to do
 SECRET = secrets.token_urlsafe(30)
 SMALL = ("--set", "compute.actors=1", "--set", "compute.threads_per_actor=1")
 
 
-class Head(NamedTuple):
-    """A head with a token; ``environment`` is that of who submits."""
+@dataclass
+class Head:
+    """A Ray head with a token; its processes have ``folder`` in their environment."""
 
-    url: str
-    environment: dict[str, str]
+    folder: str  # short: Ray puts sockets below it
+    ports: list[int] = field(default_factory=lambda: free_ports(5))
+    token: dict[str, str] = field(
+        default_factory=lambda: {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[1]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """That of who submits."""
+        return bare_environment() | self.token | {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "xx-test-1"}
+
+    def start(self) -> None:
+        """Begin anew; returns once it answers."""
+        ours = {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # jobs are run by "python"
+            "RAY_TMPDIR": self.folder,
+            "RAY_raylet_start_wait_time_s": "180",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "HOME": self.folder,
+        }
+        gcs, dashboard, agent, client, metrics = self.ports
+        options = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        options += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}", "--num-cpus=2", "--block"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options, "--disable-usage-stats"]
+        log = Path(self.folder, "head.log")
+        with log.open("w+") as said:
+            ray = subprocess.Popen(
+                command, env=bare_environment() | self.token | ours, stdout=said, stderr=said, start_new_session=True
+            )
+        wait_until(lambda: ray.poll() is not None or answers(self.url), log)
+        assert ray.poll() is None, log.read_text()
+
+    def kill(self) -> None:
+        """All its processes at once, and what they run. (A polite end takes 30 s.)"""
+        wanted = f"RAY_TMPDIR={self.folder}".encode()
+        for _ in range(3):  # what one of them starts meanwhile
+            for each in Path("/proc").glob("[0-9]*"):
+                try:
+                    if wanted in (each / "environ").read_bytes().split(b"\0"):
+                        os.kill(int(each.name), signal.SIGKILL)
+                except OSError:  # it has ended
+                    continue
+
+
+def bare_environment() -> dict[str, str]:
+    return {
+        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_STOP_WAIT_TIME_S")
+    }
 
 
 def free_ports(count: int) -> list[int]:
@@ -46,33 +101,13 @@ def head() -> Iterator[Head]:
 
     if get_dashboard_dependency_error() is not None:
         pytest.skip("the Jobs API is not installed: ray[default] brings it")
-    folder = tempfile.mkdtemp(prefix="m2f-")  # short: Ray puts sockets below it
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    bare = {
-        name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_JOB_STOP_WAIT_TIME_S")
-    }
-    ours = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # jobs are run by "python"
-        "RAY_TMPDIR": folder,
-        "RAY_raylet_start_wait_time_s": "180",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "HOME": folder,
-    }
-    gcs, dashboard, agent, client, metrics = free_ports(5)
-    options = [f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
-    options += [f"--ray-client-server-port={client}", f"--metrics-export-port={metrics}", "--num-cpus=2", "--block"]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options, "--disable-usage-stats"]
-    with (Path(folder) / "head.log").open("w+") as said:
-        ray = subprocess.Popen(command, env=bare | token | ours, stdout=said, stderr=said, start_new_session=True)
-        try:
-            url = f"http://127.0.0.1:{dashboard}"
-            wait_until(lambda: ray.poll() is not None or answers(url), said.name)
-            assert ray.poll() is None, Path(said.name).read_text()
-            yield Head(url, bare | token | {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "xx-test-1"})
-        finally:
-            kill_all_of(folder)
-            ray.wait(10)
-            shutil.rmtree(folder, ignore_errors=True)
+    there = Head(tempfile.mkdtemp(prefix="m2f-"))
+    try:
+        there.start()
+        yield there
+    finally:
+        there.kill()
+        shutil.rmtree(there.folder, ignore_errors=True)
 
 
 def answers(url: str) -> bool:
@@ -82,23 +117,11 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_until(done: Any, what: str) -> None:
+def wait_until(done: Any, log: Path) -> None:
     until = time.monotonic() + SECONDS
     while not done():
-        assert time.monotonic() < until, what
+        assert time.monotonic() < until, log.read_text()
         time.sleep(0.2)
-
-
-def kill_all_of(folder: str) -> None:
-    """The head's processes, by the folder that all of them have in their environment. (A polite end takes 30 s.)"""
-    wanted = f"RAY_TMPDIR={folder}".encode()
-    for _ in range(3):  # what one of them starts meanwhile
-        for each in Path("/proc").glob("[0-9]*"):
-            try:
-                if wanted in (each / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(each.name), signal.SIGKILL)
-            except OSError:  # it has ended
-                continue
 
 
 def submit(head: Head, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -149,6 +172,26 @@ def test_a_mistake_that_only_the_cluster_sees(head, tmp_path):
     assert done.returncode == 2 and "no run" in done.stdout and "Traceback" not in done.stdout
 
 
+def test_a_run_is_measured_there_as_it_is_here(head, tmp_path):
+    write_dataset(tmp_path, train=0, val=4)
+    output, truth = tmp_path / "labels", tmp_path / "val.json"
+    job = ("segment", str(tmp_path / "val" / "images"), str(output), "--model", str(DEMO_MODEL), *SMALL)
+    assert submit(head, *job).returncode == 0
+    evaluate = ("evaluate", str(output), "--ground-truth", str(truth), "--json")
+    there = submit(head, *evaluate, str(tmp_path / "there.json"))
+    here = subprocess.run(
+        [sys.executable, "-m", "m2f_batch.cli", *evaluate, str(tmp_path / "here.json")],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert (there.returncode, here.returncode) == (0, 0), (there, here)
+    figures = json.loads((tmp_path / "here.json").read_text())
+    assert json.loads((tmp_path / "there.json").read_text()) == figures
+    assert here.stdout.replace("here.json", "there.json") in there.stdout and "PQ" in here.stdout
+
+
 def test_rays_own_command_runs_the_same_job(head, labelled, scenes, tmp_path):
     output, _ = labelled
     config = tmp_path / "job.yaml"
@@ -172,33 +215,41 @@ def test_tokens_are_asked_for(head, tmp_path):
     assert not any("/images" in str(job) for job in job_details(head))
 
 
-def test_a_stop_drains(head, scenes, tmp_path):
+@pytest.fixture
+def long_job(head, scenes, tmp_path):
+    """Arguments of a job of 1500 images in units of 8, and its OUTPUT."""
     many, output = tmp_path / "many", tmp_path / "labels"
     many.mkdir()
     for number in range(1500):
         os.link(scenes / f"scene {number % 10:02d}.png", many / f"{number:04d}.png")
-    terminal, ours = pty.openpty()
-    arguments = [
-        "segment",
-        str(many),
-        str(output),
-        "--model",
-        str(DEMO_MODEL),
-        *SMALL,
-        "--set",
-        "run.images_per_unit=8",
-    ]
-    with (tmp_path / "said").open("w+") as said:
+    settings = (*SMALL, "--set", "run.images_per_unit=8")
+    return ["segment", str(many), str(output), "--model", str(DEMO_MODEL), *settings], output
+
+
+@contextmanager
+def following(head: Head, arguments: list[str], output: Path, said: Path, **streams: Any) -> Iterator[Any]:
+    """The command that follows a job, once this has written its first rows; it is killed at the end."""
+    with said.open("w+") as log:
         follower = subprocess.Popen(
             [sys.executable, "-m", "m2f_batch.cli", "submit", *arguments, "--address", head.url],
             env=head.environment,
             cwd=PROJECT,
-            stdin=ours,
-            stdout=said,
-            stderr=ours,
+            **{"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log} | streams,
         )
-        wait_until(lambda: list(output.glob("annotations/*.parquet")) or follower.poll() is not None, said.name)
-        assert follower.poll() is None, Path(said.name).read_text()
+    try:
+        wait_until(lambda: list(output.glob("annotations/*.parquet")) or follower.poll() is not None, said)
+        assert follower.poll() is None, said.read_text()
+        yield follower
+    finally:
+        follower.kill()
+        follower.wait()
+
+
+def test_a_stop_drains(head, long_job, tmp_path):
+    arguments, output = long_job
+    terminal, ours = pty.openpty()
+    said = tmp_path / "said"
+    with following(head, arguments, output, said, stdin=ours, stderr=ours) as follower:
         follower.send_signal(signal.SIGINT)
         asked = b""
         while b"[s]top it" not in asked:
@@ -207,7 +258,7 @@ def test_a_stop_drains(head, scenes, tmp_path):
         code = follower.wait(SECONDS)
     os.close(ours)
     os.close(terminal)
-    text = Path(said.name).read_text()
+    text = said.read_text()
     assert code == 130, text
     # the job said so itself: it was not killed
     assert "stopped; what was committed is kept" in text
@@ -222,3 +273,20 @@ def test_no_key_is_in_what_the_cluster_shows(head, labelled):
     details = job_details(head)
     assert "xx-test-1" in str(details) and "RAY_JOB_STOP_WAIT_TIME_S" in str(details)
     assert SECRET not in str(details) and head.environment["RAY_AUTH_TOKEN"] not in str(details)
+
+
+@LONG
+def test_a_head_that_dies_and_starts_anew(head, long_job, tmp_path):  # the last test: it takes the head's jobs with it
+    arguments, output = long_job
+    arguments = [*arguments, "--set", "run.lease_seconds=5"]
+    said = tmp_path / "said"
+    with following(head, [*arguments, "--submission-id", "long"], output, said) as follower:
+        head.kill()
+        wait_until(lambda: "trying again for 600 s" in said.read_text(), said)
+        head.start()
+        assert follower.wait(SECONDS) == 1, said.read_text()
+    assert "knows no job long" in said.read_text() and "The same command goes on" in said.read_text()
+    done = submit(head, *arguments, "--submission-id", "long")
+    assert done.returncode == 0, done
+    rows = pyarrow.dataset.dataset(output / "annotations").to_table(["uri"]).column("uri").to_pylist()
+    assert len(set(rows)) == len(rows) == 1500 and (output / "_SUCCESS").exists()

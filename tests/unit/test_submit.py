@@ -352,7 +352,7 @@ def after_submission(monkeypatch, becomes) -> None:
     monkeypatch.setattr(following.JobsApi, "submit", submit)
 
 
-@pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 502])
+@pytest.mark.parametrize("status", [200, 302, 401, 403, 404, 429, 502])
 @pytest.mark.parametrize("path", ["/api/authentication_mode", "/api/version", "/api/jobs/"])
 def test_a_proxy_answers_in_its_place_for_a_while(path, status, cluster, capsys, monkeypatch) -> None:
     after_submission(monkeypatch, lambda: cluster.proxy.update({path: [status]}))
@@ -365,7 +365,7 @@ def test_a_proxy_answers_in_its_place_for_a_while(path, status, cluster, capsys,
     assert ("has let us in before" in said.err) is (status in (401, 403))
 
 
-@pytest.mark.parametrize("status", [401, 404, 503])
+@pytest.mark.parametrize("status", [302, 401, 404, 503])
 def test_a_proxy_that_goes_on_answering(status, cluster, capsys, monkeypatch) -> None:
     monkeypatch.setattr(command, "PATIENCE_SECONDS", 0.05)
     after_submission(monkeypatch, lambda: cluster.proxy.update({"/api/": [status] * 1000}))
@@ -383,6 +383,11 @@ def test_a_head_that_starts_is_waited_for_where_an_id_is_given(path, cluster, ca
     said = capsys.readouterr().err
     assert "trying again for 180 s" in said and "answers again" in said
     assert [sent["submission_id"] for sent in cluster.submitted] == ["night"]
+
+
+def test_an_address_that_leads_to_a_login(cluster, capsys) -> None:
+    cluster.proxy["/api/authentication_mode"] = [302]
+    assert "answers 302" in refused(capsys, *SEGMENT, "--address", cluster.url) and not cluster.tokens_seen
 
 
 def test_a_head_that_does_not_start(cluster, capsys, monkeypatch) -> None:
