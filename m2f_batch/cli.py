@@ -14,7 +14,8 @@ from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
-from m2f_batch.flow.redact import printable, redact
+from m2f_batch.masking import redact
+from m2f_batch.terminal import printable
 
 STOPPED = 130
 FINETUNE_FLAGS = {

@@ -8,14 +8,14 @@ from m2f_batch.storage.assigned import read_assigned
 from m2f_batch.storage.index import read_index, staged_images, tally_by
 from m2f_batch.storage.lease import newest
 from m2f_batch.storage.run import RunDirectory, open_existing_run
+from m2f_batch.terminal import say
 
 
 def status(run_uri: str) -> int:
     """Print the state of a run; always 0 for a run that exists."""
     run = open_existing_run(run_uri)
     info = run.read_info()
-    for line in _lines(run, info):
-        print(line)
+    say(*_lines(run, info))
     return 0
 
 

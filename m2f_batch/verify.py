@@ -18,6 +18,7 @@ from m2f_batch.storage.index import IndexEntry, staged_images
 from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run, open_run
 from m2f_batch.storage.store import Entry
 from m2f_batch.storage.tally import Tally
+from m2f_batch.terminal import say
 
 MOST_LINES = 20  # of problems of one file
 SERIAL_BYTES = 64 << 20  # so much is read before other processes would have started
@@ -279,14 +280,13 @@ def verify_command(run_uri: str) -> int:
     sizes = [entry.size for entry in run.committed().values()]
     is_small = len(sizes) < 2 or sum(sizes) < SERIAL_BYTES or os.cpu_count() == 1
     found = verify_reports(run, info["task"], each=map if is_small else in_processes)
-    for problem in found.problems:
-        print(problem)
     tally = _tally(found.reports)
-    print(
+    say(
+        *found.problems,
         f"{run.uri}: {f'{len(found.problems)} problems' if found.problems else 'verified'}; "
         f"{'finished' if run.is_finished() else 'not finished'}; "
         f"{found.listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {found.remaining:,} remaining; "
-        f"{tally.segments:,} segments{_staged(run)}"
+        f"{tally.segments:,} segments{_staged(run)}",
     )
     return 1 if found.problems else 0
 

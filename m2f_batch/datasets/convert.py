@@ -19,6 +19,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
+from m2f_batch.terminal import say
 
 TARGETS = ("coco", "yolo")
 
@@ -68,7 +69,7 @@ def convert(
         lines = _to_coco(dataset, sides, base, place) if to == "coco" else _to_yolo(dataset, sides, base, place)
     except (ObjectError, StoreUnavailable) as error:
         raise UsageError(f"DEST: {error}") from error
-    print("\n".join([*_counts(dataset, sides), *lines]))
+    say(*_counts(dataset, sides), *lines)
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from m2f_batch.errors import UsageError
+from m2f_batch.terminal import say
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def stop(finding: Finding) -> None:
     """The strict report: says a note on stderr, raises UsageError for anything else."""
     if finding.kind not in NOTES:
         raise UsageError(str(finding))
-    print(f"note: {finding}", file=sys.stderr, flush=True)
+    say(f"note: {finding}", file=sys.stderr)
 
 
 def examples(items: list[str], most: int = 3) -> str:

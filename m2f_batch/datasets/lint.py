@@ -27,6 +27,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import find_model
+from m2f_batch.terminal import say
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON
@@ -75,7 +76,7 @@ def lint(
     with confine(config.storage.allow, places_of(config.data)):
         train, val = find(config, queries or _queries(config), tally)
     faults = tally.faults(ignored)
-    print("\n".join([*_lines(tally, ignored), _total(train, val, tally, faults)]), flush=True)
+    say(*_lines(tally, ignored), _total(train, val, tally, faults))
     if json_file is not None:
         _write(json_file, config, train, val, tally, len(faults))
     return 1 if faults else 0

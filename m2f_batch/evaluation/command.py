@@ -18,6 +18,7 @@ from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
+from m2f_batch.terminal import say
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]
 OBJECT_METRICS = frozenset({"ap", "pq"})  # of a truth that tells objects apart
@@ -55,8 +56,7 @@ def evaluate(
         "warnings": [*_warnings(info, evaluator, places, dataset, counts)],
         **evaluator.summary(),
     }
-    for line in lines_of(report):
-        print(line)
+    say(*lines_of(report))
     write(report)
     return 0
 

@@ -1,7 +1,6 @@
 """``m2f-batch explain RUN URI [DEST]``: one image again, with every picture and number on its way to its row."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from m2f_batch.errors import UsageError
@@ -11,6 +10,7 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import open_existing_run
 from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
+from m2f_batch.terminal import say
 
 SAME, DIFFERS = 0, 1
 FILES = ("explain.json", "decoded.png", "canvas.png", "queries.png", "overlay.png", "difference.png")
@@ -33,25 +33,20 @@ def explain(run_uri: str, uri: str, dest: str | None = None) -> int:
 
     setup, found = read_setup(info), rerun.Findings(ref)
     rerun.read_and_prepare(found, setup, stored)
-    _say(lines_of_input(found, setup))  # at once: what kills the process comes after it
+    say(*lines_of_input(found, setup))  # at once: what kills the process comes after it
     try:
         if found.prepared is not None:
             rerun.label(found, setup)
     finally:  # of a bug, too, all that was got before it
         result = report.report_of(found, setup, stored)
-        _say(lines_of_result(found, setup, result))
+        say(*lines_of_result(found, setup, result))
         written = []
         store.delete([f"{folder}/{name}" for name in FILES])  # of an earlier explanation
         for name, content in report.files_of(found, setup, stored, result):
             store.write(f"{folder}/{name}", content)
             written.append(name)
-        _say([f"wrote   {folder}: {', '.join(sorted(written))}"])
+        say(f"wrote   {folder}: {', '.join(sorted(written))}")
     return SAME if result.comparison["same"] else DIFFERS
-
-
-def _say(lines: Iterator[str] | list[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
 
 
 def _name_of(ref: ImageRef) -> str:

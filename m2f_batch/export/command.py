@@ -11,6 +11,7 @@ from m2f_batch.export.ids import CocoIds, coco_ids
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
+from m2f_batch.terminal import say
 
 FORMATS = ("coco", "coco-results")
 
@@ -48,11 +49,11 @@ def _pieces(run: RunDirectory, info: dict[str, Any], ids: CocoIds, form: str) ->
 def _say(info: dict[str, Any], ids: CocoIds, dest: str) -> None:
     counts = info["images"]
     images = counts["ok"] - len(ids.unmatched)
-    print(f"{dest}: {images:,} images; licence of the model's weights: {info['model']['license']}")
+    say(f"{dest}: {images:,} images; licence of the model's weights: {info['model']['license']}")
     left_out = [label["name"] for label in info["categories"] if label["id"] not in ids.category_ids]
     if left_out:
-        print(f"left out, since --ground-truth does not name them: {', '.join(left_out)}")
+        say(f"left out, since --ground-truth does not name them: {', '.join(left_out)}")
     if ids.unmatched:
-        print(f"left out: {len(ids.unmatched):,} images that --ground-truth does not hold, e.g. {min(ids.unmatched)}")
+        say(f"left out: {len(ids.unmatched):,} images that --ground-truth does not hold, e.g. {min(ids.unmatched)}")
     if counts["error"] or counts["remaining"]:
-        print(f"left out: {counts['error']:,} images that failed, {counts['remaining']:,} that remain")
+        say(f"left out: {counts['error']:,} images that failed, {counts['remaining']:,} that remain")

@@ -1,4 +1,4 @@
-"""What goes to logs and terminals: texts and values without keys (``masking``), and without orders to a terminal."""
+"""What goes to logs: values without keys (``masking``)."""
 
 import os
 import re
@@ -7,24 +7,13 @@ from typing import Any
 
 from m2f_batch.masking import FILE_VARIABLES, MASK, VARIABLES, masked, redact, secrets_of
 
-__all__ = ["FILE_VARIABLES", "MASK", "MAX_TEXT", "VARIABLES", "printable", "redact", "redacted"]
+__all__ = ["FILE_VARIABLES", "MASK", "MAX_TEXT", "VARIABLES", "redact", "redacted"]
 
 MAX_TEXT = 16384  # characters of one text in a log line: one endless message must not push all others out
 
 _SECRET_FIELD = re.compile(
     r"(?i)secret|password|passwd|access_key|account_?key|connection_string|api_key|(session|auth|hf|sas)_token"
 )
-
-
-def printable(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    r"""``redact``, for a terminal: what would move its cursor, colour it or change its title is spelled out.
-
-    >>> print(printable("first line\nbroken\x1b[2Jname\r.jpg", {}))
-    first line
-    broken\x1b[2Jname\r.jpg
-    """
-    clean = redact(text, environ)
-    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in clean)
 
 
 def redacted(value: Any, environ: Mapping[str, str] = os.environ) -> Any:

@@ -10,10 +10,10 @@ from m2f_batch.datasets.sides import places_of
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
-from m2f_batch.flow.redact import printable
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.run import RunDirectory
+from m2f_batch.terminal import printable
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
 from m2f_batch.train.layout import complete

@@ -1,12 +1,15 @@
 """Keys do not come out: of files in a home, in error rows, in run.json, in what the command says, in Ray's metadata."""
 
+import ast
 import json
 
 import pytest
+from conftest import PROJECT
 
 from m2f_batch.cli import main
 from m2f_batch.errors import ImageError, RunError, UsageError
-from m2f_batch.flow.redact import MASK, printable, redact
+from m2f_batch.flow.redact import MASK, redact
+from m2f_batch.terminal import printable, say
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
@@ -88,6 +91,25 @@ def test_a_terminal_is_told_no_orders():
     text = "two\nlines \x1b]0;title\x07 \x9b31m \u202egnp.exe \u2028 ü 字 \t"
     assert printable(text, {}) == "two\nlines \\x1b]0;title\\x07 \\x9b31m \\u202egnp.exe \\u2028 ü 字 \\t"
     assert printable("a key: AKIAIOSFODNN7EXAMPLE", {}) == "a key: AKIA***"
+
+
+def test_a_name_with_a_line_break_forges_no_line(capsys):
+    say("1 image: a\nverified.png", "2 images: \x1b[2J")
+    assert capsys.readouterr().out == "1 image: a\\nverified.png\n2 images: \\x1b[2J\n"
+
+
+def test_whoever_prints_is_known():
+    """All others say what they say through ``terminal.say``, or the log."""
+    package = PROJECT / "m2f_batch"
+    printing = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    own = {"demo/command.py", "demo/evaluate.py", "submit/command.py", "submit/interrupts.py"}  # nobody else's names
+    clean = {"terminal.py", "cli.py", "flow/events.py", "train/command.py"}  # printable, each in its one place
+    assert printing == own | clean | {"datasets/lint.py"}  # a count
 
 
 @pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (RunError, 1)])

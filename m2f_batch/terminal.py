@@ -1,0 +1,24 @@
+"""What is printed: texts without keys (``masking``), and without orders to a terminal."""
+
+import os
+from collections.abc import Mapping
+from typing import TextIO
+
+from m2f_batch.masking import redact
+
+
+def printable(text: str, environ: Mapping[str, str] = os.environ) -> str:
+    r"""``redact``, for a terminal: what would move its cursor, colour it or change its title is spelled out.
+
+    >>> print(printable("first line\nbroken\x1b[2Jname\r.jpg", {}))
+    first line
+    broken\x1b[2Jname\r.jpg
+    """
+    clean = redact(text, environ)
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in clean)
+
+
+def say(*lines: str, file: TextIO | None = None) -> None:
+    """Print lines, on stdout, each of which stays one: a name of a file or a class may hold a line break."""
+    for line in lines:
+        print(printable(line).replace("\n", "\\n"), flush=True, file=file)
