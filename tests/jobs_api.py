@@ -37,7 +37,7 @@ def serving(cluster: Cluster, tls: ssl.SSLContext | None = None) -> Iterator[Clu
     loop, started = asyncio.new_event_loop(), threading.Event()
 
     async def start() -> web.AppRunner:
-        runner = web.AppRunner(_app(cluster))
+        runner = web.AppRunner(_app(cluster), shutdown_timeout=0.1)  # of connections that a killed follower left
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
