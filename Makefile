@@ -10,24 +10,31 @@ LONG_PARTS = scale pool s3_requests train
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 
-.PHONY: demo test test-units test-behaviour test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
+.PHONY: demo test test-units test-chaos test-units-and-chaos test-behaviour test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
 # threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
-test test-units test-behaviour chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
+test test-units test-chaos test-behaviour chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
 # both halves at once: each waits half of its time for the other processes that it starts
 test: check
-	$(MAKE) -j2 --output-sync=target test-units test-behaviour
+	$(MAKE) -j2 --output-sync=target test-units-and-chaos test-behaviour
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
 test-units: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos
 
+test-chaos: $(VENV)/ready
+	$(BIN)/python -m pytest -q --durations=10 tests/chaos
+
+test-units-and-chaos:
+	$(MAKE) test-units
+	$(MAKE) test-chaos
+
 test-behaviour: $(VENV)/ready
-	$(BIN)/python -m pytest -q --durations=20 tests/behaviour tests/chaos
+	$(BIN)/python -m pytest -q --durations=20 tests/behaviour
 
 # kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes
 SCHEDULES ?= 20
@@ -38,7 +45,8 @@ chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
 	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
 		tests/chaos/test_nodes.py tests/behaviour/test_poison.py tests/behaviour/test_finetune_two.py \
-		tests/behaviour/test_finetune_stop.py tests/behaviour/test_backbones.py
+		tests/behaviour/test_finetune_stop.py tests/behaviour/test_backbones.py \
+		tests/behaviour/test_submit_cluster.py
 
 # what runs promise, on a three-node Ray on this machine
 test-cluster: export M2F_BATCH_TEST_NODES = 3

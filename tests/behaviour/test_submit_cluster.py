@@ -174,10 +174,11 @@ def test_a_mistake_that_only_the_cluster_sees(head, tmp_path):
 
 def test_a_run_is_measured_there_as_it_is_here(head, tmp_path):
     write_dataset(tmp_path, train=0, val=4)
-    output, truth = tmp_path / "labels", tmp_path / "val.json"
-    job = ("segment", str(tmp_path / "val" / "images"), str(output), "--model", str(DEMO_MODEL), *SMALL)
+    output, truth, folder = tmp_path / "labels", str(tmp_path / "val.json"), tmp_path / "val"
+    job = ("segment", str(folder / "images"), str(output), "--model", str(DEMO_MODEL), *SMALL)
     assert submit(head, *job).returncode == 0
-    evaluate = ("evaluate", str(output), "--ground-truth", str(truth), "--json")
+    places = ("--ground-truth", truth, "--images", str(folder / "images"), "--masks", str(folder / "masks"))
+    evaluate = ("evaluate", str(output), *places, "--json")
     there = submit(head, *evaluate, str(tmp_path / "there.json"))
     here = subprocess.run(
         [sys.executable, "-m", "m2f_batch.cli", *evaluate, str(tmp_path / "here.json")],
@@ -207,12 +208,12 @@ def test_rays_own_command_runs_the_same_job(head, labelled, scenes, tmp_path):
 
 
 def test_tokens_are_asked_for(head, tmp_path):
-    job = ("segment", "/images", str(tmp_path / "out"), "--model", "owner/name")
+    job = ("segment", "/refused-images", str(tmp_path / "out"), "--model", "owner/name")
     wrong = submit(head, *job, RAY_AUTH_TOKEN=secrets.token_hex(32))
     assert wrong.returncode == 2 and "403" in wrong.stderr
     none = submit(head, *job, RAY_AUTH_MODE="disabled")
     assert none.returncode == 2 and "asks for a token" in none.stderr
-    assert not any("/images" in str(job) for job in job_details(head))
+    assert not any("/refused-images" in str(job) for job in job_details(head))
 
 
 @pytest.fixture
