@@ -121,7 +121,7 @@ def _handlers(cluster: Cluster) -> dict[str, Any]:
         if body["submission_id"] in cluster.jobs:
             return web.Response(status=500, text="Traceback ...\nValueError: Job already exists.")
         cluster.submitted.append(body)
-        cluster.jobs[body["submission_id"]] = {"status": "PENDING"}
+        cluster.jobs[body["submission_id"]] = {"status": "PENDING", "metadata": body["metadata"]}
         if cluster.lose_answer:
             cluster.lose_answer = False
             request.transport.abort()  # type: ignore[union-attr]

@@ -24,6 +24,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.bytecode import kept_bytecode
 from m2f_batch.flow.forwarded import forwarded
 from m2f_batch.flow.redact import redact
+from m2f_batch.flow.token import keep_private
 from m2f_batch.storage import allow
 
 _A = TypeVar("_A")
@@ -64,6 +65,8 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         yield
         return
     environment = _environment(is_local=address is None)
+    if address is None:
+        keep_private()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _muted_stderr(), kept_bytecode(), _set(FOR_WORKERS):

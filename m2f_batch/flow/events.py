@@ -46,6 +46,7 @@ class Events:
         self._kept: dict[bool, deque[tuple[int, bytes]]] = {True: deque(), False: deque()}  # by whether it is a state
         self._dropped = {True: 0, False: 0}
         self._bytes = self._emitted = self._written = 0
+        self._failed: BaseException | None = None
         self._lock = threading.RLock()  # a signal's handler may log while this thread does
 
     def bind(self, run_id: str, attempt: int) -> None:
@@ -59,6 +60,12 @@ class Events:
     def say(self, text: str, event: str, /, **fields: Any) -> None:
         """Tell the user: ``text`` in a text run, the event in a json run, where ``text`` is its ``message``."""
         self._add(event, {"message": text} | fields, text=text)
+
+    def failed(self, error: BaseException) -> None:
+        """Log what has ended the attempt, or kept it from beginning; once, whoever has seen it first."""
+        if error is not self._failed:
+            self._failed = error
+            self.emit("failed", type=type(error).__name__, message=str(error))
 
     def lines(self) -> bytes:
         """Every kept line in order, ASCII, each with its newline; before them how many were dropped, if any were."""

@@ -50,17 +50,23 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
     ``steps`` stand in for decoding and the model, to measure what is around them.
     """
     places = {"input.uri": config.input.uri, "input.root": config.input.root, "output.uri": config.output.uri}
-    with confine(config.storage.allow, places):
-        return _segment(config, is_dry_run, steps or Steps())
+    events = Events(config.run.log)
+    try:
+        with confine(config.storage.allow, places):
+            return _segment(config, is_dry_run, steps or Steps(), events)
+    except (UsageError, RunError, TransientError) as error:
+        events.failed(error)  # stderr says it too, but who reads a json log reads that
+        raise
 
 
-def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps) -> int:
-    job, events = check(config), Events(config.run.log)
+def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Events) -> int:
+    job = check(config)
     with connected(config.compute):
         route_logging(events)
         resources = plan_resources(config.compute, present(), may_grow=may_grow(config.compute))
-        work = work_of(job, steadily(lambda: look(job.run)), resources.device)
-        for line in plan_lines(job, resources, work):
+        standing = steadily(lambda: look(job.run))
+        work = work_of(job, standing, resources.device)
+        for line in plan_lines(job, resources, work, is_done=is_nothing_to_do(work, standing)):
             events.say(line, "plan")
         compute = config.compute
         actor = ActorSettings(job.source, job.labeling, resources.device, compute.threads_per_actor, compute.batch_size)
@@ -129,7 +135,7 @@ def _attempt(job: Job, device: str, events: Events, engine: Engine, each: Each) 
         try:
             return follow(attempt, engine, each)
         except BaseException as error:
-            events.emit("failed", type=type(error).__name__, message=str(error))
+            events.failed(error)
             raise
         finally:
             with suppress(TransientError, RunError):

@@ -8,8 +8,8 @@ from m2f_batch.flow.standing import Work
 from m2f_batch.storage.plan import default_images_per_file
 
 
-def plan_lines(job: Job, resources: Resources, work: Work) -> Iterator[str]:
-    """The plan, said before anything is spent."""
+def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> Iterator[str]:
+    """The plan, said before anything is spent; ``is_done``: there is nothing to do."""
     listing, labeling, config = job.listing, job.labeling, job.config
     yield (
         f"input   {config.input.uri}: {listing.table.num_rows:,} images"
@@ -43,5 +43,7 @@ def plan_lines(job: Job, resources: Resources, work: Work) -> Iterator[str]:
     yield f"output  {config.output.uri}: files of up to {per_file:,} images"
     if work.over:
         yield "        the run that is there will be deleted"
+    elif is_done:
+        yield "        is finished, and INPUT has not changed: there is nothing to do"
     elif not work.is_new:
         yield f"        goes on with the run that is there: {work.change.said()}; attempt {work.info['attempts']}"

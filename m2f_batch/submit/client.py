@@ -80,9 +80,9 @@ class JobsApi:
             raise self._strange()
         return answer
 
-    async def submit(self, job_id: str, entrypoint: str, runtime_env: dict[str, Any]) -> None:
+    async def submit(self, job_id: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> None:
         """Begin a job; raises RunError where Ray refuses it, and where it has one of this id."""
-        body = {"submission_id": job_id, "entrypoint": entrypoint, "runtime_env": runtime_env}
+        body = {"submission_id": job_id, "entrypoint": entrypoint, "runtime_env": runtime_env, "metadata": metadata}
         await self._answer("POST", "/api/jobs/", json=body)
 
     async def stop(self, job_id: str) -> None:
@@ -162,6 +162,8 @@ class JobsApi:
         return Unanswered(f"{self.address.url} answers what is none of Ray's answers (a proxy?)")
 
     def _unanswered(self, error: Exception) -> Unanswered:
+        if isinstance(error, aiohttp.ClientResponseError):
+            return Unanswered(f"{self.address.url} does not answer as a web server does; is it the Jobs API's port?")
         reason = _reason(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
         return Unanswered(f"{self.address.url} cannot be reached ({reason})")
 

@@ -30,6 +30,7 @@ from m2f_batch.submit.package import entrypoint, working_dir
 SUBMIT_SECONDS = 180.0  # of trying again to hand a job over, and with an id of its own to reach the cluster before
 AGAIN_SECONDS = 2.0
 MOST_ATTEMPTS = 100
+SETTINGS = "m2f_batch_settings"  # in a job's metadata
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ def submit(job: Job, address: str | None, *, submission_id: str | None = None, i
         return STOPPED
     _say(f"{'submitted' if is_new else 'is there already'}: {job_id} at {target.url}")
     if not is_followed:
+        _say(f"this follows it:\n    {_again(job_id, target)}")
         print(job_id, flush=True)
         return 0
     return _follow(api, job_id, Patience(PATIENCE_SECONDS, _say))
@@ -77,6 +79,11 @@ async def _submit(
             if there is None:
                 await _hand_over(api, attempt_id, job, variables)
                 return attempt_id, True
+            if (there.get("metadata") or {}).get(SETTINGS, job.settings) != job.settings:
+                raise UsageError(
+                    f"--submission-id: {attempt_id} is another job on this cluster, with other settings; give this one "
+                    f"an id of its own. That one is followed by:\n    {_again(attempt_id, target)}"
+                )
             if not may_be_done_again(there):
                 return attempt_id, False
             _say(end_of(attempt_id, there))
@@ -103,7 +110,8 @@ async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, s
     while True:
         try:
             uri = await api.send_package(name, data)
-            await api.submit(job_id, entrypoint(job), {"working_dir": uri, "env_vars": variables})
+            environment = {"working_dir": uri, "env_vars": variables}
+            await api.submit(job_id, entrypoint(job), environment, {SETTINGS: job.settings})
             return
         except RunError as error:
             # the request may have arrived all the same, now or a try ago
@@ -137,6 +145,8 @@ def _follow(api: JobsApi, job_id: str, patience: Patience) -> int:
                 _say(end_of(job_id, job))
                 return exit_code(job)
             except Unanswered as error:
+                if not patience.seconds:  # it has never answered
+                    raise
                 raise RunError(f"{error}; the job may go on. This follows it:\n    {_again(job_id, target)}") from None
             except KeyboardInterrupt as interrupt:
                 answer = "leave" if is_stopped else what_to_do(interrupt, job_id)

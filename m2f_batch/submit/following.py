@@ -77,7 +77,7 @@ async def follow(
                 return job
             await _write_tail(api, job_id, shown, write)
         except NoSuchJob as error:
-            raise RunError(f"{error}; a head that starts anew forgets its jobs. The same command goes on") from None
+            raise RunError(f"{error}; a head that starts anew forgets its jobs. Submitted again, it goes on") from None
         except Unanswered as error:
             patience.lost(error)
         await asyncio.sleep(AGAIN_SECONDS)
@@ -121,7 +121,7 @@ def end_of(job_id: str, job: dict[str, Any]) -> str:
     """How a job has ended, in one line."""
     own = job.get("driver_exit_code")
     if job["status"] == "STOPPED":
-        return f"{job_id} was stopped; what was committed is kept"
+        return f"{job_id} was stopped; what was committed is kept, and the same job under another id goes on"
     if own is None and job["status"] == "FAILED":
         message = one_line(redact(str(job.get("message") or "no message")))
         return f"{job_id} failed in Ray ({job.get('error_type')}): {message[:MAX_REASON]}"

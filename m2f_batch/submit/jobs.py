@@ -1,5 +1,7 @@
 """What is submitted: a job, checked here as it will be checked there, as a command line and the config beside it."""
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +51,11 @@ class Job:
     config: str | None = None
     allow_no_token: bool = False
     how_to_allow: str = TOKEN_KEY
+
+    @property
+    def settings(self) -> str:
+        """A hash of what was asked for, whichever version of this package asks."""
+        return hashlib.sha256(json.dumps([self.name, self.arguments, self.config]).encode()).hexdigest()[:16]
 
 
 def segment_job(config: SegmentConfig, *, is_dry_run: bool = False) -> Job:

@@ -24,8 +24,11 @@ def m2f_batch(*arguments: str | Path, **options) -> subprocess.CompletedProcess[
 
 
 def test_demo_and_what_follows_it(tmp_path):
-    done = m2f_batch("demo", "run", cwd=tmp_path)
+    home = tmp_path / "home"
+    home.mkdir()
+    done = m2f_batch("demo", "run", cwd=tmp_path, env=os.environ | {"HOME": str(home)})
     assert done.returncode == 0, done.stderr
+    assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600, "of its Ray, which others must not enter"
     assert "25 in = 24 ok + 1 error" in done.stdout
     assert "licence of the weights: mit" in done.stdout
     assert not [line for line in done.stderr.splitlines() if "Traceback" in line or "Warning" in line], done.stderr

@@ -205,6 +205,14 @@ def test_a_transient_failure_is_no_row(scenes, tmp_path, monkeypatch, undisturbe
     assert not open_run(str(output)).is_finished()
 
 
+def test_a_refusal_is_in_a_json_log_too(tmp_path, capsys):
+    with pytest.raises(UsageError) as error:
+        ENGINES["local Ray"](config_of(tmp_path / "nowhere", tmp_path / "run", DEMO_MODEL, run={"log": "json"}))
+    (line,) = capsys.readouterr().out.splitlines()
+    said = json.loads(line)
+    assert (said["event"], said["type"], said["message"]) == ("failed", "UsageError", str(error.value))
+
+
 def test_labels_without_segments_are_remarked(scenes, tmp_path, capsys):
     keys = {"model": {"task": "instance"}, "postprocess": {"score_threshold": 1}}
     assert in_process(config_of(scenes, tmp_path / "run", DEMO_MODEL, **keys)) == 0

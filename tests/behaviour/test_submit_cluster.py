@@ -159,10 +159,13 @@ def test_a_job_is_followed_to_its_own_exit_code(head, labelled, scenes):
     assert (output / "_SUCCESS").exists()
 
 
-def test_an_id_that_is_there_is_followed_and_not_doubled(head, labelled):
-    _, first = labelled
-    again = submit(head, "segment", "/elsewhere", "/nowhere", "--model", "o/n", "--submission-id", "night")
+def test_an_id_that_is_there_is_followed_and_not_doubled(head, labelled, scenes):
+    output, first = labelled
+    job = ("segment", str(scenes), str(output), "--model", str(DEMO_MODEL), *SMALL)
+    again = submit(head, *job, "--submission-id", "night")
     assert (again.returncode, again.stdout) == (3, first.stdout)
+    other = submit(head, *job, "--task", "instance", "--submission-id", "night")
+    assert (other.returncode, other.stdout) == (2, "") and "night is another job" in other.stderr
     assert submit(head, "follow", "night").returncode == 3
     assert [job["submission_id"] for job in job_details(head) if job["submission_id"]] == ["night"]
 
@@ -204,6 +207,7 @@ def test_rays_own_command_runs_the_same_job(head, labelled, scenes, tmp_path):
     command += ["--working-dir", ".", "--", "python", "jobs/segment.py", "--config", str(config)]
     done = subprocess.run(command, env=head.environment, cwd=PROJECT, capture_output=True, text=True, timeout=SECONDS)
     assert done.returncode == 0, done
+    assert "there is nothing to do" in done.stdout
     assert "nothing new: 13 in = 12 ok + 1 error" in done.stdout  # the same job as ours, by its fingerprint
 
 
@@ -286,7 +290,7 @@ def test_a_head_that_dies_and_starts_anew(head, long_job, tmp_path):  # the last
         wait_until(lambda: "trying again for 600 s" in said.read_text(), said)
         head.start()
         assert follower.wait(SECONDS) == 1, said.read_text()
-    assert "knows no job long" in said.read_text() and "The same command goes on" in said.read_text()
+    assert "knows no job long" in said.read_text() and "Submitted again, it goes on" in said.read_text()
     done = submit(head, *arguments, "--submission-id", "long")
     assert done.returncode == 0, done
     rows = pyarrow.dataset.dataset(output / "annotations").to_table(["uri"]).column("uri").to_pylist()

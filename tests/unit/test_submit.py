@@ -446,6 +446,32 @@ def test_the_jobs_own_exit_code_is_ours(job, code, again, cluster, capsys) -> No
     assert [sent["submission_id"] for sent in cluster.submitted] == (["night", "night-2"] if again else ["night"])
 
 
+@pytest.mark.parametrize("is_running", [True, False])
+def test_an_id_of_a_job_with_other_settings(is_running, cluster, capsys) -> None:
+    cluster.after = {"status": "RUNNING"} if is_running else {"status": "FAILED", "driver_exit_code": 1}
+    main(["submit", *SEGMENT, "--address", cluster.url, "--submission-id", "night", "--no-wait"])
+    cluster.jobs["night"] |= cluster.after
+    capsys.readouterr()
+    said = refused(capsys, *SEGMENT, "--overwrite", "--submission-id", "night", "--address", cluster.url)
+    assert "night is another job" in said and "m2f-batch submit follow night" in said
+    assert [sent["submission_id"] for sent in cluster.submitted] == ["night"]
+
+
+def test_a_job_that_another_program_submitted_is_followed(cluster) -> None:
+    cluster.jobs["night"] = {"status": "RUNNING", "metadata": {"job_submission_id": "night"}}
+    assert submit(cluster, *SEGMENT, "--submission-id", "night") == 0 and not cluster.submitted
+
+
+def test_settings_are_those_of_the_job_not_of_its_words() -> None:
+    jobs = [
+        segment_job(
+            check_config(SegmentConfig, {"input": {"uri": "/i"}, "model": {"uri": "/m"}, "output": {"uri": out}})
+        )
+        for out in ("/o", "/o", "/p")
+    ]
+    assert jobs[0].settings == jobs[1].settings != jobs[2].settings
+
+
 def test_a_lost_answer_submits_nothing_twice(cluster) -> None:
     cluster.lose_answer = True
     assert submit(cluster) == 0
@@ -454,12 +480,15 @@ def test_a_lost_answer_submits_nothing_twice(cluster) -> None:
 
 def test_no_wait_prints_the_id(cluster, capsys) -> None:
     assert submit(cluster, *SEGMENT, "--no-wait") == 0
-    assert capsys.readouterr().out.split() == list(cluster.jobs)
+    said, (job_id,) = capsys.readouterr(), cluster.jobs
+    assert said.out.split() == [job_id] and f"m2f-batch submit follow {job_id} --address {cluster.url}" in said.err
 
 
 def test_a_job_that_nobody_knows(cluster, capsys) -> None:
     assert main(["submit", "follow", "no-such", "--address", cluster.url]) == 1
     assert "knows no job no-such" in capsys.readouterr().err
+    assert main(["submit", "follow", "no-such", "--address", "http://127.0.0.1:9"]) == 1
+    assert "may go on" not in capsys.readouterr().err, "nobody has said that there is such a job"
     assert "not allowed" in refused(capsys, "follow", "../../x", "--address", cluster.url)
 
 
@@ -569,8 +598,8 @@ def test_run_error_of_a_refusal_is_one_line(cluster) -> None:
     async def twice() -> None:
         async with JobsApi(parse_address(cluster.url), TOKEN) as api:
             await api.authenticate()
-            await api.submit("mine", "true", {})
-            await api.submit("mine", "true", {})
+            await api.submit("mine", "true", {}, {})
+            await api.submit("mine", "true", {}, {})
 
     with pytest.raises(RunError, match=r"answers 500 ValueError: Job already exists\.$"):
         asyncio.run(twice())

@@ -1,0 +1,29 @@
+"""Ray's token on this machine: Ray 2.60 makes one for its first local cluster, in a file that all users may read."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+
+def keep_private(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> None:
+    """Make the token that a local Ray would make, for its owner alone; none where there is one, or none is wanted.
+
+    What stands in the way of that is left to Ray to complain of.
+    """
+    mode = environ.get("RAY_AUTH_MODE", "token").lower()
+    if mode != "token" or environ.get("RAY_AUTH_TOKEN") or environ.get("RAY_AUTH_TOKEN_PATH"):
+        return
+    file = (home or Path.home()) / ".ray" / "auth_token"
+    made = file.with_name(f".auth_token-{secrets.token_hex(8)}")
+    with suppress(OSError):
+        if file.exists():
+            return
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+                new.write(secrets.token_hex(32))
+            os.link(made, file)  # whole or not at all, and never over another one
+        finally:
+            made.unlink(missing_ok=True)

@@ -1,0 +1,30 @@
+"""The token of a local Ray is nobody else's to read."""
+
+from pathlib import Path
+
+import pytest
+
+from m2f_batch.flow.token import keep_private
+
+
+def test_the_first_token_is_for_its_owner_alone(tmp_path: Path) -> None:
+    keep_private({}, tmp_path)
+    file = tmp_path / ".ray" / "auth_token"
+    assert file.stat().st_mode & 0o777 == 0o600 and len(bytes.fromhex(file.read_text())) == 32
+    before = file.read_text()
+    keep_private({"RAY_AUTH_MODE": "token"}, tmp_path)
+    assert file.read_text() == before and [*file.parent.iterdir()] == [file]
+
+
+@pytest.mark.parametrize(
+    "environ", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "x" * 32}, {"RAY_AUTH_TOKEN_PATH": "/elsewhere"}]
+)
+def test_none_is_made_where_ray_makes_none(environ: dict[str, str], tmp_path: Path) -> None:
+    keep_private(environ, tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_home_that_cannot_be_written_is_rays_to_complain_of(tmp_path: Path) -> None:
+    (tmp_path / ".ray").write_text("a file")
+    keep_private({}, tmp_path)
+    assert (tmp_path / ".ray").read_text() == "a file"
