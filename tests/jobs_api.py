@@ -22,6 +22,8 @@ class Cluster:
     after: dict[str, Any] = field(default_factory=lambda: {"status": "SUCCEEDED", "driver_exit_code": 0})
     failures: list[int] = field(default_factory=list)  # statuses of the next requests for a job
     proxy: dict[str, list[int]] = field(default_factory=dict)  # what one before it answers next, by beginning of path
+    proxy_says: str = "<html>of a proxy</html>"
+    no_websockets: list[int] = field(default_factory=list)  # what one before it answers to them
     lose_answer: bool = False  # of the next submission, which is taken
     packages: dict[str, bytes] = field(default_factory=dict)
     submitted: list[dict[str, Any]] = field(default_factory=list)
@@ -86,7 +88,7 @@ def _authenticated(cluster: Cluster) -> Any:
     async def check(request: web.Request, handler: Any) -> web.StreamResponse:
         for path, statuses in cluster.proxy.items():
             if request.path.startswith(path) and statuses:
-                return web.Response(status=statuses.pop(0), text="<html>of a proxy</html>")
+                return web.Response(status=statuses.pop(0), text=cluster.proxy_says)
         given = request.headers.get("Authorization", "")
         if given:
             cluster.tokens_seen.add(given)
@@ -142,6 +144,8 @@ def _handlers(cluster: Cluster) -> dict[str, Any]:
         return web.json_response({"logs": cluster.log})
 
     async def tail(request: web.Request) -> web.StreamResponse:
+        if cluster.no_websockets:
+            return web.Response(status=cluster.no_websockets.pop(0))
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         for text in cluster.script.pop(0) if cluster.script else [cluster.log]:

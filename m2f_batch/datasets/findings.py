@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from m2f_batch.errors import UsageError
+from m2f_batch.storage import uris
 from m2f_batch.terminal import say
 
 
@@ -20,7 +21,7 @@ class Finding:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.text}"
+        return uris.shown(f"{self.where}: {self.text}")  # names of files and classes may hold line breaks
 
 
 Report = Callable[[Finding], None]

@@ -134,6 +134,10 @@ def _attempt(job: Job, device: str, events: Events, engine: Engine, each: Each) 
             return say_nothing_to_do(attempt)
         try:
             return follow(attempt, engine, each)
+        except RayError as error:
+            failed = run_error(error)
+            events.failed(failed)
+            raise failed from None
         except BaseException as error:
             events.failed(error)
             raise

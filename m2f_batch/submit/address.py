@@ -69,7 +69,7 @@ def find_token(environ: Mapping[str, str] = os.environ, home: Path | None = None
         if not token:
             raise UsageError(f"{where} is empty; it must hold Ray's token")
     if not token:
-        file = (home or Path.home()) / ".ray" / "auth_token"
+        file = (home or Path(os.path.expanduser("~"))) / ".ray" / "auth_token"  # Path.home() raises where there is none
         where = str(file)
         token = _read(where, file) if file.is_file() else ""
     if not token and environ.get("RAY_AUTH_MODE", "").lower() == "token":

@@ -27,6 +27,10 @@ class NoSuchJob(RunError):
     """The cluster does not know the job."""
 
 
+class NoLiveLog(RunError):
+    """What stands before the cluster lets no WebSocket pass; a log can be had as a whole only."""
+
+
 class JobsApi:
     """One cluster's Jobs API, open for the length of an ``async with``; the next one knows what this one has learnt."""
 
@@ -102,7 +106,10 @@ class JobsApi:
         return str(answer.get("logs") or "")
 
     async def tail(self, job_id: str) -> AsyncIterator[str]:
-        """What the job has printed, from its beginning, and goes on printing, until its end or a lost connection."""
+        """What the job has printed, from its beginning, and goes on printing, until its end or a lost connection.
+
+        Raises NoLiveLog.
+        """
         url = f"{self.address.url}/api/jobs/{job_id}/logs/tail"
         try:
             async with self._session.ws_connect(
@@ -112,7 +119,7 @@ class JobsApi:
                     if message.type == aiohttp.WSMsgType.TEXT:
                         yield message.data
         except aiohttp.WSServerHandshakeError as error:
-            self._check(error.status, "")
+            raise NoLiveLog(f"{self.address.url} answers {error.status} to WebSockets (a proxy?)") from None
         except (aiohttp.ClientError, OSError) as error:
             raise self._unanswered(error) from None
 

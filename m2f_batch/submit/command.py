@@ -26,6 +26,7 @@ from m2f_batch.submit.following import (
 from m2f_batch.submit.interrupts import noticed_sigterm, what_to_do
 from m2f_batch.submit.jobs import Job, runtime_environment
 from m2f_batch.submit.package import entrypoint, working_dir
+from m2f_batch.terminal import printable
 
 SUBMIT_SECONDS = 180.0  # of trying again to hand a job over, and with an id of its own to reach the cluster before
 AGAIN_SECONDS = 2.0
@@ -60,26 +61,34 @@ def submit(job: Job, address: str | None, *, submission_id: str | None = None, i
 
 def follow_submitted(job_id: str, address: str | None) -> int:
     """Follow a job that was submitted before, from the beginning of its log; returns its exit code."""
-    return _follow(JobsApi(parse_address(address), find_token()), _checked_id(job_id), Patience(0, _say))
+    target, token = parse_address(address), find_token()
+    _warn_unencrypted(target, token is not None)
+    return _follow(JobsApi(target, token), _checked_id(job_id), Patience(0, _say))
+
+
+def _warn_unencrypted(target: Address, asks: bool) -> None:
+    if asks and not (target.is_loopback or target.is_encrypted):
+        _say(f"{target.url}: the token travels unencrypted; use https://, or a tunnel, beyond a network you trust")
 
 
 async def _submit(
     api: JobsApi, job: Job, job_id: str, variables: dict[str, str], *, is_known: bool
 ) -> tuple[str, bool]:
     """The id under which the job is on the cluster, and whether it is there since now."""
-    target, seconds = api.address, SUBMIT_SECONDS if is_known else 0  # without an id somebody waits, maybe for a typo
+    target, settings = api.address, job.settings(variables)
+    seconds = SUBMIT_SECONDS if is_known else 0  # without an id somebody waits, maybe for a typo
     async with api:
         asks = await _answer_of(api.authenticate, seconds)
         check_may_submit(target, asks, job.allow_no_token, job.how_to_allow)
-        if asks and not (target.is_loopback or target.is_encrypted):
-            _say(f"{target.url}: the token travels unencrypted; use https://, or a tunnel, beyond a network you trust")
+        _warn_unencrypted(target, asks)
         for attempt in range(1, MOST_ATTEMPTS + 1 if is_known else 2):
             attempt_id = job_id if attempt == 1 else f"{job_id}-{attempt}"
             there = await _answer_of(partial(_job_if_there, api, attempt_id), seconds) if is_known else None
             if there is None:
-                await _hand_over(api, attempt_id, job, variables)
-                return attempt_id, True
-            if (there.get("metadata") or {}).get(SETTINGS, job.settings) != job.settings:
+                there = await _hand_over(api, attempt_id, job, variables)
+                if there is None:
+                    return attempt_id, True
+            if (there.get("metadata") or {}).get(SETTINGS, settings) != settings:
                 raise UsageError(
                     f"--submission-id: {attempt_id} is another job on this cluster, with other settings; give this one "
                     f"an id of its own. That one is followed by:\n    {_again(attempt_id, target)}"
@@ -103,22 +112,26 @@ async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, str]) -> None:
-    """Submit the job once, whatever becomes of the connection meanwhile."""
+async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, str]) -> dict[str, Any] | None:
+    """Submit the job once, whatever becomes of the connection meanwhile; returns one of this id that was found there.
+
+    That is ours, whose answer was lost, or somebody else's, who was faster.
+    """
     name, data = working_dir(job)
     patience = Patience(SUBMIT_SECONDS, _say)
     while True:
         try:
             uri = await api.send_package(name, data)
             environment = {"working_dir": uri, "env_vars": variables}
-            await api.submit(job_id, entrypoint(job), environment, {SETTINGS: job.settings})
-            return
+            await api.submit(job_id, entrypoint(job), environment, {SETTINGS: job.settings(variables)})
+            return None
         except RunError as error:
             # the request may have arrived all the same, now or a try ago
             await asyncio.sleep(AGAIN_SECONDS if isinstance(error, Unanswered) else 0)
             try:
-                if await _job_if_there(api, job_id) is not None:
-                    return
+                there = await _job_if_there(api, job_id)
+                if there is not None:
+                    return there
             except Unanswered:
                 pass
             if not isinstance(error, Unanswered):
@@ -189,4 +202,4 @@ def _write(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"m2f-batch submit: {text}", file=sys.stderr, flush=True)
+    print(printable(f"m2f-batch submit: {text}"), file=sys.stderr, flush=True)

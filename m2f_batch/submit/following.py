@@ -8,12 +8,13 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.redact import redact
-from m2f_batch.submit.client import JobsApi, NoSuchJob, Unanswered, one_line
+from m2f_batch.submit.client import JobsApi, NoLiveLog, NoSuchJob, Unanswered, one_line
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 STOPPED = 130
 PATIENCE_SECONDS = 600.0  # a head that is replaced takes minutes; a job that outlives it goes on
 AGAIN_SECONDS = 2.0
+WHOLE_SECONDS = 10.0  # between two looks at the whole log, where it cannot be had as it comes
 LAST_TRIES = 3  # for the end of the log of a node that may be gone
 MAX_REASON = 500  # characters of Ray's message, which ends in the log's last lines
 
@@ -25,6 +26,7 @@ class Shown:
     """How much of a log was written already; a log begins anew with each connection."""
 
     characters: int = 0
+    is_live: bool = True
 
     def news(self, start: int, text: str) -> str:
         """What was not written yet of a text that begins ``start`` characters after the log's beginning."""
@@ -75,19 +77,26 @@ async def follow(
             if job["status"] in ENDED:
                 await _write_rest(api, job_id, shown, write, say)
                 return job
-            await _write_tail(api, job_id, shown, write)
+            await _write_tail(api, job_id, shown, write, say)
         except NoSuchJob as error:
             raise RunError(f"{error}; a head that starts anew forgets its jobs. Submitted again, it goes on") from None
-        except Unanswered as error:
-            patience.lost(error)
+        except RunError as error:  # whatever a proxy says: the job runs
+            patience.lost(error if isinstance(error, Unanswered) else Unanswered(str(error)))
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _write_tail(api: JobsApi, job_id: str, shown: Shown, write: Say) -> None:
+async def _write_tail(api: JobsApi, job_id: str, shown: Shown, write: Say, say: Say) -> None:
     start = 0
-    async for text in api.tail(job_id):
-        write(shown.news(start, text))
-        start += len(text)
+    try:
+        async for text in api.tail(job_id):
+            write(shown.news(start, text))
+            start += len(text)
+    except NoLiveLog as error:
+        if shown.is_live:
+            shown.is_live = False
+            say(f"{error}: the log comes every {WHOLE_SECONDS:g} s")
+        write(shown.news(0, await api.log(job_id)))
+        await asyncio.sleep(WHOLE_SECONDS - AGAIN_SECONDS)
 
 
 async def _write_rest(api: JobsApi, job_id: str, shown: Shown, write: Say, say: Say) -> None:

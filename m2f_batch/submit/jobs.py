@@ -52,10 +52,10 @@ class Job:
     allow_no_token: bool = False
     how_to_allow: str = TOKEN_KEY
 
-    @property
-    def settings(self) -> str:
-        """A hash of what was asked for, whichever version of this package asks."""
-        return hashlib.sha256(json.dumps([self.name, self.arguments, self.config]).encode()).hexdigest()[:16]
+    def settings(self, variables: Mapping[str, str]) -> str:
+        """A hash of what was asked for, at which object store, whichever version of this package asks."""
+        stores = sorted(pair for pair in variables.items() if pair[0].startswith("AWS_ENDPOINT_URL"))
+        return hashlib.sha256(json.dumps([self.name, self.arguments, self.config, stores]).encode()).hexdigest()[:16]
 
 
 def segment_job(config: SegmentConfig, *, is_dry_run: bool = False) -> Job:

@@ -8,12 +8,12 @@ from contextlib import ExitStack, suppress
 from m2f_batch.datasets.lint_masks import Setting
 from m2f_batch.datasets.sides import places_of
 from m2f_batch.datasets.warnings import queries_of, warnings_of
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.run import RunDirectory
-from m2f_batch.terminal import printable
+from m2f_batch.terminal import say
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
 from m2f_batch.train.layout import complete
@@ -39,28 +39,35 @@ def _finetune(config: FinetuneConfig) -> int:
     job = plan_job(config)
     info = check_place(job)
     for line in plan_lines(job):
-        _say(line)
+        say(line)
     if is_finished(info, job):
         return _nothing_to_do(job)
     with ExitStack() as session:
         train = _on_ray(job, session, is_new=not goes_on(info, job)) if on_ray(config) else _here(job)
-        with held(job, _say) as ours:
+        with held(job, say) as ours:
             if ours.is_finished:  # by another command, for which this one waited
                 return _nothing_to_do(job)
             try:
                 with session.pop_all():  # nobody works in OUTPUT any more when it is let go
                     train(ours.place)
             except KeyboardInterrupt:
-                step = max(complete(ours.place), default=0)
-                _say(f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT)
+                say(_stopped(job, ours.place))
                 raise
             finish(ours.place)
-    _say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
+    say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
     return 0
 
 
+def _stopped(job: TrainJob, place: RunDirectory) -> str:
+    try:
+        step = max(complete(place), default=0)
+    except (RunError, TransientError):  # storage that does not answer is what people stop
+        return "stopped, and the same command goes on from the last checkpoint"
+    return f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT
+
+
 def _nothing_to_do(job: TrainJob) -> int:
-    _say(f"done    nothing to do: {job.config.output.uri} holds the finished model")
+    say(f"done    nothing to do: {job.config.output.uri} holds the finished model")
     return 0
 
 
@@ -97,7 +104,7 @@ def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[Run
         from m2f_batch.train.new_model import new_model  # takes seconds, for a mistake that would else be found late
 
         new_model(job)
-    return session.enter_context(cluster(job, _say))
+    return session.enter_context(cluster(job, say))
 
 
 def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
@@ -118,7 +125,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
     new = new_model(job)
 
     def stream(recipe: Recipe, span: Span) -> Iterator[Step]:
-        return shown(threaded_stream(maker(job.train, recipe), span, readers), span, _say)
+        return shown(threaded_stream(maker(job.train, recipe), span, readers), span, say)
 
     asked = threading.Event()
 
@@ -128,10 +135,6 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
 
     def here(place: RunDirectory) -> None:
         with noticed_stops(drained), suppress(Stopped):
-            train(job, place, Means(stream, torch.device(device), threads, _say, asked.is_set), new)
+            train(job, place, Means(stream, torch.device(device), threads, say, asked.is_set), new)
 
     return here
-
-
-def _say(line: str) -> None:
-    print(printable(line), flush=True)

@@ -11,9 +11,11 @@ import pytest
 from conftest import DEMO_MODEL
 from engines import ENGINES, Engine, config_of, in_process, on_ray, rows_of
 from models import save_incomplete_model
+from ray.exceptions import WorkerCrashedError
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import finish
+from m2f_batch.flow import job as jobs
 from m2f_batch.records import SCHEMA
 from m2f_batch.storage.run import open_run
 from m2f_batch.verify import verify
@@ -211,6 +213,18 @@ def test_a_refusal_is_in_a_json_log_too(tmp_path, capsys):
     (line,) = capsys.readouterr().out.splitlines()
     said = json.loads(line)
     assert (said["event"], said["type"], said["message"]) == ("failed", "UsageError", str(error.value))
+
+
+def test_what_ray_dies_of_is_one_event_in_words(scenes, tmp_path, capsys, monkeypatch):
+    def crashed(*_: object) -> None:
+        raise WorkerCrashedError
+
+    monkeypatch.setattr(jobs, "follow", crashed)
+    with pytest.raises(RunError) as error:
+        ENGINES["local Ray"](config_of(scenes, tmp_path / "run", DEMO_MODEL, run={"log": "json"}))
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    (failed,) = (event for event in events if event["event"] == "failed")
+    assert (failed["type"], failed["message"]) == ("RunError", str(error.value))
 
 
 def test_labels_without_segments_are_remarked(scenes, tmp_path, capsys):

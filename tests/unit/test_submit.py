@@ -469,7 +469,60 @@ def test_settings_are_those_of_the_job_not_of_its_words() -> None:
         )
         for out in ("/o", "/o", "/p")
     ]
-    assert jobs[0].settings == jobs[1].settings != jobs[2].settings
+    here = {"AWS_ENDPOINT_URL": "https://here", "AWS_REGION": "x"}
+    settings = [job.settings(here) for job in jobs]
+    assert settings[0] == settings[1] != settings[2]
+    assert jobs[0].settings(here | {"AWS_REGION": "y"}) == settings[0]
+    assert jobs[0].settings({"AWS_ENDPOINT_URL": "https://there"}) != settings[0], "other buckets"
+
+
+def test_an_id_that_somebody_else_takes_meanwhile(cluster, capsys, monkeypatch) -> None:
+    real = following.JobsApi.submit
+
+    async def submit(api, job_id, *job):
+        cluster.jobs[job_id] = {"status": "RUNNING", "metadata": {command.SETTINGS: "others"}}
+        await real(api, job_id, *job)
+
+    monkeypatch.setattr(following.JobsApi, "submit", submit)
+    assert "night is another job" in refused(capsys, *SEGMENT, "--submission-id", "night", "--address", cluster.url)
+    assert not cluster.submitted
+
+
+@pytest.mark.parametrize("status", [302, 400, 403, 404, 426, 502])
+def test_a_proxy_without_websockets(status, cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(following, "WHOLE_SECONDS", 0.02)
+    looks = []
+    real = following.JobsApi.log
+
+    async def log(api, job_id):
+        looks.append(job_id)
+        cluster.log += "four\n"
+        if len(looks) == 3:
+            cluster.jobs[job_id] |= cluster.after
+        return await real(api, job_id)
+
+    monkeypatch.setattr(following.JobsApi, "log", log)
+    after_submission(monkeypatch, lambda: cluster.no_websockets.extend([status] * 100))
+    cluster.after = {"status": "FAILED", "driver_exit_code": 3}
+    assert submit(cluster) == 3
+    said = capsys.readouterr()
+    assert said.out == cluster.log and len(looks) == 4
+    assert said.err.count(f"answers {status} to WebSockets") == 1 and "trying again" not in said.err
+
+
+def test_what_a_proxy_says_is_masked(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(command, "PATIENCE_SECONDS", 0.05)
+    cluster.proxy_says = f"<p>Authorization: Bearer {TOKEN}</p>"
+    after_submission(monkeypatch, lambda: cluster.proxy.update({"/api/": [502] * 1000}))
+    assert submit(cluster) == 1
+    said = capsys.readouterr().err
+    assert "answers 502" in said and TOKEN not in said
+
+
+def test_a_user_without_a_home(monkeypatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert find_token({}) is None
 
 
 def test_a_lost_answer_submits_nothing_twice(cluster) -> None:

@@ -1,5 +1,6 @@
 """The token of a local Ray is nobody else's to read."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,22 @@ def test_the_first_token_is_for_its_owner_alone(tmp_path: Path) -> None:
 def test_none_is_made_where_ray_makes_none(environ: dict[str, str], tmp_path: Path) -> None:
     keep_private(environ, tmp_path)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError("not here")
+
+    monkeypatch.setattr(os, "link", link)
+    keep_private({}, tmp_path)
+    (file,) = (tmp_path / ".ray").iterdir()
+    assert file.name == "auth_token" and file.stat().st_mode & 0o777 == 0o600 and len(file.read_text()) == 64
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    keep_private({})
 
 
 def test_a_home_that_cannot_be_written_is_rays_to_complain_of(tmp_path: Path) -> None:
