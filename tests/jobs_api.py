@@ -24,6 +24,7 @@ class Cluster:
     proxy: dict[str, list[int]] = field(default_factory=dict)  # what one before it answers next, by beginning of path
     proxy_says: str = "<html>of a proxy</html>"
     no_websockets: list[int] = field(default_factory=list)  # what one before it answers to them
+    at_once: dict[str, Any] = field(default_factory=lambda: {"status": "PENDING"})  # what a job is that was submitted
     lose_answer: bool = False  # of the next submission, which is taken
     packages: dict[str, bytes] = field(default_factory=dict)
     submitted: list[dict[str, Any]] = field(default_factory=list)
@@ -123,7 +124,7 @@ def _handlers(cluster: Cluster) -> dict[str, Any]:
         if body["submission_id"] in cluster.jobs:
             return web.Response(status=500, text="Traceback ...\nValueError: Job already exists.")
         cluster.submitted.append(body)
-        cluster.jobs[body["submission_id"]] = {"status": "PENDING", "metadata": body["metadata"]}
+        cluster.jobs[body["submission_id"]] = cluster.at_once | {"metadata": body["metadata"]}
         if cluster.lose_answer:
             cluster.lose_answer = False
             request.transport.abort()  # type: ignore[union-attr]

@@ -85,18 +85,22 @@ async def _submit(
             attempt_id = job_id if attempt == 1 else f"{job_id}-{attempt}"
             there = await _answer_of(partial(_job_if_there, api, attempt_id), seconds) if is_known else None
             if there is None:
-                there = await _hand_over(api, attempt_id, job, variables)
-                if there is None:
-                    return attempt_id, True
-            if (there.get("metadata") or {}).get(SETTINGS, settings) != settings:
-                raise UsageError(
-                    f"--submission-id: {attempt_id} is another job on this cluster, with other settings; give this one "
-                    f"an id of its own. That one is followed by:\n    {_again(attempt_id, target)}"
-                )
+                found = await _hand_over(api, attempt_id, job, variables)
+                _check_same(found or {}, settings, attempt_id, target)
+                return attempt_id, True
+            _check_same(there, settings, attempt_id, target)
             if not may_be_done_again(there):
                 return attempt_id, False
             _say(end_of(attempt_id, there))
         raise UsageError(f"--submission-id: {job_id} was tried {MOST_ATTEMPTS} times; give another one")
+
+
+def _check_same(there: dict[str, Any], settings: str, job_id: str, target: Address) -> None:
+    if (there.get("metadata") or {}).get(SETTINGS, settings) != settings:  # what others submit says nothing of them
+        raise UsageError(
+            f"--submission-id: {job_id} is another job on this cluster, with other settings; give this one an id of "
+            f"its own. That one is followed by:\n    {_again(job_id, target)}"
+        )
 
 
 async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:

@@ -446,6 +446,13 @@ def test_the_jobs_own_exit_code_is_ours(job, code, again, cluster, capsys) -> No
     assert [sent["submission_id"] for sent in cluster.submitted] == (["night", "night-2"] if again else ["night"])
 
 
+@pytest.mark.parametrize("options", [(), ("--submission-id", "night")])
+def test_a_lost_answer_of_a_job_that_fails_at_once(options, cluster, capsys) -> None:
+    cluster.lose_answer, cluster.at_once = True, {"status": "FAILED", "driver_exit_code": 1}
+    assert submit(cluster, *SEGMENT, *options) == 1
+    assert len(cluster.submitted) == 1 and "ended with exit code 1" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("is_running", [True, False])
 def test_an_id_of_a_job_with_other_settings(is_running, cluster, capsys) -> None:
     cluster.after = {"status": "RUNNING"} if is_running else {"status": "FAILED", "driver_exit_code": 1}
