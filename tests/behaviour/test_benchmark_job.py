@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
-from conftest import DEMO_MODEL
+from conftest import DEMO_MODEL, LONG
 
 from benchmarks import gpu, job
 
@@ -20,6 +20,7 @@ def small(monkeypatch):
     monkeypatch.setattr(gpu, "random_model", demo_model)
 
 
+@LONG
 def test_all_ways_run_and_the_job_gives_the_rows_of_one_process(small):
     lines, said = job.measure(job.Size(images=4, peer_images=2, edge=64, repetitions=1), "cpu", "fp32")
     assert [line["way"] for line in lines] == [job.JOB, job.BOTH, job.FORWARD, job.PIPELINE, job.LOOP]

@@ -175,6 +175,7 @@ def test_a_mistake_that_only_the_cluster_sees(head, tmp_path):
     assert done.returncode == 2 and "no run" in done.stdout and "Traceback" not in done.stdout
 
 
+@LONG
 def test_a_run_is_measured_there_as_it_is_here(head, tmp_path):
     write_dataset(tmp_path, train=0, val=4)
     output, truth, folder = tmp_path / "labels", str(tmp_path / "val.json"), tmp_path / "val"
