@@ -4,8 +4,9 @@ A stage's busy share is its seconds over the seconds that all its places had: th
 to the arrival of the last one, times the number of places.
 
     fetch, decode              waiting for bytes; CPU seconds of decoding and resizing. Places: tasks at once
-    forward, postprocess, ...  what the replicas say of themselves. Places: replicas that have delivered a unit;
-                               a replica with several threads of post-processing may be above 100 %
+    forward, postprocess, ...  what the replicas say of themselves. Places: replicas that have delivered a unit,
+                               no more than there are at once, for some have come for dead ones; a replica with
+                               several threads of post-processing may be above 100 %
     write                      committing a unit's file. Places: replicas, since each unit is written while the
                                replica that labelled it computes the next
 """
@@ -22,11 +23,13 @@ DEVICE_BUSY, STAGE_BUSY = 0.85, 0.7  # from these shares on, a stage is what the
 
 @dataclass(frozen=True)
 class Places:
-    """What a run was given: the device of its replicas, tasks that fetch and decode at once, threads of each."""
+    """What a run was given: the device of its replicas, tasks that fetch and decode at once, threads of each; the most
+    replicas that there are at once."""
 
     device: str = "cpu"
     preparing: float = 1.0
     fetch_threads: int = 1
+    replicas: float = math.inf
 
 
 class Busy:
@@ -53,8 +56,8 @@ class Busy:
 
     @property
     def replicas(self) -> int:
-        """How many have delivered a unit."""
-        return len(self._replicas)
+        """How many are at work that have delivered a unit; those that died are not, once others have come for them."""
+        return int(min(len(self._replicas), self._places.replicas))
 
     @property
     def shares(self) -> dict[str, float]:
@@ -63,7 +66,7 @@ class Busy:
         if window <= 0:
             return {}
         places = {"fetch": self._places.preparing, "decode": self._places.preparing}
-        replicas = max(1, len(self._replicas))
+        replicas = max(1, self.replicas)
         return {stage: seconds / (window * places.get(stage, replicas)) for stage, seconds in self.seconds.items()}
 
     def report(self) -> dict[str, dict[str, float]]:
@@ -79,7 +82,7 @@ class Busy:
         shares = self.shares
         if not shares:
             return []
-        return [shares_line(shares), f"      {advice(shares, self._places, max(1, len(self._replicas)))}"]
+        return [shares_line(shares), f"      {advice(shares, self._places, max(1, self.replicas))}"]
 
 
 def shares_line(shares: Mapping[str, float]) -> str:

@@ -148,7 +148,8 @@ def _attempt(job: Job, device: str, events: Events, engine: Engine, each: Each) 
 
 def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
     """The job on Ray: OUTPUT is opened on the cluster, where the first replica to have its model asks for it."""
-    places = Places(flow.resources.device, flow.resources.preparing(present()), flow.fetch_threads)
+    resources = flow.resources
+    places = Places(resources.device, resources.preparing(present()), flow.fetch_threads, resources.actors[1])
     if not len(units):
         base = begin(attempt.run, attempt.work)
         return Started(_nothing(), lambda: base, None, places)

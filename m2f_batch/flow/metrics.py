@@ -11,7 +11,7 @@
     ray_m2f_batch_unit_deaths_total                   counter  run              processes that died while at a unit
     ray_m2f_batch_images_remaining                    gauge    run              images that have no row yet
     ray_m2f_batch_busy_ratio                          gauge    run, stage       share of its places that a stage uses
-    ray_m2f_batch_replicas                            gauge    run              replicas that have delivered a unit
+    ray_m2f_batch_replicas                            gauge    run              replicas at work, after a first unit
     ray_m2f_batch_last_success_timestamp_seconds      gauge    run              when ``_SUCCESS`` was written, Unix time
 
 ``run`` is OUTPUT, printable ASCII of at most 80 characters. Ray adds the prefix and labels of its own (node, session,
@@ -46,7 +46,7 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "images_remaining": ("Images that have no row yet.", ()),
     "busy_ratio": ("Share of its places that a stage keeps busy.", ("stage",)),
-    "replicas": ("Replicas that have delivered a unit.", ()),
+    "replicas": ("Replicas at work that have delivered a unit.", ()),
     "last_success_timestamp_seconds": ("Unix time at which a run over this OUTPUT was verified.", ()),
 }
 MAX_LABEL = 80  # characters

@@ -49,6 +49,16 @@ def test_places_are_the_replicas_that_have_delivered():
     assert busy.shares == pytest.approx({"forward": 0.75})
 
 
+def test_a_replica_that_came_for_a_dead_one_is_no_place_more():
+    clock = Clock()
+    busy = Busy(Places(replicas=2), clock)
+    for replica in ("a:1", "b:1", "a:1", "c:1", "d:1", "d:1"):  # b died, then a
+        clock.now += 5.0
+        busy.add(unit({"forward": 9.0}, replica))
+    # from -4 to 30 s: 54 of 2 x 34 place seconds
+    assert busy.replicas == 2 and busy.shares == pytest.approx({"forward": 54 / 68})
+
+
 def test_stages_appear_when_they_are_seen():
     busy = Busy(Places(), Clock())
     busy.add(unit(None))
