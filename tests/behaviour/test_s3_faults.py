@@ -72,7 +72,7 @@ def test_every_byte_arrives_though_every_third_request_fails(proxy: FaultProxy, 
     refs = _put(s3_endpoint, {**objects, "in/empty.jpg": b""})
     before, retries = retried(), _patient()
     # not the HEAD that judges an object cut short: both would be made good by one retry, and this test counts
-    proxy.set(rate=0.3, rules=[{"pattern": "*", "methods": ["HEAD"]}])
+    proxy.set(rate=1 / 3, rules=[{"pattern": "*", "methods": ["HEAD"]}])
     fetched = [*fetch_many(refs, threads=16, retries=retries)]
     assert fetched == [*zip(refs, [*objects.values(), b""], strict=True)]
     injected = proxy.counts()
