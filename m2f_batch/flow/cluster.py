@@ -23,8 +23,8 @@ from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.bytecode import kept_bytecode
 from m2f_batch.flow.forwarded import forwarded
-from m2f_batch.flow.redact import redact
 from m2f_batch.flow.token import keep_private
+from m2f_batch.masking import redact
 from m2f_batch.storage import allow
 
 _A = TypeVar("_A")

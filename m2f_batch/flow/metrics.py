@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from m2f_batch.flow.redact import redact
+from m2f_batch.masking import redact
 
 PREFIX = "m2f_batch_"
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {

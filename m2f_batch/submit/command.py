@@ -85,7 +85,7 @@ async def _submit(
             attempt_id = job_id if attempt == 1 else f"{job_id}-{attempt}"
             there = await _answer_of(partial(_job_if_there, api, attempt_id), seconds) if is_known else None
             if there is None:
-                found = await _hand_over(api, attempt_id, job, variables)
+                found = await _hand_over(api, attempt_id, job, variables, settings)
                 _check_same(found or {}, settings, attempt_id, target)
                 return attempt_id, True
             _check_same(there, settings, attempt_id, target)
@@ -116,7 +116,9 @@ async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, str]) -> dict[str, Any] | None:
+async def _hand_over(
+    api: JobsApi, job_id: str, job: Job, variables: dict[str, str], settings: str
+) -> dict[str, Any] | None:
     """Submit the job once, whatever becomes of the connection meanwhile; returns one of this id that was found there.
 
     That is ours, whose answer was lost, or somebody else's, who was faster.
@@ -127,7 +129,7 @@ async def _hand_over(api: JobsApi, job_id: str, job: Job, variables: dict[str, s
         try:
             uri = await api.send_package(name, data)
             environment = {"working_dir": uri, "env_vars": variables}
-            await api.submit(job_id, entrypoint(job), environment, {SETTINGS: job.settings(variables)})
+            await api.submit(job_id, entrypoint(job), environment, {SETTINGS: settings})
             return None
         except RunError as error:
             # the request may have arrived all the same, now or a try ago

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.flow.redact import redact
+from m2f_batch.masking import redact
 from m2f_batch.storage import uris
 from m2f_batch.storage.model_source import HUB_ID
 

@@ -9,7 +9,7 @@ from conftest import PROJECT
 from m2f_batch.cli import main
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.errors import ImageError, RunError, UsageError
-from m2f_batch.flow.redact import MASK, redact
+from m2f_batch.masking import MASK, redact
 from m2f_batch.terminal import printable, say
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"

@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from m2f_batch.flow.redact import FILE_VARIABLES, MASK, MAX_TEXT, VARIABLES, redact, redacted
+from m2f_batch.flow.redact import MAX_TEXT, redacted
+from m2f_batch.masking import FILE_VARIABLES, MASK, VARIABLES, redact
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 TOKEN = "IQoJb3JpZ2luX2VjEBYaCXVzLWVhc3QtMSJGMEQCIFexample//////////wEaDDEyMzQ1Njc4OTAxMiIM="
