@@ -27,6 +27,14 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Small inputs after public reports, where the folder is beside the checkout."""
+    if not (SHARED / "cases").is_dir():
+        pytest.skip("the shared cases folder is not beside this checkout")
+    return SHARED / "cases"
+
+
+@pytest.fixture(scope="session")
 def ray_session(three_nodes: str | None) -> Iterator[None]:
     """One Ray session for all tests: starting it costs seconds, its workers' imports more."""
     import ray

@@ -19,6 +19,9 @@ from m2f_batch.errors import UsageError
 from m2f_batch.vision.rle import decode_mask
 
 HEIGHT, WIDTH = 30, 40
+BLANK = (  # a PNG of one black pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 TRIANGLE = [[2.5, 3.0], [20.0, 4.0], [9.0, 25.0]]
 
 
@@ -75,6 +78,24 @@ def test_rectangles_and_circles(tmp_path):
     angles = 2 * np.pi * np.arange(sides) / sides
     corners = np.stack([15 + 8 * np.sin(angles), 14 + 8 * np.cos(angles)], axis=1)
     np.testing.assert_array_equal(circle, filled(corners.ravel().tolist()))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 3, 0, 1], [0, 2, 1, 3], [0, 1, 2, 3, 0]])
+def test_rectangles_of_four_corners(tmp_path, order):
+    corners = [[8, 7.6], [32, 8], [32, 28], [8.2, 28]]  # of X-AnyLabeling, from any corner
+    write(tmp_path, shape(points=[corners[number] for number in order], kind="rectangle"))
+    expected = np.zeros((HEIGHT, WIDTH), bool)
+    expected[8:28, 8:32] = True
+    ((_, rectangle),) = masks(read(tmp_path))
+    np.testing.assert_array_equal(rectangle, expected)
+
+
+@pytest.mark.parametrize("kind", ["rotation", "quadrilateral", "oriented_rectangle"])
+def test_turned_rectangles_are_polygons_of_their_four_points(tmp_path, kind):
+    corners = [[10, 10], [30, 14], [27, 28], [7, 24]]
+    write(tmp_path, shape(points=corners, kind=kind, direction=0.2))
+    ((_, turned),) = masks(read(tmp_path))
+    np.testing.assert_array_equal(turned, filled(flat(corners)))
 
 
 def test_bitmaps_also_over_the_edge(tmp_path):
@@ -155,6 +176,16 @@ def test_paths_and_sizes_of_images(tmp_path):
         ("invalid-mask", shape(points=[[1, 2], [3, 4], [5]]), "at least 3 points"),
         ("invalid-mask", shape(points=[[1, 2], [3, 4], [5, "6"]]), "flat list of numbers"),
         ("invalid-mask", shape(points=[[1, 2]], kind="circle"), "a circle needs at least 2"),
+        ("invalid-mask", shape(points=TRIANGLE, kind="circle"), "a circle has 2 points; it has 3: draw it as a pol"),
+        ("invalid-mask", shape(points=TRIANGLE, kind="mask"), "a mask has 2 points; it has 3"),
+        ("invalid-mask", shape(points=TRIANGLE, kind="rotation"), "a rotation needs at least 4 points"),
+        ("invalid-mask", shape(points=TRIANGLE, kind="rectangle"), "its 3 points are not the corners of an upright re"),
+        ("invalid-mask", shape(points=[[9, 2], [30, 6], [27, 20], [6, 16]], kind="rectangle"), "its 4 points are not"),
+        ("invalid-mask", shape(points=[[5, 5], [5, 20]], kind="rectangle"), "this rectangle has no pixel of the image"),
+        ("invalid-mask", shape(points=[[5, 5], [5, 5]], kind="circle"), "this circle has no pixel of the image"),
+        ("invalid-mask", shape(points=[[5, 5], [9, 9], [7, 7]]), "this polygon has no pixel of the image: no area, or"),
+        ("invalid-mask", shape(points=[[x + 50, y] for x, y in TRIANGLE]), "no pixel of the image: no area, or beside"),
+        ("invalid-mask", shape(points=[[1, 2], [1, 2]], kind="mask", mask=BLANK), "this mask has no pixel of the ima"),
         ("invalid-mask", shape(points=[[1, 2], [3, 4]], kind="mask", mask="%"), "no PNG of the size"),
     ],
 )

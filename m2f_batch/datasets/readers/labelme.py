@@ -1,7 +1,9 @@
 """labelme: one JSON per image, with ``shapes`` of a label and points. https://github.com/wkentaro/labelme
 
-Shapes with one label and one ``group_id`` are parts of one object. ``__ignore__`` becomes ``ignored``, ``_background_``
-is dropped. Polygons are filled as pycocotools does it, which labelme's own VOC converter does not.
+Also as X-AnyLabeling writes it: https://github.com/CVHub520/X-AnyLabeling. Shapes with one label and one ``group_id``
+are parts of one object. ``__ignore__`` becomes ``ignored``, ``_background_`` is dropped. Polygons are filled as
+pycocotools does it, which labelme's own VOC converter does not. A shape is read whole or is a finding: points that its
+kind has no use for are never left out.
 """
 
 import base64
@@ -19,7 +21,7 @@ from PIL import Image
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
-from m2f_batch.datasets.masks import is_size, polygon_fault, polygons_rle, union_rle
+from m2f_batch.datasets.masks import area_and_box, is_size, polygon_fault, polygons_rle, union_rle
 from m2f_batch.datasets.names import read_names
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
@@ -29,7 +31,17 @@ from m2f_batch.vision.rle import encode_mask
 
 IGNORE, BACKGROUND = "__ignore__", "_background_"
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")
-_FEWEST = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}  # points of each shape that is read
+# the fewest and the most points of each shape that is read; the four-cornered ones but "rectangle" may be turned
+_POINTS: dict[str, tuple[int, int | None]] = {
+    "polygon": (3, None),
+    "rectangle": (2, None),
+    "circle": (2, 2),
+    "mask": (2, 2),
+    "rotation": (4, 4),
+    "quadrilateral": (4, 4),
+    "oriented_rectangle": (4, 4),
+}
+_CORNER = 1.0  # pixels that a corner of an upright rectangle may lie beside it, as tools round
 _Entry = dict[str, Any]
 
 
@@ -109,12 +121,14 @@ def _read(entry: _Entry, known: dict[str, int], folder: str | None) -> files.Rea
     for number, shape in enumerate(entry["shapes"]):
         if _kind(shape) in _WITHOUT_AREA or shape["label"] == BACKGROUND:
             continue
-        found = [*shape_findings(shape, f"{entry['json']}: shapes[{number}] ({shape['label']!r})", known)]
-        findings += found
-        if not found:
+        where = f"{entry['json']}: shapes[{number}] ({shape['label']!r})"
+        found = [*shape_findings(shape, where, known)]
+        counts = None if found else _shape_mask(shape, size_hw, where)
+        findings += [*found, counts] if isinstance(counts, Finding) else found
+        if isinstance(counts, str):
             group = shape.get("group_id")
             key = (shape["label"], ("alone", number) if group is None else group)
-            objects.setdefault(key, []).append(_mask(shape, size_hw))
+            objects.setdefault(key, []).append(counts)
     ignored = [counts for (label, _), codes in objects.items() if label == IGNORE for counts in codes]
     segments = [
         {"category": known[label], "iscrowd": False, "counts": _joined(codes, size_hw)}
@@ -135,12 +149,16 @@ def shape_findings(shape: _Entry, where: str, known: dict[str, int]) -> Iterator
     if shape["label"] != IGNORE and shape["label"] not in known:
         yield Finding("unknown-category", where, f"labels.txt does not have it; it has {', '.join(known)}")
     kind, points = _kind(shape), shape.get("points")
-    if kind not in _FEWEST:
-        yield Finding("malformed", where, f"shape_type {kind!r} is not known; read are {', '.join(_FEWEST)}")
+    if kind not in _POINTS:
+        yield Finding("malformed", where, f"shape_type {kind!r} is not known; read are {', '.join(_POINTS)}")
         return
     pairs = points if isinstance(points, list) else []
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) or len(pairs) < _FEWEST[kind]:
-        yield Finding("invalid-mask", where, f"a {kind} needs at least {_FEWEST[kind]} points [x, y]")
+    fewest, most = _POINTS[kind]
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs) or len(pairs) < fewest:
+        yield Finding("invalid-mask", where, f"a {kind} needs at least {fewest} points [x, y]; it has {len(pairs)}")
+        return
+    if most is not None and len(pairs) > most:
+        yield Finding("invalid-mask", where, f"a {kind} has {most} points; it has {len(pairs)}: draw it as a polygon")
         return
     # two points are no polygon, but their numbers are held to the same rules
     fault = polygon_fault([value for pair in [*pairs, *pairs[:1]] for value in pair])
@@ -148,27 +166,49 @@ def shape_findings(shape: _Entry, where: str, known: dict[str, int]) -> Iterator
         yield Finding("malformed", where, f"group_id must be a number; got {shape['group_id']!r}")
     if fault:
         yield Finding("invalid-mask", where, fault)
+    elif kind == "rectangle" and len(pairs) > 2 and not _is_upright(pairs):
+        text = f"its {len(pairs)} points are not the corners of an upright rectangle: its shape_type is 'polygon'"
+        yield Finding("invalid-mask", where, text)
     elif kind == "mask" and _bitmap(shape) is None:
         yield Finding("invalid-mask", where, "its 'mask' is no PNG of the size that its points span")
 
 
-def _mask(shape: _Entry, size_hw: tuple[int, int]) -> str:
+def _is_upright(points: list[list[float]]) -> bool:
+    """Whether points are the corners of an upright rectangle, each at least once, in any order."""
+    edges = [(min(values), max(values)) for values in zip(*points, strict=True)]
+    found = set()
+    for point in points:
+        sides = tuple(abs(value - low) > abs(value - high) for value, (low, high) in zip(point, edges, strict=True))
+        if any(abs(value - edge[side]) > _CORNER for value, edge, side in zip(point, edges, sides, strict=True)):
+            return False
+        found.add(sides)
+    return len(found) == 4
+
+
+def _shape_mask(shape: _Entry, size_hw: tuple[int, int], where: str) -> str | Finding:
+    """The mask of a shape without findings, or why it has none."""
     if _kind(shape) == "mask":
-        return _pasted(shape, size_hw)
-    return polygons_rle([outline_of(_kind(shape), shape["points"])], size_hw)
+        counts = _pasted(shape, size_hw)
+    else:
+        counts = polygons_rle([outline_of(_kind(shape), shape["points"])], size_hw)
+    if not area_and_box(counts, size_hw)[0]:
+        return Finding("invalid-mask", where, f"this {_kind(shape)} has no pixel of the image: no area, or beside it")
+    return counts
 
 
 def outline_of(kind: str, points: list[list[float]]) -> list[float]:
     """A shape as a flat polygon; a circle (its centre, a point on it) has as many sides as labelme2coco gives it.
 
+    A rectangle is given by two opposite corners, or by all four.
+
     >>> outline_of("rectangle", [[0, 0], [2, 1]])
     [0, 0, 2, 0, 2, 1, 0, 1]
     """
     if kind == "rectangle":
-        (x0, y0), (x1, y1) = points[:2]
+        (x0, x1), (y0, y1) = ((min(values), max(values)) for values in zip(*points, strict=True))
         return [x0, y0, x1, y0, x1, y1, x0, y1]
     if kind == "circle":
-        (x, y), (on_x, on_y) = points[:2]
+        (x, y), (on_x, on_y) = points
         radius = math.hypot(on_x - x, on_y - y)
         sides = max(int(math.pi / math.acos(1 - 1 / radius)), 12) if radius > 1 else 12
         angles = [2 * math.pi * side / sides for side in range(sides)]
@@ -178,7 +218,7 @@ def outline_of(kind: str, points: list[list[float]]) -> list[float]:
 
 def _bitmap(shape: _Entry) -> np.ndarray[Any, Any] | None:
     """The bool [h, w] of a shape that is a bitmap; its points are the first and the last pixel of its box."""
-    (x0, y0), (x1, y1) = shape["points"][:2]
+    (x0, y0), (x1, y1) = shape["points"]
     try:
         data = base64.b64decode(shape.get("mask") or "", validate=True)
         bitmap = np.asarray(Image.open(io.BytesIO(data), formats=["PNG"]).convert("L")) > 0
