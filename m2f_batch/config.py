@@ -119,7 +119,8 @@ class PreprocessConfig(Section):
 
     size: Literal["checkpoint", "paper"] | Size = Field(
         "checkpoint",
-        description="checkpoint, paper (test size of the label set), {shortest_edge, longest_edge} or {height, width}",
+        description="checkpoint, paper (test size of the label set, rounded as detectron2), "
+        "{shortest_edge, longest_edge} or {height, width}",
     )
 
 
@@ -132,7 +133,9 @@ class PostprocessConfig(Section):
         "overlap_mask_area_threshold": "overlap_threshold",
     }
 
-    score_threshold: Fraction | None = Field(None, description="instance 0.5, panoptic 0.8; 0 keeps all (for AP)")
+    score_threshold: Fraction | None = Field(
+        None, description="instance 0.5, panoptic 0.8 (Mapillary Vistas 0.0); 0 keeps all (for AP)"
+    )
     mask_threshold: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         None, description="probability from which a pixel belongs to a mask; 0.5"
     )

@@ -6,6 +6,7 @@ from m2f_batch.flow.cluster import Resources, present
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Work
 from m2f_batch.storage.plan import default_images_per_file
+from m2f_batch.vision.labeling import DEFAULTS
 
 
 def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> Iterator[str]:
@@ -26,6 +27,9 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
             yield "        warning: nothing says which labels are stuff, so none is merged; set postprocess.stuff_ids"
         else:
             yield f"        {stuff} stuff labels, from the {labeling.stuff_ids_from}"
+        threshold, usual = labeling.postprocess["score_threshold"], DEFAULTS["panoptic"]["score_threshold"]
+        if config.postprocess.score_threshold is None and threshold != usual:
+            yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"
     low, high = resources.actors
     pool = f"{low}" if low == high else f"{low} to {high}"
     each = (

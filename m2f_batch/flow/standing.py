@@ -25,7 +25,8 @@ KEYS = {
     "compile": "model.compile",
     "cpu_threads": "compute.threads_per_actor",
     "decode_policy": "input.max_pixels, or the decode policy",
-    "semantics": "the version of m2f_batch",
+    "semantics": "the version of the semantics (3: preprocess.size paper rounds as detectron2; the same edges "
+    "in numbers go on with 2)",
 }
 
 

@@ -47,6 +47,7 @@ class PreprocessPlan:
 
     ``size`` is None without resizing. ``divisor`` rounds the content up (``round_content``: the processor's way, the
     image is stretched) or the canvas (ours: zeros are added after normalisation). ``resample`` is Pillow's number.
+    ``as_detectron2``: edges are rounded as the paper's own code does, not as transformers does.
     """
 
     size: AspectSize | ExactSize | None
@@ -58,6 +59,7 @@ class PreprocessPlan:
     std: Channels | None
     pad_size: SizeHW | None
     lone_edge: bool = False
+    as_detectron2: bool = False
 
     def content_size(self, output_hw: SizeHW) -> SizeHW:
         """(hc, wc) for an image of (H, W) pixels. Raises ImageError when nothing would be left."""
@@ -65,6 +67,8 @@ class PreprocessPlan:
         match self.size:
             case ExactSize():
                 height, width = self.size.height, self.size.width
+            case AspectSize() if self.as_detectron2:
+                height, width = size_as_detectron2(output_hw, self.size.shortest_edge, self.size.longest_edge)
             case AspectSize():
                 longest = None if self.lone_edge else self.size.longest_edge
                 height, width = size_with_aspect_ratio(output_hw, self.size.shortest_edge, longest)
@@ -104,6 +108,7 @@ class PreprocessPlan:
             case AspectSize():
                 edges = f"{self.size.shortest_edge} / {self.size.longest_edge}"
                 text = f"shortest / longest edge {self.size.shortest_edge if self.lone_edge else edges}"
+                text += ", rounded as detectron2 does" if self.as_detectron2 else ""
             case None:
                 text = "as they are"
         if self.round_content and self.divisor > 1 and self.size is not None:
@@ -166,9 +171,26 @@ def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
     )
 
 
-def with_size(plan: PreprocessPlan, size: AspectSize | ExactSize) -> PreprocessPlan:
+def with_size(plan: PreprocessPlan, size: AspectSize | ExactSize, *, as_detectron2: bool = False) -> PreprocessPlan:
     """The plan with a size of ours: the aspect ratio kept and zeros added, or exactly that size."""
-    return replace(plan, size=size, round_content=False, pad_size=None, lone_edge=False)
+    return replace(plan, size=size, round_content=False, pad_size=None, lone_edge=False, as_detectron2=as_detectron2)
+
+
+def size_as_detectron2(image_hw: SizeHW, shortest: int, longest: int) -> SizeHW:
+    """Height and width with the shortest edge at ``shortest``, unless the longest would exceed ``longest``.
+
+    The arithmetic of detectron2's ``ResizeShortestEdge.get_output_shape``, rounding included.
+
+    >>> size_as_detectron2((480, 640), 800, 1333)
+    (800, 1067)
+    """
+    height, width = image_hw
+    scale = shortest / min(height, width)
+    tall, wide = (float(shortest), scale * width) if height < width else (scale * height, float(shortest))
+    if max(tall, wide) > longest:
+        scale = longest / max(tall, wide)
+        tall, wide = tall * scale, wide * scale
+    return int(tall + 0.5), int(wide + 0.5)
 
 
 def size_with_aspect_ratio(image_hw: SizeHW, shortest: int, longest: int | None) -> SizeHW:

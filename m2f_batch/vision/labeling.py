@@ -20,7 +20,10 @@ DEFAULTS: dict[Task, dict[str, Any]] = {
     "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
     "semantic": {},
 }
-SEMANTICS_VERSION = "2"  # bump when the meaning of a row changes between logits and segments
+MAPILLARY_PANOPTIC = {"score_threshold": 0.0}  # of the paper's config for Mapillary Vistas
+# One for each way from image to segments that settings choose: bump the one whose labels change, and runs that do not
+# use it go on. 3: preprocess.size paper is rounded as detectron2 does.
+SEMANTICS_VERSION, PAPER_SIZE_VERSION = "2", "3"
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,18 @@ class Labeling:
 
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, Any]:
         """What decides a label, as JSON has it; ``cpu_threads`` is None on other devices."""
+        preprocess = asdict(self.preprocess)
+        as_detectron2 = preprocess.pop("as_detectron2")  # said by the version, so that other runs keep their facts
         facts = {
             "model": model_fingerprint,
             "task": self.task,
-            "preprocess": asdict(self.preprocess),
+            "preprocess": preprocess,
             "postprocess": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in self.postprocess.items()},
             "precision": self.precision,
             "compile": self.compile,
             "cpu_threads": cpu_threads,
             "decode_policy": [DECODE_POLICY_VERSION, max_pixels],
-            "semantics": SEMANTICS_VERSION,
+            "semantics": PAPER_SIZE_VERSION if as_detectron2 else SEMANTICS_VERSION,
         }
         return json.loads(json.dumps(facts, default=str))
 
@@ -70,6 +75,8 @@ def settle(
             f"allowed: 0 to {len(checkpoint.id2label) - 1} (stuff ids from: {source})"
         )
     arguments = dict(DEFAULTS[task])
+    if task == "panoptic" and checkpoint.label_set is not None and checkpoint.label_set.name == "Mapillary Vistas":
+        arguments |= MAPILLARY_PANOPTIC
     arguments |= {key: getattr(postprocess, key) for key in arguments if getattr(postprocess, key) is not None}
     if "stuff_ids" in POSTPROCESS_KEYS[task]:
         arguments["stuff_ids"] = stuff_ids
@@ -98,7 +105,7 @@ def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task:
         size = published
     # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
     plan = plan_from_processor({**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True})
-    return with_size(plan, size)
+    return with_size(plan, size, as_detectron2=preprocess.size == "paper")
 
 
 def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:

@@ -236,7 +236,7 @@ def test_bad_sizes_are_one_readable_line(text: str) -> None:
     (line,) = mistakes(f"preprocess.size={text}")
     assert line == (
         f"preprocess.size: {yaml.safe_load(text)!r} is not allowed; allowed: checkpoint, paper (test size of the "
-        "label set), {shortest_edge, longest_edge} or {height, width}"
+        "label set, rounded as detectron2), {shortest_edge, longest_edge} or {height, width}"
     )
 
 
