@@ -32,6 +32,8 @@ _T = TypeVar("_T")
 # OpenMP's threads sleep while they wait for each other. By default they spin for milliseconds, on cores that decoding
 # wants too: on a busy machine a forward pass was seen to take ten times as long and more.
 FOR_WORKERS = {"OMP_WAIT_POLICY": "PASSIVE"}
+# How long a Ray that starts here may take. By default it gives up after 30 s, which a busy machine was seen to need.
+FOR_START = {"RAY_raylet_start_wait_time_s": "180"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         keep_private()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with _muted_stderr(), kept_bytecode(), _set(FOR_WORKERS):
+        with _muted_stderr(), kept_bytecode(), _set(FOR_WORKERS | FOR_START):
             ray.init(
                 address=address or "local",  # None would join any Ray that happens to run on this machine
                 include_dashboard=None if address else False,  # seconds of start-up, for a page nobody asked for

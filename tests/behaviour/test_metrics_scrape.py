@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from conftest import PROJECT
 
-SECONDS = 60.0
+SECONDS = 300.0  # for a Ray that starts beside others, and its agent
 RUN = 's3://bucket/"labels" of mine'
 # emits two units, then the state again and again, as a run does, until its input is closed
 DRIVER = f"""
@@ -61,8 +62,16 @@ EXPECTED = {
 }
 
 
+@dataclass
+class Endpoint:
+    """Where metrics are told, and whether the driver that emits them still runs."""
+
+    url: str
+    is_fed: Callable[[], bool]
+
+
 @pytest.fixture
-def endpoint() -> Iterator[str]:
+def endpoint() -> Iterator[Endpoint]:
     """The URL of the metrics of a Ray in which a driver emits."""
     from ray._private.utils import get_dashboard_dependency_error
 
@@ -79,7 +88,7 @@ def endpoint() -> Iterator[str]:
             command, env=os.environ | own, cwd=PROJECT, stdin=subprocess.PIPE, stdout=said, stderr=said
         )
         try:
-            yield f"http://127.0.0.1:{port}/metrics"
+            yield Endpoint(f"http://127.0.0.1:{port}/metrics", lambda: driver.poll() is None)
             assert driver.poll() is None, Path(said.name).read_text()
         finally:
             driver.stdin.close()
@@ -113,9 +122,9 @@ def ours(text: str) -> dict[tuple[str, str], float]:
 
 def test_what_the_driver_emits_can_be_scraped(endpoint):
     text, until = "", time.monotonic() + SECONDS
-    while ours(text) != EXPECTED and time.monotonic() < until:
+    while ours(text) != EXPECTED and endpoint.is_fed() and time.monotonic() < until:
         time.sleep(1)
-        text = scraped(endpoint)
+        text = scraped(endpoint.url)
     assert ours(text) == EXPECTED
     kinds = dict(re.findall(r"^# TYPE ray_m2f_batch_(\w+) (\w+)$", text, re.MULTILINE))
     assert kinds == {name: "counter" if name.endswith("_total") else "gauge" for name, _ in EXPECTED}

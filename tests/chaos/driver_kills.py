@@ -100,7 +100,8 @@ def main() -> int:
     parser.add_argument("--s3", choices=["moto", "ceph"], default="moto")
     parser.add_argument("--logs", type=Path, default=Path("demo-run/chaos/logs"))
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     with lab(options.images, options.s3 if options.place == "s3" else None, options.logs) as place:
         result = kill_drivers(place, options.place, options.kills, options.seed)
     print(json.dumps(result, indent=2))

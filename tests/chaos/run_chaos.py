@@ -25,7 +25,8 @@ IMAGES = 120
 def main() -> int:
     """Run the program; returns its exit code."""
     options = _parser().parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job has SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     options.report.parent.mkdir(parents=True, exist_ok=True)
     with lab(options.images, options.s3, options.report.parent / "logs") as place, open(options.report, "w") as file:
         results = []

@@ -1,5 +1,6 @@
 """Who gets which resources, and what Ray's errors mean; without a Ray session."""
 
+import os
 import socket
 
 import pytest
@@ -7,7 +8,7 @@ from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.cluster import connected, plan_resources, run_error
+from m2f_batch.flow.cluster import FOR_START, FOR_WORKERS, connected, plan_resources, run_error
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,19 @@ def test_a_cluster_that_is_not_there_is_one_message_at_once(scheme):
         connected(ComputeConfig(address=f"{scheme}127.0.0.1:{port}")),
     ):
         pass
+
+
+def test_a_local_ray_gets_time_to_start_on_a_busy_machine(monkeypatch):
+    seen = {}
+
+    def init(**options):
+        seen.update({name: os.environ.get(name) for name in FOR_START | FOR_WORKERS}, address=options["address"])
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in FOR_START | FOR_WORKERS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with connected(ComputeConfig()):
+        assert not (FOR_START | FOR_WORKERS).keys() & os.environ.keys()
+    assert seen == {"address": "local", "RAY_raylet_start_wait_time_s": "180", "OMP_WAIT_POLICY": "PASSIVE"}
