@@ -15,6 +15,7 @@ from m2f_batch.config_loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.masking import redact
+from m2f_batch.processes import let_threads_sleep
 from m2f_batch.terminal import printable
 
 STOPPED = 130
@@ -54,6 +55,7 @@ SEGMENT_FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a user's mistake is one message and exit code 2, never a traceback."""
+    let_threads_sleep()
     signal.signal(signal.SIGTERM, _stop)
     sys.excepthook = _on_bug
     options = new_parser().parse_args(arguments)

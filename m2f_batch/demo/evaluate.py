@@ -15,9 +15,9 @@ from m2f_batch.config import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, TEST_SEED, Scene, draw_scene
 from m2f_batch.evaluation.evaluator import Evaluator
+from m2f_batch.processes import let_threads_sleep
 from m2f_batch.records import Segment
 from m2f_batch.vision.rle import encode_mask
-from m2f_batch.vision.segmenter import Segmenter
 
 MODEL = Path(__file__).parent / "model"
 CLASSES = tuple(Category(i + 1, name, i not in STUFF_IDS) for i, name in enumerate(CATEGORIES))
@@ -124,6 +124,9 @@ def main() -> None:
     parser.add_argument("--model", default=str(MODEL))
     parser.add_argument("--scenes", type=int, default=400)
     options = parser.parse_args()
+    let_threads_sleep()
+    from m2f_batch.vision.segmenter import Segmenter  # loads torch
+
     scenes = [draw_scene(TEST_SEED + number) for number in range(options.scenes)]
     images = [scene.image for scene in scenes]
     instance = Segmenter.from_pretrained(options.model, task="instance", score_threshold=0.0)(images)

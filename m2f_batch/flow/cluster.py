@@ -25,13 +25,11 @@ from m2f_batch.flow.bytecode import kept_bytecode
 from m2f_batch.flow.forwarded import forwarded
 from m2f_batch.flow.token import keep_private
 from m2f_batch.masking import redact
+from m2f_batch.processes import PASSIVE
 from m2f_batch.storage import allow
 
 _A = TypeVar("_A")
 _T = TypeVar("_T")
-# OpenMP's threads sleep while they wait for each other. By default they spin for milliseconds, on cores that decoding
-# wants too: on a busy machine a forward pass was seen to take ten times as long and more.
-FOR_WORKERS = {"OMP_WAIT_POLICY": "PASSIVE"}
 # How long a Ray that starts here may take. By default it gives up after 30 s, which a busy machine was seen to need.
 FOR_START = {"RAY_raylet_start_wait_time_s": "180"}
 
@@ -71,7 +69,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         keep_private()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        with _muted_stderr(), kept_bytecode(), _set(FOR_WORKERS | FOR_START):
+        with _muted_stderr(), kept_bytecode(), _set(PASSIVE | FOR_START):
             ray.init(
                 address=address or "local",  # None would join any Ray that happens to run on this machine
                 include_dashboard=None if address else False,  # seconds of start-up, for a page nobody asked for
@@ -103,7 +101,7 @@ def _environment(*, is_local: bool) -> dict[str, str]:
         raise UsageError(f"{allow.OF_DRIVER}: is this program's own; take it out of the job's environment variables")
     if is_local:  # its processes inherit ours, and start sooner without an environment of their own
         return allow.environment()
-    wanted = forwarded() | {name: os.environ.get(name, value) for name, value in FOR_WORKERS.items()}
+    wanted = forwarded() | {name: os.environ.get(name, value) for name, value in PASSIVE.items()}
     _check_no_keys(wanted)
     return {name: value for name, value in wanted.items() if name not in inherited} | allow.environment()
 

@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from typing import IO, Any
 
 from m2f_batch.errors import ImageError, RunError, TransientError, UsageError
+from m2f_batch.processes import PASSIVE
 from m2f_batch.storage import allow
 
 Enter = Callable[[str], None]  # says which stage of an item begins
@@ -110,7 +111,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                env=os.environ | allow.environment(),
+                env=PASSIVE | os.environ | allow.environment(),
                 pass_fds=[channel],
             )
         with suppress(OSError):  # then it has died, which is seen below

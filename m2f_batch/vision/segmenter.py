@@ -3,6 +3,9 @@
 segmenter = Segmenter.from_pretrained("path/or/hub-id", task="instance", device="cpu")
 segments = segmenter(images)      # one list of Segment per image
 rows = segmenter.rows(images)     # the same as rows, failures too
+
+The environment of the process is left alone: on a busy machine set OMP_WAIT_POLICY=PASSIVE before torch is imported,
+as the commands do for themselves, since OpenMP reads it when it is loaded.
 """
 
 import hashlib
