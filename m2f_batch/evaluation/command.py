@@ -1,6 +1,7 @@
 """``m2f-batch evaluate``: the rows of a run against annotated images, a table for people and JSON for machines."""
 
 import json
+import posixpath
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,9 +12,11 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
 from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
+from m2f_batch.evaluation.numbers import check_numbers, in_label_ids, other_readings
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.evaluation.table import lines_of
 from m2f_batch.export.coco import file_name
+from m2f_batch.export.ids import spelled_otherwise
 from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
@@ -42,10 +45,18 @@ def evaluate(
         left = f"{info['images']['remaining']:,} of {info['images']['listed']:,} images remain"
         raise RunError(f"RUN: {run.uri} is not finished: {left}; go on with it, or measure what is there by --partial")
     asked, write = metrics_of(info["task"], metrics), _writer(json_file)
+    labels, is_reduced = info["categories"], truth.do_reduce_labels
     form, dataset = truth.read(info["config"]["input"]["uri"])
-    places = category_places(info["categories"], dataset.categories, truth.uri)
+    dataset, notes = in_label_ids(labels, dataset, are_reduced=is_reduced)
+    places, more = category_places(labels, dataset, truth.uri)
     evaluator = Evaluator(dataset.categories, info["task"], places, _fitting(asked, metrics, form, dataset))
-    counts = measure(run, evaluator, dataset, _pairs(run, info, truth, dataset), is_partial=is_partial)
+    others = (
+        [*other_readings(labels, dataset.categories, are_reduced=is_reduced)] if "miou" in evaluator.metrics else []
+    )
+    pairs = _pairs(run, info, truth, dataset)
+    counts = measure(run, [evaluator, *(other.evaluator for other in others)], dataset, pairs, is_partial=is_partial)
+    check_numbers(evaluator, others, truth.uri)
+    _check_measured(evaluator, dataset, truth.uri)
     report = {
         "run": run.uri,
         "run_id": info["run_id"],
@@ -53,7 +64,7 @@ def evaluate(
         "ground_truth": truth.uri,
         "format": form,
         "rows": counts,
-        "warnings": [*_warnings(info, evaluator, places, dataset, counts)],
+        "warnings": [*notes, *more, *_spelled(pairs), *_warnings(info, evaluator, places, dataset, counts)],
         **evaluator.summary(),
     }
     say(*lines_of(report))
@@ -62,9 +73,9 @@ def evaluate(
 
 
 def measure(
-    run: RunDirectory, evaluator: Evaluator, dataset: Dataset, pairs: Mapping[str, str], *, is_partial: bool
+    run: RunDirectory, evaluators: Sequence[Evaluator], dataset: Dataset, pairs: Mapping[str, str], *, is_partial: bool
 ) -> dict[str, int]:
-    """Adds every annotated image to the evaluator; ``pairs`` are uris of listed images to uris of the dataset.
+    """Adds every annotated image to the evaluators; ``pairs`` are uris of listed images to uris of the dataset.
 
     Returns counts of images: ``ok``, ``error``, ``remaining`` (of a run that is not finished: left out),
     ``without_row``, and ``not_annotated``, which have a row alone.
@@ -79,7 +90,9 @@ def measure(
             counts["not_annotated"] += 1
             continue
         counts[row["status"]] += 1
-        evaluator.add(row, _image(dataset, place))
+        image = _image(dataset, place)
+        for evaluator in evaluators:
+            evaluator.add(row, image)
         bar.update()
     bar.close()
     remaining = {*pairs.values()}
@@ -88,7 +101,8 @@ def measure(
             counts["remaining"] += 1
             continue
         counts["without_row"] += 1
-        evaluator.add(None, _image(dataset, place))
+        for evaluator in evaluators:
+            evaluator.add(None, _image(dataset, place))
     return dict(counts)
 
 
@@ -109,6 +123,31 @@ def _pairs(run: RunDirectory, info: dict[str, Any], truth: GroundTruth, dataset:
         shown = f"{wanted[0]!r}, ... and {listed[0]!r}, ..." if listed else "no image is listed"
         raise UsageError(f"--ground-truth: {truth.uri!r} and {run.uri} have no image in common ({shown})")
     return pairs
+
+
+def _spelled(pairs: Mapping[str, str]) -> Iterator[str]:
+    """What is said of images that were matched by another spelling of their names."""
+    others = {uri: other for uri, other in pairs.items() if posixpath.basename(uri) != posixpath.basename(other)}
+    if others:
+        yield spelled_otherwise(others)
+
+
+def _check_measured(evaluator: Evaluator, dataset: Dataset, ground_truth: str) -> None:
+    """Raises UsageError where not one figure could be had, with the reason."""
+    figures = evaluator.summary()
+    if any(value is not None for value in figures["metrics"].values()):
+        return
+    flags = [segment["iscrowd"] for row in dataset.rows() for segment in row["segments"]]
+    if flags and all(flags):
+        reason = (
+            f"all {len(flags):,} annotations are crowds (iscrowd 1), which are never found nor missed; CVAT marks so "
+        )
+        reason += "what was drawn by brush: set iscrowd to 0 if they are objects"
+    else:
+        reason = (
+            f"the {figures['images']:,} images that it and the run have in common hold no object of their categories"
+        )
+    raise UsageError(f"--ground-truth: {ground_truth!r} measures nothing: {reason}")
 
 
 def _fitting(asked: frozenset[str], explicit: Sequence[str] | None, form: str, dataset: Dataset) -> frozenset[str]:
@@ -146,7 +185,8 @@ def _warnings(
     unknown = [label["name"] for label in info["categories"] if label["id"] not in places]
     if unknown:
         yield f"labels that the ground truth lacks are left out: {', '.join(unknown)}"
-    missed = [category.name for place, category in enumerate(dataset.categories) if place not in {*places.values()}]
+    found = {dataset.categories[place].name for place in places.values()}
+    missed = [category.name for category in dataset.categories if category.name not in found]
     if missed:
         yield f"categories that the model lacks are never found: {', '.join(missed)}"
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2f_batch.datasets import files
-from m2f_batch.datasets.dataset import Category, Dataset
+from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
-from m2f_batch.export.ids import category_ids_by_name
+from m2f_batch.evaluation.numbers import are_unnamed
+from m2f_batch.export.categories import match_categories
 from m2f_batch.storage import uris
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 
@@ -109,15 +110,18 @@ def _in_our_words(message: str) -> str:
 
 
 def category_places(
-    labels: Sequence[dict[str, Any]], categories: Sequence[Category], ground_truth: str
-) -> Mapping[int, int]:
-    """Label ids of a model to indices into ``categories``; ``labels`` are the ``categories`` of run.json.
+    labels: Sequence[dict[str, Any]], dataset: Dataset, ground_truth: str
+) -> tuple[Mapping[int, int], tuple[str, ...]]:
+    """Label ids of a model to indices into the dataset's categories, and what a user is told of it.
 
-    By name, as exports do. Classes of PNGs that nobody has named are the label ids themselves.
+    By name, as exports do; ``labels`` are the ``categories`` of run.json. Classes of PNGs that nobody has named are the
+    label ids themselves.
     """
+    categories = dataset.categories
     places = {category.id: place for place, category in enumerate(categories)}
-    if all(category.name == f"class {category.id}" for category in categories):
-        return {label["id"]: places[label["id"]] for label in labels if label["id"] in places}
+    if are_unnamed(categories):
+        return {label["id"]: places[label["id"]] for label in labels if label["id"] in places}, ()
     named = [(category.id, category.name) for category in categories]
-    found = category_ids_by_name(labels, named, ground_truth)
-    return {label: places[number] for label, number in found.items()}
+    annotated = {categories[segment["category"]].id for row in dataset.rows() for segment in row["segments"]}
+    match = match_categories(labels, named, ground_truth, annotated)
+    return {label: places[number] for label, number in match.ids.items()}, match.notes

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
+from m2f_batch.storage.near_names import near_pairs
 
 
 def pair_by_uri(
@@ -13,7 +14,8 @@ def pair_by_uri(
     """Uris of rows to uris of annotated images, each at most once; both lists hold no uri twice.
 
     The same uri goes first, then the same path: ``row_path`` of a row, below ``folder`` of an image. Then a file name
-    that one of each has, then the longest common end of their paths. Raises UsageError where two may be meant.
+    that one of each has, then the longest common end of their paths. Raises UsageError where two may be meant. What is
+    left, and has no file name of the other side, is matched by names that are spelled otherwise (``near_names``).
 
     >>> pair_by_uri(["/in/a/1.png", "/in/b/1.png"], ["/gt/b/1.png"], row_path=str, folder=None)
     {'/in/b/1.png': '/gt/b/1.png'}
@@ -28,7 +30,10 @@ def pair_by_uri(
     found |= {mine[name][0]: theirs[name][0] for name in (mine.keys() & theirs.keys()).difference(alike)}
     for name in sorted(alike):
         _by_longest_end(mine[name], theirs[name], found)
-    return found
+    paired = {*found.values()}
+    rows_left = [uri for uri in left if uri not in found and _end(uri, 1) not in theirs]
+    truths_left = [uri for uri in wanted if uri not in paired and _end(uri, 1) not in mine]
+    return found | near_pairs(rows_left, truths_left)
 
 
 def _by_longest_end(rows: list[str], truths: list[str], found: dict[str, str]) -> None:

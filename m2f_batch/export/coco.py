@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
-from m2f_batch.export.ids import CocoIds
+from m2f_batch.export.ids import CocoId, CocoIds
 from m2f_batch.records import Row
 from m2f_batch.storage import uris
 from m2f_batch.storage.merged import Order, order_of, tables_by_uri
@@ -39,14 +39,17 @@ def coco_json(run: RunDirectory, info: dict[str, Any], ids: CocoIds) -> Iterator
 
 
 def coco_results(run: RunDirectory, ids: CocoIds) -> Iterator[str]:
-    """COCO detection results with masks in pieces: a list of image_id, category_id, segmentation, bbox, score."""
+    """COCO detection results with masks in pieces: a list of image_id, category_id, segmentation, score.
+
+    No ``bbox``: with one, pycocotools takes the area of the box for that of the mask, and so sorts objects into small,
+    medium and large by the wrong one. It makes boxes of masks itself.
+    """
     yield "["
     yield from _joined(
         {
             "image_id": image_id,
             "category_id": ids.category_ids[segment["category_id"]],
             "segmentation": _rle(row, segment),
-            "bbox": segment["bbox"],
             "score": segment["score"],
         }
         for row, image_id, segment in _segments(run, order_of(run), ids)
@@ -68,14 +71,14 @@ def _annotations(run: RunDirectory, order: Order, ids: CocoIds) -> Iterator[dict
         }
 
 
-def _segments(run: RunDirectory, order: Order, ids: CocoIds) -> Iterator[tuple[Row, int, dict[str, Any]]]:
+def _segments(run: RunDirectory, order: Order, ids: CocoIds) -> Iterator[tuple[Row, CocoId, dict[str, Any]]]:
     for row, image_id in _labelled(run, order, ids, [*IMAGE_COLUMNS, "segments"]):
         for segment in row["segments"]:
             if segment["category_id"] in ids.category_ids:
                 yield row, image_id, segment
 
 
-def _labelled(run: RunDirectory, order: Order, ids: CocoIds, columns: list[str]) -> Iterator[tuple[Row, int]]:
+def _labelled(run: RunDirectory, order: Order, ids: CocoIds, columns: list[str]) -> Iterator[tuple[Row, CocoId]]:
     """Rows that are ok, by uri, with their COCO image ids."""
     position = 0
     for table in tables_by_uri(run, columns, order):
@@ -87,7 +90,7 @@ def _labelled(run: RunDirectory, order: Order, ids: CocoIds, columns: list[str])
                     yield row, image_id
 
 
-def _image(info: dict[str, Any], row: Row, image_id: int) -> dict[str, Any]:
+def _image(info: dict[str, Any], row: Row, image_id: CocoId) -> dict[str, Any]:
     name = file_name(row["uri"], info["config"]["input"])
     return {"id": image_id, "file_name": name, "height": row["height"], "width": row["width"]}
 

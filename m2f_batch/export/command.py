@@ -17,18 +17,30 @@ FORMATS = ("coco", "coco-results")
 
 
 def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) -> int:
-    """Write a run to ``dest`` in ``form``; returns 0. Raises UsageError for what cannot be exported."""
+    """Write a run to ``dest`` in ``form``; returns 0.
+
+    Raises UsageError for what cannot be exported, and where no image would be in it.
+    """
     if form not in FORMATS:
         raise UsageError(f"--format: {form!r} is not known; allowed: {', '.join(FORMATS)}")
     run, store = open_existing_run(run_uri), _store_of(dest)
     info = run.read_info()
+    counts = info["images"]
+    if not counts["ok"]:
+        left = f"{counts['error']:,} failed, {counts['remaining']:,} remain"
+        raise UsageError(f"RUN: {run.uri} has no labelled image to export ({left})")
     ids = coco_ids(run, info, ground_truth)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "export.json"
         with file.open("w", encoding="utf-8") as handle:
             handle.writelines(_pieces(run, info, ids, form))
+        is_bare = form == "coco-results" and file.stat().st_size <= len("[]\n")
         store.upload(file, dest)
     _say(info, ids, dest)
+    if is_bare:
+        say(
+            "warning: no image has a segment to export: the list is empty, and pycocotools' loadRes takes no empty list"
+        )
     return 0
 
 
@@ -50,6 +62,8 @@ def _say(info: dict[str, Any], ids: CocoIds, dest: str) -> None:
     counts = info["images"]
     images = counts["ok"] - len(ids.unmatched)
     say(f"{dest}: {images:,} images; licence of the model's weights: {info['model']['license']}")
+    for note in ids.notes:
+        say(f"note: {note}")
     left_out = [label["name"] for label in info["categories"] if label["id"] not in ids.category_ids]
     if left_out:
         say(f"left out, since --ground-truth does not name them: {', '.join(left_out)}")

@@ -1,16 +1,19 @@
 """COCO ids: those of the images' own JSON or of a ground truth, else 1, 2, 3, ...; categories by data set or name."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.labels import find_label_set
+from m2f_batch.export.categories import match_categories
+from m2f_batch.storage.near_names import near_pairs
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
+
+CocoId = int | str  # a ground truth may number its images by texts, and keeps them
 
 
 @dataclass(frozen=True)
@@ -19,50 +22,47 @@ class CocoIds:
 
     ``image_id`` maps (uri, 1-based position by uri) to an id, or None for an image the ground truth does not hold;
     ``category_ids`` maps label ids to category ids, and lacks labels that the ground truth does not name.
-    ``unmatched`` collects, as images are numbered, the uris that the ground truth does not hold.
+    ``unmatched`` collects, as images are numbered, the uris that the ground truth does not hold. ``notes``: what a user
+    is told of how names were matched.
     """
 
-    image_id: Callable[[str, int], int | None]
+    image_id: Callable[[str, int], CocoId | None]
     category_ids: dict[int, int]
     categories: list[dict[str, Any]]
     unmatched: set[str] = field(default_factory=set)
+    notes: tuple[str, ...] = ()
 
 
 def coco_ids(run: RunDirectory, info: dict[str, Any], ground_truth: str | None) -> CocoIds:
-    """The numbering of a run's export; raises UsageError for a ground truth that cannot be read."""
-    labels = info["categories"]
-    if ground_truth is not None:
-        truth = _read_truth(ground_truth)
-        named = [(category["id"], category["name"]) for category in truth["categories"]]
-        category_ids = category_ids_by_name(labels, named, ground_truth)
-        unmatched: set[str] = set()
-        return CocoIds(_image_ids_of(truth["images"], unmatched), category_ids, truth["categories"], unmatched)
-    category_ids = {label["id"]: label["dataset_id"] for label in labels}
-    return CocoIds(_own_image_ids(run, info), category_ids, [_category(label, info["task"]) for label in labels])
+    """The numbering of a run's export.
 
-
-def category_ids_by_name(
-    labels: Sequence[dict[str, Any]], named: Sequence[tuple[int, str]], ground_truth: str
-) -> dict[int, int]:
-    """Label ids to the ids of a ground truth's (id, name) pairs of the same name; labels that it lacks are left out.
-
-    ``labels`` are the ``categories`` of run.json. Names of known label sets vary ("sofa" is COCO's "couch"): where most
-    names are common, all with the set's own ids, the other labels are matched by those. Raises UsageError where no name
-    is common.
+    Raises UsageError for a ground truth that cannot be read, or that has no image or no category of the run.
     """
-    by_name = {name.strip(): number for number, name in named}
-    found = {label["id"]: by_name[label["name"]] for label in labels if label["name"] in by_name}
-    if not found:
-        raise UsageError(
-            f"--ground-truth {ground_truth}: none of its categories ({', '.join(list(by_name)[:5])}, ...) "
-            f"has the name of a label of the model ({', '.join(label['name'] for label in labels[:5])}, ...)"
-        )
-    own = {label["id"]: label["dataset_id"] for label in labels}
-    is_known = find_label_set({label["id"]: label["name"] for label in labels}) is not None
-    if is_known and 2 * len(found) > len(named) and all(own[label] == number for label, number in found.items()):
-        free = {number for number, _ in named} - {*found.values()}
-        found |= {label: number for label, number in own.items() if label not in found and number in free}
-    return found
+    labels = info["categories"]
+    if ground_truth is None:
+        category_ids = {label["id"]: label["dataset_id"] for label in labels}
+        return CocoIds(_own_image_ids(run, info), category_ids, [_category(label, info["task"]) for label in labels])
+    truth = _read_truth(ground_truth)
+    named = [(category["id"], category["name"]) for category in truth["categories"]]
+    match = match_categories(labels, named, ground_truth, _annotated(truth))
+    listed = run.read_manifest()["uri"].to_pylist()
+    unmatched: set[str] = set()
+    find, notes = _image_ids_of(truth["images"], listed, unmatched)
+    if not any(find(uri, 0) is not None for uri in listed):
+        names = [image["file_name"] for image in truth["images"]]
+        shown = f"{names[0]!r}, ... and {listed[0]!r}, ..." if names and listed else "one of them lists none"
+        raise UsageError(f"--ground-truth {ground_truth}: it and {run.uri} have no image in common ({shown})")
+    unmatched.clear()
+    return CocoIds(find, match.ids, truth["categories"], unmatched, (*match.notes, *notes))
+
+
+def _annotated(truth: dict[str, Any]) -> set[Any]:
+    """The ids of categories that an annotation has."""
+    entries = truth.get("annotations")
+    found = (
+        (entry.get("category_id") for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
+    )
+    return {number for number in found if isinstance(number, int | str)}
 
 
 def _category(label: dict[str, Any], task: str) -> dict[str, Any]:
@@ -79,29 +79,46 @@ def _own_image_ids(run: RunDirectory, info: dict[str, Any]) -> Callable[[str, in
     return lambda uri, position: ids[uri]
 
 
-def _image_ids_of(images: list[dict[str, Any]], unmatched: set[str]) -> Callable[[str, int], int | None]:
-    """Ids by file name: the whole of it where a uri ends with it, else its last part where that is unique.
+def _image_ids_of(
+    images: list[dict[str, Any]], listed: Iterable[str], unmatched: set[str]
+) -> tuple[Callable[[str, int], CocoId | None], list[str]]:
+    """Ids by file name, and what is to be said of that.
 
-    The function raises UsageError for a second image of one id.
+    The whole of a name where a uri ends with it, else its last part where that is unique, else the one name that is
+    spelled otherwise (``near_names``). The function raises UsageError for a second image of one id.
     """
     by_path = {image["file_name"].removeprefix("./"): image["id"] for image in images}
-    by_name: dict[str, int | None] = {}
+    by_name: dict[str, CocoId | None] = {}
     for image in images:
         name = PurePosixPath(image["file_name"]).name
         by_name[name] = None if name in by_name else image["id"]
-    taken: dict[int, str] = {}
 
-    def find(uri: str, position: int) -> int | None:
+    def exact(uri: str) -> CocoId | None:
         parts = uri.split("/")
         tails = ("/".join(parts[start:]) for start in range(len(parts)))
-        image_id = next((by_path[tail] for tail in tails if tail in by_path), by_name.get(parts[-1]))
+        return next((by_path[tail] for tail in tails if tail in by_path), by_name.get(parts[-1]))
+
+    known = {uri.rpartition("/")[2] for uri in listed}
+    others = [name for name in by_path if PurePosixPath(name).name not in known]
+    pairs = near_pairs((uri for uri in listed if uri.rpartition("/")[2] not in by_name), others)
+    near = {uri: by_path[name] for uri, name in pairs.items()}
+    taken: dict[CocoId, str] = {}
+
+    def find(uri: str, position: int) -> CocoId | None:
+        image_id = near.get(uri) if uri in near else exact(uri)
         if image_id is None:
             unmatched.add(uri)
         elif taken.setdefault(image_id, uri) != uri:
             raise UsageError(f"--ground-truth: its image {image_id} may be {taken[image_id]!r} or {uri!r}")
         return image_id
 
-    return find
+    return find, [spelled_otherwise(pairs)] if pairs else []
+
+
+def spelled_otherwise(pairs: Mapping[str, str]) -> str:
+    """The note on images of a run, by uri, whose names a ground truth spells otherwise."""
+    uri, name = next(iter(pairs.items()))
+    return f"{len(pairs):,} images are matched by names that are spelled otherwise, e.g. {name!r} for {uri!r}"
 
 
 def _read_truth(uri: str) -> dict[str, Any]:
@@ -111,7 +128,10 @@ def _read_truth(uri: str) -> dict[str, Any]:
         raise UsageError(f"--ground-truth {uri}: {error}; give a COCO JSON") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--ground-truth {uri}: is not JSON ({error})") from None
-    for part, fields in (("images", {"id": int, "file_name": str}), ("categories", {"id": int, "name": str})):
+    for part, fields in (
+        ("images", {"id": (int, str), "file_name": (str,)}),
+        ("categories", {"id": (int, str), "name": (str,)}),
+    ):
         items = tree.get(part) if isinstance(tree, dict) else None
         if not isinstance(items, list) or not all(_has(item, fields) for item in items):
             raise UsageError(
@@ -120,5 +140,5 @@ def _read_truth(uri: str) -> dict[str, Any]:
     return tree
 
 
-def _has(item: Any, fields: dict[str, type]) -> bool:
-    return isinstance(item, dict) and all(type(item.get(name)) is kind for name, kind in fields.items())
+def _has(item: Any, fields: Mapping[str, tuple[type, ...]]) -> bool:
+    return isinstance(item, dict) and all(type(item.get(name)) in kinds for name, kinds in fields.items())

@@ -19,7 +19,7 @@ from m2f_batch.cli import main
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.evaluation.ground_truth import form_of
 from m2f_batch.evaluation.pairing import pair_by_uri
-from m2f_batch.export.ids import category_ids_by_name
+from m2f_batch.export.categories import match_categories
 from m2f_batch.storage.run import RunDirectory, open_run
 
 SIZE = (40, 60)
@@ -213,11 +213,11 @@ def test_known_label_sets_meet_by_their_own_ids_too() -> None:
     labels = [{"id": i, "name": name, "dataset_id": 2 * i + 1} for i, name in enumerate(names)]
     named = [(label["dataset_id"], label["name"]) for label in labels]
     named[57] = (115, "couch")
-    assert category_ids_by_name(labels, named, "t") == {i: 2 * i + 1 for i in range(80)}
+    assert match_categories(labels, named, "t", ()).ids == {i: 2 * i + 1 for i in range(80)}
     shifted = [(number + 1, name) for number, name in named]  # other ids: names alone count
-    assert category_ids_by_name(labels, shifted, "t") == {i: 2 * i + 2 for i in range(80) if i != 57}
+    assert match_categories(labels, shifted, "t", ()).ids == {i: 2 * i + 2 for i in range(80) if i != 57}
     few = [(1, "person"), (115, "couch"), (3, "spoon"), (5, "vase")]
-    assert category_ids_by_name(labels, few, "t") == {0: 1}
+    assert match_categories(labels, few, "t", ()).ids == {0: 1}
 
 
 @pytest.mark.parametrize(("task", "metric"), [("instance", "pq"), ("semantic", "ap"), ("panoptic", "speed")])

@@ -180,7 +180,12 @@ def test_two_images_for_one_of_the_ground_truth_are_refused(tmp_path: Path) -> N
         ("[" * 200_000, "is not JSON"),
         ("[]", "a list 'images'"),
         ('{"images": {}, "categories": []}', "a list 'images', each with id and file_name"),
-        ('{"images": [{"id": "1", "file_name": "a"}], "categories": []}', "a list 'images'"),
+        ('{"images": [{"id": [1], "file_name": "a"}], "categories": []}', "a list 'images'"),
+        ('{"images": [{"id": "1", "file_name": "a"}], "categories": []}', "none of its categories (it has none)"),
+        (
+            '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "dog"}]}',
+            "have no image in common ('a.jpg', ... and '/photos/A b.jpg', ...)",
+        ),
         ('{"images": [], "categories": [{"id": 1}]}', "a list 'categories', each with id and name"),
         ('{"images": [], "categories": [5]}', "a list 'categories'"),
         ('{"images": [], "categories": [{"id": 1, "name": "sofa"}]}', "none of its categories (sofa, ...)"),
@@ -207,7 +212,7 @@ def test_results_reach_full_marks_against_the_matching_truth(run: RunDirectory, 
     truth = truth_of(pictures(), {0: 3, 1: 900, 2: 4}, ids)
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     results = exported(run, tmp_path / "results.json", "coco-results", tmp_path / "truth.json")
-    assert len(results) == 6 and set(results[0]) == {"image_id", "category_id", "segmentation", "bbox", "score"}
+    assert len(results) == 6 and set(results[0]) == {"image_id", "category_id", "segmentation", "score"}
     gt = COCO(str(tmp_path / "truth.json"))
     for kind in ("segm", "bbox"):
         evaluation = COCOeval(gt, gt.loadRes(str(tmp_path / "results.json")), kind)
@@ -245,11 +250,22 @@ def test_rows_are_read_a_unit_at_a_time(run: RunDirectory, monkeypatch: pytest.M
     assert all("segments" in columns or columns == ("uri",) for columns in reads)
 
 
-def test_an_empty_run_exports_to_empty_lists(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg", remains=True)]])
-    tree = exported(run, tmp_path / "out.json")
-    assert (tree["images"], tree["annotations"]) == ([], [])
+def test_a_run_without_a_labelled_image_is_no_export(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg", remains=True)], [pictures()[1][0]]])
+    for form in ("coco", "coco-results"):
+        with pytest.raises(UsageError, match=r"run has no labelled image to export \(1 failed, 1 remain\)"):
+            export(run.uri, str(tmp_path / "out.json"), form)
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_results_without_a_segment_are_said_to_be_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg")]])
     assert exported(run, tmp_path / "out.json", "coco-results") == []
+    assert "warning: no image has a segment to export" in capsys.readouterr().out
+    assert exported(run, tmp_path / "out.json")["images"] == [
+        {"id": 1, "file_name": "a.jpg", "height": 12, "width": 16}
+    ]
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(run: RunDirectory, tmp_path: Path) -> None:

@@ -1,0 +1,108 @@
+"""Class PNGs whose numbers are not the model's label ids: read so where that is certain, refused where it seems so.
+
+Without a file of names a pixel's value is taken for a label id. Label sets number their own files otherwise: ADE20K
+writes label id + 1 and 0 for no label, Cityscapes its ``labelIds``. A run is then measured against other classes than
+its own, and comes out at 0.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
+from m2f_batch.datasets.masks import union_rle
+from m2f_batch.errors import UsageError
+from m2f_batch.evaluation.evaluator import Evaluator
+from m2f_batch.labels import find_label_set
+
+# values of a label set's own PNGs that are no class
+_NO_CLASS = {
+    "ADE20K": frozenset({0}),
+    "Cityscapes": frozenset(range(34)),
+    "Cityscapes instance": frozenset(range(34)),
+}
+_CLEARLY = (2.0, 0.1)  # another reading fits, if its mIoU is above so many times ours, and so much
+
+
+def are_unnamed(categories: Sequence[Category]) -> bool:
+    """Whether these are classes of PNGs that nobody has named."""
+    return all(category.name == f"class {category.id}" for category in categories)
+
+
+def in_label_ids(
+    labels: Sequence[Mapping[str, Any]], dataset: Dataset, *, are_reduced: bool
+) -> tuple[Dataset, list[str]]:
+    """``dataset`` with the label ids and names of the model, where its values can only be a known set's own.
+
+    That is so where some are no label ids and all are the set's. ``labels`` are the ``categories`` of run.json. Also
+    returns what a user is told of it.
+    """
+    known = find_label_set({label["id"]: label["name"] for label in labels})
+    if known is None or known.name not in _NO_CLASS or are_reduced or not are_unnamed(dataset.categories):
+        return dataset, []
+    there = {dataset.categories[place].id for place in _present(dataset)}
+    allowed = {*known.dataset_ids, *_NO_CLASS[known.name]}
+    if not there - {*range(known.size)} or not there <= allowed:
+        return dataset, []
+    label_of = {number: label for label, number in enumerate(known.dataset_ids)}
+    names = {label["id"]: label["name"] for label in labels}
+    categories = [Category(label, names[label], False) for label in range(known.size)]
+    rows = (_renumbered(row, dataset.categories, label_of) for row in dataset.rows())
+    said = f"the PNGs hold {known.name}'s own file values ({max(there)} is no label id): read as such"
+    return dataset_of(categories, rows), [said]
+
+
+def _present(dataset: Dataset) -> set[int]:
+    return {segment["category"] for row in dataset.rows() for segment in row["segments"]}
+
+
+def _renumbered(row: dict[str, Any], categories: Sequence[Category], label_of: Mapping[int, int]) -> dict[str, Any]:
+    numbers = [label_of.get(categories[segment["category"]].id) for segment in row["segments"]]
+    pairs = [*zip(row["segments"], numbers, strict=True)]
+    void = [segment["counts"] for segment, number in pairs if number is None]
+    void += [row["ignored"]] if row["ignored"] is not None else []
+    segments = [segment | {"category": number} for segment, number in pairs if number is not None]
+    ignored = union_rle(void, (row["height"], row["width"])) if void else None
+    return row | {"segments": segments, "ignored": ignored}
+
+
+@dataclass
+class OtherReading:
+    """How else the values of PNGs may be meant: ``advice`` says what to do then."""
+
+    evaluator: Evaluator
+    advice: str
+
+
+def other_readings(
+    labels: Sequence[Mapping[str, Any]], categories: Sequence[Category], *, are_reduced: bool
+) -> Iterator[OtherReading]:
+    """Readings of unnamed classes beside the one as label ids; none where the classes have names."""
+    if not are_unnamed(categories):
+        return
+    places = {category.id: place for place, category in enumerate(categories)}
+    known = find_label_set({label["id"]: label["name"] for label in labels})
+    ids = [label["id"] for label in labels]
+    shifts = {number: number + (-1 if are_reduced else 1) for number in ids}
+    own = {} if known is None or are_reduced else dict(zip(ids, known.dataset_ids, strict=True))
+    source = f"these are {known.name}'s own file values: " if known and known.name in _NO_CLASS else ""
+    wanted = [(shifts, f"{source * (own == shifts)}{'leave out' if are_reduced else 'give'} --do-reduce-labels")]
+    if source and own and own != shifts:
+        wanted.append((own, f"{source}give a file with their names as --ground-truth, and the folder as --masks"))
+    for numbers, text in wanted:
+        category_of = {label: places[number] for label, number in numbers.items() if number in places}
+        if category_of:
+            yield OtherReading(Evaluator(categories, "semantic", category_of, frozenset({"miou"})), text)
+
+
+def check_numbers(evaluator: Evaluator, others: Sequence[OtherReading], ground_truth: str) -> None:
+    """Raises UsageError where another reading of the numbers fits what was found far better."""
+    ours = evaluator.summary()["metrics"].get("mIoU") or 0.0
+    for other in others:
+        theirs = other.evaluator.summary()["metrics"]["mIoU"] or 0.0
+        if theirs > _CLEARLY[0] * ours + _CLEARLY[1]:
+            raise UsageError(
+                f"--ground-truth: {ground_truth!r}: taken for label ids, its values give an mIoU of {ours:.3f}, and "
+                f"read otherwise {theirs:.3f}: {other.advice}; if they are label ids, name the classes by a file of "
+                "names as --ground-truth, with the folder as --masks"
+            )

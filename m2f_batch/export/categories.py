@@ -1,0 +1,131 @@
+"""Which category of a ground truth each label of a model is: by name, and by number where names leave it open."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from m2f_batch.errors import UsageError
+from m2f_batch.labels import find_label_set
+
+
+@dataclass(frozen=True)
+class CategoryMatch:
+    """``ids``: label ids to category ids, of labels that the ground truth has. ``notes``: what a user is told."""
+
+    ids: dict[int, int]
+    notes: tuple[str, ...] = ()
+
+
+def match_categories(
+    labels: Sequence[Mapping[str, Any]],
+    named: Sequence[tuple[int, str]],
+    ground_truth: str,
+    annotated: Collection[int],
+) -> CategoryMatch:
+    """The ids of a ground truth's (id, name) pairs for labels of the same names.
+
+    ``labels`` are the ``categories`` of run.json, ``annotated`` the ids that an annotation has. Of several categories
+    of one name the only annotated one is meant, else the one with the label's own number, where the other names have
+    theirs. Names that differ in case, blanks or underscores only are taken for the same. Names of known label sets vary
+    ("sofa" is COCO's "couch"): where most names are common, all with the set's own ids, the other labels are matched by
+    those. Raises UsageError where no name is common, or one may mean two categories.
+    """
+    notes: list[str] = []
+    places = _places_by_name(named)
+    chosen = _exact(labels, places, annotated, ground_truth, notes)
+    chosen |= _by_near_name(labels, places, chosen, annotated, ground_truth, notes)
+    if not chosen:
+        theirs = f"{', '.join([*places][:5])}, ..." if places else "it has none"
+        raise UsageError(
+            f"--ground-truth {ground_truth}: none of its categories ({theirs}) "
+            f"has the name of a label of the model ({', '.join(label['name'] for label in labels[:5])}, ...)"
+        )
+    own = {label["id"]: label["dataset_id"] for label in labels}
+    is_known = find_label_set({label["id"]: label["name"] for label in labels}) is not None
+    if is_known and 2 * len(chosen) > len(named) and all(own[label] == number for label, number in chosen.items()):
+        free = {number for number, _ in named} - {*chosen.values()}
+        chosen |= {label: number for label, number in own.items() if label not in chosen and number in free}
+    return CategoryMatch(chosen, tuple(notes))
+
+
+def _places_by_name(named: Sequence[tuple[int, str]]) -> dict[str, list[int]]:
+    places: dict[str, list[int]] = defaultdict(list)
+    for number, name in named:
+        places[name.strip()].append(number)
+    return dict(places)
+
+
+def _exact(
+    labels: Sequence[Mapping[str, Any]],
+    places: Mapping[str, Sequence[int]],
+    annotated: Collection[int],
+    ground_truth: str,
+    notes: list[str],
+) -> dict[int, int]:
+    sure = [label for label in labels if len(places.get(label["name"], ())) == 1]
+    are_own = bool(sure) and all(places[label["name"]][0] == label["dataset_id"] for label in sure)
+    found: dict[int, int] = {}
+    for label in labels:
+        several = places.get(label["name"], ())
+        if len(several) > 1:
+            own = label["dataset_id"] if are_own else None
+            found[label["id"]] = _one_of(label["name"], several, own, annotated, ground_truth)
+            others = ", ".join(str(number) for number in several)
+            notes.append(f"several categories are called {label['name']} ({others}): taken is {found[label['id']]}")
+        elif several:
+            found[label["id"]] = several[0]
+    return found
+
+
+def _one_of(name: str, several: Sequence[int], own: int | None, annotated: Collection[int], ground_truth: str) -> int:
+    used = [number for number in several if number in annotated]
+    if len(used) == 1:
+        return used[0]
+    if own in (used or several):
+        assert own is not None
+        return own
+    state = f"{len(used)} of them have annotations" if used else "none of them has an annotation"
+    raise UsageError(
+        f"--ground-truth {ground_truth}: its categories {', '.join(map(str, several))} are all called {name!r}, and "
+        f"{state}: which is meant is not known; merge them, or rename all but one"
+    )
+
+
+def _by_near_name(
+    labels: Sequence[Mapping[str, Any]],
+    places: Mapping[str, Sequence[int]],
+    found: Mapping[int, int],
+    annotated: Collection[int],
+    ground_truth: str,
+    notes: list[str],
+) -> dict[int, int]:
+    """Labels that no name is exactly that of, by names that are nearly the same, where one fits one."""
+    taken = {*found.values()}
+    left = {name: ids for name, ids in places.items() if taken.isdisjoint(ids)}
+    near: dict[str, list[str]] = defaultdict(list)
+    for name in left:
+        near[_loose(name)].append(name)
+    wanting: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for label in labels:
+        if label["id"] not in found:
+            wanting[_loose(label["name"])].append(label)
+    more: dict[int, int] = {}
+    for key, those in wanting.items():
+        if len(those) == 1 and len(near.get(key, ())) == 1:
+            (label,), (name,) = those, near[key]
+            more[label["id"]] = (
+                _one_of(name, left[name], None, annotated, ground_truth) if len(left[name]) > 1 else left[name][0]
+            )
+            notes.append(f"the label {label['name']!r} is taken for the category {name!r}")
+    return more
+
+
+def _loose(name: str) -> str:
+    """A name without what two people write differently.
+
+    >>> _loose("Traffic_Light"), _loose("traffic  light")
+    ('traffic light', 'traffic light')
+    """
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
