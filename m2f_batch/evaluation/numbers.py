@@ -5,7 +5,7 @@ writes label id + 1 and 0 for no label, Cityscapes its ``labelIds``. A run is th
 its own, and comes out at 0.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.masks import union_rle
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
+from m2f_batch.evaluation.values import mean_of
 from m2f_batch.labels import find_label_set
 
 # values of a label set's own PNGs that are no class
@@ -68,10 +69,17 @@ def _renumbered(row: dict[str, Any], categories: Sequence[Category], label_of: M
 
 @dataclass
 class OtherReading:
-    """How else the values of PNGs may be meant: ``advice`` says what to do then."""
+    """How else the values of PNGs may be meant: ``void`` are no class then, and ``advice`` says what to do."""
 
     evaluator: Evaluator
+    void: Collection[int]
     advice: str
+
+    def mean_iou(self) -> float:
+        """Over the classes that the truth holds, 0 where there are none."""
+        sums = self.evaluator.parts["regions"].whole
+        is_class = [category.id not in self.void for category in self.evaluator.categories]
+        return mean_of(sums.iou()[(sums.true > 0) & is_class]) or 0.0
 
 
 def other_readings(
@@ -86,20 +94,22 @@ def other_readings(
     shifts = {number: number + (-1 if are_reduced else 1) for number in ids}
     own = {} if known is None or are_reduced else dict(zip(ids, known.dataset_ids, strict=True))
     source = f"these are {known.name}'s own file values: " if known and known.name in _NO_CLASS else ""
-    wanted = [(shifts, f"{source * (own == shifts)}{'leave out' if are_reduced else 'give'} --do-reduce-labels")]
-    if source and own and own != shifts:
-        wanted.append((own, f"{source}give a file with their names as --ground-truth, and the folder as --masks"))
-    for numbers, text in wanted:
+    flag = f"{source * (own == shifts)}{'leave out' if are_reduced else 'give'} --do-reduce-labels"
+    wanted: list[tuple[dict[int, int], Collection[int], str]] = [(shifts, () if are_reduced else {0}, flag)]
+    if known and source and own and own != shifts:
+        text = f"{source}give a file with their names as --ground-truth, and the folder as --masks"
+        wanted.append((own, _NO_CLASS[known.name] - {*own.values()}, text))
+    for numbers, void, text in wanted:
         category_of = {label: places[number] for label, number in numbers.items() if number in places}
         if category_of:
-            yield OtherReading(Evaluator(categories, "semantic", category_of, frozenset({"miou"})), text)
+            yield OtherReading(Evaluator(categories, "semantic", category_of, frozenset({"miou"})), void, text)
 
 
 def check_numbers(evaluator: Evaluator, others: Sequence[OtherReading], ground_truth: str) -> None:
     """Raises UsageError where another reading of the numbers fits what was found far better."""
     ours = evaluator.summary()["metrics"].get("mIoU") or 0.0
     for other in others:
-        theirs = other.evaluator.summary()["metrics"]["mIoU"] or 0.0
+        theirs = other.mean_iou()
         if theirs > _CLEARLY[0] * ours + _CLEARLY[1]:
             raise UsageError(
                 f"--ground-truth: {ground_truth!r}: taken for label ids, its values give an mIoU of {ours:.3f}, and "

@@ -70,8 +70,10 @@ def _exact(
     for label in labels:
         several = places.get(label["name"], ())
         if len(several) > 1:
-            own = label["dataset_id"] if are_own else None
-            found[label["id"]] = _one_of(label["name"], several, own, annotated, ground_truth)
+            used = [number for number in several if number in annotated]
+            is_twice_too = sum(other["name"] == label["name"] for other in labels) > 1
+            own = label["dataset_id"] if is_twice_too or (are_own and not used) else None
+            found[label["id"]] = _one_of(several, used, own, f"{ground_truth}: {label['name']!r}")
             others = ", ".join(str(number) for number in several)
             notes.append(f"several categories are called {label['name']} ({others}): taken is {found[label['id']]}")
         elif several:
@@ -79,17 +81,16 @@ def _exact(
     return found
 
 
-def _one_of(name: str, several: Sequence[int], own: int | None, annotated: Collection[int], ground_truth: str) -> int:
-    used = [number for number in several if number in annotated]
+def _one_of(several: Sequence[int], used: Sequence[int], own: int | None, where: str) -> int:
+    """Of categories of one name the only ``used`` one, else ``own``, where it is one of them."""
     if len(used) == 1:
         return used[0]
-    if own in (used or several):
-        assert own is not None
+    if own is not None and own in several:
         return own
     state = f"{len(used)} of them have annotations" if used else "none of them has an annotation"
     raise UsageError(
-        f"--ground-truth {ground_truth}: its categories {', '.join(map(str, several))} are all called {name!r}, and "
-        f"{state}: which is meant is not known; merge them, or rename all but one"
+        f"--ground-truth {where} is the name of the categories {', '.join(map(str, several))}, and {state}: which is "
+        "meant is not known; merge them, or rename all but one"
     )
 
 
@@ -115,9 +116,8 @@ def _by_near_name(
     for key, those in wanting.items():
         if len(those) == 1 and len(near.get(key, ())) == 1:
             (label,), (name,) = those, near[key]
-            more[label["id"]] = (
-                _one_of(name, left[name], None, annotated, ground_truth) if len(left[name]) > 1 else left[name][0]
-            )
+            used = [number for number in left[name] if number in annotated]
+            more[label["id"]] = _one_of(left[name], used or left[name], None, f"{ground_truth}: {name!r}")
             notes.append(f"the label {label['name']!r} is taken for the category {name!r}")
     return more
 
