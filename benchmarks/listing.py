@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from benchmarks.timing import PROJECT, parser, publish, say, table
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import listing as listings
+from m2f_batch.storage.image_names import is_image_name
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry
 
@@ -78,7 +79,8 @@ def child(kind: str, what: str) -> dict[str, Any]:
     requests: Counter[str] = Counter()
     if kind == "entries":
         entries_of, count = listings._of_entries, int(what)
-        return measured(lambda: entries_of(entries(count), lambda entry: listings._is_image(entry.uri[12:])), requests)
+        is_wanted = lambda entry: is_image_name(entry.uri[12:])  # noqa: E731
+        return measured(lambda: entries_of(entries(count), is_wanted), requests)
     if kind == "manifest":
         known = lambda wanted: [Entry(uri, 1, "d41d8cd98f00b204e9800998ecf8427e") for uri in wanted]  # noqa: E731
         vars(listings)["stat_many"] = known

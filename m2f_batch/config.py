@@ -69,7 +69,9 @@ class InputConfig(Section):
     uri: str = Field(min_length=1, description="directory, object-store prefix, glob, file, manifest or COCO JSON")
     root: str | None = Field(None, description="folder of the file names of a COCO JSON; its own folder if not set")
     max_error_fraction: Fraction = Field(
-        0.05, description="share of images that may fail; above it the run ends with exit code 3 (1 = never)"
+        0.05,
+        description="share of images that may fail; above it the run ends with exit code 3 (1 = never); files without "
+        "extension that prove to be no image count only where there is nothing else",
     )
     max_removed_fraction: Fraction = Field(
         0.1, description="share of the listed images that may vanish from one run to the next; above it nothing is done"

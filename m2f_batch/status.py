@@ -39,8 +39,8 @@ def _lines(run: RunDirectory, info: dict[str, Any]) -> Iterator[str]:
     if info.get("retries"):
         yield f"retries {info['retries']:,} requests to storage were made again"
     yield from _lease_line(run)
-    for reason, count in tally.reasons.most_common():
-        yield f"failed  {count:,} x {reason}"
+    for line in tally.reason_lines():
+        yield f"failed  {line}"
     if remaining > staged and info["images_per_second"]:
         seconds = (remaining - staged) / info["images_per_second"]
         yield f"left    {remaining - staged:,} images, {_spoken(seconds)} at that rate"

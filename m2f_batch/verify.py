@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from m2f_batch.records import SCHEMA
 from m2f_batch.row_checks import row_problems
 from m2f_batch.storage.assigned import Assigned, read_assigned
 from m2f_batch.storage.commit import patiently
-from m2f_batch.storage.index import IndexEntry, staged_images
+from m2f_batch.storage.index import IndexEntry, entry_of, staged_images
 from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run, open_run
 from m2f_batch.storage.store import Entry
 from m2f_batch.storage.tally import Tally
@@ -38,10 +38,7 @@ class FileReport:
     file: str
     version: str
     rows: int = 0
-    ok: int = 0
-    error: int = 0
-    segments: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
     problems: list[str] = field(default_factory=list)
     missing: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
     ids: Ids | None = None
@@ -51,7 +48,7 @@ class FileReport:
     def entry(self) -> IndexEntry:
         """For the index."""
         is_sound = not self.problems and not self.foreign
-        return IndexEntry(self.version, self.ok, self.error, self.segments, self.reasons, is_sound)
+        return replace(entry_of(self.version, self.tally), verified=is_sound)
 
 
 # what ``check_file`` takes
@@ -89,10 +86,7 @@ def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[
         file,
         entry.version,
         rows=rows.num_rows,
-        ok=tally.ok,
-        error=tally.error,
-        segments=tally.segments,
-        reasons=dict(tally.reasons),
+        tally=tally,
         problems=problems,
         missing=missing,
         ids=np.array(found) if ids is None else None,
@@ -204,7 +198,7 @@ def _is_changing(run: RunDirectory, info: Mapping[str, Any]) -> bool:
 def _trusted(known: Mapping[str, IndexEntry], there: Mapping[str, Entry], assigned: Assigned) -> dict[str, FileReport]:
     """Reports of files that need not be read: verified as they are, and with as many rows as they should have."""
     return {
-        name: FileReport(name, entry.version, entry.rows, entry.ok, entry.error, entry.segments, dict(entry.reasons))
+        name: FileReport(name, entry.version, entry.rows, entry.tally())
         for name, entry in known.items()
         if entry.verified and name in there and there[name].version == entry.version
         if entry.rows == assigned.images(name)
@@ -270,7 +264,7 @@ def _total_problems(reports: list[FileReport], info: dict[str, Any]) -> Iterator
 
 
 def _tally(reports: Iterable[FileReport]) -> Tally:
-    return sum((report.entry().tally() for report in reports), start=Tally())
+    return sum((report.tally for report in reports), start=Tally())
 
 
 def verify_command(run_uri: str) -> int:

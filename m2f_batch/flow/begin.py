@@ -3,8 +3,6 @@
 Every step may be done again after a kill at any moment, by the same command.
 """
 
-from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from m2f_batch.errors import RunError
@@ -22,7 +20,7 @@ from m2f_batch.storage.commit import (
 )
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
-from m2f_batch.storage.tally import Tally
+from m2f_batch.storage.tally import Tally, tally_in
 
 
 def begin(run: RunDirectory, work: Work) -> Tally:
@@ -34,7 +32,7 @@ def begin(run: RunDirectory, work: Work) -> Tally:
     before = patiently(lambda: _info_of(run))
     mine = {key: work.info.get(key) for key in ("run_id", "plan", "token")}
     if before is not None and mine["token"] is not None and mine.items() <= before.items():
-        return _tally_in(before)  # done; whoever asks again was started again
+        return tally_in(before)  # done; whoever asks again was started again
     if work.over and before is not None and before.get("run_id") != work.info["run_id"]:
         patiently(run.remove)
     patiently(lambda: run.delete([run.path("_SUCCESS")]))
@@ -52,8 +50,8 @@ def begin(run: RunDirectory, work: Work) -> Tally:
     join_whole(run, there, patiently(lambda: staged(run)))
     done = tally_of(run, work)
     counts = {"ok": done.ok, "error": done.error, "remaining": plan.table.num_rows - done.images}
-    info = work.info | {"images": work.info["images"] | counts, "segments": done.segments, "errors": dict(done.reasons)}
-    patiently(lambda: run.write_info(info))
+    info = work.info | {"images": work.info["images"] | counts, "segments": done.segments}
+    patiently(lambda: run.write_info(info | {"errors": dict(done.reasons), "strangers": done.strangers}))
     return done
 
 
@@ -74,7 +72,3 @@ def _info_of(run: RunDirectory) -> dict[str, Any] | None:
         raise  # says nothing about the run
     except RunError:
         return {}
-
-
-def _tally_in(info: Mapping[str, Any]) -> Tally:
-    return Tally(info["images"]["ok"], info["images"]["error"], info["segments"], Counter(info["errors"]))

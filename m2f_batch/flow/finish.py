@@ -9,8 +9,9 @@ from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, info_now, now
 from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
+from m2f_batch.storage.image_names import has_extension
 from m2f_batch.storage.index import read_index, write_index
-from m2f_batch.storage.tally import Tally
+from m2f_batch.storage.tally import Tally, tally_in
 from m2f_batch.verify import Each, verify_reports
 
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
@@ -19,12 +20,19 @@ OK, TOO_MANY_ERRORS = 0, 3
 
 
 def is_hopeless(job: Job, progress: Progress) -> bool:
-    """Whether so many images of this attempt have failed that the rest is not worth trying."""
-    return progress.labelled >= EARLY_STOP_IMAGES and _too_many_errors(job, progress.mine)
+    """Whether so many images of this attempt have failed that the rest is not worth trying.
+
+    As long as there was nothing but strangers, that takes an INPUT in which nothing else is listed.
+    """
+    mine = progress.mine
+    if mine.judged.images < EARLY_STOP_IMAGES or not _too_many_errors(job, mine):
+        return False
+    return mine.images > mine.strangers or not any(map(has_extension, job.listing.table["uri"].to_pylist()))
 
 
 def _too_many_errors(job: Job, tally: Tally) -> bool:
-    return tally.error > job.config.input.max_error_fraction * tally.images
+    judged = tally.judged
+    return judged.error > job.config.input.max_error_fraction * judged.images
 
 
 def _exit_code(job: Job, tally: Tally) -> int:
@@ -52,7 +60,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
             f"the run does not verify: {'; '.join(found.problems[:3])}; delete the files that this names, and give the "
             "same command again"
         )
-    tally = sum((report.entry().tally() for report in found.reports), start=Tally())
+    tally = sum((report.tally for report in found.reports), start=Tally())
     if tally.images != found.listed:
         raise RunError(f"{found.listed - tally.images:,} images got no row, which must not happen; please report it")
     patiently(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
@@ -60,6 +68,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
         "images": attempt.work.info["images"] | {"ok": tally.ok, "error": tally.error, "remaining": 0},
         "segments": tally.segments,
         "errors": dict(tally.reasons.most_common()),
+        "strangers": tally.strangers,
     }
 
 
@@ -82,7 +91,7 @@ def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, 
         raise RunError(f"{remaining:,} images got no row, which must not happen; please report it")
     lines = _closing_lines(job, done, progress)
     attempt.events.say("\n".join(lines), "done", images=done["images"], errors=done["errors"])
-    return _exit_code(job, _tally_in(done))
+    return _exit_code(job, tally_in(done))
 
 
 def say_nothing_to_do(attempt: Attempt) -> int:
@@ -95,16 +104,12 @@ def say_nothing_to_do(attempt: Attempt) -> int:
     lines = [
         f"done    nothing new: {counts['listed']:,} in = {counts['ok']:,} ok + {counts['error']:,} error,"
         f" finished at {info['finished_at']}",
-        *(f"        {count:,} x {reason}" for reason, count in info["errors"].items()),
-        *_limit_lines(attempt.job, _tally_in(info), ""),
+        *(f"        {line}" for line in tally_in(info).reason_lines()),
+        *_limit_lines(attempt.job, tally_in(info), ""),
     ]
     attempt.events.say("\n".join(lines), "nothing_new", images=counts, errors=info["errors"])
     Metrics(attempt.run.uri).succeeded()
-    return _exit_code(attempt.job, _tally_in(info))
-
-
-def _tally_in(info: dict[str, Any]) -> Tally:
-    return Tally(info["images"]["ok"], info["images"]["error"])
+    return _exit_code(attempt.job, tally_in(info))
 
 
 def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterator[str]:
@@ -115,8 +120,8 @@ def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterat
         f"done    {counts['listed']:,} in = {counts['ok']:,} ok + {counts['error']:,} error{remaining}{before};"
         f" {done['segments']:,} segments in {done['seconds']:.0f} s ({done['images_per_second']:.1f} images/s)"
     )
-    for reason, count in done["errors"].items():
-        yield f"        {count:,} x {reason}"
+    for line in tally_in(done).reason_lines():
+        yield f"        {line}"
     if counts["ok"] and not done["segments"]:
         yield "        no image has a segment: is the model trained for them, and postprocess.score_threshold right?"
     for line in progress.busy.lines():
@@ -124,7 +129,7 @@ def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterat
     if progress.retries:
         yield f"        {progress.retries:,} requests were tried again"
     yield f"        {job.run.path('annotations')}/*.parquet"
-    yield from _limit_lines(job, _tally_in(done), "; stopped early" if remaining else "")
+    yield from _limit_lines(job, tally_in(done), "; stopped early" if remaining else "")
 
 
 def _limit_lines(job: Job, tally: Tally, early: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a run does, as Ray's application metrics: scraped by Prometheus from the node that runs the driver.
 
     name at the endpoint                              type     labels           meaning
-    ray_m2f_batch_images_total                        counter  run, status      rows committed: ok, error
+    ray_m2f_batch_images_total                        counter  run, status      rows committed: ok, error, stranger
     ray_m2f_batch_errors_total                        counter  run, reason      error rows by stage/type
     ray_m2f_batch_segments_total                      counter  run              segments in committed rows
     ray_m2f_batch_units_total                         counter  run, status      units of work: committed, transient
@@ -14,6 +14,7 @@
     ray_m2f_batch_replicas                            gauge    run              replicas at work, after a first unit
     ray_m2f_batch_last_success_timestamp_seconds      gauge    run              when ``_SUCCESS`` was written, Unix time
 
+A stranger is an error row that ``input.max_error_fraction`` leaves out: no image, and a name without extension.
 ``run`` is OUTPUT, printable ASCII of at most 80 characters. Ray adds the prefix and labels of its own (node, session,
 ``WorkerId``: sum over them). Counters belong to one attempt: they begin at 0 with the driver, and a series appears with
 its first increment. Ray forgets a gauge 20 seconds after it was last set, so ``set_state`` belongs into a loop, and an
@@ -73,7 +74,9 @@ class Metrics:
         if not is_whole:
             return
         self._count("images_total", unit["ok"], status="ok")
-        self._count("images_total", unit["error"], status="error")
+        strangers = unit.get("strangers") or 0
+        self._count("images_total", unit["error"] - strangers, status="error")
+        self._count("images_total", strangers, status="stranger")
         self._count("segments_total", unit["segments"])
         for reason, count in dict(unit["reasons"] or ()).items():
             self._count("errors_total", count, reason=self._bounded(reason))

@@ -80,12 +80,7 @@ class Progress:
 
     def recount(self, tally: Tally) -> None:
         """Take what was counted from storage: units that were under way may have been committed without a word."""
-        self.mine = Tally(
-            tally.ok - self.base.ok,
-            tally.error - self.base.error,
-            tally.segments - self.base.segments,
-            tally.reasons - self.base.reasons,
-        )
+        self.mine = tally - self.base
 
     def begin_from(self, base: Tally) -> None:
         """Count what was done before."""

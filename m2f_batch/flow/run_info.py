@@ -102,6 +102,7 @@ def _counts(job: Job) -> dict[str, Any]:
         },
         "segments": 0,
         "errors": {},
+        "strangers": 0,
     }
 
 
@@ -124,6 +125,7 @@ def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
         "images": info["images"] | counts,
         "segments": tally.segments,
         "errors": dict(tally.reasons.most_common()),
+        "strangers": tally.strangers,
         "seconds": round(seconds, 3),
         "images_per_second": round(progress.labelled / seconds, 3) if seconds else 0.0,
         "stages": progress.busy.report(),

@@ -113,6 +113,7 @@ def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
         "error": tally.error,
         "segments": tally.segments,
         "reasons": list(tally.reasons.items()),
+        "strangers": tally.strangers,
     }
     return pa.Table.from_pylist([done], schema=DONE_SCHEMA)
 

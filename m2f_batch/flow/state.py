@@ -9,7 +9,7 @@ from m2f_batch.flow.begin import tally_of
 from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import info_now
-from m2f_batch.storage.index import IndexEntry, read_index, write_index
+from m2f_batch.storage.index import entry_of, read_index, write_index
 from m2f_batch.storage.plan import file_and_part
 from m2f_batch.storage.tally import Tally, tally_of_unit
 
@@ -61,7 +61,7 @@ class State:
         for name, tally in whole.items():
             if name in there:
                 version = there[name].version
-                known[name] = IndexEntry(version, tally.ok, tally.error, tally.segments, dict(tally.reasons))
+                known[name] = entry_of(version, tally)
                 self._parts.pop(name, None)
         write_index(self._attempt.run, known)
 

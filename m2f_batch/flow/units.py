@@ -64,6 +64,7 @@ DONE_SCHEMA = pa.schema(
         ("error", pa.int64()),
         ("segments", pa.int64()),
         ("reasons", pa.map_(pa.string(), pa.int64())),
+        ("strangers", pa.int64()),
     ]
 )
 

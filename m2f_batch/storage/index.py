@@ -16,16 +16,16 @@ from m2f_batch.storage.commit import staged
 from m2f_batch.storage.plan import file_and_part
 from m2f_batch.storage.run import RunDirectory, json_bytes
 from m2f_batch.storage.store import Entry, NotFound, threaded
-from m2f_batch.storage.tally import Tally
+from m2f_batch.storage.tally import COLUMNS, Tally
 
 NAME = "_state/index.json"
 READERS = 4  # files in memory at a time
-COUNTED = ["image_id", "status", "error", "segments"]
+COUNTED = ["image_id", *COLUMNS]
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What a file of a ``version`` holds: rows by status, segments, errors by ``stage/type``; whether it verified."""
+    """What a file of a ``version`` holds: its counts as ``Tally`` has them; whether it verified."""
 
     version: str
     ok: int
@@ -33,6 +33,7 @@ class IndexEntry:
     segments: int
     reasons: dict[str, int]
     verified: bool = False
+    strangers: int = 0
 
     @property
     def rows(self) -> int:
@@ -41,7 +42,12 @@ class IndexEntry:
 
     def tally(self) -> Tally:
         """The counts."""
-        return Tally(self.ok, self.error, self.segments, Counter(self.reasons))
+        return Tally(self.ok, self.error, self.segments, Counter(self.reasons), self.strangers)
+
+
+def entry_of(version: str, tally: Tally) -> IndexEntry:
+    """The entry of a file that has been counted, and not verified."""
+    return IndexEntry(version, tally.ok, tally.error, tally.segments, dict(tally.reasons), strangers=tally.strangers)
 
 
 def read_index(run: RunDirectory) -> dict[str, IndexEntry]:

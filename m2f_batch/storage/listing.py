@@ -14,17 +14,14 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import uris
 from m2f_batch.storage.columns import TEXT, chunks_of, first_of_each, joined, taken, text_column
+from m2f_batch.storage.hidden import is_hidden
+from m2f_batch.storage.image_names import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
+from m2f_batch.storage.image_names import extension_of, is_image_name
 from m2f_batch.storage.manifests import READERS, kept_columns, parse_json, resolved
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnavailable, Unreachable
 
-# the raster formats that Pillow reads, by the extensions in use (HEIF with its plug-in)
-_EXTENSIONS = """
-    jpg jpeg jpe jfif jif png apng webp gif bmp dib tif tiff avif avifs heic heif hif jp2 j2k jpf jpx jpc j2c
-    ppm pgm pbm pnm pfm tga ico mpo
-"""
-IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
 _FORMS = "a directory, an s3:// prefix, a glob, one file, a manifest (.parquet, .csv, .jsonl, .txt) or a COCO .json"
 
 
@@ -115,17 +112,13 @@ def _kind(store: Store, uri: str, place: str) -> str:
     except Denied:  # keys that may read a prefix need not read the object of its name
         entry = None
     if entry is not None:
-        extension = _extension(place)
+        extension = extension_of(place)
         return extension if extension == "json" or extension in READERS else "file"
     if store.is_folder(place):
         return "folder"
     if uris.has_glob(uri):
         return "glob"
     raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix; wanted {_FORMS}")
-
-
-def _extension(name: str) -> str:
-    return os.path.splitext(name)[1].removeprefix(".").lower()
 
 
 def _required(store: Store, place: str) -> Entry:
@@ -139,16 +132,12 @@ def _required(store: Store, place: str) -> Entry:
 
 
 def _of_folder(store: Store, folder: str) -> Listing:
-    return _of_entries(store.list(folder), lambda entry: _is_image(uris.below(folder, entry.uri)))
+    def is_taken(entry: Entry) -> bool:
+        path = uris.below(folder, entry.uri)
+        # of a link that leads nowhere the size is not known
+        return not is_hidden(path) and is_image_name(path, is_empty=not entry.size and bool(entry.version))
 
-
-def _is_image(path: str) -> bool:
-    """By the path below INPUT: nothing hidden, and a name that has an image's extension, or none (_SUCCESS is none)."""
-    if path.startswith(".") or "/." in path:
-        return False
-    name = path.rpartition("/")[2]
-    extension = _extension(name)
-    return extension in IMAGE_EXTENSIONS or (not extension and not name.startswith("_"))
+    return _of_entries(store.list(folder), is_taken)
 
 
 def _of_glob(store: Store, uri: str) -> Listing:

@@ -28,7 +28,7 @@ from m2f_batch.storage.lease import is_taken_over
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.plan import Plan, Unit, plan_of
 from m2f_batch.storage.store import Entry, Fenced, NotFound, Store, Unreachable
-from m2f_batch.storage.tally import Tally
+from m2f_batch.storage.tally import COLUMNS, Tally
 from m2f_batch.storage.uris import normalise
 
 # what other commands read of run.json
@@ -251,7 +251,7 @@ class RunDirectory:
         """What the committed files hold, all or those given, counted from themselves."""
         tally = Tally()
         for uri in self.annotation_files() if files is None else files:
-            tally.add(self.read_annotations(uri, ["status", "error", "segments"]))
+            tally.add(self.read_annotations(uri, [*COLUMNS]))
         return tally
 
     def mark_success(self) -> None:

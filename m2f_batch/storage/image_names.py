@@ -1,0 +1,45 @@
+"""Which names are those of images, and which of files that only stand beside them."""
+
+import posixpath
+
+# the raster formats that Pillow reads, by the extensions in use (HEIF with its plug-in)
+_EXTENSIONS = """
+    jpg jpeg jpe jfif jif png apng webp gif bmp dib tif tiff avif avifs heic heif hif jp2 j2k jpf jpx jpc j2c
+    ppm pgm pbm pnm pfm tga ico mpo
+"""
+IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
+_NO_IMAGES = frozenset({"license", "licence", "readme"})
+
+
+def extension_of(uri: str) -> str:
+    """The extension of a name in lower case, without its dot; that of a URL's path, where it is one of the web.
+
+    >>> extension_of("/a.b/photo.JPG"), extension_of("/a.b/photo"), extension_of("https://host/a.png?size=2.5")
+    ('jpg', '', 'png')
+    """
+    if uri.startswith(("http://", "https://")):
+        uri = uri.partition("?")[0].partition("#")[0]
+        uri = uri.partition("://")[2].partition("/")[2]
+    return posixpath.splitext(uri)[1].removeprefix(".").lower()
+
+
+def has_extension(uri: str) -> bool:
+    """Whether a name has any extension."""
+    return bool(extension_of(uri))
+
+
+def is_image_name(path: str, *, is_empty: bool = False) -> bool:
+    """Whether a file of a folder may be an image, by its path: it has an image's extension, or none.
+
+    Of those without one, empty files, LICENSE, README, what Hadoop leaves for folders and what begins with ``_`` are
+    none, which costs no request.
+
+    >>> [is_image_name(name) for name in ("a.JPG", "a", "a.txt", "README", "2024_$folder$", "_SUCCESS")]
+    [True, True, False, False, False, False]
+    """
+    name = path.rpartition("/")[2]
+    extension = extension_of(name)
+    if extension:
+        return extension in IMAGE_EXTENSIONS
+    is_marker = name.startswith("_") or name.endswith("_$folder$") or name.lower() in _NO_IMAGES
+    return not is_marker and not is_empty

@@ -1,0 +1,147 @@
+"""Case 22: what stands beside photographs in a folder turns no night red, and costs no request."""
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import DEMO_MODEL
+from engines import config_of, in_process, rows_of
+
+from m2f_batch.flow import finish
+from m2f_batch.storage.index import read_index
+from m2f_batch.storage.listing import list_input
+from m2f_batch.storage.run import open_run
+from m2f_batch.storage.tally import Tally
+from m2f_batch.verify import verify
+
+LIMIT = {"max_error_fraction": 0.05}
+HIDDEN = ["@eaDir/img00.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/deleted.jpg", ".ipynb_checkpoints/img00-checkpoint.jpg"]
+
+
+def names_of(folder: Path) -> list[str]:
+    return [Path(uri).name for uri in list_input(str(folder)).table["uri"].to_pylist()]
+
+
+def test_the_folder_of_the_case_lists_its_photographs(shared_cases: Path) -> None:
+    listing = list_input(str(shared_cases / "22-folder-with-strangers"))
+    assert [Path(uri).name for uri in listing.table["uri"].to_pylist()] == [f"img{n:02}.jpg" for n in range(12)]
+    assert (listing.skipped, listing.duplicates) == (len(["LICENSE", "README", "2024_$folder$", *HIDDEN]), 0)
+
+
+@pytest.fixture
+def photographs(shared_cases: Path, tmp_path: Path) -> Path:
+    """Three photographs of the case, with room for what stands beside them."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number in range(3):
+        shutil.copy(shared_cases / "22-folder-with-strangers" / f"img{number:02}.jpg", folder)
+    return folder
+
+
+def test_which_names_without_extension_are_skipped(photographs: Path) -> None:
+    skipped = {
+        "LICENSE": b"MIT",
+        "Licence": b"MIT",
+        "readme": b"x",
+        "in/README": b"x",
+        "in_$folder$": b"",
+        "marker": b"",
+    }
+    kept = {"notes": b"x", "LICENSE-photo": b"x", "in/IMG_0001": b"x", "README.jpg": b"", "$folder$.png": b"x"}
+    (photographs / "in").mkdir()
+    for name, data in (skipped | kept).items():
+        (photographs / name).write_bytes(data)
+    (photographs / "leads nowhere").symlink_to("gone")
+    listing = list_input(str(photographs))
+    assert listing.skipped == len(skipped)
+    assert {uri.removeprefix(f"{photographs}/") for uri in listing.table["uri"].to_pylist()} == {
+        *kept, "leads nowhere", *(f"img{number:02}.jpg" for number in range(3)),
+    }  # fmt: skip
+
+
+def test_strangers_are_rows_and_no_night_is_red(photographs: Path, tmp_path: Path, capsys) -> None:
+    for name in ("notes", "Makefile", "index"):
+        (photographs / name).write_bytes(b"all: photographs\n")
+    config = config_of(photographs, tmp_path / "run", DEMO_MODEL, input=LIMIT)
+    assert in_process(config) == 0
+    said = capsys.readouterr().out
+    assert "6 in = 3 ok + 3 error" in said
+    assert "3 x decode/NotAnImage" in said
+    strangers = "3 of these are no images, and have no extension: not counted by input.max_error_fraction"
+    assert strangers in said and "exit code 3" not in said
+    assert Counter(row["status"] for row in rows_of(tmp_path / "run")) == {"ok": 3, "error": 3}
+    run = open_run(str(tmp_path / "run"))
+    assert (run.read_info()["errors"], run.read_info()["strangers"]) == ({"decode/NotAnImage": 3}, 3)
+    assert sum(entry.strangers for entry in read_index(run).values()) == 3
+    assert verify(run, "panoptic") == []
+    assert in_process(config) == 0, "and the night after, where nothing is new"
+    assert strangers in capsys.readouterr().out
+    from m2f_batch.cli import main
+
+    assert main(["status", str(tmp_path / "run")]) == 0
+    assert f"failed  {strangers}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("error-page.jpg", b"<html>404</html>", "decode/NotAnImage"),
+        ("empty.jpg", b"", "decode/Empty"),
+        ("cut", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "decode/Truncated"),
+    ],
+)
+def test_what_is_meant_for_an_image_still_counts(
+    photographs: Path, tmp_path: Path, name: str, data: bytes, reason: str
+) -> None:
+    (photographs / name).write_bytes(data)
+    assert in_process(config_of(photographs, tmp_path / "run", DEMO_MODEL, input=LIMIT)) == 3
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (info["errors"], info["strangers"]) == ({reason: 1}, 0)
+
+
+def test_where_nothing_else_is_there_strangers_count(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("notes", "index"):
+        (folder / name).write_bytes(b"no image")
+    assert in_process(config_of(folder, tmp_path / "run", DEMO_MODEL, input=LIMIT)) == 3
+
+
+@pytest.mark.parametrize(
+    ("tally", "judged"),
+    [
+        (Tally(ok=90, error=10, strangers=10), (90, 0)),
+        (Tally(ok=0, error=12, strangers=10), (0, 2)),
+        (Tally(ok=0, error=10, strangers=10), (0, 10)),
+        (Tally(), (0, 0)),
+    ],
+)
+def test_what_is_judged(tally: Tally, judged: tuple[int, int]) -> None:
+    assert (tally.judged.ok, tally.judged.error) == judged
+
+
+@pytest.mark.parametrize(
+    ("mine", "listed", "is_hopeless"),
+    [
+        (Tally(ok=180, error=20), ["a.jpg"], True),
+        (Tally(ok=199, error=20, strangers=20), ["a.jpg"], False),
+        (Tally(ok=10, error=400, strangers=300), ["a.jpg"], False),  # 110 that count
+        (Tally(ok=10, error=500, strangers=300), ["a.jpg"], True),
+        (Tally(error=400, strangers=400), ["a", "b.jpg"], False),  # the photographs may come after them
+        (Tally(error=400, strangers=400), ["a", "b"], True),
+        (Tally(error=150, strangers=150), ["a", "b"], False),
+    ],
+)
+def test_when_a_run_is_given_up(mine: Tally, listed: list[str], is_hopeless: bool) -> None:
+    from types import SimpleNamespace
+
+    import pyarrow as pa
+
+    job = SimpleNamespace(
+        config=SimpleNamespace(input=SimpleNamespace(max_error_fraction=0.05)),
+        listing=SimpleNamespace(table=pa.table({"uri": listed})),
+    )
+    progress = SimpleNamespace(mine=mine, labelled=mine.images)
+    assert finish.is_hopeless(job, progress) is is_hopeless  # type: ignore[arg-type]
