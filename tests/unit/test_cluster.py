@@ -8,7 +8,8 @@ from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.cluster import FOR_START, FOR_WORKERS, connected, plan_resources, run_error
+from m2f_batch.flow.cluster import FOR_START, connected, plan_resources, run_error
+from m2f_batch.processes import PASSIVE
 
 
 @pytest.mark.parametrize(
@@ -90,13 +91,13 @@ def test_a_local_ray_gets_time_to_start_on_a_busy_machine(monkeypatch):
     seen = {}
 
     def init(**options):
-        seen.update({name: os.environ.get(name) for name in FOR_START | FOR_WORKERS}, address=options["address"])
+        seen.update({name: os.environ.get(name) for name in FOR_START | PASSIVE}, address=options["address"])
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for name in FOR_START | FOR_WORKERS:
+    for name in FOR_START | PASSIVE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("ray.init", init)
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with connected(ComputeConfig()):
-        assert not (FOR_START | FOR_WORKERS).keys() & os.environ.keys()
+        assert not (FOR_START | PASSIVE).keys() & os.environ.keys()
     assert seen == {"address": "local", "RAY_raylet_start_wait_time_s": "180", "OMP_WAIT_POLICY": "PASSIVE"}
