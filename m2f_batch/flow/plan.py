@@ -30,6 +30,8 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
         threshold, usual = labeling.postprocess["score_threshold"], DEFAULTS["panoptic"]["score_threshold"]
         if config.postprocess.score_threshold is None and threshold != usual:
             yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"
+    for note in labeling.notes:
+        yield f"        warning: {note}"
     low, high = resources.actors
     pool = f"{low}" if low == high else f"{low} to {high}"
     each = (

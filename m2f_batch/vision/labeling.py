@@ -37,6 +37,7 @@ class Labeling:
     compile: bool
     categories: tuple[Category, ...]
     stuff_ids_from: StuffSource
+    notes: tuple[str, ...] = ()  # what a user should hear before the run
 
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, Any]:
         """What decides a label, as JSON has it; ``cpu_threads`` is None on other devices."""
@@ -67,13 +68,7 @@ def settle(
     """What a run will do. Raises UsageError for a task the model cannot do and for keys that do not apply to it."""
     task = choose_task(checkpoint, model.task)
     _refuse_inapplicable(postprocess, task)
-    stuff_ids, source = find_stuff_ids(postprocess.stuff_ids, checkpoint.stuff_ids, checkpoint.label_set)
-    unknown = sorted(i for i in stuff_ids if i not in checkpoint.id2label)
-    if unknown:
-        raise UsageError(
-            f"postprocess.stuff_ids: {unknown} are no labels of {checkpoint.name}; "
-            f"allowed: 0 to {len(checkpoint.id2label) - 1} (stuff ids from: {source})"
-        )
+    stuff_ids, source, notes = _stuff(checkpoint, postprocess.stuff_ids, task)
     arguments = dict(DEFAULTS[task])
     if task == "panoptic" and checkpoint.label_set is not None and checkpoint.label_set.name == "Mapillary Vistas":
         arguments |= MAPILLARY_PANOPTIC
@@ -88,7 +83,38 @@ def settle(
         compile=model.compile,
         categories=categories_of(checkpoint.id2label, stuff_ids, checkpoint.label_set),
         stuff_ids_from=source,
+        notes=notes,
     )
+
+
+def _stuff(
+    checkpoint: Checkpoint, configured: frozenset[int] | None, task: Task
+) -> tuple[frozenset[int], StuffSource, tuple[str, ...]]:
+    """Which labels are stuff, who says so, and what a user should hear of it.
+
+    Ids that are no labels are a mistake in ``postprocess.stuff_ids``. In config.json they have outlived the labels of
+    an earlier training: panoptic, which merges by them, is refused (UsageError), and instance, which only leaves stuff
+    out, goes without them.
+    """
+    stuff_ids, source = find_stuff_ids(configured, checkpoint.stuff_ids, checkpoint.label_set)
+    unknown = sorted(i for i in stuff_ids if i not in checkpoint.id2label)
+    allowed = f"0 to {len(checkpoint.id2label) - 1}"
+    if unknown and source == "config":
+        raise UsageError(f"postprocess.stuff_ids: {unknown} are no labels of {checkpoint.name}; allowed: {allowed}")
+    outlived = f"label_ids_to_fuse in its config.json names {unknown}, which are no labels of it ({allowed})"
+    if unknown and task == "panoptic":
+        raise UsageError(
+            f"postprocess.stuff_ids: is not given, and so {checkpoint.name} says what is stuff, but {outlived}; give "
+            "the ids of the labels that are, e.g. --set 'postprocess.stuff_ids=[0]', or [] if none is"
+        )
+    known = stuff_ids - set(unknown)
+    notes = []
+    if unknown and task == "instance":
+        rest = f"; {sorted(known)} of it stay stuff, which instance leaves out" if known else ""
+        notes.append(f"{outlived}, and so they are passed over{rest}; postprocess.stuff_ids says it otherwise")
+    if task == "instance" and len(known) == len(checkpoint.id2label):
+        notes.append("every label is stuff, which instance leaves out: nothing is found; set postprocess.stuff_ids")
+    return known, source, tuple(notes)
 
 
 def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
