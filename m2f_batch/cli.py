@@ -37,6 +37,7 @@ LINT_FLAGS = {
     "val_masks": "data.val_masks",
     "ignore_index": "data.ignore_index",
     "do_reduce_labels": "data.do_reduce_labels",
+    "crowd_as_object": "data.crowd_as_object",
     "split": "data.split",
     "split_seed": "data.split_seed",
     "stratify": "data.stratify",
@@ -168,6 +169,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         masks=options.masks,
         ignore_index=options.ignore_index,
         do_reduce_labels=options.do_reduce_labels,
+        crowd_as_object=options.crowd_as_object,
         part=options.part,
     )
     metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
@@ -192,6 +194,7 @@ def _convert(options: argparse.Namespace) -> int:
         masks=options.masks,
         ignore_index=options.ignore_index,
         do_reduce_labels=options.do_reduce_labels,
+        crowd_as_object=options.crowd_as_object,
         part=options.part,
         split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
     )

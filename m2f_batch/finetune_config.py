@@ -67,6 +67,12 @@ class DataConfig(Section):
         False, description="semantic-png: 0 is background that counts for nothing, and class ids are values less 1"
     )
 
+    crowd_as_object: bool = Field(
+        False,
+        description="coco, coco-panoptic: masks with iscrowd: 1 are learnt as objects; for files whose tool writes so "
+        "what is one object, as CVAT does with brush masks",
+    )
+
     @model_validator(mode="after")
     def _one_validation(self) -> "DataConfig":
         if self.val is not None and self.split is not None:
@@ -265,6 +271,7 @@ class FinetuneConfig(Section):
             (data.split is not None, "data", "split_seed", "without data.split"),
             (data.split is not None, "data", "stratify", "without data.split"),
             (validates, "data", "group_by", "without data.split or data.val"),
+            (data.format.startswith("coco"), "data", "crowd_as_object", f"to data.format {data.format!r}"),
             (model.uri is not None, "model", "revision", "without model.uri"),
             (model.backbone is not None, "model", "backbone_weights", "without model.backbone"),
             (train.schedule == "step", "train", "milestones", f"to train.schedule {train.schedule!r}"),

@@ -45,6 +45,7 @@ def convert(
     masks: str | None = None,
     ignore_index: int | None = None,
     do_reduce_labels: bool = False,
+    crowd_as_object: bool = False,
     part: str = "train",
     split: SplitOptions | None = None,
 ) -> int:
@@ -58,6 +59,7 @@ def convert(
         raise UsageError(f"--to: {to!r} is not known; allowed: {', '.join(TARGETS)}")
     _check_options(split)
     options = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
+    options["crowd_as_object"] = crowd_as_object
     dataset = read_dataset(form, source, images, masks, **options)  # type: ignore[arg-type]
     rows = sorted(dataset.rows(), key=lambda row: row["uri"])
     if not rows:

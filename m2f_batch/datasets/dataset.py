@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 SEGMENT_TYPE = pa.struct(
@@ -50,6 +51,19 @@ class Dataset:
         """The rows of ``table`` as dicts, a block of them at a time in memory."""
         for batch in self.table.to_batches(max_chunksize=_AT_ONCE):
             yield from batch.to_pylist()
+
+    def crowds_as_objects(self) -> "Dataset":
+        """The same masks, of which none is a crowd."""
+        place = self.table.schema.get_field_index("segments")
+        chunks = []
+        for chunk in self.table["segments"].chunks:
+            parts = dict(zip(SEGMENT_TYPE.names, chunk.flatten().flatten(), strict=True))
+            parts["iscrowd"] = pa.array(np.zeros(len(parts["iscrowd"]), bool))
+            masks = pa.StructArray.from_arrays([*parts.values()], fields=[*SEGMENT_TYPE])
+            ends = np.append(0, np.cumsum(chunk.value_lengths().to_numpy(zero_copy_only=False)))
+            chunks.append(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), masks))
+        segments = pa.chunked_array(chunks, pa.list_(SEGMENT_TYPE))
+        return Dataset(self.categories, self.table.set_column(place, DATASET_SCHEMA.field(place), segments))
 
 
 def dataset_of(categories: Iterable[Category], rows: Iterable[dict[str, Any]]) -> Dataset:

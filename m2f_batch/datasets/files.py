@@ -4,7 +4,7 @@ import io
 import itertools
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2f_batch.datasets.findings import Finding, Report
+from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
+from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.manifests import parse_json
+from m2f_batch.storage.names import bare, resolve_names
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -88,24 +90,55 @@ def exists(uri: str) -> bool:
     return open_store(uri).exists(uri)
 
 
-def list_files(folder: str, extensions: Iterable[str]) -> dict[str, str]:
-    """Files below a folder by their path below it without extension, sorted; names that begin with a dot are left out.
+def list_files(folder: str, extensions: Iterable[str], report: Report | None = None) -> dict[str, str]:
+    """Files below a folder by their path below it without extension, sorted; hidden ones are left out, and reported.
 
     Raises UsageError for two files that differ in their extension only.
     """
-    wanted, found = frozenset(extensions), dict[str, str]()
+    wanted, found, hidden = frozenset(extensions), dict[str, str](), list[str]()
     for uri in sorted(entry.uri for entry in open_store(folder).list(folder)):
-        stem, extension = posixpath.splitext(uris.below(folder, uri))
-        if extension.removeprefix(".").lower() in wanted and not posixpath.basename(stem).startswith("."):
-            if stem in found:
-                raise UsageError(f"{found[stem]!r} and {uri!r} have one name; which of them is it?")
-            found[stem] = uri
+        path = uris.below(folder, uri)
+        stem, extension = posixpath.splitext(path)
+        if extension.removeprefix(".").lower() not in wanted:
+            continue
+        if is_hidden(path):
+            hidden.append(path)
+            continue
+        if stem in found:
+            raise UsageError(f"{found[stem]!r} and {uri!r} have one name; which of them is it?")
+        found[stem] = uri
+    if hidden and report is not None:
+        report(Finding("hidden-file", folder, f"{len(hidden):,} hidden files are skipped ({examples(hidden)})"))
     return found
 
 
-def list_images(folder: str) -> dict[str, str]:
+def list_images(folder: str, report: Report | None = None) -> dict[str, str]:
     """``list_files`` of images."""
-    return list_files(folder, IMAGE_EXTENSIONS)
+    return list_files(folder, IMAGE_EXTENSIONS, report)
+
+
+def find_named(
+    names: Sequence[str],
+    folder: str,
+    report: Report,
+    where: Callable[[int], str],
+    *,
+    extensions: Collection[str] = IMAGE_EXTENSIONS,
+    bases: Sequence[str] | None = None,
+    takes_urls: bool = False,
+    but: str | None = None,
+) -> list[str | None]:
+    """The uris of the files that annotations name, by ``resolve_names``, which explains the arguments.
+
+    ``where`` says of a position which entry of which file has the name. Names that are read otherwise, or have none but
+    near misses, are reported once, with their number; a name that is no place is a finding of its own, and None.
+    """
+    found = resolve_names(names, folder, extensions, bases=bases, takes_urls=takes_urls, but=but)
+    for at, fault in found.faults.items():
+        report(Finding("malformed", where(at), f"{bare(names[at])!r} names no file: {fault}"))
+    for at, line in found.said(names, folder):
+        report(Finding("near-name" if at in found.near else "other-name", where(at), line))
+    return found.uris
 
 
 def read_indices(uri: str) -> NDArray[Any]:

@@ -40,7 +40,7 @@ KINDS = {
     "unknown-value": "a pixel value that no class or segment has",
     "missing-segment": "a segment without a pixel of its own",
     "missing-image": "a mask without its image, or an image that cannot be read where its size is needed",
-    "no-labels": "not one image with an annotation",
+    "nothing-to-learn": "not one object or pixel that training would see",
 }
 # what is said, and does not stop a reader
 NOTES = {
@@ -48,6 +48,10 @@ NOTES = {
     "box-mismatch": "boxes or areas that contradict their masks; not used here, but the masks may be the wrong ones",
     "unlabelled-image": "images without a label file or mask",
     "skipped-shape": "shapes that have no area",
+    "crowds": "masks of many objects, which are neither learnt nor counted as one, where they are more than a few",
+    "hidden-file": "files with a hidden name, or in a hidden folder",
+    "other-name": "names of files that are not there as written, but otherwise",
+    "near-name": "names of files that are not there, where something like them is",
 }
 
 

@@ -35,7 +35,7 @@ KINDS = {
         True, _STOPS, "name the class, or set data.ignore_index or data.do_reduce_labels, if that is what it means"
     ),
     "missing-segment": Kind(True, f"an object that no pixel shows: {_STOPS}", "remove the entry, or restore the mask"),
-    "no-labels": Kind(
+    "nothing-to-learn": Kind(
         True, f"there is nothing to learn: {_STOPS}", "check that these are the annotations that go along"
     ),
     # images
@@ -117,5 +117,13 @@ KINDS = {
     "unlabelled-image": Kind(
         False, "all of it is taught as background; without a mask file it is left out", "fine if there is nothing on it"
     ),
+    "crowds": Kind(
+        False,
+        "they are not learnt: objects among them are taught as background",
+        "data.crowd_as_object: true, if each is one object",
+    ),
+    "hidden-file": Kind(False, "they are left out", "fine, unless they are yours: rename them"),
+    "other-name": Kind(False, "none", "fine; write the names as they are, if other tools read them too"),
+    "near-name": Kind(False, "training stops when it comes to them", "rename the files, or correct their entries"),
     "skipped-shape": Kind(False, "shapes without area are left out", "draw them as polygons if they are objects"),
 }

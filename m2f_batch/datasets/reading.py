@@ -6,6 +6,7 @@ from typing import get_args
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
+from m2f_batch.datasets.learnable import learnable, learnable_findings
 from m2f_batch.datasets.readers.coco import read_coco
 from m2f_batch.datasets.readers.coco_panoptic import read_coco_panoptic
 from m2f_batch.datasets.readers.instance_png import read_instance_png
@@ -17,6 +18,7 @@ from m2f_batch.finetune_config import DataFormat
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 _TAKES_MASKS = ("coco-panoptic", "semantic-png", "instance-png", "yolo")
+HAVE_CROWDS = ("coco", "coco-panoptic")
 _TAKES_IGNORE_INDEX = ("semantic-png", "instance-png")
 
 
@@ -28,14 +30,16 @@ def read_dataset(
     *,
     ignore_index: int | None = None,
     do_reduce_labels: bool = False,
+    crowd_as_object: bool = False,
     split: str = "train",
     report: Report = stop,
 ) -> Dataset:
     """A dataset of any format: ``data.format``, ``data.train``, ``data.train_images``, ``data.train_masks``.
 
-    ``split`` chooses in a ``data.yaml`` of YOLO, and means nothing elsewhere. What is wrong in the files goes to
-    ``report``, which by default stops with the first finding. Raises UsageError for arguments that do not fit the
-    format and for what cannot be read at all.
+    ``split`` chooses in a ``data.yaml`` of YOLO, and means nothing elsewhere. ``crowd_as_object``: crowds of COCO are
+    taken as objects. Where nothing is left to learn, that is a finding, whatever the format. What is wrong in the files
+    goes to ``report``, which by default stops with the first finding. Raises UsageError for arguments that do not fit
+    the format and for what cannot be read at all.
     """
     if form not in get_args(DataFormat):
         raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(DataFormat))}")
@@ -45,18 +49,24 @@ def read_dataset(
         raise UsageError(f"data.ignore_index: only for {' and '.join(_TAKES_IGNORE_INDEX)}, not for {form}")
     if do_reduce_labels and form != "semantic-png":
         raise UsageError(f"data.do_reduce_labels: only for semantic-png, not for {form}")
+    if crowd_as_object and form not in HAVE_CROWDS:
+        raise UsageError(f"data.crowd_as_object: only for {' and '.join(HAVE_CROWDS)}, not for {form}")
 
+    read_with_masks: dict[str, Callable[..., Dataset]] = {
+        "coco-panoptic": read_coco_panoptic,
+        "semantic-png": partial(read_semantic_png, ignore_index=ignore_index, do_reduce_labels=do_reduce_labels),
+        "instance-png": partial(read_instance_png, ignore_index=ignore_index),
+        "yolo": partial(read_yolo, split=split),
+    }
     try:
-        if form == "coco":
-            return read_coco(annotations, images, report=report)
-        if form == "labelme":
-            return read_labelme(annotations, images, report=report)
-        read_with_masks: dict[str, Callable[..., Dataset]] = {
-            "coco-panoptic": read_coco_panoptic,
-            "semantic-png": partial(read_semantic_png, ignore_index=ignore_index, do_reduce_labels=do_reduce_labels),
-            "instance-png": partial(read_instance_png, ignore_index=ignore_index),
-            "yolo": partial(read_yolo, split=split),
-        }
-        return read_with_masks[form](annotations, images, masks, report=report)
+        if form in read_with_masks:
+            dataset = read_with_masks[form](annotations, images, masks, report=report)
+        else:
+            dataset = (read_coco if form == "coco" else read_labelme)(annotations, images, report=report)
     except (ObjectError, StoreUnavailable) as error:
         raise UsageError(f"data.train: {error}") from error
+    if crowd_as_object:
+        dataset = dataset.crowds_as_objects()
+    for finding in learnable_findings(learnable(dataset), annotations):
+        report(finding)
+    return dataset

@@ -26,6 +26,7 @@ def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datase
 
     def read(annotations: str, images: str | None, masks: str | None, part: str) -> Dataset:
         options = {"ignore_index": data.ignore_index, "do_reduce_labels": data.do_reduce_labels, "split": part}
+        options["crowd_as_object"] = data.crowd_as_object
         return read_dataset(data.format, annotations, images, masks, **options, report=report)  # type: ignore[arg-type]
 
     train = read(data.train, data.train_images, data.train_masks, "train")

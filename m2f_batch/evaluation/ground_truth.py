@@ -22,6 +22,8 @@ _OPTIONS = {
     "data.format": "--format",
     "data.ignore_index": "--ignore-index",
     "data.do_reduce_labels": "--do-reduce-labels",
+    "data.crowd_as_object: true": "--crowd-as-object",
+    "data.crowd_as_object": "--crowd-as-object",
 }
 _PNG_FORMATS = ("semantic-png", "instance-png")
 
@@ -36,6 +38,7 @@ class GroundTruth:
     masks: str | None = None
     ignore_index: int | None = None
     do_reduce_labels: bool = False
+    crowd_as_object: bool = False
     part: str = "val"
 
     def folder(self) -> str:
@@ -54,6 +57,7 @@ class GroundTruth:
                 self.masks,
                 ignore_index=self.ignore_index,
                 do_reduce_labels=self.do_reduce_labels,
+                crowd_as_object=self.crowd_as_object,
                 split=self.part,
             )
         except UsageError as error:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.image_names import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
 from m2f_batch.storage.image_names import extension_of, is_image_name
 from m2f_batch.storage.manifests import READERS, kept_columns, parse_json, resolved
+from m2f_batch.storage.names import bare, resolve_names
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnavailable, Unreachable
+from m2f_batch.terminal import say
 
 _FORMS = "a directory, an s3:// prefix, a glob, one file, a manifest (.parquet, .csv, .jsonl, .txt) or a COCO .json"
 
@@ -219,11 +222,16 @@ def _of_coco(store: Store, place: str, root: str | None) -> Listing:
             raise UsageError(f"input.uri: {place!r}: the id {number} is that of {seen[number]!r} and of {name!r}")
     folder = uris.parent(place) if root is None else _root(root)
     ids = pa.array([image["id"] for image in images], pa.int64())
+    names = [image["file_name"] for image in images]
+    found = resolve_names(names, folder, IMAGE_EXTENSIONS, takes_urls=root is not None)
+    for at, fault in found.faults.items():
+        raise UsageError(f"input.uri: {place!r}: images[{at}]: file_name {bare(names[at])!r}: {fault}")
+    say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, folder)), file=sys.stderr)
     try:
-        names = text_column(uris.join(folder, image["file_name"]) for image in images)
+        column = text_column(uri for uri in found.uris if uri is not None)
     except UnicodeEncodeError as error:
         raise UsageError(f"input.uri: a listed uri is not valid Unicode: {error.object!r}") from error
-    return _listing(names, None, pa.table({"coco_id": ids}), 0)
+    return _listing(column, None, pa.table({"coco_id": ids}), 0)
 
 
 def _root(root: str) -> str:

@@ -23,8 +23,8 @@ TOKEN_KEY = "--set compute.allow_no_token=true"
 
 SEGMENT_PLACES = ("input.uri", "input.root", "output.uri")
 EVALUATE_OPTIONS = (
-    *("--ground-truth", "--format", "--images", "--masks", "--ignore-index", "--do-reduce-labels", "--part"),
-    *("--metrics", "--json", "--partial"),
+    *("--ground-truth", "--format", "--images", "--masks", "--ignore-index", "--do-reduce-labels", "--crowd-as-object"),
+    *("--part", "--metrics", "--json", "--partial"),
 )
 FINETUNE_PLACES = (
     *("data.train", "data.train_images", "data.train_masks", "data.val", "data.val_images", "data.val_masks"),

@@ -87,7 +87,8 @@ def plan_lines(job: TrainJob) -> list[str]:
     start = job.config.model.uri or job.config.model.backbone or "random weights"
     validation = "none" if job.val is None else f"{job.val.table.num_rows} images every {job.evaluate_every} steps"
     return [
-        f"data    {job.train.table.num_rows} images, {len(job.train.categories)} categories, {job.task}",
+        f"data    {job.train.table.num_rows} images, {len(job.train.categories)} categories, {job.task}: "
+        f"{job.learnable}",
         f"valid   {validation}",
         f"start   {start}",
         f"train   {job.steps} steps of {train.batch_size} images at {height_width[1]} x {height_width[0]} pixels, "

@@ -11,7 +11,10 @@ from typing import Any
 from m2f_batch.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.config import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.findings import NOTES
+from m2f_batch.datasets.learnable import Learnable, learnable, learnable_findings
 from m2f_batch.datasets.sides import read_sides
+from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import steadily
@@ -75,6 +78,11 @@ class TrainJob:
         """Steps between checkpoints, beside those of validations."""
         return self.config.train.checkpoint_every or self.evaluate_every
 
+    @cached_property
+    def learnable(self) -> Learnable:
+        """What training will see of the annotations."""
+        return learnable(self.train, self.task)
+
     def recipe(self, label_ids: tuple[int, ...]) -> Recipe:
         """What makes examples; ``label_ids``: the model's label of each category."""
         augment = self.config.augment
@@ -131,7 +139,18 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
             check_license(pretrained, config.model.allowed_licenses)
             license_ = pretrained.license
         normalization = backbone.normalization
-    return TrainJob(config, train, val, task, source, license_, _processor(config, processor, normalization))
+    job = TrainJob(config, train, val, task, source, license_, _processor(config, processor, normalization))
+    _check_learnable(job)
+    return job
+
+
+def _check_learnable(job: TrainJob) -> None:
+    """Raises UsageError where nothing is left on this side of a split, or in this task."""
+    is_any_learnt = any(category.isthing or job.task != "instance" for category in job.train.categories)
+    for finding in learnable_findings(job.learnable, job.config.data.train):
+        if is_any_learnt and finding.kind not in NOTES:  # where no category is, building the model says so
+            split = "" if job.config.data.split is None else f" and data.split {job.config.data.split:g}"
+            raise UsageError(f"data.train: {finding} (for model.task {job.task!r}{split})")
 
 
 def _processor(

@@ -170,7 +170,9 @@ FAULTS = [
     ("malformed", {"categories": [{"id": 1, "name": " "}]}, "text 'name'"),
     ("duplicate-image", {"images": tree()["images"] + [tree()["images"][0] | {"file_name": "z"}]}, "id 5 is also"),
     ("duplicate-category", {"categories": tree()["categories"] + [{"id": 3, "name": "x"}]}, "id 3 is that of 'ball'"),
-    ("no-labels", {"annotations": []}, "'annotations' is empty"),
+    ("nothing-to-learn", {"annotations": []}, "none of 2 images has an object"),
+    ("nothing-to-learn", one(iscrowd=1), r"all 1 masks are crowds .*data.crowd_as_object: true"),
+    ("nothing-to-learn", one(segmentation=[[90, 90, 95, 90, 95, 95]]), "1 of 1 masks have no pixel"),
 ]
 
 

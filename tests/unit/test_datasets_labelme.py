@@ -203,7 +203,7 @@ def test_faults_of_files(tmp_path):
     with pytest.raises(UsageError, match="has no JSON"):
         read(tmp_path)
     write(tmp_path)
-    with pytest.raises(UsageError, match="no JSON has a shape"):
+    with pytest.raises(UsageError, match="none of 1 images has an object"):
         read(tmp_path)
     (tmp_path / "a.json").write_text('{"shapes": []}')
     with pytest.raises(UsageError, match=r"a.json: is no labelme JSON"):

@@ -166,7 +166,7 @@ def test_a_folder_without_masks_and_a_class_without_a_pixel(tmp_path, folder):
         read_dataset("semantic-png", str(folder / "none.json"))
     for name in ("a.png", "deep/b.png"):
         mode(np.zeros((2, 4), np.uint8), "L").save(folder / "masks" / name)
-    with pytest.raises(UsageError, match="no mask has a pixel of a class"):
+    with pytest.raises(UsageError, match="none of 2 images has an object, or a pixel of a class"):
         read(folder, ignore_index=0)
 
 

@@ -39,8 +39,6 @@ def read_coco(annotations: str, images: str | None = None, *, report: Report = s
     positions = {category.id: position for position, category in enumerate(categories)}
     entries = document.pop("annotations")
     del document
-    if not entries:
-        report(Finding("no-labels", place, "its list 'annotations' is empty"))
     _note_ids(entries, place, report)
     segments: dict[int, list[_Segment]] = {}
     off: list[str] = []
@@ -61,7 +59,25 @@ def read_coco(annotations: str, images: str | None = None, *, report: Report = s
             off += [f"{where}: {fault}"] if fault else []
     if off:
         report(Finding("box-mismatch", place, f"{len(off):,} boxes or areas are not those of their masks ({off[0]})"))
-    return dataset_of(categories, _rows(listed, segments, images_folder(images, place), place, report))
+    named = image_uris(listed, images, place, report)
+    return dataset_of(categories, _rows(listed, segments, named, place, report))
+
+
+def image_uris(
+    listed: dict[int, Entry], images: str | None, place: str, report: Report, but: str | None = None
+) -> dict[int, str]:
+    """The uri of each image by id, none of them below ``but``; without those whose name cannot be one."""
+    names = [image["file_name"] for image in listed.values()]
+    ids = [*listed]
+    found = files.find_named(
+        names,
+        images_folder(images, place),
+        report,
+        lambda at: f"{place}: image {ids[at]}",
+        takes_urls=images is not None,
+        but=but,
+    )
+    return {number: uri for number, uri in zip(ids, found, strict=True) if uri is not None}
 
 
 def images_folder(images: str | None, place: str) -> str:
@@ -187,12 +203,13 @@ def _note_ids(entries: list[Any], place: str, report: Report) -> None:
 
 
 def _rows(
-    listed: dict[int, Entry], segments: dict[int, list[_Segment]], folder: str, place: str, report: Report
+    listed: dict[int, Entry], segments: dict[int, list[_Segment]], named: dict[int, str], place: str, report: Report
 ) -> Iterator[files.Row]:
-    for image_id, image in listed.items():
+    for image_id, uri in named.items():
+        image = listed[image_id]
         yield {
             "image_id": image_id,
-            "uri": uris.join(folder, image["file_name"]),
+            "uri": uri,
             "height": image["height"],
             "width": image["width"],
             "segments": [

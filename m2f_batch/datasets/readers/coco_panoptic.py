@@ -10,7 +10,7 @@ from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.masks import label_map_rle, runs_rle
-from m2f_batch.datasets.readers.coco import Entry, images_folder, read_heads, unknown_category
+from m2f_batch.datasets.readers.coco import Entry, image_uris, read_heads, unknown_category
 from m2f_batch.errors import DecodeError
 from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError
@@ -37,10 +37,9 @@ def read_coco_panoptic(
             report(finding)
         else:
             annotated[entry["image_id"]] = (where, entry)
-    if not annotated:
-        report(Finding("no-labels", place, "no image has an annotation"))
-    read_one = partial(_read, annotated=annotated, known=positions, folder=images_folder(images, place), pngs=pngs)
-    return dataset_of(categories, files.rows_of(read_one, listed.values(), report))
+    named = image_uris(listed, images, place, report, but=pngs)
+    read_one = partial(_read, annotated=annotated, known=positions, named=named, pngs=pngs)
+    return dataset_of(categories, files.rows_of(read_one, [listed[number] for number in named], report))
 
 
 def _entry_finding(entry: Any, where: str, listed: dict[int, Entry], seen: dict[int, Any]) -> Finding | None:
@@ -58,12 +57,12 @@ def _entry_finding(entry: Any, where: str, listed: dict[int, Entry], seen: dict[
 
 
 def _read(
-    image: Entry, annotated: dict[int, tuple[str, Entry]], known: dict[int, int], folder: str, pngs: str
+    image: Entry, annotated: dict[int, tuple[str, Entry]], known: dict[int, int], named: dict[int, str], pngs: str
 ) -> files.Read:
     height, width = size_hw = image["height"], image["width"]
     row: files.Row = {
         "image_id": image["id"],
-        "uri": uris.join(folder, image["file_name"]),
+        "uri": named[image["id"]],
         "height": height,
         "width": width,
         "segments": [],

@@ -42,10 +42,7 @@ def read_instance_png(
     categories, objects = _read_map(file) if file else ([Category(1, "object", True)], None)
     positions = {category.id: position for position, category in enumerate(categories)}
     read_one = partial(_read, objects=objects, positions=positions, ignore_index=ignore_index)
-    rows = [*files.numbered(files.rows_of(read_one, found, report))]
-    if not any(row["segments"] for row in rows):
-        report(Finding("no-labels", str(masks or annotations), "no mask has an object"))
-    return dataset_of(categories, rows)
+    return dataset_of(categories, files.numbered(files.rows_of(read_one, found, report)))
 
 
 def _read_map(file: str) -> tuple[list[Category], _Objects]:

@@ -53,15 +53,13 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
     """
     place = uris.normalise(annotations)
-    listed = [*files.list_files(place, ["json"]).values()] if files.is_folder(place, "data.train") else [place]
+    listed = [*files.list_files(place, ["json"], report).values()] if files.is_folder(place, "data.train") else [place]
     if not listed:
         raise UsageError(f"data.train: {annotations!r} has no JSON")
     entries = [*files.rows_of(_parsed, listed, report)]
     shapes = [shape["label"] for entry in entries for shape in entry["shapes"]]
     names = _declared(place) or dict(enumerate(sorted({*shapes}), 1))
     categories = [Category(number, name, True) for number, name in names.items() if name not in (IGNORE, BACKGROUND)]
-    if not any(shape not in (IGNORE, BACKGROUND) for shape in shapes):
-        report(Finding("no-labels", place, "no JSON has a shape"))
     _note_skipped(entries, place, report)
     folder = files.folder_of(images, "data.train_images") if images else None
     known = {category.name: position for position, category in enumerate(categories)}

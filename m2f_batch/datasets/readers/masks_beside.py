@@ -20,13 +20,13 @@ def pairs(
     if masks is None and not is_folder:
         raise UsageError(f"data.train_masks: {annotations!r} is no folder of masks; give that folder")
     folder = files.folder_of(masks or place, "data.train_masks")
-    found = files.list_files(folder, ["png"])
+    found = files.list_files(folder, ["png"], report)
     if not found:
         raise UsageError(f"data.train_masks: {folder!r} has no PNG")
     if images is None:
-        pictures = files.list_files(folder, IMAGE_EXTENSIONS - {"png"})
+        pictures = files.list_files(folder, IMAGE_EXTENSIONS - {"png"}, report)
     else:
-        pictures = files.list_images(files.folder_of(images, "data.train_images"))
+        pictures = files.list_images(files.folder_of(images, "data.train_images"), report)
     for stem in sorted(found.keys() - pictures.keys()):
         text = "has no image of its name; data.train_images names the folder of the images"
         report(Finding("missing-image", found[stem], text))

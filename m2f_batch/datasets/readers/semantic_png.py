@@ -47,8 +47,6 @@ def read_semantic_png(
             raise UsageError(f"data.train: {file!r}: names of classes need ids of 0 or more")
     read_one = partial(_read, names=names, ignore_index=ignore_index, do_reduce_labels=do_reduce_labels)
     rows = [*files.numbered(files.rows_of(read_one, found, report))]
-    if not any(row["segments"] for row in rows):
-        report(Finding("no-labels", str(masks or annotations), "no mask has a pixel of a class"))
     classes = [segment["category"] for row in rows for segment in row["segments"]]
     if names is None:
         names = {number: f"class {number}" for number in range(max(classes, default=-1) + 1)}

@@ -43,14 +43,12 @@ def read_yolo(
         raise UsageError(f"data.train: {place!r} is no data.yaml of YOLO: it has no 'names'")
     names = names_of(settings["names"], f"data.train: {place!r}: names")
     sources = [images] if images else _sources(settings, place, split)
-    found = [pair for source in sources for pair in _labelled(source, masks)]
+    found = [pair for source in sources for pair in _labelled(source, masks, report)]
     present = _present([label for _, label in found])
     alone = [image for image, label in found if label not in present]
-    if len(alone) == len(found):
-        wanted = f", e.g. {found[0][1]!r}" if found else ""
-        report(Finding("no-labels", place, f"not one of {len(found):,} images of {split!r} has a label file{wanted}"))
-    elif alone:
-        text = f"{len(alone):,} of {len(found):,} images have no label file: no objects ({examples(alone)})"
+    if alone:
+        wanted = f", e.g. {found[0][1]!r}" if len(alone) == len(found) else ""
+        text = f"{len(alone):,} of {len(found):,} images have no label file{wanted}: no objects ({examples(alone)})"
         report(Finding("unlabelled-image", place, text))
     positions = {number: position for position, number in enumerate(names)}
     read_one = partial(_read, present=present, known=positions)
@@ -70,7 +68,7 @@ def _sources(settings: dict[str, Any], place: str, split: str) -> list[str]:
     return [uris.join(uris.join(uris.parent(place), base), name) for name in listed]
 
 
-def _labelled(source: str, masks: str | None) -> list[tuple[str, str]]:
+def _labelled(source: str, masks: str | None, report: Report) -> list[tuple[str, str]]:
     """(image, its label file) uris of a folder of images, or of a text file that lists them."""
     if source.endswith(".txt"):
         lines = (line.strip() for line in files.read_text(source, "data.train").splitlines())
@@ -80,7 +78,7 @@ def _labelled(source: str, masks: str | None) -> list[tuple[str, str]]:
             return [(image, f"{folder}/{posixpath.splitext(posixpath.basename(image))[0]}.txt") for image in images]
         return [(image, label_of(image)) for image in images]
     folder = files.folder_of(source, "data.train_images")
-    listed = files.list_images(folder)
+    listed = files.list_images(folder, report)
     if masks:
         labels = files.folder_of(masks, "data.train_masks")
         return [(image, uris.join(labels, f"{stem}.txt")) for stem, image in listed.items()]

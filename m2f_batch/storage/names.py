@@ -1,0 +1,264 @@
+"""Names of files as annotations have them, to the files that are there.
+
+Tools write names with backslashes, percent-encoded, in another Unicode form, with the folders of another machine, as
+URLs, or with another extension. A name whose file is there is never read otherwise. Of the others, the files of one
+listing are compared with them; only where a single file fits is it taken.
+"""
+
+import itertools
+import posixpath
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.hidden import is_hidden
+from m2f_batch.storage.image_names import extension_of
+from m2f_batch.storage.near_names import plain
+from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.store import Entry
+
+_URL = re.compile(r"(?i)https?://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*/?")
+_DRIVE = re.compile(r"[A-Za-z]:")
+# files of a listing per wanted name, and at least, before it is given up: a bucket may hold far more than a dataset
+_PER_NAME, _AT_LEAST = 20, 200_000
+
+
+@dataclass
+class Resolved:
+    """Uris by position, None where the name is no place; ``faults`` says why, ``otherwise`` which were read otherwise.
+
+    ``otherwise`` has the ways in which a name differs from what was taken for it, ``near`` what is like a name that
+    nothing was taken for, both by position. A name without its file keeps the uri that it says.
+    """
+
+    uris: list[str | None]
+    faults: dict[int, str] = field(default_factory=dict)
+    otherwise: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    near: dict[int, str] = field(default_factory=dict)
+
+    def said(self, names: Sequence[str], folder: str) -> Iterator[tuple[int, str]]:
+        """A line with the number of names that were read otherwise, and one of near misses; their first positions."""
+        if self.otherwise:
+            at = min(self.otherwise)
+            ways = ", ".join(dict.fromkeys(itertools.chain.from_iterable(self.otherwise.values())))
+            read = uris.below(folder, self.uris[at] or "")
+            counted = f"{len(self.otherwise):,} of {len(names):,} names are read as those of files that are there"
+            yield at, f"{counted} ({ways}): {bare(names[at])!r} is {read!r}"
+        if self.near:
+            at = min(self.near)
+            yield at, f"{len(self.near):,} of {len(names):,} names are of no file: {bare(names[at])!r} {self.near[at]}"
+
+
+class _Name(NamedTuple):
+    """A name in parts, in one Unicode form, decoded; ``stem`` and ``extension`` of the last one without case."""
+
+    parts: tuple[str, ...]
+    stem: str
+    extension: str
+
+    def folded(self, count: int) -> tuple[str, ...]:
+        """Its last folders, without case."""
+        return tuple(part.casefold() for part in self.parts[-count:-1])
+
+
+def bare(name: str) -> str:
+    """A name for a message: what follows the question mark of a URL may be a key."""
+    return name.partition("?")[0] if "://" in name else name
+
+
+def resolve_names(
+    names: Sequence[str],
+    folder: str,
+    extensions: Collection[str],
+    *,
+    bases: Sequence[str] | None = None,
+    takes_urls: bool = False,
+    but: str | None = None,
+) -> Resolved:
+    """Each name resolved against its base, by default ``folder``, below which other readings are looked for.
+
+    ``extensions`` are those of the files that can be meant, without a dot and in lower case. ``takes_urls``: a file in
+    ``folder`` is taken for an ``http(s)://`` URL. Nothing below the folder ``but`` is taken for a name. Costs one
+    listing where a file is missing, and on object stores one in any case, that ends when all names were seen.
+    """
+    found = Resolved([None] * len(names))
+    bases = [folder] * len(names) if bases is None else bases
+    for at, (name, base) in enumerate(zip(names, bases, strict=True)):
+        try:
+            found.uris[at] = uris.join(base, name)
+        except UsageError as error:
+            found.faults[at] = str(error)
+    files = _Files(folder, extensions, None if but is None else but.rstrip("/") + "/")
+    missing = [at for at in _missing(names, found, files) if takes_urls or not _URL.match(names[at])]
+    _read_slashes(missing, names, bases, found)
+    left = [at for at in missing if at not in found.otherwise]
+    if left:
+        _read_from(files, left, names, found)
+    return found
+
+
+class _Files:
+    """The files below a folder, listed no further than they are asked for."""
+
+    def __init__(self, folder: str, extensions: Collection[str], but: str | None = None) -> None:
+        self.folder, self._extensions = folder, extensions
+        self._but = None if but is None else uris.below(folder, but)
+        self._paths: set[str] = set()
+        self.is_whole = self._is_given_up = False
+
+    def seen_of(self, wanted: Collection[str]) -> set[str]:
+        """The ones of ``wanted`` paths that are there; the listing ends with the last of them."""
+        self._list({*wanted})
+        return self._paths & {*wanted}
+
+    def by_stem(self) -> dict[str, list[str]]:
+        """The paths of all files that can be meant, by the stem of their name; none where there are too many."""
+        if not self.is_whole and not self._is_given_up:
+            self._list(None)
+        found: dict[str, list[str]] = {}
+        for path in sorted(self._paths) if self.is_whole else ():
+            if self._but is not None and path.startswith(self._but):
+                continue
+            if extension_of(path) in self._extensions and not is_hidden(path):
+                found.setdefault(_parsed(path).stem, []).append(path)
+        return found
+
+    def _list(self, left: set[str] | None) -> None:
+        """Lists until nothing is ``left``, or all, up to a bound."""
+        most = max(_AT_LEAST, _PER_NAME * len(left or ()))
+        try:
+            entries = steadily(lambda: [*itertools.islice(self._until(left), most)])
+        except (RunError, UsageError):  # it may be read, and not listed
+            self._is_given_up = True
+            return
+        self._paths = {uris.below(self.folder, entry.uri) for entry in entries}
+        self._is_given_up = len(entries) == most
+        self.is_whole = not self._is_given_up and (left is None or bool(left - self._paths))
+
+    def _until(self, wanted: set[str] | None) -> Iterator[Entry]:
+        left = None if wanted is None else {*wanted}
+        for entry in open_store(self.folder).list(self.folder):
+            yield entry
+            if left is not None:
+                left.discard(uris.below(self.folder, entry.uri))
+                if not left:
+                    return
+
+
+def _missing(names: Sequence[str], found: Resolved, files: _Files) -> list[int]:
+    """The positions of names whose files are not there, and of those that are no place."""
+    here = {at: uri for at, uri in enumerate(found.uris) if uri is not None and not _URL.match(uri)}
+    there: set[str] = set()
+    asked = [*dict.fromkeys(here.values())]
+    if uris.root(files.folder):  # an object store, where each look costs a request
+        inside = {uri: uris.below(files.folder, uri) for uri in asked if uri.startswith(files.folder.rstrip("/") + "/")}
+        seen = files.seen_of(inside.values()) if inside else set()
+        there = {uri for uri, path in inside.items() if path in seen}
+        asked = [uri for uri in asked if uri not in (inside if files.is_whole else there)]
+    there |= {uri for uri, is_there in zip(asked, _are_there(asked), strict=True) if is_there}
+    return [at for at in range(len(names)) if here.get(at) not in there]
+
+
+def _are_there(wanted: Sequence[str]) -> list[bool]:
+    try:
+        return [entry is not None for entry in stat_many(wanted)]
+    except (RunError, UsageError):  # a store without its keys: what it holds is not known here
+        return [True] * len(wanted)
+
+
+def _read_slashes(missing: Sequence[int], names: Sequence[str], bases: Sequence[str], found: Resolved) -> None:
+    r"""Reads ``..\images\a.jpg`` as what it means beside its annotations, where that is there."""
+    meant = {at: names[at].replace("\\", "/") for at in missing if "\\" in names[at] and not _SCHEME.match(names[at])}
+    places = {at: uris.join(bases[at], name) for at, name in meant.items()}
+    for at, is_there in zip(places, _are_there([*places.values()]), strict=True):
+        if is_there:
+            found.uris[at], found.otherwise[at] = places[at], ("backslashes",)
+            found.faults.pop(at, None)
+
+
+def _read_from(files: _Files, missing: Sequence[int], names: Sequence[str], found: Resolved) -> None:
+    """Takes for a missing name the one file that fits it, and says of the others what is near."""
+    by_stem = files.by_stem()
+    top, lost = files.folder.rstrip("/") + "/", {*missing}
+    owners: dict[str, set[str]] = {}  # names by the file that they mean: one of them, if all is well
+    for at, uri in enumerate(found.uris) if by_stem else ():
+        if at not in lost and uri is not None:
+            owners.setdefault(uri, set()).add(names[at])
+    taken: dict[int, str] = {}
+    for at in missing if by_stem else ():
+        name = _parsed(names[at])
+        like = by_stem.get(name.stem, [])
+        fitting = _fitting(name, like)
+        if len(fitting) == 1:
+            taken[at] = fitting[0]
+            owners.setdefault(top + fitting[0], set()).add(names[at])
+        elif like:
+            found.near[at] = f"may be {_or(fitting)}" if fitting else f"is not there, and {_or(like)} is"
+    for at, path in taken.items():
+        others = owners[top + path] - {names[at]}
+        if others:
+            found.near[at] = f"may be {path!r}, and so may {min(others)!r}"
+            continue
+        found.uris[at], found.otherwise[at] = top + path, _ways(names[at], path)
+        found.faults.pop(at, None)
+
+
+def _or(paths: Sequence[str]) -> str:
+    return " or ".join(map(repr, paths[:3])) + (" or others" if len(paths) > 3 else "")
+
+
+def _fitting(name: _Name, paths: Sequence[str]) -> list[str]:
+    """Of files with the stem of a name those that fit it best: with its extension, and with the most of its folders.
+
+    One of both must be the end of the other: ``a/1.jpg`` is not ``b/1.jpg``; and ``1.jpg`` is not ``masks/1.png``.
+    """
+    best: tuple[bool, int] | None = None
+    fitting: list[str] = []
+    for path in paths:
+        other = _parsed(path)
+        common = min(len(name.parts), len(other.parts))
+        is_same_kind = name.extension == other.extension
+        if (common > 1 and name.folded(common) != other.folded(common)) or (
+            not is_same_kind and len(other.parts) > common  # in a folder of masks, most often
+        ):
+            continue
+        rank = is_same_kind, common
+        if best is None or rank > best:
+            best, fitting = rank, []
+        fitting += [path] if rank == best else []
+    return fitting
+
+
+def _parsed(name: str) -> _Name:
+    r"""The parts of a name, without those that lead nowhere or upwards, a drive, a host, a query.
+
+    >>> _parsed(r"C:\data\A%20b.JPG").parts, _parsed("https://host/a/b.jpg?x=1").parts
+    (('data', 'A b.JPG'), ('a', 'b.jpg'))
+    """
+    parts = tuple(part for part in plain(name).split("/") if part not in ("", ".", "..") and not _DRIVE.fullmatch(part))
+    stem, extension = posixpath.splitext(parts[-1]) if parts else ("", "")
+    return _Name(parts, stem.casefold(), extension.casefold())
+
+
+def _ways(name: str, path: str) -> tuple[str, ...]:
+    """In which ways a name differs from the path that was taken for it."""
+    written, there, bare = _parsed(name), _parsed(path), unquote(name)
+    common = min(len(written.parts), len(there.parts))
+    ours, theirs = ((*one.parts[-common:-1], posixpath.splitext(one.parts[-1])[0]) for one in (written, there))
+    ways = {
+        "backslashes": "\\" in bare,
+        "percent-encoding": bare != name or unquote(path) != path,
+        "another Unicode form": unicodedata.is_normalized("NFC", bare) != unicodedata.is_normalized("NFC", path),
+        "case": ours != theirs,
+        "another extension": written.extension != there.extension,
+    }
+    differing = [way for way, differs in ways.items() if differs]
+    is_moved = len(written.parts) != len(there.parts) or not differing
+    return (*["folders"] * is_moved, *differing)
