@@ -8,7 +8,7 @@ Loading and error messages are in ``config_loading``.
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 
@@ -213,8 +213,36 @@ class RunConfig(Section):
     log: Literal["text", "json"] = Field("text", description="what is printed: lines for people, or JSON objects")
 
 
+class S3Config(Section):
+    """How S3, or a server that speaks its protocol, is asked. Decides no label."""
+
+    addressing_style: Literal["auto", "virtual", "path"] | None = Field(
+        None,
+        description="where requests name the bucket: virtual (BUCKET.host/KEY), path (host/BUCKET/KEY), or auto; as "
+        "AWS_VIRTUAL_HOSTING, ~/.aws/config or boto3 say if not set: path at endpoints other than AWS",
+    )
+    request_payer: Literal["requester"] | None = Field(
+        None, description="requester: read requester-pays buckets, at the cost of these keys; or AWS_REQUEST_PAYER"
+    )
+    anonymous: bool | tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ...] = Field(
+        False,
+        description="true: ask without keys, as public buckets want; or the names of those buckets, where others need "
+        "keys; or AWS_NO_SIGN_REQUEST=YES",
+    )
+
+    @model_validator(mode="after")
+    def _payer_has_keys(self) -> "S3Config":
+        if self.anonymous is True and self.request_payer is not None:
+            raise PydanticCustomError(
+                "conflict",
+                "storage.s3.request_payer: 'requester' does not apply to storage.s3.anonymous true: who pays is known "
+                "by keys",
+            )
+        return self
+
+
 class StorageConfig(Section):
-    """What a job may read and write. Decides no label."""
+    """What a job may read and write, and how. Decides no label."""
 
     allow: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
         None,
@@ -222,6 +250,7 @@ class StorageConfig(Section):
         description="the only places that may be read or written, with all below them: folders, s3://bucket/prefix/, "
         "s3:// (all buckets), hf://owner/name (a model of the hub); any if not set",
     )
+    s3: S3Config = S3Config()
 
 
 class SegmentConfig(Section):

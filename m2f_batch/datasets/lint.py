@@ -27,6 +27,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import find_model
+from m2f_batch.storage.s3_settings import using
 from m2f_batch.terminal import say
 
 _SHOWN = 5  # examples per kind on the screen
@@ -73,7 +74,7 @@ def lint(
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
     tally = Tally()
-    with confine(config.storage.allow, places_of(config.data)):
+    with using(config.storage.s3), confine(config.storage.allow, places_of(config.data)):
         train, val = find(config, queries or _queries(config), tally)
     faults = tally.faults(ignored)
     say(*_lines(tally, ignored), _total(train, val, tally, faults))

@@ -20,6 +20,7 @@ from m2f_batch.export.ids import spelled_otherwise
 from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
+from m2f_batch.storage.s3_settings import recorded, using
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 from m2f_batch.terminal import say
 
@@ -46,7 +47,8 @@ def evaluate(
         raise RunError(f"RUN: {run.uri} is not finished: {left}; go on with it, or measure what is there by --partial")
     asked, write = metrics_of(info["task"], metrics), _writer(json_file)
     labels, is_reduced = info["categories"], truth.do_reduce_labels
-    form, dataset = truth.read(info["config"]["input"]["uri"])
+    with using(recorded(info)):
+        form, dataset = truth.read(info["config"]["input"]["uri"])
     dataset, notes = in_label_ids(labels, dataset, are_reduced=is_reduced)
     places, more = category_places(labels, dataset, truth.uri)
     evaluator = Evaluator(dataset.categories, info["task"], places, _fitting(asked, metrics, form, dataset))

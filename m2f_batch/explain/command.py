@@ -8,7 +8,8 @@ from m2f_batch.explain.listed import find_image
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.run import open_existing_run
+from m2f_batch.storage.run import RunDirectory, open_existing_run
+from m2f_batch.storage.s3_settings import recorded, using
 from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
 from m2f_batch.terminal import say
 
@@ -24,6 +25,11 @@ def explain(run_uri: str, uri: str, dest: str | None = None) -> int:
     """
     run = open_existing_run(run_uri)
     info = run.read_info()
+    with using(recorded(info)):
+        return _explain(run, info, uri, dest)
+
+
+def _explain(run: RunDirectory, info: dict[str, Any], uri: str, dest: str | None) -> int:
     ref, stored = find_image(run, info, uri)
     store, folder = _open_dest(dest or f"explain-{_name_of(ref)}", info)
     # torch is loaded only for an image that there is

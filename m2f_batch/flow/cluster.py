@@ -26,7 +26,7 @@ from m2f_batch.flow.forwarded import forwarded
 from m2f_batch.flow.token import keep_private
 from m2f_batch.masking import redact
 from m2f_batch.processes import PASSIVE
-from m2f_batch.storage import allow
+from m2f_batch.storage import allow, s3_settings
 
 _A = TypeVar("_A")
 _T = TypeVar("_T")
@@ -57,11 +57,12 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     address = compute.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     if ray.is_initialized():
-        if allow.is_of_job():
-            raise UsageError(
-                "storage.allow: Ray was started in this process before the job, so that its workers do not know the "
-                "list; let the job start or join Ray (compute.address)"
-            )
+        for key, is_of_job in (("allow", allow.is_of_job()), ("s3", s3_settings.is_of_job())):
+            if is_of_job:
+                raise UsageError(
+                    f"storage.{key}: Ray was started in this process before the job, so that its workers do not know "
+                    "of it; let the job start or join Ray (compute.address)"
+                )
         yield
         return
     environment = _environment(is_local=address is None)
@@ -97,13 +98,15 @@ def _environment(*, is_local: bool) -> dict[str, str]:
     # Ray refuses a variable that the submitted job's own environment has set already
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
-    if allow.OF_DRIVER in inherited:
-        raise UsageError(f"{allow.OF_DRIVER}: is this program's own; take it out of the job's environment variables")
+    for name in (allow.OF_DRIVER, s3_settings.OF_DRIVER):
+        if name in inherited:
+            raise UsageError(f"{name}: is this program's own; take it out of the job's environment variables")
+    told = allow.environment() | s3_settings.environment()
     if is_local:  # its processes inherit ours, and start sooner without an environment of their own
-        return allow.environment()
+        return told
     wanted = forwarded() | {name: os.environ.get(name, value) for name, value in PASSIVE.items()}
     _check_no_keys(wanted)
-    return {name: value for name, value in wanted.items() if name not in inherited} | allow.environment()
+    return {name: value for name, value in wanted.items() if name not in inherited} | told
 
 
 @contextmanager

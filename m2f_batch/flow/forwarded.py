@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 
-# endpoint, region, checksums and time-outs; keys belong to the nodes
+# endpoint, region, ways of asking, time-outs; keys belong to the nodes
 FORWARDED = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
@@ -11,6 +11,9 @@ FORWARDED = (
     "AWS_REGION",
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "AWS_VIRTUAL_HOSTING",
+    "AWS_REQUEST_PAYER",
+    "AWS_NO_SIGN_REQUEST",
     "HF_HUB_OFFLINE",
     "M2F_BATCH_S3_TIMEOUT",
 )

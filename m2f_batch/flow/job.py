@@ -35,6 +35,7 @@ from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.plan import Units
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import RunDirectory, open_run
+from m2f_batch.storage.s3_settings import using
 from m2f_batch.storage.store import Unreachable
 from m2f_batch.verify import Each
 from m2f_batch.vision.labeling import settle
@@ -52,7 +53,7 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
     places = {"input.uri": config.input.uri, "input.root": config.input.root, "output.uri": config.output.uri}
     events = Events(config.run.log)
     try:
-        with confine(config.storage.allow, places):
+        with using(config.storage.s3), confine(config.storage.allow, places):
             return _segment(config, is_dry_run, steps or Steps(), events)
     except (UsageError, RunError, TransientError) as error:
         events.failed(error)  # stderr says it too, but who reads a json log reads that

@@ -28,7 +28,8 @@ def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
         raise ImageError("fetch", "NotFound", str(error)) from error
     except Denied as error:
         if isinstance(error, Refused) and ref.version:  # it could be looked at when it was listed
-            raise StoreUnavailable(f"{error}, and so is the bucket by now: have the keys expired?") from error
+            what = "access denied, and so is the bucket by now: have the keys expired?"
+            raise StoreUnavailable(f"{shown(ref.uri)}: {what}") from error
         raise ImageError("fetch", "AccessDenied", str(error)) from error
     except NotAllowed as error:
         raise ImageError("fetch", "NotAllowed", f"{shown(ref.uri)}: lies outside the allow-list") from error

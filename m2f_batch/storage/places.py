@@ -4,7 +4,8 @@ import threading
 from collections.abc import Iterable
 from functools import cache, partial
 
-from m2f_batch.storage import allow, uris
+from m2f_batch.config import S3Config
+from m2f_batch.storage import allow, s3_settings, uris
 from m2f_batch.storage.files import ArrowStore, LocalStore
 from m2f_batch.storage.guarded import GuardedStore
 from m2f_batch.storage.store import Entry, Store
@@ -45,13 +46,14 @@ _OPENING = threading.Lock()
 
 def _opened(scheme: str, authority: str) -> Store:
     with _OPENING:  # neither boto3's nor our cache makes one client only when threads race
-        return _open(scheme, authority)
+        return _open(scheme, authority, s3_settings.current() if scheme == "s3" else None)
 
 
 @cache
-def _open(scheme: str, authority: str) -> Store:
-    if scheme == "s3":
-        from m2f_batch.storage.s3 import S3Store, new_client
+def _open(scheme: str, authority: str, settings: S3Config | None) -> Store:
+    if settings is not None:
+        from m2f_batch.storage.s3 import S3Store
+        from m2f_batch.storage.s3_client import new_client
 
-        return S3Store(new_client())
+        return S3Store(new_client(authority))
     return ArrowStore(f"{scheme}://{authority}") if scheme else LocalStore()

@@ -10,12 +10,13 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from m2f_batch.errors import TransientError, UsageError
-from m2f_batch.storage import uris
-from m2f_batch.storage.retries import Retries, count_retry
+from m2f_batch.errors import TransientError
+from m2f_batch.storage import s3_settings, uris
+from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.s3_faults import Refused, is_doubtful, is_whole
 from m2f_batch.storage.s3_faults import code_of as _code
 from m2f_batch.storage.s3_faults import s3_fault as _s3_fault
+from m2f_batch.storage.s3_faults import s3_place_fault as _s3_place_fault
 from m2f_batch.storage.s3_faults import status_of as _status
 from m2f_batch.storage.s3_pages import sizes_and_etags, walk
 from m2f_batch.storage.store import (
@@ -32,58 +33,6 @@ from m2f_batch.storage.store import (
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-
-READ_TIMEOUT = "M2F_BATCH_S3_TIMEOUT"  # seconds without a byte from the server
-
-
-def new_client() -> "S3Client":
-    """A client by the standard AWS variables, and one of ours: M2F_BATCH_S3_TIMEOUT.
-
-    That is how many seconds a server may send no byte, before or in an answer, until the request is made again: 20 by
-    default. S3 answers within a second, a Ceph that loses a disk within some ten; waiting longer only eats the budget
-    of ``Retries``, which are the main way of trying again: the client itself tries twice, or AWS_MAX_ATTEMPTS times.
-
-    Raises UsageError, StoreUnavailable for variables that are wrong.
-    """
-    import boto3
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
-
-    options: dict[str, Any] = {}
-    if os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
-        options["s3"] = {"addressing_style": "path"}  # other servers rarely have a name per bucket,
-        options["request_checksum_calculation"] = "when_required"  # and older ones refuse trailing checksums
-    try:
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or 2)},
-            connect_timeout=10,  # seconds
-            read_timeout=_read_timeout(),
-            max_pool_connections=64,
-            **options,
-        )
-        session = boto3.session.Session()  # of its own: the default one is not safe
-        client = session.client("s3", config=config)
-    except ValueError as error:
-        wanted = f"AWS_ENDPOINT_URL must be like https://host:port, AWS_MAX_ATTEMPTS and {READ_TIMEOUT} numbers above 0"
-        raise UsageError(wanted) from error
-    except BotoCoreError as error:
-        raise StoreUnavailable(f"S3: {type(error).__name__}: check the AWS variables") from error
-    client.meta.events.register("request-created.s3", _count_retry)
-    return client
-
-
-def _read_timeout() -> float:
-    seconds = float(os.environ.get(READ_TIMEOUT) or 20)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"{READ_TIMEOUT}={seconds}")
-    return seconds
-
-
-def _count_retry(request: Any, **_: Any) -> None:
-    """The client's own retries: every attempt at a request is made anew, whatever became of the one before."""
-    if request.context.get("retries", {}).get("attempt", 1) > 1:
-        count_retry()
 
 
 class S3Store(Store):
@@ -104,7 +53,7 @@ class S3Store(Store):
                     yield Entry(f"s3://{bucket}/{found['Key']}", found["Size"], found["ETag"].strip('"'))
 
     def _page(self, folder: str, prefix: str, **options: Any) -> Any:
-        with faults(folder, _s3_fault, of_one=False):
+        with faults(folder, _s3_place_fault, of_one=False):
             bucket = uris.parse(folder).authority
             return self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=self.page_size, **options)
 
@@ -168,12 +117,13 @@ class S3Store(Store):
     def _ask_again(self, uri: str, *, is_denied: bool) -> None:
         """Asks for a listing of the one object: raises where its answer is about more than the object."""
         try:
-            with faults(uri, _s3_fault):
+            with faults(uri, _s3_place_fault):
                 key = _names(uri)["Key"]
                 page = self._client.list_objects_v2(Bucket=_names(uri)["Bucket"], Prefix=key, MaxKeys=1)
         except Denied as error:
-            if is_denied:
-                raise Refused(str(error)) from error
+            if is_denied:  # keys may have expired, where there are any
+                kind = Denied if s3_settings.is_anonymous(_names(uri)["Bucket"]) else Refused
+                raise kind(str(error)) from error
         except NotFound as error:  # which no S3 server says to a listing
             raise StoreUnavailable(f"{uris.shown(uri)}: 404, to any request: check AWS_ENDPOINT_URL") from error
         except ObjectError:
@@ -203,11 +153,11 @@ class S3Store(Store):
             raise TransientError(f"{uris.shown(uri)}: {len(data)} of {length} bytes came")
 
     def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
-        with faults(uri, _s3_fault, of_one=False):
+        with faults(uri, _s3_place_fault, of_one=False):
             self._client.put_object(**_names(uri), Body=data)
 
     def upload(self, file: str | os.PathLike[str], uri: str) -> None:
-        with faults(uri, _s3_fault, of_one=False), open(file, "rb") as source:
+        with faults(uri, _s3_place_fault, of_one=False), open(file, "rb") as source:
             self._client.upload_fileobj(source, **_names(uri))  # in parts, where it is large
 
     def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
@@ -222,7 +172,7 @@ class S3Store(Store):
         # told again after lost answers, it is the same writer: 412 does not say whose object is in the way
         digest = hashlib.sha256(f"{self._nonce} {uri} ".encode() + data)
         writer = {"writer": digest.hexdigest()}
-        with faults(uri, _s3_fault, of_one=False):
+        with faults(uri, _s3_place_fault, of_one=False):
             try:
                 self._client.put_object(**_names(uri), Body=data, Metadata=writer, **condition)
             except ClientError as error:
@@ -264,7 +214,7 @@ class S3Store(Store):
             raise
 
     def _delete(self, uri: str, staging: str | None) -> None:
-        with faults(uri, _s3_fault, of_one=False):
+        with faults(uri, _s3_place_fault, of_one=False):
             self._client.delete_object(**_names(uri))
 
 

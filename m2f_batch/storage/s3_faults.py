@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from m2f_batch.errors import TransientError
+from m2f_batch.storage import s3_settings
 from m2f_batch.storage.store import Denied, NotFound, StoreUnavailable, Unreachable, Unreadable
 
 _OF_ALL = {
@@ -24,6 +25,7 @@ _PASSING = {
 }
 _FULL = {"QuotaExceeded", "XMinioStorageFull"}  # Ceph, MinIO
 _DENIED = {"AccessDenied", "AccessDeniedException", "AccessForbidden", "Forbidden", "403"}
+_VIRTUAL_ONLY = {"SecondLevelDomainForbidden", "PathStyleDomainForbidden"}  # Alibaba OSS, Tencent COS
 _MD5 = re.compile("[0-9a-f]{32}")
 
 
@@ -48,15 +50,31 @@ def s3_fault(uri: str, error: Exception) -> Exception | None:
     if isinstance(error, boto.ClientError):
         return _reply_fault(uri, code_of(error), status_of(error))
     if isinstance(error, away):
+        if _is_in_host(uri, str(error.kwargs.get("endpoint_url", ""))):
+            return Unreachable(
+                f"{uri}: the S3 endpoint cannot be reached under the bucket's name; where it has no host name for each "
+                "bucket, set storage.s3.addressing_style: path (or AWS_VIRTUAL_HOSTING=NO)"
+            )
         return Unreachable(f"{uri}: the S3 endpoint cannot be reached; check AWS_ENDPOINT_URL and the network")
     # a body that was cut short where it is XML; TLS errors while a body is read, which botocore lets through
     if isinstance(error, (*passing, ResponseParserError, HTTPError)):
         return TransientError(f"{uri}: {type(error).__name__}")
     if isinstance(error, boto.ParamValidationError):
         return Unreadable(f"{uri}: not a name that S3 allows")
+    if isinstance(error, (boto.NoCredentialsError, boto.PartialCredentialsError)):
+        return StoreUnavailable(
+            f"{uri}: {type(error).__name__}: check the AWS variables; a public bucket needs no keys: set "
+            "storage.s3.anonymous: true (or AWS_NO_SIGN_REQUEST=YES)"
+        )
     if isinstance(error, boto.BotoCoreError):
         return StoreUnavailable(f"{uri}: {type(error).__name__}: check the AWS variables")
     return None
+
+
+def s3_place_fault(uri: str, error: Exception) -> Exception | None:
+    """``s3_fault`` of a request that is about more than one object: where it is denied, with what might help."""
+    fault = s3_fault(uri, error)
+    return Denied(f"{fault}{_hint(uri)}") if isinstance(fault, Denied) else fault
 
 
 def is_doubtful(error: Exception) -> bool:
@@ -91,6 +109,9 @@ def _reply_fault(uri: str, code: str, status: int) -> Exception:
         return StoreUnavailable(f"{uri}: no such bucket")
     if status == 507 or code in _FULL:
         return StoreUnavailable(f"{uri}: {code}: the store is full")
+    if code in _VIRTUAL_ONLY:
+        hint = "set storage.s3.addressing_style: virtual (or AWS_VIRTUAL_HOSTING=YES)"
+        return StoreUnavailable(f"{uri}: {code}: this server wants the bucket in its host name; {hint}")
     if code in _OF_ALL or status in (301, 307, 401):
         return StoreUnavailable(f"{uri}: {code}: check the AWS variables (keys, region, endpoint)")
     if status == 501:
@@ -100,3 +121,23 @@ def _reply_fault(uri: str, code: str, status: int) -> Exception:
     if status == 404:
         return NotFound(f"{uri}: no such object")
     return Denied(f"{uri}: access denied") if code in _DENIED else Unreadable(f"{uri}: {code}")
+
+
+def _hint(uri: str) -> str:
+    """Which setting might help where access is denied, among those that are not in force."""
+    if s3_settings.is_anonymous(_bucket(uri)):
+        return " to who asks without keys (storage.s3.anonymous, AWS_NO_SIGN_REQUEST)"
+    public = "a public bucket storage.s3.anonymous: true (AWS_NO_SIGN_REQUEST=YES)"
+    if s3_settings.current().request_payer is not None:
+        return f" (to the requester who pays, too; {public})"
+    return f" (a requester-pays bucket wants storage.s3.request_payer: requester (AWS_REQUEST_PAYER), {public})"
+
+
+def _bucket(uri: str) -> str:
+    return uri.removeprefix("s3://").partition("/")[0]
+
+
+def _is_in_host(uri: str, url: str) -> bool:
+    """Whether the address that was asked begins with the bucket's name, at another server than AWS's."""
+    host = url.partition("://")[2].partition("/")[0].partition(":")[0]
+    return host.startswith(f"{_bucket(uri)}.") and not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))

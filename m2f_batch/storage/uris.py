@@ -62,6 +62,11 @@ def parse(uri: str) -> Location:
     if re.search(r"[?#%\\\s]", authority) or not authority.isprintable():
         # pyarrow.fs would take what follows for options of the file system: another server's address, say
         raise UsageError(f"{scheme}://...: a host or bucket has no '?', '#', '%', '\\' or blank; options are not taken")
+    if scheme == "s3" and authority.startswith("anonymous@"):  # as Ray takes it
+        raise UsageError(
+            "s3://anonymous@...: wanted s3://BUCKET/KEY; that no keys are used is a setting: storage.s3.anonymous: "
+            "true, or a list of such buckets (or AWS_NO_SIGN_REQUEST=YES)"
+        )
     if scheme == "s3" and not re.fullmatch(r"[A-Za-z0-9._-]+", authority):
         raise UsageError("s3://...: wanted s3://BUCKET/KEY, BUCKET of letters, digits, '.', '-' and '_', no keys in it")
     return Location(scheme, authority, path)
@@ -111,15 +116,23 @@ def join(folder: str, name: str) -> str:
 
     >>> join("s3://bucket/lists", "../images/a b.jpg"), join("/data", "/other/x.jpg"), join("/data", "x.jpg")
     ('s3://bucket/images/a b.jpg', '/other/x.jpg', '/data/x.jpg')
+    >>> join("s3://bucket/lists", "../in//a.jpg")
+    's3://bucket/in//a.jpg'
     """
     if name.startswith("/") or _URI.fullmatch(name):
         check_unsigned(name)
         return normalise(name)
     place = parse(folder)
-    path = f"{place.path.rstrip('/')}/{name}" if place.path or not place.scheme else name
-    if place.scheme and not {".", ".."}.isdisjoint(name.split("/")):
-        path = posixpath.normpath(path)  # only then: a key may hold "//"
-    return normalise(str(place._replace(path=path)))
+    folder_path = place.path if place.path.endswith("/") or not place.path else f"{place.path}/"
+    if not place.scheme:
+        return normalise(folder_path + name)
+    parts = folder_path.split("/")[:-1]
+    for part in name.split("/"):  # not by normpath: a key may hold "//"
+        if part == ".." and parts and parts[-1] != "..":
+            parts.pop()
+        elif part != ".":
+            parts.append(part)
+    return normalise(str(place._replace(path="/".join(parts))))
 
 
 def parent(uri: str) -> str:
@@ -127,9 +140,15 @@ def parent(uri: str) -> str:
 
     >>> parent("s3://bucket/a/list.csv"), parent("s3://bucket/list.csv"), parent("/list.csv")
     ('s3://bucket/a', 's3://bucket', '/')
+    >>> parent("s3://bucket/a//list.csv")
+    's3://bucket/a//'
     """
     place = parse(uri)
-    return str(place._replace(path=posixpath.dirname(place.path)))
+    if not place.scheme:
+        return posixpath.dirname(place.path)
+    folder, slash, _ = place.path.rpartition("/")
+    # a folder without name: only the slash at the end tells it from the one above
+    return str(place._replace(path=folder + slash if folder.endswith("/") or (slash and not folder) else folder))
 
 
 def below(folder: str, uri: str) -> str:
@@ -138,7 +157,7 @@ def below(folder: str, uri: str) -> str:
     >>> below("s3://bucket/a/", "s3://bucket/a/b/c.jpg"), below("/", "/x.jpg")
     ('b/c.jpg', 'x.jpg')
     """
-    return uri.removeprefix(folder.rstrip("/") + "/")
+    return uri.removeprefix(folder if folder.endswith("/") else f"{folder}/")
 
 
 def is_inside(uri: str, folder: str) -> bool:

@@ -13,6 +13,7 @@ from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.s3_settings import using
 from m2f_batch.terminal import say
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
@@ -31,7 +32,8 @@ def finetune(config: FinetuneConfig) -> int:
     Raises UsageError before anything is written, RunError when training cannot go on: the same command goes on from the
     last checkpoint.
     """
-    with confine(config.storage.allow, {**places_of(config.data), "output.uri": config.output.uri}):
+    places = {**places_of(config.data), "output.uri": config.output.uri}
+    with using(config.storage.s3), confine(config.storage.allow, places):
         return _finetune(config)
 
 

@@ -145,7 +145,11 @@ def test_credentials_that_expire_where_the_server_only_says_denied(proxy: FaultP
     with pytest.raises(StoreUnavailable, match="access denied, and so is the bucket by now: have the keys expired"):
         [*fetch_many(refs)]
     # keys that may read some objects and list nothing: what could not be looked at when it was listed is its row
-    assert _reason(ImageRef(refs[0].uri, "")) == ("fetch", "AccessDenied", f"{refs[0].uri}: access denied")
+    hint = (
+        " (a requester-pays bucket wants storage.s3.request_payer: requester (AWS_REQUEST_PAYER), "
+        "a public bucket storage.s3.anonymous: true (AWS_NO_SIGN_REQUEST=YES))"
+    )
+    assert _reason(ImageRef(refs[0].uri, "")) == ("fetch", "AccessDenied", f"{refs[0].uri}: access denied{hint}")
     _deny(proxy, "*/0.jpg", 403, "AccessDenied")
     assert _reason(refs[0]) == ("fetch", "AccessDenied", f"{refs[0].uri}: access denied")
 

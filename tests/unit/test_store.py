@@ -16,7 +16,8 @@ from s3_servers import S3Endpoint, set_variables
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import places
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.s3 import S3Store, new_client
+from m2f_batch.storage.s3 import S3Store
+from m2f_batch.storage.s3_client import new_client
 from m2f_batch.storage.store import Denied, Entry, Fenced, NotFound, Store, StoreUnavailable, Unreachable, Unreadable
 
 pytest_plugins = ["s3_servers"]
