@@ -6,6 +6,7 @@ from typing import get_args
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
+from m2f_batch.datasets.formats import naming_formats
 from m2f_batch.datasets.learnable import learnable, learnable_findings
 from m2f_batch.datasets.readers.coco import read_coco
 from m2f_batch.datasets.readers.coco_panoptic import read_coco_panoptic
@@ -22,6 +23,7 @@ HAVE_CROWDS = ("coco", "coco-panoptic")
 _TAKES_IGNORE_INDEX = ("semantic-png", "instance-png")
 
 
+@naming_formats
 def read_dataset(
     form: str,
     annotations: str,

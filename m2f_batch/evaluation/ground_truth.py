@@ -7,6 +7,7 @@ from typing import Any
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.formats import look_at
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.numbers import are_unnamed
@@ -77,34 +78,20 @@ class GroundTruth:
 def form_of(uri: str, masks: str | None = None) -> str:
     """The format of a file or folder, by what is in it. Raises UsageError where nothing tells."""
     place = uris.normalise(uri)
-    extension = posixpath.splitext(place)[1].lower()
-    if files.is_folder(place, "--ground-truth"):
-        return _form_of_folder(place)
-    if extension in (".yaml", ".yml"):
-        return "yolo"
-    if extension == ".txt" and masks is not None:
+    if masks is not None and posixpath.splitext(place)[1].lower() == ".txt":
         return "semantic-png"  # names of its classes
-    data = files.read_bytes(place, "--ground-truth")
-    if b'"segments_info"' in data:
-        return "coco-panoptic"
-    if b'"imagePath"' in data and b'"annotations"' not in data:
-        return "labelme"
-    if b'"images"' in data:
-        return "coco"
-    raise UsageError(f"--ground-truth: {uri!r} is in no format that is known; give --format")
-
-
-def _form_of_folder(place: str) -> str:
-    if files.exists(uris.join(place, "data.yaml")):
-        raise UsageError(f"--ground-truth: {place!r} is a YOLO dataset; give its file {place}/data.yaml")
-    labels = files.list_files(place, ["json"])
-    if labels and b'"imagePath"' in files.read_bytes(next(iter(labels.values())), "--ground-truth"):
-        return "labelme"
-    if labels:
-        raise UsageError(f"--ground-truth: {place!r} is a folder; give the file in it, e.g. {min(labels.values())}")
-    if files.list_files(place, ["png"]):
-        return "semantic-png"
-    raise UsageError(f"--ground-truth: {place!r} has no labelme JSON and no PNG; give a file, or --format")
+    found = look_at(uri)
+    if found is None:
+        is_folder = files.is_folder(place, "--ground-truth")
+        if not is_folder:
+            files.read_bytes(place, "--ground-truth")  # or why it cannot be read
+        state = "has no labelme JSON and no PNG" if is_folder else "is in no format that is known"
+        raise UsageError(f"--ground-truth: {uri!r} {state}; give {'a file, or ' * is_folder}--format")
+    if found.form is None:
+        raise UsageError(f"--ground-truth: {uri!r} looks like {found.words}, which is not read: {found.advice}")
+    if found.place != place:
+        raise UsageError(f"--ground-truth: {uri!r} looks like {found.words}: give its file {found.place}")
+    return found.form
 
 
 def _in_our_words(message: str) -> str:

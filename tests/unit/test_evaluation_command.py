@@ -267,7 +267,7 @@ def test_folders_say_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture
     (coco / "val.json").write_text(json.dumps(truth_tree()))
     assert f"give its file {yolo}/data.yaml" in mistake(capsys, run.uri, "--ground-truth", str(yolo))
     assert "has no labelme JSON and no PNG" in mistake(capsys, run.uri, "--ground-truth", str(empty))
-    assert f"give the file in it, e.g. {coco}/val.json" in mistake(capsys, run.uri, "--ground-truth", str(coco))
+    assert f"looks like COCO: give its file {coco}/val.json" in mistake(capsys, run.uri, "--ground-truth", str(coco))
 
 
 def test_semantic_rows_against_a_folder_of_class_pngs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
