@@ -3,16 +3,18 @@
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
+from m2f_batch.datasets.findings import Finding, stop
 from m2f_batch.datasets.groups import group_keys
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.split import split_images
+from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.datasets.write_coco import coco_pieces
 from m2f_batch.datasets.write_yolo import Losses, check_names, write_settings, write_side
 from m2f_batch.errors import UsageError
@@ -22,6 +24,18 @@ from m2f_batch.storage.store import ObjectError, StoreUnavailable
 from m2f_batch.terminal import say
 
 TARGETS = ("coco", "yolo")
+# what readers call what is an option here
+_OPTIONS = {
+    "data.train_images": "--images",
+    "data.train_masks": "--masks",
+    "data.train": "SRC",
+    "data.format": "--from",
+    "--format": "--from",
+    "data.ignore_index": "--ignore-index",
+    "data.do_reduce_labels": "--do-reduce-labels",
+    "data.crowd_as_object: true": "--crowd-as-object",
+    "data.crowd_as_object": "--crowd-as-object",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +74,10 @@ def convert(
     _check_options(split)
     options = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options["crowd_as_object"] = crowd_as_object
-    dataset = read_dataset(form, source, images, masks, **options)  # type: ignore[arg-type]
+    try:
+        dataset = read_dataset(form, source, images, masks, **options, report=_report)  # type: ignore[arg-type]
+    except UsageError as error:
+        raise UsageError(in_words_of(_OPTIONS, str(error))) from error
     rows = sorted(dataset.rows(), key=lambda row: row["uri"])
     if not rows:
         raise UsageError(f"SRC: {source!r} has no images")
@@ -73,6 +90,10 @@ def convert(
         raise UsageError(f"DEST: {error}") from error
     say(*_counts(dataset, sides), *lines)
     return 0
+
+
+def _report(finding: Finding) -> None:
+    stop(replace(finding, text=in_words_of(_OPTIONS, finding.text)))
 
 
 def _check_options(split: SplitOptions) -> None:

@@ -41,6 +41,7 @@ KINDS = {
     "missing-segment": "a segment without a pixel of its own",
     "missing-image": "a mask without its image, or an image that cannot be read where its size is needed",
     "nothing-to-learn": "not one object or pixel that training would see",
+    "no-images": "not one image that could be read with its annotations",
 }
 # what is said, and does not stop a reader
 NOTES = {
@@ -52,6 +53,7 @@ NOTES = {
     "hidden-file": "files with a hidden name, or in a hidden folder",
     "other-name": "names of files that are not there as written, but otherwise",
     "near-name": "names of files that are not there, where something like them is",
+    "unused-category": "categories of data.val that data.train lacks, and that nothing shows",
 }
 
 

@@ -9,13 +9,15 @@ import posixpath
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, cast
+from typing import Any, NamedTuple, ParamSpec, cast, get_args
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES, Finding, Report, stop
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.finetune_config import DataFormat
 from m2f_batch.storage import uris
+from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.places import open_store
 
@@ -87,6 +89,8 @@ def naming_formats(read: Callable[_Arguments, Dataset]) -> Callable[_Arguments, 
                 look()
             report(finding)
 
+        if form not in get_args(DataFormat):
+            return read(*arguments, **options)  # says which are
         if form == "yolo" and _extension(annotations) not in ("yaml", "yml"):
             look()  # a large JSON is YAML, too, and takes minutes as such
         options["report"] = watch
@@ -103,7 +107,7 @@ def _of_folder(place: str) -> Known | None:
     listed = sorted(uris.below(place, entry.uri) for entry in open_store(place).list(place))
     by_kind: dict[str, list[str]] = {}
     for path in listed:
-        if "/." not in f"/{path}":
+        if not is_hidden(path):
             by_kind.setdefault(_extension(path), []).append(path)
     if "run.json" in listed and any(path.startswith("annotations/") for path in by_kind.get("parquet", ())):
         return Known("a run of m2f-batch", None, place, "export it first: m2f-batch export RUN file.json --format coco")

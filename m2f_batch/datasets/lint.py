@@ -23,7 +23,7 @@ from m2f_batch.datasets.lint_masks import Setting, mask_findings
 from m2f_batch.datasets.lint_sides import class_findings, counts, group_findings
 from m2f_batch.datasets.sides import places_of, read_sides
 from m2f_batch.datasets.warnings import queries_of
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import find_model
@@ -74,8 +74,12 @@ def lint(
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
     tally = Tally()
-    with using(config.storage.s3), confine(config.storage.allow, places_of(config.data)):
-        train, val = find(config, queries or _queries(config), tally)
+    try:
+        with using(config.storage.s3), confine(config.storage.allow, places_of(config.data)):
+            train, val = find(config, queries or _queries(config), tally)
+    except (UsageError, RunError, TransientError, KeyboardInterrupt):
+        say(*_lines(tally, ignored))  # what ends the command hides nothing that was found before
+        raise
     faults = tally.faults(ignored)
     say(*_lines(tally, ignored), _total(train, val, tally, faults))
     if json_file is not None:
@@ -99,13 +103,13 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
         if finding.kind not in _SUMMARIES and not (finding.kind == "unlabelled-image" and data.format == "yolo"):
             tally.add(finding)
 
+    train, val = read_sides(data, report)
     claims: list[dict[int, list[Claim]]] = []
     for annotations in (data.train, data.val):
         found, findings = claims_of(annotations, data.format) if annotations is not None else ({}, [])
         claims.append(found if annotations is not None else claims[0])
         for finding in findings:
             tally.add(finding)
-    train, val = read_sides(data, report)
     sides = [side for side in (train, val) if side is not None]
     tally.annotations = sum(sum(counts(side).values()) for side in sides)
     crop = config.augment.crop_size
@@ -117,7 +121,9 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
             seen += _looks(dataset, data.format, own, setting, tally)
     uris = [uri for side in sides for uri in side.table["uri"].to_pylist()]
     in_val = [number >= train.table.num_rows for number in range(len(uris))]
-    found_at_last = [*copy_findings(uris, in_val, seen), *class_findings(train, val, data.train)]
+    found_at_last = [*copy_findings(uris, in_val, seen)]
+    if train.table.num_rows:
+        found_at_last += class_findings(train, val, data.train)
     if val is not None:
         found_at_last += group_findings(train, val, data.group_by)
     for finding in found_at_last:

@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding
@@ -14,6 +14,18 @@ from m2f_batch.errors import DecodeError, TransientError, UsageError
 from m2f_batch.storage.store import NotFound, ObjectError
 from m2f_batch.vision.image import decode
 
+# how a stored image is turned
+_TURNS = {
+    2: "mirrored",
+    3: "turned by 180 degrees",
+    4: "turned upside down as in a mirror",
+    5: "mirrored and turned by 90 degrees",
+    6: "turned by 90 degrees",
+    7: "mirrored and turned by 90 degrees",
+    8: "turned by 90 degrees",
+}
+# whose annotations have no size of their own
+_SIZED_BY_IMAGE = ("yolo",)
 # whose height and width are those of their masks
 MASK_FORMATS = ("semantic-png", "instance-png")
 
@@ -37,12 +49,26 @@ def look_at(row: Mapping[str, Any], form: str) -> tuple[Seen | None, list[Findin
         return None, [Finding("unreadable-image", uri, str(error))]
     seen = Seen(hashlib.blake2b(data, digest_size=16).digest(), print_of(image))
     if image.shape[:2] == size_hw:
-        return seen, []
+        turn = _orientation(data)
+        is_told = turn > 4 and size_hw[0] != size_hw[1] and form not in _SIZED_BY_IMAGE
+        if turn == 1 or is_told or not row["segments"]:
+            return seen, []
+        text = f"has the EXIF orientation {turn}: {_TURNS[turn]} for show, and sizes cannot tell how it was annotated"
+        return seen, [Finding("exif-orientation", uri, text)]
     sizes = f"has {image.shape[1]} x {image.shape[0]} pixels, its annotations are for {size_hw[1]} x {size_hw[0]}"
     if size_hw == image.shape[1::-1] and _stored_hw(data) == size_hw:
         return seen, [Finding("exif-size", uri, f"{sizes}: those before its EXIF orientation")]
     kind = "mask-size" if form in MASK_FORMATS else "image-size"
     return seen, [Finding(kind, uri, sizes)]
+
+
+def _orientation(data: bytes) -> int:
+    """The EXIF orientation, 1 where there is none to read."""
+    try:
+        turn = Image.open(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation)
+    except (OSError, SyntaxError, ValueError):  # of metadata alone: the pixels were read
+        return 1
+    return turn if turn in _TURNS else 1
 
 
 def _stored_hw(data: bytes) -> tuple[int, int]:

@@ -35,6 +35,11 @@ KINDS = {
         True, _STOPS, "name the class, or set data.ignore_index or data.do_reduce_labels, if that is what it means"
     ),
     "missing-segment": Kind(True, f"an object that no pixel shows: {_STOPS}", "remove the entry, or restore the mask"),
+    "no-images": Kind(
+        True,
+        f"there is nothing to train on: {_STOPS}",
+        "correct what is said of its images here; where nothing is, check that these are the right annotations",
+    ),
     "nothing-to-learn": Kind(
         True, f"there is nothing to learn: {_STOPS}", "check that these are the annotations that go along"
     ),
@@ -51,6 +56,13 @@ KINDS = {
         "masks would lie across their objects: training stops when it comes to it",
         "it was annotated lying on its side, and is shown upright by its EXIF orientation: turn the masks, or remove "
         "the orientation from the file",
+    ),
+    "exif-orientation": Kind(
+        False,
+        "none if the masks were drawn on the image as it is shown; drawn on the image as it is stored, they would lie "
+        "beside their objects, and sizes cannot tell",
+        "look at one of these images with its masks; where they do not fit, turn them, or remove the orientation from "
+        "the file",
     ),
     # ids and names
     "annotation-id-zero": Kind(
@@ -117,6 +129,7 @@ KINDS = {
     "unlabelled-image": Kind(
         False, "all of it is taught as background; without a mask file it is left out", "fine if there is nothing on it"
     ),
+    "unused-category": Kind(False, "none: nothing has that class", "fine, unless its objects are missing"),
     "crowds": Kind(
         False,
         "they are not learnt: objects among them are taught as background",

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.groups import group_keys
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.split import split_images
@@ -21,7 +21,8 @@ def places_of(data: DataConfig) -> dict[str, str | None]:
 def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Dataset | None]:
     """What is trained on, and what validates, if anything; both have the categories of ``data.train``.
 
-    What is wrong in the files goes to ``report``. Raises UsageError for what cannot be read at all.
+    What is wrong in the files goes to ``report``, that no image is left to train on, too. Raises UsageError for what
+    cannot be read at all.
     """
 
     def read(annotations: str, images: str | None, masks: str | None, part: str) -> Dataset:
@@ -31,16 +32,19 @@ def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datase
 
     train = read(data.train, data.train_images, data.train_masks, "train")
     if not train.table.num_rows:
-        raise UsageError(f"data.train: {data.train} has no images")
+        report(Finding("no-images", f"data.train: {data.train}", "has no images that could be read"))
     if data.val is not None:
-        val = read(data.val, data.val_images, data.val_masks, "val")
+        try:
+            val = read(data.val, data.val_images, data.val_masks, "val")
+        except UsageError as error:
+            raise UsageError(str(error).replace("data.train", "data.val")) from error
         return train, _with_categories(val, train, data.val, report)
     return split_sides(train, data)
 
 
 def split_sides(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | None]:
     """``dataset`` as ``data.split`` and its fellows divide it. Raises UsageError where they cannot."""
-    if data.split is None:
+    if data.split is None or not dataset.table.num_rows:
         return dataset, None
     uris = dataset.table["uri"].to_pylist()
     keys = None if data.group_by is None else group_keys(uris, data.group_by, None, "data.group_by")
@@ -50,15 +54,19 @@ def split_sides(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | 
     return Dataset(dataset.categories, ours), Dataset(dataset.categories, theirs)
 
 
-def _with_categories(val: Dataset, train: Dataset, name: str, report: Report) -> Dataset:
+def _with_categories(val: Dataset, train: Dataset, place: str, report: Report) -> Dataset:
     """``val`` with the categories of ``train``, by name; without the segments of those that it lacks."""
     if val.categories == train.categories:
         return val
     places = {category.name: index for index, category in enumerate(train.categories)}
-    unknown = [category.name for category in val.categories if category.name not in places]
-    if unknown:
-        text = f"has categories that data.train lacks: {', '.join(unknown[:5])}"
-        report(Finding("unknown-category", f"data.val: {name}", text))
+    used = {val.categories[segment["category"]].name for row in val.rows() for segment in row["segments"]}
+    theirs = [category.name for category in val.categories if category.name not in places]
+    for kind, what, some in (
+        ("unknown-category", "categories", [name for name in theirs if name in used]),
+        ("unused-category", "unused categories", [name for name in theirs if name not in used]),
+    ):
+        if some:
+            report(Finding(kind, f"data.val: {place}", f"has {what} that data.train lacks: {examples(some, 5)}"))
     moved = np.array([places.get(category.name, -1) for category in val.categories])
     rows = val.table.to_pylist()
     for row in rows:

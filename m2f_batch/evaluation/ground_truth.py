@@ -9,6 +9,7 @@ from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.formats import look_at
 from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.numbers import are_unnamed
 from m2f_batch.export.categories import match_categories
@@ -62,7 +63,7 @@ class GroundTruth:
                 split=self.part,
             )
         except UsageError as error:
-            raise UsageError(_in_our_words(str(error))) from error
+            raise UsageError(in_words_of(_OPTIONS, str(error))) from error
         if not dataset.table.num_rows:
             raise UsageError(f"--ground-truth: {self.uri!r} has no image")
         return form, dataset
@@ -92,12 +93,6 @@ def form_of(uri: str, masks: str | None = None) -> str:
     if found.place != place:
         raise UsageError(f"--ground-truth: {uri!r} looks like {found.words}: give its file {found.place}")
     return found.form
-
-
-def _in_our_words(message: str) -> str:
-    for theirs, ours in _OPTIONS.items():
-        message = message.replace(theirs, ours)
-    return message
 
 
 def category_places(

@@ -187,9 +187,9 @@ REFUSED = [
     (["--group-by", "folder"], "--group-by: goes with --split"),
     (["--split", "0.5", "--groups", "x.csv"], "--groups: goes with --group-by"),
     (["--split", "0.5", "--group-by", "patient"], "--group-by: 'patient' is not known"),
-    (["--ignore-index", "3"], "data.ignore_index: only for"),
+    (["--ignore-index", "3"], "--ignore-index: only for"),
     (["--to", "voc"], "--to: 'voc' is not known; allowed: coco, yolo"),
-    (["--from", "voc"], "data.format: 'voc' is not known"),
+    (["--from", "voc"], "--from: 'voc' is not known"),
 ]
 
 
