@@ -56,10 +56,10 @@ def test_a_good_run_verifies_in_any_order(run: RunDirectory, capsys: pytest.Capt
 
     assert verify(run, "panoptic") == verify(run, "panoptic", each=backwards) == []
     reports = verify_reports(run, "panoptic", each=backwards).reports
-    assert [(r.file, r.rows, r.ok, r.error, r.segments) for r in reports] == [
+    assert [(r.file, r.rows, r.tally.ok, r.tally.error, r.tally.segments) for r in reports] == [
         *((file_name(2), 2, 2, 0, 2), (file_name(1), 2, 2, 0, 2), (file_name(0), 3, 2, 1, 2))
     ]
-    assert reports[-1].reasons == {"decode/Truncated": 1}
+    assert reports[-1].tally.reasons == {"decode/Truncated": 1}
     assert {r.file: r.version for r in reports} == {name: entry.version for name, entry in run.committed().items()}
     assert verify_command(run.uri) == 0
     assert capsys.readouterr().out == (
