@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.timing import PROJECT, parser, publish, say, table
 from m2f_batch.records import ImageRef
+from m2f_batch.storage import listed
 from m2f_batch.storage import listing as listings
 from m2f_batch.storage.image_names import is_image_name
 from m2f_batch.storage.places import open_store
@@ -83,7 +84,7 @@ def child(kind: str, what: str) -> dict[str, Any]:
         return measured(lambda: entries_of(entries(count), is_wanted), requests)
     if kind == "manifest":
         known = lambda wanted: [Entry(uri, 1, "d41d8cd98f00b204e9800998ecf8427e") for uri in wanted]  # noqa: E731
-        vars(listings)["stat_many"] = known
+        vars(listed)["stat_many"] = known
     elif what.startswith("s3://"):
         client: Any = open_store(what)._client  # type: ignore[attr-defined]
         client.meta.events.register("request-created.s3", lambda operation_name, **_: requests.update([operation_name]))

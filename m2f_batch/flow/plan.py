@@ -16,6 +16,8 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
         f"input   {config.input.uri}: {listing.table.num_rows:,} images"
         f" ({listing.skipped:,} other files skipped, {listing.duplicates:,} duplicates)"
     )
+    for note in listing.notes:
+        yield f"        note: {note}"
     revision = f" @ {job.source.revision[:12]}" if job.source.revision else ""
     asked = "" if config.model.task else " (inferred from the model)"
     yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"

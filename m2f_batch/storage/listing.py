@@ -2,44 +2,42 @@
 
 import os
 import re
-import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.records import ImageRef
-from m2f_batch.storage import uris
-from m2f_batch.storage.columns import TEXT, chunks_of, first_of_each, joined, taken, text_column
+from m2f_batch.storage import kinds, uris
+from m2f_batch.storage.coco_input import list_coco
+from m2f_batch.storage.columns import TEXT, chunks_of, joined
 from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.image_names import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
 from m2f_batch.storage.image_names import extension_of, is_image_name
-from m2f_batch.storage.manifests import READERS, kept_columns, parse_json, resolved
-from m2f_batch.storage.names import bare, resolve_names
-from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.listed import Listing as Listing  # also imported from here
+from m2f_batch.storage.listed import listing_of
+from m2f_batch.storage.manifests import (
+    READERS,
+    is_part,
+    joined_parts,
+    kept_columns,
+    kind_of,
+    named,
+    read_manifest,
+    resolved,
+    with_hive_columns,
+)
+from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnavailable, Unreachable
-from m2f_batch.terminal import say
 
-_FORMS = "a directory, an s3:// prefix, a glob, one file, a manifest (.parquet, .csv, .jsonl, .txt) or a COCO .json"
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The images of an INPUT.
-
-    ``table`` is sorted by uri: ``image_id`` (int64), ``uri`` and ``version`` (string), then a manifest's other columns,
-    or ``coco_id`` (int64). ``skipped`` counts files that are no images by their name, ``duplicates`` the entries whose
-    uri had come before.
-    """
-
-    table: pa.Table
-    skipped: int
-    duplicates: int
+_FORMS = (
+    "a directory, an s3:// prefix, a glob, one image, a manifest (.parquet, .csv, .tsv, .jsonl, .txt, or one of these "
+    "as .gz, or a folder of Parquet) or a COCO .json"
+)
+MAX_SNIFFED = 1 << 30  # bytes of a file that is read because its name does not say what it is
 
 
 def list_input(uri: str, *, root: str | None = None) -> Listing:
@@ -60,16 +58,18 @@ def _listed(uri: str, root: str | None) -> Listing:
     if root is not None and kind != "json":
         raise UsageError(f"input.root: {root!r} goes with a COCO JSON (its file names), and {uri!r} is none; leave it")
     if kind == "json":
-        listing = _of_coco(store, place, root)
+        listing = list_coco(store, place, root)
     elif kind in READERS:
-        listing = _of_manifest(store, place, READERS[kind])
+        listing = _of_manifest(store, place, kind)
     elif kind == "file":
         listing = _of_entries(iter([_required(store, place)]), lambda entry: True)
     else:
         listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
     if not listing.table.num_rows:
         taken = "any extension" if kind == "glob" else ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
-        raise UsageError(f"input.uri: {uri!r} has no images ({listing.skipped} files skipped); taken are: {taken}")
+        there = f"; there are {'; '.join(listing.notes)}" if listing.notes else ""
+        none = f"input.uri: {uri!r} has no images ({listing.skipped} files skipped)"
+        raise UsageError(f"{none}; taken are: {taken}{there}")
     return listing
 
 
@@ -115,13 +115,29 @@ def _kind(store: Store, uri: str, place: str) -> str:
     except Denied:  # keys that may read a prefix need not read the object of its name
         entry = None
     if entry is not None:
-        extension = extension_of(place)
-        return extension if extension == "json" or extension in READERS else "file"
+        kind = kind_of(place)
+        if kind is None:
+            _check_image(store, place, entry)
+        return kind or "file"
     if store.is_folder(place):
         return "folder"
     if uris.has_glob(uri):
         return "glob"
     raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix; wanted {_FORMS}")
+
+
+def _check_image(store: Store, place: str, entry: Entry) -> None:
+    """Raise UsageError for one file that is no image: by its name, or where that says nothing by its bytes."""
+    if extension_of(place) in IMAGE_EXTENSIONS:
+        return
+    told = kinds.foreign_name(place)
+    if told is None and entry.size <= MAX_SNIFFED:
+        data = store.read(place)
+        if kinds.is_image(data):
+            return
+        told = kinds.foreign_bytes(data)
+    what, advice = told or ("neither an image nor a list of images, by its name and its bytes", "give another file")
+    raise UsageError(f"input.uri: {place!r} is {what}: {advice}; wanted {_FORMS}")
 
 
 def _required(store: Store, place: str) -> Entry:
@@ -135,19 +151,51 @@ def _required(store: Store, place: str) -> Entry:
 
 
 def _of_folder(store: Store, folder: str) -> Listing:
+    parts: list[str] = []
+    others: Counter[str] = Counter()
+
     def is_taken(entry: Entry) -> bool:
         path = uris.below(folder, entry.uri)
+        if is_hidden(path):
+            return False
         # of a link that leads nowhere the size is not known
-        return not is_hidden(path) and is_image_name(path, is_empty=not entry.size and bool(entry.version))
+        if is_image_name(path, is_empty=not entry.size and bool(entry.version)):
+            return True
+        if is_part(path):
+            parts.append(entry.uri)
+        others[extension_of(path)] += 1
+        return False
 
-    return _of_entries(store.list(folder), is_taken)
+    listing = _of_entries(store.list(folder), is_taken)
+    if parts and not listing.table.num_rows:
+        return _of_parts(store, folder, sorted(parts), listing.skipped - len(parts))
+    named = ", ".join(f"{count:,} x .{extension}" for extension, count in others.most_common(3) if extension)
+    return replace(listing, notes=(named,)) if named and not listing.table.num_rows else listing
+
+
+def _of_parts(store: Store, folder: str, parts: list[str], skipped: int) -> Listing:
+    """The images that a folder of Parquet names, as Spark writes one: a manifest in parts, beside which they lie."""
+    tables = []
+    for part in parts:
+        with named(part):
+            table = read_manifest("parquet", store.read(part)).table
+            tables.append(with_hive_columns(table, uris.below(folder, part)))
+    with named(folder):
+        table = joined_parts(tables)
+    return _of_rows(folder, table, skipped)
 
 
 def _of_glob(store: Store, uri: str) -> Listing:
     folder, pattern = uris.split_glob(uri)
     matches = _glob_matcher(pattern)
     found = (entry for entry in store.list(folder, uris.glob_start(pattern)) if matches(uris.below(folder, entry.uri)))
-    return _of_entries(found, lambda entry: True)
+    listing = _of_entries(found, lambda entry: True)
+    names = (name.as_py() for name in listing.table["uri"])
+    if listing.table.num_rows and all(kind_of(name) or kinds.foreign_name(name) for name in names):
+        first = listing.table["uri"][0].as_py()
+        what, advice = kinds.foreign_name(first) or ("a manifest", "give one manifest, or a folder of Parquet")
+        raise UsageError(f"input.uri: {uri!r} matches no image, but {first!r} and the like, {what}: {advice}")
+    return listing
 
 
 def _glob_matcher(pattern: str) -> Callable[[str], object]:
@@ -171,7 +219,7 @@ def _of_entries(entries: Iterator[Entry], is_taken: Callable[[Entry], bool]) -> 
         skipped += len(chunk) - len(images)
     named, versioned = joined(names), joined(versions)
     del names, versions
-    return _listing(named, versioned, None, skipped)
+    return listing_of(named, versioned, None, skipped)
 
 
 def _is_text(uri: str) -> bool:
@@ -185,103 +233,18 @@ def _is_text(uri: str) -> bool:
 # ---- manifests and COCO
 
 
-def _of_manifest(store: Store, place: str, reader: Callable[[bytes], pa.Table]) -> Listing:
-    with _named(place):
-        table = reader(store.read(place))
-    columns = table.column_names
-    if "uri" not in columns or len(set(columns)) < len(columns):
-        raise UsageError(f"input.uri: {place!r} needs one column 'uri', and no column twice; it has {columns}")
-    with _named(place):
+def _of_manifest(store: Store, place: str, kind: str) -> Listing:
+    with named(place):
+        table, comments = read_manifest(kind, store.read(place))
+    listing = _of_rows(place, table, 0)
+    if not comments:
+        return listing
+    note = f"{comments:,} lines that begin with '#' are comments; a file of such a name is written ./#name"
+    return replace(listing, notes=(*listing.notes, note))
+
+
+def _of_rows(place: str, table: pa.Table, skipped: int) -> Listing:
+    with named(place):
         kept, names = kept_columns(table), resolved(table["uri"], uris.parent(place))
     del table  # at a million images, every copy of their names counts
-    return _listing(names, None, kept, 0)
-
-
-@contextmanager
-def _named(place: str) -> Iterator[None]:
-    """What is wrong with a manifest, with its name."""
-    try:
-        yield
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise UsageError(f"input.uri: {place!r} cannot be read: {str(error).splitlines()[0]}") from error
-    except UsageError as error:
-        raise UsageError(f"input.uri: {place!r}: {error}") from error
-
-
-def _of_coco(store: Store, place: str, root: str | None) -> Listing:
-    document = parse_json(store.read(place), f"input.uri: {place!r}")
-    images = document.get("images") if isinstance(document, dict) else None
-    if not isinstance(images, list):
-        raise UsageError(f"input.uri: {place!r} is no COCO JSON: it has no list 'images'")
-    seen: dict[int, str] = {}
-    for position, image in enumerate(images):
-        name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
-        if not isinstance(name, str) or not name or type(number) is not int or not -(2**63) <= number < 2**63:
-            raise UsageError(f"input.uri: {place!r}: images[{position}] needs a text 'file_name' and an integer 'id'")
-        if seen.setdefault(number, name) != name:
-            raise UsageError(f"input.uri: {place!r}: the id {number} is that of {seen[number]!r} and of {name!r}")
-    folder = uris.parent(place) if root is None else _root(root)
-    ids = pa.array([image["id"] for image in images], pa.int64())
-    names = [image["file_name"] for image in images]
-    found = resolve_names(names, folder, IMAGE_EXTENSIONS, takes_urls=root is not None)
-    for at, fault in found.faults.items():
-        raise UsageError(f"input.uri: {place!r}: images[{at}]: file_name {bare(names[at])!r}: {fault}")
-    say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, folder)), file=sys.stderr)
-    try:
-        column = text_column(uri for uri in found.uris if uri is not None)
-    except UnicodeEncodeError as error:
-        raise UsageError(f"input.uri: a listed uri is not valid Unicode: {error.object!r}") from error
-    return _listing(column, None, pa.table({"coco_id": ids}), 0)
-
-
-def _root(root: str) -> str:
-    try:
-        return uris.normalise(root)
-    except UsageError as error:
-        raise UsageError(f"input.root: {error}") from error
-
-
-# ---- the table
-
-
-def _listing(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None, skipped: int) -> Listing:
-    """``versions`` None: to be looked up. Of a uri that comes twice the first entry wins."""
-    rows = first_of_each(names)
-    duplicates = len(names) - len(rows)
-    ordered = taken(names, rows)
-    del names
-    found = _looked_up(ordered) if versions is None else taken(versions, rows)
-    table = pa.table({"image_id": pa.array(_ids(ordered, found)), "uri": ordered, "version": found})
-    if kept is not None:
-        chosen = kept.take(pa.array(rows))
-        for name in chosen.column_names:
-            table = table.append_column(name, chosen[name])
-    pa.default_memory_pool().release_unused()  # it would keep as much again, for as long as the driver lives
-    return Listing(table, skipped, duplicates)
-
-
-def _looked_up(names: pa.ChunkedArray) -> pa.ChunkedArray:
-    found = (stat_many(chunk.to_pylist()) for chunk in names.chunks)
-    parts = [pa.array([entry.version if entry else "" for entry in entries], pa.string()) for entries in found]
-    return pa.chunked_array(parts, pa.string())
-
-
-def _ids(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> NDArray[np.int64]:
-    """The image ids of rows in chunks of the same sizes."""
-    ids = np.empty(len(names), np.int64)
-    first = 0
-    for some, theirs in zip(names.chunks, versions.chunks, strict=True):
-        pairs = zip(some.to_pylist(), theirs.to_pylist(), strict=True)
-        ids[first : first + len(some)] = [ImageRef(name, version).image_id for name, version in pairs]
-        first += len(some)
-    _check_unique(ids, names)
-    return ids
-
-
-def _check_unique(ids: NDArray[np.int64], names: pa.ChunkedArray) -> None:
-    order = np.argsort(ids, kind="stable")
-    again = order[1:][ids[order[1:]] == ids[order[:-1]]]
-    if len(again):
-        row = again.min()
-        first, second = names[int(np.argmax(ids == ids[row]))].as_py(), names[int(row)].as_py()
-        raise RunError(f"{first!r} and {second!r} have the same image_id, {ids[row]}; rename one of them")
+    return listing_of(names, None, kept, skipped)

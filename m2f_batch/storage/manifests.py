@@ -1,29 +1,119 @@
-"""The bytes of a manifest to a table, by the extension of its name."""
+"""The bytes of a manifest to a table, by the extensions of its name; compressed ones by their bytes."""
 
+import bz2
+import codecs
+import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import uris
+from m2f_batch.storage import kinds, uris
 from m2f_batch.storage.columns import CHUNK, TEXT, chunks_of, joined, text_column
+from m2f_batch.storage.image_names import extension_of
 
+MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
 _OURS = ("image_id", "version", "file")  # columns of RUN/_state/manifest.parquet
+_OTHER = frozenset(";\t|")  # what may stand between columns elsewhere
+_PACKED = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0", "zst": b"\x28\xb5\x2f\xfd"}
+
+
+class Manifest(NamedTuple):
+    """The rows of a manifest, and how many lines of it are comments."""
+
+    table: pa.Table
+    comments: int = 0
+
+
+def kind_of(name: str) -> str | None:
+    """What a file is read as, by its name: a key of ``READERS``, ``json``, or None for what is no manifest.
+
+    >>> kind_of("list.csv.gz"), kind_of("list.ndjson"), kind_of("coco.json"), kind_of("shard.tar.gz")
+    ('csv', 'jsonl', 'json', None)
+    """
+    extension = extension_of(name)
+    if extension in _PACKED:
+        extension = extension_of(name[: -len(extension) - 1])
+    kind = {"ndjson": "jsonl", "pq": "parquet"}.get(extension, extension)
+    return kind if kind in READERS or kind == "json" else None
+
+
+def read_manifest(kind: str, data: bytes) -> Manifest:
+    """The rows of a manifest of a ``kind``. Raises UsageError, or what Arrow and the codec raise."""
+    data = unpacked(data)
+    table = READERS[kind](data)
+    check_columns(table.column_names)
+    return Manifest(table, sum(line.strip().startswith("#") for line in _lines(data)) if kind == "txt" else 0)
+
+
+def check_columns(columns: list[str]) -> None:
+    """Raise UsageError where a table has no column 'uri', or one twice."""
+    if "uri" not in columns or len(set(columns)) < len(columns):
+        is_other = len(columns) == 1 and not _OTHER.isdisjoint(columns[0])
+        hint = "; a .csv has commas between its columns, a .tsv tabs" if is_other else ""
+        raise UsageError(f"needs one column 'uri', and no column twice; it has {columns}{hint}")
+
+
+def unpacked(data: bytes) -> bytes:
+    """What a compressed file holds, found out by its bytes; any other as it is. Raises UsageError."""
+    packing = next((name for name, magic in _PACKED.items() if data.startswith(magic)), None)
+    if packing is None and len(data) > 2 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UsageError("is UTF-16; save it as UTF-8")
+    if packing is None:
+        foreign = kinds.foreign_bytes(data[:512])
+        if foreign is not None and foreign[0] != "Parquet":
+            raise UsageError(f"is {foreign[0]}, whatever its name says: {foreign[1]}")
+        return data
+    try:
+        with _opened(packing, data) as file:
+            text = file.read(MAX_UNPACKED + 1)
+    except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
+        raise UsageError(f"cannot be unpacked: {' '.join(str(error).split())[:200]}") from error
+    if len(text) > MAX_UNPACKED:
+        raise UsageError(f"unpacks to more than {MAX_UNPACKED:,} bytes; give it in parts, as a folder of Parquet")
+    return text
+
+
+def _opened(packing: str, data: bytes) -> IO[bytes]:
+    if packing == "zst":
+        return pa.CompressedInputStream(pa.BufferReader(data), "zstd")
+    openers: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]  # binary by default
+    return openers[packing](io.BytesIO(data))
+
+
+@contextmanager
+def named(place: str) -> Iterator[None]:
+    """Raises what is wrong with a manifest as UsageError, with its name."""
+    try:
+        yield
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UsageError(f"input.uri: {place!r} cannot be read: {str(error).splitlines()[0]}") from error
+    except UsageError as error:
+        raise UsageError(f"input.uri: {place!r}: {error}") from error
 
 
 def resolved(column: pa.ChunkedArray, folder: str) -> pa.Array:
-    """A manifest's column 'uri', relative ones resolved against ``folder``. Raises UsageError for a row without one."""
+    """A manifest's column 'uri', relative ones resolved against ``folder``. Raises UsageError, which names the row."""
     parts = []
     for first in range(0, len(column), CHUNK):
         names = column.slice(first, CHUNK).cast(pa.string()).to_pylist()
-        if not all(names):
-            row = first + next(row for row, name in enumerate(names, 1) if not name)
-            raise UsageError(f"row {row} has no 'uri'; give one or remove the row")
-        parts.append(pa.array([uris.join(folder, name) for name in names], TEXT))
+        parts.append(pa.array([_resolved(name, folder, first + row) for row, name in enumerate(names, 1)], TEXT))
     return joined(parts)
+
+
+def _resolved(name: str | None, folder: str, row: int) -> str:
+    if not name:
+        raise UsageError(f"row {row} has no 'uri'; give one or remove the row")
+    try:
+        return uris.join(folder, name)
+    except UsageError as error:
+        raise UsageError(f"row {row}: {uris.shown(uris.without_secrets(name))!r}: {error}") from error
 
 
 def kept_columns(table: pa.Table) -> pa.Table:
@@ -42,25 +132,32 @@ def kept_columns(table: pa.Table) -> pa.Table:
 def _read_parquet(data: bytes) -> pa.Table:
     import pyarrow.parquet as pq
 
-    return pq.read_table(pa.BufferReader(data))
+    file = pq.ParquetFile(pa.BufferReader(data))
+    check_columns(file.schema_arrow.names)  # before pixels are read that somebody keeps in such a table
+    return file.read()
 
 
-def _read_csv(data: bytes) -> pa.Table:
+def _read_csv(data: bytes, delimiter: str = ",") -> pa.Table:
+    """All columns as texts: a patient 007 is not 7, and NA may be a country."""
     from pyarrow import csv
 
-    return csv.read_csv(
-        pa.BufferReader(data),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(column_types={"uri": pa.string()}),
-    )
+    parsing = csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
+    columns = csv.open_csv(pa.BufferReader(data), parse_options=parsing).schema.names
+    converting = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
+    return csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=converting)
+
+
+def _read_tsv(data: bytes) -> pa.Table:
+    return _read_csv(data, "\t")
 
 
 def _lines(data: bytes) -> Iterator[str]:
-    return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="\n")
+    end = None if b"\n" not in data else "\n"  # old ones of a Mac end lines with \r alone
+    return io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=end)
 
 
 def _read_txt(data: bytes) -> pa.Table:
-    lines = (line.strip() for line in _lines(data))
+    lines = map(str.strip, _lines(data))
     return pa.table({"uri": text_column(line for line in lines if line and not line.startswith("#"))})
 
 
@@ -94,10 +191,10 @@ def _column(name: str, values: list[Any]) -> pa.Array:
 
 def _of_one_type(name: str, parts: list[pa.Array]) -> pa.ChunkedArray:
     """Parts of a column as if their values had been seen at once: integers become float where one is, and so on."""
-    kinds = {part.type for part in parts} - {pa.null()}
-    if len(kinds) > 1:
+    types = {part.type for part in parts} - {pa.null()}
+    if len(types) > 1:
         return pa.chunked_array([_column(name, [value for part in parts for value in part.to_pylist()])])
-    (kind,) = kinds or {pa.null()}
+    (kind,) = types or {pa.null()}
     return pa.chunked_array([pa.nulls(len(part), kind) if part.type == pa.null() else part for part in parts], kind)
 
 
@@ -109,9 +206,48 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise UsageError(f"{where} is not valid JSON: {error}") from error
 
 
+def is_json_lines(data: bytes) -> bool:
+    """Whether a text that is no JSON begins with a line that is."""
+    try:
+        return isinstance(json.loads(data.partition(b"\n")[0]), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+# ---- a folder of Parquet
+
+
+def is_part(path: str) -> bool:
+    """Whether a file below a folder of Parquet holds rows; names that begin with ``_`` hold what Spark writes beside.
+
+    >>> is_part("day=2/part-0.parquet"), is_part("_delta_log/0.parquet"), is_part("_SUCCESS")
+    (True, False, False)
+    """
+    return kind_of(path) == "parquet" and not any(part.startswith(("_", ".")) for part in path.split("/"))
+
+
+def with_hive_columns(table: pa.Table, path: str) -> pa.Table:
+    """A part with a column of texts for each folder ``name=value`` that it lies in."""
+    for folder in path.split("/")[:-1]:
+        name, equals, value = folder.partition("=")
+        if equals and name not in table.column_names:
+            told = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+            table = table.append_column(unquote(name), pa.array([told] * len(table), pa.string()))
+    return table
+
+
+def joined_parts(tables: list[pa.Table]) -> pa.Table:
+    """Parts as one table; a column that one of them lacks is null there. Raises ArrowException where types differ."""
+    texts = [
+        table.set_column(table.column_names.index("uri"), "uri", table["uri"].cast(pa.string())) for table in tables
+    ]
+    return pa.concat_tables(texts, promote_options="permissive")
+
+
 READERS: dict[str, Callable[[bytes], pa.Table]] = {
     "parquet": _read_parquet,
     "csv": _read_csv,
+    "tsv": _read_tsv,
     "jsonl": _read_jsonl,
     "txt": _read_txt,
 }

@@ -56,7 +56,8 @@ def parse(uri: str) -> Location:
         return Location("", "", os.path.abspath(unquote("/" + path)))
     if scheme not in SCHEMES:
         known = ", ".join(sorted({"file", *SCHEMES} - {"mock"}))
-        raise UsageError(f"{scheme}://...: no scheme of files that can be opened; allowed: {known}, and local paths")
+        hint = "write s3://" if scheme in ("s3a", "s3n") else f"allowed: {known}, and local paths"
+        raise UsageError(f"{scheme}://...: no scheme of files that can be opened; {hint}")
     if ":" in authority.rpartition("@")[0]:  # the URI would go into every row
         raise UsageError(f"{scheme}://...: keys and passwords come from the environment, never from the URI")
     if re.search(r"[?#%\\\s]", authority) or not authority.isprintable():
@@ -109,6 +110,20 @@ def shown(uri: str) -> str:
     /a b/new\nline.jpg
     """
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in uri)
+
+
+def without_secrets(uri: str) -> str:
+    """A URI without user, password and query, where a signature may stand.
+
+    >>> without_secrets("https://me:secret@host/a.jpg?sig=12"), without_secrets("/a?b@c.jpg")
+    ('https://host/a.jpg?...', '/a?b@c.jpg')
+    """
+    match = _URI.fullmatch(uri)
+    if match is None:
+        return uri
+    place, mark, _ = match[2].partition("?")
+    authority, slash, path = place.partition("/")
+    return f"{match[1]}://{authority.rpartition('@')[2]}{slash}{path}{mark and '?...'}"
 
 
 def join(folder: str, name: str) -> str:

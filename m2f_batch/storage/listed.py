@@ -1,0 +1,70 @@
+"""The table of images to label: sorted by uri, each once, with what it is called and which version it is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from m2f_batch.errors import RunError
+from m2f_batch.records import ImageRef
+from m2f_batch.storage.columns import first_of_each, taken
+from m2f_batch.storage.places import stat_many
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The images of an INPUT.
+
+    ``table`` is sorted by uri: ``image_id`` (int64), ``uri`` and ``version`` (string), then a manifest's other columns,
+    or ``coco_id`` (int64). ``skipped`` counts files that are no images by their name, ``duplicates`` the entries whose
+    uri had come before. ``notes`` are lines for the plan: what was passed over, and what is not seen.
+    """
+
+    table: pa.Table
+    skipped: int
+    duplicates: int
+    notes: tuple[str, ...] = ()
+
+
+def listing_of(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None, skipped: int) -> Listing:
+    """``versions`` None: to be looked up. Of a uri that comes twice the first entry wins."""
+    rows = first_of_each(names)
+    duplicates = len(names) - len(rows)
+    ordered = taken(names, rows)
+    del names
+    found = _looked_up(ordered) if versions is None else taken(versions, rows)
+    table = pa.table({"image_id": pa.array(_ids(ordered, found)), "uri": ordered, "version": found})
+    if kept is not None:
+        chosen = kept.take(pa.array(rows))
+        for name in chosen.column_names:
+            table = table.append_column(name, chosen[name])
+    pa.default_memory_pool().release_unused()  # it would keep as much again, for as long as the driver lives
+    return Listing(table, skipped, duplicates)
+
+
+def _looked_up(names: pa.ChunkedArray) -> pa.ChunkedArray:
+    found = (stat_many(chunk.to_pylist()) for chunk in names.chunks)
+    parts = [pa.array([entry.version if entry else "" for entry in entries], pa.string()) for entries in found]
+    return pa.chunked_array(parts, pa.string())
+
+
+def _ids(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> NDArray[np.int64]:
+    """The image ids of rows in chunks of the same sizes."""
+    ids = np.empty(len(names), np.int64)
+    first = 0
+    for some, theirs in zip(names.chunks, versions.chunks, strict=True):
+        pairs = zip(some.to_pylist(), theirs.to_pylist(), strict=True)
+        ids[first : first + len(some)] = [ImageRef(name, version).image_id for name, version in pairs]
+        first += len(some)
+    _check_unique(ids, names)
+    return ids
+
+
+def _check_unique(ids: NDArray[np.int64], names: pa.ChunkedArray) -> None:
+    order = np.argsort(ids, kind="stable")
+    again = order[1:][ids[order[1:]] == ids[order[:-1]]]
+    if len(again):
+        row = again.min()
+        first, second = names[int(np.argmax(ids == ids[row]))].as_py(), names[int(row)].as_py()
+        raise RunError(f"{first!r} and {second!r} have the same image_id, {ids[row]}; rename one of them")
