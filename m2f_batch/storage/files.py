@@ -19,6 +19,7 @@ from m2f_batch.storage.staging import close_folder, delete_file, open_folder, te
 from m2f_batch.storage.store import Denied, Entry, NotFound, Store, StoreUnavailable, Unreadable, faults
 
 _CHUNK = 1 << 20  # bytes copied at a time
+SETTLED_SECONDS = 60.0  # after the last write, a size that is not what a file gives is no write under way
 
 
 def version(size: int, mtime_ns: int | None) -> str:
@@ -47,6 +48,17 @@ def _file_fault(uri: str, error: Exception) -> Exception | None:
     # without a number it is some other store's client, whose lost servers look the same as anything else
     passing = number in _PASSING_ERRNO or (number is None and isinstance(error, OSError))
     return TransientError(f"{uri}: {name}") if passing else Unreadable(f"{uri}: {name}")
+
+
+def _knows_no_size(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file gives bytes and says 0, before and after: mounts of some cloud drives do not know sizes."""
+    return before.st_size == after.st_size == 0 and before.st_mtime_ns == after.st_mtime_ns
+
+
+def _is_settled(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file was the same before and after it was read, and nobody has written it for a while."""
+    same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+    return same and time.time() - after.st_mtime > SETTLED_SECONDS
 
 
 class LocalStore(Store):
@@ -98,12 +110,15 @@ class LocalStore(Store):
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
         path = _local(uri)
         with faults(path, _file_fault):
-            if not stat.S_ISREG(os.stat(path).st_mode):  # opening a pipe would wait for its writer
+            before = os.stat(path)
+            if not stat.S_ISREG(before.st_mode):  # opening a pipe would wait for its writer
                 raise Unreadable(f"{uris.shown(path)}: not a regular file")
             with open(path, "rb") as file:
                 data = file.read()
                 info = os.fstat(file.fileno())  # after the read: what was written meanwhile shows
-        if len(data) != info.st_size:
+        if len(data) != info.st_size and not _knows_no_size(before, info):
+            if _is_settled(before, info):
+                raise Unreadable(f"{uris.shown(path)}: gives {len(data)} bytes, and its size is {info.st_size}")
             raise TransientError(f"{uris.shown(path)}: being written")
         return data, _local_entry(path, info)
 

@@ -3,8 +3,10 @@
 import http.server
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3_servers import S3Endpoint, set_variables
@@ -177,3 +179,50 @@ def test_a_server_that_comes_back_is_waited_for(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         fetch(REF, retries)
     assert retries.count >= 2
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="no /proc here")
+def test_a_file_that_says_size_0_and_gives_bytes_is_read() -> None:
+    """As files of /proc, and of mounts of cloud drives that do not know sizes."""
+    begun = time.monotonic()
+    data, entry = open_store("/proc/version").read_entry("/proc/version")
+    assert data.startswith(b"Linux version") and entry.version.startswith("0-")
+    assert fetch(ImageRef("/proc/version", entry.version)) == data
+    assert time.monotonic() - begun < 5
+
+
+class LyingOs:
+    """``os``, but for the sizes of files before and after they are read."""
+
+    def __init__(self, before: int, after: int) -> None:
+        self._sizes = before, after
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(os, name)
+
+    def stat(self, path: str) -> os.stat_result:
+        return self._told(os.stat(path), self._sizes[0])
+
+    def fstat(self, file: int) -> os.stat_result:
+        return self._told(os.fstat(file), self._sizes[1])
+
+    def _told(self, info: os.stat_result, size: int) -> os.stat_result:
+        more = {name: getattr(info, name) for name in ("st_atime_ns", "st_mtime_ns", "st_ctime_ns")}
+        times = {"st_atime": info.st_atime, "st_mtime": info.st_mtime, "st_ctime": info.st_ctime}
+        return os.stat_result((*info[:6], size, *info[7:10]), more | times)
+
+
+def test_a_size_that_is_not_what_a_file_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row for one that nobody writes (files of /sys say 4096), another try for one that may be being written."""
+    ref = _put(f"{tmp_path}/a.jpg", b"pixels")
+
+    def told(age: float, *sizes: int) -> None:
+        os.utime(ref.uri, (time.time() - age, time.time() - age))
+        monkeypatch.setattr("m2f_batch.storage.files.os", LyingOs(*sizes))
+
+    told(3600, 4096, 4096)
+    assert _reason(ref) == ("fetch", "Unreadable", f"{ref.uri}: gives 6 bytes, and its size is 4096")
+    for age, sizes in ((0, (4096, 4096)), (3600, (10, 20)), (3600, (0, 3))):
+        told(age, *sizes)
+        with pytest.raises(TransientError, match="being written"):
+            fetch(ref, Retries(budget=0.1))
