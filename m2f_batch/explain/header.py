@@ -8,6 +8,8 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageCms
 
+from m2f_batch.vision.image import readable
+
 # the plugins of the decode policy (vision/image.py), the one without a signature last
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "JPEG2000", "BMP", "PPM", "ICO", "TGA")
 BAD_DATA = (
@@ -62,10 +64,13 @@ def _opened(data: bytes) -> Image.Image | None:
         factory, accepts = Image.OPEN[name]
         if accepts is not None and accepts(data[:16]) is not True:
             continue
+        read, more = readable(data, name)
         try:
-            return factory(io.BytesIO(data), "")
+            image = factory(io.BytesIO(read), "")
         except BAD_DATA:
             continue
+        image.info |= more
+        return image
     if data[4:8] != b"ftyp" or b"avif" in data[8:32]:  # the HEIC reader would take an AVIF for its own
         return None
     try:

@@ -9,10 +9,11 @@
 - An embedded ICC profile that is readable and fits the samples (gray, RGB, CMYK) takes them to sRGB with perceptual
   intent; one that moves no colour by more than 1 level counts as sRGB and is skipped. Other colour tags (gAMA, cICP,
   nclx, gain maps) are ignored. Without a profile, CMYK, YCbCr and Lab are converted as Pillow does.
-- 16-bit gray: 0..65535 to 0..255, rounded (12-bit TIFF: 0..4095). Of 16-bit colour Pillow keeps the high byte.
+- 16-bit gray: 0..65535 to 0..255, rounded (12-bit TIFF: 0..4095). Of 16-bit colour the high byte is kept.
   32-bit and signed integers: as 16-bit if all values lie in 0..65535, else from the image's minimum and maximum.
   Float: 0..1 to 0..255 if all finite values lie there, else from the finite minimum and maximum; NaN and infinities
-  become 0. A TIFF where zero is white is inverted.
+  become 0. A TIFF where zero is white is inverted. Layouts of TIFF that Pillow misreads are in ``tiff``.
+- Metadata never costs an image its pixels: texts, profiles and colour tags that cannot be read count as not there.
 - Transparency (alpha, palette, colour key) goes over white, after the colour conversion.
 """
 
@@ -31,9 +32,11 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from m2f_batch.errors import DecodeError
+from m2f_batch.vision import png, tiff
 from m2f_batch.vision.color import DEEP, MODES, color_key, to_rgb
 
-DECODE_POLICY_VERSION = "1"
+# What was read against the policy, or not at all, is no other policy: runs go on. DECODER, in run.json, counts mends.
+DECODE_POLICY_VERSION, DECODER = "1", 2
 DEFAULT_MAX_PIXELS = 200_000_000
 
 _SIGNATURES = {
@@ -109,13 +112,13 @@ def from_pil(image: Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDA
     """
     with _guard(max_pixels):
         _check_size(image, max_pixels)
-        tags = getattr(image, "tag_v2", None) or {}  # a TIFF's; gone after a transpose
+        tags = dict(getattr(image, "tag_v2", None) or {})  # a TIFF's; gone after a transpose
         white = 4095 if tags.get(258) == (12,) else 65535
         inverted = image.mode in DEEP and tags.get(262) == 0  # Pillow itself inverts only the other modes
         key = color_key(image)
         _load(image, max_pixels)
         turn = _TURNS.get(_orientation(image))
-        rgb = to_rgb(image, white, inverted, key)
+        rgb = to_rgb(tiff.true_samples(image, tags) if tags else image, white, inverted, key)
         return _pixels(rgb if turn is None else rgb.transpose(turn))
 
 
@@ -163,15 +166,25 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     """The header read, no pixel decoded. Not by ``Image.open``, which hides why a plugin refuses a file."""
     name = _format_of(data)
     factory = _heif_factory() if name == "HEIF" else _pillow_factory(name)
+    data, more = readable(data, name)
     try:
-        return factory(io.BytesIO(data), "")
+        image = factory(io.BytesIO(data), "")
     except _BAD_DATA as error:
         width, height = _declared_size(data) if name == "AVIF" else (0, 0)
         if width * height > max_pixels:  # libavif may refuse it by a limit of its own
             raise _too_many(max_pixels, f"{width} x {height} = {width * height}") from error
         if _ends_early(data, name):
             error = EOFError("the file is shorter than its header says")
+        if name == "TIFF" and str(error) == "unknown pixel mode":
+            error = SyntaxError(f"unknown pixel mode: {tiff.layout(data)}")
         raise _problem(error, name, max_pixels) from error
+    image.info |= more
+    return image
+
+
+def readable(data: bytes, name: str) -> tuple[bytes, dict[Any, bytes]]:
+    """Bytes of a format that Pillow reads right, and what it would not read of the image's ``info``."""
+    return png.mended(data) if name == "PNG" else (tiff.mended(data) if name == "TIFF" else data, {})
 
 
 def _pillow_factory(name: str) -> Callable[..., Image.Image]:
@@ -232,6 +245,7 @@ def _load(image: Image.Image, max_pixels: int) -> None:
     name = image.format or "image"
     try:
         _check_strips(image)
+        tiff.correct_tiles(image)
         image.load()
     except _BAD_DATA as error:
         size_hw = _header_size(image)  # not sooner: EXIF may follow the pixels of a PNG, and Pillow looks once
