@@ -204,8 +204,10 @@ class RunConfig(Section):
         description="images that travel and are committed together; a kill costs an actor 2 to 4 units; dozens of "
         "fast actors want more, for each unit costs the driver as much, and memory for the images of one",
     )
-    retry: Annotated[str, Field(pattern=r"^errors(=[A-Za-z]+(/[A-Za-z]+)?)?$")] | None = Field(
-        None, description="label images again whose row is an error: errors, or errors=REASON (fetch, decode/Truncated)"
+    retry: Annotated[str, Field(pattern=r"^(errors(=[A-Za-z]+(/[A-Za-z]+)?)?|tiff)$")] | None = Field(
+        None,
+        description="label images again whose row is an error: errors, or errors=REASON (fetch, decode/Truncated); "
+        "tiff: those named .tif or .tiff, of which older releases read some layouts wrong",
     )
     lease_seconds: Annotated[Number, Field(ge=3, le=3600)] = Field(
         60, description="a run that has said nothing for so long may be taken over by another one"

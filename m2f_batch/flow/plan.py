@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 
+import pyarrow.compute as pc
+
 from m2f_batch.flow.cluster import Resources, present
 from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.standing import Work
+from m2f_batch.flow.standing import Work, named_tiff
 from m2f_batch.storage.plan import default_images_per_file
+from m2f_batch.vision.image import DECODER
 from m2f_batch.vision.labeling import DEFAULTS
 
 
@@ -55,3 +58,8 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
         yield "        is finished, and INPUT has not changed: there is nothing to do"
     elif not work.is_new:
         yield f"        goes on with the run that is there: {work.change.said()}; attempt {work.info['attempts']}"
+    if work.info["decoder"] < DECODER and (tiffs := pc.sum(named_tiff(listing.table)).as_py()):
+        yield (
+            "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats),"
+            f" may have labelled the {tiffs:,} that are here; --retry tiff labels them again"
+        )

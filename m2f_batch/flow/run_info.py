@@ -14,6 +14,7 @@ from m2f_batch.storage.model_source import ModelSource
 from m2f_batch.storage.plan import Plan
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.uris import normalise
+from m2f_batch.vision.image import DECODER
 from m2f_batch.vision.labeling import Labeling, fingerprint_of, installed_versions
 
 
@@ -40,6 +41,7 @@ def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
     return {
         "run_id": uuid.uuid4().hex,
         **_settings(job),
+        "decoder": DECODER,
         "fingerprint": fingerprint_of(facts),
         "fingerprint_of": facts,
         "plan": plan.plan_id,
@@ -59,6 +61,7 @@ def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
     return {
         **before,
         **_settings(job),
+        "decoder": DECODER if job.config.run.retry == "tiff" else before.get("decoder", 1),
         "plan": plan.plan_id,
         **_counts(job),
         "finished_at": None,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.run_info import Job, first_info, next_info
@@ -181,7 +183,9 @@ def _to_retry(job: Job, standing: Standing) -> "np.ndarray[Any, np.dtype[np.int6
     """Image ids of the rows that run.retry asks to be labelled again."""
     wanted = job.config.run.retry
     ids: list[int] = []
-    if wanted is not None:
+    if wanted == "tiff" and standing.plan is not None:
+        ids = standing.plan.table.filter(named_tiff(standing.plan.table))["image_id"].to_pylist()
+    elif wanted is not None:
         reason, index = wanted.partition("=")[2], read_index(job.run)
         for name, entry in standing.there.items():
             known = index.get(name)
@@ -190,6 +194,11 @@ def _to_retry(job: Job, standing: Standing) -> "np.ndarray[Any, np.dtype[np.int6
             rows = job.run.read_annotations(entry.uri, ["image_id", "error"]).to_pylist()
             ids += [row["image_id"] for row in rows if row["error"] and _is_meant(row["error"], reason)]
     return np.array(ids, dtype=np.int64)
+
+
+def named_tiff(listing: pa.Table) -> pa.ChunkedArray:
+    """Which images of a listing are TIFFs by their names."""
+    return pc.match_substring_regex(listing["uri"], r"(?i)\.tiff?$")
 
 
 def _is_meant(error: Mapping[str, str], reason: str) -> bool:

@@ -14,8 +14,10 @@ from protocol import rows_of_unit
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.attempt import _leave, held
 from m2f_batch.flow.begin import begin
+from m2f_batch.flow.cluster import Resources
 from m2f_batch.flow.events import Events
 from m2f_batch.flow.job import check
+from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Work, check_standing, differences, is_nothing_to_do, look, work_of
 from m2f_batch.records import error_row, table_of
@@ -264,6 +266,39 @@ def test_which_errors_are_tried_again(images: Path, retry: str, numbers: list[in
     assert sorted(row["uri"] for uri in run.annotation_files() for row in run.read_annotations(uri).to_pylist()) == [
         str(images / f"{number}.png") for number in range(6)
     ]
+
+
+def test_tiffs_of_an_older_release_go_on_and_can_be_labelled_again(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run without TIFFs nothing is said, and no run is refused: which TIFFs were misread only their bytes say."""
+    monkeypatch.setattr("m2f_batch.flow.plan.present", lambda: [{"CPU": 2.0}])
+    resources = Resources("cpu", (1, 1), 1.0, 0.0, 1.0)
+
+    def said(job: Job, is_done: bool) -> list[str]:
+        lines = plan_lines(job, resources, work_of(job, look(job.run), "cpu"), is_done=is_done)
+        return [line for line in lines if "TIFF" in line]
+
+    for number, name in ((1, "1.tif"), (4, "4.TIFF")):
+        (images / f"{number}.png").rename(images / name)
+    job = done(images)
+    assert job.run.read_info()["decoder"] == 2 and said(job, True) == []
+    old = job.run.read_info()
+    del old["decoder"]
+    job.run.write_info(old)
+    standing = look(job.run)
+    assert is_nothing_to_do(work_of(job, standing, "cpu"), standing)
+    assert said(job, True) == [
+        "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats), may"
+        " have labelled the 2 that are here; --retry tiff labels them again"
+    ]
+    (images / "7.png").write_bytes(b"x")
+    assert work_of(job_of(images), look(job.run), "cpu").info["decoder"] == 1, "its rows are still there"
+    again = job_of(images, run={"retry": "tiff"})
+    work = work_of(again, look(job.run), "cpu")
+    assert work.change.said() == "1 new, 2 tried again"
+    label(again, work)
+    assert job.run.read_info()["decoder"] == 2 and said(job_of(images), True) == []
 
 
 def test_files_that_hold_no_error_are_not_read(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
