@@ -23,6 +23,7 @@ from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.bytecode import kept_bytecode
 from m2f_batch.flow.forwarded import forwarded
+from m2f_batch.flow.raw_lines import raw_lines_in_log
 from m2f_batch.flow.token import keep_private
 from m2f_batch.masking import redact
 from m2f_batch.processes import PASSIVE
@@ -87,10 +88,11 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits at once with code 15
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with raw_lines_in_log():
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def _environment(*, is_local: bool) -> dict[str, str]:

@@ -102,6 +102,8 @@ def disturbed(config: Path, folder: Path) -> Life:
     after = [worker.pid for worker in second.workers()]
     assert not (output / "model.safetensors").exists()
     assert second.process.wait(300) == 0, second.said()
+    assert "(raylet)" not in second.said() and "\x1b" not in second.said(), "Ray's own words are in its log"
+    assert "again   a worker died (killed from outside, or out of memory); all go on from step" in second.said()
     wait_for_death(second.folder)
     return Life(output, first, second, sorted(old), victim.pid, after)
 

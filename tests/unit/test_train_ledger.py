@@ -32,6 +32,30 @@ def test_workers_start_anew_as_long_as_there_is_progress():
     assert str(over) == "workers die again and again after step 2, the last time of OSError: gone"
 
 
+def test_a_death_is_one_line_in_our_words():
+    gloo = "RuntimeError: [/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:525] Read error [127.0.0.1]:2: reset"
+    killed = "again   a worker died (killed from outside, or out of memory); all go on from step 3"
+    for reasons, expected in (
+        ([], killed),
+        ([gloo], killed),
+        (
+            [gloo, "OSError: no space left", gloo],
+            "again   a worker died (OSError: no space left); all go on from step 3",
+        ),
+    ):
+        ledger = Ledger()
+        ledger.begin(0, NODES)
+        assert ledger.take() == [], "nothing is said of the first start"
+        for reason in reasons:
+            ledger.fail(reason)
+        ledger.begin(3, NODES)
+        assert ledger.take() == [expected]
+        ledger.begin(3, ("a", "b", "c"))
+        assert ledger.take() == ["again   there are more workers now; all go on from step 3"]
+        ledger.begin(4, ("a",))
+        assert ledger.take() == [killed.replace("step 3", "step 4")], "an old reason is no reason"
+
+
 def test_nodes_that_come_and_go_are_no_failure_of_the_workers():
     """Preemptions, or an elastic number of workers, between two checkpoints."""
     ledger = Ledger()
