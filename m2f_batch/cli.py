@@ -38,6 +38,9 @@ LINT_FLAGS = {
     "ignore_index": "data.ignore_index",
     "do_reduce_labels": "data.do_reduce_labels",
     "crowd_as_object": "data.crowd_as_object",
+    "names": "data.names",
+    "mask_suffix": "data.mask_suffix",
+    "palette": "data.palette",
     "split": "data.split",
     "split_seed": "data.split_seed",
     "stratify": "data.stratify",
@@ -170,6 +173,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         ignore_index=options.ignore_index,
         do_reduce_labels=options.do_reduce_labels,
         crowd_as_object=options.crowd_as_object,
+        names=options.names,
+        mask_suffix=options.mask_suffix,
+        palette=options.palette,
         part=options.part,
     )
     metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
@@ -195,6 +201,9 @@ def _convert(options: argparse.Namespace) -> int:
         ignore_index=options.ignore_index,
         do_reduce_labels=options.do_reduce_labels,
         crowd_as_object=options.crowd_as_object,
+        names=options.names,
+        mask_suffix=options.mask_suffix,
+        palette=options.palette,
         part=options.part,
         split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
     )

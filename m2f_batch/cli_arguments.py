@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, get_args
 
 from m2f_batch.config import Section, SegmentConfig, Task
 from m2f_batch.config_loading import fields_of
-from m2f_batch.finetune_config import DataFormat, FinetuneConfig
+from m2f_batch.data_config import DataFormat
+from m2f_batch.finetune_config import FinetuneConfig
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -100,6 +101,15 @@ def _add_export(commands: "Commands") -> None:
     command.add_argument("--ground-truth", metavar="FILE", help="COCO JSON whose image and category ids to take")
 
 
+def _add_of_masks(command: argparse.ArgumentParser) -> None:
+    """How mask PNGs are found and what their values are called."""
+    command.add_argument("--names", metavar="FILE|NAMES", help="data.names: a file, or e.g. '[road, car]'")
+    command.add_argument("--mask-suffix", metavar="TEXT", help="data.mask_suffix, e.g. _mask")
+    command.add_argument(
+        "--palette", metavar="FILE|COLORS", help="data.palette: a file, or e.g. '{road: [9, 64, 128]}'"
+    )
+
+
 def _add_evaluate(commands: "Commands") -> None:
     text = "measure a run's rows against annotated images: mask AP, PQ, mIoU, Dice, boundary IoU, by class"
     command = commands.add_parser("evaluate", help=text, description=text)
@@ -116,6 +126,7 @@ def _add_evaluate(commands: "Commands") -> None:
     command.add_argument("--ignore-index", metavar="N", type=int, help="data.ignore_index")
     command.add_argument("--do-reduce-labels", action="store_true", help="data.do_reduce_labels")
     command.add_argument("--crowd-as-object", action="store_true", help="data.crowd_as_object")
+    _add_of_masks(command)
     command.add_argument("--part", metavar="NAME", default="val", help="which part of a data.yaml [val]")
     command.add_argument(
         "--metrics", metavar="M,...", help="some of ap, pq, miou, dice, boundary-iou [those of the run's task]"
@@ -145,6 +156,7 @@ def _add_convert(commands: "Commands") -> None:
     command.add_argument("--ignore-index", metavar="N", type=int, help="data.ignore_index, a value of mask PNGs")
     command.add_argument("--do-reduce-labels", action="store_true", help="data.do_reduce_labels of semantic PNGs")
     command.add_argument("--crowd-as-object", action="store_true", help="data.crowd_as_object of COCO")
+    _add_of_masks(command)
     command.add_argument("--split", metavar="SHARE", type=float, help="share of the images to train on, e.g. 0.8")
     command.add_argument("--seed", metavar="N", type=int, help="which images are on which side [0]")
     command.add_argument("--stratify", action="store_true", help="keep the share of every class on both sides")
@@ -171,6 +183,7 @@ def _add_lint(commands: "Commands") -> None:
     command.add_argument("--ignore-index", metavar="N", type=int, help="data.ignore_index")
     command.add_argument("--do-reduce-labels", action="store_true", default=None, help="data.do_reduce_labels")
     command.add_argument("--crowd-as-object", action="store_true", default=None, help="data.crowd_as_object")
+    _add_of_masks(command)
     command.add_argument("--split", metavar="SHARE", type=float, help="data.split")
     command.add_argument("--split-seed", metavar="N", type=int, help="data.split_seed")
     command.add_argument("--stratify", action="store_true", default=None, help="data.stratify")

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from m2f_batch.config import (
     Count,
@@ -21,65 +20,12 @@ from m2f_batch.config import (
     TrainComputeConfig,
     Whole,
 )
+from m2f_batch.data_config import PNG_FORMATS, DataConfig, conflict
 
-DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 Resize = Literal["fit", "shortest_edge"]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 CanvasEdge = Annotated[Whole, Field(ge=32, multiple_of=32)]  # the coarsest feature map has a stride of 32 pixels
-
-
-def _conflict(message: str) -> PydanticCustomError:
-    """A mistake between fields; the message names them."""
-    return PydanticCustomError("conflict", message.replace("{", "{{").replace("}", "}}"))
-
-
-class DataConfig(Section):
-    """Annotated images, to train on and to validate with."""
-
-    format: DataFormat = Field(
-        "coco", description="coco, coco-panoptic, semantic-png, instance-png, yolo or labelme; of data.val too"
-    )
-    train: str = Field(
-        min_length=1, description="annotations: COCO JSON, panoptic JSON, data.yaml, or folder of PNG or labelme files"
-    )
-    train_images: str | None = Field(None, description="folder of the images; beside the annotations if not set")
-    train_masks: str | None = Field(
-        None, description="PNG folder of panoptic and PNG formats; beside the annotations if not set"
-    )
-    val: str | None = Field(None, description="annotations to validate with, as data.train; none if not set")
-    val_images: str | None = Field(None, description="folder of the images of data.val")
-    val_masks: str | None = Field(None, description="PNG folder of data.val")
-    split: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
-        None, description="share of the images of data.train to train on, the rest validates; only without data.val"
-    )
-    split_seed: Annotated[Whole, Field(ge=0)] = Field(0, description="which images are on which side of data.split")
-    stratify: bool = Field(False, description="keep the share of every class on both sides of data.split")
-    group_by: str | None = Field(
-        None,
-        description="what must stay on one side of data.split: folder, or pattern:REGEX with one group, e.g. "
-        "'pattern:(patient\\d+)'; without it images of one patient or film stand on both sides",
-    )
-    ignore_index: Annotated[Whole, Field(ge=0, le=65535)] | None = Field(
-        None, description="PNG formats: value of pixels that count for nothing; never taken from the model's processor"
-    )
-    do_reduce_labels: bool = Field(
-        False, description="semantic-png: 0 is background that counts for nothing, and class ids are values less 1"
-    )
-
-    crowd_as_object: bool = Field(
-        False,
-        description="coco, coco-panoptic: masks with iscrowd: 1 are learnt as objects; for files whose tool writes so "
-        "what is one object, as CVAT does with brush masks",
-    )
-
-    @model_validator(mode="after")
-    def _one_validation(self) -> "DataConfig":
-        if self.val is not None and self.split is not None:
-            raise _conflict("data.val and data.split are both given: keep one of them")
-        if self.val is None and (self.val_images or self.val_masks):
-            raise _conflict("data.val is not given, but data.val_images or data.val_masks is: give all or none")
-        return self
 
 
 class StartConfig(Section):
@@ -113,7 +59,7 @@ class StartConfig(Section):
     @model_validator(mode="after")
     def _one_start(self) -> "StartConfig":
         if self.uri is not None and self.backbone is not None:
-            raise _conflict("model.uri and model.backbone are both given: a checkpoint brings its backbone; keep one")
+            raise conflict("model.uri and model.backbone are both given: a checkpoint brings its backbone; keep one")
         return self
 
 
@@ -143,7 +89,7 @@ class AugmentConfig(Section):
     @model_validator(mode="after")
     def _scale_order(self) -> "AugmentConfig":
         if self.scale[0] > self.scale[1]:
-            raise _conflict(f"augment.scale: {list(self.scale)} must have its minimum first")
+            raise conflict(f"augment.scale: {list(self.scale)} must have its minimum first")
         return self
 
 
@@ -216,12 +162,12 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainConfig":
         if (self.steps is None) == (self.epochs is None):
-            raise _conflict("train.steps, train.epochs: exactly one of them must be given")
+            raise conflict("train.steps, train.epochs: exactly one of them must be given")
         if tuple(sorted(self.milestones)) != self.milestones:
-            raise _conflict(f"train.milestones: {list(self.milestones)} must ascend")
+            raise conflict(f"train.milestones: {list(self.milestones)} must ascend")
         most = self.workers if isinstance(self.workers, int) else self.workers[1]
         if self.batch_size < most * self.accumulate:
-            raise _conflict(
+            raise conflict(
                 f"train.batch_size: {self.batch_size} images cannot be shared by {most} workers (train.workers) "
                 f"x {self.accumulate} forward passes (train.accumulate); give at least {most * self.accumulate}"
             )
@@ -259,7 +205,7 @@ class FinetuneConfig(Section):
     def _one_ignored_value(self) -> "FinetuneConfig":
         named, given = self.model.config.get("ignore_value"), self.data.ignore_index
         if named is not None and given is not None and named != given:
-            raise _conflict(f"data.ignore_index is {given}, but model.config.ignore_value is {named}: keep one of them")
+            raise conflict(f"data.ignore_index is {given}, but model.config.ignore_value is {named}: keep one of them")
         return self
 
     @model_validator(mode="after")
@@ -270,6 +216,10 @@ class FinetuneConfig(Section):
         rules = [
             (data.split is not None, "data", "split_seed", "without data.split"),
             (data.split is not None, "data", "stratify", "without data.split"),
+            (data.format in PNG_FORMATS, "data", "names", f"to data.format {data.format!r}"),
+            (data.format in PNG_FORMATS, "data", "mask_suffix", f"to data.format {data.format!r}"),
+            (data.format == "semantic-png", "data", "palette", f"to data.format {data.format!r}"),
+            (data.palette is None, "data", "do_reduce_labels", "with data.palette, which says what each color is"),
             (validates, "data", "group_by", "without data.split or data.val"),
             (data.format.startswith("coco"), "data", "crowd_as_object", f"to data.format {data.format!r}"),
             (model.uri is not None, "model", "revision", "without model.uri"),
@@ -286,7 +236,7 @@ class FinetuneConfig(Section):
             if not applies and key in given.get(part, {})
         ]
         if lines:
-            raise _conflict("\n".join(lines))
+            raise conflict("\n".join(lines))
         return self
 
     @property
@@ -297,7 +247,7 @@ class FinetuneConfig(Section):
         this, which transformers reads nowhere.
         """
         named = self.model.config.get("ignore_value")
-        in_masks = self.data.format in ("semantic-png", "instance-png")
+        in_masks = self.data.format in PNG_FORMATS
         return named if self.data.ignore_index is None and in_masks else self.data.ignore_index
 
     @property

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,9 @@ _OPTIONS = {
     "--format": "--from",
     "data.ignore_index": "--ignore-index",
     "data.do_reduce_labels": "--do-reduce-labels",
+    "data.names": "--names",
+    "data.mask_suffix": "--mask-suffix",
+    "data.palette": "--palette",
     "data.crowd_as_object: true": "--crowd-as-object",
     "data.crowd_as_object": "--crowd-as-object",
 }
@@ -60,6 +64,9 @@ def convert(
     ignore_index: int | None = None,
     do_reduce_labels: bool = False,
     crowd_as_object: bool = False,
+    names: str | None = None,
+    mask_suffix: str | None = None,
+    palette: str | None = None,
     part: str = "train",
     split: SplitOptions | None = None,
 ) -> int:
@@ -72,10 +79,10 @@ def convert(
     if to not in TARGETS:
         raise UsageError(f"--to: {to!r} is not known; allowed: {', '.join(TARGETS)}")
     _check_options(split)
-    options = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
-    options["crowd_as_object"] = crowd_as_object
+    options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
+    options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
     try:
-        dataset = read_dataset(form, source, images, masks, **options, report=_report)  # type: ignore[arg-type]
+        dataset = read_dataset(form, source, images, masks, **options, report=_report)
     except UsageError as error:
         raise UsageError(in_words_of(_OPTIONS, str(error))) from error
     rows = sorted(dataset.rows(), key=lambda row: row["uri"])

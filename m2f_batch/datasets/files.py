@@ -24,6 +24,7 @@ from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 _T = TypeVar("_T")
+_PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
 _AHEAD = 64  # files under way per thread, so that few results wait for their turn
 
 Row = dict[str, Any]
@@ -142,33 +143,44 @@ def find_named(
 
 
 def read_indices(uri: str) -> NDArray[Any]:
-    """The values of a one-channel PNG as the file has them, integer [H, W]: no palette applied, nothing scaled.
+    """The values of a one-channel PNG or TIFF as the file has them, integer [H, W]: no palette applied, nothing scaled.
 
     Raises DecodeError for what is none, ObjectError for what cannot be fetched.
     """
-    image, data = _open_png(uri)
+    return indices_of(*open_mask(uri))
+
+
+def indices_of(image: Image.Image, data: bytes) -> NDArray[Any]:
+    """The values of a mask that ``open_mask`` has opened, integer [H, W]. Raises DecodeError."""
     if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
-        raise DecodeError("UnsupportedMode", f"a PNG of mode {image.mode}; wanted one channel, gray or palette")
+        raise DecodeError(
+            "UnsupportedMode", f"a {image.format} of mode {image.mode}; wanted one channel, gray or palette"
+        )
+    if image.format == "TIFF":
+        tags = getattr(image, "tag_v2", {})
+        if tags.get(_PHOTOMETRIC) == 0 or tags.get(_BITS, (1,))[0] not in (8, 16):
+            raise DecodeError("UnsupportedMode", "a TIFF whose values are not 8 or 16 bits from 0 for black")
     values = np.asarray(image)
-    bits, color = data[24], data[25]  # of the IHDR chunk, which comes first
-    if color == 0 and bits in (2, 4):  # gray, which Pillow scales to 0..255
+    bits, color = data[24], data[25]  # of the IHDR chunk of a PNG, which comes first
+    if image.format == "PNG" and color == 0 and bits in (2, 4):  # gray, which Pillow scales to 0..255
         return values // (255 // (2**bits - 1))
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
 def read_rgb_ids(uri: str) -> NDArray[np.int32]:
     """The ids of a panoptic PNG, R + 256 G + 65536 B, [H, W]. Raises DecodeError, ObjectError."""
-    image, _ = _open_png(uri)
-    if image.mode != "RGB":
-        raise DecodeError("UnsupportedMode", f"a PNG of mode {image.mode}; a panoptic PNG is RGB")
+    image, _ = open_mask(uri)
+    if image.format != "PNG" or image.mode != "RGB":
+        raise DecodeError("UnsupportedMode", f"a {image.format} of mode {image.mode}; a panoptic PNG is RGB")
     red, green, blue = np.moveaxis(np.asarray(image).astype(np.int32), 2, 0)
     return red + (green << 8) + (blue << 16)
 
 
-def _open_png(uri: str) -> tuple[Image.Image, bytes]:
+def open_mask(uri: str) -> tuple[Image.Image, bytes]:
+    """A PNG or TIFF, loaded, and its bytes. Raises DecodeError, ObjectError."""
     data = fetch(uri)
     try:
-        image = Image.open(io.BytesIO(data), formats=["PNG"])
+        image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF"])
         image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DecodeError("Corrupt", f"cannot be read as PNG: {' '.join(str(error).split())[:200]}") from error

@@ -54,6 +54,13 @@ NOTES = {
     "other-name": "names of files that are not there as written, but otherwise",
     "near-name": "names of files that are not there, where something like them is",
     "unused-category": "categories of data.val that data.train lacks, and that nothing shows",
+    "mask-suffix": "masks whose names end otherwise than those of their images",
+    "names-beside": "a file beside the masks that names their classes",
+    "label-set": "numbers of a known label set",
+    "gray-picture": "masks of three equal channels",
+    "one-value": "masks in which one value is all there is",
+    "smooth-mask": "classes that smooth resizing has made",
+    "thin-class": "classes that are nothing but lines between two others",
 }
 
 

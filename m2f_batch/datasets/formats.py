@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, cast, get_args
 
+from m2f_batch.data_config import DataFormat
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES, Finding, Report, stop
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.finetune_config import DataFormat
 from m2f_batch.storage import uris
 from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS

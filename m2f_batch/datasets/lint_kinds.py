@@ -125,7 +125,22 @@ KINDS = {
     "class-only-in-val": Kind(
         False, "it is never learnt, and validation counts it as wrong", "split anew: data.stratify"
     ),
+    "smooth-mask": Kind(
+        True,
+        "classes are learnt at borders where nobody drew them: masks were resized with interpolation",
+        "write the masks anew, resized with the nearest neighbor",
+    ),
+    "thin-class": Kind(
+        False,
+        "if masks were resized with interpolation, it is a class that nobody drew",
+        "fine for what is thin, such as membranes and kerbs",
+    ),
+    "one-value": Kind(False, "there is nothing to tell apart", "look at the values that the masks hold"),
+    "label-set": Kind(False, "classes are those that the note names", "fine if these are such files"),
     # said, and no harm
+    "mask-suffix": Kind(False, "masks are those that the note says", "data.mask_suffix takes others"),
+    "names-beside": Kind(False, "the model gets these names, or none", "data.names gives others"),
+    "gray-picture": Kind(False, "none", "fine; one channel is what others read"),
     "unlabelled-image": Kind(
         False, "all of it is taught as background; without a mask file it is left out", "fine if there is nothing on it"
     ),

@@ -1,18 +1,46 @@
-"""Names of classes from a file: JSON, YAML or one per line."""
+"""Names of classes: from a file (JSON, YAML or one per line), or as a config or a data.yaml gives them."""
 
 import posixpath
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from m2f_batch import config_loading
+from m2f_batch.data_config import is_inline
 from m2f_batch.datasets import files
 from m2f_batch.errors import UsageError
+from m2f_batch.storage import uris
 from m2f_batch.storage.manifests import parse_json
 
 EXTENSIONS = ("json", "yaml", "yml", "txt")
+IGNORED_NAME = "__ignore__"
+BESIDE = tuple(  # what a file of names beside a folder of masks is called
+    f"{stem}.{extension}"
+    for stem in ("names", "classes", "labels", "class_names", "id2label")
+    for extension in ("txt", "json", "yaml", "yml")
+)
 _KEYS = ("names", "classes", "id2label")  # where a JSON or YAML with more in it keeps its names
 _FORMS = "a list of names, a mapping of ids to names, or such a one under 'names', 'classes' or 'id2label'"
+_MOST_BESIDE = 100_000  # bytes; what is larger and only has the name of a file of names is something else
+
+Given = str | Sequence[Any] | Mapping[Any, Any]
+
+
+class _Texts(yaml.BaseLoader):
+    """YAML whose scalars stay the texts that they are: ``yes``, ``007`` and ``1e5`` are names."""
+
+
+def given_names(given: Given, field: str) -> dict[int, str]:
+    """Names by id of a file, an inline text ("[ball, crate]", "{0: ball}"), a list or a mapping.
+
+    Raises UsageError, which begins with ``field``.
+    """
+    if not isinstance(given, str):
+        return names_of(dict(given) if isinstance(given, Mapping) else [*given], field)
+    if is_inline(given):
+        return names_of(parse_texts(given, field), field)
+    return read_names(uris.normalise(given), field)
 
 
 def read_names(uri: str, field: str) -> dict[int, str]:
@@ -21,43 +49,82 @@ def read_names(uri: str, field: str) -> dict[int, str]:
     Raises UsageError, which begins with ``field``.
     """
     text, extension = files.read_text(uri, field), posixpath.splitext(uri)[1].lower()
+    where = f"{field}: {uri!r}"
     if extension == ".txt":
         found: Any = [line.strip() for line in text.splitlines() if line.strip()]
     else:
-        found = parse_json(text, f"{field}: {uri!r}") if extension == ".json" else parse_yaml(text, f"{field}: {uri!r}")
+        found = parse_json(text, where) if extension == ".json" else parse_texts(text, where)
     if isinstance(found, dict):
         found = next((found[key] for key in _KEYS if key in found), found)
-    return names_of(found, f"{field}: {uri!r}")
+    return names_of(found, where)
 
 
 def names_of(found: Any, where: str) -> dict[int, str]:
-    """Names by id from a list or a mapping.
+    """Names by id from a list or a mapping; a list of mappings holds an 'id' and a 'name' each, as in COCO.
 
-    >>> names_of(["ball", "crate"], "names"), names_of({"3": "ball"}, "names")
-    ({0: 'ball', 1: 'crate'}, {3: 'ball'})
+    >>> names_of(["ball", 7], "names"), names_of({"3": "ball"}, "names"), names_of([{"id": 2, "name": "a"}], "names")
+    ({0: 'ball', 1: '7'}, {3: 'ball'}, {2: 'a'})
     """
     if isinstance(found, list):
-        first = -1 if found[:1] == ["__ignore__"] else 0
-        found = dict(enumerate(found, first))
+        found = _counted(found, where)
     if not isinstance(found, dict) or not found:
         raise UsageError(f"{where}: wanted {_FORMS}")
     names = {}
     for key, name in found.items():
-        if not files.is_text(name) or not _is_id(key):
+        text = str(name) if type(name) in (int, float) else name
+        if isinstance(name, bool):
+            raise UsageError(f"{where}: {key!r}: {name!r} is no name; put a name such as 'yes' or 'on' in quotes")
+        if not files.is_text(text) or not _is_id(key):
             raise UsageError(f"{where}: {key!r}: {name!r}: ids must be whole numbers and names must be texts")
-        names[int(key)] = name.strip()
+        names[int(key)] = text.strip()
     if len(names) < len(found):
         raise UsageError(f"{where}: an id comes twice")
     return dict(sorted(names.items()))
+
+
+def _counted(found: list[Any], where: str) -> dict[Any, Any]:
+    entries = [entry for entry in found if isinstance(entry, dict) and "id" in entry and "name" in entry]
+    if not entries or len(entries) < len(found):
+        return dict(enumerate(found, -1 if found[:1] == [IGNORED_NAME] else 0))
+    if len({str(entry["id"]) for entry in entries}) < len(entries):
+        raise UsageError(f"{where}: an id comes twice")
+    return {entry["id"]: entry["name"] for entry in entries}
 
 
 def _is_id(key: Any) -> bool:
     return type(key) is int or (isinstance(key, str) and key.lstrip("-").isdecimal())
 
 
+def names_beside(folder: str) -> tuple[str, dict[int, str]] | None:
+    """The file of names in a folder of masks, else in the folder above it, and the names; None where there is none.
+
+    Files that only have the name of one, such as a list of images, are passed over.
+    """
+    for place in (folder, uris.parent(folder)):
+        for name in BESIDE:
+            uri = uris.join(place, name)
+            if not files.exists(uri):
+                continue
+            try:
+                if len(files.read_bytes(uri, "data.train")) <= _MOST_BESIDE:
+                    return uri, read_names(uri, "data.train")
+            except UsageError:
+                continue
+    return None
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """The parsed text. Raises UsageError, which begins with ``where``."""
+    return _parsed(text, where, yaml.SafeLoader)
+
+
+def parse_texts(text: str, where: str) -> Any:
+    """The parsed text, with each scalar as the text that it is. Raises UsageError, which begins with ``where``."""
+    return _parsed(text, where, _Texts)
+
+
+def _parsed(text: str, where: str, loader: type[Any]) -> Any:
     try:
-        return config_loading.parse_yaml(text)
+        return config_loading.parse_yaml(text, loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error

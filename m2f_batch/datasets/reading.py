@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import get_args
+from typing import Any, get_args
 
+from m2f_batch.data_config import PNG_FORMATS, ClassNames, DataFormat, Palette
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
 from m2f_batch.datasets.formats import naming_formats
@@ -15,12 +16,10 @@ from m2f_batch.datasets.readers.labelme import read_labelme
 from m2f_batch.datasets.readers.semantic_png import read_semantic_png
 from m2f_batch.datasets.readers.yolo import read_yolo
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import DataFormat
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 _TAKES_MASKS = ("coco-panoptic", "semantic-png", "instance-png", "yolo")
 HAVE_CROWDS = ("coco", "coco-panoptic")
-_TAKES_IGNORE_INDEX = ("semantic-png", "instance-png")
 
 
 @naming_formats
@@ -33,6 +32,9 @@ def read_dataset(
     ignore_index: int | None = None,
     do_reduce_labels: bool = False,
     crowd_as_object: bool = False,
+    names: ClassNames | None = None,
+    mask_suffix: str | None = None,
+    palette: Palette | None = None,
     split: str = "train",
     report: Report = stop,
 ) -> Dataset:
@@ -47,17 +49,25 @@ def read_dataset(
         raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(DataFormat))}")
     if masks is not None and form not in _TAKES_MASKS:
         raise UsageError(f"data.train_masks: the format {form} has no folder of masks; leave it out")
-    if ignore_index is not None and form not in _TAKES_IGNORE_INDEX:
-        raise UsageError(f"data.ignore_index: only for {' and '.join(_TAKES_IGNORE_INDEX)}, not for {form}")
-    if do_reduce_labels and form != "semantic-png":
-        raise UsageError(f"data.do_reduce_labels: only for semantic-png, not for {form}")
-    if crowd_as_object and form not in HAVE_CROWDS:
-        raise UsageError(f"data.crowd_as_object: only for {' and '.join(HAVE_CROWDS)}, not for {form}")
+    semantic = ("semantic-png",)
+    for field, is_given, forms in (
+        ("ignore_index", ignore_index is not None, PNG_FORMATS),
+        ("names", names is not None, PNG_FORMATS),
+        ("mask_suffix", mask_suffix is not None, PNG_FORMATS),
+        ("do_reduce_labels", do_reduce_labels, semantic),
+        ("palette", palette is not None, semantic),
+        ("crowd_as_object", crowd_as_object, HAVE_CROWDS),
+    ):
+        if is_given and form not in forms:
+            raise UsageError(f"data.{field}: only for {' and '.join(forms)}, not for {form}")
+    if palette is not None and do_reduce_labels:
+        raise UsageError("data.do_reduce_labels: not with data.palette, which says what each color is")
 
+    of_masks: dict[str, Any] = {"ignore_index": ignore_index, "class_names": names, "mask_suffix": mask_suffix}
     read_with_masks: dict[str, Callable[..., Dataset]] = {
         "coco-panoptic": read_coco_panoptic,
-        "semantic-png": partial(read_semantic_png, ignore_index=ignore_index, do_reduce_labels=do_reduce_labels),
-        "instance-png": partial(read_instance_png, ignore_index=ignore_index),
+        "semantic-png": partial(read_semantic_png, **of_masks, do_reduce_labels=do_reduce_labels, colors=palette),
+        "instance-png": partial(read_instance_png, **of_masks),
         "yolo": partial(read_yolo, split=split),
     }
     try:

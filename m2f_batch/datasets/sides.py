@@ -1,21 +1,26 @@
 """The two sides of a dataset as the ``data`` section of a finetune config means them: to train on, to validate with."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
+from m2f_batch.data_config import DataConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.groups import group_keys
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.split import split_images
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import DataConfig
+
+# of both sides
+_OPTIONS = ("ignore_index", "do_reduce_labels", "crowd_as_object", "names", "mask_suffix", "palette")
 
 
 def places_of(data: DataConfig) -> dict[str, str | None]:
     """The places that a ``data`` section names, by field."""
     names = ("train", "train_images", "train_masks", "val", "val_images", "val_masks")
-    return {f"data.{name}": getattr(data, name) for name in names}
+    return {f"data.{name}": getattr(data, name) for name in names} | data.files_named
 
 
 def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Dataset | None]:
@@ -26,20 +31,29 @@ def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datase
     """
 
     def read(annotations: str, images: str | None, masks: str | None, part: str) -> Dataset:
-        options = {"ignore_index": data.ignore_index, "do_reduce_labels": data.do_reduce_labels, "split": part}
-        options["crowd_as_object"] = data.crowd_as_object
-        return read_dataset(data.format, annotations, images, masks, **options, report=report)  # type: ignore[arg-type]
+        options: dict[str, Any] = {name: getattr(data, name) for name in _OPTIONS}
+        if names is not None:
+            options["names"] = names
+        return read_dataset(data.format, annotations, images, masks, **options, split=part, report=report)
 
+    names: dict[int, str] | None = None
     train = read(data.train, data.train_images, data.train_masks, "train")
     if not train.table.num_rows:
         report(Finding("no-images", f"data.train: {data.train}", "has no images that could be read"))
     if data.val is not None:
+        if data.format == "semantic-png" and data.names is None and data.palette is None and is_named(train):
+            names = {category.id: category.name for category in train.categories}
         try:
             val = read(data.val, data.val_images, data.val_masks, "val")
         except UsageError as error:
             raise UsageError(str(error).replace("data.train", "data.val")) from error
         return train, _with_categories(val, train, data.val, report)
     return split_sides(train, data)
+
+
+def is_named(dataset: Dataset) -> bool:
+    """Whether the classes of PNGs have names that somebody gave them."""
+    return any(category.name != f"class {category.id}" for category in dataset.categories)
 
 
 def split_sides(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | None]:

@@ -26,6 +26,9 @@ _OPTIONS = {
     "data.do_reduce_labels": "--do-reduce-labels",
     "data.crowd_as_object: true": "--crowd-as-object",
     "data.crowd_as_object": "--crowd-as-object",
+    "data.names": "--names",
+    "data.mask_suffix": "--mask-suffix",
+    "data.palette": "--palette",
 }
 _PNG_FORMATS = ("semantic-png", "instance-png")
 
@@ -41,6 +44,9 @@ class GroundTruth:
     ignore_index: int | None = None
     do_reduce_labels: bool = False
     crowd_as_object: bool = False
+    names: str | None = None
+    mask_suffix: str | None = None
+    palette: str | None = None
     part: str = "val"
 
     def folder(self) -> str:
@@ -60,6 +66,9 @@ class GroundTruth:
                 ignore_index=self.ignore_index,
                 do_reduce_labels=self.do_reduce_labels,
                 crowd_as_object=self.crowd_as_object,
+                names=self.names,
+                mask_suffix=self.mask_suffix,
+                palette=self.palette,
                 split=self.part,
             )
         except UsageError as error:

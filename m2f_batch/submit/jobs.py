@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from m2f_batch.config import SegmentConfig
+from m2f_batch.data_config import is_inline
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.forwarded import forwarded
@@ -23,8 +24,9 @@ TOKEN_KEY = "--set compute.allow_no_token=true"
 
 SEGMENT_PLACES = ("input.uri", "input.root", "output.uri")
 EVALUATE_OPTIONS = (
-    *("--ground-truth", "--format", "--images", "--masks", "--ignore-index", "--do-reduce-labels", "--crowd-as-object"),
-    *("--part", "--metrics", "--json", "--partial"),
+    *("--ground-truth", "--format", "--images", "--masks", "--ignore-index", "--do-reduce-labels", "--part"),
+    *("--crowd-as-object", "--names", "--mask-suffix", "--palette"),
+    *("--metrics", "--json", "--partial"),
 )
 FINETUNE_PLACES = (
     *("data.train", "data.train_images", "data.train_masks", "data.val", "data.val_images", "data.val_masks"),
@@ -72,8 +74,9 @@ def finetune_job(config: FinetuneConfig) -> Job:
 
 def evaluate_job(run_uri: str, options: Mapping[str, Any], *, allow_no_token: bool = False) -> Job:
     """An evaluate job for a cluster; ``options`` by their names on the command line, None and False: not given."""
-    named = ("--ground-truth", "--images", "--masks", "--json")
-    check_portable({"RUN": run_uri, **{name: options.get(name) for name in named}})
+    named = {name: options.get(name) for name in ("--ground-truth", "--images", "--masks", "--json")}
+    files = {name: options.get(name) for name in ("--names", "--palette") if not is_inline(options.get(name) or "")}
+    check_portable({"RUN": run_uri, **named, **files})
     given = {name: value for name, value in options.items() if value is not None and value is not False}
     check_no_secrets({"RUN": run_uri, **given})
     flags = [f"{name}={value}" if value is not True else name for name, value in given.items()]
@@ -95,8 +98,10 @@ def _check(config: SegmentConfig | FinetuneConfig, places: tuple[str, ...], mode
             "--address; leave it out, or give auto"
         )
     allowed = {f"storage.allow ({place})": place for place in config.storage.allow or ()}
+    files = config.data.files_named if isinstance(config, FinetuneConfig) else {}
     check_portable(
-        {**{key: _value(config, key) for key in places}, **allowed}, {key: _value(config, key) for key in models}
+        {**{key: _value(config, key) for key in places}, **files, **allowed},
+        {key: _value(config, key) for key in models},
     )
     check_no_secrets(config.model_dump(mode="json"))
 

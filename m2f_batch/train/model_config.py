@@ -26,8 +26,8 @@ GONE = {
     "use_timm_backbone": "transformers has no such parameter any more; give model.backbone as timm/NAME",
     "backbone_kwargs": "transformers has no such parameter any more; give model.config.backbone_config, e.g. "
     "model.config.backbone_config.out_features",
-    "id2label": "the labels are the categories of data.train",
-    "label2id": "the labels are the categories of data.train",
+    "id2label": "the labels are the categories of data.train; data.names names the classes of mask PNGs",
+    "label2id": "the labels are the categories of data.train; data.names names the classes of mask PNGs",
     "num_labels": "the labels are the categories of data.train",
     "label_ids_to_fuse": "what is stuff comes from the categories of data.train",
     "task": "give model.task",

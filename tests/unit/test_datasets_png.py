@@ -123,7 +123,9 @@ def test_a_value_without_a_name(folder):
         read(folder, annotations="names.txt", ignore_index=255)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"a": "b"}', '{"0": 3}', "[]", '"x"', '{"1": "a", "01": "b"}'])
+@pytest.mark.parametrize(
+    "text", ["{}", '{"a": "b"}', '{"0": true}', '{"0": null}', "[]", '"x"', '{"1": "a", "01": "b"}']
+)
 def test_names_that_are_none(folder, text):
     (folder / "names.json").write_text(text)
     with pytest.raises(UsageError, match=r"data.train: .*names.json"):
@@ -150,8 +152,8 @@ def test_masks_and_images_without_each_other(folder, capsys):
 
 
 def test_masks_that_cannot_be_read(folder):
-    Image.new("RGB", (4, 2)).save(folder / "masks" / "a.png")
-    with pytest.raises(UsageError, match=r"masks/a.png: .*mode RGB; wanted one channel"):
+    Image.new("RGB", (4, 2), (0, 0, 9)).save(folder / "masks" / "a.png")
+    with pytest.raises(UsageError, match=r"masks/a.png: .*mode RGB; wanted one channel, .*with data.palette="):
         read(folder)
     data = (folder / "masks" / "a.png").read_bytes()
     (folder / "masks" / "a.png").write_bytes(data[: len(data) // 2])

@@ -5,17 +5,18 @@ The id map says which class an object is of, a JSON of either form; images go by
     {"a.png": {"1": "cell", "2": "nucleus"}, "b.png": {"1": "cell"}}
     {"categories": [{"id": 7, "name": "cell"}], "images": {"a.png": {"1": 7}}}
 
-Without it, every object is of the one class "object".
+Without it, every object is of one class: the one that ``data.names`` or a file beside the masks names, else "object".
 """
 
 import posixpath
 from functools import partial
 from typing import Any
 
-from m2f_batch.datasets import files
+from m2f_batch.datasets import files, names
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.masks import label_map_rle
+from m2f_batch.datasets.readers.mask_values import read_values
 from m2f_batch.datasets.readers.masks_beside import pairs
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
@@ -31,21 +32,50 @@ def read_instance_png(
     masks: str | None = None,
     *,
     ignore_index: int | None = None,
+    class_names: names.Given | None = None,
+    mask_suffix: str | None = None,
     report: Report = stop,
 ) -> Dataset:
     """The dataset of a folder of object PNGs; ``annotations`` is that folder, or the id map beside ``masks``.
 
-    ``ignore_index`` is a value of the files. Raises UsageError for what cannot be read at all; what is wrong in it goes
-    to ``report``.
+    ``ignore_index`` is a value of the files, ``class_names`` is ``data.names``: of the numbers or names in the id map.
+    Raises UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
     """
-    file, found = pairs(annotations, images, masks, report)
-    categories, objects = _read_map(file) if file else ([Category(1, "object", True)], None)
+    beside = pairs(annotations, images, masks, mask_suffix, report)
+    named = None if class_names is None else names.given_names(class_names, "data.names")
+    if beside.file is not None:
+        categories, objects = _read_map(beside.file, named)
+    else:
+        categories, objects = [_only_class(named, beside.folder, report)], None
     positions = {category.id: position for position, category in enumerate(categories)}
     read_one = partial(_read, objects=objects, positions=positions, ignore_index=ignore_index)
-    return dataset_of(categories, files.numbered(files.rows_of(read_one, found, report)))
+    rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report))]
+    if rows and all(row.pop("is_binary") for row in rows):
+        text = "all masks hold 0 and 255 only: whatever is drawn in an image counts as one object"
+        report(Finding("one-value", str(masks or annotations), text))
+    return dataset_of(categories, rows)
 
 
-def _read_map(file: str) -> tuple[list[Category], _Objects]:
+def _only_class(named: dict[int, str] | None, folder: str, report: Report) -> Category:
+    """The one class of objects that no id map tells apart; 0 is background whatever it is called."""
+    beside = names.names_beside(folder) if named is None else None
+    found = beside[1] if beside is not None else named
+    if found is None:
+        return Category(1, "object", True)
+    real = {number: name for number, name in found.items() if number > 0} if len(found) > 1 else found
+    if len(real) == 1:
+        ((number, name),) = real.items()
+        if beside is not None:
+            report(Finding("names-beside", folder, f"objects are of the class {name!r}, as {beside[0]} says"))
+        return Category(number, name, True)
+    text = f"{len(real):,} classes, and no id map says of which of them an object is: data.train takes it"
+    if beside is None:
+        raise UsageError(f"data.names: {text}")
+    report(Finding("names-beside", folder, f"{beside[0]} names {text}; objects are of one class"))
+    return Category(1, "object", True)
+
+
+def _read_map(file: str, named: dict[int, str] | None) -> tuple[list[Category], _Objects]:
     document, where = files.read_json(file, "data.train"), f"data.train: {file!r}"
     if not isinstance(document, dict):
         raise UsageError(f"{where}: {_FORM}")
@@ -53,8 +83,13 @@ def _read_map(file: str) -> tuple[list[Category], _Objects]:
     images = document.get("images") if is_full else document
     if not isinstance(images, dict) or not all(isinstance(objects, dict) for objects in images.values()):
         raise UsageError(f"{where}: {_FORM}")
-    categories = _declared(document["categories"], where) if is_full else _by_name(images, where)
-    known: dict[Any, int] = {category.id if is_full else category.name: category.id for category in categories}
+    if named is not None:
+        categories = [Category(number, name, True) for number, name in named.items() if number >= 0]
+    else:
+        categories = _declared(document["categories"], where) if is_full else _by_name(images, where)
+    known: dict[Any, int] = {category.id: category.id for category in categories if is_full or named is not None}
+    if not is_full:
+        known |= {category.name: category.id for category in categories}
     return categories, {_stem(name): _numbers(objects, known, f"{where}: {name}") for name, objects in images.items()}
 
 
@@ -92,10 +127,11 @@ def _read(
 ) -> files.Read:
     image, mask = pair
     try:
-        values = files.read_indices(mask)
+        values, _ = read_values(mask)
     except (DecodeError, ObjectError) as error:
         return None, [Finding("unreadable-mask", mask, str(error))]
     codes = label_map_rle(values)
+    is_binary = {*codes} == {0, 255}
     ignored = None if ignore_index is None else codes.pop(ignore_index, None)
     codes.pop(0, None)
     findings, segments = [], []
@@ -110,7 +146,8 @@ def _read(
     for number in sorted(classes.keys() - codes.keys()):
         findings.append(Finding("missing-segment", mask, f"has no pixel of the object {number} of the id map"))
     height, width = values.shape
-    return {"uri": image, "height": height, "width": width, "segments": segments, "ignored": ignored}, findings
+    row = {"uri": image, "height": height, "width": width, "segments": segments, "ignored": ignored}
+    return row | {"is_binary": is_binary}, findings
 
 
 def _of_image(mask: str, objects: _Objects) -> dict[int, int]:

@@ -1,16 +1,39 @@
 """Folders of mask PNGs beside images: which mask is whose, for the formats that have no file saying so."""
 
+import posixpath
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 
+CITYSCAPES_IMAGE = "_leftImg8bit"
+TRAIN_IDS, LABEL_IDS = "labelTrainIds", "labelIds"
+# of Cityscapes' masks of classes, the ones that training wants first
+CITYSCAPES_MASKS = tuple(f"_{grade}_{kind}" for kind in (TRAIN_IDS, LABEL_IDS) for grade in ("gtFine", "gtCoarse"))
+_MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
+_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's, before the names of what it is given
+_EXPORTED = re.compile(r"_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9a-f]+$", re.IGNORECASE)  # Roboflow's, behind them
 
-def pairs(
-    annotations: str, images: str | None, masks: str | None, report: Report
-) -> tuple[str | None, list[tuple[str, str]]]:
-    """The file that ``annotations`` is, if any, and (image, mask) uris by image, matched by path without extension.
+
+@dataclass(frozen=True)
+class Beside:
+    """``file``: what ``annotations`` is if no folder; ``folder`` of the masks; ``suffix`` of their names, if any."""
+
+    file: str | None
+    folder: str
+    suffix: str
+    pairs: list[tuple[str, str]]  # (image, mask) uris, by image
+
+
+def pairs(annotations: str, images: str | None, masks: str | None, suffix: str | None, report: Report) -> Beside:
+    """Images and masks, matched by path without extension, and without ``suffix`` (``data.mask_suffix``) of the masks.
 
     ``annotations`` is a file beside ``masks``, or itself the folder of the masks. Without ``images``, they lie among
     the masks, as anything but PNG. A mask without an image is a finding, images without a mask are left out aloud.
@@ -20,19 +43,147 @@ def pairs(
     if masks is None and not is_folder:
         raise UsageError(f"data.train_masks: {annotations!r} is no folder of masks; give that folder")
     folder = files.folder_of(masks or place, "data.train_masks")
-    found = files.list_files(folder, ["png"], report)
-    if not found:
-        raise UsageError(f"data.train_masks: {folder!r} has no PNG")
+    found = _list_masks(folder, images is not None, report)
     if images is None:
         pictures = files.list_files(folder, IMAGE_EXTENSIONS - {"png"}, report)
     else:
         pictures = files.list_images(files.folder_of(images, "data.train_images"), report)
-    for stem in sorted(found.keys() - pictures.keys()):
-        text = "has no image of its name; data.train_images names the folder of the images"
-        report(Finding("missing-image", found[stem], text))
-    alone = sorted(pictures.keys() - found.keys())
+    ending, found = _by_suffix(found, pictures, suffix, folder, report)
+    matched = _matched(pictures, found, ending, folder, report)
+    taken = {mask for _, mask in matched}
+    for stem in sorted(found):
+        if found[stem] not in taken:
+            text = "has no image of its name; data.train_images names the folder of the images"
+            report(Finding("missing-image", found[stem], text))
+    alone = sorted(pictures.keys() - {stem for stem, _ in matched})
     if alone:
         text = f"{len(alone):,} of {len(pictures):,} images have no mask and are left out ({examples(alone)})"
         report(Finding("unlabelled-image", folder, text))
-    matched = [(pictures[stem], found[stem]) for stem in pictures if stem in found]
-    return None if is_folder else place, sorted(matched)
+    both = sorted((pictures[stem], mask) for stem, mask in matched)
+    return Beside(None if is_folder else place, folder, ending, both)
+
+
+def _list_masks(folder: str, with_tiffs: bool, report: Report) -> dict[str, str]:
+    found = files.list_files(folder, ["png"], report)
+    if not found and with_tiffs:
+        found = files.list_files(folder, _MASKS[1:], report)
+    if found:
+        return found
+    others = Counter(posixpath.splitext(name)[1].lower() for name in files.list_images(folder).values())
+    listed = ", ".join(f"{count:,} {extension}" for extension, count in others.most_common())
+    why = f"; it has {listed}" if others else ""
+    if others.keys() & {".jpg", ".jpeg", ".jfif"}:
+        why += ": JPEG is lossy and makes values that nobody drew, so masks are never read from it; export PNGs"
+    raise UsageError(f"data.train_masks: {folder!r} has no PNG{why}")
+
+
+def _by_suffix(
+    found: dict[str, str], pictures: Mapping[str, str], suffix: str | None, folder: str, report: Report
+) -> tuple[str, dict[str, str]]:
+    """The ending of the masks' names that the images' have not, and the masks by path without it."""
+    if suffix is None:
+        suffix = _usual_suffix(found, pictures)
+        if suffix:
+            others = sum(not stem.endswith(suffix) for stem in found)
+            text = f"masks are taken by the ending {suffix!r} of their names, as data.mask_suffix would"
+            report(Finding("mask-suffix", folder, text + (f"; {others:,} other PNGs are left out" if others else "")))
+    if not suffix:
+        return "", found
+    chosen = {stem.removesuffix(suffix): mask for stem, mask in found.items() if stem.endswith(suffix)}
+    if not chosen:
+        raise UsageError(
+            f"data.mask_suffix: {suffix!r} ends the name of none of {len(found):,} masks in {folder!r} "
+            f"({examples(sorted(found))})"
+        )
+    return suffix, chosen
+
+
+def _usual_suffix(found: Mapping[str, str], pictures: Mapping[str, str]) -> str:
+    """Cityscapes' ending of masks, else what all masks have in common, where no mask has the name of an image."""
+    if found.keys() & pictures.keys():
+        return ""
+    if any(stem.endswith(CITYSCAPES_IMAGE) for stem in pictures):
+        for suffix in CITYSCAPES_MASKS:
+            if any(stem.endswith(suffix) for stem in found):
+                return suffix
+    ours, theirs = common_ending(found), common_ending(pictures)
+    wanted = {stem.removesuffix(theirs) for stem in pictures}
+    return ours if ours and {stem.removesuffix(ours) for stem in found} <= wanted else ""
+
+
+def common_ending(stems: Iterable[str]) -> str:
+    """The longest ending of all of several names that begins with a separator.
+
+    >>> common_ending(["a/1_sat", "a/2_sat"]), common_ending(["1_sat"])
+    ('_sat', '')
+    """
+    several = sorted(posixpath.basename(stem)[::-1] for stem in stems)
+    if len(several) < 2:
+        return ""
+    first, last = several[0], several[-1]  # what these two share, all between them do
+    length = next((at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other), len(first))
+    shared = first[: min(length, len(first), len(last))][::-1]
+    starts = [shared.find(separator) for separator in "_-." if separator in shared]
+    return shared[min(starts) :] if starts else ""
+
+
+def _matched(
+    pictures: Mapping[str, str], found: Mapping[str, str], ending: str, folder: str, report: Report
+) -> list[tuple[str, str]]:
+    """(Stem of an image, its mask); other spellings of a name are said once."""
+    matched = [(stem, found[stem]) for stem in pictures if stem in found]
+    left = {stem: stem for stem in pictures if stem not in found}
+    if ending and left:
+        theirs = CITYSCAPES_IMAGE if all(stem.endswith(CITYSCAPES_IMAGE) for stem in left) else common_ending(left)
+        cut = {stem: stem.removesuffix(theirs) for stem in left}
+        matched += [(stem, found[short]) for stem, short in cut.items() if short in found]
+        left = {stem: short for stem, short in cut.items() if short not in found}
+    taken = {mask for _, mask in matched}
+    others = {stem: mask for stem, mask in found.items() if mask not in taken}
+    spelled = alike(left.values(), others)
+    if spelled:
+        example = next(iter(spelled.items()))
+        text = f"{len(spelled):,} masks go with an image whose name is spelled otherwise ({example[0]}: {example[1]})"
+        report(Finding("other-name", folder, text))
+    return matched + [(stem, others[spelled[short]]) for stem, short in left.items() if short in spelled]
+
+
+def alike(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
+    """Which of ``others`` a name means that none of them is: the one of the same letters.
+
+    Tried are, one after the other, another Unicode form, another case, and the prefix of Label Studio or the ending of
+    Roboflow on one side; a reading counts only where it names one of each.
+
+    >>> alike(["a1b2c3d4-street2"], ["street2", "street3"])
+    {'a1b2c3d4-street2': 'street2'}
+    """
+    left, right = sorted({*names}), sorted({*others})
+    found: dict[str, str] = {}
+    for reading in (_composed, _folded, _bare):
+        ours, theirs = (_by_reading(several, reading) for several in (left, right))
+        for key, several in ours.items():
+            if len(several) == 1 and len(theirs.get(key, ())) == 1:
+                found[several[0]] = theirs[key][0]
+        left = [name for name in left if name not in found]
+        right = [name for name in right if name not in {*found.values()}]
+    return found
+
+
+def _by_reading(names: Iterable[str], reading: Callable[[str], str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(reading(name), []).append(name)
+    return found
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _folded(name: str) -> str:
+    return _composed(name).casefold()
+
+
+def _bare(name: str) -> str:
+    folder, base = posixpath.split(_composed(name))
+    return posixpath.join(folder, _EXPORTED.sub("", _PREFIX.sub("", base)))

@@ -1,26 +1,38 @@
-"""Semantic masks: a folder of one-channel PNGs whose values are classes, beside the images.
+"""Semantic masks: a folder of PNGs or TIFFs whose values are classes, beside the images.
 
-8 or 16 bit, or palette, whose indices are the values. ``ignore_index`` is a value of the files;
-``do_reduce_labels`` makes 0 ignored and shifts the others by one, as ADE20K wants it. Neither is ever guessed.
+One channel of 8 or 16 bits, or palette, whose indices are the values; with ``palette``, pictures whose colors are the
+classes. ``ignore_index`` is a value of the files; ``do_reduce_labels`` makes 0 ignored and shifts the others by one, as
+ADE20K wants it. Neither is ever guessed.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from m2f_batch.datasets import files
+from m2f_batch.datasets import files, names, palette
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
-from m2f_batch.datasets.findings import Finding, Report, stop
-from m2f_batch.datasets.masks import label_map_rle
-from m2f_batch.datasets.names import read_names
+from m2f_batch.datasets.findings import Finding, Report, examples, stop
+from m2f_batch.datasets.masks import label_map_rle, union_rle
+from m2f_batch.datasets.readers.class_values import IGNORED, Scheme, hint_of, scheme_of, value_finding
+from m2f_batch.datasets.readers.mask_values import read_classes, read_values
 from m2f_batch.datasets.readers.masks_beside import pairs
-from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.datasets.smooth import Lines, lines_of
+from m2f_batch.errors import DecodeError
 from m2f_batch.storage.store import ObjectError
 
-_SURELY_IGNORED = (255, 65535)  # as files mark it that no one has told us about
-_IGNORED = -1
+
+@dataclass(frozen=True)
+class Values:
+    """How the values of masks are to be read: ``ignore_index`` and ``do_reduce_labels`` of ``data``."""
+
+    ignore_index: int | None
+    do_reduce_labels: bool
+
+    def class_of(self, value: int) -> int:
+        """The class of a value of a file, before names are looked at."""
+        if value == self.ignore_index or (self.do_reduce_labels and value == 0):
+            return IGNORED
+        return value - self.do_reduce_labels if value >= 0 else IGNORED
 
 
 def read_semantic_png(
@@ -30,82 +42,102 @@ def read_semantic_png(
     *,
     ignore_index: int | None = None,
     do_reduce_labels: bool = False,
+    class_names: names.Given | None = None,
+    mask_suffix: str | None = None,
+    colors: palette.Given | None = None,
     report: Report = stop,
 ) -> Dataset:
     """The dataset of a folder of class PNGs; ``annotations`` is that folder, or a file of names beside ``masks``.
 
-    Names are by class, after ``do_reduce_labels``; without a file the classes 0 to the highest are "class 0", ...
+    Names (``class_names``: ``data.names``, else that file, else a file found beside the masks) are by class, after
+    ``do_reduce_labels``; without any the classes 0 to the highest are "class 0", ... ``colors`` is ``data.palette``.
     Segments are one per class and image, and no category is a thing. Raises UsageError for what cannot be read at all;
     what is wrong in it goes to ``report``.
     """
-    file, found = pairs(annotations, images, masks, report)
-    names = read_names(file, "data.train") if file else None
-    ignored = None if ignore_index is None else ignore_index - do_reduce_labels
-    if names is not None:
-        names = {number: name for number, name in names.items() if number not in (ignored, -1)}
-        if not names or min(names) < 0:
-            raise UsageError(f"data.train: {file!r}: names of classes need ids of 0 or more")
-    read_one = partial(_read, names=names, ignore_index=ignore_index, do_reduce_labels=do_reduce_labels)
-    rows = [*files.numbered(files.rows_of(read_one, found, report))]
-    classes = [segment["category"] for row in rows for segment in row["segments"]]
-    if names is None:
-        names = {number: f"class {number}" for number in range(max(classes, default=-1) + 1)}
-    positions = {number: position for position, number in enumerate(names)}
-    for row in rows:
-        for segment in row["segments"]:
-            segment["category"] = positions[segment["category"]]
-    return dataset_of([Category(number, name, False) for number, name in names.items()], rows)
+    beside = pairs(annotations, images, masks, mask_suffix, report)
+    named = None if class_names is None else names.given_names(class_names, "data.names")
+    if named is None and beside.file is not None:
+        named = names.read_names(beside.file, "data.train")
+    by_color = None
+    if colors is not None:
+        by_color, named = palette.given_palette(colors, named)
+    rule = Values(ignore_index, do_reduce_labels)
+    read_one = partial(_read, by_color=by_color, ignore_index=ignore_index)
+    rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report))]
+    values = {value for row in rows for value in row["codes"]} - {IGNORED}
+    scheme = scheme_of(values, named, beside.folder, beside.suffix, do_reduce_labels, ignore_index, report)
+    _note_pictures(rows, beside.folder, report)
+    hint = hint_of(values, scheme.names)
+    kept = [row for row in rows if _settled(row, rule, scheme, hint, report)]
+    place = str(masks or annotations)
+    classes = sorted({segment["category"] for row in kept for segment in row["segments"]})
+    if ignore_index == 255 and values == {0, 255} and not do_reduce_labels:
+        text = "outside 255, which data.ignore_index leaves out, there is only the class 0: is 255 the class to learn?"
+        report(Finding("one-value", place, text))
+    by_class = scheme.names or {number: f"class {number}" for number in range(max(classes, default=-1) + 1)}
+    for finding in _smooth(kept, by_class, do_reduce_labels, place):
+        report(finding)
+    return dataset_of([Category(number, name, False) for number, name in by_class.items()], _final(kept, by_class))
 
 
-def classes_of(values: NDArray[Any], ignore_index: int | None, do_reduce_labels: bool) -> NDArray[np.int64]:
-    """Classes of the values of a PNG, [H, W]; -1 where ignored.
-
-    >>> classes_of(np.array([[0, 1, 255]]), 255, True).tolist()
-    [[-1, 0, -1]]
-    """
-    classes = values.astype(np.int64) - do_reduce_labels
-    if ignore_index is not None:
-        classes[values == ignore_index] = _IGNORED
-    return classes
-
-
-def value_finding(
-    codes: dict[int, str], where: str, do_reduce_labels: bool, names: dict[int, str] | None
-) -> Finding | None:
-    """Values that no class has; without names, one that surely means "ignored"."""
-    classes = codes.keys() - {_IGNORED}
-    if names is not None:
-        unknown = sorted(number + do_reduce_labels for number in classes - names.keys())
-        if unknown:
-            text = (
-                f"has pixels of {unknown[:5]}, and the {len(names)} named classes are {min(names) + do_reduce_labels} "
-                f"to {max(names) + do_reduce_labels}; data.ignore_index makes one value ignored, "
-                "data.do_reduce_labels the value 0"
-            )
-            return Finding("unknown-value", where, text)
-        return None
-    marks = sorted(classes & {value - do_reduce_labels for value in _SURELY_IGNORED})
-    if marks:
-        value = marks[0] + do_reduce_labels
-        text = f"has pixels of {value}, most often no class: set data.ignore_index to {value}, or name all classes"
-        return Finding("unknown-value", where, text)
-    return None
-
-
-def _read(
-    pair: tuple[str, str], names: dict[int, str] | None, ignore_index: int | None, do_reduce_labels: bool
-) -> files.Read:
-    """A row whose categories are still classes."""
+def _read(pair: tuple[str, str], by_color: dict[int, int] | None, ignore_index: int | None) -> files.Read:
+    """A row with the masks of all values of the file, ``codes``, and what else of it matters at the end."""
     image, mask = pair
     try:
-        values = files.read_indices(mask)
+        values, is_picture = (read_classes(mask, by_color), False) if by_color is not None else read_values(mask)
     except (DecodeError, ObjectError) as error:
-        return None, [Finding("unreadable-mask", mask, str(error))]
-    codes = label_map_rle(classes_of(values, ignore_index, do_reduce_labels))
-    finding = value_finding(codes, mask, do_reduce_labels, names)
-    if finding:
-        return None, [finding]
+        kind = "unknown-value" if isinstance(error, DecodeError) and error.reason == "UnknownColor" else None
+        return None, [Finding(kind or "unreadable-mask", mask, str(error))]
     height, width = values.shape
-    ignored = codes.pop(_IGNORED, None)
-    segments = [{"category": number, "iscrowd": False, "counts": counts} for number, counts in codes.items()]
-    return {"uri": image, "height": height, "width": width, "segments": segments, "ignored": ignored}, []
+    lines = lines_of(values, ignore_index) if by_color is None else Lines(frozenset(), frozenset())
+    row = {"uri": image, "height": height, "width": width, "codes": label_map_rle(values)}
+    return row | {"mask": mask, "lines": lines, "is_picture": is_picture}, []
+
+
+def _settled(row: files.Row, rule: Values, scheme: Scheme, hint: str, report: Report) -> bool:
+    """Makes ``segments``, whose categories are still classes, and ``ignored`` of a row's codes; False if it cannot."""
+    size_hw = row["height"], row["width"]
+    found: dict[int, list[str]] = {}
+    for value, counts in row.pop("codes").items():
+        found.setdefault(IGNORED if value in scheme.void else rule.class_of(value), []).append(counts)
+    finding = value_finding(found.keys(), row["mask"], rule.do_reduce_labels, scheme.names, hint)
+    if finding is not None:
+        report(finding)
+        return False
+    ignored = found.pop(IGNORED, None)
+    row["segments"] = [
+        {"category": number, "iscrowd": False, "counts": counts} for number, (counts,) in sorted(found.items())
+    ]
+    row["ignored"] = None if ignored is None else union_rle(ignored, size_hw) if len(ignored) > 1 else ignored[0]
+    return True
+
+
+def _final(rows: Sequence[files.Row], by_class: dict[int, str]) -> Iterator[files.Row]:
+    positions = {number: position for position, number in enumerate(by_class)}
+    for row in rows:
+        segments = [segment | {"category": positions[segment["category"]]} for segment in row["segments"]]
+        yield {name: row[name] for name in ("image_id", "uri", "height", "width", "ignored")} | {"segments": segments}
+
+
+def _note_pictures(rows: Sequence[files.Row], folder: str, report: Report) -> None:
+    pictures = [row["mask"] for row in rows if row["is_picture"]]
+    if pictures:
+        text = f"{len(pictures):,} masks are gray pictures of three equal channels, read as one ({examples(pictures)})"
+        report(Finding("gray-picture", folder, text))
+
+
+def _smooth(
+    rows: Sequence[files.Row], by_class: dict[int, str], do_reduce_labels: bool, place: str
+) -> Iterator[Finding]:
+    """Classes that are nothing but lines between two others in some masks, as smooth resizing leaves them."""
+    for number, name in by_class.items():
+        value = number + do_reduce_labels
+        having = [row for row in rows if any(segment["category"] == number for segment in row["segments"])]
+        lined = [row["mask"] for row in having if value in row["lines"].values]
+        if not lined:
+            continue
+        where = f"{place}: class {number} ({name!r})"
+        text = f"in {len(lined):,} of the {len(having):,} masks that have it, it is nothing but lines"
+        text += f" of a few pixels between a lower and a higher class ({examples(lined)})"
+        in_stairs = any(value in row["lines"].in_stairs for row in having)
+        yield Finding("smooth-mask" if in_stairs else "thin-class", where, text)

@@ -1,0 +1,96 @@
+"""The ``data`` section of a finetune config: annotated images, in any format that is read."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from m2f_batch.config import Number, Section, Whole
+
+DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
+PNG_FORMATS = ("semantic-png", "instance-png")  # whose masks are files beside the images
+ClassNames = str | tuple[str | Whole, ...] | dict[str | Whole, str | Whole]
+_Channel = Annotated[Whole, Field(ge=0, le=255)]
+Color = str | tuple[_Channel, _Channel, _Channel]
+Palette = str | tuple[Color, ...] | dict[str | Whole, Color]
+
+
+def is_inline(text: str) -> bool:
+    """Whether names or colors are given as a text of YAML, and not as the file that holds them."""
+    return text.lstrip()[:1] in ("[", "{")
+
+
+def conflict(message: str) -> PydanticCustomError:
+    """A mistake between fields; the message names them."""
+    return PydanticCustomError("conflict", message.replace("{", "{{").replace("}", "}}"))
+
+
+class DataConfig(Section):
+    """Annotated images, to train on and to validate with."""
+
+    format: DataFormat = Field(
+        "coco", description="coco, coco-panoptic, semantic-png, instance-png, yolo or labelme; of data.val too"
+    )
+    train: str = Field(
+        min_length=1,
+        description="annotations: COCO JSON, panoptic JSON, data.yaml, folder of PNGs or labelme JSONs; for PNGs also "
+        "a file of class names (semantic) or an id map (instance), with data.train_masks as their folder",
+    )
+    train_images: str | None = Field(None, description="folder of the images; beside the annotations if not set")
+    train_masks: str | None = Field(
+        None, description="PNG folder of panoptic and PNG formats; beside the annotations if not set"
+    )
+    val: str | None = Field(None, description="annotations to validate with, as data.train; none if not set")
+    val_images: str | None = Field(None, description="folder of the images of data.val")
+    val_masks: str | None = Field(None, description="PNG folder of data.val")
+    split: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
+        None, description="share of the images of data.train to train on, the rest validates; only without data.val"
+    )
+    split_seed: Annotated[Whole, Field(ge=0)] = Field(0, description="which images are on which side of data.split")
+    stratify: bool = Field(False, description="keep the share of every class on both sides of data.split")
+    group_by: str | None = Field(
+        None,
+        description="what must stay on one side of data.split: folder, or pattern:REGEX with one group, e.g. "
+        "'pattern:(patient\\d+)'; without it images of one patient or film stand on both sides",
+    )
+    ignore_index: Annotated[Whole, Field(ge=0, le=65535)] | None = Field(
+        None, description="PNG formats: value of pixels that count for nothing; never taken from the model's processor"
+    )
+    do_reduce_labels: bool = Field(
+        False, description="semantic-png: 0 is background that counts for nothing, and class ids are values less 1"
+    )
+    crowd_as_object: bool = Field(
+        False,
+        description="coco, coco-panoptic: masks with iscrowd: 1 are learnt as objects; for files whose tool writes so "
+        "what is one object, as CVAT does with brush masks",
+    )
+    names: ClassNames | None = Field(
+        None,
+        description="PNG formats: names of the classes, of data.val too: a file (JSON, YAML, or one per line), a list "
+        "from 0 or a map of ids; if not set, a file beside the masks such as names.txt or classes.json, if it fits",
+    )
+    mask_suffix: str | None = Field(
+        None,
+        min_length=1,
+        description="PNG formats: what ends the masks' names, less extension, where images have another ending or "
+        "none, e.g. _mask; if not set, found where no mask has an image's name, as Cityscapes' _gtFine_labelIds",
+    )
+    palette: Palette | None = Field(
+        None,
+        description="semantic-png as pictures: the color of each class, a file or a map of names or ids to [r, g, b], "
+        "e.g. {road: [128, 64, 128]}; __ignore__ is the name of colors that count for nothing",
+    )
+
+    @property
+    def files_named(self) -> dict[str, str]:
+        """The files that ``data.names`` and ``data.palette`` name, by field."""
+        given = {"data.names": self.names, "data.palette": self.palette}
+        return {field: value for field, value in given.items() if isinstance(value, str) and not is_inline(value)}
+
+    @model_validator(mode="after")
+    def _one_validation(self) -> "DataConfig":
+        if self.val is not None and self.split is not None:
+            raise conflict("data.val and data.split are both given: keep one of them")
+        if self.val is None and (self.val_images or self.val_masks):
+            raise conflict("data.val is not given, but data.val_images or data.val_masks is: give all or none")
+        return self
