@@ -41,6 +41,7 @@ LINT_FLAGS = {
     "names": "data.names",
     "mask_suffix": "data.mask_suffix",
     "palette": "data.palette",
+    "max_pixels": "data.max_pixels",
     "split": "data.split",
     "split_seed": "data.split_seed",
     "stratify": "data.stratify",
@@ -176,6 +177,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         names=options.names,
         mask_suffix=options.mask_suffix,
         palette=options.palette,
+        max_pixels=options.max_pixels,
         part=options.part,
     )
     metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
@@ -204,6 +206,7 @@ def _convert(options: argparse.Namespace) -> int:
         names=options.names,
         mask_suffix=options.mask_suffix,
         palette=options.palette,
+        max_pixels=options.max_pixels,
         part=options.part,
         split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
     )

@@ -127,6 +127,7 @@ def _add_evaluate(commands: "Commands") -> None:
     command.add_argument("--do-reduce-labels", action="store_true", help="data.do_reduce_labels")
     command.add_argument("--crowd-as-object", action="store_true", help="data.crowd_as_object")
     _add_of_masks(command)
+    command.add_argument("--max-pixels", metavar="N", type=int, help="data.max_pixels: of one image or mask")
     command.add_argument("--part", metavar="NAME", default="val", help="which part of a data.yaml [val]")
     command.add_argument(
         "--metrics", metavar="M,...", help="some of ap, pq, miou, dice, boundary-iou [those of the run's task]"
@@ -157,6 +158,7 @@ def _add_convert(commands: "Commands") -> None:
     command.add_argument("--do-reduce-labels", action="store_true", help="data.do_reduce_labels of semantic PNGs")
     command.add_argument("--crowd-as-object", action="store_true", help="data.crowd_as_object of COCO")
     _add_of_masks(command)
+    command.add_argument("--max-pixels", metavar="N", type=int, help="data.max_pixels: of one image or mask")
     command.add_argument("--split", metavar="SHARE", type=float, help="share of the images to train on, e.g. 0.8")
     command.add_argument("--seed", metavar="N", type=int, help="which images are on which side [0]")
     command.add_argument("--stratify", action="store_true", help="keep the share of every class on both sides")
@@ -184,6 +186,7 @@ def _add_lint(commands: "Commands") -> None:
     command.add_argument("--do-reduce-labels", action="store_true", default=None, help="data.do_reduce_labels")
     command.add_argument("--crowd-as-object", action="store_true", default=None, help="data.crowd_as_object")
     _add_of_masks(command)
+    command.add_argument("--max-pixels", metavar="N", type=int, help="data.max_pixels: of one image or mask")
     command.add_argument("--split", metavar="SHARE", type=float, help="data.split")
     command.add_argument("--split-seed", metavar="N", type=int, help="data.split_seed")
     command.add_argument("--stratify", action="store_true", default=None, help="data.stratify")

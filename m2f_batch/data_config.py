@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2f_batch.config import Number, Section, Whole
+from m2f_batch.config import Number, Pixels, Section, Whole
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 PNG_FORMATS = ("semantic-png", "instance-png")  # whose masks are files beside the images
@@ -63,6 +63,9 @@ class DataConfig(Section):
         False,
         description="coco, coco-panoptic: masks with iscrowd: 1 are learnt as objects; for files whose tool writes so "
         "what is one object, as CVAT does with brush masks",
+    )
+    max_pixels: Pixels = Field(
+        200_000_000, description="pixels of one image or mask, checked before decoding, as input.max_pixels"
     )
     names: ClassNames | None = Field(
         None,

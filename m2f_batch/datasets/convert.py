@@ -39,6 +39,7 @@ _OPTIONS = {
     "data.palette": "--palette",
     "data.crowd_as_object: true": "--crowd-as-object",
     "data.crowd_as_object": "--crowd-as-object",
+    "data.max_pixels": "--max-pixels",
 }
 
 
@@ -67,6 +68,7 @@ def convert(
     names: str | None = None,
     mask_suffix: str | None = None,
     palette: str | None = None,
+    max_pixels: int | None = None,
     part: str = "train",
     split: SplitOptions | None = None,
 ) -> int:
@@ -81,6 +83,7 @@ def convert(
     _check_options(split)
     options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
+    options["max_pixels"] = max_pixels
     try:
         dataset = read_dataset(form, source, images, masks, **options, report=_report)
     except UsageError as error:

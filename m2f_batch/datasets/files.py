@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from m2f_batch.datasets.findings import Finding, Report, examples
+from m2f_batch.datasets.pixel_cap import check_mask_size, opening
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.hidden import is_hidden
@@ -180,8 +181,10 @@ def open_mask(uri: str) -> tuple[Image.Image, bytes]:
     """A PNG or TIFF, loaded, and its bytes. Raises DecodeError, ObjectError."""
     data = fetch(uri)
     try:
-        image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF"])
-        image.load()
+        with opening():
+            image = Image.open(io.BytesIO(data), formats=["PNG", "TIFF"])
+            check_mask_size(*image.size)
+            image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DecodeError("Corrupt", f"cannot be read as PNG: {' '.join(str(error).split())[:200]}") from error
     return image, data

@@ -21,6 +21,7 @@ from m2f_batch.datasets.lint_images import Seen, look_at
 from m2f_batch.datasets.lint_kinds import KINDS
 from m2f_batch.datasets.lint_masks import Setting, mask_findings
 from m2f_batch.datasets.lint_sides import class_findings, counts, group_findings
+from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.sides import places_of, read_sides
 from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import RunError, TransientError, UsageError
@@ -75,7 +76,8 @@ def lint(
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
     tally = Tally()
     try:
-        with using(config.storage.s3), confine(config.storage.allow, places_of(config.data)):
+        storage, data = config.storage, config.data
+        with using(storage.s3), confine(storage.allow, places_of(data)), pixel_cap(data.max_pixels):
             train, val = find(config, queries or _queries(config), tally)
     except (UsageError, RunError, TransientError, KeyboardInterrupt):
         say(*_lines(tally, ignored))  # what ends the command hides nothing that was found before

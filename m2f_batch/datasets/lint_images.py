@@ -10,9 +10,9 @@ from PIL import ExifTags, Image
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.lint_hash import Print, print_of
+from m2f_batch.datasets.pixel_cap import image_of, opening
 from m2f_batch.errors import DecodeError, TransientError, UsageError
 from m2f_batch.storage.store import NotFound, ObjectError
-from m2f_batch.vision.image import decode
 
 # how a stored image is turned
 _TURNS = {
@@ -42,7 +42,7 @@ def look_at(row: Mapping[str, Any], form: str) -> tuple[Seen | None, list[Findin
     uri, size_hw = row["uri"], (row["height"], row["width"])
     try:
         data = files.fetch(uri)
-        image = decode(data)
+        image = image_of(data)
     except NotFound:
         return None, [Finding("missing-image", uri, "there is no such file")]
     except (DecodeError, ObjectError, TransientError, UsageError) as error:
@@ -65,7 +65,8 @@ def look_at(row: Mapping[str, Any], form: str) -> tuple[Seen | None, list[Findin
 def _orientation(data: bytes) -> int:
     """The EXIF orientation, 1 where there is none to read."""
     try:
-        turn = Image.open(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation)
+        with opening():
+            turn = Image.open(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation)
     except (OSError, SyntaxError, ValueError):  # of metadata alone: the pixels were read
         return 1
     return turn if turn in _TURNS else 1
@@ -73,5 +74,6 @@ def _orientation(data: bytes) -> int:
 
 def _stored_hw(data: bytes) -> tuple[int, int]:
     """Height and width as the header has them, before orientation."""
-    width, height = Image.open(io.BytesIO(data)).size
+    with opening():
+        width, height = Image.open(io.BytesIO(data)).size
     return height, width

@@ -9,6 +9,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
 from m2f_batch.datasets.formats import naming_formats
 from m2f_batch.datasets.learnable import learnable, learnable_findings
+from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.readers.coco import read_coco
 from m2f_batch.datasets.readers.coco_panoptic import read_coco_panoptic
 from m2f_batch.datasets.readers.instance_png import read_instance_png
@@ -35,6 +36,7 @@ def read_dataset(
     names: ClassNames | None = None,
     mask_suffix: str | None = None,
     palette: Palette | None = None,
+    max_pixels: int | None = None,
     split: str = "train",
     report: Report = stop,
 ) -> Dataset:
@@ -43,7 +45,7 @@ def read_dataset(
     ``split`` chooses in a ``data.yaml`` of YOLO, and means nothing elsewhere. ``crowd_as_object``: crowds of COCO are
     taken as objects. Where nothing is left to learn, that is a finding, whatever the format. What is wrong in the files
     goes to ``report``, which by default stops with the first finding. Raises UsageError for arguments that do not fit
-    the format and for what cannot be read at all.
+    the format and for what cannot be read at all. ``max_pixels``: of an image or mask that is opened.
     """
     if form not in get_args(DataFormat):
         raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(DataFormat))}")
@@ -63,6 +65,9 @@ def read_dataset(
     if palette is not None and do_reduce_labels:
         raise UsageError("data.do_reduce_labels: not with data.palette, which says what each color is")
 
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"data.max_pixels: must be 1 or more; got {max_pixels}")
+
     of_masks: dict[str, Any] = {"ignore_index": ignore_index, "class_names": names, "mask_suffix": mask_suffix}
     read_with_masks: dict[str, Callable[..., Dataset]] = {
         "coco-panoptic": read_coco_panoptic,
@@ -71,10 +76,11 @@ def read_dataset(
         "yolo": partial(read_yolo, split=split),
     }
     try:
-        if form in read_with_masks:
-            dataset = read_with_masks[form](annotations, images, masks, report=report)
-        else:
-            dataset = (read_coco if form == "coco" else read_labelme)(annotations, images, report=report)
+        with pixel_cap(max_pixels):
+            if form in read_with_masks:
+                dataset = read_with_masks[form](annotations, images, masks, report=report)
+            else:
+                dataset = (read_coco if form == "coco" else read_labelme)(annotations, images, report=report)
     except (ObjectError, StoreUnavailable) as error:
         raise UsageError(f"data.train: {error}") from error
     if crowd_as_object:

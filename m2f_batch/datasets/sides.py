@@ -14,7 +14,7 @@ from m2f_batch.datasets.split import split_images
 from m2f_batch.errors import UsageError
 
 # of both sides
-_OPTIONS = ("ignore_index", "do_reduce_labels", "crowd_as_object", "names", "mask_suffix", "palette")
+_OPTIONS = ("ignore_index", "do_reduce_labels", "crowd_as_object", "names", "mask_suffix", "palette", "max_pixels")
 
 
 def places_of(data: DataConfig) -> dict[str, str | None]:

@@ -29,6 +29,7 @@ _OPTIONS = {
     "data.names": "--names",
     "data.mask_suffix": "--mask-suffix",
     "data.palette": "--palette",
+    "data.max_pixels": "--max-pixels",
 }
 _PNG_FORMATS = ("semantic-png", "instance-png")
 
@@ -47,6 +48,7 @@ class GroundTruth:
     names: str | None = None
     mask_suffix: str | None = None
     palette: str | None = None
+    max_pixels: int | None = None
     part: str = "val"
 
     def folder(self) -> str:
@@ -69,6 +71,7 @@ class GroundTruth:
                 names=self.names,
                 mask_suffix=self.mask_suffix,
                 palette=self.palette,
+                max_pixels=self.max_pixels,
                 split=self.part,
             )
         except UsageError as error:

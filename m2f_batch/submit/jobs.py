@@ -25,7 +25,7 @@ TOKEN_KEY = "--set compute.allow_no_token=true"
 SEGMENT_PLACES = ("input.uri", "input.root", "output.uri")
 EVALUATE_OPTIONS = (
     *("--ground-truth", "--format", "--images", "--masks", "--ignore-index", "--do-reduce-labels", "--part"),
-    *("--crowd-as-object", "--names", "--mask-suffix", "--palette"),
+    *("--crowd-as-object", "--names", "--mask-suffix", "--palette", "--max-pixels"),
     *("--metrics", "--json", "--partial"),
 )
 FINETUNE_PLACES = (

@@ -94,6 +94,7 @@ class TrainJob:
             augment.flip,
             augment.color,
             self.config.train.seed,
+            self.config.data.max_pixels,
             resize=augment.resize,
         )
 

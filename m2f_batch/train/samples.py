@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from m2f_batch.config import Task
 from m2f_batch.datasets.masks import as_rle, union_rle
+from m2f_batch.datasets.pixel_cap import image_of
 from m2f_batch.errors import ImageError, RunError
 from m2f_batch.finetune_config import Resize
 from m2f_batch.storage.places import open_store
@@ -21,7 +22,7 @@ from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
 from m2f_batch.train.augment import View, draw_view, jitter_color
 from m2f_batch.vision.geometry import SizeHW
-from m2f_batch.vision.image import decode
+from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.rle import encode_mask
 
 AT_ONCE = 64 << 20  # pixels of full-size masks that are decoded together
@@ -41,7 +42,7 @@ class Recipe:
     flip: float
     color: float
     seed: int
-    max_pixels: int = 200_000_000
+    max_pixels: int = DEFAULT_MAX_PIXELS
     resize: Resize = "fit"
 
 
@@ -133,6 +134,6 @@ def _seen(codes: Sequence[str], view: View) -> Iterator[str | None]:
 def _pixels(row: Mapping[str, Any], max_pixels: int, retries: Retries) -> NDArray[np.uint8]:
     uri = row["uri"]
     try:
-        return decode(retries.run(lambda: open_store(uri).read(uri)), max_pixels=max_pixels)
+        return image_of(retries.run(lambda: open_store(uri).read(uri)), max_pixels)
     except (ObjectError, ImageError) as error:
         raise RunError(f"data.train: {uri} cannot be used ({error}); m2f-batch lint finds all of these") from None

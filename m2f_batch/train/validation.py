@@ -14,6 +14,7 @@ from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.config import ModelConfig, Task
 from m2f_batch.config_loading import check_config
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.pixel_cap import KEY
 from m2f_batch.errors import RunError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.storage.places import open_store
@@ -28,7 +29,13 @@ THRESHOLDS: dict[Task, dict[str, Any]] = {"instance": {"score_threshold": 0.0}, 
 
 
 def validate(
-    directory: Path, dataset: Dataset, task: Task, category_of: Mapping[int, int], device: str, threads: int
+    directory: Path,
+    dataset: Dataset,
+    task: Task,
+    category_of: Mapping[int, int],
+    device: str,
+    threads: int,
+    max_pixels: int,
 ) -> dict[str, Any]:
     """``Evaluator.summary`` of the model in ``directory`` over all images, each labelled by one of the processes.
 
@@ -37,9 +44,9 @@ def validate(
     """
     config = check_config(ModelConfig, {"uri": str(directory), "task": task})
     # not as a user's model is found: the directory is our own scratch, which lies in nobody's allow-list
-    segmenter = Segmenter.from_checkpoint(
-        read_checkpoint(directory, str(directory)), config, device=device, threads=threads, postprocess=THRESHOLDS[task]
-    )
+    options: dict[str, Any] = {"device": device, "threads": threads, "max_pixels": max_pixels}
+    checkpoint = read_checkpoint(directory, str(directory))
+    segmenter = Segmenter.from_checkpoint(checkpoint, config, postprocess=THRESHOLDS[task], **options)
     evaluator = Evaluator(dataset.categories, task, category_of)
     images = share_of(dataset, world.rank(), world.size()).rows()
     retries = Retries()
@@ -47,7 +54,8 @@ def validate(
         rows = segmenter.rows([_bytes(image["uri"], retries) for image in some])
         for row, image in zip(rows, some, strict=True):
             if row["status"] != "ok":
-                raise RunError(f"data.val: {image['uri']} cannot be used ({row['error']['message']})")
+                message = row["error"]["message"].replace("input.max_pixels", KEY)
+                raise RunError(f"data.val: {image['uri']} cannot be used ({message})")
             evaluator.add(row | {"uri": image["uri"]}, image)
     first, *others = world.gathered(evaluator)
     for other in others:

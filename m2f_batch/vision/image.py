@@ -89,7 +89,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.u
     """
     if not data:
         raise DecodeError("Empty", "the file has 0 bytes")
-    with _guard(max_pixels), _open(data, max_pixels) as image:
+    with pixel_guard(max_pixels), _open(data, max_pixels) as image:
         return from_pil(image, max_pixels=max_pixels)
 
 
@@ -97,7 +97,7 @@ def read_size(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int
     """H, W in pixels that ``decode`` would give, from the header alone. Raises ``DecodeError`` as ``decode`` does."""
     if not data:
         raise DecodeError("Empty", "the file has 0 bytes")
-    with _guard(max_pixels), _open(data, max_pixels) as image:
+    with pixel_guard(max_pixels), _open(data, max_pixels) as image:
         if image.format == "PNG" and b"eXIf" in data:  # may follow the pixels, and Pillow looks once
             _load(image, max_pixels)
         _check_size(image, max_pixels)
@@ -110,7 +110,7 @@ def from_pil(image: Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDA
     Raises ``DecodeError`` as ``decode`` does. An image that fails to load is closed: at a second attempt Pillow would
     hand out half-decoded pixels.
     """
-    with _guard(max_pixels):
+    with pixel_guard(max_pixels):
         _check_size(image, max_pixels)
         tags = dict(getattr(image, "tag_v2", None) or {})  # a TIFF's; gone after a transpose
         white = 4095 if tags.get(258) == (12,) else 65535
@@ -123,7 +123,7 @@ def from_pil(image: Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDA
 
 
 @contextmanager
-def _guard(max_pixels: int) -> Iterator[None]:
+def pixel_guard(max_pixels: int) -> Iterator[None]:
     """Our cap in place of Pillow's limit, and its warnings off: process-wide, so counted, and put back by the last.
 
     Plugins hold sizes that only they know (GIF frames, pictures in an ICO) against Pillow's limit; it raises above

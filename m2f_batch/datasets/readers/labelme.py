@@ -23,10 +23,10 @@ from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.masks import area_and_box, is_size, polygon_fault, polygons_rle, union_rle
 from m2f_batch.datasets.names import read_names
+from m2f_batch.datasets.pixel_cap import size_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError
-from m2f_batch.vision.image import read_size
 from m2f_batch.vision.rle import encode_mask
 
 IGNORE, BACKGROUND = "__ignore__", "_background_"
@@ -111,7 +111,7 @@ def _read(entry: _Entry, known: dict[str, int], folder: str | None) -> files.Rea
     path = entry["image"].replace("\\", "/")  # as written on Windows
     image = uris.join(folder, posixpath.basename(path)) if folder else uris.join(uris.parent(entry["json"]), path)
     try:
-        size_hw = entry["size_hw"] or read_size(files.fetch(image))
+        size_hw = entry["size_hw"] or size_of(files.fetch(image))
     except (DecodeError, ObjectError) as error:
         return None, [Finding("missing-image", entry["json"], f"has no imageHeight and imageWidth; {image}: {error}")]
     findings: list[Finding] = []

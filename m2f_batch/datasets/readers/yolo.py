@@ -14,11 +14,11 @@ from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import even_odd_rle
 from m2f_batch.datasets.names import names_of, parse_yaml
+from m2f_batch.datasets.pixel_cap import size_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import ObjectError
-from m2f_batch.vision.image import read_size
 
 _OUTSIDE = 0.01  # of the image; more is no rounding, but pixels, or another image
 
@@ -104,7 +104,7 @@ def _present(labels: list[str]) -> set[str]:
 def _read(pair: tuple[str, str], present: set[str], known: dict[int, int]) -> files.Read:
     image, label = pair
     try:
-        height, width = size_hw = read_size(files.fetch(image))
+        height, width = size_hw = size_of(files.fetch(image))
     except (DecodeError, ObjectError) as error:
         return None, [Finding("missing-image", image, f"its size is not known: {error}")]
     row: files.Row = {"uri": image, "height": height, "width": width, "segments": []}

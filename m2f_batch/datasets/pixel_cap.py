@@ -1,0 +1,61 @@
+"""``data.max_pixels``: the largest image, or mask, that a dataset may hold, kept to wherever its files are opened."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from m2f_batch.errors import DecodeError
+from m2f_batch.vision.image import DEFAULT_MAX_PIXELS, decode, pixel_guard, read_size
+
+KEY = "data.max_pixels"
+_cap = DEFAULT_MAX_PIXELS
+
+
+@contextmanager
+def pixel_cap(most: int | None) -> Iterator[None]:
+    """Meanwhile images of ``most`` pixels are read, by all threads; None: of as many as before."""
+    global _cap
+    before = _cap
+    _cap = before if most is None else most
+    try:
+        yield
+    finally:
+        _cap = before
+
+
+def image_of(data: bytes, most: int | None = None) -> NDArray[np.uint8]:
+    """An encoded image as RGB, uint8 [H, W, 3], as ``decode`` has it. Raises DecodeError, which names our key."""
+    try:
+        return decode(data, max_pixels=_cap if most is None else most)
+    except DecodeError as error:
+        raise in_our_words(error) from error
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """H, W in pixels that an encoded image is shown in. Raises DecodeError, which names our key."""
+    try:
+        return read_size(data, max_pixels=_cap)
+    except DecodeError as error:
+        raise in_our_words(error) from error
+
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """Meanwhile Pillow opens files as large as images may be, and refuses no smaller ones by a limit of its own."""
+    with pixel_guard(_cap):
+        yield
+
+
+def check_mask_size(width: int, height: int) -> None:
+    """Raises DecodeError for a mask that is larger than an image may be."""
+    if width * height > _cap:
+        text = f"{width} x {height} = {width * height} pixels are more than the cap of {_cap} ({KEY})"
+        raise DecodeError("TooManyPixels", text)
+
+
+def in_our_words(error: DecodeError) -> DecodeError:
+    """The same with our key in place of that of ``segment``."""
+    message = error.message.replace("input.max_pixels", KEY)
+    return DecodeError(error.reason, message, index=error.index, size_hw=error.size_hw)
