@@ -18,8 +18,11 @@ class Claim(NamedTuple):
 def claim_of(entry: Mapping[str, Any], where: str) -> Claim:
     """The claim of an annotation, or of a segment of a panoptic one."""
     box, area = entry.get("bbox"), entry.get("area")
-    is_box = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
-    return Claim(where, box if is_box else None, area if _is_number(area) else None)
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        box = None
+    elif max(box[2:]) <= 1:  # in place of one: scripts write [0, 0, 0, 0] or [0, 0, 1, 1], and an area that goes along
+        box = area = None
+    return Claim(where, box, area if _is_number(area) else None)
 
 
 def _is_number(value: Any) -> bool:

@@ -6,7 +6,8 @@ from typing import Any
 from m2f_batch.datasets import files
 from m2f_batch.datasets.boxes import Claim, claim_of
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.readers.coco import entry_findings, read_heads
+from m2f_batch.datasets.readers.coco import Taken, taken_entry
+from m2f_batch.datasets.readers.coco_heads import parts_of, read_heads, whole
 from m2f_batch.storage import uris
 
 
@@ -19,32 +20,31 @@ def claims_of(annotations: str, form: str) -> tuple[dict[int, list[Claim]], list
     if form not in ("coco", "coco-panoptic"):
         return claims, []
     place = uris.normalise(annotations)
-    document = files.read_json(place, "data.train")
-    listed, categories = read_heads(document, place, lambda finding: None)
-    entries = document["annotations"]
+    listed, entries, declared = parts_of(files.read_json(place, "data.train"), place)
+    heads = read_heads(listed, declared, place, lambda finding: None)
     if form == "coco-panoptic":
         for entry in entries:
             if isinstance(entry, dict) and isinstance(entry.get("segments_info"), list):
                 infos = [info for info in entry["segments_info"] if isinstance(info, dict)]
-                found = [
-                    claim_of(info, f"{place}: image {entry.get('image_id')}: segment {info.get('id')}")
-                    for info in infos
-                ]
-                claims[entry.get("image_id")] = found  # type: ignore[index]
+                number = heads.image_id(entry.get("image_id"))
+                if number is not None:
+                    said = f"{place}: image {number}: segment"
+                    claims[number] = [claim_of(info, f"{said} {info.get('id')}") for info in infos]
         return claims, []
-    known = {category.id: position for position, category in enumerate(categories)}
+    known = heads.positions()
     for number, entry in enumerate(entries):
         where = f"{place}: annotations[{number}]"
-        if next(entry_findings(entry, where, listed, known), None) is None:
-            claims.setdefault(entry["image_id"], []).append(claim_of(entry, f"{where} (id {entry.get('id')!r})"))
+        taken = taken_entry(entry, where, heads, known)
+        if isinstance(taken, Taken) and not taken.is_ignored:
+            claims.setdefault(taken.image_id, []).append(claim_of(entry, f"{where} (id {entry.get('id')!r})"))
     return claims, [*_id_findings(entries, place)]
 
 
 def _id_findings(entries: list[Any], place: str) -> Iterator[Finding]:
     seen: dict[int, int] = {}
     for number, entry in enumerate(entries):
-        own = entry.get("id") if isinstance(entry, dict) else None
-        if type(own) is not int:
+        own = whole(entry.get("id")) if isinstance(entry, dict) else None
+        if own is None:
             continue
         if own == 0:
             yield Finding("annotation-id-zero", f"{place}: annotations[{number}]", "has the id 0")

@@ -137,7 +137,8 @@ def find_named(
     """
     found = resolve_names(names, folder, extensions, bases=bases, takes_urls=takes_urls, but=but)
     for at, fault in found.faults.items():
-        report(Finding("malformed", where(at), f"{bare(names[at])!r} names no file: {fault}"))
+        advice = "" if takes_urls else "; where the folder of the images is given, their names are looked for in it"
+        report(Finding("malformed", where(at), f"{bare(names[at])!r} names no file: {fault}{advice}"))
     for at, line in found.said(names, folder):
         report(Finding("near-name" if at in found.near else "other-name", where(at), line))
     return found.uris
@@ -169,11 +170,19 @@ def indices_of(image: Image.Image, data: bytes) -> NDArray[Any]:
 
 
 def read_rgb_ids(uri: str) -> NDArray[np.int32]:
-    """The ids of a panoptic PNG, R + 256 G + 65536 B, [H, W]. Raises DecodeError, ObjectError."""
-    image, _ = open_mask(uri)
-    if image.format != "PNG" or image.mode != "RGB":
-        raise DecodeError("UnsupportedMode", f"a {image.format} of mode {image.mode}; a panoptic PNG is RGB")
-    red, green, blue = np.moveaxis(np.asarray(image).astype(np.int32), 2, 0)
+    """The ids of a panoptic PNG, R + 256 G + 65536 B, [H, W]; of a palette its colors. Raises DecodeError, ObjectError.
+
+    Gray values cannot be ids of colors, and 16 bits are cut by the library.
+    """
+    image, data = open_mask(uri)
+    bits = data[24]  # of the IHDR chunk
+    if image.format != "PNG":
+        raise DecodeError("UnsupportedMode", f"a {image.format}; panoptic masks are PNG")
+    if image.mode not in ("RGB", "RGBA", "P") or bits > 8:
+        told = f"a PNG of mode {image.mode} with {bits} bits"
+        raise DecodeError("UnsupportedMode", f"{told}; a panoptic PNG is RGB of 8 bits, with id = R + 256 G + 65536 B")
+    colors = image.convert("RGB") if image.mode == "P" else image  # RGBA: what is transparent has an id, too
+    red, green, blue = np.moveaxis(np.asarray(colors)[..., :3].astype(np.int32), 2, 0)
     return red + (green << 8) + (blue << 16)
 
 

@@ -145,6 +145,11 @@ KINDS = {
         False, "all of it is taught as background; without a mask file it is left out", "fine if there is nothing on it"
     ),
     "unused-category": Kind(False, "none: nothing has that class", "fine, unless its objects are missing"),
+    "text-id": Kind(False, "none", "fine; give them numbers, if images are to keep their ids in exports"),
+    "size-of-file": Kind(False, "none, but every image is read before it begins", "write height and width of each"),
+    "dropped-part": Kind(False, "none: detectron2 leaves them out, too", "fine; most often a click too many"),
+    "ignored-object": Kind(False, "their pixels are neither object nor background", "fine, if that is what they mean"),
+    "spare-category": Kind(False, "none", "fine: Roboflow exports the name of a project so"),
     "crowds": Kind(
         False,
         "they are not learnt: objects among them are taught as background",

@@ -65,6 +65,19 @@ def union_rle(codes: Sequence[str], size_hw: Size) -> str:
     return coco_mask.merge([as_rle(counts, size_hw) for counts in codes])["counts"].decode()
 
 
+def without_rle(counts: str, others: Sequence[str], size_hw: Size) -> str:
+    """The pixels of a mask that no other has.
+
+    >>> without_rle("22", ["13"], (2, 2)), without_rle("04", ["22"], (2, 2))
+    ('4', '022')
+    """
+    if not others:
+        return counts
+    both = coco_mask.merge([as_rle(union_rle(others, size_hw), size_hw), as_rle(counts, size_hw)], intersect=True)
+    edges = [np.cumsum(_runs(code))[:-1] for code in (counts, both["counts"].decode())]
+    return encode_edges(np.sort(np.concatenate(edges)), size_hw).counts
+
+
 def as_rle(counts: str, size_hw: Size) -> dict[str, Any]:
     """What pycocotools takes."""
     return {"size": [*size_hw], "counts": counts.encode()}

@@ -9,7 +9,8 @@ from pycocotools import mask as coco_mask
 
 from m2f_batch.datasets.dataset import Category, Dataset
 from m2f_batch.datasets.files import Row
-from m2f_batch.datasets.masks import as_rle
+from m2f_batch.datasets.masks import areas, as_rle
+from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 
 
@@ -18,9 +19,10 @@ def coco_pieces(dataset: Dataset, rows: Iterable[Row], base: str) -> Iterator[st
 
     Categories and images keep the dataset's own ids, annotations count from 1; ``area`` and ``bbox`` are the mask's,
     ``segmentation`` is compressed RLE. What COCO has no key for stays readable by ``read_coco``: ``isthing`` of
-    categories, ``ignored`` of images, an RLE.
+    categories, ``ignored`` of images, an RLE. Raises UsageError for a mask without a pixel, before the first piece.
     """
     listed = [*rows]
+    check_areas(dataset, listed)
     yield '{"info": {"description": "converted by m2f-batch"}, "licenses": [], "categories": '
     yield json.dumps([_category(category) for category in dataset.categories])
     yield ', "images": ['
@@ -28,6 +30,24 @@ def coco_pieces(dataset: Dataset, rows: Iterable[Row], base: str) -> Iterator[st
     yield '], "annotations": ['
     yield from _joined(_annotations(dataset, listed))
     yield "]}\n"
+
+
+def check_areas(dataset: Dataset, rows: Iterable[Row]) -> None:
+    """Raises UsageError for masks without a pixel: other programs take them for objects, or fail."""
+    empty = [
+        f"{row['uri']}: {dataset.categories[segment['category']].name!r}"
+        for row in rows
+        for segment, area in zip(row["segments"], _areas(row), strict=True)
+        if not area
+    ]
+    if empty:
+        raise UsageError(
+            f"SRC: {len(empty):,} masks have no pixel ({empty[0]}); m2f-batch lint names them: draw or remove them"
+        )
+
+
+def _areas(row: Row) -> list[int]:
+    return areas([segment["counts"] for segment in row["segments"]], (row["height"], row["width"]))
 
 
 def file_name(uri: str, base: str) -> str:

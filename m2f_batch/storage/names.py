@@ -215,21 +215,21 @@ def _or(paths: Sequence[str]) -> str:
 
 
 def _fitting(name: _Name, paths: Sequence[str]) -> list[str]:
-    """Of files with the stem of a name those that fit it best: with its extension, and with the most of its folders.
+    """Of files with the stem of a name those that fit best: with its extension, where it says, in most of its folders.
 
     One of both must be the end of the other: ``a/1.jpg`` is not ``b/1.jpg``; and ``1.jpg`` is not ``masks/1.png``.
     """
-    best: tuple[bool, int] | None = None
+    best: tuple[bool, bool, int] | None = None
     fitting: list[str] = []
     for path in paths:
         other = _parsed(path)
         common = min(len(name.parts), len(other.parts))
-        is_same_kind = name.extension == other.extension
-        if (common > 1 and name.folded(common) != other.folded(common)) or (
-            not is_same_kind and len(other.parts) > common  # in a folder of masks, most often
-        ):
+        is_same_kind, is_in_place = name.extension == other.extension, len(other.parts) == common
+        if common > 1 and name.folded(common) != other.folded(common):
             continue
-        rank = is_same_kind, common
+        if not is_same_kind and not is_in_place:  # in a folder of masks, most often
+            continue
+        rank = is_same_kind, is_in_place, common
         if best is None or rank > best:
             best, fitting = rank, []
         fitting += [path] if rank == best else []

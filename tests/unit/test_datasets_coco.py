@@ -133,7 +133,7 @@ FAULTS = [
         {"annotations": [entry(category_id=18)]},
         r"annotations\[0\] \(id 1\): category_id 18 .* 3 to 90",
     ),
-    ("unknown-category", one(category_id="17"), "category_id '17'"),
+    ("unknown-category", one(category_id="crate"), "category_id 'crate'"),
     ("unlisted-image", one(image_id=6), "image_id 6 is not in 'images'"),
     ("mask-size", one(segmentation={"size": [17, 12], "counts": "x"}), r"\[17, 12\].*\[12, 17\]"),
     ("invalid-mask", one(segmentation={"size": [12, 17], "counts": [3, 4]}), "7 pixels.*204"),
@@ -150,7 +150,7 @@ FAULTS = [
     ("invalid-mask", one(segmentation={"size": [12, 17], "counts": [-1, 205]}), "run lengths"),
     ("invalid-mask", one(segmentation=[[1, 2, 3, 4]]), "3 points, not 4 numbers"),
     ("invalid-mask", one(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "not 7 numbers"),
-    ("invalid-mask", one(segmentation=[[[1, 2], [3, 4], [5, 6]]]), "flat list of numbers"),
+    ("invalid-mask", one(segmentation=[[[1, 2], [3, 4], ["5", 6]]]), "flat list of numbers"),
     ("invalid-mask", one(segmentation=[[1, 2, 3, 4, 5, float("nan")]]), "within"),
     ("no-mask", one(segmentation=[]), "no 'segmentation'"),
     (
@@ -160,8 +160,10 @@ FAULTS = [
     ),
     ("malformed", one(iscrowd=2), "iscrowd is 2"),
     ("malformed", {"annotations": [7]}, "no JSON object"),
-    ("malformed", {"images": [{"id": 5, "file_name": "x.jpg"}]}, r"images\[0\]: needs 'height' and 'width'"),
-    ("malformed", {"images": [{"id": "5", "file_name": "x.jpg"}]}, "integer 'id'"),
+    ("missing-image", {"images": [{"id": 5, "file_name": "x.jpg"}]}, "has no 'height' and 'width', .*no such file"),
+    ("malformed", {"images": [tree()["images"][0] | {"height": 12.5}]}, r"images\[0\]: needs 'height' and 'width'"),
+    ("malformed", {"images": [tree()["images"][0] | {"width": None}]}, r"images\[0\]: needs 'height' and 'width'"),
+    ("malformed", {"images": [{"id": 5.5, "file_name": "x.jpg"}]}, "integer 'id'"),
     ("malformed", {"images": [{"id": 5}]}, "text 'file_name'"),
     ("malformed", {"images": [tree()["images"][0] | {"file_name": "\ud800"}]}, "text 'file_name'"),
     ("malformed", {"images": [tree()["images"][0] | {"width": 2**31}]}, "needs 'height' and 'width'"),
@@ -292,7 +294,7 @@ def test_panoptic_faults(tmp_path, kind, changes, text):
 def test_a_panoptic_png_must_be_rgb(tmp_path):
     file = panoptic(tmp_path)
     Image.fromarray(IDS.astype(np.uint8)).save(tmp_path / "set" / "y.png")
-    with pytest.raises(UsageError, match="a PNG of mode L; a panoptic PNG is RGB"):
+    with pytest.raises(UsageError, match="a PNG of mode L with 8 bits; a panoptic PNG is RGB"):
         read_dataset("coco-panoptic", file)
     (tmp_path / "set" / "y.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
     with pytest.raises(UsageError, match="cannot be read as PNG"):

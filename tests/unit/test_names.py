@@ -108,6 +108,11 @@ def test_hidden_files_and_other_kinds_are_no_readings(folder):
     assert resolved(place, ["sub/x.jpg"]) == Resolved([f"{place}/sub/x.jpg"])
 
 
+def test_a_file_where_the_name_says_is_meant_before_one_further_down(folder):
+    place = folder(NFD, f"semantic/images/{NFC}")
+    assert resolved(place, [NFC]).uris == [f"{place}/{NFD}"]
+
+
 @pytest.mark.parametrize(
     ("path", "wanted"),
     [

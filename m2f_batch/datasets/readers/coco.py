@@ -1,31 +1,50 @@
 """COCO instances: one JSON with ``images``, ``categories`` and ``annotations``. https://cocodataset.org/#format-data
 
 Polygons, compressed and uncompressed RLE, crowds; category ids with gaps. An image may carry ``ignored``, an RLE of
-pixels that are no class: no key of COCO's, ``convert`` writes it. Masks become RLE one annotation at a time.
+pixels that are no class: no key of COCO's, ``convert`` writes it. An annotation with ``ignore``, which mmdetection
+leaves out, is such pixels too. Masks become RLE one annotation at a time.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.boxes import claim_of, contradiction
-from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
+from m2f_batch.datasets.dataset import Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
-from m2f_batch.datasets.masks import (
-    area_and_box,
-    counts_runs,
-    is_size,
-    polygon_fault,
-    polygons_rle,
-    runs_fault,
-    runs_rle,
+from m2f_batch.datasets.masks import area_and_box, union_rle, without_rle
+from m2f_batch.datasets.readers.coco_heads import (
+    Entry,
+    Heads,
+    Size,
+    flag,
+    image_uris,
+    meant_categories,
+    parts_of,
+    read_heads,
+    unknown_category,
+    whole,
 )
-from m2f_batch.errors import UsageError
+from m2f_batch.datasets.readers.coco_shapes import Fault, Shape, read_shape
 from m2f_batch.storage import uris
 
-Size = tuple[int, int]
-Entry = dict[str, Any]
-_Segment = tuple[int, bool, str]
+
+class Taken(NamedTuple):
+    """An annotation that is used: ``category`` is the place of its category."""
+
+    image_id: int
+    category: int
+    iscrowd: bool
+    is_ignored: bool
+    shape: Shape
+    size_hw: Size
+
+
+class _Segment(NamedTuple):
+    category: int
+    iscrowd: bool
+    is_ignored: bool
+    counts: str
 
 
 def read_coco(annotations: str, images: str | None = None, *, report: Report = stop) -> Dataset:
@@ -35,156 +54,77 @@ def read_coco(annotations: str, images: str | None = None, *, report: Report = s
     """
     place = uris.normalise(annotations)
     document = files.read_json(place, "data.train")
-    listed, categories = read_heads(document, place, report)
-    positions = {category.id: position for position, category in enumerate(categories)}
-    entries = document.pop("annotations")
+    listed, entries, categories = parts_of(document, place)
     del document
+    heads = read_heads(listed, categories, place, report)
+    named = image_uris(heads, images, place, report)
     _note_ids(entries, place, report)
+    segments = _segments(entries, heads, named, place, report)
+    ours = [one for several in segments.values() for one in several]
+    kept, moved = meant_categories(heads.categories, {one.category for one in ours}, place, report)
+    ignored = sum(one.is_ignored for one in ours)
+    if ignored:
+        text = f"{ignored:,} annotations have 'ignore', with which mmdetection leaves them out: their pixels count for"
+        report(Finding("ignored-object", place, f"{text} nothing"))
+    return dataset_of(kept, _rows(heads, segments, named, moved, place, report))
+
+
+def _segments(
+    entries: list[Any], heads: Heads, named: Mapping[int, str], place: str, report: Report
+) -> dict[int, list[_Segment]]:
+    """The masks of annotations by image; ``entries`` is empty afterwards."""
     segments: dict[int, list[_Segment]] = {}
-    off: list[str] = []
+    off, dropped = list[str](), list[str]()
+    known = heads.positions()
     entries.reverse()
     for number in range(len(entries)):
         entry = entries.pop()  # a large file's polygons go as their RLE comes
         where = f"{place}: annotations[{number}]"
-        for finding in entry_findings(entry, where, listed, positions):
-            report(finding)
-            break
-        else:
-            image = listed[entry["image_id"]]
-            counts = _mask(entry["segmentation"], (image["height"], image["width"]))
-            segment = (positions[entry["category_id"]], bool(entry.get("iscrowd", 0)), counts)
-            segments.setdefault(entry["image_id"], []).append(segment)
-            claim, size_hw = claim_of(entry, where), (image["height"], image["width"])
-            fault = contradiction(claim, *area_and_box(counts, size_hw))
-            off += [f"{where}: {fault}"] if fault else []
+        taken = taken_entry(entry, where, heads, known)
+        if isinstance(taken, Finding):
+            report(taken)
+        if not isinstance(taken, Taken) or taken.image_id not in named:
+            continue
+        counts = taken.shape.counts(taken.size_hw)
+        dropped += [where] * taken.shape.dropped
+        segments.setdefault(taken.image_id, []).append(
+            _Segment(taken.category, taken.iscrowd, taken.is_ignored, counts)
+        )
+        fault = contradiction(claim_of(entry, where), *area_and_box(counts, taken.size_hw))
+        off += [f"{where}: {fault}"] if fault else []
+    if dropped:
+        text = f"{len(dropped):,} parts of masks have fewer than 3 points, so no area, and are left out ({dropped[0]})"
+        report(Finding("dropped-part", place, text))
     if off:
         report(Finding("box-mismatch", place, f"{len(off):,} boxes or areas are not those of their masks ({off[0]})"))
-    named = image_uris(listed, images, place, report)
-    return dataset_of(categories, _rows(listed, segments, named, place, report))
+    return segments
 
 
-def image_uris(
-    listed: dict[int, Entry], images: str | None, place: str, report: Report, but: str | None = None
-) -> dict[int, str]:
-    """The uri of each image by id, none of them below ``but``; without those whose name cannot be one."""
-    names = [image["file_name"] for image in listed.values()]
-    ids = [*listed]
-    found = files.find_named(
-        names,
-        images_folder(images, place),
-        report,
-        lambda at: f"{place}: image {ids[at]}",
-        takes_urls=images is not None,
-        but=but,
-    )
-    return {number: uri for number, uri in zip(ids, found, strict=True) if uri is not None}
+def taken_entry(entry: Any, where: str, heads: Heads, known: Mapping[int, int]) -> Taken | Finding | None:
+    """What is used of an annotation, or what keeps it from being used; None where its image's size is not known.
 
-
-def images_folder(images: str | None, place: str) -> str:
-    """Where the file names of a JSON begin."""
-    return files.folder_of(images, "data.train_images") if images else uris.parent(place)
-
-
-def read_heads(document: Any, place: str, report: Report) -> tuple[dict[int, Entry], list[Category]]:
-    """The images by id, in the file's order, and the categories of a COCO JSON of either kind."""
-    for part in ("images", "annotations", "categories"):
-        if not isinstance(document, dict) or not isinstance(document.get(part), list):
-            raise UsageError(f"data.train: {place!r} is no COCO JSON: it has no list {part!r}")
-    listed: dict[int, Entry] = {}
-    for number, image in enumerate(document["images"]):
-        finding = _image_finding(image, f"{place}: images[{number}]", listed)
-        if finding:
-            report(finding)
-        else:
-            listed[image["id"]] = image
-    categories: dict[int, Category] = {}
-    for number, category in enumerate(document["categories"]):
-        finding = _category_finding(category, f"{place}: categories[{number}]", categories)
-        if finding:
-            report(finding)
-        else:
-            isthing = bool(category.get("isthing", 1))
-            categories[category["id"]] = Category(category["id"], category["name"].strip(), isthing)
-    return listed, [*categories.values()]
-
-
-def _image_finding(image: Any, where: str, listed: dict[int, Entry]) -> Finding | None:
-    if not isinstance(image, dict) or type(image.get("id")) is not int or not -(2**63) <= image["id"] < 2**63:
-        return Finding("malformed", where, "needs an integer 'id'")
-    if not files.is_text(image.get("file_name")):
-        return Finding("malformed", where, "needs a text 'file_name'")
-    if not is_size(image.get("height"), image.get("width")):
-        return Finding("malformed", where, "needs 'height' and 'width' in pixels")
-    if image["id"] in listed:
-        other = listed[image["id"]]["file_name"]
-        return Finding("duplicate-image", where, f"the id {image['id']} is also that of {other!r}")
-    return None
-
-
-def _category_finding(category: Any, where: str, known: dict[int, Category]) -> Finding | None:
-    if not isinstance(category, dict) or type(category.get("id")) is not int or not 0 <= category["id"] < 2**31:
-        return Finding("malformed", where, "needs an integer 'id' of 0 or more")
-    if not files.is_text(category.get("name")):
-        return Finding("malformed", where, "needs a text 'name'")
-    if category["id"] in known:
-        return Finding(
-            "duplicate-category", where, f"the id {category['id']} is that of {known[category['id']].name!r}"
-        )
-    return None
-
-
-def unknown_category(category: Any, where: str, known: dict[int, int]) -> Finding:
-    """A class that the file does not declare; ``known`` has the ids that it does."""
-    span = f"{min(known)} to {max(known)}" if known else "none"
-    text = f"category_id {category!r} is none of the {len(known)} categories (ids {span}); are its ids off by one?"
-    return Finding("unknown-category", where, text)
-
-
-def entry_findings(entry: Any, where: str, listed: dict[int, Entry], known: dict[int, int]) -> Iterator[Finding]:
-    """What keeps one annotation from being used."""
+    ``known`` has the places of categories by id.
+    """
     if not isinstance(entry, dict):
-        yield Finding("malformed", where, "is no JSON object")
-        return
+        return Finding("malformed", where, "is no JSON object")
     where = f"{where} (id {entry.get('id')!r})"
-    image = listed.get(entry["image_id"]) if type(entry.get("image_id")) is int else None
-    if image is None:
-        yield Finding("unlisted-image", where, f"image_id {entry.get('image_id')!r} is not in 'images'")
-    if type(entry.get("category_id")) is not int or entry["category_id"] not in known:
-        yield unknown_category(entry.get("category_id"), where, known)
-    if entry.get("iscrowd", 0) not in (0, 1):
-        yield Finding("malformed", where, f"iscrowd is {entry['iscrowd']!r}; allowed: 0, 1")
-    shape = entry.get("segmentation")
-    if shape is None or shape == []:
-        yield Finding("no-mask", where, "has no 'segmentation': a box is not enough to learn masks from")
-    elif image is not None:
-        yield from mask_findings(shape, where, (image["height"], image["width"]))
-
-
-def mask_findings(shape: Any, where: str, size_hw: Size) -> Iterator[Finding]:
-    """What keeps a COCO ``segmentation`` from being a mask of an image of H, W."""
-    if isinstance(shape, list):
-        fault = next((fault for fault in map(polygon_fault, shape) if fault), None)
-        if fault:
-            yield Finding("invalid-mask", where, fault)
-        return
-    if not isinstance(shape, dict) or "counts" not in shape:
-        yield Finding("invalid-mask", where, "'segmentation' must be a list of polygons or an RLE with 'counts'")
-        return
-    if shape.get("size") != [*size_hw]:
-        text = f"its RLE has the size {shape.get('size')}, its image {[*size_hw]} (height, width)"
-        yield Finding("mask-size", where, text)
-        return
-    runs = counts_runs(shape["counts"]) if isinstance(shape["counts"], str) else shape["counts"]
-    fault = "its compressed RLE is none" if runs is None else runs_fault(runs, size_hw)
-    if fault:
-        yield Finding("invalid-mask", where, fault)
-
-
-def _mask(shape: Any, size_hw: Size) -> str:
-    if isinstance(shape, list):
-        return polygons_rle(shape, size_hw)
-    counts = shape["counts"]
-    return runs_rle(counts_runs(counts) or [] if isinstance(counts, str) else counts, size_hw)
+    image_id, category = heads.image_id(entry.get("image_id")), whole(entry.get("category_id"))
+    if image_id is None:
+        return Finding("unlisted-image", where, f"image_id {entry.get('image_id')!r} is not in 'images'")
+    if category is None or category not in known:
+        return unknown_category(entry.get("category_id"), where, dict(known))
+    flags = {key: flag(entry.get(key)) for key in ("iscrowd", "ignore")}
+    for key, value in flags.items():
+        if value is None:
+            return Finding("malformed", where, f"{key} is {entry[key]!r}; allowed: 0, 1")
+    image = heads.images[image_id]
+    if image["height"] is None:
+        return None
+    size_hw = image["height"], image["width"]
+    shape = read_shape(entry.get("segmentation"), size_hw)
+    if isinstance(shape, Fault):
+        return Finding(shape.kind, where, shape.text)
+    return Taken(image_id, known[category], bool(flags["iscrowd"]), bool(flags["ignore"]), shape, size_hw)
 
 
 def _note_ids(entries: list[Any], place: str, report: Report) -> None:
@@ -192,8 +132,8 @@ def _note_ids(entries: list[Any], place: str, report: Report) -> None:
     seen: set[int] = set()
     wrong: list[str] = []
     for entry in entries:
-        number = entry.get("id") if isinstance(entry, dict) else None
-        if type(number) is int:
+        number = whole(entry.get("id")) if isinstance(entry, dict) else None
+        if number is not None:
             if number == 0 or number in seen:
                 wrong.append(str(number))
             seen.add(number)
@@ -203,28 +143,39 @@ def _note_ids(entries: list[Any], place: str, report: Report) -> None:
 
 
 def _rows(
-    listed: dict[int, Entry], segments: dict[int, list[_Segment]], named: dict[int, str], place: str, report: Report
+    heads: Heads,
+    segments: dict[int, list[_Segment]],
+    named: Mapping[int, str],
+    moved: list[int],
+    place: str,
+    report: Report,
 ) -> Iterator[files.Row]:
     for image_id, uri in named.items():
-        image = listed[image_id]
+        image, own = heads.images[image_id], segments.pop(image_id, [])
+        objects = [one for one in own if not one.is_ignored]
+        void = [one.counts for one in own if one.is_ignored]
         yield {
             "image_id": image_id,
             "uri": uri,
             "height": image["height"],
             "width": image["width"],
             "segments": [
-                {"category": category, "iscrowd": iscrowd, "counts": counts}
-                for category, iscrowd, counts in segments.pop(image_id, [])
+                {"category": moved[one.category], "iscrowd": one.iscrowd, "counts": one.counts} for one in objects
             ],
-            "ignored": _ignored(image, f"{place}: image {image_id}: 'ignored'", report),
+            "ignored": _ignored(image, void, objects, f"{place}: image {image_id}: 'ignored'", report),
         }
 
 
-def _ignored(image: Entry, where: str, report: Report) -> str | None:
-    shape, size_hw = image.get("ignored"), (image["height"], image["width"])
-    if shape is None:
-        return None
-    for finding in mask_findings(shape, where, size_hw):
-        report(finding)
-        return None
-    return _mask(shape, size_hw)
+def _ignored(image: Entry, void: list[str], objects: list[_Segment], where: str, report: Report) -> str | None:
+    """Pixels that count for nothing: the image's own, and those of ignored annotations that are no object's."""
+    value, size_hw = image["ignored"], (image["height"], image["width"])
+    codes = []
+    if void:
+        codes += [without_rle(union_rle(void, size_hw), [one.counts for one in objects], size_hw)]
+    if value is not None:
+        shape = read_shape(value, size_hw)
+        if isinstance(shape, Shape):
+            codes.append(shape.counts(size_hw))
+        else:
+            report(Finding(shape.kind, where, shape.text))
+    return None if not codes else codes[0] if len(codes) == 1 else union_rle(codes, size_hw)

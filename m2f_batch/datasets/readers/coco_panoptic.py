@@ -3,6 +3,7 @@
 https://cocodataset.org/#format-data, 4. A pixel of 0 is void: it becomes ``ignored``.
 """
 
+import posixpath
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,22 @@ from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.masks import label_map_rle, runs_rle
-from m2f_batch.datasets.readers.coco import Entry, image_uris, read_heads, unknown_category
+from m2f_batch.datasets.readers.coco_heads import (
+    Entry,
+    Heads,
+    flag,
+    image_uris,
+    meant_categories,
+    parts_of,
+    read_heads,
+    unknown_category,
+    whole,
+)
 from m2f_batch.errors import DecodeError
 from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError
+
+_Annotated = dict[int, tuple[str, Entry]]
 
 
 def read_coco_panoptic(
@@ -25,39 +38,65 @@ def read_coco_panoptic(
     to ``report``.
     """
     place = uris.normalise(annotations)
-    pngs = files.folder_of(masks or place.removesuffix(".json"), "data.train_masks")
-    document = files.read_json(place, "data.train")
-    listed, categories = read_heads(document, place, report)
-    positions = {category.id: position for position, category in enumerate(categories)}
-    annotated: dict[int, tuple[str, Entry]] = {}
-    for number, entry in enumerate(document["annotations"]):
+    folder = files.folder_of(masks or place.removesuffix(".json"), "data.train_masks")
+    listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
+    heads = read_heads(listed, categories, place, report)
+    annotated: _Annotated = {}
+    for number, entry in enumerate(entries):
         where = f"{place}: annotations[{number}]"
-        finding = _entry_finding(entry, where, listed, annotated)
-        if finding:
-            report(finding)
+        taken = _taken(entry, where, heads, annotated)
+        if isinstance(taken, Finding):
+            report(taken)
         else:
-            annotated[entry["image_id"]] = (where, entry)
-    named = image_uris(listed, images, place, report, but=pngs)
-    read_one = partial(_read, annotated=annotated, known=positions, named=named, pngs=pngs)
-    return dataset_of(categories, files.rows_of(read_one, [listed[number] for number in named], report))
+            annotated[taken] = (where, entry)
+    named = image_uris(heads, images, place, report, but=folder)
+    pngs = _pngs(annotated, folder, place, report)
+    read_one = partial(_read, annotated=annotated, known=heads.positions(), named=named, pngs=pngs)
+    rows = [*files.rows_of(read_one, [heads.images[number] for number in named], report)]
+    used = {segment["category"] for row in rows for segment in row["segments"]}
+    kept, moved = meant_categories(heads.categories, used, place, report)
+    for row in rows:
+        for segment in row["segments"]:
+            segment["category"] = moved[segment["category"]]
+    return dataset_of(kept, rows)
 
 
-def _entry_finding(entry: Any, where: str, listed: dict[int, Entry], seen: dict[int, Any]) -> Finding | None:
+def _taken(entry: Any, where: str, heads: Heads, seen: _Annotated) -> int | Finding:
+    """The id of the image of an annotation, or what keeps it from being used."""
     if not isinstance(entry, dict) or not files.is_text(entry.get("file_name")):
         return Finding("malformed", where, "needs a text 'file_name', the name of its PNG")
-    image_id = entry.get("image_id")
-    if type(image_id) is not int or image_id not in listed:
-        return Finding("unlisted-image", where, f"image_id {image_id!r} is not in 'images'")
+    image_id = heads.image_id(entry.get("image_id"))
+    if image_id is None:
+        return Finding("unlisted-image", where, f"image_id {entry.get('image_id')!r} is not in 'images'")
     if image_id in seen:
         return Finding("duplicate-image", where, f"the image {image_id} has an annotation already")
     infos = entry.get("segments_info")
-    if not isinstance(infos, list) or not all(isinstance(info, dict) and type(info.get("id")) is int for info in infos):
+    if not isinstance(infos, list) or not all(
+        isinstance(info, dict) and whole(info.get("id")) is not None for info in infos
+    ):
         return Finding("malformed", where, "needs a list 'segments_info' of objects with an integer 'id'")
-    return None
+    return image_id
+
+
+def _pngs(annotated: _Annotated, folder: str, place: str, report: Report) -> dict[int, str]:
+    """The PNG of each annotated image. A name of another kind, as that of the image, means the PNG of its stem."""
+    written = {image_id: str(entry["file_name"]) for image_id, (_, entry) in annotated.items()}
+    others = [name for name in written.values() if not name.lower().endswith(".png")]
+    if others:
+        text = f"{len(others):,} of {len(written):,} annotations name no PNG, and mean the one with its stem: "
+        report(Finding("other-name", place, f"{text}{others[0]!r} is {_as_png(others[0])!r}"))
+    names = [name if name.lower().endswith(".png") else _as_png(name) for name in written.values()]
+    wheres = [where for where, _ in annotated.values()]
+    found = files.find_named(names, folder, report, lambda at: wheres[at], extensions=("png",), takes_urls=True)
+    return {image_id: uri for image_id, uri in zip(written, found, strict=True) if uri is not None}
+
+
+def _as_png(name: str) -> str:
+    return f"{posixpath.splitext(name)[0]}.png"
 
 
 def _read(
-    image: Entry, annotated: dict[int, tuple[str, Entry]], known: dict[int, int], named: dict[int, str], pngs: str
+    image: Entry, annotated: _Annotated, known: dict[int, int], named: dict[int, str], pngs: dict[int, str]
 ) -> files.Read:
     height, width = size_hw = image["height"], image["width"]
     row: files.Row = {
@@ -71,7 +110,9 @@ def _read(
     if image["id"] not in annotated:
         return row, []
     where, entry = annotated[image["id"]]
-    png = uris.join(pngs, entry["file_name"])
+    if image["id"] not in pngs:  # which is reported
+        return None, []
+    png = pngs[image["id"]]
     try:
         ids = files.read_rgb_ids(png)
     except (DecodeError, ObjectError) as error:
@@ -83,14 +124,15 @@ def _read(
     row["ignored"] = codes.pop(0, None)
     findings = []
     for info in entry["segments_info"]:
-        finding, counts = _info_finding(info, where, known), codes.pop(info["id"], None)
+        number = whole(info["id"])
+        finding, counts = _info_finding(info, where, known), codes.pop(number or 0, None)
         if counts is None:
-            finding = Finding("missing-segment", where, f"the segment {info['id']} has no pixel in {png}")
+            finding = Finding("missing-segment", where, f"the segment {number} has no pixel in {png}")
         if finding:
             findings.append(finding)
             continue
-        category, iscrowd = known[info["category_id"]], bool(info.get("iscrowd", 0))
-        row["segments"].append({"category": category, "iscrowd": iscrowd, "counts": counts})
+        category = known[whole(info["category_id"]) or 0]
+        row["segments"].append({"category": category, "iscrowd": bool(flag(info.get("iscrowd"))), "counts": counts})
     if codes:
         text = f"{png} has pixels of {sorted(codes)[:3]}, which no entry of 'segments_info' has as id"
         findings.append(Finding("unknown-value", where, text))
@@ -98,8 +140,8 @@ def _read(
 
 
 def _info_finding(info: Entry, where: str, known: dict[int, int]) -> Finding | None:
-    if type(info.get("category_id")) is not int or info["category_id"] not in known:
+    if whole(info.get("category_id")) not in known:
         return unknown_category(info.get("category_id"), f"{where}: segment {info['id']}", known)
-    if info.get("iscrowd", 0) not in (0, 1):
+    if flag(info.get("iscrowd")) is None:
         return Finding("malformed", where, f"segment {info['id']}: iscrowd is {info['iscrowd']!r}; allowed: 0, 1")
     return None

@@ -1,0 +1,228 @@
+"""Images and categories of a COCO JSON of either kind, and its values as programs spell them.
+
+pandas makes 1.0 of 1 and NaN of what is missing, databases make texts of ids, LIVECell has an object for a list, and
+LVIS has ``coco_url`` for ``file_name``. What can mean one thing only is read as that.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from m2f_batch.datasets import files
+from m2f_batch.datasets.dataset import Category
+from m2f_batch.datasets.findings import Finding, Report, examples
+from m2f_batch.datasets.masks import is_size
+from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.storage import uris
+from m2f_batch.storage.store import ObjectError
+from m2f_batch.vision.image import read_size
+
+Size = tuple[int, int]
+Entry = dict[str, Any]
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,18})(\.0*)?\s*", re.ASCII)
+_PARTS = ("images", "annotations", "categories")
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that a value is, however it is spelled; None where it is none.
+
+    >>> [whole(value) for value in (1, 1.0, "1", "1.0", 1.5, True, "a", None)]
+    [1, 1, 1, 1, None, None, None, None]
+    """
+    if type(value) is int:
+        return value
+    if type(value) is float:
+        return int(value) if value.is_integer() else None
+    match = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+    return int(match[1]) if match else None
+
+
+def flag(value: Any) -> bool | None:
+    """What ``iscrowd`` and its like mean; None for what they never are. Missing, null and NaN are no.
+
+    >>> [flag(value) for value in (1, 0.0, "1", False, None, float("nan"), 2, "yes")]
+    [True, False, True, False, False, False, None, None]
+    """
+    if value is None or isinstance(value, bool) or value != value:
+        return value is True
+    return {0: False, 1: True}.get(whole(value))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """``images`` by id, in the file's order; ``numbers``: their ids by those of the file, where these are texts.
+
+    Of an image, ``file_name`` is a text, and ``height`` and ``width`` are pixels or both None.
+    """
+
+    images: dict[int, Entry]
+    categories: tuple[Category, ...]
+    numbers: dict[str, int] | None
+
+    def image_id(self, value: Any) -> int | None:
+        """The id of an image, as an annotation has it; None where there is no such image."""
+        number = whole(value) if self.numbers is None else self.numbers.get(str(value))
+        return number if number in self.images else None
+
+    def positions(self) -> dict[int, int]:
+        """Places of the categories by their ids."""
+        return {category.id: position for position, category in enumerate(self.categories)}
+
+
+def parts_of(document: Any, place: str) -> tuple[list[Any], list[Any], list[Any]]:
+    """The lists ``images``, ``annotations`` and ``categories``; of an object, its values. Raises UsageError."""
+    found = []
+    for part in _PARTS:
+        items = document.get(part) if isinstance(document, dict) else None
+        if not isinstance(items, list | dict):
+            raise UsageError(f"data.train: {place!r} is no COCO JSON: it has no list {part!r}")
+        found.append(items if isinstance(items, list) else [*items.values()])
+    images, annotations, categories = found
+    return images, annotations, categories
+
+
+def read_heads(images: list[Any], categories: list[Any], place: str, report: Report) -> Heads:
+    """Images and categories of a COCO JSON of either kind; what is wrong with them goes to ``report``."""
+    numbers = _numbers(images, place, report)
+    listed: dict[int, Entry] = {}
+    for at, image in enumerate(images):
+        taken = _image(image, f"{place}: images[{at}]", listed, numbers)
+        if isinstance(taken, Finding):
+            report(taken)
+        else:
+            listed[taken["id"]] = taken
+    urls = [image for image in listed.values() if image["is_url"]]
+    if urls:
+        text = f"{len(urls):,} of {len(images):,} images have no 'file_name': their 'coco_url' gives it, as of LVIS"
+        report(Finding("other-name", place, f"{text} ({urls[0]['file_name']})"))
+    known: dict[int, Category] = {}
+    for at, category in enumerate(categories):
+        found = _category(category, f"{place}: categories[{at}]", known)
+        if isinstance(found, Finding):
+            report(found)
+        else:
+            known[found.id] = found
+    return Heads(listed, (*known.values(),), numbers)
+
+
+def _numbers(images: list[Any], place: str, report: Report) -> dict[str, int] | None:
+    """1, 2, 3, ... for ids that are texts and no numbers; None where all are numbers."""
+    ids = [image.get("id") for image in images if isinstance(image, dict) and image.get("id") is not None]
+    texts = [str(value) for value in ids if files.is_text(value)]
+    if not texts or len({whole(value) for value in texts} - {None}) == len({*texts}):
+        return None
+    report(Finding("text-id", place, f"ids of images are texts ({examples(texts)}): they are numbered 1, 2, 3, ..."))
+    return {text: number for number, text in enumerate(dict.fromkeys(str(value) for value in ids), 1)}
+
+
+def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, int] | None) -> Entry | Finding:
+    """What is used of an image, or what is wrong with it."""
+    if not isinstance(image, dict):
+        return Finding("malformed", where, "needs an integer 'id'")
+    number = whole(image.get("id")) if numbers is None else numbers.get(str(image.get("id")))
+    if number is None or not -(2**63) <= number < 2**63:
+        return Finding("malformed", where, "needs an integer 'id'")
+    name = image.get("file_name")
+    is_url = not files.is_text(name) and files.is_text(image.get("coco_url"))
+    if is_url:
+        name = "/".join(image["coco_url"].split("/")[-2:])  # train2017/000000000009.jpg, as LVIS has it
+    if not files.is_text(name):
+        return Finding("malformed", where, "needs a text 'file_name' (or 'coco_url', as LVIS has it)")
+    height, width = (_side(image.get(side)) for side in ("height", "width"))
+    if (height or width) and not is_size(height, width):
+        return Finding("malformed", where, "needs 'height' and 'width' in pixels")
+    if number in listed:
+        other = listed[number]["file_name"]
+        return Finding("duplicate-image", where, f"the id {number} is also that of {other!r}")
+    return {
+        "id": number,
+        "file_name": name,
+        "is_url": is_url,
+        "height": height or None,
+        "width": width or None,
+        "ignored": image.get("ignored"),
+    }
+
+
+def _side(value: Any) -> Any:
+    """Pixels; 0 for what is missing, and the value itself for what is no number of pixels."""
+    if value is None or value != value:
+        return 0
+    number = whole(value)
+    return value if number is None else number
+
+
+def _category(category: Any, where: str, known: dict[int, Category]) -> Category | Finding:
+    number = whole(category.get("id")) if isinstance(category, dict) else None
+    if number is None or not 0 <= number < 2**31:
+        return Finding("malformed", where, "needs an integer 'id' of 0 or more")
+    if not files.is_text(category.get("name")):
+        return Finding("malformed", where, "needs a text 'name'")
+    if number in known:
+        return Finding("duplicate-category", where, f"the id {number} is that of {known[number].name!r}")
+    return Category(number, category["name"].strip(), flag(category.get("isthing", 1)) is not False)
+
+
+def unknown_category(category: Any, where: str, known: dict[int, int]) -> Finding:
+    """A class that the file does not declare; ``known`` has the ids that it does."""
+    span = f"{min(known)} to {max(known)}" if known else "none"
+    text = f"category_id {category!r} is none of the {len(known)} categories (ids {span}); are its ids off by one?"
+    return Finding("unknown-category", where, text)
+
+
+def image_uris(heads: Heads, images: str | None, place: str, report: Report, but: str | None = None) -> dict[int, str]:
+    """The uri of each image by id, none of them below ``but``; without those that cannot be used.
+
+    File names are resolved against ``images``, else the JSON's folder. An image without height and width gets those of
+    its file.
+    """
+    ids, names = [*heads.images], [image["file_name"] for image in heads.images.values()]
+    folder = files.folder_of(images, "data.train_images") if images else uris.parent(place)
+    found = files.find_named(
+        names, folder, report, lambda at: f"{place}: image {ids[at]}", takes_urls=images is not None, but=but
+    )
+    named = {number: uri for number, uri in zip(ids, found, strict=True) if uri is not None}
+    without = [number for number in named if heads.images[number]["height"] is None]
+    sizes = {
+        row["id"]: row["size_hw"] for row in files.rows_of(lambda number: _size(number, named, place), without, report)
+    }
+    for number in without:
+        if number in sizes:
+            heads.images[number]["height"], heads.images[number]["width"] = sizes[number]
+        else:
+            del named[number]
+    if sizes:
+        text = f"{len(sizes):,} of {len(ids):,} images have no height and width: those of their files are taken"
+        report(Finding("size-of-file", place, text))
+    return named
+
+
+def _size(number: int, named: dict[int, str], place: str) -> files.Read:
+    try:
+        return {"id": number, "size_hw": read_size(files.fetch(named[number]))}, []
+    except (DecodeError, ObjectError) as error:
+        text = f"has no 'height' and 'width', and its file does not tell them: {error}"
+        return None, [Finding("missing-image", f"{place}: image {number}", text)]
+
+
+def meant_categories(
+    categories: tuple[Category, ...], used: set[int], place: str, report: Report
+) -> tuple[list[Category], list[int]]:
+    """Categories without those whose name an annotated one has, and the new place of each, -1 for none.
+
+    Roboflow exports the name of a project as a category of its own, which may be that of a class. ``used`` are places
+    of categories that have annotations.
+    """
+    names = [" ".join(category.name.split()).casefold() for category in categories]
+    spare = [
+        at
+        for at, name in enumerate(names)
+        if at not in used and sum(other in used for other in range(len(names)) if names[other] == name) == 1
+    ]
+    for at in spare[:1]:
+        said = ", ".join(f"{categories[at].id} ({categories[at].name!r})" for at in spare)
+        text = f"categories without an annotation, whose name an annotated one has, are left out: {said}"
+        report(Finding("spare-category", place, text))
+    kept = [at for at in range(len(categories)) if at not in spare]
+    places = {at: position for position, at in enumerate(kept)}
+    return [categories[at] for at in kept], [places.get(at, -1) for at in range(len(categories))]
