@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from m2f_batch.config import Task
 from m2f_batch.config_loading import parse_yaml
 from m2f_batch.errors import UsageError
+from m2f_batch.label_lines import label_lines
 from m2f_batch.labels import LabelSet, find_label_set
+from m2f_batch.old_configs import TIMM_TENSORS, described, names_backbone, old_backbone_problems
 
 ARCHITECTURE = "Mask2FormerForUniversalSegmentation"
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
@@ -23,6 +26,7 @@ TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
 CAN_DO: dict[Task, tuple[Task, ...]] = {"panoptic": TASKS, "instance": ("instance",), "semantic": ("semantic",)}
 # the cards of the published zoo say "other"; the zoo says this
 PUBLISHED_LICENSES = {"facebook/mask2former-": "cc-by-nc-4.0"}
+DEFAULT_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}
 # keys of config.json by which transformers would read other files than those checked here, or other numbers
 MAX_DEPTH = 50  # of objects in config.json; published ones have 3
 REDIRECTS = ("transformers_weights", "configuration_files", "quantization_config")
@@ -101,19 +105,30 @@ class Checkpoint:
 
 def read_checkpoint(directory: Path, name: str) -> Checkpoint:
     """Read and check a model directory. Raises UsageError when it is not a whole Mask2Former in safetensors."""
+    checkpoint = Checkpoint(name, directory, read_config(directory, name), _read_processor(directory, name))
+    _check_weights(checkpoint)
+    return checkpoint
+
+
+def read_config(directory: Path, name: str) -> dict[str, Any]:
+    """config.json of a model directory, checked, as it stands there. Raises UsageError."""
     config = _read_json(directory, "config.json")
     if config.get("model_type") != "mask2former":
         raise UsageError(
             f"model.uri: {name} is a {config.get('model_type')!r} model; only 'mask2former' models can be used"
         )
-    if "id2label" not in config:  # transformers leaves the default two labels out
-        config["id2label"] = {"0": "LABEL_0", "1": "LABEL_1"}
+    if config.get("id2label") is None:  # transformers leaves the default two labels out
+        config["id2label"] = dict(DEFAULT_LABELS)
+    labels = config["id2label"]
+    if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
+        raise UsageError(
+            f"model.uri: config.json of {name}: the ids of id2label must be 0, 1, 2, ... without gaps; write\n"
+            f"{label_lines(labels, _labels_in_weights(directory))}"
+        )
     wrong = next(_config_problems(config), None)
     if wrong:
         raise UsageError(f"model.uri: config.json of {name}: {wrong}")
-    checkpoint = Checkpoint(name, directory, config, _read_processor(directory, name))
-    _check_weights(checkpoint)
-    return checkpoint
+    return config
 
 
 def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
@@ -166,14 +181,15 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
 def _config_problems(config: dict[str, Any]) -> Iterator[str]:
     """What config.json must not hold, since it may come from anywhere."""
     labels, stuff, backbone = (config.get(key) for key in ("id2label", "label_ids_to_fuse", "backbone_config"))
-    if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
-        yield "the ids of id2label must be 0, 1, 2, ... without gaps"
-    elif not all(isinstance(name, str | int) for name in labels.values()):
+    if labels is not None and not all(isinstance(name, str | int) for name in labels.values()):
         yield "the names in id2label must be texts"
     if stuff is not None and not (isinstance(stuff, list) and all(type(i) is int for i in stuff)):
         yield f"label_ids_to_fuse must be a list of label ids, not {stuff!r}"
     if backbone is not None and not isinstance(backbone, dict):
         yield f"backbone_config must be an object, not {backbone!r}"
+    elif backbone is not None and not isinstance(backbone.get("model_type"), str):
+        yield "backbone_config must have a model_type, e.g. swin"
+    yield from old_backbone_problems(config)
     for key in REDIRECTS:
         if config.get(key) is not None:
             yield f"{key} is not supported; save the model anew without it"
@@ -201,6 +217,16 @@ def _lasting(tree: Any) -> Any:
     return tree
 
 
+def _labels_in_weights(directory: Path) -> int | None:
+    """How many labels the class head knows, as far as the files can be read."""
+    with suppress(UsageError, SafetensorError, OSError):
+        for file in weight_files(directory):
+            head = tensor_shapes(file).get("class_predictor.weight")
+            if head:
+                return head[0] - 1
+    return None
+
+
 def _check_weights(checkpoint: Checkpoint) -> None:
     shapes: dict[str, list[int]] = {}
     for file in weight_files(checkpoint.directory):
@@ -219,9 +245,17 @@ def _check_weights(checkpoint: Checkpoint) -> None:
     if not head:
         raise UsageError(f"model.uri: {checkpoint.name} has no class_predictor.weight, so is not a {ARCHITECTURE}")
     if head[0] != len(checkpoint.id2label) + 1:
+        labels, known = checkpoint.config["id2label"], head[0] - 1
+        names = "no labels" if labels == DEFAULT_LABELS else f"{len(labels)} labels"
         raise UsageError(
-            f"model.uri: {checkpoint.name} names {len(checkpoint.id2label)} labels in config.json, "
-            f"but its weights know {head[0] - 1}"
+            f"model.uri: {checkpoint.name} names {names} in config.json, but its weights know {known}; write\n"
+            f"{label_lines({} if labels == DEFAULT_LABELS else labels, known)}"
+        )
+    if names_backbone(checkpoint.config) and not any(name.startswith(TIMM_TENSORS) for name in shapes):
+        backbone = checkpoint.config["backbone"]
+        raise UsageError(
+            f"model.uri: config.json of {checkpoint.name}: backbone {backbone!r} is no model of timm in the weights; "
+            f"{described(backbone)}"
         )
 
 

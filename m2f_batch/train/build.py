@@ -3,7 +3,6 @@
 What is taken over and what is new is told in notes, never silently.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
+from m2f_batch.checkpoint import read_config
 from m2f_batch.config import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import StartConfig, TrainConfig
+from m2f_batch.old_configs import current_config
 from m2f_batch.train.backbones import Backbone, check_features, find_backbone, load_backbone_weights
 from m2f_batch.train.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused
 from m2f_batch.train.heads import Labels, head_rows, known_labels, labels_of
@@ -101,8 +102,7 @@ def backbone_multiplier(start: Start, train: TrainConfig) -> float:
 def _base(checkpoint: Path | None, backbone: Backbone | None) -> dict[str, Any] | None:
     """The config that ``model.config`` is laid over."""
     if checkpoint is not None:
-        tree: dict[str, Any] = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        return tree
+        return current_config(read_config(checkpoint, str(checkpoint)))
     return None if backbone is None else {"backbone_config": backbone.config}
 
 

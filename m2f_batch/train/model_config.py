@@ -3,9 +3,7 @@
 Numbers are coerced (``class_weight: 2``), which transformers refuses; unknown names are refused, which it takes.
 """
 
-import dataclasses
 import difflib
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.errors import UsageError
+from m2f_batch.vision.architecture import annotation, coerced, own_fields
 
 PARAMETERS = tuple(Mask2FormerConfig.__annotations__)
 RENAMED = {"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"}
@@ -46,7 +45,7 @@ def new_config(changes: Mapping[str, Any], base: Mapping[str, Any] | None = None
     if problems:
         raise UsageError("\n".join(problems))
     tree = {name: started[name] for name in PARAMETERS if name in started} | dict(changes)
-    tree = {name: _coerced(value, _annotation(Mask2FormerConfig, name)) for name, value in tree.items()}
+    tree = {name: coerced(value, annotation(Mask2FormerConfig, name)) for name, value in tree.items()}
     tree["backbone_config"] = backbone_config(changes.get("backbone_config"), started.get("backbone_config"))
     config = _made(Mask2FormerConfig, tree, "model.config")
     problems = [*_wrong_values(config)]
@@ -72,12 +71,12 @@ def backbone_config(changes: Any, base: Mapping[str, Any] | None = None) -> Pret
             f"on: {', '.join(BACKBONES)}"
         )
     made: type[PretrainedConfig] = CONFIG_MAPPING[kind]
-    known = [*_fields(made), "out_features", "out_indices", "model_type", "stage_names"]
+    known = [*(field.name for field in own_fields(made)), "out_features", "out_indices", "model_type", "stage_names"]
     problems = [*_unknown(name, changes, known)]
     if problems:
         raise UsageError("\n".join(problems))
     tree = {key: value for key, value in base.items() if key in known} | dict(changes)
-    tree = {key: _coerced(value, _annotation(made, key)) for key, value in tree.items() if key != "model_type"}
+    tree = {key: coerced(value, annotation(made, key)) for key, value in tree.items() if key != "model_type"}
     if kind == "timm_backbone":
         return _made(made, tree, name)
     tree.pop("stage_names", None)
@@ -102,17 +101,6 @@ def _tree_of(base: Mapping[str, Any] | None, backbone: Any) -> dict[str, Any]:
     return tree
 
 
-def _fields(kind: type[PretrainedConfig]) -> list[str]:
-    """The parameters of a config class that are its own, not those of every config."""
-    common = {field.name for field in dataclasses.fields(PretrainedConfig)}
-    return [field.name for field in dataclasses.fields(kind) if field.name not in common and field.name[0] != "_"]
-
-
-def _annotation(kind: type[PretrainedConfig], name: str) -> Any:
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    return fields.get(name, Any)
-
-
 def _unknown(prefix: str, tree: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
     for name, value in tree.items():
         if name in GONE and name not in known:
@@ -127,16 +115,6 @@ def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else ""
 
 
-def _coerced(value: Any, annotation: Any) -> Any:
-    """A whole number where another is wanted, and 20.0 where a whole one is; anything else as it is."""
-    taken = set(typing.get_args(annotation)) or {annotation}
-    if type(value) is int and float in taken and int not in taken:
-        return float(value)
-    if type(value) is float and int in taken and float not in taken and value.is_integer():
-        return int(value)
-    return value
-
-
 def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) -> Any:
     try:
         return kind(**tree)
@@ -144,7 +122,7 @@ def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) ->
         text = " ".join(str(error).split())
         name = text.partition("field '")[2].partition("'")[0]
         if name in tree:
-            wanted = str(_annotation(kind, name)).removeprefix("<class '").removesuffix("'>")
+            wanted = str(annotation(kind, name)).removeprefix("<class '").removesuffix("'>")
             raise UsageError(f"{prefix}.{name}: {tree[name]!r} is not allowed; allowed: {wanted}") from None
         raise UsageError(f"{prefix}: transformers refuses it: {text[:300]}") from None
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AliasChoices, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from m2f_batch.config import AspectSize, ExactSize, Pixels, Section
 from m2f_batch.errors import ImageError, UsageError
@@ -18,6 +18,7 @@ from m2f_batch.errors import ImageError, UsageError
 SizeHW = tuple[int, int]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LONGEST_EDGE = 1333  # the default of version 4
 # the processors whose arithmetic this is; the names of older checkpoints are taken for today's
 PROCESSORS = frozenset(
     f"{family}{kind}"
@@ -127,8 +128,9 @@ class ProcessorConfig(BaseModel):
     image_processor_type: str | None = None
     feature_extractor_type: str | None = None
     do_resize: bool = True
-    size: Pixels | ExactSize | AspectSize | LoneEdge = AspectSize(shortest_edge=800, longest_edge=1333)
-    max_size: Pixels | None = Field(None, validation_alias=AliasChoices("max_size", "_max_size"))
+    size: Pixels | ExactSize | AspectSize | LoneEdge | None = None
+    max_size: Pixels | None = None
+    noted_max_size: Pixels | None = Field(None, validation_alias="_max_size")
     size_divisor: Annotated[int, Field(ge=0, le=4096)] | None = 32
     resample: Annotated[int, Field(ge=0, le=3)] = 2
     do_rescale: bool = True
@@ -215,12 +217,18 @@ def size_with_aspect_ratio(image_hw: SizeHW, shortest: int, longest: int | None)
 
 
 def _size_of(settings: ProcessorConfig) -> tuple[AspectSize | ExactSize, bool]:
-    """The size, and whether only the shortest edge binds."""
+    """The size, and whether only the shortest edge binds.
+
+    Of a number, the longest edge is ``max_size``, by default 1333, as in transformers 4, where ``_max_size`` was a note
+    of what ``size`` had been made with.
+    """
     size = settings.size
-    if isinstance(size, ExactSize | AspectSize):
-        return size, False
-    shortest = size if isinstance(size, int) else size.shortest_edge
-    return AspectSize(shortest_edge=shortest, longest_edge=settings.max_size or 2**31 - 1), settings.max_size is None
+    if isinstance(size, int):
+        return AspectSize(shortest_edge=size, longest_edge=settings.max_size or LONGEST_EDGE), False
+    if isinstance(size, LoneEdge):
+        longest = settings.noted_max_size or settings.max_size
+        return AspectSize(shortest_edge=size.shortest_edge, longest_edge=longest or 2**31 - 1), longest is None
+    return size or AspectSize(shortest_edge=800, longest_edge=settings.max_size or LONGEST_EDGE), False
 
 
 def _channels(value: Channels | float) -> Channels:

@@ -1,19 +1,24 @@
-"""Load a Mask2Former and run it, from a local directory to logits. The only importer of transformers."""
+"""Load a Mask2Former and run it, from a local directory to logits."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
+from transformers import AutoImageProcessor, Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from transformers.utils import logging as transformers_logging
 
+from m2f_batch.checkpoint import read_config, weight_files
 from m2f_batch.config import Precision
-from m2f_batch.errors import RunError
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.vision.architecture import architecture_of, is_never_read
 from m2f_batch.vision.lean.mask2former import lean_mask2former
 
 MANY = 1 << 20  # canvases
@@ -29,24 +34,18 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
     """
     try:
         with quiet():
-            model, info = Mask2FormerForUniversalSegmentation.from_pretrained(
-                directory,
-                use_safetensors=True,
-                local_files_only=True,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # refused below, by name
-                output_loading_info=True,
-            )
+            model, info = _from_tensors(directory)
     except ImportError as error:
         raise RunError(
             f"model.uri: {directory} needs a package that is not here ({first_line(error)}); for backbones of timm: "
             "pip install 'm2f-batch[timm]'"
         ) from None
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
+    except UsageError as error:
+        raise RunError(str(error)) from None
+    except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         # whatever transformers and safetensors raise for a directory they cannot use
         raise RunError(f"model.uri: {directory} does not load: {first_line(error)}") from None
-    # the criterion holds class weights of the loss, which inference never uses
-    missing = [name for name in info["missing_keys"] if not name.startswith("criterion.")]
+    missing = [name for name in info["missing_keys"] if not is_never_read(model, name)]
     if missing or info["mismatched_keys"]:
         wrong = sorted([*missing, *(str(key[0]) for key in info["mismatched_keys"])])
         raise RunError(
@@ -60,6 +59,25 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
     model = model.eval().requires_grad_(False)
     model = (lean_mask2former(model) if lean else model).to(device)
     return _compiled(model) if compile_model else model
+
+
+def _from_tensors(directory: Path) -> tuple[Any, dict[str, Any]]:
+    """The model of transformers and what it says of the tensors. It is given no directory, so it looks for nothing.
+
+    In a directory it would follow config.json to the hub, and take adapters where peft is installed.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(directory):
+        tensors |= load_file(file)
+    return Mask2FormerForUniversalSegmentation.from_pretrained(
+        None,
+        config=architecture_of(read_config(directory, str(directory))),
+        state_dict=tensors,
+        local_files_only=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # refused by name
+        output_loading_info=True,
+    )
 
 
 def _compiled(model: nn.Module) -> nn.Module:
@@ -89,7 +107,11 @@ def processor_pixel_values(directory: Path, image: NDArray[np.uint8]) -> Tensor 
     """
     try:
         processor = AutoImageProcessor.from_pretrained(
-            directory, backend="torchvision", local_files_only=True, trust_remote_code=False
+            directory,
+            config=Mask2FormerConfig(),  # or it may read config.json, and follow it to the hub
+            backend="torchvision",
+            local_files_only=True,
+            trust_remote_code=False,
         )
         return processor(image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
     except ValueError:

@@ -116,7 +116,6 @@ def test_an_image_of_height_three_is_not_taken_for_channels():
     [
         ({"image_processor_type": "CLIPImageProcessor"}, "CLIPImageProcessor"),
         ({"image_processor_type": ["x"]}, "image_processor_type"),
-        ({"size": None}, "size"),
         ({"size": {"max_height": 3}}, "size"),
         ({"size": {"height": "a", "width": 3}}, "size"),
         ({"size": {"height": 0, "width": 3}}, "size"),
@@ -139,9 +138,10 @@ def test_settings_that_mean_nothing_are_refused(settings, named):
 def test_forms_of_the_hub_that_transformers_refuses():
     plan = plan_from_processor({"size": {"shortest_edge": 64}, "size_divisor": 0})
     assert plan.content_size((100, 1000)) == (64, 640), "a lone shortest edge binds alone"
-    for settings in ({"size": {"shortest_edge": 64}, "_max_size": 80}, {"size": 64, "_max_size": 80}):
+    lone, number = {"size": {"shortest_edge": 64}, "_max_size": 80}, {"size": 64, "_max_size": 80}
+    for settings, longest in ((lone, 80), (number, 1333)):  # of a number, transformers 4 took max_size, else 1333
         plan = plan_from_processor({**settings, "size_divisor": 0})
-        assert plan.content_size((100, 1000)) == get_size_with_aspect_ratio((100, 1000), 64, 80)
+        assert plan.content_size((100, 5000)) == get_size_with_aspect_ratio((100, 5000), 64, longest)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.uint8)])
