@@ -40,6 +40,7 @@ KINDS = {
     "unknown-value": "a pixel value that no class or segment has",
     "missing-segment": "a segment without a pixel of its own",
     "missing-image": "a mask without its image, or an image that cannot be read where its size is needed",
+    "lost-labels": "label files that go with no image, beside images without one",
     "nothing-to-learn": "not one object or pixel that training would see",
     "no-images": "not one image that could be read with its annotations",
 }
@@ -59,6 +60,9 @@ NOTES = {
     "other-name": "names of files that are not there as written, but otherwise",
     "near-name": "names of files that are not there, where something like them is",
     "unused-category": "categories of data.val that data.train lacks, and that nothing shows",
+    "class-count": "a number of classes that is not that of the names",
+    "four-corners": "outlines of four corners and no others",
+    "spare-labels": "label files that go with no image",
     "mask-suffix": "masks whose names end otherwise than those of their images",
     "names-beside": "a file beside the masks that names their classes",
     "label-set": "numbers of a known label set",

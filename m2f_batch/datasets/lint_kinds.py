@@ -40,6 +40,11 @@ KINDS = {
         f"there is nothing to train on: {_STOPS}",
         "correct what is said of its images here; where nothing is, check that these are the right annotations",
     ),
+    "lost-labels": Kind(
+        True,
+        "an image whose label file is not found is taught as background",
+        "give label files the names of their images; remove those whose images are not wanted",
+    ),
     "nothing-to-learn": Kind(
         True, f"there is nothing to learn: {_STOPS}", "check that these are the annotations that go along"
     ),
@@ -138,6 +143,9 @@ KINDS = {
     "one-value": Kind(False, "there is nothing to tell apart", "look at the values that the masks hold"),
     "label-set": Kind(False, "classes are those that the note names", "fine if these are such files"),
     # said, and no harm
+    "class-count": Kind(False, "the model has a class per name", "correct 'nc', or the names"),
+    "four-corners": Kind(False, "masks are learnt as they are drawn", "fine if the objects are so"),
+    "spare-labels": Kind(False, "they are left out", "fine if their images are not wanted"),
     "mask-suffix": Kind(False, "masks are those that the note says", "data.mask_suffix takes others"),
     "names-beside": Kind(False, "the model gets these names, or none", "data.names gives others"),
     "gray-picture": Kind(False, "none", "fine; one channel is what others read"),

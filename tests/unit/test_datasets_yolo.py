@@ -1,5 +1,6 @@
 """YOLO segmentation labels made by hand: where files are looked for, what a line means, what stops the reader."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,13 @@ def test_a_first_point_that_comes_twice_at_once_closes_nothing(folder):
         ("unknown-category", f"2 {SQUARE}", r"line 1: class 2 is none of the 2 names \(0 to 1\)"),
         ("unknown-category", f"0.5 {SQUARE}", "class 0.5 is none"),
         ("no-mask", "1 0.5 0.5 0.2 0.2", "labels for detection"),
+        ("no-mask", "1 0.5 0.5 0.2 0.2 0.87", "has a box, a score and no outline: these are results of detection"),
+        (
+            "no-mask",
+            "1 0.5 0.5 0.2 0.2 0.45 0.5 2",
+            r"has a box and 1 key points \(x, y, visible\): these are labels for",
+        ),
+        ("no-mask", "1 0.5 0.5 0.2 0.2 0.45 0.5 2 0 0 0", "has a box and 2 key points"),
         ("invalid-mask", "1 0.5 0.5", "not 2 numbers"),
         ("invalid-mask", "1 0.5 0.5 0.1 0.1 0.2 0.2 0.3", "not 7 numbers"),
         ("invalid-mask", "1 5 5 30 5 30 15", "shares of the image, 0 to 1; one is 30"),
@@ -185,3 +193,137 @@ def test_a_settings_file_that_is_none(folder, text, message):
     (folder / "data.yaml").write_text(text)
     with pytest.raises(UsageError, match=message):
         read(folder)
+
+
+def notes(folder: Path, **options: object) -> tuple[Dataset, list[str]]:
+    found: list[Finding] = []
+    dataset = read(folder, report=found.append, **options)
+    return dataset, [f"{finding.kind}: {finding.text}" for finding in found]
+
+
+def test_key_points_that_only_all_lines_tell_of(folder):
+    (folder / "labels/train/b.txt").write_text("")
+    pose = "0.5 0.5 0.4 0.4 0.45 0.5 1 0.6 0.4 0"  # an even number of shares: it might be five points
+    (folder / "labels/train/a.txt").write_text(f"0 {pose}\n1 {pose}\n")
+    dataset, found = notes(folder)
+    assert found[0] == (
+        "no-mask: all 2 lines are a box and key points (x, y, visible): these are labels for pose, and no outlines"
+    )
+    assert [row["segments"] for row in dataset.rows()] == [[], []]
+    (folder / "labels/train/a.txt").write_text(f"0 {pose}\n1 {SQUARE}\n")  # an outline beside it: so they all are
+    dataset, found = notes(folder)
+    assert [len(row["segments"]) for row in dataset.rows()] == [2, 0]
+    assert found == []
+    (folder / "data.yaml").write_text("train: images/train\nnames: [ball, crate]\nkpt_shape: [2, 3]\n")
+    dataset, found = notes(folder)
+    assert [text.partition(":")[0] for text in found] == ["no-mask", "four-corners"]
+
+
+def test_outlines_of_four_corners_are_read_and_said(folder):
+    dataset, found = notes(folder, split="val")
+    assert [len(row["segments"]) for row in dataset.rows()] == [1]
+    assert found == [
+        "four-corners: all 1 outlines have four corners: oriented boxes (OBB) look so, and teach boxes as masks"
+    ]
+
+
+def test_label_files_beside_no_image(folder):
+    labels = folder / "labels/train"
+    (labels / "b.txt").write_text(f"0 {SQUARE} 0.2 0.5\n")
+    (labels / "classes.txt").write_text("ball\ncrate\n")  # no label file
+    (labels / ".b.txt").write_text("hidden")
+    (labels / "gone.txt").write_text(f"0 {SQUARE}\n")
+    dataset, found = notes(folder)
+    assert found == [f"spare-labels: 1 label files go with no image ({labels}/gone.txt)"]
+    assert [len(row["segments"]) for row in dataset.rows()] == [2, 1]
+    (folder / "list.txt").write_text("images/train/a.png\n")  # b is there, and not wanted
+    (folder / "data.yaml").write_text("train: list.txt\nnames: [ball, crate]\n")
+    assert notes(folder)[1][0] == f"spare-labels: 1 label files go with no image ({labels}/gone.txt)"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images/train/classes.png")  # its label file is one
+    (labels / "classes.txt").write_text(f"1 {SQUARE}\n")
+    (folder / "list.txt").write_text("images/train/classes.png\n")
+    assert [len(row["segments"]) for row in read(folder).rows()] == [1]
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [
+        ("0123abcd-x.png", "x.txt"),
+        ("x.png", "0123abcd-x.txt"),
+        ("x_png.rf.00ff.png", "x.txt"),
+        ("M\u00fcller.png", "Mu\u0308ller.txt"),
+        ("X.png", "x.txt"),
+        ("a b.png", "a%20b.txt"),
+    ],
+)
+def test_label_files_of_another_spelling(folder, image, label):
+    (folder / "images/train/b.png").rename(folder / "images/train" / image)
+    (folder / "labels/train" / label).write_text(f"1 {SQUARE}\n")
+    dataset, found = notes(folder)
+    assert sorted(len(row["segments"]) for row in dataset.rows()) == [1, 2]
+    assert len(found) == 2
+    assert found[0].startswith("other-name: 1 images go with a label file whose name is spelled otherwise")
+
+
+def test_where_two_label_files_may_be_meant_neither_is(folder):
+    (folder / "images/train/b.png").rename(folder / "images/train/0123abcd-x.png")
+    for name in ("x.txt", "fedc3210-x.txt"):
+        (folder / "labels/train" / name).write_text(f"1 {SQUARE}\n")
+    dataset, found = notes(folder)
+    assert sorted(len(row["segments"]) for row in dataset.rows()) == [0, 2]
+    assert [text.partition(":")[0] for text in found] == ["unlabelled-image", "lost-labels", "four-corners"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ("names: {0: 'no', 1: 1e5}", ["no", "1e5"]),
+        ("names:\n  - ~\n  - 0x1F", ["~", "0x1F"]),
+        ("names: [null, 2020-01-01]", ["null", "2020-01-01"]),
+        ("nc: 2", ["class_0", "class_1"]),
+    ],
+)
+def test_names_are_the_texts_of_the_file(folder, settings, names):
+    (folder / "data.yaml").write_text(f"train: images/train\n{settings}\n")
+    assert [category.name for category in read(folder).categories] == names
+
+
+@pytest.mark.parametrize(
+    ("settings", "split"),
+    [
+        ("train: ../images/train", "train"),
+        ("path: ../datasets/set\ntrain: images/train", "train"),
+        ("path: datasets/set\ntrain: images/train", "train"),
+        ("path: /home/someone/set\ntrain: images/train", "train"),
+        ("path: D:\\set\ntrain: .\\images\\train", "train"),
+        ("train: /home/someone/set/images/train", "train"),
+        ("train: C:/set/images/train", "train"),
+        ("validation: images/train", "val"),
+    ],
+)
+def test_paths_that_are_not_there_as_written(folder, settings, split):
+    (folder / "data.yaml").write_text(f"{settings}\nnames: [ball, crate]\n")
+    dataset, found = notes(folder, split=split)
+    assert dataset.table.num_rows == 2
+    assert ("other-name" in found[0]) == ("validation" not in settings)
+
+
+def test_a_folder_of_datasets_beside_it_and_the_working_directory(tmp_path, folder, monkeypatch):
+    (tmp_path / "yaml").mkdir()
+    (tmp_path / "yaml/data.yaml").write_text("path: set\ntrain: images/train\nnames: [ball, crate]\n")
+    shutil.copytree(folder / "images", tmp_path / "datasets/set/images")
+    shutil.copytree(folder / "labels", tmp_path / "datasets/set/labels")
+    uris = read(tmp_path / "yaml").table["uri"].to_pylist()
+    assert uris == [f"{tmp_path}/datasets/set/images/train/{name}.png" for name in "ab"]
+    shutil.copytree(tmp_path / "datasets", tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")  # where Ultralytics looks first
+    assert read(tmp_path / "yaml").table["uri"].to_pylist()[0] == f"{tmp_path}/here/set/images/train/a.png"
+
+
+def test_lists_with_names_of_another_machine(folder):
+    names = ["/home/x/set/images/train/a.png", "data\\images\\val\\c.png", "./images/train/b.png"]
+    (folder / "list.txt").write_text("\n".join(names))
+    (folder / "data.yaml").write_text("train: list.txt\nnames: [ball, crate]\n")
+    dataset, found = notes(folder)
+    assert [Path(uri).name for uri in dataset.table["uri"].to_pylist()] == ["a.png", "b.png", "c.png"]
+    assert found[0].startswith("other-name: 2 of 3 names are read as those of files that are there")

@@ -2,7 +2,6 @@
 
 import posixpath
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
+from m2f_batch.storage.near_names import plain
 
 CITYSCAPES_IMAGE = "_leftImg8bit"
 TRAIN_IDS, LABEL_IDS = "labelTrainIds", "labelIds"
 # of Cityscapes' masks of classes, the ones that training wants first
 CITYSCAPES_MASKS = tuple(f"_{grade}_{kind}" for kind in (TRAIN_IDS, LABEL_IDS) for grade in ("gtFine", "gtCoarse"))
 _MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
-_PREFIX = re.compile(r"^[0-9a-f]{8}-")  # Label Studio's, before the names of what it is given
+_PREFIX = re.compile(r"^[0-9a-f]{8}[-_]")  # Label Studio's, before the names of what it is given
 _EXPORTED = re.compile(r"_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9a-f]+$", re.IGNORECASE)  # Roboflow's, behind them
 
 
@@ -151,15 +151,15 @@ def _matched(
 def alike(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     """Which of ``others`` a name means that none of them is: the one of the same letters.
 
-    Tried are, one after the other, another Unicode form, another case, and the prefix of Label Studio or the ending of
-    Roboflow on one side; a reading counts only where it names one of each.
+    Tried are, one after the other, another Unicode form and percent-encoding, another case, and the prefix of Label
+    Studio or the ending of Roboflow on one side; a reading counts only where it names one of each.
 
     >>> alike(["a1b2c3d4-street2"], ["street2", "street3"])
     {'a1b2c3d4-street2': 'street2'}
     """
     left, right = sorted({*names}), sorted({*others})
     found: dict[str, str] = {}
-    for reading in (_composed, _folded, _bare):
+    for reading in (plain, _folded, _bare):
         ours, theirs = (_by_reading(several, reading) for several in (left, right))
         for key, several in ours.items():
             if len(several) == 1 and len(theirs.get(key, ())) == 1:
@@ -176,14 +176,10 @@ def _by_reading(names: Iterable[str], reading: Callable[[str], str]) -> dict[str
     return found
 
 
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
 def _folded(name: str) -> str:
-    return _composed(name).casefold()
+    return plain(name).casefold()
 
 
 def _bare(name: str) -> str:
-    folder, base = posixpath.split(_composed(name))
+    folder, base = posixpath.split(plain(name))
     return posixpath.join(folder, _EXPORTED.sub("", _PREFIX.sub("", base)))

@@ -6,21 +6,25 @@ also what one closed outline with seams between its parts means, as Ultralytics'
 """
 
 import posixpath
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import even_odd_rle
-from m2f_batch.datasets.names import names_of, parse_yaml
 from m2f_batch.datasets.pixel_cap import size_of
-from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.datasets.readers.masks_beside import alike
+from m2f_batch.datasets.readers.yolo_lines import KEY_POINTS, parse_line, parts_of
+from m2f_batch.datasets.readers.yolo_settings import Settings, read_settings, sources_of
+from m2f_batch.errors import DecodeError
 from m2f_batch.storage import uris
+from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import ObjectError
 
-_OUTSIDE = 0.01  # of the image; more is no rounding, but pixels, or another image
+_NO_LABELS = ("classes", "labels", "names", "notes", "readme", "train", "val", "valid", "test")  # texts beside labels
+_Pairs = list[tuple[str, str]]  # (image, its label file)
 
 
 def read_yolo(
@@ -37,42 +41,21 @@ def read_yolo(
     ``images`` in its path is ``labels``. An image without a label file has no objects. Category ids are the file's
     classes. Raises UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
     """
-    place = uris.normalise(annotations)
-    settings = parse_yaml(files.read_text(place, "data.train"), f"data.train: {place!r}")
-    if not isinstance(settings, dict) or "names" not in settings:
-        raise UsageError(f"data.train: {place!r} is no data.yaml of YOLO: it has no 'names'")
-    names = names_of(settings["names"], f"data.train: {place!r}: names")
-    sources = [images] if images else _sources(settings, place, split)
-    found = [pair for source in sources for pair in _labelled(source, masks, report)]
-    present = _present([label for _, label in found])
-    alone = [image for image, label in found if label not in present]
-    if alone:
-        wanted = f", e.g. {found[0][1]!r}" if len(alone) == len(found) else ""
-        text = f"{len(alone):,} of {len(found):,} images have no label file{wanted}: no objects ({examples(alone)})"
-        report(Finding("unlabelled-image", place, text))
-    positions = {number: position for position, number in enumerate(names)}
-    read_one = partial(_read, present=present, known=positions)
-    rows = files.numbered(files.rows_of(read_one, sorted(dict(found).items()), report))
-    return dataset_of([Category(number, name, True) for number, name in names.items()], rows)
+    settings = read_settings(annotations, report)
+    sources = [images] if images else sources_of(settings, split, report)
+    found = [pair for source in sources for pair in _labelled(source, masks, settings.place, report)]
+    found, present = _with_labels(found, settings.place, report)
+    read_one = partial(_read, present=present, settings=settings)
+    rows = [*files.numbered(files.rows_of(read_one, sorted(dict(found).items()), report))]
+    for finding in _by_all_lines(rows, settings.place):
+        report(finding)
+    return dataset_of([Category(number, name, True) for number, name in settings.names.items()], rows)
 
 
-def _sources(settings: dict[str, Any], place: str, split: str) -> list[str]:
-    """The folders and lists of images of a split."""
-    listed = settings.get(split)
-    listed = [listed] if isinstance(listed, str) else listed
-    if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
-        raise UsageError(f"data.train: {place!r}: {split!r} must be a folder of images, or a list of such")
-    base = settings.get("path") or "."
-    if not isinstance(base, str):
-        raise UsageError(f"data.train: {place!r}: 'path' must be a folder; got {base!r}")
-    return [uris.join(uris.join(uris.parent(place), base), name) for name in listed]
-
-
-def _labelled(source: str, masks: str | None, report: Report) -> list[tuple[str, str]]:
-    """(image, its label file) uris of a folder of images, or of a text file that lists them."""
-    if source.endswith(".txt"):
-        lines = (line.strip() for line in files.read_text(source, "data.train").splitlines())
-        images = [uris.join(uris.parent(source), line) for line in lines if line]
+def _labelled(source: str, masks: str | None, place: str, report: Report) -> _Pairs:
+    """The images of a folder, or of a text file that lists them, and where their label files should be."""
+    if source.endswith(".txt") and not files.is_folder(source, "data.train_images"):
+        images = _of_list(uris.normalise(source), place, report)
         if masks:
             folder = uris.normalise(masks)
             return [(image, f"{folder}/{posixpath.splitext(posixpath.basename(image))[0]}.txt") for image in images]
@@ -83,6 +66,17 @@ def _labelled(source: str, masks: str | None, report: Report) -> list[tuple[str,
         labels = files.folder_of(masks, "data.train_masks")
         return [(image, uris.join(labels, f"{stem}.txt")) for stem, image in listed.items()]
     return [(image, label_of(image)) for image in listed.values()]
+
+
+def _of_list(source: str, place: str, report: Report) -> list[str]:
+    """The images that a list names, relative to it; names of another machine by their last folders below here."""
+    names = [line.strip() for line in files.read_text(source, "data.train").splitlines() if line.strip()]
+    folder, root = uris.parent(source), uris.parent(place)
+    top = root if f"{folder}/".startswith(f"{root.rstrip('/')}/") else folder
+    found = files.find_named(
+        names, top, report, lambda at: f"{source}: name {at + 1:,}", bases=[folder] * len(names), but=None
+    )
+    return [image for image in found if image is not None]
 
 
 def label_of(image: str) -> str:
@@ -96,71 +90,94 @@ def label_of(image: str) -> str:
     return f"{before}/labels/{stem}.txt" if found else f"{stem}.txt"
 
 
-def _present(labels: list[str]) -> set[str]:
-    folders = {uris.parent(label) for label in labels}
-    return {entry.uri for folder in folders for entry in open_store(folder).list(folder)} & set(labels)
+def _with_labels(found: _Pairs, place: str, report: Report) -> tuple[_Pairs, frozenset[str]]:
+    """The pairs, with label files of another spelling for those that have none, and the label files that are there.
+
+    Reported are images without a label file, and label files that no image goes with.
+    """
+    folders = {uris.parent(label) for _, label in found}
+    entries = {entry.uri: folder for folder in folders for entry in open_store(folder).list(folder)}
+    there = {uri for uri in entries if uri.endswith(".txt")}
+    taken = {label for _, label in found}
+    spare = {_stem(uri): uri for uri in there - taken if _is_label(uris.below(entries[uri], uri))}
+    for stem in _stems_of_others(found, {*spare}):
+        del spare[stem]
+    alone = {_stem(label): image for image, label in found if label not in there}
+    spelled = alike(alone, spare)
+    if spelled:
+        one = next(iter(spelled))
+        text = f"{len(spelled):,} images go with a label file whose name is spelled otherwise"
+        report(Finding("other-name", place, f"{text} ({alone[one]}: {spare[spelled[one]]})"))
+        meant = {alone[stem]: spare.pop(other) for stem, other in spelled.items()}
+        found = [(image, meant.get(image, label)) for image, label in found]
+    left = [image for image, label in found if label not in there]
+    if left:
+        wanted = f", e.g. {found[0][1]!r}" if len(left) == len(found) else ""
+        text = f"{len(left):,} of {len(found):,} images have no label file{wanted}: no objects ({examples(left)})"
+        report(Finding("unlabelled-image", place, text))
+    if spare:
+        text = f"{len(spare):,} label files go with no image ({examples(sorted(spare.values()))})"
+        if left:
+            text += f", and {len(left):,} images have no label file: their objects may be what these hold"
+        report(Finding("lost-labels" if left else "spare-labels", place, text))
+    return found, frozenset(there)
 
 
-def _read(pair: tuple[str, str], present: set[str], known: dict[int, int]) -> files.Read:
+def _stem(uri: str) -> str:
+    return uri.removesuffix(".txt")
+
+
+def _is_label(path: str) -> bool:
+    """Whether a text among label files is one, too, by its name."""
+    return not is_hidden(path) and posixpath.basename(path).casefold().partition(".")[0] not in _NO_LABELS
+
+
+def _stems_of_others(found: _Pairs, spare: set[str]) -> set[str]:
+    """Those of ``spare`` labels whose images are there, and only not among those that are to be read."""
+    if not spare:
+        return set()
+    folders = {uris.parent(image) for image, _ in found}
+    entries = (entry.uri for folder in folders for entry in open_store(folder).list(folder))
+    return spare & {_stem(label_of(uri)) for uri in entries if not uri.endswith(".txt")}
+
+
+def _read(pair: tuple[str, str], present: frozenset[str], settings: Settings) -> files.Read:
+    """A row; ``lines`` are the outlines of its label file as they stand there."""
     image, label = pair
     try:
         height, width = size_hw = size_of(files.fetch(image))
     except (DecodeError, ObjectError) as error:
         return None, [Finding("missing-image", image, f"its size is not known: {error}")]
-    row: files.Row = {"uri": image, "height": height, "width": width, "segments": []}
+    row: files.Row = {"uri": image, "height": height, "width": width, "segments": [], "lines": []}
+    if label not in present:
+        return row, []
+    try:
+        texts = files.fetch(label).decode("utf-8-sig").splitlines()
+    except (UnicodeDecodeError, ObjectError) as error:
+        return row, [Finding("unreadable-mask", label, str(error))]
+    positions = {number: position for position, number in enumerate(settings.names)}
     findings = []
-    if label in present:
-        try:
-            lines = files.fetch(label).decode("utf-8-sig").splitlines()
-        except (UnicodeDecodeError, ObjectError) as error:
-            return row, [Finding("unreadable-mask", label, str(error))]
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                parsed = parse_line(line, f"{label}: line {number}", known)
-                if isinstance(parsed, Finding):
-                    findings.append(parsed)
-                    continue
-                counts = even_odd_rle(parts_of(parsed[1], size_hw), size_hw)
-                row["segments"].append({"category": known[parsed[0]], "iscrowd": False, "counts": counts})
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
+        line = parse_line(text, f"{label}: line {number}", positions, settings.key_points)
+        if isinstance(line, Finding):
+            findings.append(line)
+            continue
+        counts = even_odd_rle(parts_of(line.points, size_hw), size_hw)
+        row["segments"].append({"category": positions[line.category], "iscrowd": False, "counts": counts})
+        row["lines"].append((line.may_be_key_points, line.has_four_corners))
     return row, findings
 
 
-def parse_line(line: str, where: str, known: dict[int, int]) -> tuple[int, list[float]] | Finding:
-    """Class and coordinates of a line, or what is wrong with it."""
-    words = line.split()
-    try:
-        number, points = float(words[0]), [float(word) for word in words[1:]]
-    except ValueError:
-        return Finding("malformed", where, f"wanted 'class x y x y ...', all numbers; got {line[:60]!r}")
-    if number not in known:
-        text = f"class {words[0]} is none of the {len(known)} names ({min(known)} to {max(known)}); is it off by one?"
-        return Finding("unknown-category", where, text)
-    if len(points) == 4:
-        return Finding("no-mask", where, "has a box and no outline: these are labels for detection")
-    if len(points) < 6 or len(points) % 2:
-        return Finding("invalid-mask", where, f"wanted x and y of at least 3 points, not {len(points)} numbers")
-    if not all(-_OUTSIDE <= value <= 1 + _OUTSIDE for value in points):  # false for NaN too
-        worst = max(points, key=lambda value: abs(value - 0.5))
-        return Finding("invalid-mask", where, f"coordinates must be shares of the image, 0 to 1; one is {worst}")
-    return int(number), points
-
-
-def parts_of(points: list[float], size_hw: tuple[int, int]) -> list[list[float]]:
-    """The parts of a line, each flat in pixels: a part ends where its first point comes again.
-
-    >>> parts_of([0, 0, 1, 0, 1, 1, 0, 0, 0.5, 0, 1, 0.5, 0, 1], (10, 10))
-    [[0, 0, 10, 0, 10, 10], [5.0, 0, 10, 5.0, 0, 10]]
-    """
-    height, width = size_hw
-    parts: list[list[float]] = []
-    part: list[float] = []
-    first = None
-    for point in zip(points[::2], points[1::2], strict=True):
-        if first is None:
-            first = point
-        elif point == first and len(part) >= 6:
-            parts.append(part)
-            part, first = [], None
-            continue
-        part += [point[0] * width, point[1] * height]
-    return [part for part in [*parts, part] if len(part) >= 6]
+def _by_all_lines(rows: Sequence[files.Row], place: str) -> Iterator[Finding]:
+    """What only all lines together tell: whether these are labels of another task. Takes ``lines`` out of the rows."""
+    lines = [line for row in rows for line in row.pop("lines")]
+    if lines and all(may_be_key_points for may_be_key_points, _ in lines):
+        for row in rows:
+            row["segments"] = []
+        text = f"all {len(lines):,} lines are a box and key points (x, y, visible): {KEY_POINTS}"
+        yield Finding("no-mask", place, text)
+    elif lines and all(has_four_corners for _, has_four_corners in lines):
+        text = f"all {len(lines):,} outlines have four corners: oriented boxes (OBB) look so, and teach boxes as masks"
+        yield Finding("four-corners", place, text)

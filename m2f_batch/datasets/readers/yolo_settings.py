@@ -1,0 +1,111 @@
+"""``data.yaml`` of YOLO: names of the classes, and where the images of a split are, as Ultralytics looks for them.
+
+https://docs.ultralytics.com/datasets/. Names are the texts of the file, so ``yes``, ``on`` and ``007`` are names. A
+path that is not there is tried as Ultralytics tries it (without its leading ``../``, and ``path`` below the working
+directory or a folder of datasets), and as one of another machine, by its last folders below that of ``data.yaml``.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from m2f_batch.datasets import files
+from m2f_batch.datasets.findings import Finding, Report
+from m2f_batch.datasets.names import names_of, parse_texts, parse_yaml
+from m2f_batch.errors import UsageError
+from m2f_batch.storage import uris
+
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_OTHER_NAMES = {"val": ("validation", "valid")}  # of a split; Ultralytics takes the first
+
+
+class Settings(NamedTuple):
+    """Of a ``data.yaml``: its place, names of the classes, numbers of a key point line behind its box, all else."""
+
+    place: str
+    names: dict[int, str]
+    key_points: int | None
+    values: dict[str, Any]
+
+
+def read_settings(annotations: str, report: Report) -> Settings:
+    """The settings of a ``data.yaml``. Raises UsageError for a file that is none."""
+    place = uris.normalise(annotations)
+    where = f"data.train: {place!r}"
+    text = files.read_text(place, "data.train")
+    values, texts = parse_yaml(text, where), parse_texts(text, where)
+    if not isinstance(values, dict) or not ("names" in values or type(values.get("nc")) is int):
+        raise UsageError(f"{where} is no data.yaml of YOLO: it has no 'names'")
+    if "names" not in values:
+        names = {number: f"class_{number}" for number in range(values["nc"])}  # as Ultralytics calls them
+    else:
+        names = names_of(texts["names"], f"{where}: names")
+        if type(values.get("nc")) is int and values["nc"] != len(names):
+            text = f"'nc' is {values['nc']:,} and 'names' has {len(names):,}: the names are taken"
+            report(Finding("class-count", place, text))
+    if not names:
+        raise UsageError(f"{where}: 'nc' is {values['nc']}: there is no class")
+    return Settings(place, names, _key_points(values.get("kpt_shape")), values)
+
+
+def _key_points(shape: Any) -> int | None:
+    """Numbers of the key points in a line, by ``kpt_shape``: [points, 2 or 3 numbers of each]."""
+    is_shape = isinstance(shape, list) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)
+    return shape[0] * shape[1] if is_shape else None
+
+
+def sources_of(settings: Settings, split: str, report: Report) -> list[str]:
+    """The folders and lists of images of a split. Raises UsageError where there are none."""
+    place, values = settings.place, settings.values
+    found = next((values[name] for name in (split, *_OTHER_NAMES.get(split, ())) if values.get(name)), None)
+    listed = [found] if isinstance(found, str) else found
+    if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
+        raise UsageError(f"data.train: {place!r}: {split!r} must be a folder of images, or a list of such")
+    base = values.get("path") or "."
+    if not isinstance(base, str):
+        raise UsageError(f"data.train: {place!r}: 'path' must be a folder; got {base!r}")
+    return [_source(place, base, name, split, report) for name in listed]
+
+
+def _source(place: str, base: str, name: str, split: str, report: Report) -> str:
+    tried = list(dict.fromkeys(_readings(uris.parent(place), base, name)))
+    for number, reading in enumerate(tried):
+        if files.is_folder(reading, "data.train") or (reading.endswith(".txt") and files.exists(reading)):
+            if number:
+                at = f" at path {base!r}" if base != "." else ""
+                report(Finding("other-name", place, f"{split}: {name!r}{at} is not there, and read as {reading!r}"))
+            return reading
+    shown = ", ".join(map(repr, tried[:3]))
+    raise UsageError(
+        f"data.train: {place!r}: {split}: {name!r}: there is no such folder or list (looked for at {shown}); "
+        "data.train_images names the folder"
+    )
+
+
+def _readings(folder: str, base: str, name: str) -> Iterator[str]:
+    """Where a split may be, from what is written to what is meant; ``folder`` holds the ``data.yaml``."""
+    root = uris.join(folder, base)
+    yield uris.join(root, name)
+    plain, plain_base = (text.replace("\\", "/") for text in (name, base))
+    inside = plain
+    while inside.startswith(("../", "./")):
+        inside = inside.partition("/")[2]
+    spellings = (plain, inside)
+    roots = [root, uris.join(folder, plain_base)]
+    if not _is_elsewhere(plain_base) and base != ".":
+        above = uris.parent(folder)
+        beside = (folder, *([] if uris.root(folder) else ["."]), above, f"{folder}/datasets", f"{above}/datasets")
+        roots += [uris.join(uris.normalise(place), plain_base) for place in beside]
+    for spelling in spellings:
+        yield from (uris.join(place, spelling) for place in roots if not _DRIVE.match(spelling))
+    # of another machine: the last folders, below here, and of a relative name all of its own
+    parts = [part for part in posixpath.join(plain_base, inside).split("/") if part not in ("", ".", "..")]
+    own = len([part for part in inside.split("/") if part])
+    fewest = min(own, 2) if _is_elsewhere(plain) else own
+    for count in range(len(parts), fewest - 1, -1):
+        yield uris.join(folder, "/".join(parts[-count:]))
+
+
+def _is_elsewhere(path: str) -> bool:
+    return path.startswith("/") or "://" in path or _DRIVE.match(path) is not None
