@@ -2,11 +2,13 @@
 
 Where there are several, a place must lie in each of them. An entry is a local folder or file, ``s3://`` (a scheme),
 ``s3://bucket``, ``s3://bucket/images/``, ``hf://owner/name`` (a model of the hub; ``hf://owner/name@COMMIT`` for just
-that commit), and takes what lies below it, by whole segments: ``images`` is not ``images-2``. Local paths are compared
-as they are once their symlinks are followed, object names as they are spelled; one with the segments ``.`` or ``..``
-lies nowhere, since servers disagree about them.
+that commit), ``https://host/`` or ``https://host/images/`` (of the web nothing is read without), and takes what lies
+below it, by whole segments: ``images`` is not ``images-2``. Local paths are compared as they are once their symlinks
+are followed, object names as they are spelled; one with the segments ``.`` or ``..`` lies nowhere, since servers
+disagree about them.
 """
 
+import ipaddress
 import json
 import os
 import re
@@ -15,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
@@ -27,6 +30,10 @@ OF_JOB = "storage.allow"
 
 class NotAllowed(ObjectError):
     """The place lies outside an allow-list: it was neither looked at nor read."""
+
+
+class Astray(NotAllowed):
+    """A URL of the web leads outside: by a redirect, or to an address that no list names. Its message is for a row."""
 
 
 class _Prefix(NamedTuple):
@@ -74,6 +81,10 @@ def check_field(field: str, uri: str) -> None:
     """Raise UsageError, which begins with ``field``, where a place lies outside; of a glob, where its folder does."""
     try:
         uris.check_unsigned(uri)
+        if field == "output.uri" and uris.is_web(uri):
+            raise UsageError(
+                f"{uris.without_secrets(uri)!r}: nothing can be written to the web; give a folder or a bucket"
+            )
         place = uris.normalise(uri)
         folder = uris.split_glob(uri)[0] if uris.has_glob(uri) else place
         if not (is_allowed(place) or is_allowed(folder)):
@@ -90,7 +101,7 @@ def is_confined() -> bool:
 def is_allowed(uri: str) -> bool:
     """Whether a place lies in every list that there is."""
     lists = _lists()
-    return not lists or _outside(uri, lists) is None
+    return _outside(uri, lists) is None if lists else not uris.is_web(uri)
 
 
 def entries_of(uri: str) -> object | None:
@@ -99,7 +110,7 @@ def entries_of(uri: str) -> object | None:
     All of them but a place that is an entry itself lie below all these entries.
     """
     parts, held = _entries(uri, _lists())
-    if None in held:
+    if None in held or not is_allowed(uri):
         return None
     return (*held, *(uri for prefix in held if prefix is not None and prefix.parts == parts))
 
@@ -107,9 +118,55 @@ def entries_of(uri: str) -> object | None:
 def check(uri: str) -> None:
     """Raise NotAllowed where a place lies outside a list."""
     lists = _lists()
+    if not lists and uris.is_web(uri):
+        raise NotAllowed(f"{uris.shown(uris.without_secrets(uri))}: {_of_web(uri)}")
     outside = _outside(uri, lists) if lists else None
     if outside is not None:
         raise NotAllowed(f"{uris.shown(uri)}: lies outside {outside.name}; allowed: {', '.join(outside.entries)}")
+
+
+def check_web(uri: str) -> None:
+    """Raise UsageError for a URL of the web where there is no list at all, and so nobody who allows it."""
+    if uris.is_web(uri) and not _lists():
+        raise UsageError(_of_web(uri))
+
+
+def _of_web(uri: str) -> str:
+    add = f"add {uris.root(uri)}/ to it, and the other places of the job"
+    return f"the web is read only where {OF_JOB} (or {OF_MACHINE}) names the host; {add}"
+
+
+def names_address(host: str, address: str) -> bool:
+    """Whether every list names an address of the web itself: ``http://10.0.0.5/``; ``localhost`` names the loopback.
+
+    What is no public address may be asked only then: whoever owns a name can let it lead anywhere.
+    """
+    lists = _lists()
+    wanted = ipaddress.ip_address(address)
+    return bool(lists) and all(
+        any(_is_named(prefix, host, wanted) for prefix in each.prefixes if prefix.scheme in uris.WEB) for each in lists
+    )
+
+
+def _is_named(prefix: _Prefix, host: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    named = host_of(prefix.authority or "")[0]
+    if named == "localhost":
+        return host == "localhost" and wanted.is_loopback
+    try:
+        return ipaddress.ip_address(named) == wanted
+    except ValueError:
+        return False
+
+
+def host_of(authority: str) -> tuple[str, int | None]:
+    """The host of a URL in lower case, an IPv6 address without brackets, and its port.
+
+    >>> host_of("Host.org"), host_of("[::1]:8080")
+    (('host.org', None), ('::1', 8080))
+    """
+    match = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::(\d+))?", authority.lower())
+    assert match is not None, authority  # as ``uris.parse`` leaves it
+    return match[1] or match[2], int(match[3]) if match[3] else None
 
 
 def environment() -> dict[str, str]:
@@ -153,6 +210,8 @@ def _spelled(name: str, entry: str) -> str:
         place = uris.parse(entry)
     except UsageError as error:
         raise UsageError(f"{name}: {entry!r}: {error}") from None
+    if place.scheme in uris.WEB and re.search("[?#]", place.path):
+        raise UsageError(f"{name}: {entry!r} has a query; give https://HOST/ or https://HOST/PREFIX/")
     if "*" in entry or not {".", ".."}.isdisjoint(place.path.split("/")):
         raise UsageError(f"{name}: {entry!r} is no place: give folders or prefixes, which hold all below them, no '*'")
     return str(place)
@@ -167,8 +226,10 @@ def _outside(uri: str, lists: tuple[AllowList, ...]) -> AllowList | None:
 def _entries(uri: str, lists: tuple[AllowList, ...]) -> tuple[tuple[str, ...], list[_Prefix | None]]:
     """The segments of a place's path, and the entry of each list that it lies in."""
     place = uris.parse(uri)
-    scheme, authority = place.scheme, place.authority
-    parts = tuple(place.path.split("/") if scheme else os.path.realpath(place.path).strip("/").split("/"))
+    scheme, authority, path = place
+    if scheme in uris.WEB:
+        authority, path = _web_place(place)
+    parts = tuple(path.split("/") if scheme else os.path.realpath(path).strip("/").split("/"))
     if scheme and (".." in parts or "." in parts):
         return parts, [None] * len(lists)
     return parts, [
@@ -186,10 +247,24 @@ def _entries(uri: str, lists: tuple[AllowList, ...]) -> tuple[tuple[str, ...], l
     ]
 
 
+def _web_place(place: uris.Location) -> tuple[str, str]:
+    """The host and port of a URL in one spelling, and its path; ``..`` where that has dots in any disguise."""
+    host, port = host_of(place.authority)
+    is_plain = port is None or port == {"http": 80, "https": 443}[place.scheme]
+    path = re.split("[?#]", place.path)[0]
+    decoded, last = path, ""
+    while decoded != last:  # some servers decode twice
+        decoded, last = unquote(decoded), decoded
+    dotted = not {".", ".."}.isdisjoint(re.split(r"[/\\]", decoded))
+    return host if is_plain else f"{host}:{port}", ".." if dotted else path
+
+
 def _prefix(entry: str) -> _Prefix:
     if entry.endswith("://"):
         return _Prefix(entry.removesuffix("://"), None, ())
     place = uris.parse(entry)
+    if place.scheme in uris.WEB:
+        place = place._replace(authority=_web_place(place)[0])
     path = place.path if place.scheme else os.path.realpath(place.path)
     trimmed = path.strip("/") if not place.scheme else path.rstrip("/")
     return _Prefix(place.scheme, place.authority, tuple(trimmed.split("/")) if trimmed else ())

@@ -5,7 +5,7 @@ import sys
 import pyarrow as pa
 
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import uris
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.columns import text_column
 from m2f_batch.storage.image_names import IMAGE_EXTENSIONS
 from m2f_batch.storage.listed import Listing, listing_of
@@ -41,6 +41,11 @@ def list_coco(store: Store, place: str, root: str | None) -> Listing:
     found = resolve_names(names, folder, IMAGE_EXTENSIONS, takes_urls=root is not None)
     for at, fault in found.faults.items():
         raise UsageError(f"input.uri: {place!r}: images[{at}]: file_name {bare(names[at])!r}: {fault}")
+    for at, uri in enumerate(found.uris):
+        try:
+            allow.check_web(uri or "")
+        except UsageError as error:
+            raise UsageError(f"input.uri: {place!r}: images[{at}]: {bare(names[at])!r}: {error}") from error
     say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, folder)), file=sys.stderr)
     try:
         column = text_column(uri for uri in found.uris if uri is not None)

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.allow import NotAllowed
+from m2f_batch.storage.allow import Astray, NotAllowed
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries as Retries  # also imported from here
 from m2f_batch.storage.s3_faults import Refused
@@ -31,6 +31,8 @@ def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
             what = "access denied, and so is the bucket by now: have the keys expired?"
             raise StoreUnavailable(f"{shown(ref.uri)}: {what}") from error
         raise ImageError("fetch", "AccessDenied", str(error)) from error
+    except Astray as error:
+        raise ImageError("fetch", "NotAllowed", str(error)) from error
     except NotAllowed as error:
         raise ImageError("fetch", "NotAllowed", f"{shown(ref.uri)}: lies outside the allow-list") from error
     except ObjectError as error:
@@ -69,8 +71,9 @@ def _outcome(ref: ImageRef, retries: Retries) -> bytes | ImageError:
 
 
 def _read(ref: ImageRef) -> bytes:
-    data, entry = open_store(ref.uri).read_entry(ref.uri)
-    if entry.version != ref.version:
+    store = open_store(ref.uri)
+    data, entry = store.read_entry(ref.uri)
+    if not store.is_version(entry, ref.version):
         what = "has changed" if ref.version else "has appeared"
         raise ImageError("fetch", "Changed", f"{shown(ref.uri)}: {what} since it was listed")
     return data

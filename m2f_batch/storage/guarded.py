@@ -52,6 +52,9 @@ class GuardedStore(Store):
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
         return self._at(uri).read_entry(uri)
 
+    def is_version(self, entry: Entry, version: str) -> bool:
+        return self._at(entry.uri).is_version(entry, version)
+
     def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         self._at(uri, staging).write(uri, data, staging=staging)
 

@@ -2,6 +2,8 @@
 
 import posixpath
 
+from m2f_batch.storage.uris import is_web, parse
+
 # the raster formats that Pillow reads, by the extensions in use (HEIF with its plug-in)
 _EXTENSIONS = """
     jpg jpeg jpe jfif jif png apng webp gif bmp dib tif tiff avif avifs heic heif hif jp2 j2k jpf jpx jpc j2c
@@ -17,9 +19,8 @@ def extension_of(uri: str) -> str:
     >>> extension_of("/a.b/photo.JPG"), extension_of("/a.b/photo"), extension_of("https://host/a.png?size=2.5")
     ('jpg', '', 'png')
     """
-    if uri.startswith(("http://", "https://")):
-        uri = uri.partition("?")[0].partition("#")[0]
-        uri = uri.partition("://")[2].partition("/")[2]
+    if is_web(uri):
+        uri = parse(uri).path.partition("?")[0].partition("#")[0]
     return posixpath.splitext(uri)[1].removeprefix(".").lower()
 
 

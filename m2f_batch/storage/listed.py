@@ -1,15 +1,18 @@
 """The table of images to label: sorted by uri, each once, with what it is called and which version it is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from m2f_batch.errors import RunError
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.columns import first_of_each, taken
 from m2f_batch.storage.places import stat_many
+from m2f_batch.storage.store import OF_LENGTH
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,16 @@ def listing_of(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None
         for name in chosen.column_names:
             table = table.append_column(name, chosen[name])
     pa.default_memory_pool().release_unused()  # it would keep as much again, for as long as the driver lives
-    return Listing(table, skipped, duplicates)
+    notes = tuple(_notes(found)) if versions is None else ()
+    return Listing(table, skipped, duplicates, notes)
+
+
+def _notes(versions: pa.ChunkedArray) -> Iterator[str]:
+    if count := pc.sum(pc.starts_with(versions, OF_LENGTH)).as_py():
+        yield (
+            f"{count:,} images of the web have neither ETag nor Last-Modified: their length stands for their version, "
+            "and a change that keeps it is not seen"
+        )
 
 
 def _looked_up(names: pa.ChunkedArray) -> pa.ChunkedArray:

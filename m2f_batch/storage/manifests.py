@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import kinds, uris
+from m2f_batch.storage import allow, kinds, uris
 from m2f_batch.storage.columns import CHUNK, TEXT, chunks_of, joined, text_column
 from m2f_batch.storage.image_names import extension_of
 
@@ -111,7 +111,9 @@ def _resolved(name: str | None, folder: str, row: int) -> str:
     if not name:
         raise UsageError(f"row {row} has no 'uri'; give one or remove the row")
     try:
-        return uris.join(folder, name)
+        place = uris.join(folder, name)
+        allow.check_web(place)
+        return place
     except UsageError as error:
         raise UsageError(f"row {row}: {uris.shown(uris.without_secrets(name))!r}: {error}") from error
 

@@ -14,12 +14,12 @@ from m2f_batch.storage.store import Entry, Store
 def open_store(uri: str) -> Store:
     """The store that holds ``uri``; one per bucket or file system and process. Opening sends no request.
 
-    With an allow-list, a store whose methods raise NotAllowed for what lies outside. Raises UsageError for a URI that
-    names no place, or one of an unknown scheme.
+    With an allow-list, and for the web always, a store whose methods raise NotAllowed for what lies outside. Raises
+    UsageError for a URI that names no place, or one of an unknown scheme.
     """
     place = uris.parse(uri)
     opened = partial(_opened, place.scheme, place.authority)
-    return GuardedStore(opened) if allow.is_confined() else opened()
+    return GuardedStore(opened) if allow.is_confined() or place.scheme in uris.WEB else opened()
 
 
 def stat_many(wanted: Iterable[str]) -> list[Entry | None]:
@@ -56,4 +56,8 @@ def _open(scheme: str, authority: str, settings: S3Config | None) -> Store:
         from m2f_batch.storage.s3_client import new_client
 
         return S3Store(new_client(authority))
+    if scheme in uris.WEB:
+        from m2f_batch.storage.web import WebStore
+
+        return WebStore()
     return ArrowStore(f"{scheme}://{authority}") if scheme else LocalStore()

@@ -19,6 +19,7 @@ from m2f_batch.storage import uris
 
 _T = TypeVar("_T")
 
+OF_LENGTH = "length "  # what a version of the web begins with where its server tells no more
 THREADS = 32  # requests in flight per call; S3 answers in some 30 ms, so about 1000 a second
 
 
@@ -128,6 +129,10 @@ class Store(ABC):
     def normalise(self, uri: str) -> str:
         """The one spelling of ``uri``, which listings and rows use."""
         return uris.normalise(uri)
+
+    def is_version(self, entry: Entry, version: str) -> bool:
+        """Whether what was read is of a version that was listed."""
+        return entry.version == version
 
     def read(self, uri: str) -> bytes:
         """The whole object. Raises NotFound, Denied, Unreadable."""

@@ -15,6 +15,8 @@ from m2f_batch.errors import UsageError
 # of objects: what pyarrow.fs speaks itself. It would take any other for one of fsspec's, and so open what that opens:
 # web pages, archives, ``fsspec+file:///etc``. ``mock`` is its file system in memory
 SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf", "mock"})
+WEB = frozenset({"http", "https"})  # read only, and only where an allow-list names the host
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@%\\\[\]]+)(:\d{1,5})?")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _ROOT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 # by what follows the name, too: a key may hold "?sig=12". Signatures are 32 bytes and more, in hexadecimal digits or
@@ -54,6 +56,8 @@ def parse(uri: str) -> Location:
     authority, _, path = rest.partition("/")
     if scheme == "file":  # file:///a%20b: the one scheme with percent-encoding, as everywhere
         return Location("", "", os.path.abspath(unquote("/" + path)))
+    if scheme in WEB:
+        return _web_location(scheme, authority, path)
     if scheme not in SCHEMES:
         known = ", ".join(sorted({"file", *SCHEMES} - {"mock"}))
         hint = "write s3://" if scheme in ("s3a", "s3n") else f"allowed: {known}, and local paths"
@@ -71,6 +75,24 @@ def parse(uri: str) -> Location:
     if scheme == "s3" and not re.fullmatch(r"[A-Za-z0-9._-]+", authority):
         raise UsageError("s3://...: wanted s3://BUCKET/KEY, BUCKET of letters, digits, '.', '-' and '_', no keys in it")
     return Location(scheme, authority, path)
+
+
+def _web_location(scheme: str, authority: str, path: str) -> Location:
+    """A URL as it is written: nothing of it is decoded, and ``path`` has its query."""
+    if "@" in authority:  # the URL would go into every row
+        raise UsageError(f"{scheme}://...: keys and passwords come from the environment, never from the URI")
+    if not _HOST.fullmatch(authority) or not authority.isprintable():
+        raise UsageError(f"{scheme}://...: wanted {scheme}://HOST/PATH or {scheme}://HOST:PORT/PATH")
+    return Location(scheme, authority, path)
+
+
+def is_web(uri: str) -> bool:
+    """Whether it is a URL of the web.
+
+    >>> is_web("https://host/a.jpg"), is_web("HTTP://host/"), is_web("s3://bucket/a.jpg")
+    (True, True, False)
+    """
+    return uri[:8].lower().startswith(("http://", "https://"))
 
 
 def check_unsigned(uri: str) -> None:
@@ -161,7 +183,8 @@ def parent(uri: str) -> str:
     place = parse(uri)
     if not place.scheme:
         return posixpath.dirname(place.path)
-    folder, slash, _ = place.path.rpartition("/")
+    path = place.path.partition("?")[0] if place.scheme in WEB else place.path
+    folder, slash, _ = path.rpartition("/")
     # a folder without name: only the slash at the end tells it from the one above
     return str(place._replace(path=folder + slash if folder.endswith("/") or (slash and not folder) else folder))
 
@@ -190,7 +213,9 @@ def is_inside(uri: str, folder: str) -> bool:
 
 
 def has_glob(uri: str) -> bool:
-    """Whether the path of ``uri`` has one of ``* ? [``."""
+    """Whether the path of ``uri`` has one of ``* ? [``; a URL of the web is none, whatever its query has."""
+    if is_web(uri):
+        return False
     match = _URI.fullmatch(uri)
     return _MAGIC.search(match[2].partition("/")[2] if match else uri) is not None
 
