@@ -19,7 +19,6 @@ from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
 from m2f_batch.train.layout import complete
 from m2f_batch.train.place import check_place, finish, goes_on, held, is_finished
-from m2f_batch.train.progress import shown
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step, maker, threaded_stream
 
@@ -128,7 +127,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
     new = new_model(job)
 
     def stream(recipe: Recipe, span: Span) -> Iterator[Step]:
-        return shown(threaded_stream(maker(job.train, recipe), span, readers), span, say)
+        return threaded_stream(maker(job.train, recipe), span, readers)
 
     asked = threading.Event()
 

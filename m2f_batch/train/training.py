@@ -5,7 +5,7 @@ from the last whole checkpoint, and the steps after it are those of a training n
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from m2f_batch.train.memory import keep_memory, memory_told
 from m2f_batch.train.new_model import New, new_model
 from m2f_batch.train.optimizer import new_optimizer
 from m2f_batch.train.output import save_everywhere, save_model, write_model, write_nonfinite
+from m2f_batch.train.progress import Progress, first_loss
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.schedule import rate_factor
 from m2f_batch.train.stream import Span, Step
@@ -159,30 +160,35 @@ def _steps(
     rules = _rules(job, model.config)
     every = max(1, job.steps // LINES)
     span = Span(state.step, job.steps, settings.batch_size, settings.accumulate, world.rank(), world.size())
-    for parts in means.stream(job.recipe(state.start.label_ids), span) if _goes_on(job, state) else ():
-        train_mode(model, keep_batch_norms=keeps_batch_norms(state.start, settings))
-        done = train_step(state.step, parts, network, state.optimizer, rules, means.device)
-        state.step += 1
-        if state.ema is not None and not done.skipped:
-            state.ema.update(model)
-        state.skipped += done.skipped
-        state.left_out += done.left_out
-        is_last = state.step == job.steps
-        if state.step % every == 0 or is_last:
-            journal.note(state.step, "train", _told(done, state))
-        is_validated = job.val is not None and (state.step % job.evaluate_every == 0 or is_last)
-        if is_validated:
-            _validate(job, state, means, journal, scratch)
-        stops = not is_last and world.rank() == 0 and means.is_stopping()
-        if is_validated or is_last or stops or state.step % job.checkpoint_every == 0:
-            _checkpoint(job, place, state, journal, writer)
-        elif world.rank() == 0 and journal.is_due() and writer.is_idle:
-            writer.submit(journal.flush)
-        if stops:
-            writer.wait()
-            raise Stopped
-        if not _goes_on(job, state):
-            return
+    steps = means.stream(job.recipe(state.start.label_ids), span) if _goes_on(job, state) else ()
+    with closing(Progress(span, means.say)) as progress:
+        for parts in steps:
+            train_mode(model, keep_batch_norms=keeps_batch_norms(state.start, settings))
+            done = train_step(state.step, parts, network, state.optimizer, rules, means.device)
+            state.step += 1
+            progress.step(state.step, done.loss, done.parts)
+            if state.step == 1 and not done.skipped:
+                means.say(first_loss(done.loss, model.config.decoder_layers if rules.loss.use_auxiliary_loss else 1))
+            if state.ema is not None and not done.skipped:
+                state.ema.update(model)
+            state.skipped += done.skipped
+            state.left_out += done.left_out
+            is_last = state.step == job.steps
+            if state.step % every == 0 or is_last:
+                journal.note(state.step, "train", _told(done, state))
+            is_validated = job.val is not None and (state.step % job.evaluate_every == 0 or is_last)
+            if is_validated:
+                _validate(job, state, means, journal, scratch)
+            stops = not is_last and world.rank() == 0 and means.is_stopping()
+            if is_validated or is_last or stops or state.step % job.checkpoint_every == 0:
+                _checkpoint(job, place, state, journal, writer)
+            elif world.rank() == 0 and journal.is_due() and writer.is_idle:
+                writer.submit(journal.flush)
+            if stops:
+                writer.wait()
+                raise Stopped
+            if not _goes_on(job, state):
+                return
 
 
 def _goes_on(job: TrainJob, state: State) -> bool:

@@ -33,7 +33,6 @@ from m2f_batch.train.layout import complete
 from m2f_batch.train.ledger import Ledger
 from m2f_batch.train.network import NodesNetwork
 from m2f_batch.train.place import check_seen
-from m2f_batch.train.progress import shown
 from m2f_batch.train.ray_stream import ray_stream
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step
@@ -171,8 +170,7 @@ def _work(config: dict[str, Any]) -> None:
     dataset: ray.ObjectRef[Dataset] = ray.put(job.train)
 
     def stream(recipe: Recipe, span: Span) -> Iterator[Step]:
-        steps = ray_stream(dataset, recipe, span, share.tasks, TASK_CPUS)
-        return shown(steps, span, say) if world.rank() == 0 else steps
+        return ray_stream(dataset, recipe, span, share.tasks, TASK_CPUS)
 
     def say(line: str) -> None:
         if world.rank() == 0:
