@@ -100,7 +100,7 @@ KINDS = {
     "more-objects-than-queries": Kind(
         True,
         "a model finds at most one object per query: the others are taught as background",
-        "raise model.config.num_queries, or cut the images into tiles",
+        "set model.config.num_queries to the most that an image has, or cut the images into tiles",
     ),
     "duplicate-annotation": Kind(
         True, "two queries must learn one object: it comes out twice in predictions", "remove one of them"

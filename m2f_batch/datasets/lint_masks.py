@@ -37,6 +37,13 @@ class Setting(NamedTuple):
         return factor * min(edge / length for edge, length in zip(self.canvas_hw, image_hw, strict=True))
 
 
+def queries_wanted(row: Mapping[str, Any], *, is_semantic: bool) -> int:
+    """How many queries the image of a row of a dataset takes: one per object, or of a semantic model one per class."""
+    if is_semantic:
+        return len({segment["category"] for segment in row["segments"]})
+    return sum(not segment["iscrowd"] for segment in row["segments"])
+
+
 def mask_findings(
     row: Mapping[str, Any],
     categories: Sequence[Category],
@@ -46,7 +53,7 @@ def mask_findings(
     """The findings of one row of a dataset; ``claims`` are its segments' own, or none."""
     segments, size_hw = row["segments"], (row["height"], row["width"])
     objects = [number for number, segment in enumerate(segments) if not segment["iscrowd"]]
-    wanted = len({segment["category"] for segment in segments} if setting.is_semantic else objects)
+    wanted = queries_wanted(row, is_semantic=setting.is_semantic)
     if wanted > setting.queries:
         what = "classes" if setting.is_semantic else "objects"
         text = f"has {wanted:,} {what}, the model {setting.queries:,} queries"

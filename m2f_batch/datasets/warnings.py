@@ -1,6 +1,7 @@
 """What the annotations alone tell of faults that training bears, and a user should hear of before it costs hours."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.lint_kinds import KINDS
-from m2f_batch.datasets.lint_masks import Setting, mask_findings
+from m2f_batch.datasets.lint_masks import Setting, mask_findings, queries_wanted
 from m2f_batch.datasets.lint_sides import group_findings, name_findings
 from m2f_batch.errors import UsageError
 
@@ -26,6 +27,13 @@ def queries_of(changes: Mapping[str, Any], checkpoint: Path | None) -> int:
     return value if type(value) is int else DEFAULT_QUERIES
 
 
+def enough_queries(train: Dataset, val: Dataset | None, *, is_semantic: bool) -> str:
+    """The setting with which every object of every image has a query of its own, rounded up to ten."""
+    rows = (row for dataset in (train, val) if dataset is not None for row in dataset.rows())
+    most = max((queries_wanted(row, is_semantic=is_semantic) for row in rows), default=0)
+    return f"model.config.num_queries={math.ceil(most / 10) * 10} is enough for every image"
+
+
 def warnings_of(train: Dataset, val: Dataset | None, setting: Setting, group_by: str | None) -> list[str]:
     """One line per kind of fault, for a person; no image is read.
 
@@ -41,8 +49,11 @@ def warnings_of(train: Dataset, val: Dataset | None, setting: Setting, group_by:
             others = f" ({len(shared):,} such groups)" if len(shared) > 1 else ""
             advice = KINDS["group-on-both-sides"].advice
             raise UsageError(f"data.group_by: {shared[0].where} is on both sides: {shared[0].text}{others}; {advice}")
+    effects = {kind: KINDS[kind].effect for kind in found}
+    if (kind := "more-objects-than-queries") in found:
+        effects[kind] += f", and {enough_queries(train, val, is_semantic=setting.is_semantic)}"
     return [
-        f"warning {kind}: {len(several):,} ({several[0]}); {KINDS[kind].effect}; m2f-batch lint shows all"
+        f"warning {kind}: {len(several):,} ({several[0]}); {effects[kind]}; m2f-batch lint shows all"
         for kind, several in found.items()
     ]
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from m2f_batch.datasets.warnings import enough_queries
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.train import checkpoints, world
@@ -273,6 +274,10 @@ def _finish(job: TrainJob, place: RunDirectory, state: State, journal: Journal, 
     journal.finish()
     write_model(place, scratch / "tuned", job, state.step, state.best, state.start.notes)
     if state.left_out:
-        say(f"warning {state.left_out} objects were left out of steps, in images with more than the model has queries")
+        enough = enough_queries(job.train, None, is_semantic=job.task == "semantic")
+        say(
+            f"warning {state.left_out:,} objects were left out of steps, in images with more than the model's "
+            f"{model.config.num_queries} queries; {enough}"
+        )
     if state.skipped:
         say(f"warning {state.skipped} steps were skipped: their loss was not finite")
