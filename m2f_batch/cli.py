@@ -192,6 +192,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from m2f_batch.datasets.convert import SplitOptions, convert
+    from m2f_batch.datasets.faultless import dropping_of
 
     return convert(
         options.source,
@@ -209,6 +210,7 @@ def _convert(options: argparse.Namespace) -> int:
         max_pixels=options.max_pixels,
         part=options.part,
         split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
+        dropping=dropping_of(options.drop_faulty, options.queries, options.ignore),
     )
 
 
@@ -218,9 +220,9 @@ def _lint(options: argparse.Namespace) -> int:
     flags |= {"output.uri": "-"} if options.config else {"output.uri": "-", "train.steps": 1}
     config = load_config(FinetuneConfig, file=options.config, flags=flags)
     from m2f_batch.datasets.lint import lint
+    from m2f_batch.datasets.lint_kinds import ignored_kinds
 
-    ignored = [name.strip() for name in options.ignore.split(",") if name.strip()]
-    return lint(config, options.queries, ignored=ignored, json_file=options.json)
+    return lint(config, options.queries, ignored=ignored_kinds(options.ignore), json_file=options.json)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -170,6 +170,13 @@ def _add_convert(commands: "Commands") -> None:
     command.add_argument(
         "--groups", metavar="FILE", help="table with 'uri' or 'file_name' and the column of --group-by"
     )
+    command.add_argument(
+        "--drop-faulty",
+        action="store_true",
+        help="leave out each image that lint finds a fault with, and list them beside DEST, in left-out.csv",
+    )
+    command.add_argument("--queries", metavar="N", type=int, help="with --drop-faulty: queries of the model [100]")
+    command.add_argument("--ignore", metavar="KIND,...", help="with --drop-faulty: kinds that are no fault, as of lint")
 
 
 def _add_lint(commands: "Commands") -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.files import Row
-from m2f_batch.datasets.findings import Finding, stop
+from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.groups import group_keys
+from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.split import split_images
 from m2f_batch.datasets.wording import in_words_of
@@ -25,6 +27,7 @@ from m2f_batch.storage.store import ObjectError, StoreUnavailable
 from m2f_batch.terminal import say
 
 TARGETS = ("coco", "yolo")
+LEFT_OUT = "left-out.csv"  # beside what is written
 # what readers call what is an option here
 _OPTIONS = {
     "data.train_images": "--images",
@@ -71,8 +74,11 @@ def convert(
     max_pixels: int | None = None,
     part: str = "train",
     split: SplitOptions | None = None,
+    dropping: Dropping | None = None,
 ) -> int:
     """Write ``source`` to ``dest`` and print what is on each side; returns 0.
+
+    ``dropping``: without the images that have faults, and with a list of these beside what is written.
 
     COCO: DEST is the JSON, or a folder for ``annotations.json``, with a split for ``train.json`` and ``val.json``;
     images stay where they are. YOLO: DEST is a folder. Raises UsageError before anything is written.
@@ -84,22 +90,47 @@ def convert(
     options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
     options["max_pixels"] = max_pixels
+
+    def read(report: Report) -> Dataset:
+        return read_dataset(form, source, images, masks, **options, report=report)
+
+    left: Faultless | None = None
     try:
-        dataset = read_dataset(form, source, images, masks, **options, report=_report)
+        if dropping is None:
+            dataset = read(_report)
+        else:
+            with pixel_cap(max_pixels):
+                dataset, left = faultless(read, source, form, dropping, are_things=to == "yolo")
     except UsageError as error:
         raise UsageError(in_words_of(_OPTIONS, str(error))) from error
-    rows = sorted(dataset.rows(), key=lambda row: row["uri"])
+    rows = sorted(dataset.rows(), key=lambda row: row["uri"]) if left is None else left.rows
+    if left is not None:
+        left.check({"train": rows}, source)
     if not rows:
         raise UsageError(f"SRC: {source!r} has no images")
     sides = _sides(rows, split)
-    base = common_folder([row["uri"] for row in rows])
+    if left is not None and len(sides) > 1:
+        sides = left.drop_leaks(sides)
+        left.check(sides, source)
+    say(*_written(dataset, sides, to, dest, left))
+    return 0
+
+
+def _written(dataset: Dataset, sides: dict[str, list[Row]], to: str, dest: str, left: Faultless | None) -> list[str]:
+    """Writes all, and what is to be said of it."""
+    base = common_folder([row["uri"] for rows in sides.values() for row in rows])
     try:
         place = uris.normalise(dest)
+        names = f"{place.removesuffix('.json')}.{LEFT_OUT}" if place.endswith(".json") else f"{place}/{LEFT_OUT}"
+        if left is not None and open_store(names).exists(names):
+            raise UsageError(f"DEST: {names!r} is there already; remove it, or choose another DEST")
         lines = _to_coco(dataset, sides, base, place) if to == "coco" else _to_yolo(dataset, sides, base, place)
+        if left is not None:
+            open_store(names).write(names, left.table())
+            lines += left.lines(names)
     except (ObjectError, StoreUnavailable) as error:
         raise UsageError(f"DEST: {error}") from error
-    say(*_counts(dataset, sides), *lines)
-    return 0
+    return [*_counts(dataset, sides), *lines]
 
 
 def _report(finding: Finding) -> None:

@@ -6,6 +6,7 @@ import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -200,14 +201,18 @@ def open_mask(uri: str) -> tuple[Image.Image, bytes]:
 
 
 def rows_of(read_one: Callable[[_T], Read], items: Iterable[_T], report: Report) -> Iterator[Row]:
-    """What ``read_one`` makes of each item, in order, in threads; its findings are reported here, in one."""
+    """What ``read_one`` makes of each item, in order, in threads; its findings are reported here, in one.
+
+    The findings of a row with a ``uri`` are of that image.
+    """
     threads = min(32, os.cpu_count() or 1)
     left = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         while some := [*itertools.islice(left, _AHEAD * threads)]:
             for row, findings in pool.map(read_one, some):
+                image = None if row is None else row.get("uri")
                 for finding in findings:
-                    report(finding)
+                    report(finding if image is None else replace(finding, image=image))
                 if row is not None:
                     yield row
 

@@ -14,11 +14,15 @@ from m2f_batch.terminal import say
 
 @dataclass(frozen=True)
 class Finding:
-    """``kind`` is one of KINDS or NOTES, ``where`` file and entry, ``text`` what is wrong and what to do."""
+    """``kind`` is one of KINDS or NOTES, ``where`` file and entry, ``text`` what is wrong and what to do.
+
+    ``image``: the uri, or the id in the dataset, of the image that has it, where it is of one.
+    """
 
     kind: str
     where: str
     text: str
+    image: str | int | None = None
 
     def __str__(self) -> str:
         return uris.shown(f"{self.where}: {self.text}")  # names of files and classes may hold line breaks

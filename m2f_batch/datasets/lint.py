@@ -5,21 +5,19 @@ small print.
 """
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.datasets import files
 from m2f_batch.datasets.boxes import Claim
 from m2f_batch.datasets.claims import claims_of
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.lint_copies import copy_findings
-from m2f_batch.datasets.lint_images import Seen, look_at
+from m2f_batch.datasets.lint_images import Seen
 from m2f_batch.datasets.lint_kinds import KINDS
-from m2f_batch.datasets.lint_masks import Setting, mask_findings
+from m2f_batch.datasets.lint_looks import looks, setting_of
 from m2f_batch.datasets.lint_sides import class_findings, counts, group_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.sides import places_of, read_sides
@@ -33,7 +31,6 @@ from m2f_batch.terminal import say
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON
-_TOLD_EVERY = 5_000  # images
 # summed up by the readers, and found one by one here
 _SUMMARIES = ("annotation-id", "box-mismatch")
 
@@ -69,9 +66,6 @@ def lint(
 
     ``queries``: of the model, by default as the config says. Raises UsageError for what cannot be read at all.
     """
-    unknown = [kind for kind in ignored if kind not in KINDS]
-    if unknown:
-        raise UsageError(f"--ignore: {', '.join(unknown)}: not known; known are {', '.join(KINDS)}")
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
     tally = Tally()
@@ -114,13 +108,11 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
             tally.add(finding)
     sides = [side for side in (train, val) if side is not None]
     tally.annotations = sum(sum(counts(side).values()) for side in sides)
-    crop = config.augment.crop_size
-    canvas_hw = (crop, crop) if isinstance(crop, int) else crop
-    setting = Setting(canvas_hw, config.augment.scale, queries, config.model.task == "semantic")
+    setting = setting_of(config.augment, queries, is_semantic=config.model.task == "semantic")
     seen: list[Seen | None] = []
     for dataset, own in zip((train, val), claims, strict=True):
         if dataset is not None:
-            seen += _looks(dataset, data.format, own, setting, tally)
+            seen += looks(dataset, data.format, own, setting, tally.add)
     uris = [uri for side in sides for uri in side.table["uri"].to_pylist()]
     in_val = [number >= train.table.num_rows for number in range(len(uris))]
     found_at_last = [*copy_findings(uris, in_val, seen)]
@@ -131,23 +123,6 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
     for finding in found_at_last:
         tally.add(finding)
     return train, val
-
-
-def _looks(
-    dataset: Dataset, form: str, claims: dict[int, list[Claim]], setting: Setting, tally: Tally
-) -> Iterator[Seen | None]:
-    """What each image looks like, in order; what is wrong with it and its masks goes to ``tally``."""
-
-    def read_one(row: files.Row) -> files.Read:
-        seen, findings = look_at(row, form)
-        own = claims.get(row["image_id"], ())
-        return {"seen": seen}, [*findings, *mask_findings(row, dataset.categories, own, setting)]
-
-    total = dataset.table.num_rows
-    for number, result in enumerate(files.rows_of(read_one, dataset.rows(), tally.add), 1):
-        if number % _TOLD_EVERY == 0:
-            print(f"read {number:,} of {total:,} images", file=sys.stderr, flush=True)
-        yield result["seen"]
 
 
 def _lines(tally: Tally, ignored: Sequence[str]) -> Iterator[str]:

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from m2f_batch.errors import UsageError
+
 
 class Kind(NamedTuple):
     """``is_fault``: it ruins training or what is measured, and the exit code says so; else it is a note.
@@ -168,3 +170,12 @@ KINDS = {
     "near-name": Kind(False, "training stops when it comes to them", "rename the files, or correct their entries"),
     "skipped-shape": Kind(False, "shapes without area are left out", "draw them as polygons if they are objects"),
 }
+
+
+def ignored_kinds(text: str) -> tuple[str, ...]:
+    """The kinds that ``--ignore`` names. Raises UsageError for one that is not known."""
+    kinds = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise UsageError(f"--ignore: {', '.join(unknown)}: not known; known are {', '.join(KINDS)}")
+    return kinds

@@ -1,0 +1,178 @@
+"""The images of a dataset that ``lint`` would pass, and what is wrong with the others: ``convert --drop-faulty``.
+
+An image is left out whole: an object of it that is left undrawn would be taught as background.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from m2f_batch.datasets.claims import claims_of
+from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.files import Row
+from m2f_batch.datasets.findings import Finding, Report
+from m2f_batch.datasets.lint_copies import copy_findings
+from m2f_batch.datasets.lint_images import Seen
+from m2f_batch.datasets.lint_kinds import KINDS, ignored_kinds
+from m2f_batch.datasets.lint_looks import looks, setting_of
+from m2f_batch.datasets.lint_sides import name_findings
+from m2f_batch.datasets.masks import areas
+from m2f_batch.datasets.warnings import DEFAULT_QUERIES
+from m2f_batch.errors import UsageError
+from m2f_batch.finetune_config import AugmentConfig
+
+# of the whole dataset: leaving out images does not help
+_OF_ALL = ("duplicate-category", "duplicate-category-name")
+# summed up by readers and found one by one, or gone in what is written
+_NO_CAUSE = ("annotation-id", "annotation-id-zero", "duplicate-annotation-id", "nothing-to-learn")
+
+
+class Dropping(NamedTuple):
+    """What is a fault: ``queries`` of the model that will be trained, and kinds that are ``ignored``, as for lint."""
+
+    queries: int = DEFAULT_QUERIES
+    ignored: tuple[str, ...] = ()
+
+
+def dropping_of(is_asked: bool, queries: int | None, ignored: str | None) -> Dropping | None:
+    """The options of a command. Raises UsageError for those that mean nothing."""
+    kinds = ignored_kinds(ignored or "")
+    if queries is not None and queries < 1:
+        raise UsageError(f"--queries: must be 1 or more; got {queries}")
+    for flag, is_given in (("--queries", queries is not None), ("--ignore", ignored is not None)):
+        if is_given and not is_asked:
+            raise UsageError(f"{flag}: goes with --drop-faulty")
+    return Dropping(queries or DEFAULT_QUERIES, kinds) if is_asked else None
+
+
+@dataclass
+class Faultless:
+    """``rows`` that are left, of ``images``, and the faults of what was left out; ``entries`` are of no image."""
+
+    rows: list[Row]
+    images: int
+    faults: dict[str, list[Finding]] = field(default_factory=dict)
+    entries: list[Finding] = field(default_factory=list)
+    seen: dict[str, Seen | None] = field(default_factory=dict)
+
+    def drop(self, findings: Iterable[Finding]) -> None:
+        """Leaves out the images of findings."""
+        for finding in findings:
+            self.faults.setdefault(str(finding.image), []).append(finding)
+        self.rows = [row for row in self.rows if row["uri"] not in self.faults]
+
+    def drop_leaks(self, sides: dict[str, list[Row]]) -> dict[str, list[Row]]:
+        """``sides`` without images to validate with that are trained on, too."""
+        names = [row["uri"] for rows in sides.values() for row in rows]
+        in_val = [False] * len(sides["train"]) + [True] * (len(names) - len(sides["train"]))
+        found = copy_findings(names, in_val, [self.seen[name] for name in names])
+        self.drop(_of_image(finding) for finding in found if finding.kind == "leaked-image")
+        return {side: [row for row in rows if row["uri"] not in self.faults] for side, rows in sides.items()}
+
+    def check(self, sides: dict[str, list[Row]], source: str) -> None:
+        """Raises UsageError where a side has nothing left to learn."""
+        for side, rows in sides.items():
+            if not any(_is_learnable(row) for row in rows):
+                first = next((found[0] for found in self.faults.values()), next(iter(self.entries), None))
+                example = f", e.g. {first.kind}: {first}" if first else ""
+                what = f"nothing to learn is left of {source!r}" + (f" for {side}" if len(sides) > 1 else "")
+                raise UsageError(f"--drop-faulty: {what}: {len(self.faults):,} of {self.images:,} images{example}")
+
+    def lines(self, place: str) -> list[str]:
+        """What a user is told; ``place`` is the list."""
+        by_kind = Counter(found[0].kind for found in self.faults.values())
+        several = f": {_counted(by_kind)}" if by_kind else ""
+        said = [f"left out {len(self.faults):,} of {self.images:,} images{several}; why: {place}"]
+        if self.entries:
+            kinds = Counter(finding.kind for finding in self.entries)
+            said.append(f"left out {len(self.entries):,} entries of no image that is read: {_counted(kinds)}")
+        return said
+
+    def table(self) -> bytes:
+        """CSV with a line per fault: image, kind, where, text."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", "kind", "where", "text"])
+        for image, found in sorted(self.faults.items()):
+            writer.writerows([image, finding.kind, finding.where, finding.text] for finding in found)
+        writer.writerows(["", finding.kind, finding.where, finding.text] for finding in self.entries)
+        return text.getvalue().encode(errors="backslashreplace")
+
+
+def faultless(
+    read: Callable[[Report], Dataset], source: str, form: str, dropping: Dropping, *, are_things: bool
+) -> tuple[Dataset, Faultless]:
+    """What ``read`` gives, and its rows, by uri, whose images have no fault.
+
+    ``are_things``: the target has no stuff. Raises UsageError for what cannot be read at all, and for faults that are
+    of no image.
+    """
+    found: list[Finding] = []
+    dataset = read(found.append)
+    rows = sorted(dataset.rows(), key=lambda row: row["uri"])
+    result = Faultless(rows, len(rows))
+    _drop_read(result, _faults([*found, *name_findings(dataset, source)], dropping))
+    found = []
+    setting = setting_of(AugmentConfig(), dropping.queries, is_semantic=False)
+    categories = [replace(one, isthing=one.isthing or are_things) for one in dataset.categories]
+    claims, _ = claims_of(source, form)
+    looked = looks(dataset, form, claims, setting, found.append, categories)
+    result.seen = dict(zip(dataset.table["uri"].to_pylist(), looked, strict=True))
+    faults = _faults(found, dropping)
+    result.drop(one for one in faults if not KINDS[one.kind].tolerated)
+    _drop_above_share(result, [one for one in faults if KINDS[one.kind].tolerated])
+    names = [row["uri"] for row in result.rows]
+    copies = [*copy_findings(names, [False] * len(names), [result.seen[name] for name in names])]
+    result.drop(_of_image(one) for one in _faults(copies, dropping))
+    return dataset, result
+
+
+def _faults(findings: Iterable[Finding], dropping: Dropping) -> list[Finding]:
+    passed = {*_NO_CAUSE, *dropping.ignored}
+    return [one for one in findings if one.kind not in passed and KINDS[one.kind].is_fault]
+
+
+def _drop_read(result: Faultless, faults: Iterable[Finding]) -> None:
+    """Leaves out what readers found fault with. Raises UsageError for what is of no image, and of all."""
+    uri_of: dict[str | int | None, str] = {row["image_id"]: row["uri"] for row in result.rows}
+    uri_of |= {row["uri"]: row["uri"] for row in result.rows}
+    of_images: list[Finding] = []
+    for fault in faults:
+        if fault.kind in _OF_ALL:
+            raise UsageError(f"--drop-faulty: {fault} ({fault.kind}): no image less would help; correct it first")
+        if fault.image in uri_of:
+            of_images.append(replace(fault, image=uri_of[fault.image]))
+        elif fault.kind != "box-mismatch":  # a reader's sum of what is found one by one below
+            result.entries.append(fault)
+    result.drop(of_images)
+
+
+def _drop_above_share(result: Faultless, findings: Sequence[Finding]) -> None:
+    """Leaves out the images with faults of a kind of which more is left than lint bears."""
+    kinds = {finding.kind for finding in findings}
+    while kinds:
+        left = {row["uri"] for row in result.rows}
+        objects = sum(not segment["iscrowd"] for row in result.rows for segment in row["segments"])
+        ours = [finding for finding in findings if finding.image in left]
+        many = Counter(finding.kind for finding in ours)
+        too_many = {kind for kind in kinds if many[kind] > KINDS[kind].tolerated * objects}
+        if not too_many:
+            return
+        result.drop(finding for finding in ours if finding.kind in too_many)
+        kinds -= too_many
+
+
+def _of_image(finding: Finding) -> Finding:
+    return replace(finding, image=finding.where)
+
+
+def _is_learnable(row: Row) -> bool:
+    alone = [segment["counts"] for segment in row["segments"] if not segment["iscrowd"]]
+    return any(areas(alone, (row["height"], row["width"])))
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())

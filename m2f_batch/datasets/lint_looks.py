@@ -1,0 +1,46 @@
+"""Each image of a dataset looked at with its masks: what ``lint`` and ``convert --drop-faulty`` judge images by."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+from m2f_batch.datasets import files
+from m2f_batch.datasets.boxes import Claim
+from m2f_batch.datasets.dataset import Category, Dataset
+from m2f_batch.datasets.findings import Report
+from m2f_batch.datasets.lint_images import Seen, look_at
+from m2f_batch.datasets.lint_masks import Setting, mask_findings
+from m2f_batch.finetune_config import AugmentConfig
+
+_TOLD_EVERY = 5_000  # images
+
+
+def setting_of(augment: AugmentConfig, queries: int, *, is_semantic: bool) -> Setting:
+    """What a training with these settings sees."""
+    crop = augment.crop_size
+    return Setting((crop, crop) if isinstance(crop, int) else crop, augment.scale, queries, is_semantic)
+
+
+def looks(
+    dataset: Dataset,
+    form: str,
+    claims: Mapping[int, Sequence[Claim]],
+    setting: Setting,
+    report: Report,
+    categories: Sequence[Category] | None = None,
+) -> Iterator[Seen | None]:
+    """What each image looks like, in order; what is wrong with it and its masks goes to ``report``, with its uri.
+
+    ``categories`` stand in place of the dataset's.
+    """
+
+    def read_one(row: files.Row) -> files.Read:
+        seen, findings = look_at(row, form)
+        own = claims.get(row["image_id"], ())
+        found = [*findings, *mask_findings(row, categories or dataset.categories, own, setting)]
+        return {"seen": seen, "uri": row["uri"]}, found
+
+    total = dataset.table.num_rows
+    for number, result in enumerate(files.rows_of(read_one, dataset.rows(), report), 1):
+        if number % _TOLD_EVERY == 0:
+            print(f"read {number:,} of {total:,} images", file=sys.stderr, flush=True)
+        yield result["seen"]
