@@ -84,11 +84,11 @@ def pngs(folder: Path, form: str) -> Options:
         for number, (x, y, w, h) in enumerate(moved(box, seed) for box in BOXES):
             values[y : y + h, x : x + w] = number + 1
         Image.fromarray(values).save(folder / f"masks/p{seed}.png")
-    names = {str(number): name for number, name in enumerate(("background", *NAMES))}
-    (folder / "names.json").write_text(json.dumps(names))
     options = {"data.format": form, "data.train_images": str(folder / "images")}
     if form == "instance-png":
         return options | {"data.train": str(folder / "masks")}
+    names = {str(number): name for number, name in enumerate(("background", *NAMES))}
+    (folder / "names.json").write_text(json.dumps(names))
     return options | {"data.train": str(folder / "names.json"), "data.train_masks": str(folder / "masks")}
 
 

@@ -143,10 +143,12 @@ def _drop_read(result: Faultless, faults: Iterable[Finding]) -> None:
     for fault in faults:
         if fault.kind in _OF_ALL:
             raise UsageError(f"--drop-faulty: {fault} ({fault.kind}): no image less would help; correct it first")
-        if fault.image in uri_of:
-            of_images.append(replace(fault, image=uri_of[fault.image]))
+        image = uri_of.get(fault.image, fault.image)
+        if isinstance(image, str):
+            of_images.append(replace(fault, image=image))
         elif fault.kind != "box-mismatch":  # a reader's sum of what is found one by one below
             result.entries.append(fault)
+    result.images += len({one.image for one in of_images} - {*uri_of})  # those that readers have left out
     result.drop(of_images)
 
 

@@ -200,17 +200,22 @@ def open_mask(uri: str) -> tuple[Image.Image, bytes]:
     return image, data
 
 
-def rows_of(read_one: Callable[[_T], Read], items: Iterable[_T], report: Report) -> Iterator[Row]:
+def rows_of(
+    read_one: Callable[[_T], Read],
+    items: Iterable[_T],
+    report: Report,
+    image_of: Callable[[_T], str | None] = lambda item: None,
+) -> Iterator[Row]:
     """What ``read_one`` makes of each item, in order, in threads; its findings are reported here, in one.
 
-    The findings of a row with a ``uri`` are of that image.
+    They are of the image that ``image_of`` an item says, or else of the row's ``uri``.
     """
     threads = min(32, os.cpu_count() or 1)
     left = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         while some := [*itertools.islice(left, _AHEAD * threads)]:
-            for row, findings in pool.map(read_one, some):
-                image = None if row is None else row.get("uri")
+            for item, (row, findings) in zip(some, pool.map(read_one, some), strict=True):
+                image = image_of(item) or (None if row is None else row.get("uri"))
                 for finding in findings:
                     report(finding if image is None else replace(finding, image=image))
                 if row is not None:

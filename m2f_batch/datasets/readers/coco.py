@@ -82,7 +82,7 @@ def _segments(
         where = f"{place}: annotations[{number}]"
         taken = taken_entry(entry, where, heads, known)
         if isinstance(taken, Finding):
-            report(taken)
+            report(heads.of_entry(taken, entry))
         if not isinstance(taken, Taken) or taken.image_id not in named:
             continue
         counts = taken.shape.counts(taken.size_hw)
@@ -177,5 +177,5 @@ def _ignored(image: Entry, void: list[str], objects: list[_Segment], where: str,
         if isinstance(shape, Shape):
             codes.append(shape.counts(size_hw))
         else:
-            report(Finding(shape.kind, where, shape.text))
+            report(Finding(shape.kind, where, shape.text, image["id"]))
     return None if not codes else codes[0] if len(codes) == 1 else union_rle(codes, size_hw)

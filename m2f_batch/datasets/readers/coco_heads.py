@@ -5,17 +5,17 @@ LVIS has ``coco_url`` for ``file_name``. What can mean one thing only is read as
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.masks import is_size
+from m2f_batch.datasets.pixel_cap import size_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError
-from m2f_batch.vision.image import read_size
 
 Size = tuple[int, int]
 Entry = dict[str, Any]
@@ -63,6 +63,10 @@ class Heads:
         """The id of an image, as an annotation has it; None where there is no such image."""
         number = whole(value) if self.numbers is None else self.numbers.get(str(value))
         return number if number in self.images else None
+
+    def of_entry(self, finding: Finding, entry: Any) -> Finding:
+        """A finding of an annotation as one of its image, where it has one."""
+        return replace(finding, image=self.image_id(entry.get("image_id")) if isinstance(entry, dict) else None)
 
     def positions(self) -> dict[int, int]:
         """Places of the categories by their ids."""
@@ -133,7 +137,7 @@ def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, 
         return Finding("malformed", where, "needs 'height' and 'width' in pixels")
     if number in listed:
         other = listed[number]["file_name"]
-        return Finding("duplicate-image", where, f"the id {number} is also that of {other!r}")
+        return Finding("duplicate-image", where, f"the id {number} is also that of {other!r}", number)
     return {
         "id": number,
         "file_name": name,
@@ -183,9 +187,8 @@ def image_uris(heads: Heads, images: str | None, place: str, report: Report, but
     )
     named = {number: uri for number, uri in zip(ids, found, strict=True) if uri is not None}
     without = [number for number in named if heads.images[number]["height"] is None]
-    sizes = {
-        row["id"]: row["size_hw"] for row in files.rows_of(lambda number: _size(number, named, place), without, report)
-    }
+    found_sizes = files.rows_of(lambda number: _size(number, named, place), without, report, named.get)
+    sizes = {row["id"]: row["size_hw"] for row in found_sizes}
     for number in without:
         if number in sizes:
             heads.images[number]["height"], heads.images[number]["width"] = sizes[number]
@@ -199,7 +202,7 @@ def image_uris(heads: Heads, images: str | None, place: str, report: Report, but
 
 def _size(number: int, named: dict[int, str], place: str) -> files.Read:
     try:
-        return {"id": number, "size_hw": read_size(files.fetch(named[number]))}, []
+        return {"id": number, "size_hw": size_of(files.fetch(named[number]))}, []
     except (DecodeError, ObjectError) as error:
         text = f"has no 'height' and 'width', and its file does not tell them: {error}"
         return None, [Finding("missing-image", f"{place}: image {number}", text)]

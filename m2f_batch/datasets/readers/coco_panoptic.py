@@ -46,13 +46,14 @@ def read_coco_panoptic(
         where = f"{place}: annotations[{number}]"
         taken = _taken(entry, where, heads, annotated)
         if isinstance(taken, Finding):
-            report(taken)
+            report(heads.of_entry(taken, entry))
         else:
             annotated[taken] = (where, entry)
     named = image_uris(heads, images, place, report, but=folder)
     pngs = _pngs(annotated, folder, place, report)
     read_one = partial(_read, annotated=annotated, known=heads.positions(), named=named, pngs=pngs)
-    rows = [*files.rows_of(read_one, [heads.images[number] for number in named], report)]
+    items = [heads.images[number] for number in named]
+    rows = [*files.rows_of(read_one, items, report, lambda image: named[image["id"]])]
     used = {segment["category"] for row in rows for segment in row["segments"]}
     kept, moved = meant_categories(heads.categories, used, place, report)
     for row in rows:

@@ -10,6 +10,7 @@ Without it, every object is of one class: the one that ``data.names`` or a file 
 
 import posixpath
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from m2f_batch.datasets import files, names
@@ -49,7 +50,7 @@ def read_instance_png(
         categories, objects = [_only_class(named, beside.folder, report)], None
     positions = {category.id: position for position, category in enumerate(categories)}
     read_one = partial(_read, objects=objects, positions=positions, ignore_index=ignore_index)
-    rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report))]
+    rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report, itemgetter(0)))]
     if rows and all(row.pop("is_binary") for row in rows):
         text = "all masks hold 0 and 255 only: whatever is drawn in an image counts as one object"
         report(Finding("one-value", str(masks or annotations), text))

@@ -104,7 +104,8 @@ def _parsed(uri: str) -> files.Read:
             findings.append(Finding("malformed", f"{uri}: shapes[{number}]", text))
     height, width = document.get("imageHeight"), document.get("imageWidth")
     size_hw = (height, width) if is_size(height, width) else None
-    return {"json": uri, "image": document["imagePath"], "size_hw": size_hw, "shapes": used}, findings
+    entry = {"json": uri, "image": document["imagePath"], "size_hw": size_hw, "shapes": used}
+    return entry | {"findings": findings}, []  # they are reported with the image, as its own
 
 
 def _read(entry: _Entry, known: dict[str, int], folder: str | None) -> files.Read:
@@ -114,7 +115,7 @@ def _read(entry: _Entry, known: dict[str, int], folder: str | None) -> files.Rea
         size_hw = entry["size_hw"] or size_of(files.fetch(image))
     except (DecodeError, ObjectError) as error:
         return None, [Finding("missing-image", entry["json"], f"has no imageHeight and imageWidth; {image}: {error}")]
-    findings: list[Finding] = []
+    findings: list[Finding] = [*entry["findings"]]
     objects: dict[tuple[str, Any], list[str]] = {}
     for number, shape in enumerate(entry["shapes"]):
         if _kind(shape) in _WITHOUT_AREA or shape["label"] == BACKGROUND:

@@ -6,8 +6,9 @@ ADE20K wants it. Neither is ever guessed.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 
 from m2f_batch.datasets import files, names, palette
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
@@ -63,7 +64,7 @@ def read_semantic_png(
         by_color, named = palette.given_palette(colors, named)
     rule = Values(ignore_index, do_reduce_labels)
     read_one = partial(_read, by_color=by_color, ignore_index=ignore_index)
-    rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report))]
+    rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report, itemgetter(0)))]
     values = {value for row in rows for value in row["codes"]} - {IGNORED}
     scheme = scheme_of(values, named, beside.folder, beside.suffix, do_reduce_labels, ignore_index, report)
     _note_pictures(rows, beside.folder, report)
@@ -102,7 +103,7 @@ def _settled(row: files.Row, rule: Values, scheme: Scheme, hint: str, report: Re
         found.setdefault(IGNORED if value in scheme.void else rule.class_of(value), []).append(counts)
     finding = value_finding(found.keys(), row["mask"], rule.do_reduce_labels, scheme.names, hint)
     if finding is not None:
-        report(finding)
+        report(replace(finding, image=row["uri"]))
         return False
     ignored = found.pop(IGNORED, None)
     row["segments"] = [

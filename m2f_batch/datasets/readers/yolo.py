@@ -8,6 +8,7 @@ also what one closed outline with seams between its parts means, as Ultralytics'
 import posixpath
 from collections.abc import Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
@@ -46,7 +47,7 @@ def read_yolo(
     found = [pair for source in sources for pair in _labelled(source, masks, settings.place, report)]
     found, present = _with_labels(found, settings.place, report)
     read_one = partial(_read, present=present, settings=settings)
-    rows = [*files.numbered(files.rows_of(read_one, sorted(dict(found).items()), report))]
+    rows = [*files.numbered(files.rows_of(read_one, sorted(dict(found).items()), report, itemgetter(0)))]
     for finding in _by_all_lines(rows, settings.place):
         report(finding)
     return dataset_of([Category(number, name, True) for number, name in settings.names.items()], rows)
