@@ -194,10 +194,10 @@ def _to_coco(dataset: Dataset, sides: dict[str, list[Row]], base: str, dest: str
             raise UsageError(f"DEST: {name!r} is there already; remove it, or choose another DEST")
     with tempfile.TemporaryDirectory() as folder:
         for side, rows in sides.items():
-            file = Path(folder) / f"{side}.json"
-            with file.open("w", encoding="utf-8") as handle:
+            with (Path(folder) / side).open("w", encoding="utf-8") as handle:
                 handle.writelines(coco_pieces(dataset, rows, base))
-            store.upload(file, names[side])
+        for side, name in names.items():
+            store.upload(Path(folder) / side, name)
     ignored = sum(row["ignored"] is not None for rows in sides.values() for row in rows)
     lines = [f"wrote {', '.join(names.values())}", f"images stay where they are: data.train_images: {base or '(any)'}"]
     if ignored:
