@@ -496,7 +496,7 @@ def test_relative_and_file_uris_name_local_files(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "a\0b", "s3://", "s3:///key", "s3://KEY:SECRET@bucket/x", "http://host/x", "gs://u:SECRET@b/x"]
+    "uri", ["", "a\0b", "s3://", "s3:///key", "s3://KEY:SECRET@bucket/x", "http://u:SECRET@host/x", "gs://u:SECRET@b/x"]
 )
 def test_uris_that_name_no_place(uri: str) -> None:
     with pytest.raises(UsageError) as caught:
