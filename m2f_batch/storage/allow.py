@@ -104,6 +104,14 @@ def is_allowed(uri: str) -> bool:
     return _outside(uri, lists) is None if lists else not uris.is_web(uri)
 
 
+def is_on_web(uri: str) -> bool:
+    """Whether it is a URL of the web that may be read."""
+    try:
+        return uris.is_web(uri) and is_allowed(uri)
+    except UsageError:  # one that is none
+        return False
+
+
 def entries_of(uri: str) -> object | None:
     """What places have in common that lie in the same entry of every list; None for one that lies outside.
 

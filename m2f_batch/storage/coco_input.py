@@ -1,6 +1,8 @@
 """The images of a COCO JSON that is INPUT."""
 
+import re
 import sys
+from typing import Any
 
 import pyarrow as pa
 
@@ -14,30 +16,32 @@ from m2f_batch.storage.names import bare, resolve_names
 from m2f_batch.storage.store import Store
 from m2f_batch.terminal import say
 
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,18})(\.0*)?\s*", re.ASCII)
 _AS_LINES = "a list of rows is read as .jsonl: one object with a 'uri' a line"
 
 
+def whole(value: Any) -> int | None:
+    """The whole number that a value is, however it is spelled; None where it is none.
+
+    >>> [whole(value) for value in (1, 1.0, "1", "1.0", 1.5, True, "a", None)]
+    [1, 1, 1, 1, None, None, None, None]
+    """
+    if type(value) is int:
+        return value
+    if type(value) is float:
+        return int(value) if value.is_integer() else None
+    match = _WHOLE.fullmatch(value) if isinstance(value, str) else None
+    return int(match[1]) if match else None
+
+
 def list_coco(store: Store, place: str, root: str | None) -> Listing:
-    with named(place):
-        data = unpacked(store.read(place))
-    try:
-        document = parse_json(data, f"input.uri: {place!r}")
-    except UsageError as error:
-        raise UsageError(f"{error}; {_AS_LINES}") if is_json_lines(data) else error from None
-    images = document.get("images") if isinstance(document, dict) else None
-    if not isinstance(images, list):
-        rows = f"; {_AS_LINES}" if isinstance(document, list) else ""
-        raise UsageError(f"input.uri: {place!r} is no COCO JSON: it has no list 'images'{rows}")
-    seen: dict[int, str] = {}
-    for position, image in enumerate(images):
-        name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
-        if not isinstance(name, str) or not name or type(number) is not int or not -(2**63) <= number < 2**63:
-            raise UsageError(f"input.uri: {place!r}: images[{position}] needs a text 'file_name' and an integer 'id'")
-        if seen.setdefault(number, name) != name:
-            raise UsageError(f"input.uri: {place!r}: the id {number} is that of {seen[number]!r} and of {name!r}")
+    """The images of a COCO JSON, whose file names are resolved against ``root``, else its own folder.
+
+    Images without ``file_name`` have the name that ``coco_url`` is, as in LVIS. Raises UsageError.
+    """
+    images = _images(store, place)
+    names, numbers = _names_and_ids(images, place)
     folder = uris.parent(place) if root is None else _root(root)
-    ids = pa.array([image["id"] for image in images], pa.int64())
-    names = [image["file_name"] for image in images]
     found = resolve_names(names, folder, IMAGE_EXTENSIONS, takes_urls=root is not None)
     for at, fault in found.faults.items():
         raise UsageError(f"input.uri: {place!r}: images[{at}]: file_name {bare(names[at])!r}: {fault}")
@@ -45,13 +49,43 @@ def list_coco(store: Store, place: str, root: str | None) -> Listing:
         try:
             allow.check_web(uri or "")
         except UsageError as error:
-            raise UsageError(f"input.uri: {place!r}: images[{at}]: {bare(names[at])!r}: {error}") from error
+            here = "; where the files are in a folder, give it as input.root"
+            raise UsageError(f"input.uri: {place!r}: images[{at}]: {bare(names[at])!r}: {error}{here}") from error
     say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, folder)), file=sys.stderr)
     try:
         column = text_column(uri for uri in found.uris if uri is not None)
     except UnicodeEncodeError as error:
         raise UsageError(f"input.uri: a listed uri is not valid Unicode: {error.object!r}") from error
-    return listing_of(column, None, pa.table({"coco_id": ids}), 0)
+    return listing_of(column, None, pa.table({"coco_id": pa.array(numbers, pa.int64())}), 0)
+
+
+def _images(store: Store, place: str) -> list[Any]:
+    with named(place):
+        data = unpacked(store.read(place))
+    try:
+        document = parse_json(data, f"input.uri: {place!r}")
+    except UsageError as error:
+        raise UsageError(f"{error}; {_AS_LINES}") if is_json_lines(data) else error from None
+    images = document.get("images") if isinstance(document, dict) else None
+    images = [*images.values()] if isinstance(images, dict) else images  # as in LIVECell
+    if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+        rows = f"; {_AS_LINES}" if isinstance(document, list) else ""
+        raise UsageError(f"input.uri: {place!r} is no COCO JSON: it has no list 'images'{rows}")
+    return images
+
+
+def _names_and_ids(images: list[Any], place: str) -> tuple[list[str], list[int]]:
+    seen: dict[int, str] = {}
+    names, numbers = list[str](), list[int]()
+    for position, image in enumerate(images):
+        name, number = image.get("file_name") or image.get("coco_url"), whole(image.get("id"))
+        if not isinstance(name, str) or not name or number is None or not -(2**63) <= number < 2**63:
+            raise UsageError(f"input.uri: {place!r}: images[{position}] needs a text 'file_name' and an integer 'id'")
+        if seen.setdefault(number, name) != name:
+            raise UsageError(f"input.uri: {place!r}: the id {number} is that of {seen[number]!r} and of {name!r}")
+        names.append(name)
+        numbers.append(number)
+    return names, numbers
 
 
 def _root(root: str) -> str:

@@ -118,3 +118,37 @@ def test_a_model_on_the_web(tmp_path: Path, capsys) -> None:
     assert (
         f"model.uri: '{model}': models are not read from the web; give a hub id (owner/name)" in capsys.readouterr().err
     )
+
+
+LISTED = {"categories": [{"id": 1, "name": "ball"}], "annotations": []}
+
+
+def lvis(site: Site) -> dict:
+    """As LVIS has it: no file_name, and a URL; sizes are those of the files."""
+    shape = {"category_id": 1, "iscrowd": 0, "area": 400, "bbox": [8, 8, 20, 20]}
+    shape["segmentation"] = [[8, 8, 28, 8, 28, 28, 8, 28]]
+    images = [{"id": number, "coco_url": f"{site.url}/in/{number}.jpg?size=full"} for number in range(3)]
+    return LISTED | {"images": images, "annotations": [{"id": n + 1, "image_id": n, **shape} for n in range(3)]}
+
+
+def test_a_dataset_of_urls(site: Site, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lvis.json").write_text(json.dumps(lvis(site)))
+    command = ["lint", str(tmp_path / "lvis.json"), "--format", "coco"]
+    assert main(command) == 1
+    assert "missing-image" in capsys.readouterr().out
+    assert site.asked == []
+    monkeypatch.setenv("M2F_BATCH_ALLOW", f"{site.url}/in/ {tmp_path}")
+    main(command)
+    said = capsys.readouterr().out
+    assert "fault" not in said.replace("0 faults", "") and "3 images" in said
+    assert "/in/2.jpg?size=full" in {path for _, path in site.asked}
+
+
+def test_a_coco_input_as_programs_spell_it(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "lvis.json").write_text(json.dumps(lvis(site)))
+    with allow.confine([f"{site.url}/", str(tmp_path)], {}):
+        assert list_input(str(tmp_path / "lvis.json")).table["coco_id"].to_pylist() == [0, 1, 2]
+    images = [{"id": 7.0, "file_name": "a.jpg"}, {"id": "8", "file_name": "b.jpg"}]
+    for listed in (images, {"0": images[0], "1": images[1]}):
+        (tmp_path / "coco.json").write_text(json.dumps({"images": listed}))
+        assert list_input(str(tmp_path / "coco.json")).table["coco_id"].to_pylist() == [7, 8]

@@ -4,7 +4,6 @@ pandas makes 1.0 of 1 and NaN of what is missing, databases make texts of ids, L
 LVIS has ``coco_url`` for ``file_name``. What can mean one thing only is read as that.
 """
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,27 +13,13 @@ from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.masks import is_size
 from m2f_batch.datasets.pixel_cap import size_of
 from m2f_batch.errors import DecodeError, UsageError
-from m2f_batch.storage import uris
+from m2f_batch.storage import allow, uris
+from m2f_batch.storage.coco_input import whole as whole  # also imported from here
 from m2f_batch.storage.store import ObjectError
 
 Size = tuple[int, int]
 Entry = dict[str, Any]
-_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,18})(\.0*)?\s*", re.ASCII)
 _PARTS = ("images", "annotations", "categories")
-
-
-def whole(value: Any) -> int | None:
-    """The whole number that a value is, however it is spelled; None where it is none.
-
-    >>> [whole(value) for value in (1, 1.0, "1", "1.0", 1.5, True, "a", None)]
-    [1, 1, 1, 1, None, None, None, None]
-    """
-    if type(value) is int:
-        return value
-    if type(value) is float:
-        return int(value) if value.is_integer() else None
-    match = _WHOLE.fullmatch(value) if isinstance(value, str) else None
-    return int(match[1]) if match else None
 
 
 def flag(value: Any) -> bool | None:
@@ -129,7 +114,8 @@ def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, 
     name = image.get("file_name")
     is_url = not files.is_text(name) and files.is_text(image.get("coco_url"))
     if is_url:
-        name = "/".join(image["coco_url"].split("/")[-2:])  # train2017/000000000009.jpg, as LVIS has it
+        url = image["coco_url"]  # read where a list allows it, else train2017/000000000009.jpg, as LVIS has it
+        name = url if allow.is_on_web(url) else "/".join(url.split("/")[-2:])
     if not files.is_text(name):
         return Finding("malformed", where, "needs a text 'file_name' (or 'coco_url', as LVIS has it)")
     height, width = (_side(image.get(side)) for side in ("height", "width"))
