@@ -14,6 +14,8 @@ from m2f_batch.datasets.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.groups import group_keys
+from m2f_batch.datasets.lint_kinds import KINDS
+from m2f_batch.datasets.lint_sides import name_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.split import split_images
@@ -237,6 +239,7 @@ def _counts(dataset: Dataset, sides: dict[str, list[Row]]) -> list[str]:
             f"{side:5} {len(rows):,} images ({bare:,} without labels), {labels.total():,} labels "
             f"of {len(labels):,} of {len(dataset.categories):,} categories"
         )
+    lines += [f"warning: {finding}; {KINDS[finding.kind].advice}" for finding in name_findings(dataset, "SRC")]
     for side, other in (("train", "val"), ("val", "train")):
         alone = [dataset.categories[number].name for number in sorted(found.get(side, set()) - found.get(other, set()))]
         if len(sides) > 1 and alone:

@@ -24,9 +24,9 @@ from m2f_batch.datasets.warnings import DEFAULT_QUERIES
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import AugmentConfig
 
-# of the whole dataset: leaving out images does not help
-_OF_ALL = ("duplicate-category", "duplicate-category-name")
-# summed up by readers and found one by one, or gone in what is written
+# an entry that is of no image, and so left out alone; what else is of no image is of the whole dataset
+_ENTRIES = ("malformed", "unlisted-image", "missing-image", "unreadable-mask")
+# gone in what is written, or looked for when it is known what is left
 _NO_CAUSE = ("annotation-id", "annotation-id-zero", "duplicate-annotation-id", "nothing-to-learn")
 
 
@@ -141,13 +141,13 @@ def _drop_read(result: Faultless, faults: Iterable[Finding]) -> None:
     uri_of |= {row["uri"]: row["uri"] for row in result.rows}
     of_images: list[Finding] = []
     for fault in faults:
-        if fault.kind in _OF_ALL:
-            raise UsageError(f"--drop-faulty: {fault} ({fault.kind}): no image less would help; correct it first")
         image = uri_of.get(fault.image, fault.image)
         if isinstance(image, str):
             of_images.append(replace(fault, image=image))
-        elif fault.kind != "box-mismatch":  # a reader's sum of what is found one by one below
+        elif fault.kind in _ENTRIES:
             result.entries.append(fault)
+        elif fault.kind != "box-mismatch":  # a reader's sum of what is found one by one below
+            raise UsageError(f"--drop-faulty: {fault} ({fault.kind}): it is of the whole dataset; correct it first")
     result.images += len({one.image for one in of_images} - {*uri_of})  # those that readers have left out
     result.drop(of_images)
 

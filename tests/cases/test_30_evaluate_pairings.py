@@ -77,6 +77,8 @@ PERFECT = {
     "gt_jpg.json": (4, "img0.jpg"),
     "gt_backslash.json": (4, "val\\\\img0.png"),
     "gt_lsprefix.json": (4, "00000001_img0.png"),
+    "gt_url.json": (4, ""),
+    "gt_strids.json": (4, ""),
 }
 
 
@@ -117,8 +119,8 @@ def test_a_name_twice_is_the_annotated_category_wherever_it_stands(case, capsys)
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("gt_crowd.json", "are crowds (iscrowd"),
-        ("gt_empty.json", "gt_empty.json"),
+        ("gt_crowd.json", "CVAT writes brush masks so: --crowd-as-object takes them as objects"),
+        ("gt_empty.json", "none of 4 images has an object, or a pixel of a class"),
         ("gt_hwswap.json", "is 72x96, but its annotations are of 96x72 (height x width)"),
     ],
 )
@@ -127,6 +129,11 @@ def test_what_cannot_be_measured_is_2_with_the_reason(name, told, case, capsys):
     said = capsys.readouterr()
     assert said.out == ""
     assert told in said.err
+
+
+def test_crowds_that_are_objects_are_measured_so(case):
+    code, report = evaluated(case, "gt_crowd.json", "--crowd-as-object")
+    assert (code, report["metrics"]["AP"]) == (0, pytest.approx(1, abs=1e-9))
 
 
 def test_nothing_in_common_is_2_and_no_file(case, capsys):
@@ -141,7 +148,7 @@ def test_nothing_in_common_is_2_and_no_file(case, capsys):
     assert "have no image in common" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in PERFECT if name != "gt_id0.json"])
+@pytest.mark.parametrize("name", [name for name in PERFECT if name not in ("gt_strids.json", "gt_id0.json")])
 def test_pycocotools_gives_the_exported_results_full_marks(name, case, capsys):
     """Its own loader and evaluation on the file as it is: image and category ids are those of the ground truth."""
     code, results = exported(case, name)

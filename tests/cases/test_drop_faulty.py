@@ -71,7 +71,7 @@ def test_what_is_left_is_clean_whatever_was_planted(fault, to, tmp_path, capsys)
     said = capsys.readouterr()
     if fault.kind in OF_ALL:
         assert code == 2
-        assert f"({fault.kind}): no image less would help" in said.err
+        assert f"({fault.kind}): it is of the whole dataset; correct it first" in said.err
         return
     assert code == 0
     kinds = {line["kind"] for line in listed}
@@ -131,6 +131,27 @@ def test_nothing_left_is_2_and_nothing_is_written(made, tmp_path, capsys):
     code, dest, _ = converted(options, folder, "coco")
     assert (code, dest.exists()) == (2, False)
     assert "--drop-faulty: nothing to learn is left of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("case", "form", "kind"),
+    [
+        ("41-yolo-labels-of-no-image", "yolo", "lost-labels"),
+        ("42-masks-resized-smoothly", "semantic-png", "smooth-mask"),
+        ("27-duplicate-category-names", "coco", "duplicate-category-name"),
+    ],
+)
+def test_what_ails_the_whole_dataset_is_said(case, form, kind, shared_cases, tmp_path, capsys):
+    folder = Path(shutil.copytree(shared_cases / case, tmp_path / "case"))
+    if kind == "lost-labels":  # a label that no image finds, and an image without one
+        (folder / "train/labels/street0.txt").rename(folder / "train/labels/other.txt")
+    place = {"yolo": "data.yaml", "semantic-png": "masks", "coco": "train.json"}[form]
+    images = ["--images", str(folder / "images")] if form == "semantic-png" else []
+    command = ["convert", str(folder / place), str(tmp_path / "out"), "--from", form, "--to", "coco", *images]
+    assert main([*command, "--drop-faulty"]) == 2
+    said = capsys.readouterr()
+    assert f"({kind}): it is of the whole dataset; correct it first" in said.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_kinds_and_queries_are_as_of_lint(tmp_path, capsys):
