@@ -234,8 +234,8 @@ def _check_weights(checkpoint: Checkpoint) -> None:
             others = sorted(path.name for path in checkpoint.directory.glob("*.bin"))
             hint = f" ({', '.join(others)}: pickled weights are never read)" if others else ""
             raise UsageError(
-                f"model.uri: {checkpoint.name} has no {file.name}{hint}; "
-                "convert it with transformers' save_pretrained, which writes safetensors"
+                f"model.uri: {checkpoint.name} has no {file.name}{hint}; convert it: m2f-batch convert-checkpoint "
+                f"{checkpoint.name} DEST; of a hub id, a pull request may hold safetensors: id@refs/pr/3"
             )
         try:
             shapes |= tensor_shapes(file)

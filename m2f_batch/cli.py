@@ -214,6 +214,12 @@ def _convert(options: argparse.Namespace) -> int:
     )
 
 
+def _convert_checkpoint(options: argparse.Namespace) -> int:
+    from m2f_batch.conversion.command import convert_checkpoint
+
+    return convert_checkpoint(options.source, options.dest)
+
+
 def _lint(options: argparse.Namespace) -> int:
     flags = {key: getattr(options, name) for name, key in LINT_FLAGS.items()}
     # nothing is trained: what only training asks for is given
@@ -249,6 +255,7 @@ RUN: dict[str, Callable[[argparse.Namespace], int]] = {
     "evaluate": _evaluate,
     "explain": _explain,
     "convert": _convert,
+    "convert-checkpoint": _convert_checkpoint,
     "lint": _lint,
     "submit": _submit,
     "status": _status,

@@ -25,6 +25,7 @@ def new_parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_explain(commands)
     _add_convert(commands)
+    _add_convert_checkpoint(commands)
     _add_lint(commands)
     _add_submit(commands)
     for name, text in (
@@ -177,6 +178,18 @@ def _add_convert(commands: "Commands") -> None:
     )
     command.add_argument("--queries", metavar="N", type=int, help="with --drop-faulty: queries of the model [100]")
     command.add_argument("--ignore", metavar="KIND,...", help="with --drop-faulty: kinds that are no fault, as of lint")
+
+
+def _add_convert_checkpoint(commands: "Commands") -> None:
+    text = "write a model whose weights are pickled (pytorch_model.bin) as safetensors, which segment reads"
+    command = commands.add_parser(
+        "convert-checkpoint",
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. They are read in a process without network, keys and memory without "
+        "end, where nothing but tensors is taken, and no service is asked.",
+    )
+    command.add_argument("source", metavar="SRC", help="Hugging Face directory, hub id (id@revision), or bucket URI")
+    command.add_argument("dest", metavar="DEST", help="directory or bucket URI to write, new or empty")
 
 
 def _add_lint(commands: "Commands") -> None:

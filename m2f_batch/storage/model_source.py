@@ -25,6 +25,9 @@ WANTED = (
     *("config.json", "preprocessor_config.json", "processor_config.json", "README.md"),
     *("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
 )
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
+TO_CONVERT = (*WANTED[:4], *PICKLES)  # what convert-checkpoint reads, and nothing else does
+MAX_REQUESTS = 20  # pull requests that are looked at
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -35,23 +38,27 @@ class ModelSource:
     uri: str
     kind: str  # directory, hub or bucket
     revision: str | None = None
+    wanted: tuple[str, ...] = WANTED
 
 
-def find_model(uri: str, revision: str | None = None) -> ModelSource:
-    """Pin down what ``model.uri`` names. Raises UsageError when there is no such model, or it is not allowed."""
+def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = WANTED) -> ModelSource:
+    """Pin down what ``model.uri`` names; ``wanted`` are patterns of the names of its files.
+
+    Raises UsageError when there is no such model, or it is not allowed.
+    """
     if os.path.isdir(uri):
-        source = ModelSource(os.path.abspath(uri), "directory")
+        source = ModelSource(os.path.abspath(uri), "directory", wanted=wanted)
         _check_allowed(source, UsageError)
         if revision is not None:
             raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the directory {uri}")
         return source
     if "://" in uri:
-        return _find_at(uri, revision)
+        return _find_at(uri, revision, wanted)
     if HUB_ID.fullmatch(uri) and not uri.startswith((".", "/")):
         name, _, inline = uri.partition("@")
         if inline and revision and inline != revision:
             raise UsageError(f"model.revision: {revision!r} and model.uri {uri!r} name two revisions: keep one")
-        source = ModelSource(name, "hub", inline or revision)
+        source = ModelSource(name, "hub", inline or revision, wanted)
         _check_allowed(source, UsageError)
         return _pin_hub(source)
     raise UsageError(
@@ -93,19 +100,19 @@ def _check_allowed(source: ModelSource, kind: type[Exception]) -> None:
         raise kind(f"model.uri: {error}") from None
 
 
-def _find_at(uri: str, revision: str | None) -> ModelSource:
+def _find_at(uri: str, revision: str | None, wanted: tuple[str, ...]) -> ModelSource:
     try:
         place = uris.parse(uri)
     except UsageError as error:
         raise UsageError(f"model.uri: {error}") from None
     if not place.scheme and os.path.isdir(place.path):
-        return find_model(place.path, revision)
+        return find_model(place.path, revision, wanted)
     if revision is not None:
         raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the URI {uri}")
     if place.scheme in uris.WEB:
         where = "a hub id (owner/name), a directory or an object-store URI"
         raise UsageError(f"model.uri: {uris.without_secrets(uri)!r}: models are not read from the web; give {where}")
-    source = ModelSource(str(place).rstrip("/"), "bucket")
+    source = ModelSource(str(place).rstrip("/"), "bucket", wanted=wanted)
     _check_allowed(source, UsageError)
     with _bucket_errors(UsageError):
         entries = _bucket_files(source)
@@ -123,7 +130,9 @@ def _bucket_files(source: ModelSource) -> list[Entry]:
     """The wanted files right below the source's uri (a store lists the folders below it too), by name."""
     entries = open_store(source.uri).list(source.uri)
     names = ((uris.below(source.uri, entry.uri), entry) for entry in entries)
-    return [entry for name, entry in sorted(names) if "/" not in name and any(fnmatchcase(name, w) for w in WANTED)]
+    return [
+        entry for name, entry in sorted(names) if "/" not in name and any(fnmatchcase(name, w) for w in source.wanted)
+    ]
 
 
 def _fetch_from_bucket(source: ModelSource) -> Path:
@@ -192,7 +201,46 @@ def _fetch_from_hub(source: ModelSource) -> Path:
     from huggingface_hub import snapshot_download
 
     with _hub_errors(source, RunError):
-        return Path(snapshot_download(source.uri, revision=source.revision, allow_patterns=list(WANTED)))
+        folder = Path(snapshot_download(source.uri, revision=source.revision, allow_patterns=list(source.wanted)))
+    if source.wanted == WANTED and not any(folder.glob("model*.safetensors*")):
+        raise UsageError(_ways_out(source))
+    return folder
+
+
+def _ways_out(source: ModelSource) -> str:
+    """What to do with a model of the hub that has no safetensors."""
+    found, name = _safe_requests(source.uri), source.uri
+    if found is None:
+        first = f"a pull request that holds them ({name}@refs/pr/N; the hub cannot be asked which)"
+    elif found:
+        first = f"a pull request that holds them, by whoever made it ({', '.join(f'{name}@{ref}' for ref in found)})"
+    else:
+        first = "a pull request that holds them (there is none yet)"
+    return (
+        f"model.uri: {name}@{source.revision} has no safetensors, and pickled weights (pytorch_model.bin) are never "
+        f"read here; ways out: {first}, or, of a Mask2Former, m2f-batch convert-checkpoint {name} DEST"
+    )
+
+
+def _safe_requests(name: str) -> list[str] | None:
+    """The pull requests of a model of the hub that hold safetensors, the newest first; None where it does not say."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's
+
+    if constants.HF_HUB_OFFLINE:
+        return None
+    try:
+        api = HfApi()
+        listed = api.list_repo_refs(name, include_pull_requests=True).pull_requests or []
+        refs = sorted((each.ref for each in listed), key=lambda ref: [int(n) for n in re.findall(r"\d+", ref)])
+        newest = refs[: -MAX_REQUESTS - 1 : -1]
+        return [ref for ref in newest if any(_is_safe(file) for file in api.list_repo_files(name, revision=ref))]
+    except (HTTPError, OSError, ValueError):
+        return None
+
+
+def _is_safe(file: str) -> bool:
+    return any(fnmatchcase(file, pattern) for pattern in WANTED[4:])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.storage.model_source import find_model, local_directory
+from m2f_batch.storage.model_source import WANTED, find_model, local_directory
 from m2f_batch.train.model_config import BACKBONES
 from m2f_batch.train.timm_backbones import STRIDES, architecture_of, hub_id_of, load_timm_weights, timm_config
 from m2f_batch.vision.model import first_line, quiet
@@ -140,16 +140,16 @@ def _read(file: Path) -> dict[str, Any]:
     return tree if isinstance(tree, dict) else {}
 
 
-def _fetch(name: str) -> Path:
+def _fetch(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
     try:
-        return local_directory(find_model(name))
+        return local_directory(find_model(name, wanted=wanted))
     except (UsageError, RunError) as error:
         raise type(error)(str(error).replace("model.uri", "model.backbone")) from None
 
 
 def _fetch_config(name: str) -> Path:
     try:
-        return _fetch(name)
+        return _fetch(name, wanted=("config.json",))
     except (UsageError, RunError) as error:
         hint = 'without weights a folder with a config.json such as {"model_type": "swin"} will do, and timm/NAME'
         raise type(error)(f"{error}; {hint}") from None

@@ -1,0 +1,275 @@
+"""``m2f-batch convert-checkpoint``: a model whose weights are pickled, as the same model in safetensors.
+
+This process never opens a pickle. The child that does (``child``) has no network, no keys and a bound of memory; what
+it writes is read back by its headers, and loaded, before DEST is there.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from m2f_batch.checkpoint import Checkpoint, read_checkpoint
+from m2f_batch.conversion.child import MAX_SHARD, Order
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.storage import allow, uris
+from m2f_batch.storage.model_source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
+from m2f_batch.storage.places import open_store
+from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.store import ObjectError, StoreUnavailable
+from m2f_batch.terminal import say
+
+COPIED = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
+INDEX = "pytorch_model.bin.index.json"
+# Bytes beside the weights themselves, of which there are up to three at a time: read, made to stand alone, written
+HEADROOM = 1 << 30
+SECONDS, BYTES_PER_SECOND = 600, 10_000_000  # of a core, far above what is honest
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from m2f_batch.conversion.child import serve
+serve(json.loads(sys.argv[2]))
+"""
+
+
+def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) -> int:
+    """Write the model of ``source`` to ``dest``, a new or empty place, whole or not at all; returns 0.
+
+    ``max_shard``: bytes of one file of weights. Raises UsageError for a source that is no Mask2Former with pickled
+    weights, or whose weights are not what they should be.
+    """
+    allow.check_field("DEST", dest)
+    place = _free_place(dest)
+    with _of_source():
+        found = steadily(lambda: find_model(source, wanted=TO_CONVERT))
+        directory = steadily(lambda: local_directory(found))
+    files = _pickles(directory, source)
+    with _beside(place) as folder:
+        answer = _run(files, folder, max_shard)
+        names = _settle_names(folder, answer["written"])
+        _copy(directory, folder, found)
+        lines = [*_lines(dest, files, names, answer, _loaded(folder, source))]
+        _deliver(folder, place)
+    say(*lines)
+    return 0
+
+
+@contextmanager
+def _of_source() -> Iterator[None]:
+    """What is said of model.uri is, here, said of SRC."""
+    try:
+        yield
+    except (UsageError, RunError) as error:
+        raise type(error)(re.sub(r"^model\.\w+: ", "SRC: ", str(error))) from None
+
+
+def _free_place(dest: str) -> str:
+    """DEST in its one spelling. Raises UsageError where something is there."""
+    try:
+        place = uris.normalise(dest).rstrip("/") or "/"
+        store = open_store(place)
+        is_file = store.stat(place) is not None
+        is_empty = not is_file and next(store.list(place), None) is None
+    except (UsageError, ObjectError, StoreUnavailable) as error:
+        raise UsageError(f"DEST: {error}") from None
+    if is_file:
+        raise UsageError(f"DEST: {dest!r} is a file; give a directory")
+    if not is_empty or (not uris.root(place) and os.path.isdir(place) and os.listdir(place)):
+        raise UsageError(f"DEST: {dest!r} is not empty; remove it, or choose another DEST")
+    return place
+
+
+def _pickles(directory: Path, source: str) -> list[Path]:
+    """The files of pickled weights that transformers would load: the one, or those that the index names."""
+    single, index = directory / PICKLES[0], directory / INDEX
+    if single.is_file():
+        return [single]
+    if not index.is_file():
+        ready = any(directory.glob("model*.safetensors"))
+        hint = "; it has safetensors, which segment reads as they are" if ready else ""
+        raise UsageError(f"SRC: {source} has neither {PICKLES[0]} nor {INDEX}{hint}")
+    try:
+        tree = json.loads(index.read_bytes())
+        names = sorted({*tree["weight_map"].values()})
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise UsageError(f"SRC: {INDEX} of {source} has no weight_map from tensors to files") from None
+    if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.bin", name) for name in names):
+        raise UsageError(f"SRC: the weight_map in {INDEX} of {source} must name .bin files of that directory")
+    missing = [name for name in names if not (directory / name).is_file()]
+    if missing:
+        raise UsageError(f"SRC: {source} has no {missing[0]}, which {INDEX} names")
+    return [directory / name for name in names]
+
+
+@contextmanager
+def _beside(place: str) -> Iterator[Path]:
+    """A folder that is renamed to a local place, or else of temporary files; gone afterwards, as are its parents."""
+    if uris.root(place):
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    parent = Path(place).parent
+    new = [each for each in (parent, *parent.parents) if not each.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{Path(place).name}-", suffix=".partial", dir=parent))
+    except OSError as error:
+        raise UsageError(f"DEST: {place}: {error.strerror}") from None
+    folder.chmod(0o777 & ~_umask())  # which mkdtemp makes for its owner alone
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        for each in new:  # the deepest first
+            if each.is_dir() and not any(each.iterdir()):
+                each.rmdir()
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _run(files: list[Path], folder: Path, max_shard: int) -> dict[str, Any]:
+    """The child's answer, with ``memory``, its bound. Raises UsageError for what it refuses, or dies of; RunError."""
+    sizes = [file.stat().st_size for file in files]
+    memory, seconds = 3 * max(sizes) + HEADROOM, SECONDS + sum(sizes) // BYTES_PER_SECOND
+    order: Order = {
+        "files": [str(file.resolve()) for file in files],
+        "out": str(folder.resolve()),
+        "memory": memory,
+        "seconds": seconds,
+        "max_shard": max_shard,
+    }
+    command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), json.dumps(order)]
+    # of the environment only what it takes to start: no keys, no tokens
+    settings = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR") if name in os.environ}
+    try:
+        done = subprocess.run(
+            command, env=settings, stdin=subprocess.DEVNULL, capture_output=True, cwd=folder, check=False
+        )
+    except OSError as error:
+        raise RunError(f"the process that reads weights does not start: {error.strerror}") from None
+    answer = _answer(done.stdout)
+    what = ", ".join(file.name for file in files[:2]) + (", ..." if len(files) > 2 else "")
+    if answer is None:
+        said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
+        end = f"by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"with {done.returncode}"
+        raise UsageError(
+            f"SRC: {what}: is refused, since the process that read it ended {end}, within {_bytes(memory)} of memory "
+            f"and {seconds:,} s" + (f" ({said})" if said else "")
+        )
+    if "refused" in answer:
+        raise UsageError(f"SRC: {answer['refused']}")
+    if "failed" in answer:
+        raise RunError(f"DEST: {answer['failed']}")
+    return answer | {"memory": memory}
+
+
+def _answer(stdout: bytes) -> dict[str, Any] | None:
+    """What the child said, if it is of the form that it should have: it has read what anybody may have made."""
+    try:
+        answer = json.loads(stdout.decode().strip().rpartition("\n")[2])
+    except ValueError:
+        return None
+    written = answer.get("written") if isinstance(answer, dict) else None
+    is_fit = isinstance(written, dict) and all(re.fullmatch(r"part-\d{5}\.safetensors", name) for name in written)
+    said = isinstance(answer, dict) and [
+        text for key in ("refused", "failed") if isinstance(text := answer.get(key), str)
+    ]
+    return answer if is_fit or said else None
+
+
+def _settle_names(folder: Path, written: dict[str, list[str]]) -> list[str]:
+    """The files under the names that transformers gives them, with an index where there are several."""
+    if len(written) == 1:
+        (only,) = written
+        (folder / only).rename(folder / "model.safetensors")
+        return ["model.safetensors"]
+    weight_map: dict[str, str] = {}
+    names = []
+    for number, (part, tensors) in enumerate(written.items(), 1):
+        names.append(f"model-{number:05d}-of-{len(written):05d}.safetensors")
+        (folder / part).rename(folder / names[-1])
+        weight_map |= dict.fromkeys(tensors, names[-1])
+    total = sum((folder / name).stat().st_size for name in names)
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+    return [*names, "model.safetensors.index.json"]
+
+
+def _copy(directory: Path, folder: Path, found: ModelSource) -> None:
+    """What else a model directory has. A model of the hub keeps its name, which licence and task are known by."""
+    for name in COPIED:
+        if (directory / name).is_file():
+            shutil.copyfile(directory / name, folder / name)
+    if found.kind == "hub":
+        config = folder / "config.json"
+        try:
+            tree = json.loads(config.read_bytes())
+        except ValueError:
+            return  # said when it is read
+        if isinstance(tree, dict):
+            config.write_text(json.dumps(tree | {"_name_or_path": found.uri}, indent=2) + "\n")
+
+
+def _loaded(folder: Path, source: str) -> Checkpoint:
+    """The new model, once it loads. Raises UsageError where it is no whole Mask2Former."""
+    try:
+        checkpoint = read_checkpoint(folder, source)
+        import torch
+
+        from m2f_batch.vision.model import load_model
+
+        load_model(folder, torch.device("cpu"), lean=False)
+    except (UsageError, RunError) as error:
+        text = re.sub(r"^model\.uri: ", "", str(error)).replace(str(folder), source)
+        raise UsageError(f"SRC: {text}") from None
+    return checkpoint
+
+
+def _deliver(folder: Path, place: str) -> None:
+    """The files at DEST: by one rename, or uploaded with config.json last, without which they are no model."""
+    for file in folder.iterdir():
+        file.chmod(0o666 & ~_umask())  # safetensors writes files for their owner alone
+    try:
+        if not uris.root(place):
+            folder.rename(place)
+            return
+        files = sorted(folder.iterdir(), key=lambda file: file.name == "config.json")
+        store, names = open_store(place), [f"{place}/{file.name}" for file in files]
+        try:
+            for file, name in zip(files, names, strict=True):
+                store.upload(file, name)
+        except BaseException:
+            with suppress(ObjectError, StoreUnavailable, TransientError):
+                store.delete(names)
+            raise
+    except OSError as error:
+        raise RunError(f"DEST: {place}: {error.strerror}") from None
+    except (ObjectError, StoreUnavailable) as error:
+        raise RunError(f"DEST: {error}") from None
+
+
+def _lines(
+    dest: str, files: list[Path], names: list[str], answer: dict[str, Any], checkpoint: Checkpoint
+) -> Iterator[str]:
+    read = f"{len(files):,} files" if len(files) > 1 else files[0].name
+    bounds = f"without network ({answer['network']}) and with {_bytes(answer['memory'])} of memory at most"
+    yield f"read    {read} in a process {bounds}"
+    count = sum(len(tensors) for tensors in answer["written"].values())
+    yield f"wrote   {dest}: {count:,} tensors in {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    yield f"model   {len(checkpoint.id2label):,} labels; licence of the weights: {checkpoint.license}"
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB"
