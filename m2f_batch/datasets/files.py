@@ -4,7 +4,7 @@ import io
 import itertools
 import os
 import posixpath
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from PIL import Image
 
 from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.pixel_cap import check_mask_size, opening
+from m2f_batch.datasets.told import told
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.hidden import is_hidden
@@ -205,21 +206,29 @@ def rows_of(
     items: Iterable[_T],
     report: Report,
     image_of: Callable[[_T], str | None] = lambda item: None,
+    *,
+    total: int | None = None,
 ) -> Iterator[Row]:
     """What ``read_one`` makes of each item, in order, in threads; its findings are reported here, in one.
 
-    They are of the image that ``image_of`` an item says, or else of the row's ``uri``.
+    They are of the image that ``image_of`` an item says, or else of the row's ``uri``. Progress is told; ``total`` is
+    the number of items where they have no length.
     """
+    total = len(items) if isinstance(items, Sized) else total
+    for item, (row, findings) in told(_in_threads(read_one, items), total, "files of annotated images"):
+        image = image_of(item) or (None if row is None else row.get("uri"))
+        for finding in findings:
+            report(finding if image is None else replace(finding, image=image))
+        if row is not None:
+            yield row
+
+
+def _in_threads(read_one: Callable[[_T], Read], items: Iterable[_T]) -> Iterator[tuple[_T, Read]]:
     threads = min(32, os.cpu_count() or 1)
     left = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         while some := [*itertools.islice(left, _AHEAD * threads)]:
-            for item, (row, findings) in zip(some, pool.map(read_one, some), strict=True):
-                image = image_of(item) or (None if row is None else row.get("uri"))
-                for finding in findings:
-                    report(finding if image is None else replace(finding, image=image))
-                if row is not None:
-                    yield row
+            yield from zip(some, pool.map(read_one, some), strict=True)
 
 
 def numbered(rows: Iterable[Row]) -> Iterator[Row]:

@@ -1,6 +1,5 @@
 """Each image of a dataset looked at with its masks: what ``lint`` and ``convert --drop-faulty`` judge images by."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from m2f_batch.datasets import files
@@ -10,8 +9,6 @@ from m2f_batch.datasets.findings import Report
 from m2f_batch.datasets.lint_images import Seen, look_at
 from m2f_batch.datasets.lint_masks import Setting, mask_findings
 from m2f_batch.finetune_config import AugmentConfig
-
-_TOLD_EVERY = 5_000  # images
 
 
 def setting_of(augment: AugmentConfig, queries: int, *, is_semantic: bool) -> Setting:
@@ -39,8 +36,5 @@ def looks(
         found = [*findings, *mask_findings(row, categories or dataset.categories, own, setting)]
         return {"seen": seen, "uri": row["uri"]}, found
 
-    total = dataset.table.num_rows
-    for number, result in enumerate(files.rows_of(read_one, dataset.rows(), report), 1):
-        if number % _TOLD_EVERY == 0:
-            print(f"read {number:,} of {total:,} images", file=sys.stderr, flush=True)
+    for result in files.rows_of(read_one, dataset.rows(), report, total=dataset.table.num_rows):
         yield result["seen"]

@@ -26,6 +26,7 @@ from m2f_batch.datasets.readers.coco_heads import (
     whole,
 )
 from m2f_batch.datasets.readers.coco_shapes import Fault, Shape, read_shape
+from m2f_batch.datasets.told import told
 from m2f_batch.storage import uris
 
 
@@ -77,7 +78,7 @@ def _segments(
     off, dropped = list[str](), list[str]()
     known = heads.positions()
     entries.reverse()
-    for number in range(len(entries)):
+    for number in told(range(len(entries)), len(entries), "annotations"):
         entry = entries.pop()  # a large file's polygons go as their RLE comes
         where = f"{place}: annotations[{number}]"
         taken = taken_entry(entry, where, heads, known)

@@ -1,0 +1,24 @@
+"""A line of progress on stderr where reading a dataset takes longer than a person waits without a word."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from m2f_batch.terminal import say
+
+_FIRST, _EVERY = 4.0, 15.0  # seconds until the first line, and from one to the next
+
+_T = TypeVar("_T")
+
+
+def told(items: Iterable[_T], total: int | None, what: str) -> Iterator[_T]:
+    """The items, with "read 1,200 of 4,680 ``what``" now and then; ``total`` is None where it is not known."""
+    of_all = "" if total is None else f" of {total:,}"
+    due = time.monotonic() + _FIRST
+    for number, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now >= due:
+            say(f"read {number:,}{of_all} {what}", file=sys.stderr)
+            due = now + _EVERY
