@@ -208,3 +208,14 @@ def test_faults_of_files(tmp_path):
     (tmp_path / "a.json").write_text('{"shapes": []}')
     with pytest.raises(UsageError, match=r"a.json: is no labelme JSON"):
         read(tmp_path)
+
+
+def test_image_names_of_another_machine(tmp_path):
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "photos" / "M\u00fcller.jpg")
+    write(tmp_path, shape(), imagePath="C:\\data\\photos\\Mu\u0308ller.jpg")
+    found: list[Finding] = []
+    dataset = read(tmp_path, report=found.append)
+    assert dataset.table["uri"].to_pylist() == [f"{tmp_path}/photos/M\u00fcller.jpg"]
+    assert [finding.kind for finding in found] == ["other-name"]
+    assert found[0].text.startswith("1 of 1 names are read as those of files that are there (folders, backslashes")

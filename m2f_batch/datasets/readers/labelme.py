@@ -13,6 +13,7 @@ import math
 import posixpath
 from collections.abc import Iterator
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -61,10 +62,25 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     names = _declared(place) or dict(enumerate(sorted({*shapes}), 1))
     categories = [Category(number, name, True) for number, name in names.items() if name not in (IGNORE, BACKGROUND)]
     _note_skipped(entries, place, report)
-    folder = files.folder_of(images, "data.train_images") if images else None
     known = {category.name: position for position, category in enumerate(categories)}
-    read_one = partial(_read, known=known, folder=folder)
-    return dataset_of(categories, files.numbered(files.rows_of(read_one, entries, report)))
+    entries = _with_images(entries, place, images, report)
+    return dataset_of(
+        categories, files.numbered(files.rows_of(partial(_read, known=known), entries, report, itemgetter("image")))
+    )
+
+
+def _with_images(entries: list[_Entry], place: str, images: str | None, report: Report) -> list[_Entry]:
+    """The entries with the uri of their image; without those whose ``imagePath`` can be none."""
+    folders = [uris.parent(entry["json"]) for entry in entries]
+    top = place if files.is_folder(place, "data.train") else uris.parent(place)
+    if images:
+        top = files.folder_of(images, "data.train_images")
+        folders = [top] * len(entries)
+    names = [entry["imagePath"] for entry in entries]
+    if images:  # a name there, whatever its folder was
+        names = [posixpath.basename(name.replace("\\", "/")) for name in names]
+    found = files.find_named(names, top, report, lambda at: entries[at]["json"], bases=folders)
+    return [entry | {"image": uri} for entry, uri in zip(entries, found, strict=True) if uri is not None]
 
 
 def _declared(place: str) -> dict[int, str] | None:
@@ -104,13 +120,12 @@ def _parsed(uri: str) -> files.Read:
             findings.append(Finding("malformed", f"{uri}: shapes[{number}]", text))
     height, width = document.get("imageHeight"), document.get("imageWidth")
     size_hw = (height, width) if is_size(height, width) else None
-    entry = {"json": uri, "image": document["imagePath"], "size_hw": size_hw, "shapes": used}
+    entry = {"json": uri, "imagePath": document["imagePath"], "size_hw": size_hw, "shapes": used}
     return entry | {"findings": findings}, []  # they are reported with the image, as its own
 
 
-def _read(entry: _Entry, known: dict[str, int], folder: str | None) -> files.Read:
-    path = entry["image"].replace("\\", "/")  # as written on Windows
-    image = uris.join(folder, posixpath.basename(path)) if folder else uris.join(uris.parent(entry["json"]), path)
+def _read(entry: _Entry, known: dict[str, int]) -> files.Read:
+    image = entry["image"]
     try:
         size_hw = entry["size_hw"] or size_of(files.fetch(image))
     except (DecodeError, ObjectError) as error:
