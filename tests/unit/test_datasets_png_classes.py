@@ -299,3 +299,32 @@ def test_lines_between_two_classes():
     membrane[9:51, 9] = membrane[9:51, 50] = membrane[9, 9:51] = membrane[50, 9:51] = 1
     assert lines_of(membrane) == (frozenset({1}), frozenset())  # thin by nature: no stairs
     assert lines_of(np.where(drawn == 4, 255, drawn), 255).values == frozenset()
+
+
+def test_objects_of_cityscapes(tmp_path):
+    values = np.array([[7, 24000, 24001, 26], [0, 26003, 29000, 33002]], np.uint16)
+    stem = "aachen/aachen_000000_000019"
+    masks = {f"{stem}_gtFine_instanceIds.png": values, f"{stem}_gtFine_labelIds.png": (values // 1000).astype(np.uint8)}
+    write(tmp_path, f"{stem}_leftImg8bit.png", masks)
+    dataset, found = read(tmp_path, "instance-png")
+    (row,) = dataset.rows()
+    objects = [
+        (
+            dataset.categories[one["category"]].id,
+            dataset.categories[one["category"]].name,
+            one["iscrowd"],
+            mask.tolist(),
+        )
+        for one in row["segments"]
+        for mask in [np.argwhere(decode_mask(one["counts"], (2, 4)))]
+    ]
+    assert objects == [
+        (26, "car", True, [[0, 3]]),  # a group of cars
+        (24, "person", False, [[0, 1]]),
+        (24, "person", False, [[0, 2]]),
+        (26, "car", False, [[1, 1]]),
+        (33, "bicycle", False, [[1, 3]]),
+    ]
+    np.testing.assert_array_equal(decode_mask(row["ignored"], (2, 4)), np.isin(values, [0, 29000]))
+    assert [category.id for category in dataset.categories] == [24, 25, 26, 27, 28, 31, 32, 33]
+    assert "label-set: values are Cityscapes' instanceIds: objects are of its 8 classes of things" in found

@@ -327,3 +327,11 @@ def test_lists_with_names_of_another_machine(folder):
     dataset, found = notes(folder)
     assert [Path(uri).name for uri in dataset.table["uri"].to_pylist()] == ["a.png", "b.png", "c.png"]
     assert found[0].startswith("other-name: 2 of 3 names are read as those of files that are there")
+
+
+def test_masks_of_classes_are_no_outlines(folder):
+    (folder / "data.yaml").write_text("train: images/train\nmasks_dir: masks\nnames: [ball, crate]\n")
+    with pytest.raises(
+        UsageError, match=r"'masks_dir' is 'masks': these are masks of classes.*data.format=semantic-png"
+    ):
+        read(folder)

@@ -9,18 +9,12 @@ from dataclasses import dataclass
 
 from m2f_batch.datasets.findings import Finding, Report
 from m2f_batch.datasets.names import names_beside
-from m2f_batch.datasets.readers.masks_beside import LABEL_IDS, TRAIN_IDS
+from m2f_batch.datasets.readers.cityscapes import CITYSCAPES, LABEL_IDS, NAMES, TRAIN_IDS, VALUES
 from m2f_batch.errors import UsageError
-from m2f_batch.labels import LABEL_SETS, find_label_set
+from m2f_batch.labels import find_label_set
 
 IGNORED = -1
 _SURELY_IGNORED = (255, 65535)  # as files mark it that no one has told us about
-_CITYSCAPES = next(known for known in LABEL_SETS if known.name == "Cityscapes")
-_CITYSCAPES_NAMES = (
-    *("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation"),
-    *("terrain", "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle"),
-)
-_CITYSCAPES_VALUES = frozenset((*range(34), 255))
 
 
 @dataclass(frozen=True)
@@ -56,11 +50,11 @@ def scheme_of(
     if not do_reduce_labels and _is_cityscapes(names):
         kind = _cityscapes_kind(values, names, suffix)
         if kind is not None:
-            numbers = _CITYSCAPES.dataset_ids if kind == LABEL_IDS else range(_CITYSCAPES.size)
-            own = [*(names or dict(enumerate(_CITYSCAPES_NAMES))).values()]
-            text = f"values are Cityscapes' {kind}: its {_CITYSCAPES.size} classes are learnt, its other values ignored"
+            numbers = CITYSCAPES.dataset_ids if kind == LABEL_IDS else range(CITYSCAPES.size)
+            own = [*(names or dict(enumerate(NAMES))).values()]
+            text = f"values are Cityscapes' {kind}: its {CITYSCAPES.size} classes are learnt, its other values ignored"
             report(Finding("label-set", where, text))
-            return Scheme(dict(zip(numbers, own, strict=True)), _CITYSCAPES_VALUES - {*numbers})
+            return Scheme(dict(zip(numbers, own, strict=True)), VALUES - {*numbers})
     if names is None:
         return Scheme(None)
     left = {number: name for number, name in names.items() if number != -1 and number + do_reduce_labels not in void}
@@ -126,15 +120,15 @@ def _is_ade20k(names: Mapping[int, str]) -> bool:
 
 
 def _is_cityscapes(names: Mapping[int, str] | None) -> bool:
-    if names is None or find_label_set(names) is _CITYSCAPES:
+    if names is None or find_label_set(names) is CITYSCAPES:
         return True
-    return (*names,) == _CITYSCAPES.dataset_ids and (*names.values(),) == _CITYSCAPES_NAMES
+    return (*names,) == CITYSCAPES.dataset_ids and (*names.values(),) == NAMES
 
 
 def _cityscapes_kind(values: Collection[int], names: Mapping[int, str] | None, suffix: str) -> str | None:
     """Which of Cityscapes' numbers the values are, by the masks' names or by the values themselves; None where none."""
-    learnt = {*range(_CITYSCAPES.size)}
+    learnt = {*range(CITYSCAPES.size)}
     if suffix.endswith(TRAIN_IDS) and {*values} <= learnt | {255}:
         return TRAIN_IDS
     is_named = suffix.endswith(f"_{LABEL_IDS}") or (names is not None and not {*values} <= learnt | {255})
-    return LABEL_IDS if is_named and {*values} <= _CITYSCAPES_VALUES else None
+    return LABEL_IDS if is_named and {*values} <= VALUES else None

@@ -13,10 +13,13 @@ from functools import partial
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
+
 from m2f_batch.datasets import files, names
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.masks import label_map_rle
+from m2f_batch.datasets.readers.cityscapes import OBJECT_MASKS, THINGS, objects_of
 from m2f_batch.datasets.readers.mask_values import read_values
 from m2f_batch.datasets.readers.masks_beside import pairs
 from m2f_batch.errors import DecodeError, UsageError
@@ -42,16 +45,24 @@ def read_instance_png(
     ``ignore_index`` is a value of the files, ``class_names`` is ``data.names``: of the numbers or names in the id map.
     Raises UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
     """
-    beside = pairs(annotations, images, masks, mask_suffix, report)
+    beside = pairs(annotations, images, masks, mask_suffix, report, OBJECT_MASKS)
     named = None if class_names is None else names.given_names(class_names, "data.names")
-    if beside.file is not None:
+    is_cityscapes = beside.suffix in OBJECT_MASKS and beside.file is None and named is None
+    if is_cityscapes:
+        categories, objects = [*THINGS], None
+        text = f"values are Cityscapes' instanceIds: objects are of its {len(THINGS)} classes of things"
+        report(Finding("label-set", beside.folder, text))
+    elif beside.file is not None:
         categories, objects = _read_map(beside.file, named)
     else:
         categories, objects = [_only_class(named, beside.folder, report)], None
     positions = {category.id: position for position, category in enumerate(categories)}
     read_one = partial(_read, objects=objects, positions=positions, ignore_index=ignore_index)
+    if is_cityscapes:
+        read_one = partial(_read_cityscapes, ignore_index=ignore_index)
     rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report, itemgetter(0)))]
-    if rows and all(row.pop("is_binary") for row in rows):
+    are_binary = [row.pop("is_binary") for row in rows]
+    if are_binary and all(are_binary):
         text = "all masks hold 0 and 255 only: whatever is drawn in an image counts as one object"
         report(Finding("one-value", str(masks or annotations), text))
     return dataset_of(categories, rows)
@@ -149,6 +160,18 @@ def _read(
     height, width = values.shape
     row = {"uri": image, "height": height, "width": width, "segments": segments, "ignored": ignored}
     return row | {"is_binary": is_binary}, findings
+
+
+def _read_cityscapes(pair: tuple[str, str], ignore_index: int | None) -> files.Read:
+    image, mask = pair
+    try:
+        values, _ = read_values(mask)
+    except (DecodeError, ObjectError) as error:
+        return None, [Finding("unreadable-mask", mask, str(error))]
+    height, width = size_hw = values.shape
+    row = {"uri": image, "height": height, "width": width, "is_binary": False}
+    codes = label_map_rle(values if ignore_index is None else np.where(values == ignore_index, 0, values))
+    return row | objects_of(codes, size_hw), []
 
 
 def _of_image(mask: str, objects: _Objects) -> dict[int, int]:

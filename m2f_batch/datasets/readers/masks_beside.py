@@ -3,20 +3,17 @@
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding, Report, examples
+from m2f_batch.datasets.readers.cityscapes import CLASS_MASKS, IMAGE_ENDING
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.near_names import plain
 
-CITYSCAPES_IMAGE = "_leftImg8bit"
-TRAIN_IDS, LABEL_IDS = "labelTrainIds", "labelIds"
-# of Cityscapes' masks of classes, the ones that training wants first
-CITYSCAPES_MASKS = tuple(f"_{grade}_{kind}" for kind in (TRAIN_IDS, LABEL_IDS) for grade in ("gtFine", "gtCoarse"))
 _MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
 _PREFIX = re.compile(r"^[0-9a-f]{8}[-_]")  # Label Studio's, before the names of what it is given
 _EXPORTED = re.compile(r"_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9a-f]+$", re.IGNORECASE)  # Roboflow's, behind them
@@ -32,8 +29,18 @@ class Beside:
     pairs: list[tuple[str, str]]  # (image, mask) uris, by image
 
 
-def pairs(annotations: str, images: str | None, masks: str | None, suffix: str | None, report: Report) -> Beside:
+def pairs(
+    annotations: str,
+    images: str | None,
+    masks: str | None,
+    suffix: str | None,
+    report: Report,
+    usual: Sequence[str] = CLASS_MASKS,
+) -> Beside:
     """Images and masks, matched by path without extension, and without ``suffix`` (``data.mask_suffix``) of the masks.
+
+    Where no ``suffix`` is given and no mask has an image's name, it is the first of ``usual`` that Cityscapes' masks
+    have, else what all masks have in common.
 
     ``annotations`` is a file beside ``masks``, or itself the folder of the masks. Without ``images``, they lie among
     the masks, as anything but PNG. A mask without an image is a finding, images without a mask are left out aloud.
@@ -48,7 +55,8 @@ def pairs(annotations: str, images: str | None, masks: str | None, suffix: str |
         pictures = files.list_files(folder, IMAGE_EXTENSIONS - {"png"}, report)
     else:
         pictures = files.list_images(files.folder_of(images, "data.train_images"), report)
-    ending, found = _by_suffix(found, pictures, suffix, folder, report)
+    suffix = _usual_suffix(found, pictures, usual, folder, report) if suffix is None else suffix
+    ending, found = _by_suffix(found, suffix, folder)
     matched = _matched(pictures, found, ending, folder, report)
     taken = {mask for _, mask in matched}
     for stem in sorted(found):
@@ -77,16 +85,8 @@ def _list_masks(folder: str, with_tiffs: bool, report: Report) -> dict[str, str]
     raise UsageError(f"data.train_masks: {folder!r} has no PNG{why}")
 
 
-def _by_suffix(
-    found: dict[str, str], pictures: Mapping[str, str], suffix: str | None, folder: str, report: Report
-) -> tuple[str, dict[str, str]]:
+def _by_suffix(found: dict[str, str], suffix: str, folder: str) -> tuple[str, dict[str, str]]:
     """The ending of the masks' names that the images' have not, and the masks by path without it."""
-    if suffix is None:
-        suffix = _usual_suffix(found, pictures)
-        if suffix:
-            others = sum(not stem.endswith(suffix) for stem in found)
-            text = f"masks are taken by the ending {suffix!r} of their names, as data.mask_suffix would"
-            report(Finding("mask-suffix", folder, text + (f"; {others:,} other PNGs are left out" if others else "")))
     if not suffix:
         return "", found
     chosen = {stem.removesuffix(suffix): mask for stem, mask in found.items() if stem.endswith(suffix)}
@@ -98,17 +98,23 @@ def _by_suffix(
     return suffix, chosen
 
 
-def _usual_suffix(found: Mapping[str, str], pictures: Mapping[str, str]) -> str:
-    """Cityscapes' ending of masks, else what all masks have in common, where no mask has the name of an image."""
+def _usual_suffix(
+    found: Mapping[str, str], pictures: Mapping[str, str], usual: Sequence[str], folder: str, report: Report
+) -> str:
+    """The ending that makes images' names of those of the masks, where no mask has one; it is said."""
     if found.keys() & pictures.keys():
         return ""
-    if any(stem.endswith(CITYSCAPES_IMAGE) for stem in pictures):
-        for suffix in CITYSCAPES_MASKS:
-            if any(stem.endswith(suffix) for stem in found):
-                return suffix
+    of_cityscapes = any(stem.endswith(IMAGE_ENDING) for stem in pictures)
     ours, theirs = common_ending(found), common_ending(pictures)
     wanted = {stem.removesuffix(theirs) for stem in pictures}
-    return ours if ours and {stem.removesuffix(ours) for stem in found} <= wanted else ""
+    suffix = ours if {stem.removesuffix(ours) for stem in found} <= wanted else ""
+    known = (ending for ending in usual if of_cityscapes and any(stem.endswith(ending) for stem in found))
+    suffix = next(known, suffix)
+    if suffix:
+        others = sum(not stem.endswith(suffix) for stem in found)
+        text = f"masks are taken by the ending {suffix!r} of their names, as data.mask_suffix would"
+        report(Finding("mask-suffix", folder, text + (f"; {others:,} other PNGs are left out" if others else "")))
+    return suffix
 
 
 def common_ending(stems: Iterable[str]) -> str:
@@ -134,7 +140,7 @@ def _matched(
     matched = [(stem, found[stem]) for stem in pictures if stem in found]
     left = {stem: stem for stem in pictures if stem not in found}
     if ending and left:
-        theirs = CITYSCAPES_IMAGE if all(stem.endswith(CITYSCAPES_IMAGE) for stem in left) else common_ending(left)
+        theirs = IMAGE_ENDING if all(stem.endswith(IMAGE_ENDING) for stem in left) else common_ending(left)
         cut = {stem: stem.removesuffix(theirs) for stem in left}
         matched += [(stem, found[short]) for stem, short in cut.items() if short in found]
         left = {stem: short for stem, short in cut.items() if short not in found}

@@ -37,6 +37,11 @@ def read_settings(annotations: str, report: Report) -> Settings:
     values, texts = parse_yaml(text, where), parse_texts(text, where)
     if not isinstance(values, dict) or not ("names" in values or type(values.get("nc")) is int):
         raise UsageError(f"{where} is no data.yaml of YOLO: it has no 'names'")
+    if isinstance(values.get("masks_dir"), str):
+        raise UsageError(
+            f"{where}: 'masks_dir' is {values['masks_dir']!r}: these are masks of classes, and no outlines; read them "
+            "with data.format=semantic-png, data.train=FOLDER OF MASKS and data.names=DATA.YAML"
+        )
     if "names" not in values:
         names = {number: f"class_{number}" for number in range(values["nc"])}  # as Ultralytics calls them
     else:
