@@ -93,7 +93,11 @@ class ModelConfig(Section):
     revision: str | None = Field(None, description="branch, tag or commit of a hub id")
     task: Task | None = Field(None, description="instance, semantic or panoptic; inferred from the model if not set")
     precision: Precision = Field("fp32", description="fp32, bf16 or fp16 (autocast); weights stay in float32")
-    compile: bool = Field(False, description="torch.compile the model: minutes at the start, faster afterwards")
+    compile: bool = Field(
+        False,
+        description="torch.compile the model: minutes at the start, faster afterwards; what is checked at the "
+        "start are its parts before they are compiled",
+    )
     allowed_licenses: tuple[str, ...] | None = Field(
         None, description="licences of weights that may be used, e.g. [mit, apache-2.0]; others are refused"
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.storage.assigned import read_assigned
+from m2f_batch.storage.forwards import forward_lines
 from m2f_batch.storage.index import read_index, staged_images, tally_by
 from m2f_batch.storage.lease import newest
 from m2f_batch.storage.run import RunDirectory, open_existing_run
@@ -38,6 +39,8 @@ def _lines(run: RunDirectory, info: dict[str, Any]) -> Iterator[str]:
     yield f"rate    {rate}; {tally.segments:,} segments"
     if info.get("retries"):
         yield f"retries {info['retries']:,} requests to storage were made again"
+    for line in forward_lines(info.get("forward")):
+        yield f"forward {line}"
     yield from _lease_line(run)
     for line in tally.reason_lines():
         yield f"failed  {line}"

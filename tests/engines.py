@@ -32,14 +32,14 @@ def in_process(config: SegmentConfig) -> int:
 
     from m2f_batch.flow.job import check, run
     from m2f_batch.flow.stages import commit_unit, label_unit, prepare_unit, unit_table
-    from m2f_batch.vision.model import load_model
+    from m2f_batch.vision.checked import load_checked
     from m2f_batch.vision.segmenter import Segmenter
 
     job = check(config)
     cpu, threads = torch.device("cpu"), config.compute.threads_per_actor
     batch_size = config.compute.batch_size or 8
-    model = load_model(job.checkpoint.directory, cpu)
-    segmenter = Segmenter(model, job.labeling, cpu, threads=threads, batch_size=batch_size)
+    model, checked = load_checked(job.checkpoint.directory, cpu, precision=job.labeling.precision, threads=threads)
+    segmenter = Segmenter(model, job.labeling, cpu, threads=threads, batch_size=batch_size, checked=checked)
     options = {"plan": job.labeling.preprocess, "max_pixels": config.input.max_pixels, "threads": 4}
 
     def stream(units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:

@@ -59,6 +59,7 @@ def report_of(found: Findings, setup: Setup, stored: Row | None) -> Report:
         "error": _error_tree(found),
         "comparison": comparison,
         "stored_row": stored,
+        "forward": None if found.checked is None else asdict(found.checked),
         "seconds": found.seconds,
     }
     return Report(tree, comparison, definition)

@@ -20,9 +20,9 @@ from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.uris import shown
+from m2f_batch.vision.checked import Forward, load_checked
 from m2f_batch.vision.frame import Frame
 from m2f_batch.vision.image import decode
-from m2f_batch.vision.model import load_model
 from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare
 from m2f_batch.vision.replica import replica
 from m2f_batch.vision.threads import pinned_threads
@@ -48,6 +48,7 @@ class Findings:
     segments: list[Segment] | None = None
     error: ImageError | None = None
     cause: list[str] | None = None
+    checked: Forward | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -97,7 +98,13 @@ def label(found: Findings, setup: Setup) -> None:
     device = torch.device(setup.device)
     with _failing(found):
         with found.timing("load model"):
-            model = load_model(setup.checkpoint.directory, device, compile_model=setup.labeling.compile)
+            model, found.checked = load_checked(
+                setup.checkpoint.directory,
+                device,
+                precision=setup.labeling.precision,
+                threads=setup.threads,
+                compile_model=setup.labeling.compile,
+            )
             steps = replica(model, setup.labeling, device)
         with pinned_threads(setup.threads), found.timing("forward"):
             computed = steps.forward(steps.load([found.prepared]))

@@ -6,6 +6,7 @@ from m2f_batch.explain.definition import Definition
 from m2f_batch.explain.recorded import Setup
 from m2f_batch.explain.report import Report, category_name
 from m2f_batch.explain.rerun import Findings
+from m2f_batch.storage.forwards import forward_lines
 from m2f_batch.storage.uris import shown
 
 SHOWN = 4  # segments, and dropped candidates, that are said
@@ -41,6 +42,10 @@ def lines_of_result(found: Findings, setup: Setup, report: Report) -> Iterator[s
     if report.definition is not None:
         yield from _query_lines(report.definition, setup)
         yield from _segment_lines(found, report)
+    if found.checked is not None and (warning := found.checked.warning()):
+        yield f"        {warning}"
+    for line in forward_lines(setup.info.get("forward")):
+        yield f"        of the run, {line}"
     yield "seconds " + ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in found.seconds.items())
     comparison = report.comparison
     yield "row     " + ("the same as the run's, in every column" if comparison["same"] else "not the run's:")

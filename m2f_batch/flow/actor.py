@@ -26,12 +26,18 @@ def load_segmenter(settings: ActorSettings) -> Any:
     """The model on its device, ready to label."""
     import torch
 
-    from m2f_batch.vision.model import load_model
+    from m2f_batch.vision.checked import load_checked
     from m2f_batch.vision.segmenter import Segmenter
 
-    device = torch.device(settings.device)
-    model = load_model(local_directory(settings.source), device, compile_model=settings.labeling.compile)
-    return Segmenter(model, settings.labeling, device, threads=settings.threads, batch_size=settings.batch_size)
+    device, labeling = torch.device(settings.device), settings.labeling
+    model, checked = load_checked(
+        local_directory(settings.source),
+        device,
+        precision=labeling.precision,
+        threads=settings.threads,
+        compile_model=labeling.compile,
+    )
+    return Segmenter(model, labeling, device, threads=settings.threads, batch_size=settings.batch_size, checked=checked)
 
 
 class SegmentActor:

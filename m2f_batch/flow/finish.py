@@ -9,6 +9,7 @@ from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, info_now, now
 from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
+from m2f_batch.storage.forwards import forward_lines
 from m2f_batch.storage.image_names import has_extension
 from m2f_batch.storage.index import read_index, write_index
 from m2f_batch.storage.tally import Tally, tally_in
@@ -125,6 +126,8 @@ def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterat
     if counts["ok"] and not done["segments"]:
         yield "        no image has a segment: is the model trained for them, and postprocess.score_threshold right?"
     for line in progress.busy.lines():
+        yield f"        {line}"
+    for line in forward_lines(done["forward"]):
         yield f"        {line}"
     if progress.retries:
         yield f"        {progress.retries:,} requests were tried again"

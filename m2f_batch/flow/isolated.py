@@ -112,8 +112,11 @@ def label_isolated(
 class IsolatedSegmenter:
     """In place of a Segmenter where a unit is labelled."""
 
-    def __init__(self, settings: ActorSettings, worker: Callable[[ActorSettings], Work] = labelling) -> None:
+    def __init__(
+        self, settings: ActorSettings, worker: Callable[[ActorSettings], Work] = labelling, checked: object = None
+    ) -> None:
         self._settings, self._worker = settings, worker
+        self.checked = checked  # as the actor's own: the check has one outcome on one machine
 
     def label(self, images: "Sequence[Prepared]") -> list[list[Segment] | ImageError]:
         """As ``label_isolated``."""

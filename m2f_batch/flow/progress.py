@@ -12,6 +12,7 @@ from tqdm import tqdm
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.busy import Busy, Places
 from m2f_batch.flow.events import STATE, Events
+from m2f_batch.storage.forwards import Forwards
 from m2f_batch.storage.tally import Tally, tally_of_unit
 
 LINE_SECONDS, REFRESH_SECONDS, LONG_START_SECONDS = 15.0, 5.0, 120.0
@@ -27,7 +28,7 @@ class Progress:
         self.total, self.busy = total, Busy(places)
         self.base, self.mine = Tally(), Tally()  # done before this attempt, and in it
         self.transient: list[str] = []
-        self.retries = 0
+        self.retries, self.forwards = 0, Forwards()
         self._events = events or Events()
         self._on_refresh, self._started, self._stop = on_refresh, time.monotonic(), threading.Event()
         is_shown = sys.stderr.isatty() and self._events.log == "text"
@@ -70,6 +71,8 @@ class Progress:
             self.transient.append(unit["transient"])
             return
         self.busy.add(unit)
+        if line := self.forwards.add(unit):
+            self._events.say(line, "forward", process=unit["replica"])
         self.retries += unit.get("retries") or 0
         # a new one, not a changed one: the thread that shows it must never see half a unit
         more = tally_of_unit(unit)

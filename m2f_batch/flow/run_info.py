@@ -52,6 +52,7 @@ def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "images_per_second": 0.0,
         "stages": {},
         "retries": 0,
+        "forward": {"fast": 0, "slow": 0, "why": {}},
         "attempts": 1,
     }
 
@@ -133,6 +134,7 @@ def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
         "images_per_second": round(progress.labelled / seconds, 3) if seconds else 0.0,
         "stages": progress.busy.report(),
         "retries": progress.retries,
+        "forward": progress.forwards.report(info.get("forward")),
     }
 
 

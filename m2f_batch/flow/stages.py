@@ -94,6 +94,8 @@ def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
         # since the segmenter was last asked: units that it had at the same time share it by chance
         unit["seconds"] = [*unit["seconds"], *segmenter.take_seconds().items()]
     unit["replica"] = f"{socket.gethostname()}:{os.getpid()}"
+    checked = getattr(segmenter, "checked", None)  # what stands in for a model has no forward pass
+    unit["forward"] = None if checked is None else str(checked)
     return unit_row(LABELLED_SCHEMA, unit, rows.to_struct_array().combine_chunks())
 
 
@@ -107,7 +109,7 @@ def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
         except TransientError as error:
             unit["transient"] = str(error)
     done = {
-        **{name: unit[name] for name in ("unit", "transient", "seconds", "bytes", "replica")},
+        **{name: unit[name] for name in ("unit", "transient", "seconds", "bytes", "replica", "forward")},
         "retries": (unit["retries"] or 0) + retried() - before,
         "ok": tally.ok,
         "error": tally.error,

@@ -49,6 +49,7 @@ LABELLED_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("retries", pa.int64()),
         ("replica", pa.string()),  # the process that labelled it
+        ("forward", pa.string()),  # how it computes: see ``storage.forwards``
         ("rows", pa.large_list(pa.struct(list(SCHEMA)))),
     ]
 )
@@ -60,6 +61,7 @@ DONE_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("retries", pa.int64()),
         ("replica", pa.string()),
+        ("forward", pa.string()),
         ("ok", pa.int64()),
         ("error", pa.int64()),
         ("segments", pa.int64()),

@@ -107,7 +107,8 @@ class GatedActor(SegmentActor):
             return super().__call__(table)
         if deaths >= GIVEN_UP_AFTER:
             return super().__call__(skipped_unit(table, _given_up(deaths)))
-        return label_unit(table, IsolatedSegmenter(self._settings))
+        checked = getattr(self.segmenter, "checked", None)
+        return label_unit(table, IsolatedSegmenter(self._settings, checked=checked))
 
 
 def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHandle) -> pa.Table:

@@ -232,6 +232,8 @@ def _validate(job: TrainJob, state: State, means: Means, journal: Journal, scrat
     category_of = {label: index for index, label in enumerate(state.start.label_ids) if label >= 0}
     most = job.config.data.max_pixels
     summary = validate(directory, job.val, job.task, category_of, means.device.type, means.threads, most)
+    if summary["warning"] is not None:
+        means.say(f"note    {summary['warning']}")
     figures, main = summary["metrics"], MAIN[job.task]
     journal.note(state.step, "validation", figures | {"time": time()})
     figure = -1.0 if figures[main] is None else figures[main]

@@ -39,6 +39,7 @@ def validate(
 ) -> dict[str, Any]:
     """``Evaluator.summary`` of the model in ``directory`` over all images, each labelled by one of the processes.
 
+    ``warning`` says where it had to be computed with transformers' own modules, None elsewhere.
     ``category_of`` maps the model's labels to the dataset's categories. Raises RunError for an image that cannot be
     read: metrics over what happens to be readable would compare nothing.
     """
@@ -60,7 +61,8 @@ def validate(
     first, *others = world.gathered(evaluator)
     for other in others:
         first.merge(other)
-    return dict(first.summary())
+    checked = segmenter.checked
+    return {**first.summary(), "warning": None if checked is None else checked.warning()}
 
 
 def patience_used(figure: float, best: float | None, before: int) -> int:

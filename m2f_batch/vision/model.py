@@ -52,13 +52,10 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
             f"model.uri: {directory}: {len(wrong)} tensors are missing or of another shape than config.json says, "
             f"e.g. {wrong[0]}"
         )
-    if device.type == "cuda":
-        # float32 means float32: TF32 keeps 10 bits of the mantissa
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
+    keep_float32(device)
     model = model.eval().requires_grad_(False)
     model = (lean_mask2former(model) if lean else model).to(device)
-    return _compiled(model) if compile_model else model
+    return compiled(model) if compile_model else model
 
 
 def _from_tensors(directory: Path) -> tuple[Any, dict[str, Any]]:
@@ -80,7 +77,14 @@ def _from_tensors(directory: Path) -> tuple[Any, dict[str, Any]]:
     )
 
 
-def _compiled(model: nn.Module) -> nn.Module:
+def keep_float32(device: torch.device) -> None:
+    """Have float32 mean float32 on CUDA: TF32 keeps 10 bits of the mantissa."""
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def compiled(model: nn.Module) -> nn.Module:
     """The model, compiled for each canvas when it first comes; compiled code is kept for later processes."""
     # by default what comes after 8 canvases runs uncompiled: then a row would depend on the order of the images
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = MANY

@@ -9,6 +9,7 @@ as the commands do for themselves, since OpenMP reads it when it is loaded.
 """
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
@@ -24,11 +25,11 @@ from m2f_batch.config_loading import check_config
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.model_source import find_model, local_directory
+from m2f_batch.vision.checked import Forward, load_checked
 from m2f_batch.vision.engine import Engine, Result
 from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.labeling import Labeling, settle
 from m2f_batch.vision.micro_batches import BatchSizes
-from m2f_batch.vision.model import load_model
 from m2f_batch.vision.preprocess import ImageLike, Prepared, prepare_image
 from m2f_batch.vision.replica import replica
 from m2f_batch.vision.threads import pin_threads, pinned_threads
@@ -56,8 +57,9 @@ class Segmenter:
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
+        checked: Forward | None = None,
     ) -> None:
-        self.model, self.labeling, self.device = model, labeling, device
+        self.model, self.labeling, self.device, self.checked = model, labeling, device, checked
         self.threads, self.max_pixels = threads, max_pixels
         if device.type == "cpu":
             batch_size = 1  # a batched forward rounds otherwise than a single one, and on CPU it gains nothing
@@ -102,7 +104,10 @@ class Segmenter:
         config = check_config(ModelConfig, tree)
         checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
         options: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_pixels": max_pixels}
-        return cls.from_checkpoint(checkpoint, config, device=device, size=size, postprocess=postprocess, **options)
+        made = cls.from_checkpoint(checkpoint, config, device=device, size=size, postprocess=postprocess, **options)
+        if made.checked is not None and (warning := made.checked.warning()):
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        return made
 
     @classmethod
     def from_checkpoint(
@@ -126,7 +131,9 @@ class Segmenter:
             check_config(PostprocessConfig, dict(postprocess)),
         )
         where = torch.device(device)
-        return cls(load_model(checkpoint.directory, where), labeling, where, **options)
+        threads = options.get("threads", DEFAULT_THREADS)
+        model, checked = load_checked(checkpoint.directory, where, precision=labeling.precision, threads=threads)
+        return cls(model, labeling, where, checked=checked, **options)
 
     def __call__(self, images: Sequence[ImageLike]) -> list[list[Segment]]:
         """Segments of PIL images, uint8 arrays [H, W, 3] or encoded bytes; raises ImageError with the index."""

@@ -143,10 +143,10 @@ def test_a_model_that_has_changed(own, tmp_path):
 
 
 def test_a_bug_leaves_what_was_got_before(own, tmp_path, monkeypatch):
-    def load_model(*arguments, **options):
+    def load_checked(*arguments, **options):
         raise ZeroDivisionError("the model")
 
-    monkeypatch.setattr(rerun, "load_model", load_model)
+    monkeypatch.setattr(rerun, "load_checked", load_checked)
     with pytest.raises(ZeroDivisionError):
         main(["explain", str(own[2]), "scene 00.png", str(tmp_path / "x")])
     tree = explained(tmp_path / "x")

@@ -9,8 +9,10 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
+from m2f_batch.vision.checked import _choose
 from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.lean.mask2former import LeanMask2Former, lean_mask2former
+from m2f_batch.vision.lean.swin import LeanBlock
 from m2f_batch.vision.model import DTYPES, forward, load_model
 from m2f_batch.vision.segmenter import pinned_threads
 
@@ -97,6 +99,26 @@ def test_every_architecture_gives_the_logits_of_transformers(case):
     lean = lean_mask2former(model)
     assert isinstance(lean, LeanMask2Former)
     assert furthest(forward(lean, values), expected) < 1e-9
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_architecture_passes_its_own_check(case):
+    backbone, settings, _ = CASES[case]
+    for precision in ("fp32", "bf16"):
+        model, kind, why = _choose(random_model(backbone, **settings).float(), CPU, precision)
+        if "absolute" in case:  # runs on images of 64 x 64 only
+            assert kind == "fast" and "must match the size of tensor" in why
+        else:
+            assert (kind, why) == ("fast", None)
+        assert isinstance(model, LeanMask2Former)
+
+
+def test_a_broken_window_of_swin_does_not(monkeypatch):
+    real = LeanBlock._attend
+    monkeypatch.setattr(LeanBlock, "_attend", lambda self, *inputs: real(self, *inputs) * 1.01)
+    _, kind, why = _choose(random_model(SWIN).float(), CPU, "fp32")
+    assert kind == "slow"
+    assert why.startswith("feature map 1 of the backbone: off by ")
 
 
 def canvases(images):

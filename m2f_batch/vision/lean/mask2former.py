@@ -34,11 +34,14 @@ class LeanMask2Former(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits and mask logits."""
+        return self.masked_decoder(*self.pixel_decoder(self.features(pixel_values)))
+
+    def features(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's feature maps [B, C_i, H_i, W_i], finest first."""
         if type(self.backbone).__name__ in CHANNELS_LAST:
             pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
         features = self.backbone(pixel_values)
-        features = features if isinstance(features, tuple) else features.feature_maps
-        return self.masked_decoder(*self.pixel_decoder(tuple(features)))
+        return features if isinstance(features, tuple) else tuple(features.feature_maps)
 
 
 def lean_mask2former(model: nn.Module) -> nn.Module:

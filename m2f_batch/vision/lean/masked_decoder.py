@@ -66,16 +66,16 @@ class LeanMaskedDecoder(nn.Module):
 
         Those of classes are [B, Q, K + 1], those of masks [B, Q, h, w].
         """
-        levels = [self._level(maps, mask_features, level) for level in range(min(LEVELS, len(self.layers)))]
+        levels = [self.level(maps, mask_features, level) for level in range(min(LEVELS, len(self.layers)))]
         x = self.queries.expand(len(mask_features), -1, -1)
         for index, layer in enumerate(self.layers):
             pixels, placed, features = levels[index % LEVELS]
             x = layer(x, self.query_positions, pixels, placed, self._attention_mask(x, features))
         x = self.norm(x)
-        masks = self._mask_logits(x, pixels_of(mask_features))
+        masks = self.mask_logits(x, pixels_of(mask_features))
         return linear(x, self.class_predictor), masks.view(*masks.shape[:2], *mask_features.shape[2:])
 
-    def _level(self, maps: list[Tensor], mask_features: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
+    def level(self, maps: list[Tensor], mask_features: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
         """The pixels of a level [B, N, C], the same with their positions, and its mask features [B, N, C']."""
         _, _, height, width = maps[level].shape
         pixels, projection = pixels_of(maps[level]), self.projections[level]
@@ -86,13 +86,13 @@ class LeanMaskedDecoder(nn.Module):
         features = F.interpolate(mask_features, size=(height, width), mode="bilinear", align_corners=False)
         return pixels, pixels + positions, pixels_of(features)
 
-    def _mask_logits(self, x: Tensor, features: Tensor) -> Tensor:
+    def mask_logits(self, x: Tensor, features: Tensor) -> Tensor:
         """Mask logits [B, Q, N] of normed queries at mask features [B, N, C']."""
         return batched_product(perceptron(x, self.embedder.children()), features)
 
     def _attention_mask(self, x: Tensor, features: Tensor) -> Tensor:
         """What is added to the attention [B, 1, Q, N]: nothing where the mask is, else -inf; nothing if it is empty."""
-        logits = self._mask_logits(self.norm(x), features)
+        logits = self.mask_logits(self.norm(x), features)
         outside = logits < 0
         outside &= ~outside.all(-1, keepdim=True)
         return torch.zeros_like(logits).masked_fill_(outside, float("-inf"))[:, None]
