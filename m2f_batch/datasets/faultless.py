@@ -23,6 +23,7 @@ from m2f_batch.datasets.masks import areas
 from m2f_batch.datasets.warnings import DEFAULT_QUERIES
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import AugmentConfig
+from m2f_batch.masking import redact
 
 # an entry that is of no image, and so left out alone; what else is of no image is of the whole dataset
 _ENTRIES = ("malformed", "unlisted-image", "missing-image", "unreadable-mask")
@@ -92,14 +93,14 @@ class Faultless:
         return said
 
     def table(self) -> bytes:
-        """CSV with a line per fault: image, kind, where, text."""
+        """CSV with a line per fault: image, kind, where, text; without keys that names may hold."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", "kind", "where", "text"])
         for image, found in sorted(self.faults.items()):
             writer.writerows([image, finding.kind, finding.where, finding.text] for finding in found)
         writer.writerows(["", finding.kind, finding.where, finding.text] for finding in self.entries)
-        return text.getvalue().encode(errors="backslashreplace")
+        return redact(text.getvalue()).encode(errors="backslashreplace")
 
 
 def faultless(

@@ -24,6 +24,7 @@ from m2f_batch.datasets.sides import places_of, read_sides
 from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.masking import redact
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import find_model
 from m2f_batch.storage.s3_settings import using
@@ -166,6 +167,7 @@ def _write(
     images = {"train": train.table.num_rows, "val": 0 if val is None else val.table.num_rows}
     document = {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}
     try:
-        Path(json_file).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = redact(json.dumps(document, indent=1, ensure_ascii=False))  # names may hold keys
+        Path(json_file).write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--json: {json_file!r} cannot be written: {error.strerror}") from error

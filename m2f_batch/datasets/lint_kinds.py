@@ -39,7 +39,7 @@ KINDS = {
     "missing-segment": Kind(True, f"an object that no pixel shows: {_STOPS}", "remove the entry, or restore the mask"),
     "no-images": Kind(
         True,
-        f"there is nothing to train on: {_STOPS}",
+        f"there is nothing to train on, or to validate with: {_STOPS}",
         "correct what is said of its images here; where nothing is, check that these are the right annotations",
     ),
     "lost-labels": Kind(

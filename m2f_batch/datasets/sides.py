@@ -47,6 +47,8 @@ def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datase
             val = read(data.val, data.val_images, data.val_masks, "val")
         except UsageError as error:
             raise UsageError(str(error).replace("data.train", "data.val")) from error
+        if not val.table.num_rows:
+            report(Finding("no-images", f"data.val: {data.val}", "has no images that could be read"))
         return train, _with_categories(val, train, data.val, report)
     return split_sides(train, data)
 

@@ -75,6 +75,7 @@ def _segments(run: RunDirectory, order: Order, ids: CocoIds) -> Iterator[tuple[R
     for row, image_id in _labelled(run, order, ids, [*IMAGE_COLUMNS, "segments"]):
         for segment in row["segments"]:
             if segment["category_id"] in ids.category_ids:
+                ids.written[ids.category_ids[segment["category_id"]]] += 1
                 yield row, image_id, segment
 
 

@@ -34,13 +34,10 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         file = Path(folder) / "export.json"
         with file.open("w", encoding="utf-8") as handle:
             handle.writelines(_pieces(run, info, ids, form))
-        is_bare = form == "coco-results" and file.stat().st_size <= len("[]\n")
+        if len(ids.unmatched) == counts["ok"]:
+            raise UsageError(f"--ground-truth {ground_truth}: it holds none of the images that are labelled")
         store.upload(file, dest)
     _say(info, ids, dest)
-    if is_bare:
-        say(
-            "warning: no image has a segment to export: the list is empty, and pycocotools' loadRes takes no empty list"
-        )
     return 0
 
 
@@ -61,7 +58,10 @@ def _pieces(run: RunDirectory, info: dict[str, Any], ids: CocoIds, form: str) ->
 def _say(info: dict[str, Any], ids: CocoIds, dest: str) -> None:
     counts = info["images"]
     images = counts["ok"] - len(ids.unmatched)
-    say(f"{dest}: {images:,} images; licence of the model's weights: {info['model']['license']}")
+    segments = ids.written.total()
+    say(f"{dest}: {images:,} images, {segments:,} segments; licence of the model's weights: {info['model']['license']}")
+    if not segments:
+        say("warning: there is no segment to export, and pycocotools takes no empty list of results")
     for note in ids.notes:
         say(f"note: {note}")
     left_out = [label["name"] for label in info["categories"] if label["id"] not in ids.category_ids]

@@ -1,6 +1,7 @@
 """COCO ids: those of the images' own JSON or of a ground truth, else 1, 2, 3, ...; categories by data set or name."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -8,6 +9,7 @@ from typing import Any
 
 from m2f_batch.errors import UsageError
 from m2f_batch.export.categories import match_categories
+from m2f_batch.masking import redact
 from m2f_batch.storage.near_names import near_pairs
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory
@@ -22,14 +24,15 @@ class CocoIds:
 
     ``image_id`` maps (uri, 1-based position by uri) to an id, or None for an image the ground truth does not hold;
     ``category_ids`` maps label ids to category ids, and lacks labels that the ground truth does not name.
-    ``unmatched`` collects, as images are numbered, the uris that the ground truth does not hold. ``notes``: what a user
-    is told of how names were matched.
+    ``unmatched`` collects, as images are numbered, the uris that the ground truth does not hold, and ``written`` counts
+    the segments by category id. ``notes``: what a user is told of how names were matched.
     """
 
     image_id: Callable[[str, int], CocoId | None]
     category_ids: dict[int, int]
     categories: list[dict[str, Any]]
     unmatched: set[str] = field(default_factory=set)
+    written: Counter[int] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 
 
@@ -53,7 +56,7 @@ def coco_ids(run: RunDirectory, info: dict[str, Any], ground_truth: str | None) 
         shown = f"{names[0]!r}, ... and {listed[0]!r}, ..." if names and listed else "one of them lists none"
         raise UsageError(f"--ground-truth {ground_truth}: it and {run.uri} have no image in common ({shown})")
     unmatched.clear()
-    return CocoIds(find, match.ids, truth["categories"], unmatched, (*match.notes, *notes))
+    return CocoIds(find, match.ids, truth["categories"], unmatched, notes=(*match.notes, *notes))
 
 
 def _annotated(truth: dict[str, Any]) -> set[Any]:
@@ -118,7 +121,7 @@ def _image_ids_of(
 def spelled_otherwise(pairs: Mapping[str, str]) -> str:
     """The note on images of a run, by uri, whose names a ground truth spells otherwise."""
     uri, name = next(iter(pairs.items()))
-    return f"{len(pairs):,} images are matched by names that are spelled otherwise, e.g. {name!r} for {uri!r}"
+    return redact(f"{len(pairs):,} images are matched by names that are spelled otherwise, e.g. {name!r} for {uri!r}")
 
 
 def _read_truth(uri: str) -> dict[str, Any]:

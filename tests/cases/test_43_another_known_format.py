@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hand_made import Picture, make_run
 from PIL import Image
 
 from m2f_batch.cli import main
@@ -122,6 +123,24 @@ def test_folders_of_formats_that_are_not_read(tmp_path, capsys):
     for folder, words in ((voc, "Pascal VOC XML"), (bare, "YOLO labels without their data.yaml")):
         assert main(["lint", str(folder)]) == 2
         assert f"{str(folder)!r} looks like {words}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NOT_READ)
+def test_evaluate_names_them_too(name, tmp_path, capsys):
+    content, words = NOT_READ[name]
+    (tmp_path / name).write_text(content)
+    run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg", (12, 16))]], task="instance").uri
+    assert main(["evaluate", run, "--ground-truth", str(tmp_path / name)]) == 2
+    assert f"{str(tmp_path / name)!r} looks like {words}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("place", "form"), [pair for pair in PAIRS if pair[1] in ("coco", "yolo", "labelme")])
+def test_evaluate_with_another_format_than_the_file_has(place, form, case, capsys):
+    own, words = PLACES[place]
+    run = make_run(case / "run", [[Picture("/photos/a.jpg", (12, 16))]], task="instance").uri
+    assert main(["evaluate", run, "--ground-truth", str(case / place), "--format", form]) == 2
+    wanted = f"--ground-truth: {str(case / place)!r} looks like {words}: --format {own}\n"
+    assert capsys.readouterr().err.endswith(wanted)
 
 
 def test_the_val_side_is_named(case, capsys):

@@ -102,3 +102,16 @@ def test_an_empty_list_of_images_is_one_fault(tmp_path, capsys):
     assert "fault   no-images: 1\n" in capsys.readouterr().out
     assert main(["finetune", str(tmp_path / "train.json"), str(tmp_path / "out"), "--set=train.steps=1"]) == 2
     assert f"{tmp_path}/train.json: " in capsys.readouterr().err
+
+
+def test_a_val_side_without_an_image_is_a_fault_too(tmp_path, capsys):
+    train: dict[str, object] = {"images": [{"id": 1, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}]}
+    train["categories"] = [{"id": 1, "name": "ball"}]
+    shape = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 20, 2, 20, 20]]}
+    Image.new("RGB", SIZE[::-1]).save(tmp_path / "a.png")
+    (tmp_path / "train.json").write_text(json.dumps(train | {"annotations": [shape]}))
+    (tmp_path / "val.json").write_text(json.dumps(train | {"annotations": [], "images": [{"id": 1}]}))
+    assert main(["lint", str(tmp_path / "train.json"), "--val", str(tmp_path / "val.json")]) == 1
+    said = capsys.readouterr().out
+    assert f"data.val: {tmp_path}/val.json: has no images that could be read" in said
+    assert "fault   malformed: 1\n" in said

@@ -148,7 +148,7 @@ def test_ids_and_categories_of_a_ground_truth(
         *((1, 90, 3), (2, 7, 900), (3, 8, 900), (4, 8, 900))
     ]
     said = capsys.readouterr().out
-    assert f"{tmp_path}/out.json: 4 images; licence of the model's weights: mit" in said
+    assert f"{tmp_path}/out.json: 4 images, 4 segments; licence of the model's weights: mit" in said
     assert "left out, since --ground-truth does not name them: sky" in said
     assert "left out: 1 images that --ground-truth does not hold, e.g. /photos/日本.jpg" in said
     assert "left out: 1 images that failed, 0 that remain" in said
@@ -258,14 +258,24 @@ def test_a_run_without_a_labelled_image_is_no_export(tmp_path: Path) -> None:
     assert not (tmp_path / "out.json").exists()
 
 
+def test_a_ground_truth_of_failed_images_alone_is_no_export(run: RunDirectory, tmp_path: Path) -> None:
+    truth = {"images": [{"id": 4, "file_name": "broken.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    for form in ("coco", "coco-results"):
+        with pytest.raises(UsageError, match="it holds none of the images that are labelled"):
+            export(run.uri, str(tmp_path / "out.json"), form, str(tmp_path / "truth.json"))
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_results_without_a_segment_are_said_to_be_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg")]])
     assert exported(run, tmp_path / "out.json", "coco-results") == []
-    assert "warning: no image has a segment to export" in capsys.readouterr().out
+    assert "warning: there is no segment to export, and pycocotools takes no empty list" in capsys.readouterr().out
     assert exported(run, tmp_path / "out.json")["images"] == [
         {"id": 1, "file_name": "a.jpg", "height": 12, "width": 16}
     ]
-    assert "warning" not in capsys.readouterr().out
+    assert "out.json: 1 images, 0 segments; " in (said := capsys.readouterr().out)
+    assert "warning: there is no segment to export" in said
 
 
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(run: RunDirectory, tmp_path: Path) -> None:
