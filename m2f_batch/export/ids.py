@@ -10,6 +10,7 @@ from typing import Any
 from m2f_batch.errors import UsageError
 from m2f_batch.export.categories import match_categories
 from m2f_batch.masking import redact
+from m2f_batch.storage.coco_input import whole
 from m2f_batch.storage.near_names import near_pairs
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory
@@ -131,6 +132,8 @@ def _read_truth(uri: str) -> dict[str, Any]:
         raise UsageError(f"--ground-truth {uri}: {error}; give a COCO JSON") from None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"--ground-truth {uri}: is not JSON ({error})") from None
+    for part in ("images", "categories", "annotations") if isinstance(tree, dict) else ():
+        tree[part] = _as_written_elsewhere(tree.get(part))
     for part, fields in (
         ("images", {"id": (int, str), "file_name": (str,)}),
         ("categories", {"id": (int, str), "name": (str,)}),
@@ -141,6 +144,16 @@ def _read_truth(uri: str) -> dict[str, Any]:
                 f"--ground-truth {uri}: must be a COCO JSON: a list {part!r}, each with {' and '.join(fields)}"
             )
     return tree
+
+
+def _as_written_elsewhere(items: Any) -> Any:
+    """The list that an object's values are, as LIVECell has it, with 1 where pandas has made 1.0 of it."""
+    items = [*items.values()] if isinstance(items, dict) else items
+    for item in items if isinstance(items, list) else ():
+        for name in ("id", "category_id") if isinstance(item, dict) else ():
+            if type(item.get(name)) is float:
+                item[name] = whole(item[name])
+    return items
 
 
 def _has(item: Any, fields: Mapping[str, tuple[type, ...]]) -> bool:

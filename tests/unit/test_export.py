@@ -164,6 +164,18 @@ def test_a_ground_truth_with_bare_names_or_longer_paths(run: RunDirectory, tmp_p
     assert {image["file_name"]: image["id"] for image in tree["images"]} == {"A b.jpg": 4, "B.jpg": 5, "more/c.jpg": 6}
 
 
+def test_a_ground_truth_through_pandas_or_with_objects_for_lists(run: RunDirectory, tmp_path: Path) -> None:
+    truth = {
+        "images": {"a": {"id": 4.0, "file_name": "A b.jpg"}},
+        "categories": {"7": {"id": 7.0, "name": "cat"}, "8": {"id": 8.0, "name": "cat"}},
+        "annotations": {"1": {"category_id": 8.0}},
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    tree = exported(run, tmp_path / "out.json", ground_truth=tmp_path / "truth.json")
+    assert [json.dumps(image["id"]) for image in tree["images"]] == ["4"]
+    assert {json.dumps(entry["category_id"]) for entry in tree["annotations"]} == {"8"}
+
+
 def test_two_images_for_one_of_the_ground_truth_are_refused(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [[Picture("/photos/x/a.jpg"), Picture("/photos/y/a.jpg")]])
     truth = {"images": [{"id": 4, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
@@ -179,7 +191,7 @@ def test_two_images_for_one_of_the_ground_truth_are_refused(tmp_path: Path) -> N
         ("{", "is not JSON"),
         ("[" * 200_000, "is not JSON"),
         ("[]", "a list 'images'"),
-        ('{"images": {}, "categories": []}', "a list 'images', each with id and file_name"),
+        ('{"images": 5, "categories": []}', "a list 'images', each with id and file_name"),
         ('{"images": [{"id": [1], "file_name": "a"}], "categories": []}', "a list 'images'"),
         ('{"images": [{"id": "1", "file_name": "a"}], "categories": []}', "none of its categories (it has none)"),
         (
