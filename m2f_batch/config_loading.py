@@ -2,11 +2,11 @@
 
 import difflib
 import itertools
+import os
 import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -83,7 +83,7 @@ def _section(kind: type[BaseModel], name: Any) -> type[BaseModel] | None:
 
 def _read_file(file: str) -> Tree:
     try:
-        with Path(file).open("rb") as handle:
+        with open(os.path.expanduser(file), "rb") as handle:
             text = handle.read(MAX_SIZE + 1).decode()
         if len(text) > MAX_SIZE:
             raise ValueError(f"more than {MAX_SIZE:,} bytes")

@@ -25,6 +25,7 @@ from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.masking import redact
+from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import find_model
 from m2f_batch.storage.s3_settings import using
@@ -87,7 +88,7 @@ def lint(
 def _queries(config: FinetuneConfig) -> int:
     """Of the model that is here: another is not fetched for it."""
     uri = config.model.uri
-    here = None if uri is None or not Path(uri).is_dir() else Path(find_model(uri).uri)
+    here = None if uri is None or not Path(uris.expanded(uri)).is_dir() else Path(find_model(uri).uri)
     return queries_of(config.model.config, here)
 
 
@@ -168,6 +169,6 @@ def _write(
     document = {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}
     try:
         text = redact(json.dumps(document, indent=1, ensure_ascii=False))  # names may hold keys
-        Path(json_file).write_text(f"{text}\n", encoding="utf-8")
+        Path(uris.expanded(json_file)).write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--json: {json_file!r} cannot be written: {error.strerror}") from error

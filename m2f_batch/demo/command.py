@@ -14,6 +14,7 @@ from m2f_batch.flow.job import segment
 from m2f_batch.records import segment_of
 from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.run import RunDirectory, open_run
+from m2f_batch.storage.uris import expanded
 from m2f_batch.vision.overlay import draw_overlay
 
 MODEL = Path(__file__).parent / "model"
@@ -25,7 +26,7 @@ def demo(directory: str, task: str) -> int:
 
     Raises UsageError, before anything is written, when DIR holds another run or cannot be a directory.
     """
-    folder = Path(directory).absolute()
+    folder = Path(expanded(directory)).absolute()
     images = folder / "images"
     is_own = _is_own(folder, images)
     tree = {

@@ -123,7 +123,8 @@ def _kind(store: Store, uri: str, place: str) -> str:
         return "folder"
     if uris.has_glob(uri):
         return "glob"
-    raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix; wanted {_FORMS}")
+    hint = " ('~' is put in, '$NAME' is not)" if uri.startswith("$") else ""
+    raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix{hint}; wanted {_FORMS}")
 
 
 def _check_image(store: Store, place: str, entry: Entry) -> None:

@@ -46,6 +46,7 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
 
     Raises UsageError when there is no such model, or it is not allowed.
     """
+    given, uri = uri, uris.expanded(uri)
     if os.path.isdir(uri):
         source = ModelSource(os.path.abspath(uri), "directory", wanted=wanted)
         _check_allowed(source, UsageError)
@@ -62,7 +63,7 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
         _check_allowed(source, UsageError)
         return _pin_hub(source)
     raise UsageError(
-        f"model.uri: {uri!r} is no directory here, no hub id (owner/name) and no object-store URI; "
+        f"model.uri: {given!r} is no directory here, no hub id (owner/name) and no object-store URI; "
         "give a Hugging Face directory with config.json and model.safetensors"
     )
 

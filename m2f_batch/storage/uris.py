@@ -51,7 +51,7 @@ def parse(uri: str) -> Location:
         raise UsageError("a URI must not be empty, nor contain a NUL character")
     match = _URI.fullmatch(uri)
     if match is None:
-        return Location("", "", os.path.abspath(uri))
+        return Location("", "", os.path.abspath(expanded(uri)))
     scheme, rest = match[1].lower(), match[2]
     authority, _, path = rest.partition("/")
     if scheme == "file":  # file:///a%20b: the one scheme with percent-encoding, as everywhere
@@ -75,6 +75,15 @@ def parse(uri: str) -> Location:
     if scheme == "s3" and not re.fullmatch(r"[A-Za-z0-9._-]+", authority):
         raise UsageError("s3://...: wanted s3://BUCKET/KEY, BUCKET of letters, digits, '.', '-' and '_', no keys in it")
     return Location(scheme, authority, path)
+
+
+def expanded(path: str) -> str:
+    """A path as a shell takes it: ``~`` and ``~user`` at its beginning are the home of a user that there is.
+
+    Every place that a config or a command names goes through here; a folder of such a name is written ``./~``. Entries
+    of manifests and annotations are data, and stay what they are.
+    """
+    return os.path.expanduser(path)
 
 
 def _web_location(scheme: str, authority: str, path: str) -> Location:

@@ -30,7 +30,8 @@ def _place(field: str, uri: str) -> str | None:
         return f"{field}: {error}"
     if "://" in uri or uri.startswith("/"):
         return None
-    return f"{field}: {uris.shown(uri)!r} is a path below this directory, which no node of the cluster has; {ALLOWED}"
+    where = "your home" if uri.startswith("~") else "this directory"
+    return f"{field}: {uris.shown(uri)!r} is a path below {where}, which no node of the cluster has; {ALLOWED}"
 
 
 def _model(field: str, uri: str) -> str | None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.storage.model_source import WANTED, find_model, local_directory
+from m2f_batch.storage.uris import expanded
 from m2f_batch.train.model_config import BACKBONES
 from m2f_batch.train.timm_backbones import STRIDES, architecture_of, hub_id_of, load_timm_weights, timm_config
 from m2f_batch.vision.model import first_line, quiet
@@ -50,6 +51,7 @@ def find_backbone(name: str, *, weights: bool) -> Backbone:
     Without weights a directory needs no more than a config.json. Raises UsageError when there is no such backbone, or
     Mask2Former does not run on it.
     """
+    name = expanded(name)
     if name.startswith(TIMM) and not Path(name).is_dir():
         architecture = name.removeprefix(TIMM)
         config = timm_config(name, architecture)
