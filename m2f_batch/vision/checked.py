@@ -100,8 +100,8 @@ def _choose(
     except Exception as error:  # noqa: BLE001  # whatever a kernel, its compiler or a driver raises
         _raise_if_out_of_memory(error)
         why = _shown(error)
-    lean.to(CPU)
     try:
+        lean.to(CPU)
         return model.to(device), "slow", why
     except RuntimeError as error:
         raise RunError(

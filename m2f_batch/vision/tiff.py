@@ -171,7 +171,8 @@ def _drop_planes(directory: _Directory) -> bool:
     colors = _COLORS.get(photometric)
     if planar != 2 or colors is None or not extra or samples != colors + len(extra):
         return False
-    kept = list(range(colors + (extra[0] in _ALPHA)))
+    alpha = [at for at, kind in enumerate(extra) if kind in _ALPHA][:1]  # the first, if there is one
+    kept = [*range(colors), *(colors + at for at in alpha)]
     if photometric == 1 and len(kept) == 2 and set(bits) == {8}:
         kept = [0, 0, 0, 1]
         directory.put(_PHOTOMETRIC, [2], _SHORT)
@@ -185,7 +186,7 @@ def _drop_planes(directory: _Directory) -> bool:
     directory.put(_SAMPLES, [len(kept)], _SHORT)
     directory.put(_BITS, [bits[0]] * len(kept), _SHORT)
     directory.put(_FORMAT, list((directory.numbers(_FORMAT) or (1,))[:1]) * len(kept), _SHORT)
-    directory.put(_EXTRA, extra[:1] if extra[0] in _ALPHA else [], _SHORT)
+    directory.put(_EXTRA, [extra[at] for at in alpha], _SHORT)
     return True
 
 

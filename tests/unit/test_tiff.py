@@ -134,13 +134,13 @@ def test_inks_and_lab_in_planes_are_those_side_by_side(photometric: int) -> None
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("unsaid", [(0,), (0, 0), (ALPHA, 0), (1, 0)])
+@pytest.mark.parametrize("unsaid", [(0,), (0, 0), (ALPHA, 0), (1, 0), (0, ALPHA), (0, 0, 1)])
 def test_extra_planes_that_mean_nothing_are_left_out(dtype: type, unsaid: tuple[int, ...]) -> None:
     """As the same file without them says; of satellites a fourth band is near infrared."""
     scale = 1 if dtype is np.uint8 else 256
     samples = (np.concatenate([PLANES, PLANES[..., :1]], -1)[..., : 3 + len(unsaid)] * scale).astype(dtype)
-    kept = [kind for kind in unsaid if kind]
-    expected = decode(tiff(samples[..., : 3 + len(kept)], Layout(extra=kept)))
+    planes = [0, 1, 2, *(3 + at for at, kind in enumerate(unsaid) if kind)]
+    expected = decode(tiff(samples[..., planes], Layout(extra=[kind for kind in unsaid if kind])))
     for order, is_big, compression, part in itertools.product(
         "<>", (False, True), COMPRESSIONS.values(), PARTS.values()
     ):
