@@ -69,6 +69,7 @@ NOTES = {
     "spare-labels": "label files that go with no image",
     "mask-suffix": "masks whose names end otherwise than those of their images",
     "names-beside": "a file beside the masks that names their classes",
+    "unnamed-classes": "classes of masks that nobody has named",
     "label-set": "numbers of a known label set",
     "gray-picture": "masks of three equal channels",
     "one-value": "masks in which one value is all there is",

@@ -150,6 +150,7 @@ KINDS = {
     "spare-labels": Kind(False, "they are left out", "fine if their images are not wanted"),
     "mask-suffix": Kind(False, "masks are those that the note says", "data.mask_suffix takes others"),
     "names-beside": Kind(False, "the model gets these names, or none", "data.names gives others"),
+    "unnamed-classes": Kind(False, "the model's labels are numbers", "name them, if people are to read them"),
     "gray-picture": Kind(False, "none", "fine; one channel is what others read"),
     "unlabelled-image": Kind(
         False, "all of it is taught as background; without a mask file it is left out", "fine if there is nothing on it"

@@ -9,6 +9,7 @@ from m2f_batch.data_config import DataConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.groups import group_keys
+from m2f_batch.datasets.readers.class_values import are_unnamed
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.split import split_images
 from m2f_batch.errors import UsageError
@@ -36,12 +37,17 @@ def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datase
             options["names"] = names
         return read_dataset(data.format, annotations, images, masks, **options, split=part, report=report)
 
+    is_semantic = data.format == "semantic-png"
     names: dict[int, str] | None = None
     train = read(data.train, data.train_images, data.train_masks, "train")
     if not train.table.num_rows:
         report(Finding("no-images", f"data.train: {data.train}", "has no images that could be read"))
+    elif is_semantic and are_unnamed(train.categories):
+        text = f"its {len(train.categories):,} classes have no names, so the model calls them class 0, class 1, ...; "
+        text += "data.names gives them, or a file beside the masks such as names.txt"
+        report(Finding("unnamed-classes", f"data.train: {data.train}", text))
     if data.val is not None:
-        if data.format == "semantic-png" and data.names is None and data.palette is None and is_named(train):
+        if is_semantic and data.names is None and data.palette is None and not are_unnamed(train.categories):
             names = {category.id: category.name for category in train.categories}
         try:
             val = read(data.val, data.val_images, data.val_masks, "val")
@@ -51,11 +57,6 @@ def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datase
             report(Finding("no-images", f"data.val: {data.val}", "has no images that could be read"))
         return train, _with_categories(val, train, data.val, report)
     return split_sides(train, data)
-
-
-def is_named(dataset: Dataset) -> bool:
-    """Whether the classes of PNGs have names that somebody gave them."""
-    return any(category.name != f"class {category.id}" for category in dataset.categories)
 
 
 def split_sides(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | None]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.masks import union_rle
+from m2f_batch.datasets.readers.class_values import are_unnamed
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.evaluation.values import mean_of
@@ -23,11 +24,6 @@ _NO_CLASS = {
     "Cityscapes instance": frozenset(range(34)),
 }
 _CLEARLY = (2.0, 0.1)  # another reading fits, if its mIoU is above so many times ours, and so much
-
-
-def are_unnamed(categories: Sequence[Category]) -> bool:
-    """Whether these are classes of PNGs that nobody has named."""
-    return all(category.name == f"class {category.id}" for category in categories)
 
 
 def in_label_ids(

@@ -328,3 +328,26 @@ def test_objects_of_cityscapes(tmp_path):
     np.testing.assert_array_equal(decode_mask(row["ignored"], (2, 4)), np.isin(values, [0, 29000]))
     assert [category.id for category in dataset.categories] == [24, 25, 26, 27, 28, 31, 32, 33]
     assert "label-set: values are Cityscapes' instanceIds: objects are of its 8 classes of things" in found
+
+
+def test_objects_resized_smoothly(tmp_path):
+    drawn = np.zeros((40, 40), np.uint16)
+    drawn[5:15, 5:15], drawn[20:35, 20:35] = 5, 9
+    for way, kinds in ((Image.Resampling.NEAREST, []), (Image.Resampling.BILINEAR, ["smooth-mask"])):
+        values = np.asarray(Image.fromarray(drawn.astype(np.uint8)).resize((100, 100), way))
+        write(tmp_path, "a.jpg", {"a.png": values})
+        found = read(tmp_path, "instance-png")[1]
+        assert [text.partition(":")[0] for text in found] == kinds
+    assert found[0].startswith("smooth-mask: 1 of 1 masks have objects that are nothing but lines of a few pixels")
+
+
+def test_classes_without_names_are_said(tmp_path):
+    write(tmp_path, "a.jpg", {"a.png": VALUES})
+    keys = ["data.format=semantic-png", f"data.train={tmp_path}/masks", f"data.train_images={tmp_path}/images"]
+    config = load_config(FinetuneConfig, overrides=[*keys, "output.uri=/out", "train.steps=1"])
+    found: list[Finding] = []
+    read_sides(config.dataset, found.append)
+    assert [finding.kind for finding in found] == ["unnamed-classes"]
+    assert found[0].text.startswith(
+        "its 3 classes have no names, so the model calls them class 0, class 1, ...; data.names"
+    )

@@ -4,9 +4,10 @@ Names are those that are given, else those of a file beside the masks where they
 label set whose own file values the masks hold, else "class 0", "class 1", ...
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from m2f_batch.datasets.dataset import Category
 from m2f_batch.datasets.findings import Finding, Report
 from m2f_batch.datasets.names import names_beside
 from m2f_batch.datasets.readers.cityscapes import CITYSCAPES, LABEL_IDS, NAMES, TRAIN_IDS, VALUES
@@ -112,6 +113,11 @@ def hint_of(values: Collection[int], names: Mapping[int, str] | None) -> str:
                 "write the class ids themselves"
             )
     return ""
+
+
+def are_unnamed(categories: Sequence[Category]) -> bool:
+    """Whether these are classes of PNGs that nobody has named."""
+    return all(category.name == f"class {category.id}" for category in categories)
 
 
 def _is_ade20k(names: Mapping[int, str]) -> bool:

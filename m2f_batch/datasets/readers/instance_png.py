@@ -17,11 +17,12 @@ import numpy as np
 
 from m2f_batch.datasets import files, names
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
-from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import label_map_rle
 from m2f_batch.datasets.readers.cityscapes import OBJECT_MASKS, THINGS, objects_of
 from m2f_batch.datasets.readers.mask_values import read_values
 from m2f_batch.datasets.readers.masks_beside import pairs
+from m2f_batch.datasets.smooth import lines_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.store import ObjectError
@@ -61,6 +62,11 @@ def read_instance_png(
     if is_cityscapes:
         read_one = partial(_read_cityscapes, ignore_index=ignore_index)
     rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report, itemgetter(0)))]
+    smooth = [row["mask"] for row in rows if row.pop("in_stairs")]
+    if smooth:
+        text = "have objects that are nothing but lines of a few pixels between the numbers of others"
+        found = f"{len(smooth):,} of {len(rows):,} masks {text} ({examples(smooth)})"
+        report(Finding("smooth-mask", str(masks or annotations), found))
     are_binary = [row.pop("is_binary") for row in rows]
     if are_binary and all(are_binary):
         text = "all masks hold 0 and 255 only: whatever is drawn in an image counts as one object"
@@ -159,7 +165,7 @@ def _read(
         findings.append(Finding("missing-segment", mask, f"has no pixel of the object {number} of the id map"))
     height, width = values.shape
     row = {"uri": image, "height": height, "width": width, "segments": segments, "ignored": ignored}
-    return row | {"is_binary": is_binary}, findings
+    return row | {"is_binary": is_binary, "mask": mask, "in_stairs": lines_of(values, ignore_index).in_stairs}, findings
 
 
 def _read_cityscapes(pair: tuple[str, str], ignore_index: int | None) -> files.Read:
@@ -169,7 +175,7 @@ def _read_cityscapes(pair: tuple[str, str], ignore_index: int | None) -> files.R
     except (DecodeError, ObjectError) as error:
         return None, [Finding("unreadable-mask", mask, str(error))]
     height, width = size_hw = values.shape
-    row = {"uri": image, "height": height, "width": width, "is_binary": False}
+    row = {"uri": image, "height": height, "width": width, "is_binary": False, "mask": mask, "in_stairs": ()}
     codes = label_map_rle(values if ignore_index is None else np.where(values == ignore_index, 0, values))
     return row | objects_of(codes, size_hw), []
 
