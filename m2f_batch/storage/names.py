@@ -5,13 +5,14 @@ URLs, or with another extension. A name whose file is there is never read otherw
 listing are compared with them; only where a single file fits is it taken.
 """
 
+import contextlib
 import itertools
 import posixpath
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from m2f_batch.errors import RunError, UsageError
@@ -21,13 +22,17 @@ from m2f_batch.storage.image_names import extension_of
 from m2f_batch.storage.near_names import plain
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.retries import steadily
-from m2f_batch.storage.store import Entry
 
 _URL = re.compile(r"(?i)https?://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*/?")
 _DRIVE = re.compile(r"[A-Za-z]:")
 # files of a listing per wanted name, and at least, before it is given up: a bucket may hold far more than a dataset
-_PER_NAME, _AT_LEAST = 20, 200_000
+_PER_NAME, _AT_LEAST = 5, 200_000
+_SHOWN = 3
+# folders that say for what images are: those of one are not those of another
+_SIDES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
+_Key = tuple[str, ...]
+_K = TypeVar("_K", str, _Key)
 
 
 @dataclass
@@ -63,9 +68,9 @@ class _Name(NamedTuple):
     stem: str
     extension: str
 
-    def folded(self, count: int) -> tuple[str, ...]:
-        """Its last folders, without case."""
-        return tuple(part.casefold() for part in self.parts[-count:-1])
+    def key(self) -> tuple[str, ...]:
+        """Its parts without case and extension."""
+        return (*(part.casefold() for part in self.parts[:-1]), self.stem)
 
 
 def bare(name: str) -> str:
@@ -118,38 +123,75 @@ class _Files:
         self._list({*wanted})
         return self._paths & {*wanted}
 
-    def by_stem(self) -> dict[str, list[str]]:
-        """The paths of all files that can be meant, by the stem of their name; none where there are too many."""
+    def all(self) -> list[str]:
+        """The paths of all files that can be meant, sorted; none where there are too many."""
         if not self.is_whole and not self._is_given_up:
             self._list(None)
-        found: dict[str, list[str]] = {}
-        for path in sorted(self._paths) if self.is_whole else ():
-            if self._but is not None and path.startswith(self._but):
-                continue
-            if extension_of(path) in self._extensions and not is_hidden(path):
-                found.setdefault(_parsed(path).stem, []).append(path)
-        return found
+        return [path for path in sorted(self._paths) if self._can_be_meant(path)] if self.is_whole else []
+
+    def _can_be_meant(self, path: str) -> bool:
+        is_apart = self._but is not None and path.startswith(self._but)
+        return not is_apart and extension_of(path) in self._extensions and not is_hidden(path)
 
     def _list(self, left: set[str] | None) -> None:
         """Lists until nothing is ``left``, or all, up to a bound."""
         most = max(_AT_LEAST, _PER_NAME * len(left or ()))
         try:
-            entries = steadily(lambda: [*itertools.islice(self._until(left), most)])
+            self._paths = steadily(lambda: {*itertools.islice(self._until(left), most)})
         except (RunError, UsageError):  # it may be read, and not listed
             self._is_given_up = True
             return
-        self._paths = {uris.below(self.folder, entry.uri) for entry in entries}
-        self._is_given_up = len(entries) == most
+        self._is_given_up = len(self._paths) >= most
         self.is_whole = not self._is_given_up and (left is None or bool(left - self._paths))
 
-    def _until(self, wanted: set[str] | None) -> Iterator[Entry]:
+    def _until(self, wanted: set[str] | None) -> Iterator[str]:
         left = None if wanted is None else {*wanted}
         for entry in open_store(self.folder).list(self.folder):
-            yield entry
+            path = uris.below(self.folder, entry.uri)
+            yield path
             if left is not None:
-                left.discard(uris.below(self.folder, entry.uri))
+                left.discard(path)
                 if not left:
                     return
+
+
+class _Index:
+    """Paths by the ways in which a name can mean them, a few of each: more than one is one too many."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._whole: dict[_Key, list[str]] = {}  # in their place: by all of their parts, without the extension
+        self._ends: dict[_Key, list[str]] = {}  # further down than the name says: by an end of their parts
+        self._stems: dict[str, list[str]] = {}
+        for path in paths:
+            name = _parsed(path)
+            key = name.key()
+            _add(self._whole, key, path)
+            _add(self._whole, (*key, name.extension), path)
+            _add(self._stems, name.stem, path)
+            for start in range(1, len(key)):
+                _add(self._ends, (*key[start:], name.extension), path)
+
+    def fitting(self, name: _Name) -> list[str]:
+        """The paths that fit best: with the name's extension, where it says, in most of its folders.
+
+        One of both is the end of the other: ``a/1.jpg`` is not ``b/1.jpg``; and ``1.jpg`` is not ``masks/1.png``.
+        """
+        key = name.key()
+        ends = [key[start:] for start in range(len(key))]
+        wanted = [self._whole.get((*end, name.extension)) for end in ends]
+        wanted += [self._ends.get((*key, name.extension))]
+        wanted += [self._whole.get(end) for end in ends]
+        return next((paths for paths in wanted if paths), [])
+
+    def like(self, name: _Name) -> list[str]:
+        """Paths with the name's stem, anywhere."""
+        return self._stems.get(name.stem, [])
+
+
+def _add(found: dict[_K, list[str]], key: _K, path: str) -> None:
+    some = found.setdefault(key, [])
+    if len(some) <= _SHOWN:
+        some.append(path)
 
 
 def _missing(names: Sequence[str], found: Resolved, files: _Files) -> list[int]:
@@ -176,7 +218,10 @@ def _are_there(wanted: Sequence[str]) -> list[bool]:
 def _read_slashes(missing: Sequence[int], names: Sequence[str], bases: Sequence[str], found: Resolved) -> None:
     r"""Reads ``..\images\a.jpg`` as what it means beside its annotations, where that is there."""
     meant = {at: names[at].replace("\\", "/") for at in missing if "\\" in names[at] and not _SCHEME.match(names[at])}
-    places = {at: uris.join(bases[at], name) for at, name in meant.items()}
+    places: dict[int, str] = {}
+    for at, name in meant.items():
+        with contextlib.suppress(UsageError):
+            places[at] = uris.join(bases[at], name)
     for at, is_there in zip(places, _are_there([*places.values()]), strict=True):
         if is_there:
             found.uris[at], found.otherwise[at] = places[at], ("backslashes",)
@@ -185,17 +230,21 @@ def _read_slashes(missing: Sequence[int], names: Sequence[str], bases: Sequence[
 
 def _read_from(files: _Files, missing: Sequence[int], names: Sequence[str], found: Resolved) -> None:
     """Takes for a missing name the one file that fits it, and says of the others what is near."""
-    by_stem = files.by_stem()
+    paths = files.all()
+    if not paths:
+        return
+    index = _Index(paths)
     top, lost = files.folder.rstrip("/") + "/", {*missing}
     owners: dict[str, set[str]] = {}  # names by the file that they mean: one of them, if all is well
-    for at, uri in enumerate(found.uris) if by_stem else ():
+    for at, uri in enumerate(found.uris):
         if at not in lost and uri is not None:
             owners.setdefault(uri, set()).add(names[at])
     taken: dict[int, str] = {}
-    for at in missing if by_stem else ():
+    for at in missing:
         name = _parsed(names[at])
-        like = by_stem.get(name.stem, [])
-        fitting = _fitting(name, like)
+        like, fitting = index.like(name), index.fitting(name)
+        if len(fitting) == 1 and _is_of_another_side(name, top + fitting[0]):
+            fitting = []
         if len(fitting) == 1:
             taken[at] = fitting[0]
             owners.setdefault(top + fitting[0], set()).add(names[at])
@@ -211,29 +260,18 @@ def _read_from(files: _Files, missing: Sequence[int], names: Sequence[str], foun
 
 
 def _or(paths: Sequence[str]) -> str:
-    return " or ".join(map(repr, paths[:3])) + (" or others" if len(paths) > 3 else "")
+    return " or ".join(map(repr, paths[:_SHOWN])) + (" or others" if len(paths) > _SHOWN else "")
 
 
-def _fitting(name: _Name, paths: Sequence[str]) -> list[str]:
-    """Of files with the stem of a name those that fit best: with its extension, where it says, in most of its folders.
+def _is_of_another_side(name: _Name, uri: str) -> bool:
+    """Whether a name says ``train`` where a file lies in ``val``: another image of one number, most likely."""
+    sides = (_side(name.parts[:-1]), _side(_parsed(uri).parts[-4:-1]))
+    return None not in sides and len({*sides}) > 1
 
-    One of both must be the end of the other: ``a/1.jpg`` is not ``b/1.jpg``; and ``1.jpg`` is not ``masks/1.png``.
-    """
-    best: tuple[bool, bool, int] | None = None
-    fitting: list[str] = []
-    for path in paths:
-        other = _parsed(path)
-        common = min(len(name.parts), len(other.parts))
-        is_same_kind, is_in_place = name.extension == other.extension, len(other.parts) == common
-        if common > 1 and name.folded(common) != other.folded(common):
-            continue
-        if not is_same_kind and not is_in_place:  # in a folder of masks, most often
-            continue
-        rank = is_same_kind, is_in_place, common
-        if best is None or rank > best:
-            best, fitting = rank, []
-        fitting += [path] if rank == best else []
-    return fitting
+
+def _side(folders: Sequence[str]) -> int | None:
+    found = (_SIDES.get(folder.casefold().rstrip("0123456789")) for folder in reversed(folders))
+    return next((side for side in found if side is not None), None)
 
 
 def _parsed(name: str) -> _Name:

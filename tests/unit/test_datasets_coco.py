@@ -310,3 +310,24 @@ def test_a_dataset_of_many_rows():
     assert dataset.table["image_id"].to_pylist() == [*range(10_000)]
     assert isinstance(dataset.table, pa.Table)
     assert sum(1 for _ in dataset.rows()) == 10_000
+
+
+@pytest.mark.parametrize("count", [0, 3, 10_000])
+def test_crowds_as_objects_changes_nothing_else(count):
+    from m2f_batch.datasets.dataset import Category, dataset_of
+
+    def row(number):
+        segments = [{"category": k, "iscrowd": (number + k) % 2 == 0, "counts": "13"} for k in range(number % 3)]
+        return {"image_id": number, "uri": f"/{number}", "height": 2, "width": 2, "segments": segments, "ignored": None}
+
+    dataset = dataset_of([Category(k, str(k), True) for k in range(3)], map(row, range(count)))
+    wanted = [row(number) for number in range(count)]
+    for one in wanted:
+        for segment in one["segments"]:
+            segment["iscrowd"] = False
+    for taken in (dataset, dataset_of(dataset.categories, [])):  # the empty one has no chunk
+        objects = taken.crowds_as_objects()
+        assert objects.table.schema == dataset.table.schema
+        assert [*objects.rows()] == (wanted if taken is dataset else [])
+    part = Dataset(dataset.categories, dataset.table.slice(1, 2)).crowds_as_objects()
+    assert [*part.rows()] == wanted[1:3]

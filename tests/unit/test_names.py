@@ -1,5 +1,6 @@
 """Names of files as annotations have them, against the files that are there: one reading, none, or a near miss."""
 
+import time
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -137,6 +138,30 @@ def test_a_mask_is_no_reading_of_its_image(folder):
     assert resolved(place, ["x.png"]).uris == [f"{place}/masks/x.png"]
     assert resolved(place, ["x.png"], but=f"{place}/masks") == Resolved([f"{place}/x.png"])
     assert resolved(place / "masks", ["x.jpg"], but=f"{place}/masks") == Resolved([f"{place}/masks/x.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("train2017/1.jpg", "val2017/1.jpg"),
+        ("D:\\data\\train\\1.jpg", "val/1.jpg"),
+        ("test/1.jpg", "valid/images/1.jpg"),
+    ],
+)
+def test_an_image_of_another_side_is_not_meant(tmp_path, folder, name, there):
+    top = folder(there)
+    found = resolved((top / there).parent, [name])
+    assert found.otherwise == {}
+    assert found.near == {0: "is not there, and '1.jpg' is"}
+
+
+def test_thousands_of_files_of_one_name_are_not_all_compared(folder):
+    place = folder(*(f"case_{number}/image.png" for number in range(3000)))
+    names = [f"/home/annotator/set/case_{number}/image.png" for number in range(3000)]
+    began = time.process_time()
+    found = resolved(place, names)
+    assert found.uris == [f"{place}/case_{number}/image.png" for number in range(3000)]
+    assert time.process_time() - began < 3  # all against all is nine million
 
 
 def test_a_listing_that_is_too_long_is_given_up(folder, monkeypatch):
