@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.checkpoint import Checkpoint, read_checkpoint
+from m2f_batch.checkpoint import Checkpoint, read_checkpoint, read_config
 from m2f_batch.conversion.child import MAX_SHARD, Order
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import allow, uris
@@ -51,6 +51,7 @@ def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) ->
     with _of_source():
         found = steadily(lambda: find_model(source, wanted=TO_CONVERT))
         directory = steadily(lambda: local_directory(found))
+        read_config(directory, source)
     files = _pickles(directory, source)
     with _beside(place) as folder:
         answer = _run(files, folder, max_shard)
@@ -75,6 +76,9 @@ def _free_place(dest: str) -> str:
     """DEST in its one spelling. Raises UsageError where something is there."""
     try:
         place = uris.normalise(dest).rstrip("/") or "/"
+        if uris.parse(place).scheme in uris.WEB:
+            shown = uris.without_secrets(dest)
+            raise UsageError(f"{shown!r}: nothing is written to the web; give a directory or a bucket URI")
         store = open_store(place)
         is_file = store.stat(place) is not None
         is_empty = not is_file and next(store.list(place), None) is None
