@@ -100,20 +100,17 @@ def convert(
     try:
         if dropping is None:
             dataset = read(_report)
+            sides = _sides(sorted(dataset.rows(), key=lambda row: row["uri"]), split)
         else:
             with pixel_cap(max_pixels):
-                dataset, left = faultless(read, source, form, dropping, are_things=to == "yolo")
+                dataset, left = faultless(read, source, form, dropping, _report, are_things=to == "yolo")
+            left.check({"train": left.rows}, source)
+            sides = left.drop_leaks(_sides(left.rows, split))
+            left.check(sides, source)
     except UsageError as error:
         raise UsageError(in_words_of(_OPTIONS, str(error))) from error
-    rows = sorted(dataset.rows(), key=lambda row: row["uri"]) if left is None else left.rows
-    if left is not None:
-        left.check({"train": rows}, source)
-    if not rows:
+    if not any(sides.values()):
         raise UsageError(f"SRC: {source!r} has no images")
-    sides = _sides(rows, split)
-    if left is not None and len(sides) > 1:
-        sides = left.drop_leaks(sides)
-        left.check(sides, source)
     say(*_written(dataset, sides, to, dest, left))
     return 0
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from m2f_batch.datasets.claims import claims_of
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
-from m2f_batch.datasets.findings import Finding, Report
+from m2f_batch.datasets.findings import NOTES, Finding, Report
 from m2f_batch.datasets.lint_copies import copy_findings
 from m2f_batch.datasets.lint_images import Seen
 from m2f_batch.datasets.lint_kinds import KINDS, ignored_kinds
@@ -58,6 +58,7 @@ class Faultless:
     faults: dict[str, list[Finding]] = field(default_factory=dict)
     entries: list[Finding] = field(default_factory=list)
     seen: dict[str, Seen | None] = field(default_factory=dict)
+    nothing: str = ""  # why there was nothing to learn before any image was left out
 
     def drop(self, findings: Iterable[Finding]) -> None:
         """Leaves out the images of findings."""
@@ -79,8 +80,11 @@ class Faultless:
             if not any(_is_learnable(row) for row in rows):
                 first = next((found[0] for found in self.faults.values()), next(iter(self.entries), None))
                 example = f", e.g. {first.kind}: {first}" if first else ""
+                example += f"; {self.nothing}" if self.nothing else ""
                 what = f"nothing to learn is left of {source!r}" + (f" for {side}" if len(sides) > 1 else "")
-                raise UsageError(f"--drop-faulty: {what}: {len(self.faults):,} of {self.images:,} images{example}")
+                raise UsageError(
+                    f"--drop-faulty: {what}: {len(self.faults):,} of {self.images:,} images have faults{example}"
+                )
 
     def lines(self, place: str) -> list[str]:
         """What a user is told; ``place`` is the list."""
@@ -97,24 +101,25 @@ class Faultless:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", "kind", "where", "text"])
-        for image, found in sorted(self.faults.items()):
-            writer.writerows([image, finding.kind, finding.where, finding.text] for finding in found)
-        writer.writerows(["", finding.kind, finding.where, finding.text] for finding in self.entries)
-        return redact(text.getvalue()).encode(errors="backslashreplace")
+        lines = [(image, finding) for image, found in sorted(self.faults.items()) for finding in found]
+        for image, finding in [*lines, *(("", finding) for finding in self.entries)]:
+            writer.writerow(redact(cell) for cell in (image, finding.kind, finding.where, finding.text))
+        return text.getvalue().encode(errors="backslashreplace")
 
 
 def faultless(
-    read: Callable[[Report], Dataset], source: str, form: str, dropping: Dropping, *, are_things: bool
+    read: Callable[[Report], Dataset], source: str, form: str, dropping: Dropping, report: Report, *, are_things: bool
 ) -> tuple[Dataset, Faultless]:
     """What ``read`` gives, and its rows, by uri, whose images have no fault.
 
-    ``are_things``: the target has no stuff. Raises UsageError for what cannot be read at all, and for faults that are
-    of no image.
+    ``report`` is told what is no fault of theirs. ``are_things``: the target has no stuff. Raises UsageError for what
+    cannot be read at all, and for faults that are of no image.
     """
     found: list[Finding] = []
-    dataset = read(found.append)
+    dataset = read(lambda finding: report(finding) if finding.kind in NOTES else found.append(finding))
     rows = sorted(dataset.rows(), key=lambda row: row["uri"])
     result = Faultless(rows, len(rows))
+    result.nothing = next((finding.text for finding in found if finding.kind == "nothing-to-learn"), "")
     _drop_read(result, _faults([*found, *name_findings(dataset, source)], dropping))
     found = []
     setting = setting_of(AugmentConfig(), dropping.queries, is_semantic=False)

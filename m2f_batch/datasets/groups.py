@@ -62,7 +62,7 @@ def _by_column(images: Sequence[str], column: str, table: str, field: str) -> li
         )
     values: dict[str, str] = {}
     for name, value in zip(rows[by].to_pylist(), rows[column].to_pylist(), strict=True):
-        if name is None or value is None:
+        if name in (None, "") or value in (None, ""):
             raise UsageError(f"{field}: {table!r}: {by} {name!r} has {column} {value!r}; every image needs a group")
         key = str(name).removeprefix("./")
         if values.setdefault(key, str(value)) != str(value):

@@ -160,7 +160,9 @@ def _write(
             "count": tally.counts[kind],
             "effect": KINDS[kind].effect,
             "advice": KINDS[kind].advice,
-            "examples": [{"where": finding.where, "text": finding.text} for finding in tally.kept[kind]],
+            "examples": [
+                {"where": redact(finding.where), "text": redact(finding.text)} for finding in tally.kept[kind]
+            ],
         }
         for kind in KINDS
         if tally.counts[kind]
@@ -168,7 +170,7 @@ def _write(
     images = {"train": train.table.num_rows, "val": 0 if val is None else val.table.num_rows}
     document = {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}
     try:
-        text = redact(json.dumps(document, indent=1, ensure_ascii=False))  # names may hold keys
+        text = json.dumps(document, indent=1, ensure_ascii=False)
         Path(uris.expanded(json_file)).write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--json: {json_file!r} cannot be written: {error.strerror}") from error

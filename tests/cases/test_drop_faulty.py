@@ -137,7 +137,6 @@ def test_nothing_left_is_2_and_nothing_is_written(made, tmp_path, capsys):
     ("case", "form", "kind"),
     [
         ("41-yolo-labels-of-no-image", "yolo", "lost-labels"),
-        ("42-masks-resized-smoothly", "semantic-png", "smooth-mask"),
         ("27-duplicate-category-names", "coco", "duplicate-category-name"),
     ],
 )
@@ -145,13 +144,24 @@ def test_what_ails_the_whole_dataset_is_said(case, form, kind, shared_cases, tmp
     folder = Path(shutil.copytree(shared_cases / case, tmp_path / "case"))
     if kind == "lost-labels":  # a label that no image finds, and an image without one
         (folder / "train/labels/street0.txt").rename(folder / "train/labels/other.txt")
-    place = {"yolo": "data.yaml", "semantic-png": "masks", "coco": "train.json"}[form]
-    images = ["--images", str(folder / "images")] if form == "semantic-png" else []
-    command = ["convert", str(folder / place), str(tmp_path / "out"), "--from", form, "--to", "coco", *images]
+    place = {"yolo": "data.yaml", "coco": "train.json"}[form]
+    command = ["convert", str(folder / place), str(tmp_path / "out"), "--from", form, "--to", "coco"]
     assert main([*command, "--drop-faulty"]) == 2
     said = capsys.readouterr()
     assert f"({kind}): it is of the whole dataset; correct it first" in said.err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_training_will_not_see_is_said_all_the_same(shared_cases, tmp_path, capsys):
+    folder = Path(shutil.copytree(shared_cases / "01-cvat-brush-iscrowd", tmp_path / "case"))
+    options = ["--from", "coco", "--to", "coco", "--drop-faulty"]
+    assert main(["convert", str(folder / "half.json"), str(tmp_path / "half.json"), *options]) == 0
+    assert "12 masks are crowds (iscrowd: 1)" in capsys.readouterr().err
+    assert main(["convert", str(folder / "train.json"), str(tmp_path / "all.json"), *options]) == 2
+    said = capsys.readouterr().err
+    assert "0 of 4 images have faults; all 12 masks are crowds" in said
+    assert "--crowd-as-object takes them as objects" in said
+    assert main(["convert", str(folder / "train.json"), str(tmp_path / "all.json"), *options, "--crowd-as-object"]) == 0
 
 
 def test_kinds_and_queries_are_as_of_lint(tmp_path, capsys):

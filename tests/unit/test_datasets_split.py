@@ -131,7 +131,7 @@ def test_groups_that_are_none(group_by, text):
         ("uri,patient\np1/a.jpg,1\n", "does not have '/data/p1/b.jpg'"),
         ("uri,patient\na.jpg,1\nb.jpg,2\nc.jpg,3\n", "'a.jpg' may be '/data/p1/a.jpg' or '/data/p2/a.jpg'"),
         ("uri,patient\na.jpg,1\na.jpg,2\n", "'a.jpg' is in two groups, '1' and '2'"),
-        ("uri,patient\na.jpg,\n", "has patient None"),
+        ("uri,patient\na.jpg,\n", "has patient ''"),
     ],
 )
 def test_tables_that_do_not_say_the_group(tmp_path, table, text):
