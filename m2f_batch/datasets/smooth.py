@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 THICKEST = 3  # pixels of a line
 _SHARE = 0.9  # of a class's pixels in one mask that are lines: its corners are none
 _FEWEST_STEPS = 16  # along one direction of a mask
-_EVERY = 4  # rows and columns at first
+_EVERY, _FEWEST_LINES = 16, 32  # of the rows and columns one in so many is looked at first, but so many at least
 
 
 class Lines(NamedTuple):
@@ -32,8 +32,8 @@ def lines_of(values: NDArray[Any], ignored: int | None = None) -> Lines:
     """
     thin, stairs = np.zeros(values.shape, bool), set[int]()
     for axis in (0, 1):
-        lines = np.ascontiguousarray(values if axis == 0 else values.T).astype(np.int64)
-        every = _EVERY if len(lines) >= 4 * _EVERY else 1
+        lines = values if axis == 0 else values.T
+        every = max(1, min(_EVERY, len(lines) // _FEWEST_LINES))
         if not _is_stepped(_Runs(lines[::every], ignored), every):
             continue
         runs = _Runs(lines, ignored)
@@ -51,7 +51,8 @@ def lines_of(values: NDArray[Any], ignored: int | None = None) -> Lines:
 class _Runs:
     """The runs of equal values along the rows of an array [N, L]; ``steps``: which are thin and between two others."""
 
-    def __init__(self, lines: NDArray[np.int64], ignored: int | None) -> None:
+    def __init__(self, lines: NDArray[Any], ignored: int | None) -> None:
+        lines = np.ascontiguousarray(lines, np.int32)
         firsts = np.ones(lines.shape, bool)
         firsts[:, 1:] = lines[:, 1:] != lines[:, :-1]
         starts = np.flatnonzero(firsts.ravel())

@@ -17,6 +17,7 @@ from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.sides import read_sides
 from m2f_batch.datasets.smooth import lines_of
 from m2f_batch.errors import UsageError
+from m2f_batch.evaluation.ground_truth import GroundTruth
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.vision.rle import decode_mask
 
@@ -351,3 +352,28 @@ def test_classes_without_names_are_said(tmp_path):
     assert found[0].text.startswith(
         "its 3 classes have no names, so the model calls them class 0, class 1, ...; data.names"
     )
+
+
+def test_real_masks_have_no_lines_until_they_are_resized_smoothly(shared_data):
+    files = sorted((shared_data / "coco128_panoptic_train/semantic").rglob("*.png"))[::10]
+    assert len(files) >= 10
+    for file in files:
+        image = Image.open(file)
+        size = image.width * 3 // 2, image.height * 3 // 2
+        values = np.asarray(image)
+        drawn = Image.fromarray(values)  # its indices, without the palette
+        assert lines_of(values, 255).values == frozenset()
+        assert lines_of(np.asarray(drawn.resize(size, Image.Resampling.NEAREST)), 255).values == frozenset()
+        assert lines_of(np.asarray(drawn.resize(size, Image.Resampling.BILINEAR)), 255).in_stairs
+
+
+def test_evaluate_reads_masks_by_the_same_options(tmp_path):
+    write(tmp_path, "1.jpg 2.jpg", {"1_seg.png": VALUES, "2_seg.png": VALUES})
+    options = {"form": "semantic-png", "images": f"{tmp_path}/images", "mask_suffix": "_seg"}
+    _, dataset = GroundTruth(f"{tmp_path}/masks", names="[sky, kite, ball]", **options).read("/nowhere")
+    assert [category.name for category in dataset.categories] == ["sky", "kite", "ball"]
+    with pytest.raises(UsageError, match=r"^--names: 0: '': ids must be whole numbers"):
+        GroundTruth(f"{tmp_path}/masks", names="['', kite, ball]", **options).read("/nowhere")
+    palette = "{sky: [0, 0, 0], kite: [1, 1, 1], ball: [2, 2, 2]}"
+    _, dataset = GroundTruth(f"{tmp_path}/masks", palette=palette, **options).read("/nowhere")
+    np.testing.assert_array_equal(classes(dataset)[1], VALUES)
