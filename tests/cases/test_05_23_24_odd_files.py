@@ -24,6 +24,7 @@ def rows(shared_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     info = json.loads((folder / "run" / "run.json").read_text())
     assert info["images"]["remaining"] == 0 and info["images"]["error"] == 2
     assert info["seconds"] < 100, "nothing was waited for"
+    assert info["forward"] == {"fast": 1, "slow": 0, "why": {}}
     table = pq.read_table(folder / "run" / "annotations").to_pylist()
     return {row["uri"].removeprefix(f"{folder}/"): row for row in table}
 
