@@ -46,7 +46,7 @@ chaos: $(VENV)/ready
 	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
 		tests/chaos/test_nodes.py tests/behaviour/test_poison.py tests/behaviour/test_finetune_two.py \
 		tests/behaviour/test_finetune_stop.py tests/behaviour/test_backbones.py \
-		tests/chaos/test_submit_cluster.py tests/behaviour/test_benchmark_job.py
+		tests/chaos/test_submit_cluster.py tests/behaviour/test_benchmark_job.py tests/behaviour/test_published.py
 
 # what runs promise, on a three-node Ray on this machine
 test-cluster: export M2F_BATCH_TEST_NODES = 3
