@@ -118,6 +118,15 @@ class ExactSize(Section):
 
 
 Size = AspectSize | ExactSize
+PerChannel = tuple[Fraction, Fraction, Fraction]
+Deviation = Annotated[Number, Field(gt=0, le=1)]
+
+
+class Normalization(Section):
+    """Mean and standard deviation of red, green and blue, in units of 1 (not of 255): (pixel / 255 - mean) / std."""
+
+    mean: PerChannel
+    std: tuple[Deviation, Deviation, Deviation]
 
 
 class PreprocessConfig(Section):
@@ -127,6 +136,11 @@ class PreprocessConfig(Section):
         "checkpoint",
         description="checkpoint, paper (test size of the label set, rounded as detectron2), "
         "{shortest_edge, longest_edge} or {height, width}",
+    )
+    normalize: Normalization | None = Field(
+        None,
+        description="{mean, std} of red, green and blue, of 1, that the model was trained with; what the checkpoint's "
+        "image processor says if not set. ImageNet's are {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
     )
 
 

@@ -12,6 +12,7 @@ from m2f_batch.config import (
     Count,
     CountOrRange,
     Fraction,
+    Normalization,
     Number,
     Section,
     Size,
@@ -187,6 +188,11 @@ class TunedModelConfig(Section):
         None,
         description="size at which the tuned model sees images, in validation and for good (preprocessor_config.json): "
         "{shortest_edge, longest_edge} or {height, width}; that of the checkpoint, else by augment.crop_size",
+    )
+    normalize: Normalization | None = Field(
+        None,
+        description="{mean, std} of red, green and blue, of 1, in training and for good (preprocessor_config.json); "
+        "those of the checkpoint or of the backbone's weights, else ImageNet's",
     )
 
 

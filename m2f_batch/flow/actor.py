@@ -68,7 +68,11 @@ def check_processor(settings: ActorSettings) -> None:
     if not plan.round_content:
         return  # a size of ours; the processor has no say
     image = torch.randint(0, 256, (67, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
-    theirs = processor_pixel_values(local_directory(settings.source), image)
+    ours_instead: dict[str, Any] = {}
+    if settings.labeling.own_normalization:
+        ours_instead = {"do_rescale": True, "rescale_factor": plan.rescale_factor, "do_normalize": True}
+        ours_instead |= {"image_mean": plan.mean, "image_std": plan.std}
+    theirs = processor_pixel_values(local_directory(settings.source), image, **ours_instead)
     if theirs is None:
         return
     ours = pixel_values([prepare(image, plan)], plan, torch.device("cpu"))

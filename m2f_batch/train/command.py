@@ -94,8 +94,14 @@ def plan_lines(job: TrainJob) -> list[str]:
         f"start   {start}",
         f"train   {job.steps} steps of {train.batch_size} images at {height_width[1]} x {height_width[0]} pixels, "
         f"{train.workers} worker{'s' if train.workers != 1 else ''}, {train.precision}",
+        *_doubts(job),
         *warnings_of(job.train, job.val, setting, job.config.data.group_by),
     ]
+
+
+def _doubts(job: TrainJob) -> list[str]:
+    doubt = None if job.config.output.normalize is not None else job.plan.doubt()
+    return [f"warning {doubt}; the key is output.normalize"] if doubt else []
 
 
 def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[RunDirectory], None]:

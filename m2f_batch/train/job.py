@@ -176,6 +176,10 @@ def _processor(
     }
     # its old name, which transformers reads no more
     settings = {key: value for key, value in settings.items() if key != "reduce_labels"}
+    normalize = config.output.normalize
+    if normalize is not None:
+        settings |= {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+        settings |= {"image_mean": list(normalize.mean), "image_std": list(normalize.std)}
     settings["do_reduce_labels"] = config.data.do_reduce_labels
     if config.data.do_reduce_labels and settings.get("ignore_index") is None:
         settings["ignore_index"] = 255  # what its zeros become; transformers refuses the one without the other

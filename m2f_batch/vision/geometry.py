@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from m2f_batch.config import AspectSize, ExactSize, Pixels, Section
+from m2f_batch.config import AspectSize, ExactSize, Normalization, Pixels, Section
 from m2f_batch.errors import ImageError, UsageError
 
 SizeHW = tuple[int, int]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MOST, LEAST_SPREAD = 20.0, 0.1  # of what models are trained on
 LONGEST_EDGE = 1333  # the default of version 4
 # the processors whose arithmetic this is; the names of older checkpoints are taken for today's
 PROCESSORS = frozenset(
@@ -118,6 +119,35 @@ class PreprocessPlan:
             text += f", zeros up to multiples of {self.divisor}"
         return text if self.pad_size is None else f"{text}, padded to {self.pad_size[0]}x{self.pad_size[1]}"
 
+    def doubt(self) -> str | None:
+        """Why the values that reach the model can hardly be those it was trained on; None if they can.
+
+        What models are trained on lies within a few units of 0, and black and white are 1 to 5 apart.
+        """
+        black, white = self._values(0.0), self._values(255.0)
+        low, high = min(black), max(white)
+        if max(-low, high) <= MOST and min(b - a for a, b in zip(black, white, strict=True)) >= LEAST_SPREAD:
+            return None
+        done = {
+            (False, False): "neither rescales nor normalizes",
+            (True, False): "does not normalize",
+            (False, True): "does not rescale",
+            (True, True): "rescales and normalizes oddly",
+        }[self.rescale_factor is not None, self.mean is not None]
+        return (
+            f"the image processor of the checkpoint {done}: the model is given values from {low:.4g} to {high:.4g}; if "
+            "it was trained on normalized pixels, its labels are worth nothing: give what it was trained with, "
+            f"{{mean: {list(IMAGENET_MEAN)}, std: {list(IMAGENET_STD)}}} as a rule"
+        )
+
+    def _values(self, pixel: float) -> Channels:
+        """What a gray pixel becomes."""
+        value = pixel if self.rescale_factor is None else pixel * self.rescale_factor
+        if self.mean is None or self.std is None:
+            return (value, value, value)
+        red, green, blue = ((value - mean) / std for mean, std in zip(self.mean, self.std, strict=True))
+        return (red, green, blue)
+
 
 class ProcessorConfig(BaseModel):
     """The settings of a preprocessor_config.json that inference uses, in every form the hub has.
@@ -176,6 +206,11 @@ def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
 def with_size(plan: PreprocessPlan, size: AspectSize | ExactSize, *, as_detectron2: bool = False) -> PreprocessPlan:
     """The plan with a size of ours: the aspect ratio kept and zeros added, or exactly that size."""
     return replace(plan, size=size, round_content=False, pad_size=None, lone_edge=False, as_detectron2=as_detectron2)
+
+
+def with_normalization(plan: PreprocessPlan, given: Normalization) -> PreprocessPlan:
+    """The plan with a mean and deviation of ours, of pixels from 0 to 1."""
+    return replace(plan, rescale_factor=1 / 255, mean=given.mean, std=given.std)
 
 
 def size_as_detectron2(image_hw: SizeHW, shortest: int, longest: int) -> SizeHW:

@@ -11,7 +11,7 @@ from m2f_batch.checkpoint import Checkpoint, choose_task
 from m2f_batch.config import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
 from m2f_batch.errors import UsageError
 from m2f_batch.labels import Category, StuffSource, categories_of, find_stuff_ids, paper_size
-from m2f_batch.vision.geometry import PreprocessPlan, plan_from_processor, with_size
+from m2f_batch.vision.geometry import PreprocessPlan, plan_from_processor, with_normalization, with_size
 from m2f_batch.vision.image import DECODE_POLICY_VERSION
 
 # the paper's values by task; what is not here does not apply
@@ -38,6 +38,7 @@ class Labeling:
     categories: tuple[Category, ...]
     stuff_ids_from: StuffSource
     notes: tuple[str, ...] = ()  # what a user should hear before the run
+    own_normalization: bool = False  # the checkpoint's image processor does not decide it
 
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, Any]:
         """What decides a label, as JSON has it; ``cpu_threads`` is None on other devices."""
@@ -75,15 +76,18 @@ def settle(
     arguments |= {key: getattr(postprocess, key) for key in arguments if getattr(postprocess, key) is not None}
     if "stuff_ids" in POSTPROCESS_KEYS[task]:
         arguments["stuff_ids"] = stuff_ids
+    plan = _preprocess_plan(checkpoint, preprocess, task)
+    doubt = plan.doubt() if preprocess.normalize is None else None
     return Labeling(
         task=task,
-        preprocess=_preprocess_plan(checkpoint, preprocess, task),
+        preprocess=plan,
         postprocess=arguments,
         precision=model.precision,
         compile=model.compile,
         categories=categories_of(checkpoint.id2label, stuff_ids, checkpoint.label_set),
         stuff_ids_from=source,
-        notes=notes,
+        notes=(*notes, *([f"{doubt}; the key is preprocess.normalize"] if doubt else [])),
+        own_normalization=preprocess.normalize is not None,
     )
 
 
@@ -118,6 +122,11 @@ def _stuff(
 
 
 def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
+    plan = _sized_plan(checkpoint, preprocess, task)
+    return plan if preprocess.normalize is None else with_normalization(plan, preprocess.normalize)
+
+
+def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
     size = preprocess.size
     if size == "checkpoint":
         return plan_from_processor(checkpoint.processor)

@@ -104,10 +104,11 @@ def forward(model: nn.Module, pixel_values: Tensor, precision: Precision = "fp32
     return output.class_queries_logits, output.masks_queries_logits
 
 
-def processor_pixel_values(directory: Path, image: NDArray[np.uint8]) -> Tensor | None:
+def processor_pixel_values(directory: Path, image: NDArray[np.uint8], **instead: Any) -> Tensor | None:
     """What the checkpoint's own image processor gives for one RGB image [H, W, 3]: float32 [1, 3, Hc, Wc].
 
-    None when ``transformers`` cannot load the processor: it refuses some of the hub's older settings.
+    ``instead`` are settings that replace its own. None when ``transformers`` cannot load the processor: it refuses
+    some of the hub's older settings.
     """
     try:
         processor = AutoImageProcessor.from_pretrained(
@@ -117,7 +118,7 @@ def processor_pixel_values(directory: Path, image: NDArray[np.uint8]) -> Tensor 
             local_files_only=True,
             trust_remote_code=False,
         )
-        return processor(image, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
+        return processor(image, input_data_format="channels_last", return_tensors="pt", **instead)["pixel_values"]
     except ValueError:
         return None
 

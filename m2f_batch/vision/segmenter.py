@@ -91,6 +91,7 @@ class Segmenter:
         revision: str | None = None,
         precision: str = "fp32",
         size: Any = "checkpoint",
+        normalize: Any = None,
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
         max_pixels: int = DEFAULT_MAX_PIXELS,
@@ -98,15 +99,19 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a Hugging Face directory, hub id or bucket URI; ``postprocess`` are the config's postprocess keys.
 
-        Raises UsageError for arguments that mean nothing, RunError for a model that does not load.
+        ``size`` and ``normalize`` are those of ``preprocess``; pixel values that look wrong without the latter are
+        warned of. Raises UsageError for arguments that mean nothing, RunError for a model that does not load.
         """
         tree = {"uri": model, "revision": revision, "task": task, "precision": precision}
         config = check_config(ModelConfig, tree)
         checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
         options: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_pixels": max_pixels}
-        made = cls.from_checkpoint(checkpoint, config, device=device, size=size, postprocess=postprocess, **options)
+        options |= {"size": size, "normalize": normalize}
+        made = cls.from_checkpoint(checkpoint, config, device=device, postprocess=postprocess, **options)
         if made.checked is not None and (warning := made.checked.warning()):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        if normalize is None and (doubt := made.labeling.preprocess.doubt()):
+            warnings.warn(f"{doubt}; the argument is normalize", stacklevel=2)
         return made
 
     @classmethod
@@ -117,6 +122,7 @@ class Segmenter:
         *,
         device: str,
         size: Any = "checkpoint",
+        normalize: Any = None,
         postprocess: Mapping[str, Any],
         **options: Any,
     ) -> "Segmenter":
@@ -127,7 +133,7 @@ class Segmenter:
         labeling = settle(
             checkpoint,
             config,
-            check_config(PreprocessConfig, {"size": size}),
+            check_config(PreprocessConfig, {"size": size, "normalize": normalize}),
             check_config(PostprocessConfig, dict(postprocess)),
         )
         where = torch.device(device)

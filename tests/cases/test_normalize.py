@@ -1,0 +1,149 @@
+"""Checkpoints whose image processor neither rescales nor normalizes: their authors did so in code of their own."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DEMO_MODEL
+from engines import config_of, in_process, rows_of
+from hand_made import make_model
+from PIL import Image
+
+from m2f_batch.checkpoint import read_checkpoint
+from m2f_batch.cli import main
+from m2f_batch.config_loading import check_config
+from m2f_batch.demo.scenes import draw_scene
+from m2f_batch.explain.recorded import read_setup
+from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.job import check
+from m2f_batch.train.job import _processor
+from m2f_batch.vision.geometry import plan_from_processor
+from m2f_batch.vision.segmenter import Segmenter
+
+BARE = {"do_rescale": False, "do_normalize": False}
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+SET = "preprocess.normalize={mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
+DOUBT = (
+    "the image processor of the checkpoint neither rescales nor normalizes: the model is given values from 0 to 255; "
+    "if it was trained on normalized pixels, its labels are worth nothing: give what it was trained with, "
+    "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]} as a rule"
+)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(draw_scene(3).image).save(tmp_path / "in" / "a.png")
+    return tmp_path / "in"
+
+
+def model_with(folder: Path, **processor: Any) -> Path:
+    """The demo model with other settings of its image processor."""
+    shutil.copytree(DEMO_MODEL, folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings | processor))
+    return folder
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_the_plan_warns_and_the_key_makes_the_rows_those_of_the_whole_processor(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = model_with(tmp_path / "bare", **BARE)
+    command = ["segment", str(images), str(tmp_path / "warned"), "--model", str(bare), "--task", "instance"]
+    assert main(command) == 0
+    assert f"        warning: {DOUBT}; the key is preprocess.normalize\n" in capsys.readouterr().out
+    command[2] = str(tmp_path / "set")
+    assert main([*command, "--set", SET]) == 0
+    assert "warning" not in capsys.readouterr().out
+    assert in_process(config_of(images, tmp_path / "whole", DEMO_MODEL, model={"task": "instance"})) == 0
+    warned, found, known = (rows_of(tmp_path / name) for name in ("warned", "set", "whole"))
+    assert found == known and found[0]["segments"] and warned != known
+
+
+def test_what_is_not_given_is_no_part_of_the_fingerprint(images: Path, tmp_path: Path) -> None:
+    def facts(model: Path, **preprocess: Any) -> dict[str, Any]:
+        job = check(config_of(images, tmp_path / "run", model, preprocess=preprocess))
+        return job.labeling.facts(job.checkpoint.fingerprint, 1, 2)
+
+    plain = facts(DEMO_MODEL)
+    assert set(plain["preprocess"]) == {
+        *("size", "divisor", "round_content", "resample", "rescale_factor", "mean", "std", "pad_size", "lone_edge"),
+    }
+    bare = model_with(tmp_path / "bare", **BARE)
+    assert facts(DEMO_MODEL, normalize=None) == plain == facts(bare, normalize=IMAGENET) != facts(bare)
+    assert facts(DEMO_MODEL, normalize={"mean": [0.5] * 3, "std": [0.5] * 3}) != plain
+
+
+def test_explain_sees_what_the_run_saw(images: Path, tmp_path: Path) -> None:
+    bare = model_with(tmp_path / "bare", **BARE)
+    assert in_process(config_of(images, tmp_path / "run", bare, preprocess={"normalize": IMAGENET})) == 0
+    setup = read_setup(json.loads((tmp_path / "run" / "run.json").read_text()))
+    assert setup.problems == [] and setup.labeling.preprocess.mean == (0.485, 0.456, 0.406)
+
+
+def test_the_segmenter_warns_and_takes_it(tmp_path: Path) -> None:
+    bare = str(model_with(tmp_path / "bare", **BARE))
+    with pytest.warns(UserWarning, match="neither rescales nor normalizes.*the argument is normalize"):
+        Segmenter.from_pretrained(bare, task="instance")
+    image = draw_scene(3).image
+    with warnings.catch_warnings(action="error"):
+        told = Segmenter.from_pretrained(bare, task="instance", normalize=IMAGENET)
+        whole = Segmenter.from_pretrained(str(DEMO_MODEL), task="instance")
+    (found,), (known,) = told([image]), whole([image])
+    assert [s.counts for s in found] == [s.counts for s in known] and found
+
+
+@pytest.mark.parametrize(
+    ("processor", "told"),
+    [
+        ({}, None),
+        ({"do_normalize": False}, None),  # 0 to 1: some are trained so
+        ({"rescale_factor": 1 / 127.5, "image_mean": [1, 1, 1], "image_std": [1, 1, 1]}, None),  # -1 to 1
+        ({"do_rescale": False, "image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]}, None),
+        (BARE, "neither rescales nor normalizes: the model is given values from 0 to 255"),
+        ({"do_rescale": False}, "does not rescale: the model is given values from -2.118 to 1136"),
+        (
+            {"image_mean": [123.675, 116.28, 103.53], "image_std": [58.395, 57.12, 57.375]},
+            "rescales and normalizes oddly: the model is given values from -2.118 to -1.787",
+        ),
+        ({"do_normalize": False, "rescale_factor": 1 / 65025}, "does not normalize: the model is given values from 0"),
+    ],
+)
+def test_values_that_no_model_is_trained_on(processor: dict[str, Any], told: str | None) -> None:
+    doubt = plan_from_processor(processor).doubt()
+    assert doubt is None if told is None else doubt is not None and told in doubt
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("{mean: [123.7, 116.3, 103.5], std: [58.4, 57.1, 57.4]}", "(input should be less than or equal to 1)"),
+        ("{mean: [0.5, 0.5, 0.5], std: [0.5, 0, 0.5]}", "(input should be greater than 0)"),
+        ("{mean: [0.5, 0.5, 0.5]}", "(field required)"),
+        ("imagenet", "'imagenet' is not allowed"),
+    ],
+)
+def test_values_that_mean_nothing(images: Path, tmp_path: Path, value: str, told: str, capsys: Any) -> None:
+    command = ["segment", str(images), str(tmp_path / "run"), "--model", str(DEMO_MODEL)]
+    assert main([*command, "--set", f"preprocess.normalize={value}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("m2f-batch segment: preprocess.normalize: ") and told in said
+    assert "allowed: {mean, std} of red, green and blue, of 1" in said and not (tmp_path / "run").exists()
+
+
+def test_what_finetune_trains_with_and_writes(tmp_path: Path) -> None:
+    """The processor of the tuned model: the checkpoint's, or whole where ``output.normalize`` says so."""
+    checkpoint = read_checkpoint(make_model(tmp_path / "m"), "m")
+    tree = {"data": {"format": "coco", "train": "x"}, "model": {"uri": "m"}, "train": {"steps": 1}}
+    for output, known in ({}, BARE), ({"normalize": IMAGENET}, {"do_rescale": True, "do_normalize": True}):
+        config = check_config(FinetuneConfig, tree | {"output": {"uri": "y"} | output})
+        made = _processor(config, dict(checkpoint.processor) | BARE, None)
+        assert {key: made[key] for key in known} == known
+        assert (plan_from_processor(made).doubt() is None) == bool(output)
+    assert (made["image_mean"], made["image_std"]) == (IMAGENET["mean"], IMAGENET["std"])
+    assert np.isclose(made["rescale_factor"], 1 / 255)
