@@ -50,8 +50,8 @@ def listing_of(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None
 def _notes(versions: pa.ChunkedArray) -> Iterator[str]:
     if count := pc.sum(pc.starts_with(versions, OF_LENGTH)).as_py():
         yield (
-            f"{count:,} images of the web have neither ETag nor Last-Modified: their length stands for their version, "
-            "and a change that keeps it is not seen"
+            f"images of the web without ETag and Last-Modified: {count:,}; their length stands for their version, and "
+            "a change that keeps it is not seen"
         )
 
 

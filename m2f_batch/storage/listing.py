@@ -240,7 +240,9 @@ def _of_manifest(store: Store, place: str, kind: str) -> Listing:
     listing = _of_rows(place, table, 0)
     if not comments:
         return listing
-    note = f"{comments:,} lines that begin with '#' are comments; a file of such a name is written ./#name"
+    note = (
+        f"lines taken for comments, since they begin with '#': {comments:,}; a file of such a name is written ./#name"
+    )
     return replace(listing, notes=(*listing.notes, note))
 
 

@@ -43,8 +43,7 @@ class Tally:
         for reason, count in self.reasons.most_common():
             yield f"{count:,} x {reason}"
         if self.judged.error < self.error:
-            which = "of these are no images, and have no extension"
-            yield f"{self.strangers:,} {which}: not counted by input.max_error_fraction"
+            yield f"{self.strangers:,} not counted by input.max_error_fraction: no image, and no extension in its name"
 
     def __add__(self, other: "Tally") -> "Tally":
         """Both together."""

@@ -98,6 +98,5 @@ def _pool(peer: _Peer) -> urllib3.HTTPConnectionPool:
         maxsize=PER_ADDRESS,
         block=True,
         ssl_context=ssl.create_default_context(),
-        server_hostname=peer.host,
-        assert_hostname=peer.host,
+        server_hostname=peer.host,  # whose certificate it must be
     )

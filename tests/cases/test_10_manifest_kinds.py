@@ -204,7 +204,9 @@ def test_lines_of_json_called_json(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_comments_are_counted_and_said(case: Path) -> None:
     listing = list_input(str(case / "hash.txt"))
     assert names(case / "hash.txt") == ["img0.jpg", "img1.jpg"]
-    assert listing.notes == ("2 lines that begin with '#' are comments; a file of such a name is written ./#name",)
+    assert listing.notes == (
+        "lines taken for comments, since they begin with '#': 2; a file of such a name is written ./#name",
+    )
     (case / "hash.txt").write_text("./#1 front.jpg\n")
     assert names(case / "hash.txt") == ["#1 front.jpg"]
     assert list_input(str(case / "hash.txt")).notes == ()

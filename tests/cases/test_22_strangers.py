@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from conftest import DEMO_MODEL
 from engines import config_of, in_process, rows_of
+from s3_servers import S3Endpoint
 
 from m2f_batch.flow import finish
 from m2f_batch.storage.index import read_index
 from m2f_batch.storage.listing import list_input
+from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import open_run
 from m2f_batch.storage.tally import Tally
 from m2f_batch.verify import verify
@@ -69,7 +71,7 @@ def test_strangers_are_rows_and_no_night_is_red(photographs: Path, tmp_path: Pat
     said = capsys.readouterr().out
     assert "6 in = 3 ok + 3 error" in said
     assert "3 x decode/NotAnImage" in said
-    strangers = "3 of these are no images, and have no extension: not counted by input.max_error_fraction"
+    strangers = "3 not counted by input.max_error_fraction: no image, and no extension in its name"
     assert strangers in said and "exit code 3" not in said
     assert Counter(row["status"] for row in rows_of(tmp_path / "run")) == {"ok": 3, "error": 3}
     run = open_run(str(tmp_path / "run"))
@@ -107,6 +109,19 @@ def test_where_nothing_else_is_there_strangers_count(tmp_path: Path) -> None:
     for name in ("notes", "index"):
         (folder / name).write_bytes(b"no image")
     assert in_process(config_of(folder, tmp_path / "run", DEMO_MODEL, input=LIMIT)) == 3
+
+
+def test_strangers_in_a_bucket_cost_no_request(moto_s3: S3Endpoint) -> None:
+    kept = ["in/a.jpg", "in/no extension", "in/x..y/b.jpg"]
+    names = ["LICENSE", "README", "2024_$folder$", "./dot.jpg", "x/../up.jpg", *HIDDEN]
+    moto_s3.put(dict.fromkeys([*kept, *(f"in/{name}" for name in names)], b"x") | {"in/empty": b""})
+    asked: Counter[str] = Counter()
+    client = open_store(moto_s3.uri)._client  # type: ignore[attr-defined]
+    client.meta.events.register("request-created.s3", lambda operation_name, **_: asked.update([operation_name]))
+    listing = list_input(f"{moto_s3.uri}/in")
+    assert listing.table["uri"].to_pylist() == [f"{moto_s3.uri}/{name}" for name in kept]
+    assert listing.skipped == len(names) + 1
+    assert asked["ListObjectsV2"] <= 3 and asked.total() - asked["ListObjectsV2"] <= 2, "looks at the folder's own name"
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,12 @@ def values(made):
     return {name: dict(each.values) for name, each in made.items() if each.values}
 
 
+def test_strangers_are_no_errors(made):
+    Metrics("run").add(UNIT | {"ok": 28, "error": 4, "strangers": 3})
+    counted = {("run", "ok"): 28, ("run", "error"): 1, ("run", "stranger"): 3}
+    assert values(made)["images_total"] == counted
+
+
 def test_units_add_up(made):
     metrics = Metrics("s3://bucket/labels/")
     metrics.add(UNIT)

@@ -2,10 +2,12 @@
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_submit_tls import certificate
 from web_server import Site, serving
 
 from m2f_batch.errors import ImageError, TransientError, UsageError
@@ -98,8 +100,8 @@ def test_a_listing_says_once_what_it_cannot_see(named: Site, tmp_path: Path) -> 
     assert listing.table["uri"].to_pylist() == [*urls, f"{named.url}/gone.png"], "as they are written"
     assert [*map(bool, listing.table["version"].to_pylist())] == [True, True, True, False]
     assert listing.notes == (
-        "2 images of the web have neither ETag nor Last-Modified: their length stands for their version, and a change "
-        "that keeps it is not seen",
+        "images of the web without ETag and Last-Modified: 2; their length stands for their version, and a change that "
+        "keeps it is not seen",
     )
 
 
@@ -303,6 +305,23 @@ def test_every_list_must_name_an_address(monkeypatch: pytest.MonkeyPatch, site: 
     local = f"http://localhost:{site.port}/a.png"
     monkeypatch.setenv("M2F_BATCH_ALLOW", f"http://localhost:{site.port}/")
     assert open_store(local).read(local) == PNG
+
+
+def test_a_certificate_is_that_of_the_host_not_of_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pem = certificate(tmp_path)  # of 127.0.0.1
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pem)
+    with serving(tls) as site:
+        url, named = site.put("/a.png", PNG), f"https://photos.example:{site.port}/a.png"
+        with allow.confine([f"{site.url}/", f"https://photos.example:{site.port}/"], {}):
+            untrusted = f"{url}: the certificate of the server is not trusted"
+            assert reason(url) == ("Unreadable", untrusted)
+            monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+            web_hosts._pool.cache_clear()
+            assert fetch(ImageRef(url, version_of(url)), soon()) == PNG
+            resolving(monkeypatch, "127.0.0.1")
+            assert reason(named) == ("Unreadable", untrusted.replace(url, named))
+    assert [path for _, path in site.asked] == ["/a.png"] * 2
 
 
 def test_proxies_of_the_environment_are_not_asked(named: Site, monkeypatch: pytest.MonkeyPatch) -> None:
