@@ -12,7 +12,7 @@ import numpy as np
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.files import Row
-from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.findings import NOTES, Finding, Report, stop
 from m2f_batch.datasets.groups import group_keys
 from m2f_batch.datasets.lint_kinds import KINDS
 from m2f_batch.datasets.lint_sides import name_findings
@@ -133,7 +133,11 @@ def _written(dataset: Dataset, sides: dict[str, list[Row]], to: str, dest: str, 
 
 
 def _report(finding: Finding) -> None:
-    stop(replace(finding, text=in_words_of(_OPTIONS, finding.text)))
+    """The strict report in our words, which says how to go on without what is faulty."""
+    text = in_words_of(_OPTIONS, finding.text)
+    if finding.kind not in NOTES and finding.image is not None:
+        text += "; m2f-batch lint shows all such images, and --drop-faulty leaves them out"
+    stop(replace(finding, text=text))
 
 
 def _check_options(split: SplitOptions) -> None:

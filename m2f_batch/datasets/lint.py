@@ -142,11 +142,11 @@ def _lines(tally: Tally, ignored: Sequence[str]) -> Iterator[str]:
 def _total(train: Dataset, val: Dataset | None, tally: Tally, faults: Sequence[str]) -> str:
     sides = f"{train.table.num_rows:,} images to train on"
     sides += f" and {val.table.num_rows:,} to validate with" if val is not None else ""
-    found = (
-        f"{len(faults)} kind{'s' if len(faults) > 1 else ''} of fault ({', '.join(faults)})"
-        if faults
-        else "nothing that ruins training"
-    )
+    found = "nothing that ruins training"
+    if faults:
+        found = f"{len(faults)} kind{'s' if len(faults) > 1 else ''} of fault ({', '.join(faults)})"
+    if any(finding.image is not None for kind in faults for finding in tally.kept[kind]):
+        found += "; m2f-batch convert --drop-faulty leaves out the images that have them"
     return f"{'faulty' if faults else 'clean':7} {sides}, {len(train.categories):,} categories: {found}"
 
 

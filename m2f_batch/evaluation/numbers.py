@@ -23,7 +23,7 @@ _NO_CLASS = {
     "Cityscapes": frozenset(range(34)),
     "Cityscapes instance": frozenset(range(34)),
 }
-_CLEARLY = (2.0, 0.1)  # another reading fits, if its mIoU is above so many times ours, and so much
+_CLEARLY = (2.0, 0.05)  # another reading fits, if its mIoU is above so many times ours, and so much
 
 
 def in_label_ids(

@@ -63,10 +63,10 @@ def coco_ids(run: RunDirectory, info: dict[str, Any], ground_truth: str | None) 
 def _annotated(truth: dict[str, Any]) -> set[Any]:
     """The ids of categories that an annotation has."""
     entries = truth.get("annotations")
-    found = (
-        (entry.get("category_id") for entry in entries if isinstance(entry, dict)) if isinstance(entries, list) else ()
-    )
-    return {number for number in found if isinstance(number, int | str)}
+    found = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+    infos = [entry["segments_info"] for entry in found if isinstance(entry.get("segments_info"), list)]  # of panoptic
+    found += [info for several in infos for info in several if isinstance(info, dict)]
+    return {number for entry in found if isinstance(number := entry.get("category_id"), int | str)}
 
 
 def _category(label: dict[str, Any], task: str) -> dict[str, Any]:

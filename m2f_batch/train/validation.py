@@ -15,7 +15,7 @@ from m2f_batch.config import ModelConfig, Task
 from m2f_batch.config_loading import check_config
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.pixel_cap import KEY
-from m2f_batch.errors import RunError
+from m2f_batch.errors import RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
@@ -41,7 +41,7 @@ def validate(
 
     ``warning`` says where it had to be computed with transformers' own modules, None elsewhere.
     ``category_of`` maps the model's labels to the dataset's categories. Raises RunError for an image that cannot be
-    read: metrics over what happens to be readable would compare nothing.
+    read, or is not as annotated: metrics over what happens to be readable would compare nothing.
     """
     config = check_config(ModelConfig, {"uri": str(directory), "task": task})
     # not as a user's model is found: the directory is our own scratch, which lies in nobody's allow-list
@@ -57,7 +57,10 @@ def validate(
             if row["status"] != "ok":
                 message = row["error"]["message"].replace("input.max_pixels", KEY)
                 raise RunError(f"data.val: {image['uri']} cannot be used ({message})")
-            evaluator.add(row | {"uri": image["uri"]}, image)
+            try:
+                evaluator.add(row | {"uri": image["uri"]}, image)
+            except UsageError as error:  # of another size than its annotations: evaluate's words for it
+                raise RunError(str(error).replace("--ground-truth", "data.val")) from error
     first, *others = world.gathered(evaluator)
     for other in others:
         first.merge(other)

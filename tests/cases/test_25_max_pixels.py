@@ -5,15 +5,18 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import DEMO_MODEL
 from hand_made import Picture, make_run
 from PIL import Image
 
 from m2f_batch.cli import main
 from m2f_batch.config_loading import load_config
+from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.train.job import plan_job
 from m2f_batch.train.samples import make_sample
+from m2f_batch.train.validation import validate
 
 SIZE = (72, 96)  # height, width: 6,912 pixels
 
@@ -106,6 +109,17 @@ def test_yolo_and_labelme_read_sizes_under_the_cap(tmp_path, capsys):
         assert "fault   missing-image: 1\n" in (said := capsys.readouterr().out)
         assert "(data.max_pixels)" in said
         assert main(["lint", str(place), "--format", form, "--max-pixels", "6912"]) == 0
+
+
+def test_validation_names_the_keys_of_training(coco):
+    """It runs the code of segment and evaluate, whose messages name input.max_pixels and --ground-truth."""
+    dataset = read_dataset("coco", str(coco))
+    labels = dict.fromkeys(range(6), 0)
+    with pytest.raises(RunError, match=r"data.val: .*a.png cannot be used .*the cap of 6911 \(data.max_pixels\)"):
+        validate(DEMO_MODEL, dataset, "instance", labels, "cpu", 1, 6911)
+    Image.new("RGB", (50, 40)).save(coco.parent / "a.png")
+    with pytest.raises(RunError, match=r"^data.val: .*a.png is 40x50, but its annotations are of 72x96"):
+        validate(DEMO_MODEL, dataset, "instance", labels, "cpu", 1, 6912)
 
 
 @pytest.mark.parametrize("most", ["0", "-5"])

@@ -111,6 +111,21 @@ def test_the_whole_image_goes_and_the_list_says_why(tmp_path):
     assert main(command) == 2  # neither file is written over
 
 
+def test_lint_and_convert_say_the_way_out(tmp_path, capsys):
+    options = coco(tmp_path)
+    edited(tmp_path, lambda document: document["annotations"][4].update(category_id=9))
+    assert main(["lint", options["data.train"]]) == 1
+    assert capsys.readouterr().out.endswith("--drop-faulty leaves out the images that have them\n")
+    command = ["convert", options["data.train"], str(tmp_path / "out.json"), "--from", "coco", "--to", "coco"]
+    assert main(command) == 2
+    assert capsys.readouterr().err.endswith("lint shows all such images, and --drop-faulty leaves them out\n")
+    edited(tmp_path, lambda document: document.update(annotations=[]))
+    assert main(["lint", options["data.train"]]) == 1
+    assert main(command) == 2  # there is nothing to leave out
+    said = capsys.readouterr()
+    assert "drop-faulty" not in said.out + said.err
+
+
 def test_case_20_without_editing_a_line(shared_cases, tmp_path, capsys):
     folder = Path(shutil.copytree(shared_cases / "20-coco-one-short-polygon", tmp_path / "case"))
     for name in ("train", "empty_part"):

@@ -279,6 +279,22 @@ def test_a_ground_truth_of_failed_images_alone_is_no_export(run: RunDirectory, t
     assert not (tmp_path / "out.json").exists()
 
 
+def test_a_name_twice_in_a_panoptic_ground_truth(run: RunDirectory, tmp_path: Path) -> None:
+    """Its annotations name categories in their segments."""
+    truth = {
+        "images": [{"id": 7, "file_name": "more/c.jpg"}],
+        "annotations": [{"image_id": 7, "segments_info": [{"id": 1, "category_id": 5}]}],
+        "categories": [{"id": 5, "name": "dog"}, {"id": 9, "name": "dog"}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    tree = exported(run, tmp_path / "out.json", ground_truth=tmp_path / "truth.json")
+    assert [annotation["category_id"] for annotation in tree["annotations"]] == [5]
+    truth["annotations"] = []
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(UsageError, match="'dog' is the name of the categories 5, 9, and none of them has"):
+        export(run.uri, str(tmp_path / "out.json"), "coco", str(tmp_path / "truth.json"))
+
+
 def test_results_without_a_segment_are_said_to_be_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg")]])
     assert exported(run, tmp_path / "out.json", "coco-results") == []
