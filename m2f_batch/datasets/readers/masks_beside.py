@@ -61,7 +61,8 @@ def pairs(
     taken = {mask for _, mask in matched}
     for stem in sorted(found):
         if found[stem] not in taken:
-            text = "has no image of its name; data.train_images names the folder of the images"
+            text = "has no image of its name; data.train_images names the folder of the images, data.mask_suffix "
+            text += "what the masks' names end with beside those of the images"
             report(Finding("missing-image", found[stem], text))
     alone = sorted(pictures.keys() - {stem for stem, _ in matched})
     if alone:
