@@ -204,6 +204,7 @@ def deep(n: int = 100_000) -> str:
 
 OUTSIDE = r"lies outside (storage\.allow|M2F_BATCH_ALLOW); allowed: "
 SCHEME = "uri: .*no scheme of files that can be opened; allowed: "
+WEB = "uri: .*the web is read only where storage.allow [(]or M2F_BATCH_ALLOW[)] names the host; add https?://"
 # name: (command of a world, what its one message says)
 COMMANDS = {
     "a system folder": (lambda w: segment(w, "file:///etc"), "input.uri: /etc: " + OUTSIDE),
@@ -214,7 +215,11 @@ COMMANDS = {
     "a glob beside the folder": (lambda w: segment(w, f"{w.allowed}/../s*/*"), "input.uri: .*" + OUTSIDE),
     "/proc": (lambda w: segment(w, f"/proc/self/root{w.secret}"), "input.uri: .*" + OUTSIDE),
     "an endless device": (lambda w: segment(w, "/dev/zero"), "input.uri: /dev/zero: " + OUTSIDE),
-    "the metadata address": (lambda w: segment(w, f"http://{w.host}/latest/meta-data/"), SCHEME),
+    "the metadata address": (
+        lambda w: segment(w, f"http://{w.host}/latest/meta-data/"),
+        "input.uri: http://.*" + OUTSIDE,
+    ),
+    "another protocol": (lambda w: segment(w, f"ftp://{w.host}/x.png"), SCHEME),
     "the metadata address as files": (
         lambda w: segment(w, f"hdfs://{w.host}/latest/meta-data/"),
         "input.uri: hdfs.*" + OUTSIDE,
@@ -492,7 +497,7 @@ def test_schemes_of_others_are_refused_without_a_list(name, world, capfd, monkey
     before = set(world.secret.rglob("*"))
     assert main([*UNLISTED[name](world), "--model", str(DEMO_MODEL), "--task", "panoptic"]) == 2
     out, err = capfd.readouterr()
-    assert re.search(r"(in|out)put\." + SCHEME, err), err
+    assert re.search(rf"(in|out)put\.({SCHEME}|{WEB})", err), err
     assert "Traceback" not in err and CANARY not in out + err
     assert set(world.secret.rglob("*")) == before
     assert (
@@ -511,6 +516,7 @@ IMAGES: dict[str, tuple[bytes | None, str | None]] = {
     "s3://theirs/images/x.png": (None, "fetch/NotAllowed"),
     "gs://theirs/x.png": (None, "fetch/NotAllowed"),
     "hdfs://169.254.169.254:80/latest/meta-data/": (None, "fetch/NotAllowed"),
+    "http://169.254.169.254/latest/meta-data/x.png": (None, "fetch/NotAllowed"),
     "abfs://c@169.254.169.254/x.png": (None, "fetch/NotAllowed"),
     "/dev/zero": (None, "fetch/NotAllowed"),
     "/proc/self/environ": (None, "fetch/NotAllowed"),
