@@ -1,6 +1,7 @@
 """A web server on the loopback for tests, with faults, and a record of what was asked of it."""
 
 import gzip
+import socket
 import ssl
 import threading
 from collections import Counter, deque
@@ -97,14 +98,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(tls: ssl.SSLContext | None = None) -> Iterator[Site]:
-    """A site at 127.0.0.1, on a port that was free."""
+def serving(tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> Iterator[Site]:
+    """A site at an address of the loopback, on a port that was free."""
     site = Site()
     handler = type("Handler", (_Handler,), {"site": site})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    server = type("Server", (ThreadingHTTPServer,), {"address_family": family})((address, 0), handler)
     server.daemon_threads = True
     site.port = server.server_address[1]
-    site.url = f"{'http' if tls is None else 'https'}://127.0.0.1:{site.port}"
+    host = f"[{address}]" if ":" in address else address
+    site.url = f"{'http' if tls is None else 'https'}://{host}:{site.port}"
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)

@@ -258,6 +258,7 @@ def _entries(uri: str, lists: tuple[AllowList, ...]) -> tuple[tuple[str, ...], l
 def _web_place(place: uris.Location) -> tuple[str, str]:
     """The host and port of a URL in one spelling, and its path; ``..`` where that has dots in any disguise."""
     host, port = host_of(place.authority)
+    host = f"[{host}]" if ":" in host else host
     is_plain = port is None or port == {"http": 80, "https": 443}[place.scheme]
     path = re.split("[?#]", place.path)[0]
     decoded, last = path, ""

@@ -50,6 +50,13 @@ CASES = [
         "was killed, and another attempt ended", "60m", [remaining(1, "9800x10 _x100"), remaining(2, "_x12 500 0 _x90")]
     ),
     case("has many errors", "2h", [images("ok", "0+10x200"), images("error", "0+1x200")], M2fBatchErrors="a"),
+    case("has many strangers", "2h", [images("ok", "0+10x200"), images("stranger", "0+5x200")]),
+    case(
+        "has errors among many strangers",
+        "2h",
+        [images("ok", "0+10x200"), images("error", "0+1x200"), images("stranger", "0+50x200")],
+        M2fBatchErrors="a",
+    ),
     case("was well last night", "29h", []),
     case("was not well last night", "31h", [], M2fBatchNoSuccess=NIGHTLY),
 ]

@@ -324,6 +324,19 @@ def test_a_certificate_is_that_of_the_host_not_of_its_address(tmp_path: Path, mo
     assert [path for _, path in site.asked] == ["/a.png"] * 2
 
 
+def test_an_address_of_ipv6() -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as free:
+            free.bind(("::1", 0))
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with serving(address="::1") as site:
+        url = site.put("/in/a.png", PNG)
+        with allow.confine([f"{site.url}/in/"], {}):
+            assert fetch(ImageRef(url, version_of(url)), soon()) == PNG
+            assert not allow.is_allowed(f"{site.url}/a.png")
+
+
 def test_proxies_of_the_environment_are_not_asked(named: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
