@@ -181,7 +181,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
         _saved({"state_dict": {"a": torch.zeros(3)}, "epoch": 3}),
         r"pytorch_model.bin: 'state_dict' is no tensor, but a dictionary of 'a'; wanted is the state of a model alone",
     ),
-    "numbers as names": (_saved({7: torch.zeros(3)}), r"pytorch_model.bin: holds 7, and names of tensors are texts"),
+    "numbers as names": (_saved({7: torch.zeros(3)}), r"pytorch_model.bin: holds 7, which is no name of a tensor"),
+    "a reserved name": (
+        _saved({"__metadata__": torch.ones(3)}),
+        r"pytorch_model.bin: holds '__metadata__', which is",
+    ),
+    "complex": (_saved({"a": torch.ones(3) * 1j}), r"'a' is no plain tensor \(torch.strided, cpu, torch.complex64"),
     "sparse": (_saved({"a": torch.eye(3).to_sparse()}), r"'a' is no plain tensor \(torch.sparse_coo"),
 }
 # what is read, and yet is no whole Mask2Former

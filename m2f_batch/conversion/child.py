@@ -65,7 +65,10 @@ def _convert(order: Order) -> dict[str, list[str]]:
     written: dict[str, list[str]] = {}
     seen: set[str] = set()
     for file in order["files"]:
-        tensors = _tensors(file)
+        try:
+            tensors = _tensors(file)
+        except MemoryError:
+            raise Refused(f"{_base(file)}: {_TOO_LARGE}") from None
         twice = next((name for name in tensors if name in seen), None)
         if twice is not None:
             raise Refused(f"{_base(file)}: holds {_shown(twice)}, as a file before it does")
@@ -158,12 +161,13 @@ def _check(file: str, name: object, tensor: object) -> int:
     """The bytes of a tensor. Raises Refused for what is none, or claims what its storage does not hold."""
     import torch
 
-    if not isinstance(name, str):
-        raise Refused(f"{_base(file)}: holds {name!r:.100}, and names of tensors are texts")
+    if not isinstance(name, str) or name == "__metadata__":  # which safetensors keeps for itself
+        raise Refused(f"{_base(file)}: holds {name!r:.100}, which is no name of a tensor")
     what = f"{_base(file)}: {_shown(name)}"
     if not isinstance(tensor, torch.Tensor):
         raise Refused(f"{what} is no tensor, but {_kind(tensor)}; wanted is the state of a model alone")
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+    is_number = not tensor.is_quantized and not tensor.is_complex()
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or not is_number:
         raise Refused(f"{what} is no plain tensor ({tensor.layout}, {tensor.device}, {tensor.dtype})")
     size, storage = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
     if size > storage:

@@ -48,7 +48,7 @@ def new_client(bucket: str = "") -> "S3Client":
     except BotoCoreError as error:
         raise StoreUnavailable(f"S3: {type(error).__name__}: check the AWS variables") from error
     client.meta.events.register("request-created.s3", _count_retry)
-    if settings.request_payer is not None:
+    if settings.request_payer is not None and not s3_settings.is_anonymous(bucket):
         client.meta.events.register("before-parameter-build.s3", partial(_name_payer, settings.request_payer))
     return client
 

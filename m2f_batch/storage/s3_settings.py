@@ -38,25 +38,33 @@ def using(settings: S3Config) -> Iterator[None]:
 
 
 def recorded(info: Mapping[str, Any]) -> S3Config:
-    """The settings in a run's ``run.json``; the defaults where it has none, as those of older versions."""
+    """The settings in a run's ``run.json``; those that were not given, or of an older version, are not set."""
     storage = info.get("config", {}).get("storage") or {}
-    return check_config(S3Config, storage.get("s3") or {})
+    return check_config(S3Config, {key: value for key, value in (storage.get("s3") or {}).items() if value})
 
 
 def current() -> S3Config:
     """What counts now. Raises UsageError for a variable whose value is none of those allowed."""
-    return _current(_of_job, *(os.environ.get(name) for name in (OF_DRIVER, STYLE, PAYER, UNSIGNED)))
+    return _current(_told(), *(os.environ.get(name) for name in (STYLE, PAYER, UNSIGNED)))
 
 
 def environment() -> dict[str, str]:
     """The variable that tells other processes of a job how to ask; empty where the job says nothing of it."""
-    told = os.environ.get(OF_DRIVER) if _of_job is None else _of_job.model_dump_json(exclude_defaults=True)
-    return {OF_DRIVER: told} if told and told != "{}" else {}
+    told = _told()
+    return {OF_DRIVER: told} if told else {}
 
 
 def is_of_job() -> bool:
     """Whether the job has settings of its own, which workers know only from ``environment``."""
-    return _of_job is not None and _of_job != S3Config()
+    return _of_job is not None and bool(_told())
+
+
+def _told() -> str:
+    """What this process's job says, or its driver, as JSON without what is not set; "" for nothing."""
+    if _of_job is None:
+        return os.environ.get(OF_DRIVER, "")
+    text = _of_job.model_dump_json(exclude_unset=True, exclude_none=True)
+    return "" if text == "{}" else text
 
 
 def is_anonymous(bucket: str) -> bool:
@@ -66,20 +74,20 @@ def is_anonymous(bucket: str) -> bool:
 
 
 @lru_cache(maxsize=8)
-def _current(
-    ours: S3Config | None, driver: str | None, style: str | None, payer: str | None, unsigned: str | None
-) -> S3Config:
-    given = ours if ours is not None else S3Config.model_validate_json(driver or "{}")
+def _current(told: str, style: str | None, payer: str | None, unsigned: str | None) -> S3Config:
     if payer not in (None, "", "requester"):
         raise UsageError(f"{PAYER}: {payer!r} is not known; allowed: requester")
-    is_virtual, is_unsigned = _flag(STYLE, style), _flag(UNSIGNED, unsigned)
     styles = {None: None, True: "virtual", False: "path"}
-    tree = {"addressing_style": styles[is_virtual], "request_payer": payer or None, "anonymous": is_unsigned or False}
-    if given.request_payer is not None:
-        tree["anonymous"] = False  # who pays is known by keys
-    elif given.anonymous is True or (tree["anonymous"] and not given.anonymous):
-        tree["request_payer"] = None
-    return S3Config.model_validate(tree | given.model_dump(exclude_defaults=True))
+    of_variables = {
+        "addressing_style": styles[_flag(STYLE, style)],
+        "request_payer": payer or None,
+        "anonymous": _flag(UNSIGNED, unsigned),
+    }
+    said = S3Config.model_validate_json(told or "{}").model_dump(exclude_unset=True)
+    tree = {key: value for key, value in of_variables.items() if value is not None} | said
+    if tree.get("anonymous") is True and "request_payer" in tree:  # what the job says, else what costs nothing
+        del tree["anonymous" if "request_payer" in said else "request_payer"]
+    return S3Config.model_validate(tree)
 
 
 def _flag(name: str, value: str | None) -> bool | None:

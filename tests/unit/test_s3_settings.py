@@ -91,6 +91,8 @@ def test_which_setting_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert s3_settings.is_anonymous("any")
     with s3_settings.using(S3Config(anonymous=("open",))):
         assert s3_settings.is_anonymous("open") and not s3_settings.is_anonymous("own")
+    with s3_settings.using(S3Config(anonymous=False)):
+        assert not s3_settings.is_anonymous("any"), "said, where the variable says otherwise"
     with s3_settings.using(S3Config(request_payer="requester")):
         assert s3_settings.current() == S3Config(request_payer="requester"), "who pays is known by keys"
     monkeypatch.setenv(s3_settings.PAYER, "requester")
