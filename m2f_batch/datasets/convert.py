@@ -4,6 +4,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.files import Row
-from m2f_batch.datasets.findings import NOTES, Finding, Report, stop
+from m2f_batch.datasets.findings import NOTES, Finding, stop
 from m2f_batch.datasets.groups import group_keys
 from m2f_batch.datasets.lint_kinds import KINDS
 from m2f_batch.datasets.lint_sides import name_findings
@@ -91,15 +92,11 @@ def convert(
     _check_options(split)
     options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
-    options["max_pixels"] = max_pixels
-
-    def read(report: Report) -> Dataset:
-        return read_dataset(form, source, images, masks, **options, report=report)
-
+    read = partial(read_dataset, form, source, images, masks, **options, max_pixels=max_pixels)
     left: Faultless | None = None
     try:
         if dropping is None:
-            dataset = read(_report)
+            dataset = read(report=_report)
             sides = _sides(sorted(dataset.rows(), key=lambda row: row["uri"]), split)
         else:
             with pixel_cap(max_pixels):

@@ -108,15 +108,15 @@ class Faultless:
 
 
 def faultless(
-    read: Callable[[Report], Dataset], source: str, form: str, dropping: Dropping, report: Report, *, are_things: bool
+    read: Callable[..., Dataset], source: str, form: str, dropping: Dropping, report: Report, *, are_things: bool
 ) -> tuple[Dataset, Faultless]:
-    """What ``read`` gives, and its rows, by uri, whose images have no fault.
+    """What ``read(report=...)`` gives, and its rows, by uri, whose images have no fault.
 
     ``report`` is told what is no fault of theirs. ``are_things``: the target has no stuff. Raises UsageError for what
     cannot be read at all, and for faults that are of no image.
     """
     found: list[Finding] = []
-    dataset = read(lambda finding: report(finding) if finding.kind in NOTES else found.append(finding))
+    dataset = read(report=lambda finding: report(finding) if finding.kind in NOTES else found.append(finding))
     rows = sorted(dataset.rows(), key=lambda row: row["uri"])
     result = Faultless(rows, len(rows))
     result.nothing = next((finding.text for finding in found if finding.kind == "nothing-to-learn"), "")

@@ -1,6 +1,6 @@
 """From a format's name to its reader: the one door to a dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, get_args
 
@@ -19,8 +19,17 @@ from m2f_batch.datasets.readers.yolo import read_yolo
 from m2f_batch.errors import UsageError
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
-_TAKES_MASKS = ("coco-panoptic", "semantic-png", "instance-png", "yolo")
 HAVE_CROWDS = ("coco", "coco-panoptic")
+# the formats that an option is for
+_TAKE = {
+    "train_masks": ("coco-panoptic", *PNG_FORMATS, "yolo"),
+    "ignore_index": PNG_FORMATS,
+    "names": PNG_FORMATS,
+    "mask_suffix": PNG_FORMATS,
+    "do_reduce_labels": ("semantic-png",),
+    "palette": ("semantic-png",),
+    "crowd_as_object": HAVE_CROWDS,
+}
 
 
 @naming_formats
@@ -47,27 +56,12 @@ def read_dataset(
     goes to ``report``, which by default stops with the first finding. Raises UsageError for arguments that do not fit
     the format and for what cannot be read at all. ``max_pixels``: of an image or mask that is opened.
     """
-    if form not in get_args(DataFormat):
-        raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(DataFormat))}")
-    if masks is not None and form not in _TAKES_MASKS:
-        raise UsageError(f"data.train_masks: the format {form} has no folder of masks; leave it out")
-    semantic = ("semantic-png",)
-    for field, is_given, forms in (
-        ("ignore_index", ignore_index is not None, PNG_FORMATS),
-        ("names", names is not None, PNG_FORMATS),
-        ("mask_suffix", mask_suffix is not None, PNG_FORMATS),
-        ("do_reduce_labels", do_reduce_labels, semantic),
-        ("palette", palette is not None, semantic),
-        ("crowd_as_object", crowd_as_object, HAVE_CROWDS),
-    ):
-        if is_given and form not in forms:
-            raise UsageError(f"data.{field}: only for {' and '.join(forms)}, not for {form}")
-    if palette is not None and do_reduce_labels:
-        raise UsageError("data.do_reduce_labels: not with data.palette, which says what each color is")
-
+    values = (masks, ignore_index, names, mask_suffix, do_reduce_labels, palette, crowd_as_object)
+    _check_fit(
+        form, {field for field, value in zip(_TAKE, values, strict=True) if value is not None and value is not False}
+    )
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"data.max_pixels: must be 1 or more; got {max_pixels}")
-
     of_masks: dict[str, Any] = {"ignore_index": ignore_index, "class_names": names, "mask_suffix": mask_suffix}
     read_with_masks: dict[str, Callable[..., Dataset]] = {
         "coco-panoptic": read_coco_panoptic,
@@ -88,3 +82,16 @@ def read_dataset(
     for finding in learnable_findings(learnable(dataset), annotations):
         report(finding)
     return dataset
+
+
+def _check_fit(form: str, given: Collection[str]) -> None:
+    """Raises UsageError for a format that is none, and for an option that is ``given`` and not one of its own."""
+    if form not in get_args(DataFormat):
+        raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(DataFormat))}")
+    for field in _TAKE:
+        if field in given and form not in _TAKE[field]:
+            if field == "train_masks":
+                raise UsageError(f"data.train_masks: the format {form} has no folder of masks; leave it out")
+            raise UsageError(f"data.{field}: only for {' and '.join(_TAKE[field])}, not for {form}")
+    if {"palette", "do_reduce_labels"} <= {*given}:
+        raise UsageError("data.do_reduce_labels: not with data.palette, which says what each color is")

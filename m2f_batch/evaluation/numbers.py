@@ -22,6 +22,8 @@ _NO_CLASS = {
     "ADE20K": frozenset({0}),
     "Cityscapes": frozenset(range(34)),
     "Cityscapes instance": frozenset(range(34)),
+    "COCO panoptic": frozenset({0}),
+    "COCO instance": frozenset({0}),
 }
 _CLEARLY = (2.0, 0.05)  # another reading fits, if its mIoU is above so many times ours, and so much
 
@@ -45,7 +47,7 @@ def in_label_ids(
     names = {label["id"]: label["name"] for label in labels}
     categories = [Category(label, names[label], False) for label in range(known.size)]
     rows = (_renumbered(row, dataset.categories, label_of) for row in dataset.rows())
-    said = f"the PNGs hold {known.name}'s own file values ({max(there)} is no label id): read as such"
+    said = f"the PNGs hold {_of(known.name)} own file values ({max(there)} is no label id): read as such"
     return dataset_of(categories, rows), [said]
 
 
@@ -89,7 +91,7 @@ def other_readings(
     ids = [label["id"] for label in labels]
     shifts = {number: number + (-1 if are_reduced else 1) for number in ids}
     own = {} if known is None or are_reduced else dict(zip(ids, known.dataset_ids, strict=True))
-    source = f"these are {known.name}'s own file values: " if known and known.name in _NO_CLASS else ""
+    source = f"these are {_of(known.name)} own file values: " if known and known.name in _NO_CLASS else ""
     flag = f"{source * (own == shifts)}{'leave out' if are_reduced else 'give'} --do-reduce-labels"
     wanted: list[tuple[dict[int, int], Collection[int], str]] = [(shifts, () if are_reduced else {0}, flag)]
     if known and source and own and own != shifts:
@@ -101,10 +103,15 @@ def other_readings(
             yield OtherReading(Evaluator(categories, "semantic", category_of, frozenset({"miou"})), void, text)
 
 
+def _of(name: str) -> str:
+    """The possessive of a label set's name."""
+    return f"{name}'" if name.endswith("s") else f"{name}'s"
+
+
 def check_numbers(evaluator: Evaluator, others: Sequence[OtherReading], ground_truth: str) -> None:
     """Raises UsageError where another reading of the numbers fits what was found far better."""
     ours = evaluator.summary()["metrics"].get("mIoU") or 0.0
-    for other in others:
+    for other in sorted(others, key=lambda other: -other.mean_iou())[:1]:
         theirs = other.mean_iou()
         if theirs > _CLEARLY[0] * ours + _CLEARLY[1]:
             raise UsageError(

@@ -10,6 +10,7 @@ from hand_made import Picture, make_run
 from PIL import Image
 
 from m2f_batch.cli import main
+from m2f_batch.datasets import formats
 from m2f_batch.datasets.formats import look_at
 
 COMMANDS = {
@@ -153,3 +154,9 @@ def test_livecell_is_coco(shared_cases):
     """Its annotations are an object in place of a list."""
     place = shared_cases / "32-livecell-dict-annotations/train.json"
     assert look_at(str(place)).form == "coco"
+
+
+def test_a_large_json_is_told_by_its_words(case, monkeypatch):
+    monkeypatch.setattr(formats, "_PARSED", 10)
+    assert look_at(str(case / "coco/train.json")).form == "coco"
+    assert look_at(str(case / "panoptic/train.json")).form == "coco-panoptic"

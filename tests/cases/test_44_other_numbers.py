@@ -13,7 +13,7 @@ from m2f_batch.cli import main
 from m2f_batch.labels import LABEL_SETS
 
 SETS = {known.name: known for known in LABEL_SETS}
-ADE20K, CITYSCAPES = SETS["ADE20K"], SETS["Cityscapes"]
+ADE20K, CITYSCAPES, COCO = SETS["ADE20K"], SETS["Cityscapes"], SETS["COCO panoptic"]
 
 
 def names_of(known):
@@ -112,7 +112,7 @@ def test_label_ids_of_cityscapes_are_those_of_its_files(tmp_path, capsys):
     run = run_of(tmp_path / "run", CITYSCAPES, {"a.jpg": found}, folder / "photos")
     code, report = evaluated(run, folder / "labels")
     assert (code, report["metrics"]["mIoU"]) == (0, pytest.approx(mean_iou(found, truth, [-1]), abs=1e-12))
-    assert "Cityscapes's own file values (26 is no label id)" in capsys.readouterr().out
+    assert "Cityscapes' own file values (26 is no label id)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shift", [1, -1])
@@ -145,3 +145,21 @@ def test_named_classes_and_a_bad_model_are_measured_as_they_are(tmp_path):
     bad = Picture(str(folder / "photos/a.jpg"), (40, 60), [(k, 0.9, noise == k) for k in range(4)])
     run = make_run(tmp_path / "bad", [[bad]], labels=("ball", "crate", "star", "sky"), **options).uri
     assert evaluated(run, folder / "labels")[0] == 0
+
+
+@pytest.mark.parametrize("last", [200, 90])
+def test_category_ids_of_coco(last, tmp_path, capsys):
+    """Its category ids have gaps: above 132 they are no label ids, below they are told by what was found."""
+    numbers = [18, 44, 62, last]
+    values = np.repeat(numbers, 15)[None, :].repeat(40, 0)
+    folder = drawn(tmp_path, values)
+    found = np.vectorize(COCO.dataset_ids.index)(values)
+    run = run_of(tmp_path / "run", COCO, {"a.jpg": found}, folder / "photos")
+    code, report = evaluated(run, folder / "labels")
+    said = capsys.readouterr()
+    if last > 132:
+        assert (code, report["metrics"]["mIoU"]) == (0, 1)
+        assert "COCO panoptic's own file values (200 is no label id): read as such" in said.out
+    else:
+        assert code == 2
+        assert "these are COCO panoptic's own file values: give a file with their names" in said.err
