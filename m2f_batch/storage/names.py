@@ -209,15 +209,18 @@ def _missing(names: Sequence[str], found: Resolved, files: _Files) -> list[int]:
 
 
 def _are_there(wanted: Sequence[str]) -> list[bool]:
-    try:
-        return [entry is not None for entry in stat_many(wanted)]
-    except (RunError, UsageError):  # a store without its keys: what it holds is not known here
-        return [True] * len(wanted)
+    there = dict.fromkeys(wanted, True)
+    for root in {uris.root(uri) for uri in wanted}:
+        some = [uri for uri in there if uris.root(uri) == root]
+        with contextlib.suppress(RunError, UsageError):  # a store without its keys: what it holds is not known here
+            there |= {uri: entry is not None for uri, entry in zip(some, stat_many(some), strict=True)}
+    return [there[uri] for uri in wanted]
 
 
 def _read_slashes(missing: Sequence[int], names: Sequence[str], bases: Sequence[str], found: Resolved) -> None:
     r"""Reads ``..\images\a.jpg`` as what it means beside its annotations, where that is there."""
-    meant = {at: names[at].replace("\\", "/") for at in missing if "\\" in names[at] and not _SCHEME.match(names[at])}
+    meant = {at: names[at].replace("\\", "/") for at in missing if "\\" in names[at]}
+    meant = {at: name for at, name in meant.items() if not _SCHEME.match(name)}
     places: dict[int, str] = {}
     for at, name in meant.items():
         with contextlib.suppress(UsageError):

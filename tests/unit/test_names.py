@@ -12,7 +12,8 @@ from m2f_batch.storage import names as names_module
 from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.names import Resolved, resolve_names
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.store import StoreUnavailable
 
 NFC, NFD = unicodedata.normalize("NFC", "müller.jpg"), unicodedata.normalize("NFD", "müller.jpg")
 
@@ -52,6 +53,8 @@ def resolved(folder: Path, names: Iterable[str], **options: Any) -> Resolved:
         ("set/x.jpg", "x.jpg", ("folders",)),
         ("x.jpg", "train/x.jpg", ("folders",)),
         ("gopher://host/x.jpg", "x.jpg", ("folders",)),
+        ("s3:\\bucket\\x.jpg", "x.jpg", ("folders", "backslashes")),
+        ("http:\\host\\x.jpg", "x.jpg", ("folders", "backslashes")),
     ],
 )
 def test_the_one_obvious_reading_is_taken_and_named(folder, name, there, ways):
@@ -64,6 +67,19 @@ def test_a_name_that_is_there_is_never_read_otherwise(folder):
     names = ["a\\b.jpg", "a%20b.jpg", "IMG.JPG", NFD]
     place = folder(*names, "a/b.jpg", "a b.jpg", "img.jpg", NFC)
     assert resolved(place, names) == Resolved([f"{place}/{name}" for name in names])
+
+
+def test_a_store_without_keys_hides_nothing_of_others(folder, monkeypatch):
+    place = folder("x.jpg")
+
+    def without_keys(wanted):
+        if any(uri.startswith("s3:") for uri in wanted):
+            raise StoreUnavailable("no keys")
+        return stat_many(wanted)
+
+    monkeypatch.setattr(names_module, "stat_many", without_keys)
+    found = resolved(place, ["s3://bucket/y.jpg", "sub\\x.jpg"])
+    assert found == Resolved(["s3://bucket/y.jpg", f"{place}/x.jpg"], {}, {1: ("folders", "backslashes")}, {})
 
 
 def test_backslashes_may_lead_out_of_the_folder(folder):
