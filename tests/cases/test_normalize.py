@@ -20,7 +20,8 @@ from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.explain.recorded import read_setup
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.job import check
-from m2f_batch.train.job import _processor
+from m2f_batch.train.command import plan_lines
+from m2f_batch.train.job import _processor, plan_job
 from m2f_batch.vision.geometry import plan_from_processor
 from m2f_batch.vision.segmenter import Segmenter
 
@@ -134,6 +135,23 @@ def test_values_that_mean_nothing(images: Path, tmp_path: Path, value: str, told
     said = capsys.readouterr().err
     assert said.startswith("m2f-batch segment: preprocess.normalize: ") and told in said
     assert "allowed: {mean, std} of red, green and blue, of 1" in said and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_the_plan_of_finetune_warns(images: Path, tmp_path: Path, given: bool) -> None:
+    bare = model_with(tmp_path / "bare", **BARE)
+    shape = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 90, 1, 90, 90]], "area": 3960}
+    height, width = draw_scene(3).image.shape[:2]
+    tree = {"images": [{"id": 1, "file_name": "a.png", "height": height, "width": width}], "annotations": [shape]}
+    (images / "train.json").write_text(json.dumps(tree | {"categories": [{"id": 1, "name": "ball"}]}))
+    config = {
+        "data": {"format": "coco", "train": str(images / "train.json")},
+        "model": {"uri": str(bare), "task": "instance"},
+        "train": {"steps": 1},
+        "output": {"uri": str(tmp_path / "out")} | ({"normalize": IMAGENET} if given else {}),
+    }
+    lines = plan_lines(plan_job(check_config(FinetuneConfig, config)))
+    assert (f"warning {DOUBT}; the key is output.normalize" in lines) == (not given)
 
 
 def test_what_finetune_trains_with_and_writes(tmp_path: Path) -> None:
