@@ -52,6 +52,7 @@ def coco() -> bytes:
 def gate(moto_s3: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A gate before moto, whose bucket holds the images, their annotations and a manifest."""
     drawn = images()
+    drawn["other//dbl.png"] = drawn["in/1.png"]
     lines = "".join(f"../{key}\n" for key in drawn)
     moto_s3.put({**drawn, "coco.json": coco(), "lists/all.txt": lines.encode()})
     with Gate(moto_s3.variables["AWS_ENDPOINT_URL"]) as gate:
@@ -111,7 +112,7 @@ def test_requester_pays(
     assert lint(moto_s3.uri, config=config_of(tmp_path, request_payer="requester")) == 0
     monkeypatch.setenv("AWS_REQUEST_PAYER", "requester")
     listing = list_input(f"{moto_s3.uri}/lists/all.txt")
-    assert listing.table.num_rows == 2 and all(listing.table["version"].to_pylist())
+    assert listing.table.num_rows == 3 and all(listing.table["version"].to_pylist())
     store = open_store(moto_s3.uri)
     store.write(f"{moto_s3.uri}/out/a", b"x")
     assert store.replace(f"{moto_s3.uri}/out/a", b"y", hashlib.md5(b"x").hexdigest())
@@ -155,17 +156,28 @@ def test_a_public_bucket_without_keys(
 def test_a_run_from_a_public_bucket_into_one_of_ones_own(
     gate: Gate, moto_s3: S3Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The settings reach Ray's workers; OUTPUT is written with keys; another setting goes on with the same run."""
+    """The settings reach Ray's workers; OUTPUT is written with keys; another setting goes on with the same run.
+
+    INPUT is a manifest, which names a key with '//' (case S3-b).
+    """
     own = f"{moto_s3.bucket}-own"
     moto_s3.client().create_bucket(Bucket=own)
     gate.public, gate.paid = {moto_s3.bucket}, {own}
     settings = ["addressing_style=virtual", "request_payer=requester", f"anonymous=[{moto_s3.bucket}]"]
     given = [word for setting in settings for word in ("--set", f"storage.s3.{setting}")]
-    base = ["segment", f"{moto_s3.uri}/in", f"s3://{own}/run", "--model", str(DEMO_MODEL), "--task", "panoptic"]
+    base = [
+        "segment",
+        f"{moto_s3.uri}/lists/all.txt",
+        f"s3://{own}/run",
+        "--model",
+        str(DEMO_MODEL),
+        "--task",
+        "panoptic",
+    ]
     assert main([*base, *given, "--set", "compute.actors=1"]) == 0
     gate.paid = set()
-    capsys.readouterr()
+    assert "3 in = 3 ok + 0 error" in capsys.readouterr().out
     assert main([*base, *given[:2], *given[4:]]) == 0, "another payer is no part of the fingerprint"
     assert "nothing to do" in capsys.readouterr().out
-    image = f"{moto_s3.uri}/in/1.png"
+    image = f"{moto_s3.uri}/other//dbl.png"
     assert main(["explain", f"s3://{own}/run", image, str(tmp_path / "why")]) == 0, "run.json says how to ask"
