@@ -78,7 +78,9 @@ class AugmentConfig(Section):
         "canvas's; paper: semantic data; the longest edge is at most twice the largest shortest edge)",
     )
     scale: tuple[Positive, Positive] = Field(
-        (0.1, 2.0), description="[least, most] size of an image relative to that of augment.resize; [1, 1] = none"
+        (0.1, 2.0),
+        description="[least, most] size of an image relative to that of augment.resize; [1, 1] = none, which suits "
+        "a few hundred steps",
     )
     flip: Fraction = Field(0.5, description="how often an image is mirrored left to right; 0 where left matters")
     color: Fraction = Field(

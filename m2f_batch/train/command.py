@@ -22,6 +22,7 @@ from m2f_batch.train.place import check_place, finish, goes_on, held, is_finishe
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step, maker, threaded_stream
 
+FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400; presets that scale have 3000 and more
 NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begins anew"
 
 
@@ -95,6 +96,7 @@ def plan_lines(job: TrainJob) -> list[str]:
         f"train   {job.steps} steps of {train.batch_size} images at {height_width[1]} x {height_width[0]} pixels, "
         f"{train.workers} worker{'s' if train.workers != 1 else ''}, {train.precision}",
         *_doubts(job),
+        *_notes_on_few_steps(job),
         *warnings_of(job.train, job.val, setting, job.config.data.group_by),
     ]
 
@@ -102,6 +104,16 @@ def plan_lines(job: TrainJob) -> list[str]:
 def _doubts(job: TrainJob) -> list[str]:
     doubt = None if job.config.output.normalize is not None else job.plan.doubt()
     return [f"warning {doubt}; the key is output.normalize"] if doubt else []
+
+
+def _notes_on_few_steps(job: TrainJob) -> Iterator[str]:
+    """What a short training should do otherwise than the defaults; as measured in benchmarks/short_training.py."""
+    augment = job.config.augment
+    if job.steps < FEW_STEPS and "scale" not in augment.model_fields_set:
+        yield (
+            f"note    {job.steps} steps are few for augment.scale {list(augment.scale)}, the paper's for 50 epochs: "
+            "[1, 1] did better on average (jobs/presets/short.yaml)"
+        )
 
 
 def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[RunDirectory], None]:

@@ -45,6 +45,7 @@ def test_there_is_one_for_each_usual_dataset():
         "coco-panoptic",
         "demo",
         "small-custom-set",
+        "short",
     }
 
 
