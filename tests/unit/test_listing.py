@@ -243,11 +243,11 @@ def test_a_coco_json(place: str) -> None:
         ("m.txt", b"# nothing\n\n", "has no images"),
         ("m.txt", b"s3://KEY:SECRET@bucket/a.jpg", "no keys in it|never from the URI"),
         ("c.json", b"[1, 2]", "no list 'images'"),
-        ("c.json", b'{"images": {}}', "no list 'images'"),
+        ("c.json", b'{"images": 5}', "no list 'images'"),
         ("c.json", b'{"images": [', "not valid JSON"),
         ("c.json", _coco([]), "has no images"),
         ("c.json", _coco([{"id": 1}]), r"images\[0\] needs"),
-        ("c.json", _coco([{"id": "1", "file_name": "a.jpg"}]), r"images\[0\] needs"),
+        ("c.json", _coco([{"id": "one", "file_name": "a.jpg"}]), r"images\[0\] needs"),
         (
             "c.json",
             _coco([{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]),
