@@ -68,7 +68,9 @@ def yolo(folder: Path) -> Options:
         photograph(seed).save(folder / f"images/train/p{seed}.png")
         lines = []
         for number, box in enumerate(BOXES):
-            points = np.array(rectangle(moved(box, seed))).reshape(-1, 2) / (WIDTH, HEIGHT)
+            x, y, _, h = own = moved(box, seed)
+            corners = [*rectangle(own), float(x), y + h / 2]  # a fifth point: four corners alone may be an OBB
+            points = np.array(corners).reshape(-1, 2) / (WIDTH, HEIGHT)
             lines.append(" ".join([str(number), *(f"{value:.6f}" for value in points.ravel())]))
         (folder / f"labels/train/p{seed}.txt").write_text("\n".join(lines))
     (folder / "data.yaml").write_text(f"train: images/train\nnames: {json.dumps(NAMES)}\n")
