@@ -283,7 +283,7 @@ def patient_on_both_sides(folder: Path) -> None:
 class Fault:
     """``ends``: how finetune does, "plan" (exit 2 before it begins), "sample" (at an image), or not: "warning".
 
-    ``says``: parts of what it says then.
+    ``says``: parts of what it says then. ``is_note``: what ``lint`` says of it, with exit code 0.
     """
 
     kind: str
@@ -292,11 +292,21 @@ class Fault:
     ends: str
     says: tuple[str, ...]
     options: Options = field(default_factory=dict)
+    is_note: bool = False
 
 
 FAULTS = [
-    Fault("annotation-id-zero", coco, id_of_zero, "warning", ("train.json", "annotation ids are 0 or come twice (0)")),
-    Fault("duplicate-annotation-id", coco, id_twice, "warning", ("train.json", "are 0 or come twice (2)")),
+    Fault(
+        "annotation-id-zero",
+        coco,
+        id_of_zero,
+        "warning",
+        ("train.json", "annotation ids are 0 or come twice (0)"),
+        is_note=True,
+    ),
+    Fault(
+        "duplicate-annotation-id", coco, id_twice, "warning", ("train.json", "are 0 or come twice (2)"), is_note=True
+    ),
     Fault("unknown-category", coco, ids_off_by_one, "plan", ("annotations[0] (id 1)", "category_id 0", "off by one")),
     Fault("unknown-category", yolo, class_is_number_of_names, "plan", ("p2.txt: line 3", "class 3", "off by one")),
     Fault("unknown-value", semantic, value_without_class, "plan", ("masks/p1.png", "[9]", "named classes are 0 to 3")),

@@ -73,12 +73,14 @@ KINDS = {
     ),
     # ids and names
     "annotation-id-zero": Kind(
-        True, "none, but pycocotools takes 0 for 'not matched': its AP comes out too low", "count ids from 1"
+        False,
+        "none; in a file to measure with, pycocotools takes 0 for 'not matched', and its AP comes out too low",
+        "fine for training: Label Studio counts from 0; for other tools count ids from 1",
     ),
     "duplicate-annotation-id": Kind(
-        True,
-        "none, but pycocotools keeps one of them only: its AP comes out wrong",
-        "give every annotation its own id",
+        False,
+        "none; in a file to measure with, pycocotools keeps one of them only, and its AP comes out wrong",
+        "fine for training; for other tools give every annotation its own id",
     ),
     "duplicate-category-name": Kind(
         True,

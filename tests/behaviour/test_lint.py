@@ -74,11 +74,12 @@ def test_a_planted_fault_is_found_by_name_and_nothing_else(fault, tmp_path, caps
     options = fault.clean(tmp_path) | fault.options
     fault.plant(tmp_path)
     code, found = lint(options, tmp_path)
-    assert (code, [*found]) == (1, [fault.kind])
-    assert found[fault.kind]["is_fault"]
+    is_fault = not fault.is_note
+    assert (code, [*found]) == (int(is_fault), [fault.kind])
+    assert found[fault.kind]["is_fault"] == is_fault
     printed = capsys.readouterr().out
     first = found[fault.kind]["examples"][0]
-    assert f"fault   {fault.kind}: {found[fault.kind]['count']}\n" in printed
+    assert f"{'fault' if is_fault else 'note':8}{fault.kind}: {found[fault.kind]['count']}\n" in printed
     assert f"{first['where']}: {first['text']}" in printed
     assert KINDS[fault.kind].effect in printed
     assert KINDS[fault.kind].advice in printed

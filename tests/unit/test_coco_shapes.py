@@ -85,14 +85,18 @@ def test_rle_in_all_its_spellings(seed):
             "mask-size",
             "its RLE has the size [17, 12], its image [12, 17] (height, width): its height and width are swapped",
         ),
-        ({"counts": [204]}, "mask-size", "its RLE has the size None, its image [12, 17] (height, width)"),
+        ({"counts": [203]}, "invalid-mask", "the runs of its RLE add up to 203 pixels, its image has 204"),
         (
             {"size": [12, 17], "counts": [200]},
             "invalid-mask",
             "the runs of its RLE add up to 200 pixels, its image has 204",
         ),
         ({"size": [12, 17], "counts": "b'no"}, "invalid-mask", "its compressed RLE is none"),
-        ({"size": [12, 17], "counts": "1 3 10 5"}, "invalid-mask", "its compressed RLE is none"),
+        (
+            {"size": [12, 17], "counts": "1 3 10 5"},
+            "invalid-mask",
+            "the runs of its RLE add up to 19 pixels, its image has 204",
+        ),
         ([[1, 2, 3, 4, 5, 6, 7]], "invalid-mask", "a polygon needs x and y of at least 3 points, not 7 numbers"),
         ([[1, 2, 3, 4]], "invalid-mask", "a polygon needs x and y of at least 3 points, not 4 numbers"),
         (

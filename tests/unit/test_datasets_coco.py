@@ -150,7 +150,7 @@ FAULTS = [
     ("invalid-mask", one(segmentation={"size": [12, 17], "counts": [-1, 205]}), "run lengths"),
     ("invalid-mask", one(segmentation=[[1, 2, 3, 4]]), "3 points, not 4 numbers"),
     ("invalid-mask", one(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "not 7 numbers"),
-    ("invalid-mask", one(segmentation=[[[1, 2], [3, 4], ["5", 6]]]), "flat list of numbers"),
+    ("invalid-mask", one(segmentation=[[[1, 2], [3, 4], ["five", 6]]]), "flat list of numbers"),
     ("invalid-mask", one(segmentation=[[1, 2, 3, 4, 5, float("nan")]]), "within"),
     ("no-mask", one(segmentation=[]), "no 'segmentation'"),
     (

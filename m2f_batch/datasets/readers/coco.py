@@ -102,14 +102,16 @@ def _segments(
 
 
 def taken_entry(entry: Any, where: str, heads: Heads, known: Mapping[int, int]) -> Taken | Finding | None:
-    """What is used of an annotation, or what keeps it from being used; None where its image's size is not known.
+    """What is used of an annotation, or what keeps it from being used; None where what ails its image is said already.
 
     ``known`` has the places of categories by id.
     """
     if not isinstance(entry, dict):
         return Finding("malformed", where, "is no JSON object")
     where = f"{where} (id {entry.get('id')!r})"
-    image_id, category = heads.image_id(entry.get("image_id")), whole(entry.get("category_id"))
+    image_id, category = heads.image_id(entry.get("image_id")), heads.category_id(entry.get("category_id"))
+    if heads.is_refused(entry.get("image_id")):
+        return None
     if image_id is None:
         return Finding("unlisted-image", where, f"image_id {entry.get('image_id')!r} is not in 'images'")
     if category is None or category not in known:

@@ -25,11 +25,13 @@ _PARTS = ("images", "annotations", "categories")
 def flag(value: Any) -> bool | None:
     """What ``iscrowd`` and its like mean; None for what they never are. Missing, null and NaN are no.
 
-    >>> [flag(value) for value in (1, 0.0, "1", False, None, float("nan"), 2, "yes")]
-    [True, False, True, False, False, False, None, None]
+    >>> [flag(value) for value in (1, 0.0, "1", False, "False", None, float("nan"), 2, "yes")]
+    [True, False, True, False, False, False, False, None, None]
     """
     if value is None or isinstance(value, bool) or value != value:
         return value is True
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
     return {0: False, 1: True}.get(whole(value))  # type: ignore[arg-type]
 
 
@@ -37,17 +39,28 @@ def flag(value: Any) -> bool | None:
 class Heads:
     """``images`` by id, in the file's order; ``numbers``: their ids by those of the file, where these are texts.
 
-    Of an image, ``file_name`` is a text, and ``height`` and ``width`` are pixels or both None.
+    Of an image, ``file_name`` is a text, and ``height`` and ``width`` are pixels or both None. ``refused``: ids of
+    entries that are no image, which is reported.
     """
 
     images: dict[int, Entry]
     categories: tuple[Category, ...]
     numbers: dict[str, int] | None
+    category_numbers: dict[str, int] | None
+    refused: frozenset[int]
 
     def image_id(self, value: Any) -> int | None:
         """The id of an image, as an annotation has it; None where there is no such image."""
-        number = whole(value) if self.numbers is None else self.numbers.get(str(value))
+        number = _number(value, self.numbers)
         return number if number in self.images else None
+
+    def is_refused(self, value: Any) -> bool:
+        """Whether an annotation's image is one that is reported itself."""
+        return _number(value, self.numbers) in self.refused
+
+    def category_id(self, value: Any) -> int | None:
+        """The id of a category, as an annotation has it, whether there is such a category or not."""
+        return _number(value, self.category_numbers)
 
     def of_entry(self, finding: Finding, entry: Any) -> Finding:
         """A finding of an annotation as one of its image, where it has one."""
@@ -58,26 +71,58 @@ class Heads:
         return {category.id: position for position, category in enumerate(self.categories)}
 
 
+def _number(value: Any, numbers: dict[str, int] | None) -> int | None:
+    return whole(value) if numbers is None else numbers.get(str(value))
+
+
 def parts_of(document: Any, place: str) -> tuple[list[Any], list[Any], list[Any]]:
-    """The lists ``images``, ``annotations`` and ``categories``; of an object, its values. Raises UsageError."""
+    """The lists ``images``, ``annotations`` and ``categories``, of objects too (``entries_of``). Raises UsageError."""
     found = []
+    if isinstance(document, list) and len(document) == 1:
+        (document,) = document
     for part in _PARTS:
         items = document.get(part) if isinstance(document, dict) else None
         if not isinstance(items, list | dict):
             raise UsageError(f"data.train: {place!r} is no COCO JSON: it has no list {part!r}")
-        found.append(items if isinstance(items, list) else [*items.values()])
+        found.append(items if isinstance(items, list) else entries_of(items))
     images, annotations, categories = found
     return images, annotations, categories
 
 
+def entries_of(items: Entry) -> list[Any]:
+    """The entries of a list that is an object: its values, or the rows of a table as pandas writes one.
+
+    Keys are ids, where entries have none of their own; a text is the name of the entry.
+
+    >>> entries_of({"7": {"name": "a"}}), entries_of({"1": "ball"})
+    ([{'id': '7', 'name': 'a'}], [{'id': '1', 'name': 'ball'}])
+    >>> entries_of({"id": {"0": 5, "1": 6}, "name": {"0": "a", "1": "b"}})
+    [{'id': 5, 'name': 'a'}, {'id': 6, 'name': 'b'}]
+    >>> entries_of({"columns": ["id"], "index": [0], "data": [[5]]})
+    [{'id': 5}]
+    """
+    columns, data, ids = items.get("columns"), items.get("data"), items.get("id")
+    if isinstance(columns, list) and isinstance(data, list):
+        return [dict(zip(columns, row, strict=False)) if isinstance(row, list) else row for row in data]
+    if isinstance(ids, dict) and all(isinstance(column, dict) for column in items.values()):
+        return [{name: column.get(row) for name, column in items.items()} for row in ids]
+    entries: list[Any] = []
+    for key, item in items.items():
+        entry = {"name": item} if isinstance(item, str) else item
+        entries.append({"id": key} | entry if isinstance(entry, dict) else entry)
+    return entries
+
+
 def read_heads(images: list[Any], categories: list[Any], place: str, report: Report) -> Heads:
     """Images and categories of a COCO JSON of either kind; what is wrong with them goes to ``report``."""
-    numbers = _numbers(images, place, report)
+    numbers = _numbers(images, "images", place, report)
     listed: dict[int, Entry] = {}
+    refused: set[int | None] = set()
     for at, image in enumerate(images):
         taken = _image(image, f"{place}: images[{at}]", listed, numbers)
         if isinstance(taken, Finding):
             report(taken)
+            refused.add(_number(image.get("id"), numbers) if isinstance(image, dict) else None)
         else:
             listed[taken["id"]] = taken
     urls = [image for image in listed.values() if image["is_url"]]
@@ -85,22 +130,24 @@ def read_heads(images: list[Any], categories: list[Any], place: str, report: Rep
         text = f"{len(urls):,} of {len(images):,} images have no 'file_name': their 'coco_url' gives it, as of LVIS"
         report(Finding("other-name", place, f"{text} ({urls[0]['file_name']})"))
     known: dict[int, Category] = {}
+    category_numbers = _numbers(categories, "categories", place, report)
     for at, category in enumerate(categories):
-        found = _category(category, f"{place}: categories[{at}]", known)
+        found = _category(category, f"{place}: categories[{at}]", known, category_numbers)
         if isinstance(found, Finding):
             report(found)
         else:
             known[found.id] = found
-    return Heads(listed, (*known.values(),), numbers)
+    gone = frozenset(number for number in refused - listed.keys() if number is not None)
+    return Heads(listed, (*known.values(),), numbers, category_numbers, gone)
 
 
-def _numbers(images: list[Any], place: str, report: Report) -> dict[str, int] | None:
+def _numbers(entries: list[Any], what: str, place: str, report: Report) -> dict[str, int] | None:
     """1, 2, 3, ... for ids that are texts and no numbers; None where all are numbers."""
-    ids = [image.get("id") for image in images if isinstance(image, dict) and image.get("id") is not None]
+    ids = [entry.get("id") for entry in entries if isinstance(entry, dict) and entry.get("id") is not None]
     texts = [str(value) for value in ids if files.is_text(value)]
     if not texts or len({whole(value) for value in texts} - {None}) == len({*texts}):
         return None
-    report(Finding("text-id", place, f"ids of images are texts ({examples(texts)}): they are numbered 1, 2, 3, ..."))
+    report(Finding("text-id", place, f"ids of {what} are texts ({examples(texts)}): they are numbered 1, 2, 3, ..."))
     return {text: number for number, text in enumerate(dict.fromkeys(str(value) for value in ids), 1)}
 
 
@@ -108,7 +155,7 @@ def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, 
     """What is used of an image, or what is wrong with it."""
     if not isinstance(image, dict):
         return Finding("malformed", where, "needs an integer 'id'")
-    number = whole(image.get("id")) if numbers is None else numbers.get(str(image.get("id")))
+    number = _number(image.get("id"), numbers)
     if number is None or not -(2**63) <= number < 2**63:
         return Finding("malformed", where, "needs an integer 'id'")
     name = image.get("file_name")
@@ -135,22 +182,26 @@ def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, 
 
 
 def _side(value: Any) -> Any:
-    """Pixels; 0 for what is missing, and the value itself for what is no number of pixels."""
+    """Pixels; 0 for what is missing, -1 too, and the value itself for what is no number of pixels."""
     if value is None or value != value:
         return 0
     number = whole(value)
-    return value if number is None else number
+    return value if number is None else 0 if number == -1 else number
 
 
-def _category(category: Any, where: str, known: dict[int, Category]) -> Category | Finding:
-    number = whole(category.get("id")) if isinstance(category, dict) else None
+def _category(
+    category: Any, where: str, known: dict[int, Category], numbers: dict[str, int] | None
+) -> Category | Finding:
+    number = _number(category.get("id"), numbers) if isinstance(category, dict) else None
     if number is None or not 0 <= number < 2**31:
         return Finding("malformed", where, "needs an integer 'id' of 0 or more")
-    if not files.is_text(category.get("name")):
+    name = category.get("name")
+    name = str(name) if type(name) in (int, float) else name  # classes that are called by numbers
+    if not files.is_text(name):
         return Finding("malformed", where, "needs a text 'name'")
     if number in known:
         return Finding("duplicate-category", where, f"the id {number} is that of {known[number].name!r}")
-    return Category(number, category["name"].strip(), flag(category.get("isthing", 1)) is not False)
+    return Category(number, name.strip(), flag(category.get("isthing", 1)) is not False)
 
 
 def unknown_category(category: Any, where: str, known: dict[int, int]) -> Finding:

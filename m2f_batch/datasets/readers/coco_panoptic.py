@@ -46,12 +46,13 @@ def read_coco_panoptic(
         where = f"{place}: annotations[{number}]"
         taken = _taken(entry, where, heads, annotated)
         if isinstance(taken, Finding):
-            report(heads.of_entry(taken, entry))
+            if taken.kind != "unlisted-image" or not heads.is_refused(entry.get("image_id")):
+                report(heads.of_entry(taken, entry))
         else:
             annotated[taken] = (where, entry)
     named = image_uris(heads, images, place, report, but=folder)
     pngs = _pngs(annotated, folder, place, report)
-    read_one = partial(_read, annotated=annotated, known=heads.positions(), named=named, pngs=pngs)
+    read_one = partial(_read, annotated=annotated, heads=heads, named=named, pngs=pngs)
     items = [heads.images[number] for number in named]
     rows = [*files.rows_of(read_one, items, report, lambda image: named[image["id"]])]
     used = {segment["category"] for row in rows for segment in row["segments"]}
@@ -96,9 +97,7 @@ def _as_png(name: str) -> str:
     return f"{posixpath.splitext(name)[0]}.png"
 
 
-def _read(
-    image: Entry, annotated: _Annotated, known: dict[int, int], named: dict[int, str], pngs: dict[int, str]
-) -> files.Read:
+def _read(image: Entry, annotated: _Annotated, heads: Heads, named: dict[int, str], pngs: dict[int, str]) -> files.Read:
     height, width = size_hw = image["height"], image["width"]
     row: files.Row = {
         "image_id": image["id"],
@@ -121,18 +120,18 @@ def _read(
     if ids.shape != size_hw:
         text = f"{png} has the size {[*ids.shape]}, its image {[*size_hw]} (height, width)"
         return None, [Finding("mask-size", where, text)]
-    codes = label_map_rle(ids)
+    codes, known = label_map_rle(ids), heads.positions()
     row["ignored"] = codes.pop(0, None)
     findings = []
     for info in entry["segments_info"]:
         number = whole(info["id"])
-        finding, counts = _info_finding(info, where, known), codes.pop(number or 0, None)
+        finding, counts = _info_finding(info, where, heads, known), codes.pop(number or 0, None)
         if counts is None:
             finding = Finding("missing-segment", where, f"the segment {number} has no pixel in {png}")
         if finding:
             findings.append(finding)
             continue
-        category = known[whole(info["category_id"]) or 0]
+        category = known[heads.category_id(info["category_id"]) or 0]
         row["segments"].append({"category": category, "iscrowd": bool(flag(info.get("iscrowd"))), "counts": counts})
     if codes:
         text = f"{png} has pixels of {sorted(codes)[:3]}, which no entry of 'segments_info' has as id"
@@ -140,8 +139,8 @@ def _read(
     return row, findings
 
 
-def _info_finding(info: Entry, where: str, known: dict[int, int]) -> Finding | None:
-    if whole(info.get("category_id")) not in known:
+def _info_finding(info: Entry, where: str, heads: Heads, known: dict[int, int]) -> Finding | None:
+    if heads.category_id(info.get("category_id")) not in known:
         return unknown_category(info.get("category_id"), f"{where}: segment {info['id']}", known)
     if flag(info.get("iscrowd")) is None:
         return Finding("malformed", where, f"segment {info['id']}: iscrowd is {info['iscrowd']!r}; allowed: 0, 1")

@@ -2,12 +2,21 @@
 
 import ast
 import contextlib
-import itertools
 import json
+import re
 from typing import Any, NamedTuple
 
-from m2f_batch.datasets.masks import counts_runs, polygon_fault, polygons_rle, runs_fault, runs_rle
+from m2f_batch.datasets.masks import (
+    counts_runs,
+    polygon_fault,
+    polygons_rle,
+    runs_fault,
+    runs_rle,
+    union_rle,
+    without_rle,
+)
 from m2f_batch.datasets.readers.coco_heads import Size, whole
+from m2f_batch.vision.rle import run_lengths
 
 _FEWEST = 6  # numbers of a polygon
 
@@ -36,48 +45,112 @@ class Fault(NamedTuple):
 
 def read_shape(value: Any, size_hw: Size) -> Shape | Fault:
     """The shape that a ``segmentation`` is, of an image of H, W; or what keeps it from being one."""
-    if isinstance(value, str):  # through a table
-        with contextlib.suppress(ValueError, RecursionError):
-            value = json.loads(value)
+    value = _from_text(value)  # through a table
     if value is None or value == [] or value != value:
         return Fault("no-mask", "has no 'segmentation': a box is not enough to learn masks from")
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        value = value[0]
-    if isinstance(value, list):
-        return _polygons(value)
-    if not isinstance(value, dict) or "counts" not in value:
+    several = value if isinstance(value, list) else [value]
+    if several and all(isinstance(one, dict) for one in several):
+        return _of_objects(several, size_hw)
+    if not isinstance(value, list):
         return Fault("invalid-mask", "'segmentation' must be a list of polygons or an RLE with 'counts'")
-    return _rle(value, size_hw)
+    return _polygons(value)
+
+
+def _from_text(value: Any) -> Any:
+    """What a text of JSON, or of Python, says; any other value as it is."""
+    if isinstance(value, str):
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+                return read(value)
+    return value
+
+
+def _of_objects(several: list[dict[str, Any]], size_hw: Size) -> Shape | Fault:
+    """The union of RLEs, and of polygons with holes as kwcoco writes them."""
+    codes = []
+    for one in several:
+        shape = _with_holes(one, size_hw) if "exterior" in one else _rle(one, size_hw)
+        if isinstance(shape, Fault) or len(several) == 1:
+            return shape
+        codes.append(shape.counts(size_hw))
+    return Shape([], run_lengths(union_rle(codes, size_hw)).tolist())
+
+
+def _with_holes(value: dict[str, Any], size_hw: Size) -> Shape | Fault:
+    outer, holes = _polygons([value["exterior"]]), [_polygons([hole]) for hole in value.get("interiors") or []]
+    fault = next((one for one in (outer, *holes) if isinstance(one, Fault)), None)
+    if fault is not None:
+        return fault
+    counts, *inner = [one.counts(size_hw) for one in (outer, *holes) if isinstance(one, Shape)]
+    return Shape([], run_lengths(without_rle(counts, inner, size_hw)).tolist()) if inner else outer
 
 
 def _polygons(value: list[Any]) -> Shape | Fault:
-    if all(type(number) in (int, float) for number in value) or (len(value) > 2 and all(map(_is_point, value))):
-        value = [value]  # one polygon, not in a list of its own
-    parts = [_flat(part) for part in value]
+    parts = [_flat(part) for part in _unwrapped([_from_text(part) for part in value])]
+    parts = [[] if part is None else part for part in parts]
     short = [part for part in parts if isinstance(part, list) and len(part) < _FEWEST]
     good = [part for part in parts if not isinstance(part, list) or len(part) >= _FEWEST]
     fault = next((fault for fault in map(polygon_fault, good or short) if fault), None)
     return Fault("invalid-mask", fault) if fault else Shape(good, [], len(short))
 
 
+def _unwrapped(value: list[Any]) -> list[Any]:
+    """The parts of a mask, where it is one polygon without a list of its own, or all are in one list too many."""
+    if all(_number(number) is not None for number in value) or (len(value) > 2 and all(map(_is_point, value))):
+        return [value]
+    if len(value) == 1 and isinstance(value[0], list):
+        inner = value[0]
+        is_one = len(inner) == 1 and isinstance(inner[0], list) and len(inner[0]) > 2 and all(map(_is_point, inner[0]))
+        if is_one or (inner and all(map(_is_long, inner))):
+            return inner
+    return value
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, list) and len(value) >= _FEWEST and all(_number(one) is not None for one in value)
+
+
 def _is_point(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(number) in (int, float) for number in value)
+    return _point(value) is not None
+
+
+def _point(value: Any) -> list[float] | None:
+    """The numbers of [x, y] or {"x": x, "y": y}."""
+    if isinstance(value, dict) and {"x", "y"} <= value.keys():
+        value = [value["x"], value["y"]]
+    numbers = [_number(one) for one in value] if isinstance(value, list) and len(value) == 2 else [None]
+    return None if None in numbers else [number for number in numbers if number is not None]
+
+
+def _number(value: Any) -> float | None:
+    """A number, of a text too."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value if type(value) in (int, float) else None
 
 
 def _flat(part: Any) -> Any:
-    r"""A polygon of points [x, y] as numbers x, y, x, y, ...
+    r"""A polygon of points as numbers x, y, x, y, ...; what is none as it is.
 
-    >>> _flat([[1, 2], [3, 4]]), _flat([1, 2, 3, 4])
-    ([1, 2, 3, 4], [1, 2, 3, 4])
+    >>> _flat([[1, 2], [3, 4]]), _flat([{"x": 1, "y": 2}]), _flat([1, "2.5", 3, 4])
+    ([1, 2, 3, 4], [1, 2], [1, 2.5, 3, 4])
     """
-    is_nested = isinstance(part, list) and bool(part) and all(map(_is_point, part))
-    return [*itertools.chain.from_iterable(part)] if is_nested else part
+    if not isinstance(part, list) or not part or all(type(value) in (int, float) for value in part):
+        return part
+    points = [_point(value) for value in part]
+    if None not in points:
+        return [number for point in points if point is not None for number in point]
+    numbers = [_number(value) for value in part]
+    return part if None in numbers else numbers
 
 
 def _rle(value: dict[str, Any], size_hw: Size) -> Shape | Fault:
-    size = value.get("size")
-    sides = [whole(side) for side in size] if isinstance(size, list) else None
-    if sides != [*size_hw]:
+    if "counts" not in value:
+        return Fault("invalid-mask", "'segmentation' must be a list of polygons or an RLE with 'counts'")
+    size = _from_text(value.get("size"))
+    sides = [whole(side) for side in size] if isinstance(size, list | tuple) else None
+    if size is not None and sides != [*size_hw]:  # without one it is the image's, if the runs add up to that
         turned = ": its height and width are swapped" if sides == [*size_hw][::-1] else ""
         return Fault("mask-size", f"its RLE has the size {size}, its image {[*size_hw]} (height, width){turned}")
     runs, fault = _runs(value["counts"]), None
@@ -97,6 +170,9 @@ def _runs(counts: Any) -> Any:
     if not isinstance(counts, str):
         return counts
     text = counts.strip()
+    if re.search(r"[\s,]", text):  # run lengths as a text
+        numbers = [whole(run) for run in re.split(r"[\s,]+", text.strip("[]() "))]
+        return None if None in numbers else numbers
     if text[:2] in ("b'", 'b"'):  # what Python makes of bytes when asked for a text
         try:
             text = ast.literal_eval(text).decode()
