@@ -112,7 +112,7 @@ def from_pil(image: Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDA
     """
     with pixel_guard(max_pixels):
         _check_size(image, max_pixels)
-        tags = dict(getattr(image, "tag_v2", None) or {})  # a TIFF's; gone after a transpose
+        tags = tiff.tags_of_samples(image)  # they are gone after a transpose
         white = 4095 if tags.get(258) == (12,) else 65535
         inverted = image.mode in DEEP and tags.get(262) == 0  # Pillow itself inverts only the other modes
         key = color_key(image)

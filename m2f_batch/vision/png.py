@@ -22,8 +22,8 @@ def mended(data: bytes) -> tuple[bytes, dict[Any, bytes]]:
     """
     parts, last, more = [], 0, {}
     for kind, begin, end in _chunks(data):
-        body = data[begin + 8 : end - 4]
         if kind in _TEXTS or kind in _LEAST:
+            body = data[begin + 8 : end - 4]
             is_kept = data[end - 4 : end] == struct.pack(">I", zlib.crc32(data[begin + 4 : end - 4]))
             if kind in _TEXTS:
                 is_kept = is_kept and _is_useful_text(kind, body)

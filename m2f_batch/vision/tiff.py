@@ -94,10 +94,16 @@ def _is_misread(tags: Any) -> bool:
     return set(tags.get(_BITS, ())) == {16} or tags.get(_EXTRA, ())[:1] == (_MULTIPLIED,)
 
 
-def true_samples(image: Image.Image, tags: Any) -> Image.Image:
+def tags_of_samples(image: Image.Image) -> dict[int, Any]:
+    """What an opened TIFF says of its samples, as far as it can be read; nothing of other formats."""
+    tags = getattr(image, "tag_v2", None) or {}
+    return {tag: value for tag in (_BITS, _PHOTOMETRIC, _PLANAR, _FORMAT) if (value := tags.get(tag)) is not None}
+
+
+def true_samples(image: Image.Image, tags: dict[int, Any]) -> Image.Image:
     """A loaded TIFF whose samples Pillow took for others, with the values of the file.
 
-    ``tags`` are those that it had before it was loaded. Signed bytes come as unsigned (of Lab where it is in planes),
+    ``tags`` are those of ``tags_of_samples`` before it was loaded. Signed bytes come as unsigned (of Lab where it is in planes),
     and unsigned 32-bit samples as signed.
     """
     kinds, bits = set(tags.get(_FORMAT, (1,))), set(tags.get(_BITS, ()))
@@ -136,7 +142,7 @@ def layout(data: bytes) -> str:
 
 
 def _read(data: bytes) -> _Directory | None:
-    """The first directory; None for a header that is none."""
+    """The first directory; None for a header that is none, and for values that lie upon each other."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return None
@@ -148,7 +154,7 @@ def _read(data: bytes) -> _Directory | None:
     head, entry, inline = ("Q", "HHQ", 8) if is_big else ("H", "HHI", 4)
     (count,) = struct.unpack_from(order + head, data, at)
     at += struct.calcsize(order + head)
-    entries = {}
+    entries, read = {}, 0
     for _ in range(min(count, 65535)):
         tag, kind, length = struct.unpack_from(order + entry, data, at)
         at += struct.calcsize(order + entry)
@@ -159,6 +165,9 @@ def _read(data: bytes) -> _Directory | None:
         value = data[place : place + size]
         if size and len(value) == size:
             entries[tag] = (kind, length, value)
+            read += size
+        if read > len(data):  # thousands of tags could each name the whole file
+            return None
     return _Directory(order, is_big, entries)
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import itertools
+import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from tiff_files import DEFLATE, LZW, NONE, PACKBITS, Layout, tiff
 from m2f_batch.errors import DecodeError
 from m2f_batch.explain.header import describe
 from m2f_batch.vision.image import decode, from_pil, read_size
-from m2f_batch.vision.tiff import mended
+from m2f_batch.vision.tiff import layout, mended
 
 HEIGHT, WIDTH = 37, 45
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -211,3 +213,28 @@ def test_the_files_of_the_report(shared_cases: Path) -> None:
         assert (decode((folder / f"{planar}_None_strip_le.tif").read_bytes()) == expected).all()
     with pytest.raises(DecodeError, match="UnsupportedMode: TIFF: unknown pixel mode: 4 samples of 8 bits"):
         decode((folder / "4band_black.tif").read_bytes())
+
+
+def test_tags_that_all_name_the_same_bytes_cost_no_memory() -> None:
+    """A small file of 3,000 tags with 200,000 bytes each would be 600 MB, and one of 1 MB more than there is."""
+    tags, shared = range(40_000, 43_000), 200_000
+    behind = 8 + 2 + 12 * len(tags) + 4
+    entries = b"".join(struct.pack("<HHII", tag, 1, shared, behind) for tag in tags)
+    data = struct.pack("<2sHI", b"II", 42, 8) + struct.pack("<H", len(tags)) + entries + bytes(4 + shared)
+    tracemalloc.start()
+    try:
+        assert mended(data) is data
+        assert layout(data) == ""
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tag_that_pillow_cannot_read_counts_as_missing() -> None:
+    """Of a photometric interpretation of two numbers Pillow keeps none, and takes zero for white."""
+    samples = PLANES[..., :1].astype(np.uint8)
+    data = bytearray(tiff(samples, Layout("<", False, False, NONE, False, None)))
+    at = data.index(struct.pack("<HHI", 262, 3, 1))
+    data[at : at + 8] = struct.pack("<HHI", 262, 3, 2)
+    assert np.array_equal(decode(bytes(data)), np.repeat(255 - samples, 3, -1))
+    assert read_size(bytes(data)) == samples.shape[:2]
