@@ -76,9 +76,6 @@ def _free_place(dest: str) -> str:
     """DEST in its one spelling. Raises UsageError where something is there."""
     try:
         place = uris.normalise(dest).rstrip("/") or "/"
-        if uris.parse(place).scheme in uris.WEB:
-            shown = uris.without_secrets(dest)
-            raise UsageError(f"{shown!r}: nothing is written to the web; give a directory or a bucket URI")
         store = open_store(place)
         is_file = store.stat(place) is not None
         is_empty = not is_file and next(store.list(place), None) is None

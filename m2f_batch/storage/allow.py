@@ -28,6 +28,9 @@ OF_DRIVER = "M2F_BATCH_ALLOW_OF_DRIVER"  # what a driver was told, for its worke
 OF_JOB = "storage.allow"
 
 
+_WRITTEN = ("output.uri", "DEST")  # fields of places that are only written
+
+
 class NotAllowed(ObjectError):
     """The place lies outside an allow-list: it was neither looked at nor read."""
 
@@ -81,7 +84,7 @@ def check_field(field: str, uri: str) -> None:
     """Raise UsageError, which begins with ``field``, where a place lies outside; of a glob, where its folder does."""
     try:
         uris.check_unsigned(uri)
-        if field == "output.uri" and uris.is_web(uri):
+        if field in _WRITTEN and uris.is_web(uri):
             raise UsageError(
                 f"{uris.without_secrets(uri)!r}: nothing can be written to the web; give a folder or a bucket"
             )
@@ -264,7 +267,8 @@ def _web_place(place: uris.Location) -> tuple[str, str]:
     decoded, last = path, ""
     while decoded != last:  # some servers decode twice
         decoded, last = unquote(decoded), decoded
-    dotted = not {".", ".."}.isdisjoint(re.split(r"[/\\]", decoded))
+    # some servers take what follows a ";" for no part of the name
+    dotted = any(part.partition(";")[0] in (".", "..") for part in re.split(r"[/\\]", decoded))
     return host if is_plain else f"{host}:{port}", ".." if dotted else path
 
 

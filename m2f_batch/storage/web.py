@@ -7,7 +7,7 @@ import os
 import ssl
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import NamedTuple, NoReturn
 from urllib.parse import quote, urljoin
@@ -149,9 +149,9 @@ def _ask(method: str, uri: str, headers: dict[str, str] | None = None) -> _Reply
         location = raw.headers.get("Location")
         if raw.status in (301, 302, 303, 307, 308) and location:
             _end(raw)
-            at = _redirected(uri, urljoin(at, location))
+            at = _redirected(uri, at, location)
             continue
-        if raw.status < 300 or raw.status == 416:
+        if raw.status < 300 or (raw.status == 416 and headers):  # of an empty file no byte can be had
             return _Reply(uri, raw)
         _end(raw)
         raise _status_fault(_shown(uri), raw.status)
@@ -168,23 +168,28 @@ def _ended(reply: _Reply) -> Iterator[_Reply]:
 
 
 def _end(raw: urllib3.BaseHTTPResponse) -> None:
-    left = raw.length_remaining
-    if left is not None and left <= _CHUNK:
-        raw.drain_conn()  # the next request can go the same way
+    with suppress(HTTPError):
+        if 0 < (raw.length_remaining or 0) <= _CHUNK:
+            raw.read1(_CHUNK, decode_content=False)  # what is here; for more nobody waits
+        if raw.length_remaining == 0:
+            raw.drain_conn()  # the next request can go the same way
     raw.close()
     raw.release_conn()
 
 
-def _redirected(uri: str, location: str) -> str:
-    """Where a redirect leads; raises Astray where that is no place that may be read."""
+def _redirected(uri: str, at: str, location: str) -> str:
+    """Where a redirect leads. Raises Astray where that is no place that may be read, Unreadable where it is none."""
     try:
+        location = urljoin(at, location)
         if uris.is_web(location):
             target = uris.normalise(location)
             allow.check(target)
             return target
     except (allow.NotAllowed, UsageError):
         pass
-    host = uris.root(uris.without_secrets(location)) or "a local file"
+    except ValueError:
+        raise Unreadable(f"{_shown(uri)}: leads to what is no URL") from None
+    host = uris.shown(uris.root(uris.without_secrets(location))) or "a local file"
     raise allow.Astray(f"{_shown(uri)}: leads outside the allow-list, to {host}")
 
 
@@ -226,7 +231,7 @@ def _body(reply: _Reply) -> bytes:
             raise too_large
         if time.monotonic() > until:
             raise TransientError(f"{uri}: not there after {MAX_SECONDS:g} s")
-    if told >= 0 and size != told and reply.raw.status == 200:
+    if told >= 0 and size != told:
         raise TransientError(f"{uri}: {size} of {told} bytes came")
     return b"".join(parts)
 

@@ -215,7 +215,8 @@ def test_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert "DEST: " in refused(capsys, source, tmp_path / "file" / "below")
     assert "is not empty" in refused(capsys, source, source)
     assert main(["convert-checkpoint", str(source), "https://example.org/model"]) == 2
-    assert "DEST: " in capsys.readouterr().err
+    said = "DEST: 'https://example.org/model': nothing can be written to the web; give a folder or a bucket\n"
+    assert capsys.readouterr().err == f"m2f-batch convert-checkpoint: {said}"
     assert refused(capsys, DEMO_MODEL, new) == (
         f"SRC: {DEMO_MODEL} has neither pytorch_model.bin nor pytorch_model.bin.index.json; it has safetensors, which "
         "segment reads as they are"

@@ -3,6 +3,8 @@
 import contextlib
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.listing import list_input
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
-from m2f_batch.storage.store import StoreUnavailable
+from m2f_batch.storage.store import NotFound, StoreUnavailable
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 DATE = "Sun, 29 Nov 2026 10:00:00 GMT"
@@ -173,6 +175,38 @@ def test_bounds_on_size_and_time(named: Site, monkeypatch: pytest.MonkeyPatch) -
         open_store(url).read(url)
 
 
+def test_a_part_that_nobody_asked_for_is_no_file(named: Site) -> None:
+    url = named.put("/a.png", PNG, status=206, headers={"Content-Range": f"bytes 0-9/{2 * len(PNG)}", "ETag": '"a"'})
+    with pytest.raises(TransientError, match=f"a.png: {len(PNG)} of {2 * len(PNG)} bytes came"):
+        open_store(url).read(url)
+    none = named.put("/none.png", b"an error page", status=416)
+    assert reason(none) == ("Unreadable", f"{none}: HTTP 416")
+
+
+def test_the_rest_of_a_reply_that_is_not_wanted_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_hosts, "READ_SECONDS", 0.5)
+    web_hosts._pool.cache_clear()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a.png"
+
+        def answer() -> None:
+            with contextlib.suppress(OSError), server.accept()[0] as connection:
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.1 404 None\r\nContent-Length: 9\r\n\r\n")
+                for _ in range(9):  # never silent for as long as a time-out
+                    time.sleep(0.3)
+                    connection.sendall(b"x")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        began = time.monotonic()
+        with allow.confine([url], {}), pytest.raises(NotFound):
+            open_store(url).read(url)
+        assert time.monotonic() - began < 1.5
+        thread.join()
+    web_hosts._pool.cache_clear()
+
+
 def test_requests_of_a_process_are_bounded_and_share_connections(named: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     urls = [named.put(f"/{number}.png", PNG) for number in range(200)]
     found = open_store(urls[0]).stat_many([*urls, f"{named.url}/none.png"])
@@ -208,6 +242,7 @@ def test_a_host_is_named_with_scheme_port_and_prefix(site: Site) -> None:
         "http://127.0.0.1/in/a.png", f"http://localhost:{port}/in/a.png", f"http://127.0.0.1:{port}/in/../secret",
         f"http://127.0.0.1:{port}/in/%2e%2e/secret", f"http://127.0.0.1:{port}/in/..%2Fsecret",
         f"http://127.0.0.1:{port}/in/%252e%252e/secret", f"http://127.0.0.1:{port}/in/..%5csecret",
+        f"http://127.0.0.1:{port}/in/..;/secret", f"http://127.0.0.1:{port}/in/%2e%2e%3bx=1/secret",
         f"http://127.0.0.1:{port}\\@evil.example/in/a.png",
     ]  # fmt: skip
     with allow.confine([f"http://127.0.0.1:{port}/in/"], {}):
@@ -250,6 +285,15 @@ def test_redirects_lead_only_to_what_a_list_names(named: Site) -> None:
         assert other.asked == []
         loop = named.put("/loop", b"", status=301, headers={"Location": "/loop"})
         assert reason(loop) == ("Unreadable", f"{loop}: more than 5 redirects")
+
+
+def test_a_redirect_that_leads_to_no_url_is_a_row(named: Site) -> None:
+    for target in ("http://[::1/a.png", "http://[zz]/a.png"):
+        odd = named.put("/odd", b"", status=302, headers={"Location": target})
+        assert reason(odd) == ("Unreadable", f"{odd}: leads to what is no URL")
+        assert open_store(odd).stat_many([odd]) == [None]
+    odd = named.put("/odd", b"", status=302, headers={"Location": "http://a\x1bb/"})
+    assert reason(odd) == ("NotAllowed", f"{odd}: leads outside the allow-list, to http://a\\x1bb")
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> list[str]:
