@@ -10,7 +10,9 @@ _EXTENSIONS = """
     ppm pgm pbm pnm pfm tga ico mpo
 """
 IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
-_NO_IMAGES = frozenset({"license", "licence", "readme"})
+# what Spark, Parquet and Delta tables leave beside their rows; other names that begin with "_" may be those of images
+_MARKERS = frozenset({"_success", "_metadata", "_common_metadata", "_last_checkpoint"})
+_NO_IMAGES = frozenset({"license", "licence", "readme"}) | _MARKERS
 
 
 def extension_of(uri: str) -> str:
@@ -32,15 +34,16 @@ def has_extension(uri: str) -> bool:
 def is_image_name(path: str, *, is_empty: bool = False) -> bool:
     """Whether a file of a folder may be an image, by its path: it has an image's extension, or none.
 
-    Of those without one, empty files, LICENSE, README, what Hadoop leaves for folders and what begins with ``_`` are
-    none, which costs no request.
+    Of those without one, empty files, LICENSE, README, and what Hadoop and Spark leave beside files are none, which
+    costs no request.
 
-    >>> [is_image_name(name) for name in ("a.JPG", "a", "a.txt", "README", "2024_$folder$", "_SUCCESS")]
+    >>> [is_image_name(name) for name in ("a.JPG", "_a", "a.txt", "README", "2024_$folder$", "_SUCCESS")]
     [True, True, False, False, False, False]
     """
     name = path.rpartition("/")[2]
     extension = extension_of(name)
     if extension:
         return extension in IMAGE_EXTENSIONS
-    is_marker = name.startswith("_") or name.endswith("_$folder$") or name.lower() in _NO_IMAGES
+    is_marker = name.startswith(("_started_", "_committed_")) or name.endswith("_$folder$")
+    is_marker = is_marker or name.lower() in _NO_IMAGES
     return not is_marker and not is_empty

@@ -103,8 +103,8 @@ def tags_of_samples(image: Image.Image) -> dict[int, Any]:
 def true_samples(image: Image.Image, tags: dict[int, Any]) -> Image.Image:
     """A loaded TIFF whose samples Pillow took for others, with the values of the file.
 
-    ``tags`` are those of ``tags_of_samples`` before it was loaded. Signed bytes come as unsigned (of Lab where it is in planes),
-    and unsigned 32-bit samples as signed.
+    ``tags`` are those of ``tags_of_samples`` before it was loaded. Signed bytes come as unsigned (of Lab where it is in
+    planes), and unsigned 32-bit samples as signed.
     """
     kinds, bits = set(tags.get(_FORMAT, (1,))), set(tags.get(_BITS, ()))
     if tags.get(_PLANAR) == 2 and image.mode == "LAB":

@@ -50,8 +50,18 @@ def test_which_names_without_extension_are_skipped(photographs: Path) -> None:
         "in/README": b"x",
         "in_$folder$": b"",
         "marker": b"",
+        "_SUCCESS": b"",
+        "in/_metadata": b"PAR1",
+        "in/_committed_123": b"{}",
     }
-    kept = {"notes": b"x", "LICENSE-photo": b"x", "in/IMG_0001": b"x", "README.jpg": b"", "$folder$.png": b"x"}
+    kept = {
+        "notes": b"x",
+        "_dQw4w9WgXcQ": b"x",
+        "LICENSE-photo": b"x",
+        "in/IMG_0001": b"x",
+        "README.jpg": b"",
+        "$folder$.png": b"x",
+    }
     (photographs / "in").mkdir()
     for name, data in (skipped | kept).items():
         (photographs / name).write_bytes(data)

@@ -17,8 +17,9 @@ from tiff_files import DEFLATE, LZW, NONE, PACKBITS, Layout, tiff
 
 from m2f_batch.errors import DecodeError
 from m2f_batch.explain.header import describe
+from m2f_batch.vision import tiff as tiffs
 from m2f_batch.vision.image import decode, from_pil, read_size
-from m2f_batch.vision.tiff import layout, mended
+from m2f_batch.vision.tiff import mended
 
 HEIGHT, WIDTH = 37, 45
 Y, X = np.mgrid[:HEIGHT, :WIDTH]
@@ -224,7 +225,7 @@ def test_tags_that_all_name_the_same_bytes_cost_no_memory() -> None:
     tracemalloc.start()
     try:
         assert mended(data) is data
-        assert layout(data) == ""
+        assert tiffs.layout(data) == ""
         assert tracemalloc.get_traced_memory()[1] < 2 * len(data)
     finally:
         tracemalloc.stop()
