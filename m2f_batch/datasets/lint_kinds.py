@@ -51,7 +51,11 @@ KINDS = {
         True, f"there is nothing to learn: {_STOPS}", "check that these are the annotations that go along"
     ),
     # images
-    "missing-image": Kind(True, "training stops when it comes to it", "restore the image, or remove its entry"),
+    "missing-image": Kind(
+        True,
+        "training stops when it comes to it",
+        "restore the image, remove its entry, or name the folder of the images: data.train_images",
+    ),
     "unreadable-image": Kind(True, "training stops when it comes to it", "restore the image, or remove its entry"),
     "image-size": Kind(
         True,

@@ -12,7 +12,7 @@ from m2f_batch.storage.columns import text_column
 from m2f_batch.storage.image_names import IMAGE_EXTENSIONS
 from m2f_batch.storage.listed import Listing, listing_of
 from m2f_batch.storage.manifests import is_json_lines, named, parse_json, unpacked
-from m2f_batch.storage.names import bare, resolve_names
+from m2f_batch.storage.names import bare, images_around, resolve_names
 from m2f_batch.storage.store import Store
 from m2f_batch.terminal import say
 
@@ -42,7 +42,8 @@ def list_coco(store: Store, place: str, root: str | None) -> Listing:
     images = _images(store, place)
     names, numbers = _names_and_ids(images, place)
     folder = uris.parent(place) if root is None else _root(root)
-    found = resolve_names(names, folder, IMAGE_EXTENSIONS, takes_urls=root is not None)
+    around, bases = images_around(folder) if root is None else folder, [folder] * len(names)
+    found = resolve_names(names, around, IMAGE_EXTENSIONS, bases=bases, takes_urls=root is not None)
     for at, fault in found.faults.items():
         raise UsageError(f"input.uri: {place!r}: images[{at}]: file_name {bare(names[at])!r}: {fault}")
     for at, uri in enumerate(found.uris):
@@ -51,7 +52,7 @@ def list_coco(store: Store, place: str, root: str | None) -> Listing:
         except UsageError as error:
             here = "; where the files are in a folder, give it as input.root"
             raise UsageError(f"input.uri: {place!r}: images[{at}]: {bare(names[at])!r}: {error}{here}") from error
-    say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, folder)), file=sys.stderr)
+    say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, around)), file=sys.stderr)
     try:
         column = text_column(uri for uri in found.uris if uri is not None)
     except UnicodeEncodeError as error:

@@ -18,8 +18,8 @@ from urllib.parse import unquote
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.hidden import is_hidden
-from m2f_batch.storage.image_names import extension_of
-from m2f_batch.storage.near_names import plain
+from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, extension_of
+from m2f_batch.storage.near_names import plain, without_marks
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.retries import steadily
 
@@ -31,6 +31,8 @@ _PER_NAME, _AT_LEAST = 5, 200_000
 _SHOWN = 3
 # folders that say for what images are: those of one are not those of another
 _SIDES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
+# folders of annotations that stand beside those of the images, as in COCO's own tree
+_BESIDE_IMAGES = frozenset({"annotations", "annotation", "anns", "ann", "labels", "jsons", "json"})
 _Key = tuple[str, ...]
 _K = TypeVar("_K", str, _Key)
 
@@ -73,6 +75,15 @@ class _Name(NamedTuple):
         return (*(part.casefold() for part in self.parts[:-1]), self.stem)
 
 
+def images_around(folder: str) -> str:
+    """Where images may be whose names stand in ``folder``: below it, or beside it where annotations have their own.
+
+    >>> images_around("/data/coco/annotations"), images_around("/data/mine")
+    ('/data/coco', '/data/mine')
+    """
+    return uris.parent(folder) if posixpath.basename(folder.rstrip("/")).casefold() in _BESIDE_IMAGES else folder
+
+
 def bare(name: str) -> str:
     """A name for a message: what follows the question mark of a URL may be a key."""
     return name.partition("?")[0] if "://" in name else name
@@ -90,8 +101,9 @@ def resolve_names(
     """Each name resolved against its base, by default ``folder``, below which other readings are looked for.
 
     ``extensions`` are those of the files that can be meant, without a dot and in lower case. ``takes_urls``: a file in
-    ``folder`` is taken for an ``http(s)://`` URL. Nothing below the folder ``but`` is taken for a name. Costs one
-    listing where a file is missing, and on object stores one in any case, that ends when all names were seen.
+    ``folder`` is taken for an ``http(s)://`` URL, and for a place in a store that cannot be asked. Nothing below the
+    folder ``but`` is taken for a name. Costs one listing where a file is missing, and on object stores one in any case,
+    that ends when all names were seen.
     """
     found = Resolved([None] * len(names))
     bases = [folder] * len(names) if bases is None else bases
@@ -101,7 +113,7 @@ def resolve_names(
         except UsageError as error:
             found.faults[at] = str(error)
     files = _Files(folder, extensions, None if but is None else but.rstrip("/") + "/")
-    missing = [at for at in _missing(names, found, files) if takes_urls or not _URL.match(names[at])]
+    missing = [at for at in _missing(names, found, files, takes_urls) if takes_urls or not _URL.match(names[at])]
     _read_slashes(missing, names, bases, found)
     left = [at for at in missing if at not in found.otherwise]
     if left:
@@ -162,12 +174,16 @@ class _Index:
         self._whole: dict[_Key, list[str]] = {}  # in their place: by all of their parts, without the extension
         self._ends: dict[_Key, list[str]] = {}  # further down than the name says: by an end of their parts
         self._stems: dict[str, list[str]] = {}
+        self._unmarked: dict[str, list[str]] = {}
+        self._marked: set[str] = set()
         for path in paths:
             name = _parsed(path)
             key = name.key()
             _add(self._whole, key, path)
             _add(self._whole, (*key, name.extension), path)
             _add(self._stems, name.stem, path)
+            _add(self._unmarked, without_marks(name.stem), path)
+            self._marked |= {path} if without_marks(name.stem) != name.stem else set()
             for start in range(1, len(key)):
                 _add(self._ends, (*key[start:], name.extension), path)
 
@@ -181,6 +197,8 @@ class _Index:
         wanted = [self._whole.get((*end, name.extension)) for end in ends]
         wanted += [self._ends.get((*key, name.extension))]
         wanted += [self._whole.get(end) for end in ends]
+        unmarked = without_marks(name.stem)
+        wanted += [[path for path in self._unmarked.get(unmarked, ()) if path in self._marked or unmarked != name.stem]]
         return next((paths for paths in wanted if paths), [])
 
     def like(self, name: _Name) -> list[str]:
@@ -194,7 +212,7 @@ def _add(found: dict[_K, list[str]], key: _K, path: str) -> None:
         some.append(path)
 
 
-def _missing(names: Sequence[str], found: Resolved, files: _Files) -> list[int]:
+def _missing(names: Sequence[str], found: Resolved, files: _Files, takes_urls: bool) -> list[int]:
     """The positions of names whose files are not there, and of those that are no place."""
     here = {at: uri for at, uri in enumerate(found.uris) if uri is not None and not _URL.match(uri)}
     there: set[str] = set()
@@ -204,12 +222,13 @@ def _missing(names: Sequence[str], found: Resolved, files: _Files) -> list[int]:
         seen = files.seen_of(inside.values()) if inside else set()
         there = {uri for uri, path in inside.items() if path in seen}
         asked = [uri for uri in asked if uri not in (inside if files.is_whole else there)]
-    there |= {uri for uri, is_there in zip(asked, _are_there(asked), strict=True) if is_there}
+    there |= {uri for uri, is_there in zip(asked, _are_there(asked, not takes_urls), strict=True) if is_there}
     return [at for at in range(len(names)) if here.get(at) not in there]
 
 
-def _are_there(wanted: Sequence[str]) -> list[bool]:
-    there = dict.fromkeys(wanted, True)
+def _are_there(wanted: Sequence[str], unknown: bool = True) -> list[bool]:
+    """Whether each file is there; ``unknown`` where its store cannot be asked."""
+    there = dict.fromkeys(wanted, unknown)
     for root in {uris.root(uri) for uri in wanted}:
         some = [uri for uri in there if uris.root(uri) == root]
         with contextlib.suppress(RunError, UsageError):  # a store without its keys: what it holds is not known here
@@ -251,7 +270,7 @@ def _read_from(files: _Files, missing: Sequence[int], names: Sequence[str], foun
         if len(fitting) == 1:
             taken[at] = fitting[0]
             owners.setdefault(top + fitting[0], set()).add(names[at])
-        elif like:
+        elif like or fitting:
             found.near[at] = f"may be {_or(fitting)}" if fitting else f"is not there, and {_or(like)} is"
     for at, path in taken.items():
         others = owners[top + path] - {names[at]}
@@ -284,21 +303,31 @@ def _parsed(name: str) -> _Name:
     (('data', 'A b.JPG'), ('a', 'b.jpg'))
     """
     parts = tuple(part for part in plain(name).split("/") if part not in ("", ".", "..") and not _DRIVE.fullmatch(part))
-    stem, extension = posixpath.splitext(parts[-1]) if parts else ("", "")
+    stem, extension = _split(parts[-1]) if parts else ("", "")
     return _Name(parts, stem.casefold(), extension.casefold())
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Stem and last extension of a name, which may have several of images: ``a.jpg.png`` is called ``a``."""
+    stem, extension = posixpath.splitext(name)
+    while extension_of(stem) in IMAGE_EXTENSIONS:
+        stem = posixpath.splitext(stem)[0]
+    return stem, extension
 
 
 def _ways(name: str, path: str) -> tuple[str, ...]:
     """In which ways a name differs from the path that was taken for it."""
     written, there, bare = _parsed(name), _parsed(path), unquote(name)
     common = min(len(written.parts), len(there.parts))
-    ours, theirs = ((*one.parts[-common:-1], posixpath.splitext(one.parts[-1])[0]) for one in (written, there))
+    ours, theirs = ((*one.parts[-common:-1], _split(one.parts[-1])[0]) for one in (written, there))
+    is_marked = written.stem != there.stem
     ways = {
         "backslashes": "\\" in bare,
         "percent-encoding": bare != name or unquote(path) != path,
         "another Unicode form": unicodedata.is_normalized("NFC", bare) != unicodedata.is_normalized("NFC", path),
-        "case": ours != theirs,
-        "another extension": written.extension != there.extension,
+        "case": ours != theirs and not is_marked,
+        "another extension": not is_marked and written.parts[-1].casefold() != there.parts[-1].casefold(),
+        "what a tool put before or behind them": is_marked,
     }
     differing = [way for way, differs in ways.items() if differs]
     is_moved = len(written.parts) != len(there.parts) or not differing

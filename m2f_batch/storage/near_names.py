@@ -1,7 +1,7 @@
 """Names of one image as different tools write them: one by one, from what is written to what may be meant.
 
-Windows writes backslashes, web tools percent-encode or give URLs, macOS decomposes letters, converters change the
-extension, and Label Studio puts eight digits before the name.
+Windows writes backslashes, web tools percent-encode (some of them twice) or give URLs, macOS decomposes letters,
+converters change the extension, Label Studio puts eight digits before the name, and Roboflow a digest behind it.
 """
 
 import re
@@ -11,19 +11,22 @@ from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote
 
 _PLACE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*/?")
+_LOCAL_FILES = "/data/local-files/?d="  # Label Studio's, before the path of a file that it serves
 _PREFIX = re.compile(r"(^|/)[0-9a-f]{8}[-_](?=[^/]+$)")
+_EXPORTED = re.compile(r"(?<=[^/])_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9a-f]+$", re.IGNORECASE)
 
 
 def plain(name: str) -> str:
     r"""A name without what only its writer's system put into it.
 
-    >>> plain("val\\a%20b.jpg"), plain("https://host/x/a.jpg?size=2")
-    ('val/a b.jpg', 'x/a.jpg')
+    >>> plain("val\\a%2520b.jpg"), plain("https://host/x/a.jpg?size=2"), plain("/data/local-files/?d=x/a.jpg")
+    ('val/a b.jpg', 'x/a.jpg', 'x/a.jpg')
     """
+    name = name.rpartition(_LOCAL_FILES)[2]
     place = _PLACE.match(name)
     if place:
         name = name[place.end() :].partition("?")[0].partition("#")[0]
-    return unicodedata.normalize("NFC", unquote(name.replace("\\", "/")))
+    return unicodedata.normalize("NFC", unquote(unquote(name.replace("\\", "/"))))
 
 
 def without_extension(name: str) -> str:
@@ -36,13 +39,13 @@ def without_extension(name: str) -> str:
     return folder + slash + (last.rpartition(".")[0] or last)
 
 
-def without_prefix(name: str) -> str:
-    """``without_extension``, and without the eight digits that Label Studio puts before a name.
+def without_marks(path: str) -> str:
+    """A path without extension, and without what Label Studio puts before its last part and Roboflow behind it.
 
-    >>> without_prefix("upload/1/a1b2c3d4-street.jpg")
-    'upload/1/street'
+    >>> without_marks("upload/1/a1b2c3d4-street"), without_marks("street_jpg.rf.0123abcd")
+    ('upload/1/street', 'street')
     """
-    return _PREFIX.sub(r"\1", without_extension(name))
+    return _EXPORTED.sub("", _PREFIX.sub(r"\1", path))
 
 
 # from what is as good as the same to what is meant most likely
@@ -50,7 +53,7 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
     plain,
     lambda name: plain(name).casefold(),
     without_extension,
-    without_prefix,
+    lambda name: without_marks(without_extension(name)),
 )
 
 

@@ -15,6 +15,7 @@ from m2f_batch.datasets.pixel_cap import size_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.coco_input import whole as whole  # also imported from here
+from m2f_batch.storage.names import images_around
 from m2f_batch.storage.store import ObjectError
 
 Size = tuple[int, int]
@@ -214,13 +215,19 @@ def unknown_category(category: Any, where: str, known: dict[int, int]) -> Findin
 def image_uris(heads: Heads, images: str | None, place: str, report: Report, but: str | None = None) -> dict[int, str]:
     """The uri of each image by id, none of them below ``but``; without those that cannot be used.
 
-    File names are resolved against ``images``, else the JSON's folder. An image without height and width gets those of
-    its file.
+    File names are resolved against ``images``, else the JSON's folder, and looked for around it. An image without
+    height and width gets those of its file.
     """
     ids, names = [*heads.images], [image["file_name"] for image in heads.images.values()]
     folder = files.folder_of(images, "data.train_images") if images else uris.parent(place)
     found = files.find_named(
-        names, folder, report, lambda at: f"{place}: image {ids[at]}", takes_urls=images is not None, but=but
+        names,
+        folder if images else images_around(folder),
+        report,
+        lambda at: f"{place}: image {ids[at]}",
+        bases=[folder] * len(names),
+        takes_urls=images is not None,
+        but=but,
     )
     named = {number: uri for number, uri in zip(ids, found, strict=True) if uri is not None}
     without = [number for number in named if heads.images[number]["height"] is None]

@@ -1,7 +1,6 @@
 """Folders of mask PNGs beside images: which mask is whose, for the formats that have no file saying so."""
 
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +11,9 @@ from m2f_batch.datasets.readers.cityscapes import CLASS_MASKS, IMAGE_ENDING
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
-from m2f_batch.storage.near_names import plain
+from m2f_batch.storage.near_names import plain, without_marks
 
 _MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
-_PREFIX = re.compile(r"^[0-9a-f]{8}[-_]")  # Label Studio's, before the names of what it is given
-_EXPORTED = re.compile(r"_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9a-f]+$", re.IGNORECASE)  # Roboflow's, behind them
 
 
 @dataclass(frozen=True)
@@ -188,5 +185,4 @@ def _folded(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    folder, base = posixpath.split(plain(name))
-    return posixpath.join(folder, _EXPORTED.sub("", _PREFIX.sub("", base)))
+    return without_marks(plain(name))
