@@ -84,10 +84,11 @@ def test_the_config_map_holds_the_presets_as_they_are():
         assert mounted["data"] == presets["data"]
 
 
+@pytest.mark.parametrize("file", ["prometheus/access.yaml", "kubernetes/gke.yaml"])
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
-def test_what_prometheus_needs_is_what_kubernetes_defines(version):
+def test_what_is_applied_by_itself_is_what_kubernetes_defines(version, file):
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed").validate
-    for thing in yaml.safe_load_all((INFRA / "prometheus" / "access.yaml").read_text()):
+    for thing in yaml.safe_load_all((INFRA / file).read_text()):
         validate(thing, version, strict=True)
 
 

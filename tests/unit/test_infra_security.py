@@ -163,31 +163,6 @@ def test_a_key_would_be_found():
     assert not KEYS.search("key: auth_token")
 
 
-def test_all_pods_are_shut_off_but_for_what_they_need():
-    policies = {
-        thing["metadata"]["name"]: thing["spec"] for thing in overlay("cluster") if thing["kind"] == "NetworkPolicy"
-    }
-    everyone = policies["m2f-batch"]
-    assert everyone["podSelector"] == {} and everyone["policyTypes"] == ["Ingress", "Egress"]
-    assert everyone["ingress"] == [{"from": [{"podSelector": {}}]}]  # the namespace's own pods, all ports
-    from_outside = [
-        (rule["from"], rule["ports"])
-        for name in ("m2f-batch-head", "m2f-batch-metrics")
-        for rule in policies[name]["ingress"]
-    ]
-    assert [[port["port"] for port in ports] for _, ports in from_outside] == [[8265], [8080]]
-    assert all("namespaceSelector" in peer for peers, _ in from_outside for peer in peers)
-    blocks = [
-        peer["ipBlock"]
-        for spec in policies.values()
-        for rule in spec.get("egress", [])
-        for peer in rule["to"]
-        if "ipBlock" in peer
-    ]
-    assert len(blocks) == 2
-    assert all("169.254.0.0/16" in block["except"] for block in blocks)  # where nodes give away their own credentials
-
-
 def test_launchers_start_ray_with_a_token_and_a_head_without_work():
     for file in files("infra/ray/machines.yaml", "infra/ray/aws.yaml"):
         tree = yaml.safe_load(file.read_text())
