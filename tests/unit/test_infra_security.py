@@ -74,9 +74,9 @@ def test_only_the_heads_autoscaler_may_talk_to_kubernetes(pod):
         assert pod["automountServiceAccountToken"] is False
 
 
-def test_work_has_time_to_drain(pod):
+def test_the_head_stays_while_others_drain(pod):
     for container in pod["containers"]:
-        if container["name"].startswith("ray-") and "lifecycle" in container:
+        if "lifecycle" in container:
             command = container["lifecycle"]["preStop"]["exec"]["command"][-1]
             sleep, grace = re.fullmatch(r"sleep (\d+); ray stop --grace-period (\d+)", command).groups()
             assert int(sleep) + int(grace) < pod["terminationGracePeriodSeconds"]
