@@ -139,8 +139,9 @@ class PreprocessConfig(Section):
     )
     normalize: Normalization | None = Field(
         None,
-        description="{mean, std} of red, green and blue, of 1, that the model was trained with; what the checkpoint's "
-        "image processor says if not set. ImageNet's are {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
+        description="{mean, std} of red, green and blue (of pixels from 0 to 1: divide those of 0 to 255 by 255) that "
+        "the model was trained with; what the checkpoint's image processor says if not set. ImageNet's are "
+        "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
     )
 
 

@@ -193,8 +193,8 @@ class TunedModelConfig(Section):
     )
     normalize: Normalization | None = Field(
         None,
-        description="{mean, std} of red, green and blue, of 1, in training and for good (preprocessor_config.json); "
-        "those of the checkpoint or of the backbone's weights, else ImageNet's",
+        description="{mean, std} of red, green and blue (of pixels from 0 to 1), in training and for good "
+        "(preprocessor_config.json); those of the checkpoint or of the backbone's weights, else ImageNet's",
     )
 
 

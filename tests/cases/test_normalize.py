@@ -134,7 +134,10 @@ def test_values_that_mean_nothing(images: Path, tmp_path: Path, value: str, told
     assert main([*command, "--set", f"preprocess.normalize={value}"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("m2f-batch segment: preprocess.normalize: ") and told in said
-    assert "allowed: {mean, std} of red, green and blue, of 1" in said and not (tmp_path / "run").exists()
+    assert (
+        "allowed: {mean, std} of red, green and blue (of pixels from 0 to 1: divide those of 0 to 255 by 255)" in said
+        and not (tmp_path / "run").exists()
+    )
 
 
 @pytest.mark.parametrize("given", [False, True])
