@@ -65,6 +65,8 @@ def _listed(uri: str, root: str | None) -> Listing:
         listing = _of_entries(iter([_required(store, place)]), lambda entry: True)
     else:
         listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
+    if not listing.table.num_rows and kind in (*READERS, "json"):
+        raise UsageError(f"input.uri: {uri!r} has no images: it names none")
     if not listing.table.num_rows:
         taken = "any extension" if kind == "glob" else ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
         there = f"; there are {'; '.join(listing.notes)}" if listing.notes else ""

@@ -16,11 +16,16 @@ import pyarrow as pa
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import allow, kinds, uris
 from m2f_batch.storage.columns import CHUNK, TEXT, chunks_of, joined, text_column
-from m2f_batch.storage.image_names import extension_of
+from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, extension_of
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
 _OURS = ("image_id", "version", "file")  # columns of RUN/_state/manifest.parquet
 _OTHER = frozenset(";\t|")  # what may stand between columns elsewhere
+# what others call that column, the likeliest first
+_NEAR = (
+    *("uri", "url", "image_uri", "image_url", "path", "image_path", "img_path", "file_path", "filepath", "file_name"),
+    *("filename", "image_file", "image_name", "image", "img", "file", "key", "name"),
+)
 _PACKED = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0", "zst": b"\x28\xb5\x2f\xfd"}
 
 
@@ -47,17 +52,30 @@ def kind_of(name: str) -> str | None:
 def read_manifest(kind: str, data: bytes) -> Manifest:
     """The rows of a manifest of a ``kind``. Raises UsageError, or what Arrow and the codec raise."""
     data = unpacked(data)
+    if kind != "parquet" and data.startswith(b"PAR1"):
+        raise UsageError("is Parquet, whatever its name says: give its name the extension .parquet")
     table = READERS[kind](data)
     check_columns(table.column_names)
     return Manifest(table, sum(line.strip().startswith("#") for line in _lines(data)) if kind == "txt" else 0)
 
 
 def check_columns(columns: list[str]) -> None:
-    """Raise UsageError where a table has no column 'uri', or one twice."""
-    if "uri" not in columns or len(set(columns)) < len(columns):
-        is_other = len(columns) == 1 and not _OTHER.isdisjoint(columns[0])
-        hint = "; a .csv has commas between its columns, a .tsv tabs" if is_other else ""
-        raise UsageError(f"needs one column 'uri', and no column twice; it has {columns}{hint}")
+    """Raise UsageError where a table has no column 'uri', or one twice, with what may be meant."""
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"needs one column 'uri', and no column twice; it has {twice!r} twice, of {columns}")
+    if "uri" not in columns:
+        raise UsageError(f"needs one column 'uri', and no column twice; it has {columns}{_meant(columns)}")
+
+
+def _meant(columns: list[str]) -> str:
+    """What is to be done about columns of which none is called 'uri'."""
+    if len(columns) == 1 and not _OTHER.isdisjoint(columns[0]):
+        return "; a .csv has commas between its columns, a .tsv tabs"
+    if any(extension_of(name) in IMAGE_EXTENSIONS for name in columns):
+        return "; its first line must be the names of its columns"
+    near = next((name for known in _NEAR for name in columns if name.strip().lower() == known), None)
+    return f"; call {near!r} 'uri'" if near is not None else ""
 
 
 def unpacked(data: bytes) -> bytes:
@@ -93,7 +111,10 @@ def named(place: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise UsageError(f"input.uri: {place!r} cannot be read: {str(error).splitlines()[0]}") from error
+        told = str(error).splitlines()[0]
+        is_other = isinstance(error, UnicodeDecodeError) or "invalid UTF8" in told
+        told += "; save it as UTF-8" if is_other else ""
+        raise UsageError(f"input.uri: {place!r} cannot be read: {told}") from error
     except UsageError as error:
         raise UsageError(f"input.uri: {place!r}: {error}") from error
 
@@ -180,7 +201,8 @@ def _json_rows(data: bytes) -> Iterator[dict[str, Any]]:
         if line.strip():
             row = parse_json(line, f"line {number}")
             if not isinstance(row, dict) or not isinstance(row.get("uri"), str):
-                raise UsageError(f'line {number} is not like {{"uri": "a.jpg", ...}}')
+                hint = _meant([*row]) if isinstance(row, dict) and "uri" not in row else ""
+                raise UsageError(f'line {number} is not like {{"uri": "a.jpg", ...}}{hint}')
             yield row
 
 

@@ -214,3 +214,55 @@ def test_comments_are_counted_and_said(case: Path) -> None:
 
 def test_lines_that_end_as_on_an_old_mac(case: Path) -> None:
     assert names(case / "cr.txt") == ["img0.jpg", "img1.jpg", "img2.jpg"]
+
+
+COLUMNS = "needs one column 'uri', and no column twice; it has "
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.csv", b"URI,id\na.jpg,1\n", COLUMNS + "['URI', 'id']; call 'URI' 'uri'"),
+        ("a.csv", b"id,File_Name\n1,a.jpg\n", COLUMNS + "['id', 'File_Name']; call 'File_Name' 'uri'"),
+        ("a.csv", b"name,image_path\nx,a.jpg\n", COLUMNS + "['name', 'image_path']; call 'image_path' 'uri'"),
+        ("a.csv", b"uri \na.jpg\n", COLUMNS + "['uri ']; call 'uri ' 'uri'"),
+        ("a.csv", b"a.jpg,1\nb.jpg,2\n", COLUMNS + "['a.jpg', '1']; its first line must be the names of its columns"),
+        ("a.csv", b"x,y\n1,2\n", COLUMNS + "['x', 'y']"),
+        ("a.csv", b"uri,uri\na.jpg,a.jpg\n", COLUMNS + "'uri' twice, of ['uri', 'uri']"),
+        ("a.jsonl", b'{"path": "a.jpg"}\n', "line 1 is not like {\"uri\": \"a.jpg\", ...}; call 'path' 'uri'"),
+        ("a.csv", b"PAR1....PAR1", "is Parquet, whatever its name says: give its name the extension .parquet"),
+    ],
+)
+def test_what_may_be_meant_by_a_list_that_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, data: bytes, told: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert refused(tmp_path / name, capsys) == f"input.uri: '{tmp_path / name}': {told}"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        (
+            "a.csv",
+            "uri\n\u00fc.jpg\n",
+            "cannot be read: In CSV column #0: CSV conversion error to string: invalid UTF8 data",
+        ),
+        (
+            "a.txt",
+            "\u00fc.jpg\n",
+            "cannot be read: 'utf-8' codec can't decode byte 0xfc in position 0: invalid start byte",
+        ),
+    ],
+)
+def test_lists_in_another_encoding(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, data: str, told: str
+) -> None:
+    (tmp_path / name).write_bytes(data.encode("latin-1"))
+    assert refused(tmp_path / name, capsys) == f"input.uri: '{tmp_path / name}' {told}; save it as UTF-8"
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.csv", b"uri,id\n"), ("a.txt", b"\n"), ("a.json", b'{"images": []}')])
+def test_lists_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    assert refused(tmp_path / name, capsys) == f"input.uri: '{tmp_path / name}' has no images: it names none"

@@ -239,7 +239,7 @@ def test_a_coco_json(place: str) -> None:
         ("m.jsonl", b'{"url": "a.jpg"}\n', "line 1 is not like"),
         ("m.jsonl", b'{"uri": "a.jpg", "n": 1}\n{"uri": "b.jpg", "n": "x"}\n', "column 'n' mixes types"),
         ("m.jsonl", b'{"uri": "\\ud800.jpg"}\n', "Unicode|utf-8"),
-        ("m.txt", b"\xff\xfe", "cannot be read: 'utf-8'"),
+        ("m.txt", b"\xff\xfe", "cannot be read: 'utf-8'.*; save it as UTF-8"),
         ("m.txt", b"# nothing\n\n", "has no images"),
         ("m.txt", b"s3://KEY:SECRET@bucket/a.jpg", "no keys in it|never from the URI"),
         ("c.json", b"[1, 2]", "no list 'images'"),
