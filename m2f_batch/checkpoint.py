@@ -32,6 +32,7 @@ MAX_DEPTH = 50  # of objects in config.json; published ones have 3
 REDIRECTS = ("transformers_weights", "configuration_files", "quantization_config")
 # keys of config.json, at any depth, that change without changing a label
 VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})
+LFS_START, LFS_ADVICE = b"version https://git-lfs", "it is a pointer of Git LFS; fetch the file: git lfs pull"
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,10 @@ def read_checkpoint(directory: Path, name: str) -> Checkpoint:
 def read_config(directory: Path, name: str) -> dict[str, Any]:
     """config.json of a model directory, checked, as it stands there. Raises UsageError."""
     config = _read_json(directory, "config.json")
-    if config.get("model_type") != "mask2former":
-        raise UsageError(
-            f"model.uri: {name} is a {config.get('model_type')!r} model; only 'mask2former' models can be used"
-        )
+    kind = config.get("model_type")
+    if kind != "mask2former":
+        what = f"config.json of {name} says no model_type" if kind is None else f"{name} is a {kind!r} model"
+        raise UsageError(f"model.uri: {what}; only 'mask2former' models can be used")
     if config.get("id2label") is None:  # transformers leaves the default two labels out
         config["id2label"] = dict(DEFAULT_LABELS)
     labels = config["id2label"]
@@ -231,16 +232,12 @@ def _check_weights(checkpoint: Checkpoint) -> None:
     shapes: dict[str, list[int]] = {}
     for file in weight_files(checkpoint.directory):
         if not file.exists():
-            others = sorted(path.name for path in checkpoint.directory.glob("*.bin"))
-            hint = f" ({', '.join(others)}: pickled weights are never read)" if others else ""
-            raise UsageError(
-                f"model.uri: {checkpoint.name} has no {file.name}{hint}; convert it: m2f-batch convert-checkpoint "
-                f"{checkpoint.name} DEST; of a hub id, a pull request may hold safetensors: id@refs/pr/3"
-            )
+            raise UsageError(f"model.uri: {_missing_weights(checkpoint, file.name)}")
         try:
             shapes |= tensor_shapes(file)
         except (SafetensorError, OSError) as error:
-            raise UsageError(f"model.uri: {file.name} of {checkpoint.name} is not whole: {error}") from None
+            reason = LFS_ADVICE if _is_pointer(file) else str(error)
+            raise UsageError(f"model.uri: {file.name} of {checkpoint.name} is not whole: {reason}") from None
     head = shapes.get("class_predictor.weight")
     if not head:
         raise UsageError(f"model.uri: {checkpoint.name} has no class_predictor.weight, so is not a {ARCHITECTURE}")
@@ -257,6 +254,43 @@ def _check_weights(checkpoint: Checkpoint) -> None:
             f"model.uri: config.json of {checkpoint.name}: backbone {backbone!r} is no model of timm in the weights; "
             f"{described(backbone)}"
         )
+
+
+def _missing_weights(checkpoint: Checkpoint, missing: str) -> str:
+    """What is to be done about a file of weights that is not there, by what is."""
+    name, there = checkpoint.name, {path.name for path in checkpoint.directory.iterdir()}
+    if missing != "model.safetensors":
+        return f"{name} has no {missing}, which model.safetensors.index.json names; copy it there from where it came"
+    pickles = sorted(file for file in there if file.endswith(".bin") and file != "training_args.bin")
+    if pickles:
+        return (
+            f"{name} has no {missing} ({', '.join(pickles)}: pickled weights are never read); convert it: "
+            f"m2f-batch convert-checkpoint {name} DEST; of a hub id, a pull request may hold safetensors: id@refs/pr/3"
+        )
+    if "adapter_model.safetensors" in there:
+        return (
+            f"{name} has no {missing}, but an adapter; merge it into its model (peft: merge_and_unload), and save that"
+        )
+    others = sorted(file for file in there if file.endswith(".safetensors"))
+    if others:
+        return f"{name} has no {missing}, but {', '.join(others[:3])}; give the one that is meant that name"
+    return (
+        f"{name} has no {missing}; if it has pickled weights (pytorch_model.bin), convert it: m2f-batch "
+        f"convert-checkpoint {name} DEST"
+    )
+
+
+def _is_pointer(file: Path) -> bool:
+    """Whether a file is what Git LFS leaves in place of one that was not fetched."""
+    with suppress(OSError), open(file, "rb") as handle:
+        return handle.read(len(LFS_START)) == LFS_START
+    return False
+
+
+def _model_below(directory: Path) -> str:
+    """Where the model is, if a folder too high was given: of a training, or of the hub's cache."""
+    found = sorted(path.parent for pattern in ("*", "snapshots/*") for path in directory.glob(f"{pattern}/config.json"))
+    return f"; there is one in {', '.join(map(str, found[-3:]))}" if found else ""
 
 
 def _read_processor(directory: Path, name: str) -> dict[str, Any]:
@@ -277,7 +311,8 @@ def _read_json(directory: Path, file: str) -> dict[str, Any]:
     try:
         tree = json.loads((directory / file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"model.uri: {directory} has no {file}; give a Hugging Face model directory") from None
+        below = _model_below(directory) if file == "config.json" else ""
+        raise UsageError(f"model.uri: {directory} has no {file}; give a Hugging Face model directory{below}") from None
     except OSError as error:
         raise UsageError(f"model.uri: {file} of {directory} cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:

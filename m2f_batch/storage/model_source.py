@@ -62,6 +62,8 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
         source = ModelSource(name, "hub", inline or revision, wanted)
         _check_allowed(source, UsageError)
         return _pin_hub(source)
+    if os.path.isfile(uri):
+        raise UsageError(f"model.uri: {given!r} is a file; give its directory, {os.path.dirname(os.path.abspath(uri))}")
     raise UsageError(
         f"model.uri: {given!r} is no directory here, no hub id (owner/name) and no object-store URI; "
         "give a Hugging Face directory with config.json and model.safetensors"

@@ -20,6 +20,8 @@ SizeHW = tuple[int, int]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOST, LEAST_SPREAD = 20.0, 0.1  # of what models are trained on
 LONGEST_EDGE = 1333  # the default of version 4
+DIVISOR = 32  # the default of every version, also where null stands (4.57's fast processors; the others fail on it)
+SIZES = "a number of pixels, {shortest_edge, longest_edge}, {shortest_edge} or {height, width}"
 # the processors whose arithmetic this is; the names of older checkpoints are taken for today's
 PROCESSORS = frozenset(
     f"{family}{kind}"
@@ -161,7 +163,7 @@ class ProcessorConfig(BaseModel):
     size: Pixels | ExactSize | AspectSize | LoneEdge | None = None
     max_size: Pixels | None = None
     noted_max_size: Pixels | None = Field(None, validation_alias="_max_size")
-    size_divisor: Annotated[int, Field(ge=0, le=4096)] | None = 32
+    size_divisor: Annotated[int, Field(ge=0, le=4096)] | None = None
     resample: Annotated[int, Field(ge=0, le=3)] = 2
     do_rescale: bool = True
     rescale_factor: Annotated[float, Field(gt=0)] = 1 / 255
@@ -180,9 +182,11 @@ def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
         settings = ProcessorConfig.model_validate(processor)
     except ValidationError as error:
         fault = error.errors()[0]
-        key, value = str(fault["loc"][0]) if fault["loc"] else "", str(fault["input"])[:100]
+        key = str(fault["loc"][0]) if fault["loc"] else ""
+        value = str(processor.get(key, fault["input"]))[:100]
+        told = SIZES if key == "size" else fault["msg"]
         raise UsageError(
-            f"model.uri: the image processor's {key} {value!r} is not allowed ({fault['msg']}); "
+            f"model.uri: the image processor's {key} {value!r} is not allowed ({told}); "
             "mend its preprocessor_config.json"
         ) from None
     kind = settings.image_processor_type or settings.feature_extractor_type or ""
@@ -192,7 +196,7 @@ def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
     pad = settings.pad_size
     return PreprocessPlan(
         size=size if settings.do_resize else None,
-        divisor=settings.size_divisor or 0,
+        divisor=DIVISOR if settings.size_divisor is None else settings.size_divisor,
         round_content=True,
         resample=settings.resample,
         rescale_factor=settings.rescale_factor if settings.do_rescale else None,

@@ -77,7 +77,10 @@ def test_files_that_are_missing(model: Path, tmp_path: Path) -> None:
     assert "has no preprocessor_config.json" in refusal(model)
     make_model(model)
     (model / "model.safetensors").unlink()
-    assert "has no model.safetensors; convert it" in refusal(model)
+    assert refusal(model).endswith(
+        "has no model.safetensors; if it has pickled weights (pytorch_model.bin), convert it: m2f-batch "
+        "convert-checkpoint the-model DEST"
+    )
     (model / "pytorch_model.bin").write_bytes(b"\x80\x04K\x01.")
     assert "has no model.safetensors (pytorch_model.bin: pickled weights are never read)" in refusal(model)
 
@@ -91,7 +94,7 @@ def test_files_that_are_missing(model: Path, tmp_path: Path) -> None:
         (b"[" * 200_000, "is not JSON"),
         (b"[]", "does not hold a JSON object"),
         (b'"mask2former"', "does not hold a JSON object"),
-        (b"{}", "is a None model; only 'mask2former' models can be used"),
+        (b"{}", "config.json of the-model says no model_type; only 'mask2former' models can be used"),
         (b'{"model_type": "maskformer"}', "is a 'maskformer' model; only 'mask2former' models can be used"),
     ],
 )
