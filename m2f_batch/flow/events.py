@@ -1,8 +1,9 @@
 """The structured log of an attempt: one JSON object per line, on the terminal or beside it, never with keys in it.
 
-    {"time": "2026-11-21T15:04:05.123+00:00", "event": "state", "run_id": "...", "attempt": 1, "host": "...",
-     "pid": 7, ...}
+    {"time": "2026-11-21T15:04:05.123+00:00", "level": "info", "event": "state", "run_id": "...", "attempt": 1,
+     "host": "...", "pid": 7, ...}
 
+``level`` is error for what has ended the run, warning for what somebody should look at, info for the rest.
 ``say`` is for what a user sees too: the text, or in a json run the line. ``emit`` is for what only the log needs.
 """
 
@@ -27,6 +28,8 @@ from m2f_batch.terminal import printable
 STATE = "state"  # the event of the regular progress lines: many, and the first ones to be forgotten
 MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s, and one small object to write
 RESERVED = frozenset({"time", "event", "run_id", "attempt", "host", "pid"})
+# of events that have none of their own
+LEVELS = {"failed": "error", "crash": "error", "no_lease": "warning", "deaths": "warning", "dropped": "warning"}
 
 
 class Events:
@@ -95,7 +98,9 @@ class Events:
         if RESERVED & fields.keys():
             raise ValueError(f"fields of a log line that have another meaning: {sorted(RESERVED & fields.keys())}")
         now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
-        head = {"time": now, "event": event, **self._whose, **self._where}
+        is_warning = str(fields.get("message", "")).startswith("warning")
+        level = "warning" if is_warning else LEVELS.get(event, "info")  # a line of a library brings its own
+        head = {"time": now, "level": level, "event": event, **self._whose, **self._where}
         return json.dumps(head | redacted(fields), separators=(",", ":"))
 
     def _keep(self, is_state: bool, line: bytes) -> None:

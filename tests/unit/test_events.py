@@ -36,9 +36,10 @@ def test_a_line_says_when_what_and_who():
     events.bind("abc", 2)
     events.emit("end", reasons={"decode/Empty": 1}, uri="s3://b/ü\n")
     first, second = read(events.lines())
-    assert list(first)[:6] == ["time", "event", "run_id", "attempt", "host", "pid"]
+    assert list(first)[:7] == ["time", "level", "event", "run_id", "attempt", "host", "pid"]
     assert first | {"host": 0, "pid": 0} == {
         "time": "2026-11-21T15:04:05.123+00:00",
+        "level": "info",
         "event": "start",
         "run_id": None,
         "attempt": None,
@@ -50,6 +51,23 @@ def test_a_line_says_when_what_and_who():
     assert second["uri"] == "s3://b/ü\n"
     assert isinstance(first["pid"], int)
     assert first["host"]
+
+
+def test_every_line_has_a_level():
+    events = Events()
+    events.say("plan    3 images", "plan")
+    events.say("warning: /out is on storage without conditional writes", "plan")
+    events.emit("deaths", units_begun_again=2)
+    events.emit("log", level="error", logger="ray", message="warning of a library")
+    events.failed(RuntimeError("lost"))
+    levels = [(line["event"], line["level"]) for line in read(events.lines())]
+    assert levels == [
+        ("plan", "info"),
+        ("plan", "warning"),
+        ("deaths", "warning"),
+        ("log", "error"),
+        ("failed", "error"),
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED - {"event"}))
