@@ -16,6 +16,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.masking import redact
 from m2f_batch.processes import let_threads_sleep
+from m2f_batch.result import Result, tell
 from m2f_batch.terminal import printable
 
 STOPPED = 130
@@ -63,8 +64,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     let_threads_sleep()
     signal.signal(signal.SIGTERM, _stop)
     sys.excepthook = _on_bug
+    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    result = Result(given)
+    try:
+        code = _run(given, result)
+    except BaseException as error:  # argparse's, or a bug
+        status = error.code if isinstance(error, SystemExit) else None
+        _end(result, status if isinstance(status, int) else RunError.exit_code)
+        raise
+    _end(result, code)
+    return code
+
+
+def _run(arguments: list[str], result: Result) -> int:
     options = new_parser().parse_args(arguments)
     try:
+        result.begin(getattr(options, "result", None))
         return RUN[options.command](options)
     except (UsageError, RunError) as error:
         _complain(options, str(error))
@@ -76,11 +91,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RunError.exit_code
     except KeyboardInterrupt:
+        tell(error="stopped; what was committed is kept")
         print(f"m2f-batch {options.command}: stopped; what was committed is kept", file=sys.stderr, flush=True)
         return STOPPED
 
 
+def _end(result: Result, code: int) -> None:
+    try:
+        result.end(code)
+    except OSError as error:
+        print(f"m2f-batch: --result: cannot be written ({error.strerror})", file=sys.stderr, flush=True)
+
+
 def _complain(options: argparse.Namespace, text: str) -> None:
+    tell(error=text)
     print(f"m2f-batch {options.command}: {printable(text)}", file=sys.stderr, flush=True)
 
 
@@ -113,7 +137,10 @@ def _segment(options: argparse.Namespace) -> int:
 
 def _segment_config(options: argparse.Namespace, names: dict[str, str]) -> SegmentConfig:
     flags = {key: getattr(options, name) for name, key in names.items()}
-    return load_config(SegmentConfig, file=options.config, overrides=options.set, flags=flags)
+    tell(output=options.output)
+    config = load_config(SegmentConfig, file=options.config, overrides=options.set, flags=flags)
+    tell(output=config.output.uri)
+    return config
 
 
 def _finetune(options: argparse.Namespace) -> int:
@@ -125,7 +152,10 @@ def _finetune(options: argparse.Namespace) -> int:
 
 def _finetune_config(options: argparse.Namespace, names: dict[str, str]) -> FinetuneConfig:
     flags = {key: getattr(options, name) for name, key in names.items()}
-    return load_config(FinetuneConfig, file=options.config, overrides=options.set, flags=flags)
+    tell(output=options.output)
+    config = load_config(FinetuneConfig, file=options.config, overrides=options.set, flags=flags)
+    tell(output=config.output.uri)
+    return config
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -135,6 +165,7 @@ def _submit(options: argparse.Namespace) -> int:
     if options.job == "follow":
         return follow_submitted(options.submission_id, options.address)
     if options.job == "evaluate":
+        tell(output=options.run_uri)
         given = {name: getattr(options, name.strip("-").replace("-", "_")) for name in EVALUATE_OPTIONS}
         job = evaluate_job(options.run_uri, given, allow_no_token=options.allow_no_token)
     elif options.job == "finetune":
@@ -180,6 +211,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         max_pixels=options.max_pixels,
         part=options.part,
     )
+    tell(output=options.run_uri)
     metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
     return evaluate(options.run_uri, truth, metrics=metrics, json_file=options.json, is_partial=options.partial)
 
@@ -234,13 +266,13 @@ def _lint(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from m2f_batch.status import status
 
-    return status(options.run_uri)
+    return status(options.run_uri, is_json=options.json)
 
 
 def _verify(options: argparse.Namespace) -> int:
     from m2f_batch.verify import verify_command
 
-    return verify_command(options.run_uri)
+    return verify_command(options.run_uri, is_json=options.json)
 
 
 def _stop(signum: int, frame: FrameType | None) -> NoReturn:

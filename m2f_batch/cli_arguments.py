@@ -1,20 +1,30 @@
 """Every command's arguments, and nothing of what it does."""
 
 import argparse
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, NoReturn, get_args
 
 from m2f_batch.config import Section, SegmentConfig, Task
 from m2f_batch.config_loading import fields_of
 from m2f_batch.data_config import DataFormat
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.result import VARIABLE, tell
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
+class Parser(argparse.ArgumentParser):
+    """One whose complaint stands in the result, too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Complain and end with 2."""
+        tell(error=message)
+        super().error(message)
+
+
 def new_parser() -> argparse.ArgumentParser:
     """The whole command line; the namespace's ``command`` names the command."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = Parser(
         prog="m2f-batch", description="Batch segmentation with Mask2Former on Ray: one correct row per image."
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -34,6 +44,7 @@ def new_parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+        command.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -76,6 +87,16 @@ def _add_job(command: argparse.ArgumentParser, model: str, address: str) -> None
     command.add_argument("--overwrite", action="store_true", default=None, help="output.overwrite")
     command.add_argument("--config", metavar="FILE.yaml", help="config file; flags and --set win over it")
     command.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one config key (repeatable)")
+    _add_result(command)
+
+
+def _add_result(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--result",
+        metavar="FILE",
+        help="write totals, OUTPUT, run_id and exit code there as JSON, whatever the end; a file of this machine such "
+        f"as /dev/termination-log, or - for the last line of stdout [{VARIABLE}]",
+    )
 
 
 def _key_table(config: type[Section]) -> str:
@@ -133,8 +154,9 @@ def _add_evaluate(commands: "Commands") -> None:
     command.add_argument(
         "--metrics", metavar="M,...", help="some of ap, pq, miou, dice, boundary-iou [those of the run's task]"
     )
-    command.add_argument("--json", metavar="FILE", help="write all figures there")
+    command.add_argument("--json", metavar="FILE", help="write all figures there, - for stdout")
     command.add_argument("--partial", action="store_true", help="measure a run that is not finished")
+    _add_result(command)
 
 
 def _add_explain(commands: "Commands") -> None:
@@ -216,7 +238,7 @@ def _add_lint(commands: "Commands") -> None:
     )
     command.add_argument("--config", metavar="FILE.yaml", help="config of finetune; flags win over it")
     command.add_argument("--ignore", metavar="KIND,...", default="", help="kinds that leave the exit code 0")
-    command.add_argument("--json", metavar="FILE", help="write all that was found there")
+    command.add_argument("--json", metavar="FILE", help="write all that was found there, - for stdout")
 
 
 def _add_submit(commands: "Commands") -> None:
@@ -249,3 +271,4 @@ def _add_submit(commands: "Commands") -> None:
     follow = jobs.add_parser("follow", help=text, description=text)
     follow.add_argument("submission_id", metavar="ID", help="what submit has said")
     follow.add_argument("--address", metavar="RAY", help=address)
+    _add_result(follow)

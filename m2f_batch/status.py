@@ -1,5 +1,6 @@
 """``m2f-batch status RUN``: what is done, what failed and why, what is left, who works on it; from storage alone."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,58 +10,102 @@ from m2f_batch.storage.forwards import forward_lines
 from m2f_batch.storage.index import read_index, staged_images, tally_by
 from m2f_batch.storage.lease import newest
 from m2f_batch.storage.run import RunDirectory, open_existing_run
-from m2f_batch.terminal import say
+from m2f_batch.storage.tally import Tally
+from m2f_batch.terminal import say, say_json
 
 
-def status(run_uri: str) -> int:
-    """Print the state of a run; always 0 for a run that exists."""
+def status(run_uri: str, *, is_json: bool = False) -> int:
+    """Print the state of a run, as JSON where asked; always 0 for a run that exists."""
     run = open_existing_run(run_uri)
-    info = run.read_info()
-    say(*_lines(run, info))
+    state = state_of(run, run.read_info())
+    if is_json:
+        say_json(state)
+    else:
+        say(*_lines(state))
     return 0
 
 
-def _lines(run: RunDirectory, info: dict[str, Any]) -> Iterator[str]:
+def state_of(run: RunDirectory, info: dict[str, Any]) -> dict[str, Any]:
+    """The state of a run: counts from its files, the rest from its run.json; ages and times left in seconds."""
     assigned, there, index = read_assigned(run), run.committed(), read_index(run)
     staged = 0 if assigned is None else staged_images(run, assigned, there)
     tally = tally_by(run, assigned, there, index)
     listed = info["images"]["listed"] if assigned is None else assigned.listed
     remaining = listed - tally.ok - tally.error
-    state = f"finished at {info['finished_at']}" if run.is_finished() else "not finished"
-    attempt = f", attempt {info['attempts']}" if info.get("attempts", 1) > 1 else ""
-    yield f"{run.uri}: {state}; started at {info['started_at']}{attempt}"
-    yield f"model   {info['model']['uri']} ({info['task']}, licence {info['model']['license']})"
-    others = f"{info['images']['skipped']:,} skipped, {info['images']['duplicates']:,} duplicates"
-    yield f"images  {listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {remaining:,} remaining; {others}"
-    if staged:
-        yield f"staged  {staged:,} of those that remain are done, and appear when the others of their file are"
-    said = "" if run.is_finished() else f", as of {_spoken(_age(run, run.path('run.json')))} ago"
-    rate = f"{info['images_per_second']:.1f} images/s over {info['seconds']:.0f} s{said}"
-    yield f"rate    {rate}; {tally.segments:,} segments"
-    if info.get("retries"):
-        yield f"retries {info['retries']:,} requests to storage were made again"
-    for line in forward_lines(info.get("forward")):
-        yield f"forward {line}"
-    yield from _lease_line(run)
-    for line in tally.reason_lines():
-        yield f"failed  {line}"
-    if remaining > staged and info["images_per_second"]:
-        seconds = (remaining - staged) / info["images_per_second"]
-        yield f"left    {remaining - staged:,} images, {_spoken(seconds)} at that rate"
+    others = {name: info["images"][name] for name in ("skipped", "duplicates")}
+    counts = {"ok": tally.ok, "error": tally.error, "remaining": remaining, "staged": staged}
+    left = remaining - staged
+    rate = info["images_per_second"]
+    is_finished = run.is_finished()
+    return {
+        "run": run.uri,
+        "run_id": info["run_id"],
+        "task": info["task"],
+        "model": {"uri": info["model"]["uri"], "license": info["model"]["license"]},
+        "finished": is_finished,
+        "started_at": info["started_at"],
+        "finished_at": info["finished_at"] if is_finished else None,
+        "attempts": info.get("attempts", 1),
+        "images": {"listed": listed, **counts, **others},
+        "segments": tally.segments,
+        "errors": dict(tally.reasons.most_common()),
+        "strangers": tally.strangers,
+        "images_per_second": rate,
+        "seconds": info["seconds"],
+        "age": None if is_finished else _age(run, run.path("run.json")),
+        "seconds_left": left / rate if left > 0 and rate else None,
+        "retries": info.get("retries") or 0,
+        "forward": info.get("forward"),
+        "lease": _lease(run),
+    }
 
 
-def _lease_line(run: RunDirectory) -> Iterator[str]:
+def _lease(run: RunDirectory) -> dict[str, Any] | None:
     held = newest(run.store, run.lease_folder)
     if held is None:
-        return
+        return None
+    told = {"holder": held.holder, "since": held.since, "renewed_at": held.renewed_at, "seconds": held.seconds}
     if held.released:
-        yield f"lease   free; last held by {held.holder} from {held.since} to {held.renewed_at}"
-        return
+        return {"is_free": True, **told, "age": None, "is_over": True}
     # their numbers are all of one width
     age = _age(run, max(entry.uri for entry in run.store.list(f"{run.lease_folder}/") if entry.uri.endswith(".json")))
-    is_over = age is not None and age > held.seconds
-    end = "it has expired, and the same command goes on" if is_over else f"it lasts {held.seconds:g} s from then"
-    yield f"lease   held by {held.holder} since {held.since}; renewed {_spoken(age)} ago, {end}"
+    return {"is_free": False, **told, "age": age, "is_over": age is not None and age > held.seconds}
+
+
+def _lines(state: dict[str, Any]) -> Iterator[str]:
+    images, segments, is_finished = state["images"], state["segments"], state["finished"]
+    end = f"finished at {state['finished_at']}" if is_finished else "not finished"
+    attempt = f", attempt {state['attempts']}" if state["attempts"] > 1 else ""
+    yield f"{state['run']}: {end}; started at {state['started_at']}{attempt}"
+    yield f"model   {state['model']['uri']} ({state['task']}, licence {state['model']['license']})"
+    sum_of = f"{images['ok']:,} ok + {images['error']:,} error + {images['remaining']:,} remaining"
+    others = f"{images['skipped']:,} skipped, {images['duplicates']:,} duplicates"
+    yield f"images  {images['listed']:,} listed = {sum_of}; {others}"
+    staged = images["staged"]
+    if staged:
+        yield f"staged  {staged:,} of those that remain are done, and appear when the others of their file are"
+    said = "" if is_finished else f", as of {_spoken(state['age'])} ago"
+    rate = f"{state['images_per_second']:.1f} images/s over {state['seconds']:.0f} s{said}"
+    yield f"rate    {rate}; {segments:,} segments"
+    if state["retries"]:
+        yield f"retries {state['retries']:,} requests to storage were made again"
+    for line in forward_lines(state["forward"]):
+        yield f"forward {line}"
+    if state["lease"] is not None:
+        yield f"lease   {_lease_text(state['lease'])}"
+    tally = Tally(images["ok"], images["error"], segments, Counter(state["errors"]), state["strangers"])
+    for line in tally.reason_lines():
+        yield f"failed  {line}"
+    if state["seconds_left"] is not None:
+        yield f"left    {images['remaining'] - staged:,} images, {_spoken(state['seconds_left'])} at that rate"
+
+
+def _lease_text(lease: dict[str, Any]) -> str:
+    if lease["is_free"]:
+        return f"free; last held by {lease['holder']} from {lease['since']} to {lease['renewed_at']}"
+    ending = f"it lasts {lease['seconds']:g} s from then"
+    end = "it has expired, and the same command goes on" if lease["is_over"] else ending
+    return f"held by {lease['holder']} since {lease['since']}; renewed {_spoken(lease['age'])} ago, {end}"
 
 
 def _age(run: RunDirectory, uri: str) -> float | None:

@@ -1,8 +1,9 @@
 """What is printed: texts without keys (``masking``), and without orders to a terminal."""
 
+import json
 import os
 from collections.abc import Mapping
-from typing import TextIO
+from typing import Any, TextIO
 
 from m2f_batch.masking import redact
 
@@ -22,3 +23,8 @@ def say(*lines: str, file: TextIO | None = None) -> None:
     """Print lines, on stdout, each of which stays one: a name of a file or a class may hold a line break."""
     for line in lines:
         print(printable(line).replace("\n", "\\n"), flush=True, file=file)
+
+
+def say_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout: ASCII, and without keys."""
+    print(redact(json.dumps(document, indent=2)), flush=True)

@@ -18,7 +18,7 @@ from m2f_batch.storage.index import IndexEntry, entry_of, staged_images
 from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run, open_run
 from m2f_batch.storage.store import Entry
 from m2f_batch.storage.tally import Tally
-from m2f_batch.terminal import say
+from m2f_batch.terminal import say, say_json
 
 MOST_LINES = 20  # of problems of one file
 SERIAL_BYTES = 64 << 20  # so much is read before other processes would have started
@@ -267,26 +267,38 @@ def _tally(reports: Iterable[FileReport]) -> Tally:
     return sum((report.tally for report in reports), start=Tally())
 
 
-def verify_command(run_uri: str) -> int:
-    """``m2f-batch verify RUN``: print what is wrong, or that nothing is; 0 or 1."""
+def verify_command(run_uri: str, *, is_json: bool = False) -> int:
+    """``m2f-batch verify RUN``: print what is wrong, or that nothing is; 0 or 1. All of it as JSON where asked."""
     run = open_existing_run(run_uri)
     info = run.read_info()
     sizes = [entry.size for entry in run.committed().values()]
     is_small = len(sizes) < 2 or sum(sizes) < SERIAL_BYTES or os.cpu_count() == 1
     found = verify_reports(run, info["task"], each=map if is_small else in_processes)
-    tally = _tally(found.reports)
+    tally, staged = _tally(found.reports), _staged(run)
+    if is_json:
+        counts = {"ok": tally.ok, "error": tally.error, "remaining": found.remaining, "staged": staged}
+        say_json(
+            {
+                "run": run.uri,
+                "run_id": info["run_id"],
+                "problems": found.problems,
+                "finished": run.is_finished(),
+                "images": {"listed": found.listed, **counts},
+                "segments": tally.segments,
+            }
+        )
+        return 1 if found.problems else 0
     say(
         *found.problems,
         f"{run.uri}: {f'{len(found.problems)} problems' if found.problems else 'verified'}; "
         f"{'finished' if run.is_finished() else 'not finished'}; "
         f"{found.listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {found.remaining:,} remaining; "
-        f"{tally.segments:,} segments{_staged(run)}",
+        f"{tally.segments:,} segments{f'; {staged:,} of those that remain are staged' if staged else ''}",
     )
     return 1 if found.problems else 0
 
 
-def _staged(run: RunDirectory) -> str:
-    """What is done of files that are not whole yet, and so not visible, nor checked."""
+def _staged(run: RunDirectory) -> int:
+    """Images that are done, of files that are not whole yet, and so not visible, nor checked."""
     assigned = read_assigned(run)
-    images = 0 if assigned is None else staged_images(run, assigned, run.committed())
-    return f"; {images:,} of those that remain are staged" if images else ""
+    return 0 if assigned is None else staged_images(run, assigned, run.committed())

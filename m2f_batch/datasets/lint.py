@@ -5,6 +5,7 @@ small print.
 """
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,11 +26,12 @@ from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.masking import redact
+from m2f_batch.result import STDOUT
 from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import find_model
 from m2f_batch.storage.s3_settings import using
-from m2f_batch.terminal import say
+from m2f_batch.terminal import say, say_json
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON
@@ -71,15 +73,16 @@ def lint(
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
     tally = Tally()
+    out = sys.stderr if json_file == STDOUT else None
     try:
         storage, data = config.storage, config.data
         with using(storage.s3), confine(storage.allow, places_of(data)), pixel_cap(data.max_pixels):
             train, val = find(config, queries or _queries(config), tally)
     except (UsageError, RunError, TransientError, KeyboardInterrupt):
-        say(*_lines(tally, ignored))  # what ends the command hides nothing that was found before
+        say(*_lines(tally, ignored), file=out)  # what ends the command hides nothing that was found before
         raise
     faults = tally.faults(ignored)
-    say(*_lines(tally, ignored), _total(train, val, tally, faults))
+    say(*_lines(tally, ignored), _total(train, val, tally, faults), file=out)
     if json_file is not None:
         _write(json_file, config, train, val, tally, len(faults))
     return 1 if faults else 0
@@ -169,6 +172,9 @@ def _write(
     ]
     images = {"train": train.table.num_rows, "val": 0 if val is None else val.table.num_rows}
     document = {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}
+    if json_file == STDOUT:
+        say_json(document)
+        return
     try:
         text = json.dumps(document, indent=1, ensure_ascii=False)
         Path(uris.expanded(json_file)).write_text(f"{text}\n", encoding="utf-8")

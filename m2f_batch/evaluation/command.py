@@ -2,6 +2,7 @@
 
 import json
 import posixpath
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,12 +18,13 @@ from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.evaluation.table import lines_of
 from m2f_batch.export.coco import file_name
 from m2f_batch.export.ids import spelled_otherwise
+from m2f_batch.result import STDOUT, tell
 from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.s3_settings import recorded, using
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
-from m2f_batch.terminal import say
+from m2f_batch.terminal import say, say_json
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]
 OBJECT_METRICS = frozenset({"ap", "pq"})  # of a truth that tells objects apart
@@ -69,7 +71,8 @@ def evaluate(
         "warnings": [*notes, *more, *_spelled(pairs), *_warnings(info, evaluator, places, dataset, counts)],
         **evaluator.summary(),
     }
-    say(*lines_of(report))
+    tell(run_id=info["run_id"], totals={"rows": counts, "metrics": report["metrics"]})
+    say(*lines_of(report), file=sys.stderr if json_file == STDOUT else None)
     write(report)
     return 0
 
@@ -197,6 +200,8 @@ def _writer(json_file: str | None) -> Callable[[dict[str, Any]], None]:
     """Writes JSON to a file anywhere; that it is none that can be written is said before anything is measured."""
     if json_file is None:
         return lambda report: None
+    if json_file == STDOUT:
+        return say_json
     try:
         store = open_store(json_file)
         if json_file.endswith("/") or store.is_folder(json_file):

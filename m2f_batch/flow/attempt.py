@@ -8,6 +8,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.events import Events
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Standing, Work, look, work_of
+from m2f_batch.result import tell
 from m2f_batch.storage.lease import Lease, acquire
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import Fence, RunDirectory
@@ -64,6 +65,7 @@ def _attempt(job: Job, device: str, events: Events, lease: Lease) -> Attempt:
     work = replace(work, info=work.info | {"token": lease.token})
     fence = Fence(lease.token, work.plan.plan_id)
     events.bind(work.info["run_id"], work.info["attempts"])
+    tell(run_id=work.info["run_id"])
     return Attempt(job, standing, work, replace(job.run, fence=fence), fence, lease, events)
 
 

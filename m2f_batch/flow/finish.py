@@ -8,6 +8,7 @@ from m2f_batch.flow.attempt import Attempt
 from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, info_now, now
+from m2f_batch.result import tell, tell_run
 from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
 from m2f_batch.storage.forwards import forward_lines
 from m2f_batch.storage.image_names import has_extension
@@ -37,7 +38,14 @@ def _too_many_errors(job: Job, tally: Tally) -> bool:
 
 
 def _exit_code(job: Job, tally: Tally) -> int:
-    return TOO_MANY_ERRORS if _too_many_errors(job, tally) else OK
+    if not _too_many_errors(job, tally):
+        return OK
+    tell(error=_over_the_limit(job))
+    return TOO_MANY_ERRORS
+
+
+def _over_the_limit(job: Job) -> str:
+    return f"more than input.max_error_fraction ({job.config.input.max_error_fraction:g}) of the images failed"
 
 
 def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | None:
@@ -80,6 +88,7 @@ def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, 
     remaining = done["images"]["remaining"]
     if totals is not None:
         done |= {**totals, "finished_at": now()}
+        tell_run(done)
         patiently(lambda: run.write_info(done))
         patiently(attempt.lease.check)
         patiently(run.mark_success)
@@ -108,6 +117,7 @@ def say_nothing_to_do(attempt: Attempt) -> int:
         *(f"        {line}" for line in tally_in(info).reason_lines()),
         *_limit_lines(attempt.job, tally_in(info), ""),
     ]
+    tell_run(info)
     attempt.events.say("\n".join(lines), "nothing_new", images=counts, errors=info["errors"])
     Metrics(attempt.run.uri).succeeded()
     return _exit_code(attempt.job, tally_in(info))
@@ -137,5 +147,4 @@ def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterat
 
 def _limit_lines(job: Job, tally: Tally, early: str) -> Iterator[str]:
     if _too_many_errors(job, tally):
-        limit = job.config.input.max_error_fraction
-        yield f"        more than input.max_error_fraction ({limit:g}) of the images failed{early}: exit code 3"
+        yield f"        {_over_the_limit(job)}{early}: exit code 3"

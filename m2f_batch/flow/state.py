@@ -9,6 +9,7 @@ from m2f_batch.flow.begin import tally_of
 from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import info_now
+from m2f_batch.result import tell_run
 from m2f_batch.storage.index import entry_of, read_index, write_index
 from m2f_batch.storage.plan import file_and_part
 from m2f_batch.storage.tally import Tally, tally_of_unit
@@ -48,7 +49,9 @@ class State:
         if self.deaths > before:
             self._attempt.events.emit("deaths", units_begun_again=self.deaths)
         self._metrics.set_state(progress.total - progress.done, busy.shares, busy.replicas, deaths=self.deaths)
-        run.write_info(info_now(self._attempt.work.info, progress))
+        info = info_now(self._attempt.work.info, progress)
+        tell_run(info)
+        run.write_info(info)
         self._attempt.write_log()
         if time.monotonic() - self._indexed_at > INDEX_SECONDS:
             self._index()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.result import result_in, tell
 from m2f_batch.submit.address import Address, check_may_submit, find_token, parse_address
 from m2f_batch.submit.client import JobsApi, NoSuchJob, Unanswered
 from m2f_batch.submit.following import (
@@ -49,8 +50,10 @@ def submit(job: Job, address: str | None, *, submission_id: str | None = None, i
     try:
         job_id, is_new = asyncio.run(_submit(api, job, job_id, variables, is_known=submission_id is not None))
     except KeyboardInterrupt:
+        tell(error="interrupted while it was submitted")
         _say(f"interrupted; {_if_submitted(job_id, target)}")
         return STOPPED
+    tell(submission_id=job_id)
     _say(f"{'submitted' if is_new else 'is there already'}: {job_id} at {target.url}")
     if not is_followed:
         _say(f"this follows it:\n    {_again(job_id, target)}")
@@ -62,6 +65,7 @@ def submit(job: Job, address: str | None, *, submission_id: str | None = None, i
 def follow_submitted(job_id: str, address: str | None) -> int:
     """Follow a job that was submitted before, from the beginning of its log; returns its exit code."""
     target, token = parse_address(address), find_token()
+    tell(submission_id=job_id)
     _warn_unencrypted(target, token is not None)
     return _follow(JobsApi(target, token), _checked_id(job_id), Patience(0, _say))
 
@@ -162,6 +166,7 @@ def _follow(api: JobsApi, job_id: str, patience: Patience) -> int:
             try:
                 job = asyncio.run(_followed(api, job_id, shown, patience, is_stopped=is_stopped))
                 _say(end_of(job_id, job))
+                _tell_end(job_id, job, shown.end)
                 return exit_code(job)
             except Unanswered as error:
                 if not patience.seconds:  # it has never answered
@@ -171,9 +176,18 @@ def _follow(api: JobsApi, job_id: str, patience: Patience) -> int:
                 answer = "leave" if is_stopped else what_to_do(interrupt, job_id)
                 if answer == "leave":
                     becomes = "is being stopped" if is_stopped else "goes on"
+                    tell(error=f"{job_id} {becomes} without us")
                     _say(f"{job_id} {becomes} without us; this follows it again:\n    {_again(job_id, target)}")
                     return STOPPED
                 is_stopped = answer == "stop"
+
+
+def _tell_end(job_id: str, job: dict[str, Any], log: str) -> None:
+    """Tell our result what the job's own says, whose line stands at the end of its log unless it died."""
+    told = result_in(log) or {}
+    tell(**{name: told[name] for name in ("output", "run_id", "totals", "error") if told.get(name) is not None})
+    if exit_code(job) and not told:
+        tell(error=end_of(job_id, job))
 
 
 async def _followed(api: JobsApi, job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) -> dict[str, Any]:

@@ -16,6 +16,7 @@ PATIENCE_SECONDS = 600.0  # a head that is replaced takes minutes; a job that ou
 AGAIN_SECONDS = 2.0
 WHOLE_SECONDS = 10.0  # between two looks at the whole log, where it cannot be had as it comes
 LAST_TRIES = 3  # for the end of the log of a node that may be gone
+END_CHARACTERS = 65536  # kept of a log: its last line but what libraries say at the exit is the job's result
 MAX_REASON = 500  # characters of Ray's message, which ends in the log's last lines
 
 Say = Callable[[str], None]
@@ -23,15 +24,17 @@ Say = Callable[[str], None]
 
 @dataclass
 class Shown:
-    """How much of a log was written already; a log begins anew with each connection."""
+    """How much of a log was written already, and the end of that; a log begins anew with each connection."""
 
     characters: int = 0
     is_live: bool = True
+    end: str = ""
 
     def news(self, start: int, text: str) -> str:
         """What was not written yet of a text that begins ``start`` characters after the log's beginning."""
         known = max(0, self.characters - start)
         self.characters = max(self.characters, start + len(text))
+        self.end = (self.end + text[known:])[-END_CHARACTERS:]
         return text[known:]
 
 

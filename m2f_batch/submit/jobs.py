@@ -14,6 +14,7 @@ from m2f_batch.data_config import is_inline
 from m2f_batch.errors import UsageError
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.forwarded import forwarded
+from m2f_batch.result import STDOUT, VARIABLE
 from m2f_batch.submit.portable import check_no_secrets, check_portable
 
 CONFIG_FILE = "job.yaml"
@@ -75,6 +76,7 @@ def finetune_job(config: FinetuneConfig) -> Job:
 def evaluate_job(run_uri: str, options: Mapping[str, Any], *, allow_no_token: bool = False) -> Job:
     """An evaluate job for a cluster; ``options`` by their names on the command line, None and False: not given."""
     named = {name: options.get(name) for name in ("--ground-truth", "--images", "--masks", "--json")}
+    named["--json"] = None if named["--json"] == STDOUT else named["--json"]  # of the job: its log, which is followed
     files = {name: options.get(name) for name in ("--names", "--palette") if not is_inline(options.get(name) or "")}
     check_portable({"RUN": run_uri, **named, **files})
     given = {name: value for name, value in options.items() if value is not None and value is not False}
@@ -85,7 +87,7 @@ def evaluate_job(run_uri: str, options: Mapping[str, Any], *, allow_no_token: bo
 
 def runtime_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that travel with a job, in its metadata. Raises UsageError where one holds a key."""
-    variables = forwarded(environ) | {STOP_WAIT: environ.get(STOP_WAIT, STOP_WAIT_SECONDS)}
+    variables = forwarded(environ) | {STOP_WAIT: environ.get(STOP_WAIT, STOP_WAIT_SECONDS), VARIABLE: STDOUT}
     check_no_secrets(variables)
     return variables
 

@@ -1,23 +1,27 @@
 """The finetune job from config to exit code: check everything, say the plan, hold OUTPUT, train here or on Ray."""
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from typing import Any
 
 from m2f_batch.datasets.lint_masks import Setting
 from m2f_batch.datasets.sides import places_of
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.stopping import noticed_stops
+from m2f_batch.result import tell
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.storage.s3_settings import using
 from m2f_batch.terminal import say
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
-from m2f_batch.train.layout import complete
+from m2f_batch.train.layout import INFO, METRICS, complete
 from m2f_batch.train.place import check_place, finish, goes_on, held, is_finished
 from m2f_batch.train.samples import Recipe
 from m2f_batch.train.stream import Span, Step, maker, threaded_stream
@@ -55,6 +59,8 @@ def _finetune(config: FinetuneConfig) -> int:
             except KeyboardInterrupt:
                 say(_stopped(job, ours.place))
                 raise
+            finally:
+                tell_training(job, ours.place)
             finish(ours.place)
     say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
     return 0
@@ -68,7 +74,29 @@ def _stopped(job: TrainJob, place: RunDirectory) -> str:
     return f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT
 
 
+def tell_training(job: TrainJob, place: RunDirectory) -> None:
+    """Tell the result how far it got: steps, images, and the figures of the best validation, from what OUTPUT says."""
+    info: dict[str, Any] = {}
+    lines: list[dict[str, Any]] = []
+    step = 0
+    with suppress(RunError, TransientError, ValueError):  # lost storage may be what has ended the training
+        info = json.loads(place.store.read(place.path(INFO)))
+        step = max(complete(place), default=0)
+        lines = [json.loads(line) for line in place.store.read(place.path(METRICS)).splitlines()]
+    main = MAIN[job.task]
+    valid = [line for line in lines if line["kind"] == "validation" and line.get(main) is not None]
+    best = max(valid, key=lambda line: (line[main], line["step"]), default=None)
+    totals = {
+        "step": max([step, *(line["step"] for line in lines)]),
+        "steps": job.steps,
+        "images": {"train": job.train.table.num_rows, "val": 0 if job.val is None else job.val.table.num_rows},
+        "best": best and {name: value for name, value in best.items() if name not in ("kind", "time")},
+    }
+    tell(run_id=info.get("run_id"), totals=totals)
+
+
 def _nothing_to_do(job: TrainJob) -> int:
+    tell_training(job, open_run(job.config.output.uri))
     say(f"done    nothing to do: {job.config.output.uri} holds the finished model")
     return 0
 

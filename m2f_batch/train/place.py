@@ -7,6 +7,7 @@ OUTPUT/_state/lease/    who works here
 
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -115,6 +116,7 @@ def _begun(job: TrainJob, place: RunDirectory) -> Held:
         _remove(place, info)
         info = None
     begun = info or {
+        "run_id": uuid.uuid4().hex,
         "started_at": _now(),
         "facts": job.facts,
         "task": job.task,

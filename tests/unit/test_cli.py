@@ -104,6 +104,11 @@ def test_status_verify_and_export_of_a_run(capsys: pytest.CaptureFixture[str], r
     assert main(["verify", run_uri]) == 0
     assert main(["export", run_uri, str(tmp_path / "x.json"), "--format", "coco"]) == 0
     assert len(json.loads((tmp_path / "x.json").read_text())["annotations"]) == 1
+    capsys.readouterr()
+    assert main(["verify", run_uri, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["images"] == {"listed": 2, "ok": 1, "error": 1, "remaining": 0, "staged": 0}
+    assert (told["run"], told["problems"], told["finished"], told["segments"]) == (run_uri, [], True, 1)
     next((Path(run_uri) / "annotations").glob("*.parquet")).write_bytes(b"")
     (Path(run_uri) / "annotations" / "x.parquet").write_bytes(b"")
     capsys.readouterr()
@@ -111,6 +116,9 @@ def test_status_verify_and_export_of_a_run(capsys: pytest.CaptureFixture[str], r
     said = capsys.readouterr().out
     assert "cannot be read as Parquet" in said
     assert "x.parquet: is not of this run" in said
+    assert main(["verify", run_uri, "--json"]) == 1
+    problems = json.loads(capsys.readouterr().out)["problems"]
+    assert any("cannot be read as Parquet" in problem for problem in problems) and len(problems) > 1
     assert main(["export", run_uri, str(tmp_path / "y.json"), "--format", "coco"]) == 1
     assert "cannot be read as Parquet" in capsys.readouterr().err
 
@@ -132,7 +140,7 @@ def test_exit_codes_of_what_can_go_wrong(
 ) -> None:
     from m2f_batch import status
 
-    def fail(run_uri: str) -> int:
+    def fail(run_uri: str, **_: bool) -> int:
         raise error
 
     monkeypatch.setattr(status, "status", fail)
@@ -143,7 +151,7 @@ def test_exit_codes_of_what_can_go_wrong(
 def test_sigterm_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     from m2f_batch import status
 
-    def stopped(run_uri: str) -> int:
+    def stopped(run_uri: str, **_: bool) -> int:
         signal.raise_signal(signal.SIGTERM)
         return 0
 

@@ -84,6 +84,16 @@ def measured(run: RunDirectory, truth: str | Path, tmp_path: Path, *options: str
     return json.loads(report.read_text())
 
 
+def test_json_on_stdout_is_all_that_is_there(tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run", pictures(), task="instance")
+    report = measured(run, truth, tmp_path)
+    table = capsys.readouterr().out
+    assert main(["evaluate", run.uri, "--ground-truth", str(truth), "--json", "-"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == report
+    assert said.err == table and not (tmp_path / "-").exists()
+
+
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert main(["evaluate", *arguments]) == 2
     said = capsys.readouterr()

@@ -9,6 +9,7 @@ import pytest
 from hand_made import Picture, box_mask
 from planned_runs import NAMES, file_name, planned_run, put_rows
 
+from m2f_batch.cli import main
 from m2f_batch.errors import ImageError
 from m2f_batch.status import status
 from m2f_batch.storage.index import IndexEntry, read_index, tally_of, write_index
@@ -54,6 +55,39 @@ def test_a_run_that_was_killed(run: RunDirectory, capsys: pytest.CaptureFixture[
         "failed  1 x decode/Truncated",
         "left    4 images, 8 s at that rate",
     ]
+
+
+def test_the_same_as_json(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
+    run.write_info(run.read_info() | {"retries": 1234, "attempts": 3})
+    lease = acquire(run.store, run.lease_folder, 60, print)
+    capsys.readouterr()
+    assert main(["status", run.uri, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert 0 <= told.pop("age") < 60
+    held = told.pop("lease")
+    assert (held["is_free"], held["is_over"], held["seconds"]) == (False, False, 60)
+    assert told.pop("model") == {"uri": "/models/m", "license": "mit"}
+    assert told == {
+        "run": run.uri,
+        "run_id": run.read_info()["run_id"],
+        "task": "panoptic",
+        "finished": False,
+        "started_at": "2026-11-20T10:00:00+00:00",
+        "finished_at": None,
+        "attempts": 3,
+        "images": {"listed": 9, "ok": 2, "error": 1, "remaining": 6, "staged": 2, "skipped": 3, "duplicates": 2},
+        "segments": 4,
+        "errors": {"decode/Truncated": 1},
+        "strangers": 0,
+        "images_per_second": 0.5,
+        "seconds": 9.0,
+        "seconds_left": 8.0,
+        "retries": 1234,
+        "forward": None,
+    }
+    lease.release()
+    assert main(["status", run.uri, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["lease"]["is_free"]
 
 
 def test_who_holds_the_run(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:

@@ -275,6 +275,7 @@ def test_only_endpoint_region_and_checksums_travel(cluster, monkeypatch) -> None
             "AWS_ENDPOINT_URL": "http://minio:9000",
             "AWS_REGION": "eu-central-1",
             "RAY_JOB_STOP_WAIT_TIME_S": "60",
+            "M2F_BATCH_RESULT": "-",  # the job's result as the last line of its log
         },
     }
     with zipfile.ZipFile(io.BytesIO(data)) as packed:

@@ -1,0 +1,196 @@
+"""``--result FILE``: how a command has ended, for schedulers and scripts, as one JSON object.
+
+    {"command": "segment", "exit_code": 0, "retry": false, "output": "s3://bucket/labels", "run_id": "...",
+     "totals": {"images": {...}, "segments": 7, "errors": {...}, ...}, "error": null, "submission_id": null,
+     "started_at": "...", "finished_at": "..."}
+
+``retry``: whether the same command may end otherwise when it is given again (exit codes 1 and 130). ``output`` is RUN
+for evaluate. What a command did not get to know is null. Under the name ``-`` it is the last line of stdout, and has
+``"event": "result"`` besides, which is how ``submit`` reads it from a job's log.
+
+FILE has at most 4096 bytes, for Kubernetes cuts ``/dev/termination-log`` there. It is emptied at the start and written
+once, and never replaced by another file, which a mount refuses. Commands ``tell`` what they know, and the command line
+writes it.
+"""
+
+import argparse
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from m2f_batch.errors import UsageError
+from m2f_batch.masking import redact
+
+COMMANDS = frozenset({"segment", "finetune", "evaluate", "submit"})
+VARIABLE = "M2F_BATCH_RESULT"  # the FILE where no flag names one
+STDOUT = "-"
+MAX_BYTES = 4096
+MAX_TEXT = 1000  # characters of an error
+RETRY = frozenset({1, 130})
+TOTALS = ("images", "segments", "errors", "seconds", "images_per_second")  # of run.json
+FIELDS = ("output", "run_id", "totals", "error", "submission_id")
+
+_told: dict[str, Any] = {}  # of the command that this process runs
+
+
+def tell(**fields: Any) -> None:
+    """Say what the result shall hold, some of ``FIELDS``; what is told later wins."""
+    if unknown := fields.keys() - {*FIELDS}:
+        raise ValueError(f"no fields of a result: {sorted(unknown)}")
+    _told.update(fields)
+
+
+def tell_run(info: Mapping[str, Any]) -> None:
+    """Tell the identity and the counts of a run.json."""
+    tell(run_id=info["run_id"], totals={name: info[name] for name in TOTALS})
+
+
+class Result:
+    """The result of one command line; ``arguments`` are all of it."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        _told.clear()
+        self._arguments, self._started_at = list(arguments), _now()
+        self._command = arguments[0] if arguments else ""
+        self._file: str | None = None
+
+    def begin(self, file: str | None) -> None:
+        """Take ``file``, as it was parsed, for the result, and empty it. Raises UsageError where that is impossible."""
+        file = file or os.environ.get(VARIABLE)
+        if self._command not in COMMANDS or not file:
+            return
+        if file != STDOUT:
+            file = _local(file)
+            try:
+                _write(file, b"")
+            except OSError as error:
+                raise UsageError(
+                    f"--result: {file!r} cannot be written ({error.strerror}); give a file in a folder that exists"
+                ) from None
+        self._file = file
+
+    def end(self, exit_code: int) -> None:
+        """Write how it has ended. Raises OSError where FILE cannot be written any more."""
+        if self._file is None and exit_code == UsageError.exit_code:
+            self._file = self._file_of_a_mistake()
+        if self._file is None:
+            return
+        told = {name: _told.get(name) for name in FIELDS}
+        error = told["error"]
+        document = {"command": self._command, "exit_code": exit_code, "retry": exit_code in RETRY, **told}
+        document |= {"error": error and redact(str(error)), "started_at": self._started_at, "finished_at": _now()}
+        if document["output"] is not None:
+            document["output"] = redact(str(document["output"]))
+        with _undisturbed():
+            if self._file == STDOUT:
+                head = {"time": document["finished_at"], "level": "info", "event": "result"}
+                print(fitting(head | document), flush=True)
+            else:
+                _write(self._file, fitting(document).encode() + b"\n")
+
+    def _file_of_a_mistake(self) -> str | None:
+        """FILE of a command line that could not be parsed, if it names one that can be written."""
+        try:
+            given, _ = _ResultParser(add_help=False, allow_abbrev=False).parse_known_args(self._arguments)
+            self.begin(given.result)
+        except (UsageError, ValueError):
+            return None
+        return self._file
+
+
+class _ResultParser(argparse.ArgumentParser):
+    """Takes ``--result`` from whatever else there is."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_argument("--result")
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message)
+
+
+def fitting(document: Mapping[str, Any]) -> str:
+    """A result as one line of at most ``MAX_BYTES`` with its line break, without the longest texts where needed.
+
+    >>> len(fitting({"error": "x" * 9999, "totals": None}))
+    1034
+    """
+    document = dict(document)
+    for most in (MAX_TEXT, 200):
+        document["error"] = shortened(document["error"], most)
+        if len(text := json.dumps(document)) < MAX_BYTES:
+            return text
+    document["totals"] = _fewer(document["totals"])
+    if len(text := json.dumps(document)) < MAX_BYTES:
+        return text
+    for name in ("output", "submission_id"):
+        document[name] = shortened(document.get(name), 200)
+    document["error"] = None if document["error"] is None else "too long to be told here"
+    return json.dumps(document)
+
+
+def shortened(text: str | None, most: int) -> str | None:
+    """A text of at most so many characters and three dots."""
+    return text if text is None or len(text) <= most else f"{text[:most]}..."
+
+
+def _fewer(totals: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Totals with the ten most frequent reasons of errors; whatever else is not a number or few of them is left out."""
+    if totals is None:
+        return None
+    kept = dict(totals)
+    if isinstance(reasons := kept.get("errors"), dict):
+        kept["errors"] = {
+            key[:80]: count for key, count in sorted(reasons.items(), key=lambda pair: -int(pair[1]))[:10]
+        }
+    return {name: value for name, value in kept.items() if len(json.dumps(value)) < MAX_BYTES // 3}
+
+
+def result_in(log: str) -> dict[str, Any] | None:
+    """The last result that a job's log holds; None where it has none."""
+    for line in reversed(log.splitlines()):
+        if '"event": "result"' not in line:
+            continue
+        try:
+            found = json.loads(line[line.index("{") :])
+        except ValueError:
+            continue
+        if isinstance(found, dict) and found.get("event") == "result":
+            return found
+    return None
+
+
+def _local(file: str) -> str:
+    if "://" in file:
+        raise UsageError(f"--result: {redact(file)!r} is no local file; give a path on this machine, or -")
+    return os.path.expanduser(file)
+
+
+def _write(file: str, data: bytes) -> None:
+    """Write in one call into the file itself: what stands there may be a device, or a mount that cannot be replaced."""
+    with open(file, "wb", buffering=0) as handle:
+        if data:
+            handle.write(data)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not end what says how the first one has."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,395 @@
+"""``--result FILE``: one JSON object for every exit code of every command that has it, wherever FILE is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DEMO_MODEL
+from engines import in_process
+from hand_made import Picture, box_mask, make_run
+from jobs_api import Cluster, serving
+
+from m2f_batch.cli import main
+from m2f_batch.errors import RunError
+from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow import finish, job, stages
+from m2f_batch.result import MAX_BYTES, VARIABLE, fitting, result_in, tell
+from m2f_batch.storage.run import open_run
+from m2f_batch.submit import command, following
+from m2f_batch.train import command as training
+
+SIZE = (12, 16)
+FIELDS = {
+    *("command", "exit_code", "retry", "output", "run_id", "totals", "error", "submission_id"),
+    *("started_at", "finished_at"),
+}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No result that the environment asks for; the tests' process gets SIGTERM and its hook back."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    before, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
+    yield
+    signal.signal(signal.SIGTERM, before)
+    sys.excepthook = hook
+
+
+def result_of(file: Path) -> dict[str, Any]:
+    data = file.read_bytes()
+    assert len(data) <= MAX_BYTES and data.endswith(b"\n") and data.count(b"\n") == 1
+    told = json.loads(data)
+    assert told.keys() == FIELDS and told["retry"] == (told["exit_code"] in (1, 130))
+    assert told["started_at"] <= told["finished_at"]
+    return told
+
+
+# ---- segment, its stages in this process
+
+
+@pytest.fixture
+def segment(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, dict[str, Any]]]:
+    """Runs the command over a few scenes in units of 2; returns its exit code and its result."""
+    monkeypatch.setattr(job, "segment", lambda config, is_dry_run: in_process(config))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("scene 00.png", "scene 01.png", "scene 02.png", "broken.jpg"):
+        (photos / name).write_bytes((scenes / name).read_bytes())
+
+    def segment(*more: str) -> tuple[int, dict[str, Any]]:
+        words = [str(photos), str(tmp_path / "out"), "--model", str(DEMO_MODEL), "--task", "panoptic"]
+        words += ["--set", "run.images_per_unit=2", "--set", "output.images_per_file=2"]
+        code = main(["segment", *words, "--result", str(tmp_path / "result.json"), *more])
+        return code, result_of(tmp_path / "result.json")
+
+    return segment
+
+
+LENIENT = ("--set", "input.max_error_fraction=0.5")
+
+
+def test_a_run_that_is_done_and_again_with_nothing_to_do(segment, tmp_path: Path) -> None:
+    code, told = segment(*LENIENT)
+    info = open_run(str(tmp_path / "out")).read_info()
+    assert (code, told["exit_code"], told["command"], told["error"]) == (0, 0, "segment", None)
+    assert (told["output"], told["run_id"], told["submission_id"]) == (str(tmp_path / "out"), info["run_id"], None)
+    counts = {"listed": 4, "ok": 3, "error": 1, "remaining": 0, "skipped": 0, "duplicates": 0}
+    assert told["totals"]["images"] == counts == info["images"]
+    assert told["totals"]["segments"] == info["segments"] > 0
+    assert told["totals"]["errors"] == info["errors"] and sum(info["errors"].values()) == 1
+    again, retold = segment(*LENIENT)
+    assert (again, retold["run_id"], retold["totals"]) == (0, told["run_id"], told["totals"])
+
+
+def test_a_run_of_too_many_errors(segment) -> None:
+    code, told = segment()
+    assert (code, told["exit_code"], told["retry"]) == (3, 3, False)
+    assert told["error"] == "more than input.max_error_fraction (0.05) of the images failed"
+    assert told["totals"]["images"] | {"skipped": 0} == {
+        "listed": 4,
+        "ok": 3,
+        "error": 1,
+        "remaining": 0,
+        "skipped": 0,
+        "duplicates": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "message"),
+    [
+        (RunError("the bucket is gone"), 1, "the bucket is gone"),
+        (KeyboardInterrupt(), 130, "stopped; what was committed is kept"),
+    ],
+)
+def test_a_run_that_ends_on_the_way(segment, tmp_path: Path, monkeypatch, error, exit_code, message) -> None:
+    commit, units = stages.commit_unit, []
+
+    def first_alone(*given: Any, **more: Any) -> Any:
+        if units:
+            raise error
+        units.append(1)
+        return commit(*given, **more)
+
+    monkeypatch.setattr(stages, "commit_unit", first_alone)
+    code, told = segment(*LENIENT)
+    assert (code, told["exit_code"], told["error"], told["retry"]) == (exit_code, exit_code, message, True)
+    counts = told["totals"]["images"]
+    assert (counts["listed"], counts["ok"] + counts["error"], counts["remaining"]) == (4, 2, 2)
+    assert told["run_id"] == open_run(str(tmp_path / "out")).read_info()["run_id"]
+
+
+def test_what_is_refused_says_nothing_of_the_run_that_is_there(segment, tmp_path: Path) -> None:
+    assert segment(*LENIENT)[0] == 0
+    code, told = segment("--task", "semantic")
+    assert (code, told["exit_code"], told["retry"]) == (2, 2, False)
+    assert told["error"].startswith("output.uri: ")
+    assert (told["output"], told["run_id"], told["totals"]) == (str(tmp_path / "out"), None, None)
+
+
+def test_a_bug_is_1_and_still_a_traceback(segment, tmp_path: Path, monkeypatch) -> None:
+    def bug(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(finish, "_closing_lines", bug)
+    with pytest.raises(ZeroDivisionError):
+        segment(*LENIENT)
+    told = result_of(tmp_path / "result.json")
+    assert (told["exit_code"], told["totals"]["images"]["ok"]) == (1, 3)
+
+
+# ---- a command line that is wrong, and FILE
+
+
+@pytest.mark.parametrize("job_command", ["segment", "finetune", "evaluate", "submit segment", "submit follow"])
+@pytest.mark.parametrize("is_one_word", [True, False])
+def test_a_flag_that_is_wrong(tmp_path: Path, capsys, job_command: str, is_one_word: bool) -> None:
+    file = tmp_path / "result.json"
+    flag = [f"--result={file}"] if is_one_word else ["--result", str(file)]
+    with pytest.raises(SystemExit) as ended:
+        main([*job_command.split(), "x", "--no-such-flag", *flag])
+    told = result_of(file)
+    assert (ended.value.code, told["exit_code"], told["command"]) == (2, 2, job_command.split()[0])
+    assert told["error"] in capsys.readouterr().err
+
+
+def test_a_config_that_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    assert main(["segment", "in", "out", "--model", "m", "--task", "pan", "--result", str(file)]) == 2
+    told = result_of(file)
+    assert told["error"].startswith("model.task: 'pan' is not allowed") and told["output"] == "out"
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("no/such/folder/r.json", "cannot be written (No such file or directory); give a file in a folder that exists"),
+        (".", "cannot be written (Is a directory); give a file in a folder that exists"),
+        ("s3://key:secret@bucket/r.json", "is no local file; give a path on this machine, or -"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_anything(tmp_path, monkeypatch, capsys, file, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["segment", "in", "out", "--model", "m", "--result", file]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("m2f-batch segment: --result: ") and error.endswith(f"{said}\n")
+    assert "secret" not in error and not list(tmp_path.iterdir())
+
+
+def test_help_and_other_commands_write_none(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    for words in (["segment", "--help"], ["status", "x"], ["fly"], []):
+        with pytest.raises(SystemExit):
+            main([*words, "--result", str(file)])
+    assert not file.exists()
+
+
+def test_a_file_is_written_into_and_not_replaced(tmp_path: Path) -> None:
+    """As Kubernetes mounts /dev/termination-log: a file of its own, in a folder that takes no other."""
+    folder = tmp_path / "dev"
+    folder.mkdir()
+    file, link = folder / "termination-log", tmp_path / "link"
+    file.write_text("of an earlier command, and longer" * 99)
+    link.symlink_to(file)
+    number = file.stat().st_ino
+    folder.chmod(0o555)
+    try:
+        assert main(["segment", "--result", str(link)]) == 2
+    finally:
+        folder.chmod(0o755)
+    assert link.is_symlink() and file.stat().st_ino == number
+    assert result_of(file)["exit_code"] == 2
+
+
+def test_a_device_and_a_pipe(tmp_path: Path, capsys) -> None:
+    assert main(["segment", "--result", "/dev/null"]) == 2
+    capsys.readouterr()
+    reading, writing = os.pipe()
+    assert main(["segment", "--result", f"/dev/fd/{writing}"]) == 2
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert json.loads(pipe.read())["exit_code"] == 2
+    assert main(["segment", "--result", "/dev/full"]) == 2
+    assert "--result: cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+def test_the_variable_and_the_last_line_of_stdout(monkeypatch, capsys) -> None:
+    monkeypatch.setenv(VARIABLE, "-")
+    assert main(["evaluate", "/nowhere", "--ground-truth", "x"]) == 2
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told.keys() == FIELDS | {"event", "level", "time"}
+    assert (told["event"], told["level"], told["exit_code"], told["output"]) == ("result", "info", 2, "/nowhere")
+
+
+def test_what_is_long_is_shortened_to_what_kubernetes_keeps(monkeypatch) -> None:
+    totals = {"images": {"ok": 1}, "errors": {f"decode/{'ü' * 70}{number}": number for number in range(100)}}
+    for output in ("s3://b/" + "ü" * 300, "/" + "d/" * 3000):
+        text = fitting({"output": output, "error": "ö" * 5000, "totals": totals, "submission_id": None})
+        assert len(text) < MAX_BYTES
+        assert json.loads(text)["totals"]["images"] == {"ok": 1}
+    short = {"output": "/o", "error": None, "totals": {"errors": {"fetch/Denied": 3}}, "submission_id": None}
+    assert json.loads(fitting(short)) == short
+
+
+def test_what_nobody_may_tell() -> None:
+    with pytest.raises(ValueError, match="typo"):
+        tell(typo=1)
+
+
+# ---- evaluate and finetune
+
+
+def test_evaluate(tmp_path: Path, monkeypatch) -> None:
+    file = tmp_path / "result.json"
+    mask = box_mask(SIZE, 1, 1, 5, 5)
+    run = make_run(tmp_path / "run", [[Picture("/p/a.jpg", SIZE, [(0, 0.9, mask)])]], task="instance")
+    polygon = [[1, 1, 6, 1, 6, 6, 1, 6]]
+    truth = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 12, "width": 16}],
+        "categories": [{"id": 17, "name": "cat"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 17, "segmentation": polygon, "iscrowd": 0}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    words = ["evaluate", run.uri, "--ground-truth", str(tmp_path / "truth.json"), "--result", str(file)]
+    assert main(words) == 0
+    told = result_of(file)
+    assert (told["exit_code"], told["output"], told["run_id"]) == (0, run.uri, run.read_info()["run_id"])
+    assert told["totals"]["rows"]["ok"] == 1 and told["totals"]["metrics"]["AP"] >= 0
+    assert main([*words, "--metrics", "nonsense"]) == 2
+    assert "nonsense" in result_of(file)["error"]
+    (tmp_path / "run" / "_SUCCESS").unlink()
+    assert main(words) == 1
+    assert "is not finished" in result_of(file)["error"]
+
+    def stopped(*_: Any, **__: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("m2f_batch.evaluation.command.evaluate", stopped)
+    assert main(words) == 130
+    assert result_of(file)["exit_code"] == 130
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"), [(None, 0), (RunError("no memory"), 1), (KeyboardInterrupt(), 130)], ids=str
+)
+def test_finetune(tmp_path: Path, monkeypatch, error: BaseException | None, exit_code: int) -> None:
+    from test_train_place import DATASET, job_of
+
+    from m2f_batch.train.place import held
+
+    out, file = tmp_path / "out", tmp_path / "result.json"
+    planned = job_of(out)
+    lines = [
+        {"step": 4, "kind": "train", "loss": 2.0, "time": 1.0},
+        {"step": 5, "kind": "validation", "AP": 0.25, "AP50": 0.5, "time": 1.0},
+        {"step": 10, "kind": "validation", "AP": 0.125, "AP50": 0.5, "time": 1.0},
+    ]
+
+    def trained(config: FinetuneConfig) -> int:
+        with held(planned, print) as ours:
+            ours.place.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+            training.tell_training(planned, ours.place)
+        if error is not None:
+            raise error
+        return 0
+
+    monkeypatch.setattr(training, "_finetune", trained)
+    words = ["finetune", "x.json", str(out), "--set", "train.steps=10", "--task", "instance"]
+    assert main([*words, "--result", str(file)]) == exit_code
+    told = result_of(file)
+    assert (told["exit_code"], told["output"]) == (exit_code, str(out))
+    assert told["run_id"] == json.loads((out / "finetune.json").read_text())["run_id"]
+    best = {"step": 5, "AP": 0.25, "AP50": 0.5}
+    assert told["totals"] == {"step": 10, "steps": 10, "images": {"train": len(DATASET.table), "val": 0}, "best": best}
+    assert main([*words, "--set", "train.nonsense=1", "--result", str(file)]) == 2
+    assert (result_of(file)["run_id"], result_of(file)["totals"]) == (None, None)
+
+
+# ---- submit
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret-token")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for module in (command, following):
+        monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
+    with serving(Cluster()) as there:
+        yield there
+
+
+def log_of(exit_code: int) -> str:
+    totals = {"images": {"listed": 4, "ok": 3, "error": 1, "remaining": 0}, "segments": 7}
+    told = {"run_id": "abc", "totals": totals, "error": f"it is {exit_code}" if exit_code else None}
+    line = json.dumps({"time": "t", "level": "info", "event": "result", "output": "s3://b/labels", **told})
+    return f"plan    4 images\n{line}\n(raylet) what a library says at the exit\n"
+
+
+SEGMENT = ["segment", "s3://bucket/images", "s3://b/labels", "--model", "s3://bucket/model"]
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 2, 3, 130])
+def test_submit_tells_what_its_job_tells(cluster: Cluster, tmp_path: Path, exit_code: int) -> None:
+    cluster.log = log_of(exit_code)
+    status = "STOPPED" if exit_code == 130 else "FAILED" if exit_code else "SUCCEEDED"
+    cluster.after = {"status": status, "driver_exit_code": exit_code}
+    file = tmp_path / "result.json"
+    words = ["--address", cluster.url, "--result", str(file)]
+    assert main(["submit", *SEGMENT, "--submission-id", "night", *words]) == exit_code
+    told = result_of(file)
+    assert (told["command"], told["exit_code"], told["submission_id"]) == ("submit", exit_code, "night")
+    assert (told["output"], told["run_id"], told["totals"]["segments"]) == ("s3://b/labels", "abc", 7)
+    assert told["error"] == (f"it is {exit_code}" if exit_code else None)
+    assert cluster.submitted[0]["runtime_env"]["env_vars"][VARIABLE] == "-"
+    assert str(file) not in cluster.submitted[0]["entrypoint"]
+    assert main(["submit", "follow", "night", *words]) == exit_code
+    assert result_of(file)["totals"] == told["totals"]
+
+
+def test_submit_of_a_job_that_died_without_a_word(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.after = {"status": "FAILED", "driver_exit_code": None, "error_type": "OOM", "message": "node died"}
+    file = tmp_path / "result.json"
+    assert main(["submit", *SEGMENT, "--address", cluster.url, "--result", str(file)]) == 1
+    told = result_of(file)
+    assert (told["totals"], told["run_id"], told["output"]) == (None, None, "s3://b/labels")
+    assert told["error"].endswith(" failed in Ray (OOM): node died")
+
+
+def test_submit_that_does_not_wait_or_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    words = ["--address", cluster.url, "--result", str(file), "--submission-id", "night", "--no-wait"]
+    assert main(["submit", *SEGMENT, *words]) == 0
+    assert (result_of(file)["submission_id"], result_of(file)["totals"]) == ("night", None)
+    assert main(["submit", *SEGMENT[:2], "here/labels", *SEGMENT[3:], *words]) == 2
+    assert "here/labels" in result_of(file)["error"] and result_of(file)["output"] == "here/labels"
+
+
+def test_a_log_holds_its_last_result_or_none() -> None:
+    assert result_in("nothing\n") is None
+    assert result_in('{"event": "result", half') is None
+    assert result_in('{"event": "result", "run_id": 1}\n(pid=7) {"event": "result", "run_id": 2}\nend') == {
+        "event": "result",
+        "run_id": 2,
+    }
+
+
+def test_a_process_that_is_stopped(tmp_path: Path) -> None:
+    """SIGTERM as a scheduler sends it, to a real process: 130, and the result is whole."""
+    file = tmp_path / "result.json"
+    code = (
+        "import sys, time; from m2f_batch import cli; from m2f_batch.flow import stopping\n"
+        "def slow(options):\n    print('on', flush=True)\n    time.sleep(60)\n"
+        "cli.RUN['segment'] = slow; sys.exit(cli.main(['segment', '--result', sys.argv[1]]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"on\n"
+    process.terminate()
+    assert process.wait(30) == 130
+    assert (result_of(file)["exit_code"], result_of(file)["retry"]) == (130, True)
+    process.communicate()
