@@ -19,6 +19,7 @@ from m2f_batch.datasets.told import told
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.hidden import is_hidden
+from m2f_batch.storage.image_names import extension_of
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.manifests import parse_json
 from m2f_batch.storage.names import bare, resolve_names
@@ -114,6 +115,12 @@ def list_files(folder: str, extensions: Iterable[str], report: Report | None = N
     if hidden and report is not None:
         report(Finding("hidden-file", folder, f"{len(hidden):,} hidden files are skipped ({examples(hidden)})"))
     return found
+
+
+def list_all(folder: str, extensions: Collection[str]) -> list[str]:
+    """The uris of all files with one of ``extensions`` below a folder, sorted, without the hidden ones."""
+    listed = sorted(entry.uri for entry in open_store(folder).list(folder))
+    return [uri for uri in listed if extension_of(uri) in extensions and not is_hidden(uris.below(folder, uri))]
 
 
 def list_images(folder: str, report: Report | None = None) -> dict[str, str]:

@@ -52,7 +52,7 @@ KINDS = {
 NOTES = {
     "annotation-id": "annotation ids that are 0 or come twice; not used here, but they break pycocotools",
     "box-mismatch": "boxes or areas that contradict their masks; not used here, but the masks may be the wrong ones",
-    "unlabelled-image": "images without a label file or mask",
+    "unlabelled-image": "images without a label file, mask or JSON",
     "skipped-shape": "shapes that have no area",
     "text-id": "ids of images that are texts",
     "size-of-file": "images whose height and width are not in the annotations",
@@ -66,6 +66,7 @@ NOTES = {
     "unused-category": "categories of data.val that data.train lacks, and that nothing shows",
     "class-count": "a number of classes that is not that of the names",
     "four-corners": "outlines of four corners and no others",
+    "spare-file": "files among annotations that are none",
     "spare-labels": "label files that go with no image",
     "mask-suffix": "masks whose names end otherwise than those of their images",
     "names-beside": "a file beside the masks that names their classes",

@@ -153,13 +153,16 @@ KINDS = {
     # said, and no harm
     "class-count": Kind(False, "the model has a class per name", "correct 'nc', or the names"),
     "four-corners": Kind(False, "masks are learnt as they are drawn", "fine if the objects are so"),
+    "spare-file": Kind(False, "they are left out", "fine if they are no annotations"),
     "spare-labels": Kind(False, "they are left out", "fine if their images are not wanted"),
     "mask-suffix": Kind(False, "masks are those that the note says", "data.mask_suffix takes others"),
     "names-beside": Kind(False, "the model gets these names, or none", "data.names gives others"),
     "unnamed-classes": Kind(False, "the model's labels are numbers", "name them, if people are to read them"),
     "gray-picture": Kind(False, "none", "fine; one channel is what others read"),
     "unlabelled-image": Kind(
-        False, "all of it is taught as background; without a mask file it is left out", "fine if there is nothing on it"
+        False,
+        "all of it is taught as background; without a mask file or a JSON it is left out",
+        "fine if there is nothing on it",
     ),
     "unused-category": Kind(False, "none: nothing has that class", "fine, unless its objects are missing"),
     "text-id": Kind(False, "none", "fine; give them numbers, if images are to keep their ids in exports"),

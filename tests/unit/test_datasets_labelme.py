@@ -141,9 +141,11 @@ def test_labels_txt_gives_the_ids(tmp_path, place):
     write(folder, shape())
     dataset = read(folder)
     assert [(c.id, c.name) for c in dataset.categories] == [(1, "sky"), (2, "ball")]
-    write(folder, shape("ball "))
+    write(folder, shape(" ball "))
+    assert read(folder).table["segments"][0].as_py()[0]["category"] == 1
+    write(folder, shape("balls"))
     with pytest.raises(
-        UsageError, match=r"a.json: shapes\[0\] \('ball '\): labels.txt does not have it; it has sky, ball"
+        UsageError, match=r"a.json: shapes\[0\] \('balls'\): labels.txt does not have it; it has sky, ball"
     ):
         read(folder)
 
@@ -174,7 +176,7 @@ def test_paths_and_sizes_of_images(tmp_path):
         ("malformed", shape(group_id=[1]), "group_id must be a number"),
         ("invalid-mask", shape(points=TRIANGLE[:2]), r"a polygon needs at least 3 points \[x, y\]"),
         ("invalid-mask", shape(points=[[1, 2], [3, 4], [5]]), "at least 3 points"),
-        ("invalid-mask", shape(points=[[1, 2], [3, 4], [5, "6"]]), "flat list of numbers"),
+        ("invalid-mask", shape(points=[[1, 2], [3, 4], [5, "six"]]), "flat list of numbers"),
         ("invalid-mask", shape(points=[[1, 2]], kind="circle"), "a circle needs at least 2"),
         ("invalid-mask", shape(points=TRIANGLE, kind="circle"), "a circle has 2 points; it has 3: draw it as a pol"),
         ("invalid-mask", shape(points=TRIANGLE, kind="mask"), "a mask has 2 points; it has 3"),
@@ -205,7 +207,7 @@ def test_faults_of_files(tmp_path):
     write(tmp_path)
     with pytest.raises(UsageError, match="none of 1 images has an object"):
         read(tmp_path)
-    (tmp_path / "a.json").write_text('{"shapes": []}')
+    (tmp_path / "a.json").write_text('{"imagePath": "a.jpg"}')
     with pytest.raises(UsageError, match=r"a.json: is no labelme JSON"):
         read(tmp_path)
 

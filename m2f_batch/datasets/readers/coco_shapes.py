@@ -111,11 +111,11 @@ def _is_long(value: Any) -> bool:
 
 
 def _is_point(value: Any) -> bool:
-    return _point(value) is not None
+    return point_of(value) is not None
 
 
-def _point(value: Any) -> list[float] | None:
-    """The numbers of [x, y] or {"x": x, "y": y}."""
+def point_of(value: Any) -> list[float] | None:
+    """The numbers of [x, y] or {"x": x, "y": y}, which may be texts; None for what is no point."""
     if isinstance(value, dict) and {"x", "y"} <= value.keys():
         value = [value["x"], value["y"]]
     numbers = [_number(one) for one in value] if isinstance(value, list) and len(value) == 2 else [None]
@@ -138,7 +138,7 @@ def _flat(part: Any) -> Any:
     """
     if not isinstance(part, list) or not part or all(type(value) in (int, float) for value in part):
         return part
-    points = [_point(value) for value in part]
+    points = [point_of(value) for value in part]
     if None not in points:
         return [number for point in points if point is not None for number in point]
     numbers = [_number(value) for value in part]

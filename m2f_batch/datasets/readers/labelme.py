@@ -21,12 +21,15 @@ from PIL import Image
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
-from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import area_and_box, is_size, polygon_fault, polygons_rle, union_rle
 from m2f_batch.datasets.names import read_names
 from m2f_batch.datasets.pixel_cap import size_of
+from m2f_batch.datasets.readers.coco_shapes import point_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.storage import uris
+from m2f_batch.storage.listing import IMAGE_EXTENSIONS
+from m2f_batch.storage.names import images_around
 from m2f_batch.storage.store import ObjectError
 from m2f_batch.vision.rle import encode_mask
 
@@ -42,6 +45,7 @@ _POINTS: dict[str, tuple[int, int | None]] = {
     "quadrilateral": (4, 4),
     "oriented_rectangle": (4, 4),
 }
+_NO_LABELME = "is no labelme JSON: it needs a list 'shapes', and a text 'imagePath' or the name of its image"
 _CORNER = 1.0  # pixels that a corner of an upright rectangle may lie beside it, as tools round
 _Entry = dict[str, Any]
 
@@ -49,7 +53,8 @@ _Entry = dict[str, Any]
 def read_labelme(annotations: str, images: str | None = None, *, report: Report = stop) -> Dataset:
     """The dataset of a folder of labelme JSONs, or of one.
 
-    ``imagePath`` is relative to its JSON, or a name in ``images``. Categories are those of ``labels.txt`` in the folder
+    ``imagePath`` is relative to its JSON, or a name in ``images``; where it is not there, the image is the one with the
+    name of the JSON. Categories are those of ``labels.txt`` in the folder
     or beside it, with the ids that labelme gives them; without it the labels in use by name, with ids from 1. Raises
     UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
     """
@@ -57,7 +62,7 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     listed = [*files.list_files(place, ["json"], report).values()] if files.is_folder(place, "data.train") else [place]
     if not listed:
         raise UsageError(f"data.train: {annotations!r} has no JSON")
-    entries = [*files.rows_of(_parsed, listed, report)]
+    entries = _labelled([*files.rows_of(_parsed, listed, report)], place, report)
     shapes = [shape["label"] for entry in entries for shape in entry["shapes"]]
     names = _declared(place) or dict(enumerate(sorted({*shapes}), 1))
     categories = [Category(number, name, True) for number, name in names.items() if name not in (IGNORE, BACKGROUND)]
@@ -69,10 +74,23 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     )
 
 
+def _labelled(parsed: list[_Entry], place: str, report: Report) -> list[_Entry]:
+    """The entries of labelme. JSONs of something else, such as a list of classes, are passed over and counted."""
+    entries = [entry for entry in parsed if entry["is_labelme"]]
+    others = [entry["json"] for entry in parsed if not entry["is_labelme"]]
+    if others and entries:
+        text = f"{len(others):,} JSONs have no 'shapes' and no 'imagePath', and are left out ({examples(others)})"
+        report(Finding("spare-file", place, text))
+    for uri in [] if entries else others:
+        report(Finding("malformed", uri, _NO_LABELME))
+    return entries
+
+
 def _with_images(entries: list[_Entry], place: str, images: str | None, report: Report) -> list[_Entry]:
-    """The entries with the uri of their image; without those whose ``imagePath`` can be none."""
+    """The entries with the uri of their image; without those that have none, which is reported."""
     folders = [uris.parent(entry["json"]) for entry in entries]
-    top = place if files.is_folder(place, "data.train") else uris.parent(place)
+    is_folder = files.is_folder(place, "data.train")
+    top = images_around(place) if is_folder else images_around(uris.parent(place))
     if images:
         top = files.folder_of(images, "data.train_images")
         folders = [top] * len(entries)
@@ -80,7 +98,48 @@ def _with_images(entries: list[_Entry], place: str, images: str | None, report: 
     if images:  # a name there, whatever its folder was
         names = [posixpath.basename(name.replace("\\", "/")) for name in names]
     found = files.find_named(names, top, report, lambda at: entries[at]["json"], bases=folders)
-    return [entry | {"image": uri} for entry, uri in zip(entries, found, strict=True) if uri is not None]
+    there = files.list_all(top, IMAGE_EXTENSIONS)
+    taken = _by_json(entries, folders, found, there, place, report)
+    if is_folder:
+        _note_unlabelled(taken, there, place, report)
+    return taken
+
+
+def _by_json(
+    entries: list[_Entry], folders: list[str], found: list[str | None], there: list[str], place: str, report: Report
+) -> list[_Entry]:
+    """Takes the image with the name of its JSON where there is none by ``imagePath``, as X-AnyLabeling does."""
+    known, beside = {*there}, {posixpath.splitext(uri)[0]: uri for uri in reversed(there)}
+    taken, renamed = list[_Entry](), list[str]()
+    for entry, folder, uri in zip(entries, folders, found, strict=True):
+        stem = posixpath.splitext(posixpath.basename(entry["json"]))[0]
+        other = None if uri in known else beside.get(uris.join(folder, stem))
+        if other is not None:
+            renamed.append(f"{entry['json']}: {posixpath.basename(other)!r} for {entry['imagePath']!r}")
+        elif uri not in known and entry["has_data"]:
+            text = f"its image {entry['imagePath']!r} is not there; the JSON itself holds it as 'imageData': write it "
+            text += "to an image file of that name, as labelme_export_json does"
+            report(Finding("missing-image", entry["json"], text))
+            continue
+        if other or uri is not None:
+            taken.append(entry | {"image": other or uri})
+    if renamed:
+        text = (
+            f"{len(renamed):,} of {len(entries):,} images are not there by their 'imagePath', and are those with the "
+        )
+        report(Finding("other-name", place, f"{text}name of their JSON ({renamed[0]})"))
+    return taken
+
+
+def _note_unlabelled(entries: list[_Entry], there: list[str], place: str, report: Report) -> None:
+    """Counts the images without a JSON, in the folders where others have one."""
+    labelled = {posixpath.splitext(entry["image"])[0] for entry in entries}
+    folders = {posixpath.dirname(stem) for stem in labelled}
+    here = [uri for uri in there if posixpath.dirname(uri) in folders]
+    alone = [uri for uri in here if posixpath.splitext(uri)[0] not in labelled]
+    if alone:
+        text = f"{len(alone):,} of {len(here):,} images have no JSON and are left out ({examples(alone)})"
+        report(Finding("unlabelled-image", place, text))
 
 
 def _declared(place: str) -> dict[int, str] | None:
@@ -107,21 +166,37 @@ def _parsed(uri: str) -> files.Read:
         document = files.read_json(uri, "data.train")
     except UsageError as error:
         return None, [Finding("malformed", uri, str(error))]
-    shapes = document.get("shapes") if isinstance(document, dict) else None
-    if not isinstance(shapes, list) or not files.is_text(document.get("imagePath")):
-        return None, [Finding("malformed", uri, "is no labelme JSON: it needs a text 'imagePath' and a list 'shapes'")]
+    shapes, name = (document.get(key) if isinstance(document, dict) else None for key in ("shapes", "imagePath"))
+    if shapes is None and name is None:
+        return {"json": uri, "is_labelme": False}, []
+    if not isinstance(shapes, list):
+        return None, [Finding("malformed", uri, _NO_LABELME)]
     used: list[_Entry] = []
     findings = []
     for number, shape in enumerate(shapes):
-        if isinstance(shape, dict) and files.is_text(shape.get("label")) and isinstance(_kind(shape), str):
-            used.append(shape)
+        label = shape.get("label") if isinstance(shape, dict) else None
+        label = str(label) if type(label) in (int, float) else label  # classes that are called by numbers
+        if isinstance(label, str) and files.is_text(label) and isinstance(_kind(shape), str):
+            used.append(shape | {"label": label.strip(), "points": _points(shape.get("points"))})
         else:
             text = "needs a text 'label', and a text 'shape_type' or none"
             findings.append(Finding("malformed", f"{uri}: shapes[{number}]", text))
     height, width = document.get("imageHeight"), document.get("imageWidth")
-    size_hw = (height, width) if is_size(height, width) else None
-    entry = {"json": uri, "imagePath": document["imagePath"], "size_hw": size_hw, "shapes": used}
+    entry = {
+        "json": uri,
+        "is_labelme": True,
+        "imagePath": name if files.is_text(name) else posixpath.splitext(posixpath.basename(uri))[0],
+        "has_data": bool(document.get("imageData")),
+        "size_hw": (height, width) if is_size(height, width) else None,
+        "shapes": used,
+    }
     return entry | {"findings": findings}, []  # they are reported with the image, as its own
+
+
+def _points(points: Any) -> Any:
+    """Points [x, y] of objects and texts, too; what is none as it is."""
+    found = [point_of(point) for point in points] if isinstance(points, list) else [None]
+    return points if None in found else found
 
 
 def _read(entry: _Entry, known: dict[str, int]) -> files.Read:
