@@ -169,8 +169,8 @@ def indices_of(image: Image.Image, data: bytes) -> NDArray[Any]:
         )
     if image.format == "TIFF":
         tags = getattr(image, "tag_v2", {})
-        if tags.get(_PHOTOMETRIC) == 0 or tags.get(_BITS, (1,))[0] not in (8, 16):
-            raise DecodeError("UnsupportedMode", "a TIFF whose values are not 8 or 16 bits from 0 for black")
+        if tags.get(_PHOTOMETRIC) == 0 or tags.get(_BITS, (1,))[0] not in (8, 16, 32):
+            raise DecodeError("UnsupportedMode", "a TIFF whose values are not 8, 16 or 32 bits from 0 for black")
     values = np.asarray(image)
     bits, color = data[24], data[25]  # of the IHDR chunk of a PNG, which comes first
     if image.format == "PNG" and color == 0 and bits in (2, 4):  # gray, which Pillow scales to 0..255

@@ -32,7 +32,11 @@ KINDS = {
     "mask-size": Kind(True, "masks would lie beside their objects: training stops there", "write the masks anew"),
     "invalid-mask": Kind(True, _STOPS, "draw the outline again, or remove the annotation"),
     "no-mask": Kind(True, f"a box teaches no mask: {_STOPS}", "add masks, or remove the annotation"),
-    "unreadable-mask": Kind(True, _STOPS, "restore the file"),
+    "unreadable-mask": Kind(
+        True,
+        _STOPS,
+        "restore the file; write masks of another kind with one channel, or say with data.palette what colors are",
+    ),
     "unknown-value": Kind(
         True, _STOPS, "name the class, or set data.ignore_index or data.do_reduce_labels, if that is what it means"
     ),

@@ -1,5 +1,6 @@
 """Names of classes: from a file (JSON, YAML or one per line), or as a config or a data.yaml gives them."""
 
+import contextlib
 import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from m2f_batch.datasets import files
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.manifests import parse_json
+from m2f_batch.storage.places import stat_many
 
 EXTENSIONS = ("json", "yaml", "yml", "txt")
 IGNORED_NAME = "__ignore__"
@@ -20,8 +22,10 @@ BESIDE = tuple(  # what a file of names beside a folder of masks is called
     for stem in ("names", "classes", "labels", "class_names", "id2label")
     for extension in ("txt", "json", "yaml", "yml")
 )
-_KEYS = ("names", "classes", "id2label")  # where a JSON or YAML with more in it keeps its names
-_FORMS = "a list of names, a mapping of ids to names, or such a one under 'names', 'classes' or 'id2label'"
+# where a JSON or YAML with more in it keeps its names; the last two are COCO's and Mapillary Vistas'
+_KEYS = ("names", "classes", "id2label", "categories", "labels")
+_FORMS = f"a list of names, a mapping of ids to names, or such a one under one of {', '.join(_KEYS)}"
+_SHOWN = 60  # letters of a value in a message
 _MOST_BESIDE = 100_000  # bytes; what is larger and only has the name of a file of names is something else
 
 Given = str | Sequence[Any] | Mapping[Any, Any]
@@ -60,7 +64,7 @@ def read_names(uri: str, field: str) -> dict[int, str]:
 
 
 def names_of(found: Any, where: str) -> dict[int, str]:
-    """Names by id from a list or a mapping; a list of mappings holds an 'id' and a 'name' each, as in COCO.
+    """Names by id from a list or a mapping; a list of mappings holds a 'name' each, and an 'id' as in COCO or none.
 
     >>> names_of(["ball", 7], "names"), names_of({"3": "ball"}, "names"), names_of([{"id": 2, "name": "a"}], "names")
     ({0: 'ball', 1: '7'}, {3: 'ball'}, {2: 'a'})
@@ -75,7 +79,8 @@ def names_of(found: Any, where: str) -> dict[int, str]:
         if isinstance(name, bool):
             raise UsageError(f"{where}: {key!r}: {name!r} is no name; put a name such as 'yes' or 'on' in quotes")
         if not files.is_text(text) or not _is_id(key):
-            raise UsageError(f"{where}: {key!r}: {name!r}: ids must be whole numbers and names must be texts")
+            value = repr(name)[:_SHOWN]
+            raise UsageError(f"{where}: {key!r}: {value}: ids must be whole numbers and names must be texts")
         names[int(key)] = text.strip()
     if len(names) < len(found):
         raise UsageError(f"{where}: an id comes twice")
@@ -83,6 +88,8 @@ def names_of(found: Any, where: str) -> dict[int, str]:
 
 
 def _counted(found: list[Any], where: str) -> dict[Any, Any]:
+    if all(isinstance(entry, dict) and "name" in entry and "id" not in entry for entry in found):
+        found = [entry.get("readable", entry["name"]) for entry in found]  # as models of Mapillary Vistas call them
     entries = [entry for entry in found if isinstance(entry, dict) and "id" in entry and "name" in entry]
     if not entries or len(entries) < len(found):
         return dict(enumerate(found, -1 if found[:1] == [IGNORED_NAME] else 0))
@@ -100,17 +107,16 @@ def names_beside(folder: str) -> tuple[str, dict[int, str]] | None:
 
     Files that only have the name of one, such as a list of images, are passed over.
     """
-    for place in (folder, uris.parent(folder)):
-        for name in BESIDE:
-            uri = uris.join(place, name)
-            if not files.exists(uri):
-                continue
-            try:
-                if len(files.read_bytes(uri, "data.train")) <= _MOST_BESIDE:
-                    return uri, read_names(uri, "data.train")
-            except UsageError:
-                continue
+    for uri in there_beside(folder, BESIDE):
+        with contextlib.suppress(UsageError):
+            return uri, read_names(uri, "data.train")
     return None
+
+
+def there_beside(folder: str, wanted: Sequence[str]) -> list[str]:
+    """The small files of ``wanted`` names in a folder, then those in the folder above it; all are asked for at once."""
+    asked = [uris.join(place, name) for place in (folder, uris.parent(folder)) for name in wanted]
+    return [entry.uri for entry in stat_many(asked) if entry is not None and entry.size <= _MOST_BESIDE]
 
 
 def parse_yaml(text: str, where: str) -> Any:

@@ -20,6 +20,8 @@ _NUMBERS = r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})"
 _LINES = (re.compile(rf"(?P<name>[^:]+):{_NUMBERS}:.*"), re.compile(rf"(?P<name>.*\S)\s*,\s*{_NUMBERS}"))
 _REVERSED = re.compile(rf"{_NUMBERS}[\s,]+(?P<name>.*\S)")
 _HEX = re.compile(r"#?([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
+# what tools call the file of colors: CVAT and datumaro, and sets with a table of classes
+BESIDE = ("labelmap.txt", "label_colors.txt", "class_dict.csv", "palette.json")
 _FORMS = "a mapping of names or ids to [r, g, b], or a list of such colors"
 
 Given = str | Sequence[Any] | Mapping[Any, Any]

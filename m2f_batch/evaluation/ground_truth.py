@@ -14,6 +14,7 @@ from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
 from m2f_batch.export.categories import match_categories
 from m2f_batch.storage import uris
+from m2f_batch.storage.image_names import extension_of
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 
 # what readers call what is an option here
@@ -32,6 +33,7 @@ _OPTIONS = {
     "data.max_pixels": "--max-pixels",
 }
 _PNG_FORMATS = ("semantic-png", "instance-png")
+_TIFF = {"tif", "tiff"}  # masks, too, where no PNG is
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,8 @@ class GroundTruth:
         """Masks without their images beside them are of INPUT."""
         if form not in _PNG_FORMATS or not files.is_folder(input_uri, "input.uri"):
             return None
-        beside = files.list_files(uris.normalise(self.masks or self.uri), IMAGE_EXTENSIONS - {"png"})
-        return None if beside else input_uri
+        listed = {extension_of(uri) for uri in files.list_all(uris.normalise(self.masks or self.uri), IMAGE_EXTENSIONS)}
+        return None if listed - ({"png"} if "png" in listed else _TIFF) else input_uri
 
 
 def form_of(uri: str, masks: str | None = None) -> str:
@@ -98,6 +100,8 @@ def form_of(uri: str, masks: str | None = None) -> str:
         is_folder = files.is_folder(place, "--ground-truth")
         if not is_folder:
             files.read_bytes(place, "--ground-truth")  # or why it cannot be read
+        elif files.list_all(place, _TIFF):
+            return "semantic-png"
         state = "has no labelme JSON and no PNG" if is_folder else "is in no format that is known"
         raise UsageError(f"--ground-truth: {uri!r} {state}; give {'a file, or ' * is_folder}--format")
     if found.form is None:

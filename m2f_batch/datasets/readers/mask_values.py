@@ -11,14 +11,19 @@ from m2f_batch.datasets.palette import shown
 from m2f_batch.errors import DecodeError
 
 _PICTURES = ("RGB", "RGBA")
+_BITS = 8  # of a channel, in the header of a PNG
 
 
-def read_values(uri: str) -> tuple[NDArray[Any], bool]:
+def read_values(uri: str, colors: str | None = None) -> tuple[NDArray[Any], bool]:
     """The values of a mask, integer [H, W], and whether the file is a picture whose three channels are alike.
+
+    ``colors``: a file that may say what colors are, for the message.
 
     Raises DecodeError for a picture in colors and for what is no mask, ObjectError for what cannot be fetched.
     """
     image, data = files.open_mask(uri)
+    if image.mode == "LA" and data[24] == _BITS:
+        image = image.convert("RGBA")
     if image.mode not in _PICTURES:
         return files.indices_of(image, data), False
     pixels = _opaque(np.asarray(image))
@@ -26,7 +31,7 @@ def read_values(uri: str) -> tuple[NDArray[Any], bool]:
         raise DecodeError(
             "UnsupportedMode",
             f"a picture of mode {image.mode}; wanted one channel, gray or palette; semantic masks in colors are read "
-            "with data.palette={name: [r, g, b], ...}",
+            f"with data.palette={colors or '{name: [r, g, b], ...}'}",
         )
     return pixels[..., 0], True
 
@@ -54,5 +59,7 @@ def read_classes(uri: str, palette: Mapping[int, int]) -> NDArray[np.int64]:
 def _opaque(pixels: NDArray[Any]) -> NDArray[Any]:
     """[H, W, 3] of [H, W, 3 or 4]. Raises DecodeError where alpha says something."""
     if pixels.shape[2] == 4 and (pixels[..., 3] != 255).any():
-        raise DecodeError("UnsupportedMode", "a picture with transparent pixels: what they are is not known")
+        raise DecodeError(
+            "UnsupportedMode", "a picture with transparent pixels: what they are is not known; write it opaque"
+        )
     return pixels[..., :3]

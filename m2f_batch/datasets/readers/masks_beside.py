@@ -14,6 +14,7 @@ from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.near_names import plain, without_marks
 
 _MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
+_SEPARATORS = "_-. "
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,22 @@ def pairs(
     have, else what all masks have in common.
 
     ``annotations`` is a file beside ``masks``, or itself the folder of the masks. Without ``images``, they lie among
-    the masks, as anything but PNG. A mask without an image is a finding, images without a mask are left out aloud.
+    the masks, as anything but PNG, or as those without the suffix. A mask without an image is a finding, images without
+    a mask are left out aloud.
     """
     place = uris.normalise(annotations)
     is_folder = files.is_folder(place, "data.train")
     if masks is None and not is_folder:
         raise UsageError(f"data.train_masks: {annotations!r} is no folder of masks; give that folder")
     folder = files.folder_of(masks or place, "data.train_masks")
-    found = _list_masks(folder, images is not None, report)
-    if images is None:
-        pictures = files.list_files(folder, IMAGE_EXTENSIONS - {"png"}, report)
+    place_of_images = folder if images is None else files.folder_of(images, "data.train_images")
+    found, kinds = _list_masks(folder, report)
+    if place_of_images != folder:
+        pictures = files.list_images(place_of_images, report)
     else:
-        pictures = files.list_images(files.folder_of(images, "data.train_images"), report)
+        pictures = files.list_files(folder, IMAGE_EXTENSIONS.difference(kinds), report)
+        if not pictures:
+            found, pictures, suffix = _apart(found, suffix, folder, report)
     suffix = _usual_suffix(found, pictures, usual, folder, report) if suffix is None else suffix
     ending, found = _by_suffix(found, suffix, folder)
     matched = _matched(pictures, found, ending, folder, report)
@@ -69,18 +74,40 @@ def pairs(
     return Beside(None if is_folder else place, folder, ending, both)
 
 
-def _list_masks(folder: str, with_tiffs: bool, report: Report) -> dict[str, str]:
-    found = files.list_files(folder, ["png"], report)
-    if not found and with_tiffs:
-        found = files.list_files(folder, _MASKS[1:], report)
-    if found:
-        return found
+def _list_masks(folder: str, report: Report) -> tuple[dict[str, str], Sequence[str]]:
+    """The masks by path without extension, and the extensions of their kind."""
+    for kinds in (_MASKS[:1], _MASKS[1:]):
+        found = files.list_files(folder, kinds, report)
+        if found:
+            return found, kinds
     others = Counter(posixpath.splitext(name)[1].lower() for name in files.list_images(folder).values())
     listed = ", ".join(f"{count:,} {extension}" for extension, count in others.most_common())
     why = f"; it has {listed}" if others else ""
     if others.keys() & {".jpg", ".jpeg", ".jfif"}:
         why += ": JPEG is lossy and makes values that nobody drew, so masks are never read from it; export PNGs"
+    else:
+        why += "; masks are read from PNGs and TIFFs: write them as such"
     raise UsageError(f"data.train_masks: {folder!r} has no PNG{why}")
+
+
+def _apart(
+    found: dict[str, str], suffix: str | None, folder: str, report: Report
+) -> tuple[dict[str, str], dict[str, str], str | None]:
+    """Masks, images and the ending of the masks' names, where both are of one kind in one folder."""
+    if suffix is None:
+        endings = Counter(
+            stem[at:] for stem in found for at in range(len(stem)) if stem[at] in _SEPARATORS and stem[:at] in found
+        )
+        if not endings:
+            return found, {}, None
+        suffix = endings.most_common(1)[0][0]
+        report(Finding("mask-suffix", folder, _by_ending(suffix)))
+    masks = {stem: uri for stem, uri in found.items() if suffix and stem.endswith(suffix)}
+    return masks or found, {stem: uri for stem, uri in found.items() if masks and stem not in masks}, suffix
+
+
+def _by_ending(suffix: str) -> str:
+    return f"masks are taken by the ending {suffix!r} of their names, as data.mask_suffix would"
 
 
 def _by_suffix(found: dict[str, str], suffix: str, folder: str) -> tuple[str, dict[str, str]]:
@@ -110,8 +137,11 @@ def _usual_suffix(
     suffix = next(known, suffix)
     if suffix:
         others = sum(not stem.endswith(suffix) for stem in found)
-        text = f"masks are taken by the ending {suffix!r} of their names, as data.mask_suffix would"
-        report(Finding("mask-suffix", folder, text + (f"; {others:,} other PNGs are left out" if others else "")))
+        report(
+            Finding(
+                "mask-suffix", folder, _by_ending(suffix) + (f"; {others:,} other PNGs are left out" if others else "")
+            )
+        )
     return suffix
 
 
@@ -149,7 +179,33 @@ def _matched(
         example = next(iter(spelled.items()))
         text = f"{len(spelled):,} masks go with an image whose name is spelled otherwise ({example[0]}: {example[1]})"
         report(Finding("other-name", folder, text))
-    return matched + [(stem, others[spelled[short]]) for stem, short in left.items() if short in spelled]
+    matched += [(stem, others[spelled[short]]) for stem, short in left.items() if short in spelled]
+    return matched or _by_beginnings(pictures, found, folder, report)
+
+
+def _by_beginnings(
+    pictures: Mapping[str, str], found: Mapping[str, str], folder: str, report: Report
+) -> list[tuple[str, str]]:
+    """Images and masks whose names differ in what all of one side begin with: ``image_7`` and ``mask_7``."""
+    theirs, ours = (_without_beginning(several) for several in (pictures, found))
+    matched = [(stem, found[ours[rest]]) for rest, stem in theirs.items() if rest in ours]
+    if len(matched) < max(len(found), 2):  # each mask has its image, or this is no rule
+        return []
+    (stem, mask), count = matched[0], len(matched)
+    text = f"{count:,} masks go with the images whose names begin otherwise ({stem}: {uris.below(folder, mask)})"
+    report(Finding("other-name", folder, text))
+    return matched
+
+
+def _without_beginning(stems: Iterable[str]) -> dict[str, str]:
+    """Names without what all of them begin with but digits, and these names.
+
+    >>> _without_beginning(["a/mask_10", "a/mask_11"])
+    {'a/10': 'a/mask_10', 'a/11': 'a/mask_11'}
+    """
+    several = [posixpath.split(stem) for stem in stems]
+    length = len(posixpath.commonprefix([base for _, base in several]).rstrip("0123456789"))
+    return {posixpath.join(folder, base[length:]): posixpath.join(folder, base) for folder, base in several}
 
 
 def alike(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ classes. ``ignore_index`` is a value of the files; ``do_reduce_labels`` makes 0 
 ADE20K wants it. Neither is ever guessed.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,8 @@ from m2f_batch.datasets.readers.masks_beside import pairs
 from m2f_batch.datasets.smooth import Lines, lines_of
 from m2f_batch.errors import DecodeError
 from m2f_batch.storage.store import ObjectError
+
+_ADE20K = re.compile(r"(^|/)ADE_(train|val|frame)_\d+\.[^/]+$")
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,20 @@ def read_semantic_png(
     if colors is not None:
         by_color, named = palette.given_palette(colors, named)
     rule = Values(ignore_index, do_reduce_labels)
-    read_one = partial(_read, by_color=by_color, ignore_index=ignore_index)
+    beside_colors = (
+        None if by_color is not None else next(iter(names.there_beside(beside.folder, palette.BESIDE)), None)
+    )
+    read_one = partial(_read, by_color=by_color, beside_colors=beside_colors, ignore_index=ignore_index)
     rows = [*files.numbered(files.rows_of(read_one, beside.pairs, report, itemgetter(0)))]
     values = {value for row in rows for value in row["codes"]} - {IGNORED}
     scheme = scheme_of(values, named, beside.folder, beside.suffix, do_reduce_labels, ignore_index, report)
     _note_pictures(rows, beside.folder, report)
+    of_ade20k = [image for image, _ in beside.pairs if _ADE20K.search(image)]
+    if of_ade20k and scheme.names is None and not do_reduce_labels:
+        text = (
+            f"{len(of_ade20k):,} images are called as ADE20K's, whose own masks hold 0 for no label and class ids + 1: "
+        )
+        report(Finding("label-set", beside.folder, text + "for such files set data.do_reduce_labels"))
     hint = hint_of(values, scheme.names)
     kept = [row for row in rows if _settled(row, rule, scheme, hint, report)]
     place = str(masks or annotations)
@@ -81,11 +93,16 @@ def read_semantic_png(
     return dataset_of([Category(number, name, False) for number, name in by_class.items()], _final(kept, by_class))
 
 
-def _read(pair: tuple[str, str], by_color: dict[int, int] | None, ignore_index: int | None) -> files.Read:
+def _read(
+    pair: tuple[str, str], by_color: dict[int, int] | None, beside_colors: str | None, ignore_index: int | None
+) -> files.Read:
     """A row with the masks of all values of the file, ``codes``, and what else of it matters at the end."""
     image, mask = pair
     try:
-        values, is_picture = (read_classes(mask, by_color), False) if by_color is not None else read_values(mask)
+        if by_color is not None:
+            values, is_picture = read_classes(mask, by_color), False
+        else:
+            values, is_picture = read_values(mask, beside_colors)
     except (DecodeError, ObjectError) as error:
         kind = "unknown-value" if isinstance(error, DecodeError) and error.reason == "UnknownColor" else None
         return None, [Finding(kind or "unreadable-mask", mask, str(error))]
