@@ -112,12 +112,15 @@ def _pickles(directory: Path, source: str) -> list[Path]:
 
 @contextmanager
 def _beside(place: str) -> Iterator[Path]:
-    """A folder that is renamed to a local place, or else of temporary files; gone afterwards, as are its parents."""
+    """A folder from which files are renamed to a local place, or else uploaded; gone afterwards, as are its parents.
+
+    It is in the place itself where that is there: that may be a mount, and nothing beside it writable.
+    """
     if uris.root(place):
         with tempfile.TemporaryDirectory() as temporary:
             yield Path(temporary)
         return
-    parent = Path(place).parent
+    parent = Path(place) if os.path.isdir(place) else Path(place).parent
     new = [each for each in (parent, *parent.parents) if not each.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -239,14 +242,14 @@ def _loaded(folder: Path, source: str) -> Checkpoint:
 
 
 def _deliver(folder: Path, place: str) -> None:
-    """The files at DEST: by one rename, or uploaded with config.json last, without which they are no model."""
-    for file in folder.iterdir():
+    """The files at DEST: by one rename, or one by one with config.json last, without which they are no model."""
+    files = sorted(folder.iterdir(), key=lambda file: file.name == "config.json")
+    for file in files:
         file.chmod(0o666 & ~_umask())  # safetensors writes files for their owner alone
     try:
         if not uris.root(place):
-            folder.rename(place)
+            _move(folder, files, Path(place))
             return
-        files = sorted(folder.iterdir(), key=lambda file: file.name == "config.json")
         store, names = open_store(place), [f"{place}/{file.name}" for file in files]
         try:
             for file, name in zip(files, names, strict=True):
@@ -259,6 +262,23 @@ def _deliver(folder: Path, place: str) -> None:
         raise RunError(f"DEST: {place}: {error.strerror}") from None
     except (ObjectError, StoreUnavailable) as error:
         raise RunError(f"DEST: {error}") from None
+
+
+def _move(folder: Path, files: list[Path], place: Path) -> None:
+    """By one rename, or where the place is there from inside it. Raises OSError, RunError."""
+    if folder.parent != place:
+        folder.rename(place)
+        return
+    if os.listdir(place) != [folder.name]:
+        raise RunError(f"DEST: {place} is not empty any more: somebody else writes to it; nothing was changed")
+    targets = [place / file.name for file in files]
+    try:
+        for file, target in zip(files, targets, strict=True):
+            file.rename(target)
+    except BaseException:
+        for target in targets:
+            target.unlink(missing_ok=True)
+        raise
 
 
 def _lines(

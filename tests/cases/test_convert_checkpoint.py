@@ -233,6 +233,30 @@ def test_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert refused(capsys, source, new).startswith(f"DEST: {new}: lies outside M2F_BATCH_ALLOW")
 
 
+def test_into_a_directory_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a mounted volume is, beside which nothing can be written, or at the end of a symlink."""
+    source, new, link = pickled_model(tmp_path / "old"), tmp_path / "new", tmp_path / "link"
+    new.mkdir()
+    link.symlink_to(new)
+    made = new.stat().st_ino
+    assert main(["convert-checkpoint", str(source), str(link)]) == 0
+    files = ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
+    assert link.is_symlink() and new.stat().st_ino == made
+    assert sorted(file.name for file in new.iterdir()) == files
+    for file in new.iterdir():
+        file.unlink()
+    real = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if target.name == "config.json":
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    assert main(["convert-checkpoint", str(source), str(new)]) == 1
+    assert [*new.iterdir()] == []
+
+
 def test_from_a_bucket_into_another(moto_s3: S3Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = pickled_model(tmp_path / "old")
