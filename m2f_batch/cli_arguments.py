@@ -119,7 +119,7 @@ def _add_export(commands: "Commands") -> None:
     command = commands.add_parser("export", help=text, description=text)
     command.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
     command.add_argument("dest", metavar="DEST", help="file to write")
-    command.add_argument("--format", metavar="F", required=True, help="coco or coco-results")
+    command.add_argument("--format", metavar="F", default="coco", help="coco or coco-results [coco]")
     command.add_argument("--ground-truth", metavar="FILE", help="COCO JSON whose image and category ids to take")
 
 

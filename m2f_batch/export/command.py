@@ -8,9 +8,8 @@ from typing import Any
 from m2f_batch.errors import UsageError
 from m2f_batch.export.coco import coco_json, coco_results
 from m2f_batch.export.ids import CocoIds, coco_ids
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.outputs import store_of_file
 from m2f_batch.storage.run import RunDirectory, open_existing_run
-from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
 from m2f_batch.terminal import say
 
 FORMATS = ("coco", "coco-results")
@@ -23,7 +22,8 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
     """
     if form not in FORMATS:
         raise UsageError(f"--format: {form!r} is not known; allowed: {', '.join(FORMATS)}")
-    run, store = open_existing_run(run_uri), _store_of(dest)
+    run = open_existing_run(run_uri)
+    store = store_of_file(dest, "DEST", run=run.uri, read=[ground_truth])
     info = run.read_info()
     counts = info["images"]
     if not counts["ok"]:
@@ -39,16 +39,6 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         store.upload(file, dest)
     _say(info, ids, dest)
     return 0
-
-
-def _store_of(dest: str) -> Store:
-    try:
-        store = open_store(dest)
-        if not dest.endswith("/") and not store.is_folder(dest):
-            return store
-    except (UsageError, ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"DEST: {error}") from None
-    raise UsageError(f"DEST: {dest!r} is a folder; give the name of a file in it")
 
 
 def _pieces(run: RunDirectory, info: dict[str, Any], ids: CocoIds, form: str) -> Iterator[str]:

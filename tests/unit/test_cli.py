@@ -63,7 +63,6 @@ def test_mistakes_in_the_config_name_every_field(capsys: pytest.CaptureFixture[s
 def test_argparse_mistakes(capsys: pytest.CaptureFixture[str], run_uri: str, tmp_path: Path) -> None:
     assert "COMMAND" in mistake(capsys)
     assert "invalid choice: 'fly'" in mistake(capsys, "fly")
-    assert "--format" in mistake(capsys, "export", run_uri, str(tmp_path / "x.json"))
     assert "--no-such" in mistake(capsys, "status", run_uri, "--no-such")
 
 

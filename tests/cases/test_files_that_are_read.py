@@ -1,0 +1,72 @@
+"""No command writes its file over what it reads: a run's own files, a ground truth, annotations."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hand_made import Picture, make_run
+
+from m2f_batch.cli import main
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of one image, and beside it ``gt.json``, which annotates what it found."""
+    mask = np.zeros((8, 8), bool)
+    mask[2:6, 2:6] = True
+    picture = Picture(str(tmp_path / "in" / "a.png"), (8, 8), [(0, 0.9, mask)])
+    labels = {"labels": ("ball",), "dataset_ids": (1,), "stuff_ids": frozenset[int]()}
+    make_run(tmp_path / "run", [[picture]], **labels, task="instance", input_uri=str(tmp_path / "in"))
+    square = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]], "area": 16}
+    image = {"id": 1, "file_name": "a.png", "height": 8, "width": 8}
+    tree = {"images": [image], "annotations": [square], "categories": [{"id": 1, "name": "ball"}]}
+    (tmp_path / "gt.json").write_text(json.dumps(tree))
+    return tmp_path / "run"
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_export_without_a_format_is_coco(run: Path) -> None:
+    assert main(["export", str(run), str(run / "coco.json")]) == 0, "beside the run's own files"
+    tree: dict[str, Any] = json.loads((run / "coco.json").read_text())
+    assert [image["file_name"] for image in tree["images"]] == ["a.png"] and len(tree["annotations"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("dest", "told"),
+    [
+        ("run/run.json", "is a part of the run itself; give another place"),
+        ("run/_SUCCESS", "is a part of the run itself; give another place"),
+        ("run/annotations/x.parquet", "is a part of the run itself; give another place"),
+        ("run/../run/_state/x.json", "is a part of the run itself; give another place"),
+        ("link/run.json", "is a part of the run itself; give another place"),
+        ("gt.json", "is what is read; give another name"),
+        ("run", "is a folder; give the name of a file in it"),
+        ("gt.json/x.json", ": 'TMP/gt.json' is a file; give a folder"),
+        ("gt.json/y/x.json", ": 'TMP/gt.json' is a file; give a folder"),
+    ],
+)
+@pytest.mark.parametrize("command", ["export"])
+def test_what_is_read_stays(command: str, dest: str, told: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run.parent / "link").symlink_to(run)
+    place, truth = run.parent / dest, ["--ground-truth", str(run.parent / "gt.json")]
+    if command == "export":
+        field, arguments = "DEST", ["export", str(run), f"{run.parent}/{dest}", *truth]
+    else:
+        field, arguments = "--json", ["evaluate", str(run), "--json", f"{run.parent}/{dest}", *truth]
+    before = files(run.parent)
+    assert main(arguments) == 2 and files(run.parent) == before, place
+    said = capsys.readouterr().err.replace(str(run.parent), "TMP")
+    assert said == f"m2f-batch {command}: {field}: 'TMP/{dest}'{'' if told[0] == ':' else ' '}{told}\n"
+
+
+def test_nothing_is_written_to_the_web(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(run), "https://example.com/x.json?sig=0"]) == 2
+    assert capsys.readouterr().err == (
+        "m2f-batch export: DEST: 'https://example.com/x.json?...': nothing is written to the web; give a file, or the "
+        "URI of an object\n"
+    )
