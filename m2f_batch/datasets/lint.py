@@ -30,6 +30,8 @@ from m2f_batch.result import STDOUT
 from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.model_source import find_model
+from m2f_batch.storage.outputs import store_of_file
+from m2f_batch.storage.places import open_store
 from m2f_batch.storage.s3_settings import using
 from m2f_batch.terminal import say, say_json
 
@@ -72,6 +74,8 @@ def lint(
     """
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
+    if json_file not in (None, STDOUT):
+        store_of_file(json_file, "--json", read=[config.data.train, config.data.val])
     tally = Tally()
     out = sys.stderr if json_file == STDOUT else None
     try:
@@ -175,8 +179,5 @@ def _write(
     if json_file == STDOUT:
         say_json(document)
         return
-    try:
-        text = json.dumps(document, indent=1, ensure_ascii=False)
-        Path(uris.expanded(json_file)).write_text(f"{text}\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"--json: {json_file!r} cannot be written: {error.strerror}") from error
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    open_store(json_file).write(json_file, f"{text}\n".encode())

@@ -20,10 +20,9 @@ from m2f_batch.export.coco import file_name
 from m2f_batch.export.ids import spelled_otherwise
 from m2f_batch.result import STDOUT, tell
 from m2f_batch.storage.merged import tables_by_uri
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.outputs import store_of_file
 from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.s3_settings import recorded, using
-from m2f_batch.storage.store import ObjectError, StoreUnavailable
 from m2f_batch.terminal import say, say_json
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]
@@ -47,7 +46,7 @@ def evaluate(
     if not run.is_finished() and not is_partial:
         left = f"{info['images']['remaining']:,} of {info['images']['listed']:,} images remain"
         raise RunError(f"RUN: {run.uri} is not finished: {left}; go on with it, or measure what is there by --partial")
-    asked, write = metrics_of(info["task"], metrics), _writer(json_file)
+    asked, write = metrics_of(info["task"], metrics), _writer(json_file, run, truth)
     labels, is_reduced = info["categories"], truth.do_reduce_labels
     with using(recorded(info)):
         form, dataset = truth.read(info["config"]["input"]["uri"])
@@ -196,16 +195,11 @@ def _warnings(
         yield f"categories that the model lacks are never found: {', '.join(missed)}"
 
 
-def _writer(json_file: str | None) -> Callable[[dict[str, Any]], None]:
+def _writer(json_file: str | None, run: RunDirectory, truth: GroundTruth) -> Callable[[dict[str, Any]], None]:
     """Writes JSON to a file anywhere; that it is none that can be written is said before anything is measured."""
     if json_file is None:
         return lambda report: None
     if json_file == STDOUT:
         return say_json
-    try:
-        store = open_store(json_file)
-        if json_file.endswith("/") or store.is_folder(json_file):
-            raise UsageError(f"{json_file!r} is a folder; give the name of a file in it")
-    except (UsageError, ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"--json: {error}") from None
+    store = store_of_file(json_file, "--json", run=run.uri, read=[truth.uri])
     return lambda report: store.write(json_file, (json.dumps(report, indent=2) + "\n").encode())

@@ -50,7 +50,7 @@ def test_export_without_a_format_is_coco(run: Path) -> None:
         ("gt.json/y/x.json", ": 'TMP/gt.json' is a file; give a folder"),
     ],
 )
-@pytest.mark.parametrize("command", ["export"])
+@pytest.mark.parametrize("command", ["export", "evaluate"])
 def test_what_is_read_stays(command: str, dest: str, told: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run.parent / "link").symlink_to(run)
     place, truth = run.parent / dest, ["--ground-truth", str(run.parent / "gt.json")]
@@ -70,3 +70,15 @@ def test_nothing_is_written_to_the_web(run: Path, capsys: pytest.CaptureFixture[
         "m2f-batch export: DEST: 'https://example.com/x.json?...': nothing is written to the web; give a file, or the "
         "URI of an object\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("dest", "told"),
+    [("gt.json", " is what is read; give another name"), ("gt.json/x", ": 'TMP/gt.json' is a file; give a folder")],
+)
+def test_lint_keeps_the_annotations(dest: str, told: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files(run.parent)
+    assert main(["lint", str(run.parent / "gt.json"), "--json", str(run.parent / dest)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and files(run.parent) == before
+    assert said.err.replace(str(run.parent), "TMP") == f"m2f-batch lint: --json: 'TMP/{dest}'{told}\n"
