@@ -182,7 +182,7 @@ def _raise_if(finding: Finding, kind: str) -> None:
     ("text", "message"),
     [
         ("train: x", "has no 'names'"),
-        ("names: [a]", "'train' must be a folder of images"),
+        ("names: [a]\ntrain: 3", "'train' must be a folder of images"),
         ("names: 3\ntrain: x", "names: wanted a list"),
         ("names: [a]\ntrain: x\npath: [1]", "'path' must be a folder"),
         ("names: [a]\ntrain: nowhere", "no such folder"),

@@ -211,8 +211,9 @@ def _without_beginning(stems: Iterable[str]) -> dict[str, str]:
 def alike(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
     """Which of ``others`` a name means that none of them is: the one of the same letters.
 
-    Tried are, one after the other, another Unicode form and percent-encoding, another case, and the prefix of Label
-    Studio or the ending of Roboflow on one side; a reading counts only where it names one of each.
+    Tried are, one after the other, another Unicode form and percent-encoding, another case, and on one side the prefix
+    of Label Studio, the ending of Roboflow or the extension of an image; a reading counts only where it names one of
+    each.
 
     >>> alike(["a1b2c3d4-street2"], ["street2", "street3"])
     {'a1b2c3d4-street2': 'street2'}
@@ -241,4 +242,5 @@ def _folded(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    return without_marks(plain(name))
+    stem, extension = posixpath.splitext(plain(name))
+    return without_marks(stem if extension.removeprefix(".").lower() in IMAGE_EXTENSIONS else plain(name))

@@ -6,6 +6,7 @@ also what one closed outline with seams between its parts means, as Ultralytics'
 """
 
 import posixpath
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from operator import itemgetter
@@ -25,6 +26,7 @@ from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import ObjectError
 
 _NO_LABELS = ("classes", "labels", "names", "notes", "readme", "train", "val", "valid", "test")  # texts beside labels
+_FEWEST_LINES = 3  # of one length, each a box and points in it, are no outlines
 _Pairs = list[tuple[str, str]]  # (image, its label file)
 
 
@@ -98,7 +100,7 @@ def _with_labels(found: _Pairs, place: str, report: Report) -> tuple[_Pairs, fro
     """
     folders = {uris.parent(label) for _, label in found}
     entries = {entry.uri: folder for folder in folders for entry in open_store(folder).list(folder)}
-    there = {uri for uri in entries if uri.endswith(".txt")}
+    there = {uri for uri in entries if uri.lower().endswith(".txt")}
     taken = {label for _, label in found}
     spare = {_stem(uri): uri for uri in there - taken if _is_label(uris.below(entries[uri], uri))}
     for stem in _stems_of_others(found, {*spare}):
@@ -116,6 +118,9 @@ def _with_labels(found: _Pairs, place: str, report: Report) -> tuple[_Pairs, fro
         wanted = f", e.g. {found[0][1]!r}" if len(left) == len(found) else ""
         text = f"{len(left):,} of {len(found):,} images have no label file{wanted}: no objects ({examples(left)})"
         report(Finding("unlabelled-image", place, text))
+    if left and len(left) == len(found):
+        for finding in _elsewhere(left, place):
+            report(finding)
     if spare:
         text = f"{len(spare):,} label files go with no image ({examples(sorted(spare.values()))})"
         if left:
@@ -124,8 +129,18 @@ def _with_labels(found: _Pairs, place: str, report: Report) -> tuple[_Pairs, fro
     return found, frozenset(there)
 
 
+def _elsewhere(images: Sequence[str], place: str) -> Iterator[Finding]:
+    """The folder, below that of ``data.yaml``, with label files of the names of images that all have none."""
+    stems = {posixpath.splitext(posixpath.basename(image))[0] for image in images}
+    texts = [uri for uri in files.list_all(uris.parent(place), ("txt",)) if posixpath.basename(_stem(uri)) in stems]
+    if texts:
+        folder, count = Counter(uris.parent(uri) for uri in texts).most_common(1)[0]
+        text = f"{count:,} label files of these names are in {folder!r}, where nothing looks for them: "
+        yield Finding("lost-labels", place, text + "data.train_masks names the folder of the label files")
+
+
 def _stem(uri: str) -> str:
-    return uri.removesuffix(".txt")
+    return uri[:-4] if uri.lower().endswith(".txt") else uri
 
 
 def _is_label(path: str) -> bool:
@@ -139,7 +154,8 @@ def _stems_of_others(found: _Pairs, spare: set[str]) -> set[str]:
         return set()
     folders = {uris.parent(image) for image, _ in found}
     entries = (entry.uri for folder in folders for entry in open_store(folder).list(folder))
-    return spare & {_stem(label_of(uri)) for uri in entries if not uri.endswith(".txt")}
+    theirs = {_stem(label_of(uri)) for uri in entries if not uri.lower().endswith(".txt")}
+    return spare & theirs - {_stem(label) for _, label in found}
 
 
 def _read(pair: tuple[str, str], present: frozenset[str], settings: Settings) -> files.Read:
@@ -167,18 +183,20 @@ def _read(pair: tuple[str, str], present: frozenset[str], settings: Settings) ->
             continue
         counts = even_odd_rle(parts_of(line.points, size_hw), size_hw)
         row["segments"].append({"category": positions[line.category], "iscrowd": False, "counts": counts})
-        row["lines"].append((line.may_be_key_points, line.has_four_corners))
+        row["lines"].append((line.may_be_key_points, line.has_four_corners, line.numbers_in_box))
     return row, findings
 
 
 def _by_all_lines(rows: Sequence[files.Row], place: str) -> Iterator[Finding]:
     """What only all lines together tell: whether these are labels of another task. Takes ``lines`` out of the rows."""
     lines = [line for row in rows for line in row.pop("lines")]
-    if lines and all(may_be_key_points for may_be_key_points, _ in lines):
+    are_pairs = len(lines) >= _FEWEST_LINES and len({count for _, _, count in lines}) == 1 and bool(lines[0][2])
+    if lines and (are_pairs or all(may_be_key_points for may_be_key_points, _, _ in lines)):
         for row in rows:
             row["segments"] = []
-        text = f"all {len(lines):,} lines are a box and key points (x, y, visible): {KEY_POINTS}"
+        kind = f"{lines[0][2] // 2 - 2} key points (x, y) in it" if are_pairs else "key points (x, y, visible)"
+        text = f"all {len(lines):,} lines are a box and {kind}: {KEY_POINTS}"
         yield Finding("no-mask", place, text)
-    elif lines and all(has_four_corners for _, has_four_corners in lines):
+    elif lines and all(has_four_corners for _, has_four_corners, _ in lines):
         text = f"all {len(lines):,} outlines have four corners: oriented boxes (OBB) look so, and teach boxes as masks"
         yield Finding("four-corners", place, text)

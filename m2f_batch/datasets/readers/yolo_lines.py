@@ -11,6 +11,7 @@ from m2f_batch.datasets.findings import Finding
 
 _OUTSIDE = 0.01  # of the image; more is no rounding, but pixels, or another image
 _BESIDE = 0.1  # of the box's sides: key points may lie so far out of it
+_ROUNDED = 2e-3  # of the image: two numbers of one place
 _CORNERS = 8  # numbers of four points
 
 
@@ -25,6 +26,11 @@ class Line(NamedTuple):
     def has_four_corners(self) -> bool:
         """Whether it has four points, as each line of oriented boxes."""
         return len(self.points) == _CORNERS
+
+    @property
+    def numbers_in_box(self) -> int:
+        """How many numbers it has, if they are a box and points in it, as key points without visibility; else 0."""
+        return len(self.points) if len(self.points) > 4 and _are_in(self.points[:4], self.points[4:]) else 0
 
 
 def parse_line(text: str, where: str, known: dict[int, int], key_points: int | None = None) -> Line | Finding:
@@ -48,7 +54,20 @@ def parse_line(text: str, where: str, known: dict[int, int], key_points: int | N
     if not all(_is_share(value) for value in points):  # false for NaN too
         worst = max(points, key=lambda value: abs(value - 0.5))
         return Finding("invalid-mask", where, f"coordinates must be shares of the image, 0 to 1; one is {worst}")
+    if _begins_with_box(points):
+        text = "its first four numbers are the box of the others: a line of an outline is its class and points alone"
+        return Finding("invalid-mask", where, text)
     return Line(int(number), points, looks_like_key_points(points))
+
+
+def _begins_with_box(points: list[float]) -> bool:
+    """Whether the first four numbers are the box (center, size) of all others."""
+    rest = points[4:]
+    if len(rest) < 6:
+        return False
+    edges = [(min(values), max(values)) for values in (rest[::2], rest[1::2])]
+    box = [(low + high) / 2 for low, high in edges] + [high - low for low, high in edges]
+    return all(abs(value - wanted) <= _ROUNDED for value, wanted in zip(points[:4], box, strict=True))
 
 
 def _other_task(points: list[float], key_points: int | None) -> str | None:
@@ -79,13 +98,19 @@ def looks_like_key_points(points: list[float]) -> bool:
     """
     if len(points) < 7 or (len(points) - 4) % 3 or not _is_box(points[:4]):
         return False
-    x, y, width, height = points[:4]
     visible = points[6::3]
     if not {*visible} <= {0, 1, 2} or not any(visible):
         return False
+    seen = [at for at in range(4, len(points), 3) if points[at + 2]]
+    return _are_in(points[:4], [points[at + side] for at in seen for side in (0, 1)])
+
+
+def _are_in(box: list[float], points: list[float]) -> bool:
+    """Whether points x, y, x, y, ... lie in a box, or close by."""
+    x, y, width, height = box
     near_x, near_y = width * (0.5 + _BESIDE), height * (0.5 + _BESIDE)
-    seen = [(points[at], points[at + 1]) for at in range(4, len(points), 3) if points[at + 2]]
-    return all(abs(px - x) <= near_x and abs(py - y) <= near_y for px, py in seen)
+    pairs = zip(points[::2], points[1::2], strict=True)
+    return _is_box(box) and all(abs(px - x) <= near_x and abs(py - y) <= near_y for px, py in pairs)
 
 
 def _is_box(box: list[float]) -> bool:

@@ -63,14 +63,28 @@ def _key_points(shape: Any) -> int | None:
 def sources_of(settings: Settings, split: str, report: Report) -> list[str]:
     """The folders and lists of images of a split. Raises UsageError where there are none."""
     place, values = settings.place, settings.values
-    found = next((values[name] for name in (split, *_OTHER_NAMES.get(split, ())) if values.get(name)), None)
+    spellings = (split, *_OTHER_NAMES.get(split, ()))
+    found = next((values[name] for name in spellings if values.get(name)), None)
+    if found is None:
+        found = _unsaid(place, spellings, report)
     listed = [found] if isinstance(found, str) else found
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
-        raise UsageError(f"data.train: {place!r}: {split!r} must be a folder of images, or a list of such")
+        text = f"{split!r} must be a folder of images, or a list of such; data.train_images names the folder"
+        raise UsageError(f"data.train: {place!r}: {text}")
     base = values.get("path") or "."
     if not isinstance(base, str):
         raise UsageError(f"data.train: {place!r}: 'path' must be a folder; got {base!r}")
     return [_source(place, base, name, split, report) for name in listed]
+
+
+def _unsaid(place: str, spellings: tuple[str, ...], report: Report) -> str | None:
+    """The usual folder of a split that ``data.yaml`` does not name, as supervision writes it; None if there is none."""
+    usual = [folder for name in spellings for folder in (f"images/{name}", f"{name}/images")]
+    for folder in [*usual, *(["images"] if spellings[0] == "train" else [])]:
+        if files.is_folder(uris.join(uris.parent(place), folder), "data.train"):
+            report(Finding("other-name", place, f"{spellings[0]!r} is not in it, and read as {folder!r}"))
+            return folder
+    return None
 
 
 def _source(place: str, base: str, name: str, split: str, report: Report) -> str:
