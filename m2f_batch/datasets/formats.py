@@ -121,7 +121,8 @@ def _of_folder(place: str) -> Known | None:
 def _of_labels(place: str, by_kind: dict[str, list[str]]) -> Known | None:
     """By the label files of a folder: JSON, XML, the lines of YOLO."""
     jsons = by_kind.get("json", [])
-    found = next((known for path in jsons[:5] if (known := _known_at(place, path))), None)
+    several = [known for path in sorted(jsons, key=_looks_unannotated)[:5] if (known := _known_at(place, path))]
+    found = next(iter(several), None)
     if found is not None:
         is_one_each = found.form == "labelme" or (found.form is None and len(jsons) > 1)
         return found._replace(place=place) if is_one_each else found
@@ -137,6 +138,12 @@ def _of_labels(place: str, by_kind: dict[str, list[str]]) -> Known | None:
         advice = "write one with 'names' and 'train', the folder of the images, and give it with --format yolo"
         return Known("YOLO labels without their data.yaml", None, place, advice)
     return None
+
+
+def _looks_unannotated(path: str) -> tuple[bool, bool]:
+    """Sorts files of objects first, those of images without annotations last, by what COCO's own tree calls them."""
+    name = posixpath.basename(path)
+    return name.startswith("image_info"), not name.startswith("instances")
 
 
 def _of_masks(place: str, by_kind: dict[str, list[str]]) -> Known | None:
@@ -189,6 +196,9 @@ _UNREAD_OBJECTS: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"item", "annotations"}), "a Darwin JSON of V7", _AS_COCO),
     (frozenset({"size", "objects", "tags"}), "a Supervisely JSON", _AS_COCO),
     (frozenset({"data_row"}), "an export of Labelbox", "convert it to COCO first"),
+    (frozenset({"image", "annotations"}), "a JSON of Segment Anything", _AS_COCO),
+    (frozenset({"dm_format_version", "items"}), "datumaro's own JSON", "export it there as COCO"),
+    (frozenset({"info", "objects"}), "a JSON of ISAT", _AS_COCO),
     (frozenset({"asset", "regions"}), "a VoTT JSON", "export it there as COCO, or convert it to COCO first"),
 )
 _UNREAD_LISTS: tuple[tuple[frozenset[str], str, str], ...] = (
@@ -201,7 +211,7 @@ _UNREAD_LISTS: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"data", "predictions"}), "a JSON of Label Studio", _AS_COCO),
     (frozenset({"data", "completions"}), "a JSON of Label Studio", _AS_COCO),
     (frozenset({"annotation_id", "annotator"}), "a JSON-MIN of Label Studio", _AS_COCO),
-    (frozenset({"image", "annotations"}), "a CreateML JSON, which has boxes and no masks", "export COCO with masks"),
+    (frozenset({"image", "annotations"}), "a CreateML JSON of boxes", "export COCO with masks"),
     (frozenset({"file_name", "annotations"}), "a list of detectron2's dicts", "write it as COCO first"),
     (frozenset({"filename", "ann"}), "mmdetection's own list of annotations", "write it as COCO first"),
     (frozenset({"name", "labels"}), "a Scalabel or BDD100K JSON", "convert it to COCO first"),
@@ -256,8 +266,10 @@ def _of_xml(place: str, start: bytes) -> Known | None:
     root = re.search(rb"<([A-Za-z_]+)", start)
     if root and root[1] == b"annotations":
         return Known("a CVAT XML", None, place, "export it there as COCO 1.0, or as 'Segmentation mask'")
+    if root and root[1] == b"annotation" and b"<polygon>" in start:
+        return Known("an XML of the old LabelMe", None, place, "convert it to COCO first")
     if root and root[1] == b"annotation":
-        return Known("Pascal VOC XML, which has boxes and no masks", None, place, _VOC_MASKS)
+        return Known("Pascal VOC XML of boxes", None, place, _VOC_MASKS)
     return None
 
 

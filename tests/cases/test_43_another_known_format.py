@@ -69,12 +69,16 @@ def test_each_format_under_each_other_name(place, form, command, case, capsys):
     [
         ("coco", "coco", "coco/train.json", "COCO"),
         ("coco", "labelme", "coco/train.json", "COCO"),
+        ("tree", "coco", "tree/annotations/instances_train.json", "COCO"),
         ("yolo", "yolo", "yolo/data.yaml", "a YOLO dataset"),
         ("yolo", "coco", "yolo/data.yaml", "a YOLO dataset"),
     ],
 )
 def test_a_folder_in_place_of_its_file(folder, form, file, words, case, capsys):
-    own = PLACES[file][0]
+    own = "coco" if folder == "tree" else PLACES[file][0]
+    (case / "tree" / "annotations").mkdir(parents=True)
+    for name in ("captions_train", "image_info_train", "instances_train"):
+        shutil.copy(case / "coco/train.json", case / "tree" / "annotations" / f"{name}.json")
     assert main(["lint", str(case / folder), "--format", form]) == 2
     option = "" if own == form else f"--format {own} (data.format={own}), "
     wanted = f"{str(case / folder)!r} looks like {words}: {option}give its file {str(case / file)!r}\n"
@@ -98,6 +102,13 @@ NOT_READ = {
     "kaggle.csv": ("ImageId,EncodedPixels\na,1 3\n", "a CSV of Kaggle's run lengths"),
     "set.tfrecord": ("\0\0", "TFRecord"),
     "set.zip": ("PK", "an archive"),
+    "sam.json": ('{"image": {"file_name": "a.jpg"}, "annotations": []}', "a JSON of Segment Anything"),
+    "datumaro.json": ('{"dm_format_version": "1.0", "infos": {}, "items": []}', "datumaro's own JSON"),
+    "isat.json": ('{"info": {"name": "a.jpg"}, "objects": []}', "a JSON of ISAT"),
+    "old_labelme.xml": (
+        "<annotation><object><name>ball</name><polygon><pt/></polygon></object></annotation>",
+        "an XML of the old LabelMe",
+    ),
     "supervisely.json": ('{"description": "", "tags": [], "size": {}, "objects": []}', "a Supervisely JSON"),
 }
 
