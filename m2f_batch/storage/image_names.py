@@ -21,9 +21,16 @@ def extension_of(uri: str) -> str:
     >>> extension_of("/a.b/photo.JPG"), extension_of("/a.b/photo"), extension_of("https://host/a.png?size=2.5")
     ('jpg', '', 'png')
     """
-    if is_web(uri):
-        uri = parse(uri).path.partition("?")[0].partition("#")[0]
-    return posixpath.splitext(uri)[1].removeprefix(".").lower()
+    return posixpath.splitext(path_of(uri))[1].removeprefix(".").lower()
+
+
+def path_of(uri: str) -> str:
+    """The path of a URL of the web, without its query; any other name as it is.
+
+    >>> path_of("https://host/list.csv.gz?key=a.b#top"), path_of("/data/list?.csv")
+    ('list.csv.gz', '/data/list?.csv')
+    """
+    return parse(uri).path.partition("?")[0].partition("#")[0] if is_web(uri) else uri
 
 
 def has_extension(uri: str) -> bool:

@@ -1,6 +1,6 @@
 """What a file is that is neither an image nor a list of images: said with what to do, before anything is started."""
 
-from m2f_batch.storage.image_names import extension_of
+from m2f_batch.storage.image_names import extension_of, path_of
 
 _UNPACK = "unpack it, and give the folder"
 _TABLE = "write it as .parquet, .csv or .jsonl with a column 'uri'"
@@ -57,6 +57,7 @@ def foreign_name(name: str) -> tuple[str, str] | None:
     >>> foreign_name("shards/shard-000000.tar"), foreign_name("photo.dat")
     (('a tar archive', 'unpack it, and give the folder'), None)
     """
+    name = path_of(name)
     extension = extension_of(name)
     inner = extension_of(name.rpartition(".")[0]) if extension in ("gz", "bz2", "xz", "zst") else ""
     return _NAMED["tar"] if inner == "tar" else _NAMED.get(extension)

@@ -16,7 +16,7 @@ import pyarrow as pa
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import allow, kinds, uris
 from m2f_batch.storage.columns import CHUNK, TEXT, chunks_of, joined, text_column
-from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, extension_of
+from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, extension_of, path_of
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
 _OURS = ("image_id", "version", "file")  # columns of RUN/_state/manifest.parquet
@@ -42,6 +42,7 @@ def kind_of(name: str) -> str | None:
     >>> kind_of("list.csv.gz"), kind_of("list.ndjson"), kind_of("coco.json"), kind_of("shard.tar.gz")
     ('csv', 'jsonl', 'json', None)
     """
+    name = path_of(name)
     extension = extension_of(name)
     if extension in _PACKED:
         extension = extension_of(name[: -len(extension) - 1])

@@ -1,5 +1,6 @@
 """Case 10 h, and COCO files of the web: images behind URLs are read where storage.allow names the host, never else."""
 
+import gzip
 import json
 import shutil
 from collections.abc import Iterator
@@ -152,3 +153,10 @@ def test_a_coco_input_as_programs_spell_it(site: Site, tmp_path: Path) -> None:
     for listed in (images, {"0": images[0], "1": images[1]}):
         (tmp_path / "coco.json").write_text(json.dumps({"images": listed}))
         assert list_input(str(tmp_path / "coco.json")).table["coco_id"].to_pylist() == [7, 8]
+
+
+def test_a_packed_manifest_behind_a_url_with_a_query(site: Site, tmp_path: Path) -> None:
+    site.put("/lists/a.csv.gz?version=1.2", gzip.compress(b"uri\n../in/0.jpg?size=full\n"))
+    with allow.confine([f"{site.url}/"], {}):
+        listing = list_input(f"{site.url}/lists/a.csv.gz?version=1.2")
+    assert listing.table["uri"].to_pylist() == [f"{site.url}/in/0.jpg?size=full"]
