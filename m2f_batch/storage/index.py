@@ -16,7 +16,7 @@ from m2f_batch.storage.commit import staged
 from m2f_batch.storage.plan import file_and_part
 from m2f_batch.storage.run import RunDirectory, json_bytes
 from m2f_batch.storage.store import Entry, NotFound, threaded
-from m2f_batch.storage.tally import COLUMNS, Tally
+from m2f_batch.storage.tally import COLUMNS, NO_IMAGE, Tally
 
 NAME = "_state/index.json"
 READERS = 4  # files in memory at a time
@@ -51,10 +51,17 @@ def entry_of(version: str, tally: Tally) -> IndexEntry:
 
 
 def read_index(run: RunDirectory) -> dict[str, IndexEntry]:
-    """The entries by file name, without extension; none where there is no index, or one that nobody can read."""
+    """The entries by file name, without extension; none where there is no index, or one that nobody can read.
+
+    Files of which an older release has not counted the strangers are left out, so that they are counted anew.
+    """
     try:
         files = json.loads(run.store.read(run.path(NAME)))["files"]
-        return {name: IndexEntry(**entry) for name, entry in files.items()}
+        return {
+            name: IndexEntry(**entry)
+            for name, entry in files.items()
+            if "strangers" in entry or NO_IMAGE.isdisjoint(entry["reasons"])
+        }
     except NotFound:
         return {}
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from m2f_batch.storage.image_names import has_extension
 
 COLUMNS = ("uri", "status", "error", "segments")  # of rows that are counted
-_NO_IMAGE = frozenset({"decode/NotAnImage", "decode/Empty"})
+NO_IMAGE = frozenset({"decode/NotAnImage", "decode/Empty"})  # reasons of strangers
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Tally:
             if error:
                 reason = f"{error['stage']}/{error['type']}"
                 self.reasons[reason] += 1
-                self.strangers += reason in _NO_IMAGE and not has_extension(rows["uri"][row].as_py())
+                self.strangers += reason in NO_IMAGE and not has_extension(rows["uri"][row].as_py())
 
 
 def tally_of_unit(unit: Mapping[str, Any]) -> Tally:

@@ -96,6 +96,25 @@ def test_strangers_are_rows_and_no_night_is_red(photographs: Path, tmp_path: Pat
     assert f"failed  {strangers}" in capsys.readouterr().out
 
 
+def test_strangers_that_an_older_release_has_not_counted(photographs: Path, tmp_path: Path, capsys) -> None:
+    (photographs / "notes").write_bytes(b"all: photographs\n")
+    config = config_of(photographs, tmp_path / "run", DEMO_MODEL, input=LIMIT)
+    assert in_process(config) == 0
+    for file, entries in (
+        ("run.json", lambda tree: [tree]),
+        ("_state/index.json", lambda tree: tree["files"].values()),
+    ):
+        tree = json.loads((tmp_path / "run" / file).read_text())
+        for entry in entries(tree):
+            del entry["strangers"]
+        (tmp_path / "run" / file).write_text(json.dumps(tree))
+    (tmp_path / "run" / "_SUCCESS").unlink()
+    capsys.readouterr()
+    assert in_process(config) == 0
+    assert "1 not counted by input.max_error_fraction" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["strangers"] == 1
+
+
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
