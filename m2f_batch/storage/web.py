@@ -96,7 +96,7 @@ class WebStore(Store):
         with _ended(_ask("GET", uri, {"Range": "bytes=0-0"})) as reply:
             length = reply.length()
             if length < 0 and reply.raw.status == 200:
-                length = len(_body(reply))
+                length = sum(map(len, _pieces(reply)))
             return Entry(uri, max(length, 0), reply.version(length) or f"{OF_LENGTH}unknown")
 
     def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
@@ -108,7 +108,7 @@ class WebStore(Store):
 
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
         with faults(uri, _fault), _ended(_ask("GET", uri)) as reply:
-            data = _body(reply)
+            data = b"".join(_pieces(reply))
         return data, Entry(uri, len(data), reply.version(len(data)) or "")
 
     def is_version(self, entry: Entry, version: str) -> bool:
@@ -216,24 +216,23 @@ def _sent(method: str, uri: str, headers: dict[str, str]) -> urllib3.BaseHTTPRes
     raise AssertionError("unreachable")
 
 
-def _body(reply: _Reply) -> bytes:
-    """The bytes of a file, bounded in size and time."""
+def _pieces(reply: _Reply) -> Iterator[bytes]:
+    """The bytes of a file, bounded in size and time. Raises Unreadable, TransientError."""
     uri, told = _shown(reply.uri), reply.length()
     too_large = Unreadable(f"{uri}: more than {MAX_BYTES:,} bytes")
     if told > MAX_BYTES:
         raise too_large
     until = time.monotonic() + MAX_SECONDS
-    parts, size = list[bytes](), 0
+    size = 0
     while part := reply.raw.read1(_CHUNK):
-        parts.append(part)
         size += len(part)
         if size > MAX_BYTES:
             raise too_large
         if time.monotonic() > until:
             raise TransientError(f"{uri}: not there after {MAX_SECONDS:g} s")
+        yield part
     if told >= 0 and size != told:
         raise TransientError(f"{uri}: {size} of {told} bytes came")
-    return b"".join(parts)
 
 
 def _shown(uri: str) -> str:

@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -77,6 +78,17 @@ def test_the_version_of_a_file(named: Site, options: dict, version: str, request
     assert version_of(url) == version
     assert [method for method, _ in named.asked] == requests
     assert fetch(ImageRef(url, version), soon()) == PNG
+
+
+def test_a_file_is_not_held_to_learn_its_length(named: Site) -> None:
+    data = bytes(30_000_000)
+    url = named.put("/a.png", data, headers={}, has_ranges=False, has_length=False)
+    tracemalloc.start()
+    try:
+        assert version_of(url) == "length 30000000"
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_an_empty_file_without_version(named: Site) -> None:
