@@ -61,7 +61,8 @@ def test_every_awkward_file_has_its_row(shared_data, tmp_path):
     unreadable = {name for name, outcome in pillow.items() if outcome != "decodes"}
     heic = {name for name in unreadable if name.lower().endswith((".heic", ".heif")) and "empty" not in name}
     pytest.importorskip("pillow_heif", reason="the extra heic is not installed")
-    assert errors.keys() == unreadable - heic
+    text_bomb = "pillow__png_decompression_dos.png"  # whole but for a text, at which Pillow gives up
+    assert errors.keys() == unreadable - heic - {text_bomb}
     assert errors["pillow_heif__empty.heic"] == "Empty"
     assert errors["libvips__logo.svg"] == "NotAnImage"
     assert errors["libvips__17000x17000.avif"] == "TooManyPixels"
