@@ -1,6 +1,7 @@
 """Folders of mask PNGs beside images: which mask is whose, for the formats that have no file saying so."""
 
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from m2f_batch.storage.near_names import plain, without_marks
 
 _MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
 _SEPARATORS = "_-. "
+_TASK = re.compile(r"task-\d+-annotation-\d+")  # Label Studio's brush PNGs
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,12 @@ def pairs(
     ending, found = _by_suffix(found, suffix, folder)
     matched = _matched(pictures, found, ending, folder, report)
     taken = {mask for _, mask in matched}
-    for stem in sorted(found):
+    of_objects = None if matched else _one_of_single_objects(found, pictures)
+    if of_objects is not None:
+        text = f"its {len(found):,} masks are of single objects, several an image ({of_objects}): a mask PNG holds all "
+        text += "of an image; write these as COCO, or paint the objects of an image into one PNG, each in its number"
+        report(Finding("missing-image", folder, text))
+    for stem in sorted(found) if of_objects is None else ():
         if found[stem] not in taken:
             text = "has no image of its name; data.train_images names the folder of the images, data.mask_suffix "
             text += "what the masks' names end with beside those of the images"
@@ -72,6 +79,21 @@ def pairs(
         report(Finding("unlabelled-image", folder, text))
     both = sorted((pictures[stem], mask) for stem, mask in matched)
     return Beside(None if is_folder else place, folder, ending, both)
+
+
+def _one_of_single_objects(found: Mapping[str, str], pictures: Mapping[str, str]) -> str | None:
+    """One of several masks per image, as Label Studio, Open Images and the Data Science Bowl have them; else None."""
+    bases = {posixpath.basename(stem) for stem in pictures}
+    several: dict[str, list[str]] = {}
+    for stem, uri in found.items():
+        base, folder = posixpath.basename(stem), posixpath.dirname(stem)
+        starts = [base[:at] for at, letter in enumerate(base) if letter in _SEPARATORS and base[:at] in bases]
+        task = _TASK.match(base)
+        owner = task[0] if task else starts[0] if starts else folder if posixpath.basename(folder) == "masks" else None
+        several.setdefault(owner or "", []).append(uri)
+    if "" in several or max(map(len, several.values()), default=0) < 2:
+        return None
+    return max(several.values(), key=len)[0]
 
 
 def _list_masks(folder: str, report: Report) -> tuple[dict[str, str], Sequence[str]]:
