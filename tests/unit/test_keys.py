@@ -115,7 +115,8 @@ def test_whoever_prints_is_known():
     }
     own = {"demo/command.py", "demo/evaluate.py", "submit/command.py", "submit/interrupts.py"}  # nobody else's names
     clean = {"terminal.py", "cli.py", "flow/events.py"}  # printable, each in its one place
-    assert printing == own | clean | {"conversion/child.py"}  # an answer for its parent, which says it cleanly
+    json_lines = {"result.py", "conversion/child.py"}  # ASCII: for a scheduler, and for a parent that says it cleanly
+    assert printing == own | clean | json_lines
 
 
 @pytest.mark.parametrize(("error", "code"), [(UsageError, 2), (RunError, 1)])
