@@ -65,6 +65,7 @@ def _open_dest(dest: str, info: dict[str, Any]) -> tuple[Store, str]:
     """The store of DEST and its one spelling. Raises UsageError where nothing should, or can, be written."""
     try:
         folder = uris.normalise(dest).rstrip("/")
+        uris.check_written(dest)
         store = open_store(folder)
         is_file = store.stat(folder) is not None
     except (UsageError, ObjectError, StoreUnavailable) as error:

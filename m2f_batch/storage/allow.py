@@ -84,10 +84,8 @@ def check_field(field: str, uri: str) -> None:
     """Raise UsageError, which begins with ``field``, where a place lies outside; of a glob, where its folder does."""
     try:
         uris.check_unsigned(uri)
-        if field in _WRITTEN and uris.is_web(uri):
-            raise UsageError(
-                f"{uris.without_secrets(uri)!r}: nothing can be written to the web; give a folder or a bucket"
-            )
+        if field in _WRITTEN:
+            uris.check_written(uri)
         place = uris.normalise(uri)
         folder = uris.split_glob(uri)[0] if uris.has_glob(uri) else place
         if not (is_allowed(place) or is_allowed(folder)):

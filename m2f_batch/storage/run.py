@@ -29,7 +29,7 @@ from m2f_batch.storage.places import open_store
 from m2f_batch.storage.plan import Plan, Unit, plan_of
 from m2f_batch.storage.store import Entry, Fenced, NotFound, Store, Unreachable
 from m2f_batch.storage.tally import COLUMNS, Tally
-from m2f_batch.storage.uris import normalise
+from m2f_batch.storage.uris import check_written, normalise
 
 # what other commands read of run.json
 INFO_KEYS = frozenset(
@@ -271,6 +271,10 @@ def open_run(uri: str, fence: Fence | None = None) -> RunDirectory:
 
 def open_existing_run(uri: str) -> RunDirectory:
     """A run directory that holds a run; raises UsageError otherwise."""
+    try:
+        check_written(uri)
+    except UsageError as error:
+        raise UsageError(f"RUN: {error}") from None
     run = open_run(uri)
     if not run.holds_run():
         raise UsageError(f"RUN: {uri} holds no run.json; give the OUTPUT of 'm2f-batch segment'")

@@ -104,6 +104,15 @@ def is_web(uri: str) -> bool:
     return uri[:8].lower().startswith(("http://", "https://"))
 
 
+def check_written(uri: str) -> None:
+    """Raise UsageError for a place that can only be read: the web.
+
+    >>> check_written("s3://bucket/runs/1")
+    """
+    if is_web(uri):
+        raise UsageError(f"{without_secrets(uri)!r}: nothing can be written to the web; give a folder or a bucket")
+
+
 def check_unsigned(uri: str) -> None:
     """Raise UsageError for a presigned URL, since what an image is called goes into every row.
 

@@ -112,6 +112,23 @@ def test_output_on_the_web(tmp_path: Path, capsys, places: list[str] | None) -> 
     assert capsys.readouterr().err == f"m2f-batch segment: output.uri: {target!r}: {words}\n"
 
 
+@pytest.mark.parametrize("command", [["status"], ["verify"], ["explain", "a.jpg"], ["export", "x.json"]])
+def test_a_run_on_the_web(capsys, command: list[str]) -> None:
+    name, *more = command
+    assert main([name, "https://host.example/run?sig=1", *more]) == 2
+    words = "RUN: 'https://host.example/run?...': nothing can be written to the web; give a folder or a bucket"
+    assert capsys.readouterr().err == f"m2f-batch {name}: {words}\n"
+
+
+def test_an_explanation_on_the_web(tmp_path: Path, capsys, shared_cases: Path) -> None:
+    photo = shared_cases / "22-folder-with-strangers" / "img00.jpg"
+    assert in_process(config_of(photo, tmp_path / "run", DEMO_MODEL)) == 0
+    capsys.readouterr()
+    assert main(["explain", str(tmp_path / "run"), str(photo), "https://host.example/x"]) == 2
+    words = "DEST: 'https://host.example/x': nothing can be written to the web; give a folder or a bucket"
+    assert capsys.readouterr().err == f"m2f-batch explain: {words}\n"
+
+
 def test_a_model_on_the_web(tmp_path: Path, capsys) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     model = "https://huggingface.co/facebook/mask2former-swin-tiny-coco-instance"
