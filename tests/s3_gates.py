@@ -10,10 +10,16 @@ requests: method, host, path with query, and headers in lower case.
 """
 
 import http.client
+import io
+import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+import pytest
+from s3_servers import S3Endpoint, set_variables
 
 HOST = "store.test"
 
@@ -106,3 +112,51 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+def images() -> dict[str, bytes]:
+    """Two scenes by key."""
+    from PIL import Image
+
+    from m2f_batch.demo.scenes import draw_scene
+
+    found = {}
+    for seed in (1, 2):
+        buffer = io.BytesIO()
+        Image.fromarray(draw_scene(seed).image).save(buffer, "PNG")
+        found[f"in/{seed}.png"] = buffer.getvalue()
+    return found
+
+
+def coco() -> bytes:
+    """A box drawn on each of ``images``."""
+    from m2f_batch.demo.scenes import draw_scene
+
+    shapes = {seed: draw_scene(seed).image.shape for seed in (1, 2)}
+    sizes = [
+        {"id": seed, "file_name": f"{seed}.png", "height": height, "width": width}
+        for seed, (height, width, _) in shapes.items()
+    ]
+    drawn = [
+        {"id": seed, "image_id": seed, "category_id": 1, "iscrowd": 0, "segmentation": [[9, 9, 60, 9, 60, 50, 9, 50]]}
+        for seed in (1, 2)
+    ]
+    tree = {"images": sizes, "annotations": drawn, "categories": [{"id": 1, "name": "box"}]}
+    return json.dumps(tree).encode()
+
+
+@pytest.fixture
+def gate(moto_s3: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """A gate before moto, whose bucket holds the images, their annotations and a manifest."""
+    from m2f_batch.storage.places import reset_stores
+
+    drawn = images()
+    drawn["other//dbl.png"] = drawn["in/1.png"]
+    lines = "".join(f"../{key}\n" for key in drawn)
+    moto_s3.put({**drawn, "coco.json": coco(), "lists/all.txt": lines.encode()})
+    with Gate(moto_s3.variables["AWS_ENDPOINT_URL"]) as gate:
+        for name in ("NO_PROXY", "HTTP_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        set_variables(moto_s3.variables | gate.variables, monkeypatch)
+        yield gate
+    reset_stores()

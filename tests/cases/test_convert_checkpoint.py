@@ -21,7 +21,6 @@ from m2f_batch.checkpoint import read_checkpoint, weight_files
 from m2f_batch.cli import main
 from m2f_batch.conversion.command import convert_checkpoint
 from m2f_batch.demo.scenes import draw_scene
-from m2f_batch.records import table_of
 from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.vision.segmenter import Segmenter
 
@@ -85,24 +84,6 @@ def refused_by_segment(capsys: pytest.CaptureFixture[str], model: Path) -> str:
     """What ``segment`` says of a model."""
     assert main(["segment", str(model.parent), str(model.parent / "out"), "--model", str(model)]) == 2
     return capsys.readouterr().err.removeprefix("m2f-batch segment: ").removesuffix("\n")
-
-
-def test_segment_of_the_converted_model_gives_the_rows_of_the_demo(tmp_path: Path) -> None:
-    """The whole way, on Ray."""
-    import pyarrow.parquet as pq
-
-    (tmp_path / "in").mkdir()
-    for seed in (3, 4):
-        Image.fromarray(draw_scene(seed).image).save(tmp_path / "in" / f"{seed}.png")
-    assert main(["convert-checkpoint", str(pickled_model(tmp_path / "old")), str(tmp_path / "new")]) == 0
-    run = ["segment", str(tmp_path / "in"), str(tmp_path / "run"), "--model", str(tmp_path / "new")]
-    assert main([*run, "--task", "panoptic", "--set", "compute.actors=1"]) == 0
-    table = pq.read_table(tmp_path / "run" / "annotations").sort_by("uri")
-    images = [path.read_bytes() for path in sorted((tmp_path / "in").iterdir())]
-    demo = Segmenter.from_pretrained(str(DEMO_MODEL), task="panoptic", device="cpu")
-    expected = table_of(demo.rows(images)).select(["height", "width", "status", "segments"])
-    assert table.select(expected.column_names).to_pylist() == expected.to_pylist()
-    assert len(images) == table.num_rows and all(row["segments"] for row in table.to_pylist())
 
 
 def test_shards_and_types(tmp_path: Path) -> None:

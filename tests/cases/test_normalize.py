@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
+from engines import config_of, in_process
 from hand_made import make_model
 from PIL import Image
 
@@ -27,7 +27,6 @@ from m2f_batch.vision.segmenter import Segmenter
 
 BARE = {"do_rescale": False, "do_normalize": False}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-SET = "preprocess.normalize={mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
 DOUBT = (
     "the image processor of the checkpoint neither rescales nor normalizes: the model is given values from 0 to 255; "
     "if it was trained on normalized pixels, its labels are worth nothing: give what it was trained with, "
@@ -48,22 +47,6 @@ def model_with(folder: Path, **processor: Any) -> Path:
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     (folder / "preprocessor_config.json").write_text(json.dumps(settings | processor))
     return folder
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_the_plan_warns_and_the_key_makes_the_rows_those_of_the_whole_processor(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bare = model_with(tmp_path / "bare", **BARE)
-    command = ["segment", str(images), str(tmp_path / "warned"), "--model", str(bare), "--task", "instance"]
-    assert main(command) == 0
-    assert f"        warning: {DOUBT}; the key is preprocess.normalize\n" in capsys.readouterr().out
-    command[2] = str(tmp_path / "set")
-    assert main([*command, "--set", SET]) == 0
-    assert "warning" not in capsys.readouterr().out
-    assert in_process(config_of(images, tmp_path / "whole", DEMO_MODEL, model={"task": "instance"})) == 0
-    warned, found, known = (rows_of(tmp_path / name) for name in ("warned", "set", "whole"))
-    assert found == known and found[0]["segments"] and warned != known
 
 
 def test_what_is_not_given_is_no_part_of_the_fingerprint(images: Path, tmp_path: Path) -> None:

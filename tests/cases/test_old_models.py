@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from conftest import PROJECT
-from engines import rows_of
 from PIL import Image
 
 from m2f_batch.cli import main
@@ -27,19 +26,6 @@ def images(tmp_path: Path) -> Path:
     (tmp_path / "in").mkdir()
     Image.fromarray(draw_scene(3).image).save(tmp_path / "in" / "a.png")
     return tmp_path / "in"
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_segment_with_what_a_trainer_of_version_4_left(images: Path, tmp_path: Path, capsys: Any) -> None:
-    """Weights without ``swin.layernorm``, beside pickles that are never read."""
-    model = FOLDER / "4.57.6-trainer"
-    assert {"optimizer.pt", "training_args.bin"} <= {file.name for file in model.iterdir()}
-    command = ["segment", str(images), str(tmp_path / "run"), "--model", str(model), "--task", "semantic"]
-    assert main(command) == 0
-    (row,) = rows_of(tmp_path / "run")
-    assert row["status"] == "ok" and {s["category"] for s in row["segments"]} <= {"cat", "dog", "sky"}
-    assert sum(s["area"] for s in row["segments"]) == row["height"] * row["width"]
-    assert "warning" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

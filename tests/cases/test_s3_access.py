@@ -1,19 +1,15 @@
 """Buckets that want to be asked in their own way: virtual hosts, requester-pays, public ones without keys."""
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL
-from PIL import Image
 from s3_gates import Gate
-from s3_servers import S3Endpoint, set_variables
+from s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
-from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.storage.listing import list_input
 from m2f_batch.storage.places import open_store, reset_stores
 
@@ -21,46 +17,6 @@ DENIED = (
     "access denied (a requester-pays bucket wants storage.s3.request_payer: requester (AWS_REQUEST_PAYER), "
     "a public bucket storage.s3.anonymous: true (AWS_NO_SIGN_REQUEST=YES))"
 )
-
-
-def images() -> dict[str, bytes]:
-    """Two scenes by key."""
-    found = {}
-    for seed in (1, 2):
-        buffer = io.BytesIO()
-        Image.fromarray(draw_scene(seed).image).save(buffer, "PNG")
-        found[f"in/{seed}.png"] = buffer.getvalue()
-    return found
-
-
-def coco() -> bytes:
-    """A box drawn on each of ``images``."""
-    shapes = {seed: draw_scene(seed).image.shape for seed in (1, 2)}
-    sizes = [
-        {"id": seed, "file_name": f"{seed}.png", "height": height, "width": width}
-        for seed, (height, width, _) in shapes.items()
-    ]
-    drawn = [
-        {"id": seed, "image_id": seed, "category_id": 1, "iscrowd": 0, "segmentation": [[9, 9, 60, 9, 60, 50, 9, 50]]}
-        for seed in (1, 2)
-    ]
-    tree = {"images": sizes, "annotations": drawn, "categories": [{"id": 1, "name": "box"}]}
-    return json.dumps(tree).encode()
-
-
-@pytest.fixture
-def gate(moto_s3: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    """A gate before moto, whose bucket holds the images, their annotations and a manifest."""
-    drawn = images()
-    drawn["other//dbl.png"] = drawn["in/1.png"]
-    lines = "".join(f"../{key}\n" for key in drawn)
-    moto_s3.put({**drawn, "coco.json": coco(), "lists/all.txt": lines.encode()})
-    with Gate(moto_s3.variables["AWS_ENDPOINT_URL"]) as gate:
-        for name in ("NO_PROXY", "HTTP_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-        set_variables(moto_s3.variables | gate.variables, monkeypatch)
-        yield gate
-    reset_stores()
 
 
 def lint(bucket: str, *options: str, config: Path | None = None) -> int:
@@ -151,33 +107,3 @@ def test_a_public_bucket_without_keys(
         "s3://anonymous@...: wanted s3://BUCKET/KEY; that no keys are used is a setting: storage.s3.anonymous: true, "
         "or a list of such buckets (or AWS_NO_SIGN_REQUEST=YES)\n"
     )
-
-
-def test_a_run_from_a_public_bucket_into_one_of_ones_own(
-    gate: Gate, moto_s3: S3Endpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The settings reach Ray's workers; OUTPUT is written with keys; another setting goes on with the same run.
-
-    INPUT is a manifest, which names a key with '//' (case S3-b).
-    """
-    own = f"{moto_s3.bucket}-own"
-    moto_s3.client().create_bucket(Bucket=own)
-    gate.public, gate.paid = {moto_s3.bucket}, {own}
-    settings = ["addressing_style=virtual", "request_payer=requester", f"anonymous=[{moto_s3.bucket}]"]
-    given = [word for setting in settings for word in ("--set", f"storage.s3.{setting}")]
-    base = [
-        "segment",
-        f"{moto_s3.uri}/lists/all.txt",
-        f"s3://{own}/run",
-        "--model",
-        str(DEMO_MODEL),
-        "--task",
-        "panoptic",
-    ]
-    assert main([*base, *given, "--set", "compute.actors=1"]) == 0
-    gate.paid = set()
-    assert "3 in = 3 ok + 0 error" in capsys.readouterr().out
-    assert main([*base, *given[:2], *given[4:]]) == 0, "another payer is no part of the fingerprint"
-    assert "nothing to do" in capsys.readouterr().out
-    image = f"{moto_s3.uri}/other//dbl.png"
-    assert main(["explain", f"s3://{own}/run", image, str(tmp_path / "why")]) == 0, "run.json says how to ask"

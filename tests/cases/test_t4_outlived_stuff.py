@@ -54,15 +54,6 @@ def test_tasks_that_merge_nothing_go_without_the_ids(images, tmp_path, task):
     assert rows[0] == rows[1] and rows[0][0]
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_the_plan_of_instance_warns(images, tmp_path, capsys):
-    model = model_with(tmp_path / "model", [4, 5, 9])
-    command = ["segment", str(images), str(tmp_path / "run"), "--model", str(model), "--task", "instance"]
-    assert main([*command, "--dry-run"]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
-    assert line.startswith("        warning: label_ids_to_fuse in its config.json names [9], which are no labels")
-
-
 @pytest.mark.parametrize(
     ("stuff_ids", "expected"),
     [

@@ -12,7 +12,9 @@ from m2f_batch.cli import main
 
 
 @pytest.fixture(scope="module")
-def rows(shared_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
+def rows(
+    shared_cases: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, object]]:
     folder = tmp_path_factory.mktemp("odd")
     for case in ("05-png-large-text", "23-odd-decodes", "24-proc-size-zero"):
         shutil.copytree(shared_cases / case, folder / case)

@@ -1,0 +1,50 @@
+"""Case S3-e through a whole run, on a Ray of its own, whose workers begin with the bucket's settings."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import DEMO_MODEL, PROJECT
+from s3_gates import Gate
+from s3_servers import S3Endpoint
+
+from m2f_batch.cli import main
+
+
+def said(arguments: list[str]) -> str:
+    """What a command says that ends well, in a process of its own: the Ray of the tests knows of no buckets."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "m2f_batch.cli", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=280, cwd=PROJECT, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_run_from_a_public_bucket_into_one_of_ones_own(gate: Gate, moto_s3: S3Endpoint, tmp_path: Path) -> None:
+    """The settings reach Ray's workers; OUTPUT is written with keys; another setting goes on with the same run.
+
+    INPUT is a manifest, which names a key with '//' (case S3-b).
+    """
+    own = f"{moto_s3.bucket}-own"
+    moto_s3.client().create_bucket(Bucket=own)
+    gate.public, gate.paid = {moto_s3.bucket}, {own}
+    settings = ["addressing_style=virtual", "request_payer=requester", f"anonymous=[{moto_s3.bucket}]"]
+    given = [word for setting in settings for word in ("--set", f"storage.s3.{setting}")]
+    base = [
+        "segment",
+        f"{moto_s3.uri}/lists/all.txt",
+        f"s3://{own}/run",
+        "--model",
+        str(DEMO_MODEL),
+        "--task",
+        "panoptic",
+    ]
+    assert "3 in = 3 ok + 0 error" in said([*base, *given, "--set", "compute.actors=1"])
+    gate.paid = set()
+    told = said([*base, *given[:2], *given[4:]])
+    assert "nothing to do" in told, "another payer is no part of the fingerprint"
+    image = f"{moto_s3.uri}/other//dbl.png"
+    assert main(["explain", f"s3://{own}/run", image, str(tmp_path / "why")]) == 0, "run.json says how to ask"
