@@ -161,11 +161,13 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
 
     from m2f_batch.train.new_model import new_model
     from m2f_batch.train.training import Means, Stopped, train
+    from m2f_batch.vision.gpu import check_gpu
 
     compute = job.config.compute
     device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("compute.device: 'cuda' is not to be had here; allowed: auto, cpu")
+    check_gpu(torch.device(device))
     check_device(job.config, device)
     cpus = len(os.sched_getaffinity(0))
     threads = compute.threads_per_worker or cpus

@@ -162,6 +162,7 @@ def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     # takes seconds, and only workers need it: neither the command nor Ray's controller, which load this module too
     from m2f_batch.train.training import Means, Stopped, train
+    from m2f_batch.vision.gpu import check_gpu
 
     job: TrainJob = ray.get(config["job"])
     place: RunDirectory = config["place"]
@@ -180,6 +181,8 @@ def _work(config: dict[str, Any]) -> None:
         return  # before anything that may go wrong again: only by returning workers end Ray's starting them anew
     try:
         check_seen(place)
+        if share.gpus:
+            check_gpu(get_device())  # before workers talk to each other by it
         if not _has_begun(place, ledger):
             return
         with _asked_to_stop(ledger) as is_stopping:

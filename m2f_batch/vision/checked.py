@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from m2f_batch.config import Precision
 from m2f_batch.errors import RunError
+from m2f_batch.vision.gpu import check_gpu
 from m2f_batch.vision.lean.linear import linear, pixels_of
 from m2f_batch.vision.lean.mask2former import LeanMask2Former, lean_mask2former
 from m2f_batch.vision.model import DTYPES, compiled, first_line, forward, keep_float32, load_model
@@ -63,9 +64,10 @@ def load_checked(
     The fast forward pass is taken unless it raises, is not to be had for this structure, or is off by more than 1e-4 of
     a tensor's largest value (or of 1, where that is larger) in float32, by the largest difference; in bf16 and fp16 by
     more than 2e-2 of the tensor's norm, by the norm of the difference, since single values are off by several of
-    their roundings. The device never holds both. Raises RunError as ``load_model`` does, and when the device is lost to
-    the fast forward pass; an allocation that fails is no verdict, and goes through.
+    their roundings. The device never holds both. Raises RunError as ``check_gpu`` and ``load_model`` do, and when the
+    device is lost to the fast forward pass; an allocation that fails is no verdict, and goes through.
     """
+    check_gpu(device)
     model = load_model(directory, CPU, lean=False)
     keep_float32(device)
     begun = time.perf_counter()

@@ -76,8 +76,28 @@ def test_presets_ask_for_what_the_groups_have():
         (container,) = group["template"]["spec"]["containers"]
         gpus = int(container["resources"]["limits"]["nvidia.com/gpu"]) * group["maxReplicas"]
         preset = yaml.safe_load((PROJECT / "jobs" / f"{file}.yaml").read_text())
-        asked = preset["train"]["workers"] if "train" in preset else preset["compute"]["actors"][1]
-        assert asked == gpus and preset["compute"]["device"] == "cuda"
+        least, most = preset["train"]["workers"] if "train" in preset else preset["compute"]["actors"]
+        assert most == gpus and preset["compute"]["device"] == "cuda"
+        # KubeRay waits for the least of a training; a run asks for GPUs itself
+        assert group["replicas"] == group["minReplicas"] == ("train" in preset and least)
+
+
+def test_a_training_holds_no_gpus_that_wait_for_others():
+    """Elastic, with a bound on the wait for two; the gang of Kueue is a comment, whose patches still apply."""
+    (thing,) = of_ray(overlay("finetune-eight"))
+    spec = cluster_spec(thing)
+    assert [group["minReplicas"] for group in spec["workerGroupSpecs"]] == [2]
+    assert spec["enableInTreeAutoscaling"] is True  # else nobody asks for the other six
+    assert thing["spec"]["preRunningDeadlineSeconds"] <= 3600
+    comment = leading_comment((INFRA / "kubernetes/overlays/finetune-eight/finetune.yaml").read_text())
+    label, fixed = (yaml.safe_load(line)[0] for line in re.findall(r"(?m)^- \{op: .*", comment))
+    assert label == {
+        "op": "add",
+        "path": "/metadata/labels",
+        "value": {"kueue.x-k8s.io/queue-name": "gpus"},
+    }
+    assert "labels" not in thing["metadata"]  # "add" would replace them
+    assert fixed["path"] == "/spec/rayClusterSpec/enableInTreeAutoscaling" and fixed["value"] is False
 
 
 @pytest.mark.parametrize(

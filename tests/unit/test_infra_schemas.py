@@ -2,12 +2,13 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
-from infra_files import INFRA, KUBERAY, KUBERNETES, OF_RAY, OVERLAYS, crd, of_ray, overlay, rendered
+from infra_files import INFRA, KUBERAY, KUBERNETES, OF_RAY, OVERLAYS, crd, of_ray, overlay, pods, rendered
 
 KUBERNETES_VERSIONS = ("1.31", "1.34")
 
@@ -100,3 +101,22 @@ def test_launcher_files_are_what_ray_defines(file):
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     assert schema["additionalProperties"] is False
     jsonschema.Draft7Validator(schema).validate(yaml.safe_load((INFRA / "ray" / f"{file}.yaml").read_text()))
+
+
+def test_spot_machines_of_the_launcher_install_nothing():
+    """The image, which has what Ray's launcher calls in it: rsync, and ssh by which the head starts others."""
+    from ray.autoscaler._private.docker import docker_start_cmds, validate_docker_config
+
+    tree = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    validate_docker_config(tree)
+    images = {each["image"] for _, pod in pods(*of_ray(overlay("segment-spot"))) for each in pod["containers"]}
+    assert images == {tree["docker"]["image"]}
+    lines = [line for key, found in tree.items() if key.endswith("_commands") for line in found]
+    assert lines and not [line for line in lines if re.search(r"\b(make|pip|uv|apt-get)\b|\.venv", line)]
+    mounts = dict.fromkeys(tree["file_mounts"], "")
+    options = tree["docker"]["run_options"]
+    started = docker_start_cmds("ubuntu", *images, mounts, "m2f-batch", options, "m2f-batch", "/root", "docker")
+    assert " --user=0 --ulimit nofile=65536:65536 --net=host registry.example.com/" in started
+    assert ":/root/.ray/auth_token " in started
+    final = (INFRA / "Dockerfile").read_text().rpartition("\nFROM ")[2]
+    assert re.search(r"apt-get install .*\bopenssh-client\b.*\brsync\b", final)

@@ -54,7 +54,9 @@ def test_a_job_is_whole_as_it_stands(file):
     kind = FinetuneConfig if file.stem.startswith("finetune") else SegmentConfig
     config = load_config(kind, file=str(file))
     if kind is FinetuneConfig:
-        assert config.train.batch_size % (config.train.workers * config.train.accumulate) == 0
+        workers = config.train.workers
+        most = workers if isinstance(workers, int) else workers[1]
+        assert config.train.batch_size % (most * config.train.accumulate) == 0
         assert config.data.val or config.data.split  # a result to expect
     else:
         assert config.model.precision == ("fp32" if config.compute.device == "cpu" else "bf16")
