@@ -59,7 +59,8 @@ def look_at(row: Mapping[str, Any], form: str) -> tuple[Seen | None, list[Findin
     if size_hw == image.shape[1::-1] and _stored_hw(data) == size_hw:
         return seen, [Finding("exif-size", uri, f"{sizes}: those before its EXIF orientation")]
     kind = "mask-size" if form in MASK_FORMATS else "image-size"
-    return seen, [Finding(kind, uri, sizes)]
+    turned = ": height and width are swapped" if size_hw == image.shape[1::-1] else ""
+    return seen, [Finding(kind, uri, sizes + turned)]
 
 
 def _orientation(data: bytes) -> int:

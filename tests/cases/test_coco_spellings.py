@@ -170,3 +170,16 @@ def test_an_image_that_is_refused_is_one_finding(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "images[0]: needs 'height' and 'width' in pixels" in out
     assert "unlisted-image" not in out
+
+
+def test_swapped_sizes_and_shares_are_called_so(tmp_path, capsys):
+    content = document()
+    content["images"][0] |= {"height": SIZE[1], "width": SIZE[0]}
+    assert main(["lint", str(written(tmp_path, content))]) == 1
+    said = "has 32 x 24 pixels, its annotations are for 24 x 32: height and width are swapped"
+    assert said in capsys.readouterr().out
+    place = written(tmp_path, document(lambda name: [[number / 32 for number in outline(name)]]))
+    assert main(["lint", str(place)]) == 1
+    out = capsys.readouterr().out
+    assert "fault   invalid-mask: 2" in out
+    assert "its coordinates are all 0 to 1, most likely shares of the image; COCO's are pixels" in out

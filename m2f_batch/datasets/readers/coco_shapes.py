@@ -91,6 +91,8 @@ def _polygons(value: list[Any]) -> Shape | Fault:
     short = [part for part in parts if isinstance(part, list) and len(part) < _FEWEST]
     good = [part for part in parts if not isinstance(part, list) or len(part) >= _FEWEST]
     fault = next((fault for fault in map(polygon_fault, good or short) if fault), None)
+    if not fault and good and all(0 <= number <= 1 for part in good for number in part):
+        fault = "its coordinates are all 0 to 1, most likely shares of the image; COCO's are pixels"
     return Fault("invalid-mask", fault) if fault else Shape(good, [], len(short))
 
 

@@ -68,7 +68,7 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     categories = [Category(number, name, True) for number, name in names.items() if name not in (IGNORE, BACKGROUND)]
     _note_skipped(entries, place, report)
     known = {category.name: position for position, category in enumerate(categories)}
-    entries = _with_images(entries, place, images, report)
+    entries = _with_images(entries, listed, place, images, report)
     return dataset_of(
         categories, files.numbered(files.rows_of(partial(_read, known=known), entries, report, itemgetter("image")))
     )
@@ -86,7 +86,9 @@ def _labelled(parsed: list[_Entry], place: str, report: Report) -> list[_Entry]:
     return entries
 
 
-def _with_images(entries: list[_Entry], place: str, images: str | None, report: Report) -> list[_Entry]:
+def _with_images(
+    entries: list[_Entry], listed: list[str], place: str, images: str | None, report: Report
+) -> list[_Entry]:
     """The entries with the uri of their image; without those that have none, which is reported."""
     folders = [uris.parent(entry["json"]) for entry in entries]
     is_folder = files.is_folder(place, "data.train")
@@ -101,7 +103,7 @@ def _with_images(entries: list[_Entry], place: str, images: str | None, report: 
     there = files.list_all(top, IMAGE_EXTENSIONS)
     taken = _by_json(entries, folders, found, there, place, report)
     if is_folder:
-        _note_unlabelled(taken, there, place, report)
+        _note_unlabelled(taken, listed, there, place, report)
     return taken
 
 
@@ -112,8 +114,7 @@ def _by_json(
     known, beside = {*there}, {posixpath.splitext(uri)[0]: uri for uri in reversed(there)}
     taken, renamed = list[_Entry](), list[str]()
     for entry, folder, uri in zip(entries, folders, found, strict=True):
-        stem = posixpath.splitext(posixpath.basename(entry["json"]))[0]
-        other = None if uri in known else beside.get(uris.join(folder, stem))
+        other = None if uri in known else beside.get(uris.join(folder, _stem(entry["json"])))
         if other is not None:
             renamed.append(f"{entry['json']}: {posixpath.basename(other)!r} for {entry['imagePath']!r}")
         elif uri not in known and entry["has_data"]:
@@ -131,15 +132,20 @@ def _by_json(
     return taken
 
 
-def _note_unlabelled(entries: list[_Entry], there: list[str], place: str, report: Report) -> None:
+def _note_unlabelled(entries: list[_Entry], listed: list[str], there: list[str], place: str, report: Report) -> None:
     """Counts the images without a JSON, in the folders where others have one."""
     labelled = {posixpath.splitext(entry["image"])[0] for entry in entries}
     folders = {posixpath.dirname(stem) for stem in labelled}
     here = [uri for uri in there if posixpath.dirname(uri) in folders]
-    alone = [uri for uri in here if posixpath.splitext(uri)[0] not in labelled]
+    written = {_stem(uri) for uri in listed}  # those that cannot be read, too, which is said of them
+    alone = [uri for uri in here if posixpath.splitext(uri)[0] not in labelled and _stem(uri) not in written]
     if alone:
         text = f"{len(alone):,} of {len(here):,} images have no JSON and are left out ({examples(alone)})"
         report(Finding("unlabelled-image", place, text))
+
+
+def _stem(uri: str) -> str:
+    return posixpath.splitext(posixpath.basename(uri))[0]
 
 
 def _declared(place: str) -> dict[int, str] | None:
@@ -185,7 +191,7 @@ def _parsed(uri: str) -> files.Read:
     entry = {
         "json": uri,
         "is_labelme": True,
-        "imagePath": name if files.is_text(name) else posixpath.splitext(posixpath.basename(uri))[0],
+        "imagePath": name if files.is_text(name) else _stem(uri),
         "has_data": bool(document.get("imageData")),
         "size_hw": (height, width) if is_size(height, width) else None,
         "shapes": used,

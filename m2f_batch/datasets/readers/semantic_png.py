@@ -74,12 +74,8 @@ def read_semantic_png(
     values = {value for row in rows for value in row["codes"]} - {IGNORED}
     scheme = scheme_of(values, named, beside.folder, beside.suffix, do_reduce_labels, ignore_index, report)
     _note_pictures(rows, beside.folder, report)
-    of_ade20k = [image for image, _ in beside.pairs if _ADE20K.search(image)]
-    if of_ade20k and scheme.names is None and not do_reduce_labels:
-        text = (
-            f"{len(of_ade20k):,} images are called as ADE20K's, whose own masks hold 0 for no label and class ids + 1: "
-        )
-        report(Finding("label-set", beside.folder, text + "for such files set data.do_reduce_labels"))
+    if scheme.names is None and not do_reduce_labels:
+        _note_ade20k([image for image, _ in beside.pairs], beside.folder, report)
     hint = hint_of(values, scheme.names)
     kept = [row for row in rows if _settled(row, rule, scheme, hint, report)]
     place = str(masks or annotations)
@@ -91,6 +87,13 @@ def read_semantic_png(
     for finding in _smooth(kept, by_class, do_reduce_labels, place):
         report(finding)
     return dataset_of([Category(number, name, False) for number, name in by_class.items()], _final(kept, by_class))
+
+
+def _note_ade20k(images: Sequence[str], folder: str, report: Report) -> None:
+    theirs = sum(bool(_ADE20K.search(image)) for image in images)
+    if theirs:
+        text = f"{theirs:,} images are called as ADE20K's, whose own masks hold 0 for no label and class ids + 1: "
+        report(Finding("label-set", folder, text + "for such files set data.do_reduce_labels"))
 
 
 def _read(
