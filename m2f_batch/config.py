@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from m2f_batch.deadline import ALLOWED, as_text
+
 
 def _no_bool(value: Any) -> Any:
     """pydantic would take true for 1."""
@@ -25,6 +27,14 @@ def _ordered(value: int | tuple[int, int]) -> int | tuple[int, int]:
     return value
 
 
+def _deadline(value: Any) -> Any:
+    try:
+        return as_text(value)
+    except ValueError as error:
+        reason = "quote a time of day: '16:00'" if str(error) == "quotes are missing" else f"input should be {ALLOWED}"
+        raise PydanticCustomError("deadline", reason) from None
+
+
 Task = Literal["instance", "semantic", "panoptic"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
@@ -33,6 +43,8 @@ Fraction = Annotated[Number, Field(ge=0, le=1)]
 Pixels = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=1)]
 CountOrRange = Annotated[Count | tuple[Count, Count], AfterValidator(_ordered)]
+
+Deadline = Annotated[str | None, BeforeValidator(_deadline)]
 
 # keys of both jobs
 RayAddress = Annotated[str | None, Field(description="Ray cluster; RAY_ADDRESS or a local Ray if not set")]
@@ -232,6 +244,11 @@ class RunConfig(Section):
         60, description="a run that has said nothing for so long may be taken over by another one"
     )
     log: Literal["text", "json"] = Field("text", description="what is printed: lines for people, or JSON objects")
+    deadline: Deadline = Field(
+        None,
+        description=f"when the run should be done: {ALLOWED}; UTC where no zone is given. status, the log and the "
+        "metrics say whether it will be late, and nothing stops it; a run that was killed keeps the moment that it had",
+    )
 
 
 class S3Config(Section):

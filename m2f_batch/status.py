@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from m2f_batch.errors import RunError
@@ -37,6 +38,10 @@ def state_of(run: RunDirectory, info: dict[str, Any]) -> dict[str, Any]:
     left = remaining - staged
     rate = info["images_per_second"]
     is_finished = run.is_finished()
+    seconds_left = left / rate if left > 0 and rate else None
+    deadline = info.get("deadline_at")
+    end = datetime.fromisoformat(info["finished_at"]) if is_finished else _ending(seconds_left)
+    late_by = (end - datetime.fromisoformat(deadline)).total_seconds() if deadline else None
     return {
         "run": run.uri,
         "run_id": info["run_id"],
@@ -53,11 +58,18 @@ def state_of(run: RunDirectory, info: dict[str, Any]) -> dict[str, Any]:
         "images_per_second": rate,
         "seconds": info["seconds"],
         "age": None if is_finished else _age(run, run.path("run.json")),
-        "seconds_left": left / rate if left > 0 and rate else None,
+        "seconds_left": seconds_left,
+        "deadline_at": deadline,
+        "late_by": late_by,
         "retries": info.get("retries") or 0,
         "forward": info.get("forward"),
         "lease": _lease(run),
     }
+
+
+def _ending(seconds_left: float | None) -> datetime:
+    """When a run ends at its rate; where that is not known, not before now."""
+    return datetime.now(UTC) + timedelta(seconds=seconds_left or 0)
 
 
 def _lease(run: RunDirectory) -> dict[str, Any] | None:
@@ -98,6 +110,18 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
         yield f"failed  {line}"
     if state["seconds_left"] is not None:
         yield f"left    {images['remaining'] - staged:,} images, {_spoken(state['seconds_left'])} at that rate"
+    if state["deadline_at"]:
+        yield f"due     {state['deadline_at']} (run.deadline): {_late_text(state)}"
+
+
+def _late_text(state: dict[str, Any]) -> str:
+    late_by = state["late_by"]
+    time = _spoken(abs(late_by))
+    if state["finished"]:
+        return f"missed by {time}" if late_by > 0 else f"kept, with {time} to spare"
+    if state["seconds_left"] is None:
+        return f"over for {time}" if late_by > 0 else f"in {time}"
+    return f"{time} late at that rate" if late_by > 0 else f"kept with {time} to spare at that rate"
 
 
 def _lease_text(lease: dict[str, Any]) -> str:

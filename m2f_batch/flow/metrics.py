@@ -9,9 +9,13 @@
     ray_m2f_batch_bytes_read_total                    counter  run              bytes of images read from storage
     ray_m2f_batch_retries_total                       counter  run              requests to storage that were repeated
     ray_m2f_batch_unit_deaths_total                   counter  run              processes that died while at a unit
+    ray_m2f_batch_nodes_lost_total                    counter  run              nodes that died or were taken away
     ray_m2f_batch_images_remaining                    gauge    run              images that have no row yet
     ray_m2f_batch_busy_ratio                          gauge    run, stage       share of its places that a stage uses
     ray_m2f_batch_replicas                            gauge    run              replicas at work, after a first unit
+    ray_m2f_batch_waiting_seconds                     gauge    run              without a first unit so far; then 0
+    ray_m2f_batch_eta_timestamp_seconds               gauge    run              when it ends at its rate, Unix time
+    ray_m2f_batch_deadline_timestamp_seconds          gauge    run              ``run.deadline``, Unix time
     ray_m2f_batch_last_success_timestamp_seconds      gauge    run              when ``_SUCCESS`` was written, Unix time
 
 A stranger is an error row that ``input.max_error_fraction`` leaves out: no image, and a name without extension.
@@ -43,11 +47,15 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "bytes_read_total": ("Bytes of images read from storage.", ()),
     "retries_total": ("Requests to storage that were repeated.", ()),
     "unit_deaths_total": ("Processes that died while they worked on a unit.", ()),
+    "nodes_lost_total": ("Nodes that died or were taken away; not those let go for idleness.", ()),
 }
 GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "images_remaining": ("Images that have no row yet.", ()),
     "busy_ratio": ("Share of its places that a stage keeps busy.", ("stage",)),
     "replicas": ("Replicas at work that have delivered a unit.", ()),
+    "waiting_seconds": ("Seconds that a run has waited for its first unit; 0 after it.", ()),
+    "eta_timestamp_seconds": ("Unix time at which the run ends at its rate so far.", ()),
+    "deadline_timestamp_seconds": ("Unix time at which the run should be done, as run.deadline says.", ()),
     "last_success_timestamp_seconds": ("Unix time at which a run over this OUTPUT was verified.", ()),
 }
 MAX_LABEL = 80  # characters
@@ -60,7 +68,7 @@ class Metrics:
     def __init__(self, output_uri: str) -> None:
         self._run = {"run": label(output_uri)}
         self._reasons: set[str] = set()
-        self._deaths = 0
+        self._seen = {"unit_deaths_total": 0, "nodes_lost_total": 0}
         self._instruments = _instruments()
 
     def add(self, unit: Mapping[str, Any]) -> None:
@@ -82,7 +90,7 @@ class Metrics:
             self._count("errors_total", count, reason=self._bounded(reason))
 
     def set_state(self, remaining: int, shares: Mapping[str, float], replicas: int, *, deaths: int = 0) -> None:
-        """The state of this moment, to be said every few seconds.
+        """The state of this moment, to be said every few seconds, once OUTPUT is open.
 
         ``shares`` are busy shares by stage, ``deaths`` the processes that have died at a unit in this attempt so far.
         """
@@ -90,12 +98,29 @@ class Metrics:
         self._record("replicas", replicas)
         for stage, share in shares.items():
             self._record("busy_ratio", share, stage=stage)
-        self._count("unit_deaths_total", deaths - self._deaths)
-        self._deaths = max(deaths, self._deaths)
+        self._count_up_to("unit_deaths_total", deaths)
+
+    def set_times(self, waiting: float, eta: float | None, deadline: float | None) -> None:
+        """How long the run has waited for its first unit (s), when it will end and when it should (Unix times).
+
+        To be said every few seconds, from the start on; None where it is not known or not asked for.
+        """
+        self._record("waiting_seconds", waiting)
+        for name, at in (("eta_timestamp_seconds", eta), ("deadline_timestamp_seconds", deadline)):
+            if at is not None:
+                self._record(name, at)
+
+    def set_nodes_lost(self, nodes: int) -> None:
+        """Nodes that this attempt has lost so far."""
+        self._count_up_to("nodes_lost_total", nodes)
 
     def succeeded(self, at: float | None = None) -> None:
         """The run was verified and ``_SUCCESS`` written, now or at a Unix time."""
         self._record("last_success_timestamp_seconds", time.time() if at is None else at)
+
+    def _count_up_to(self, name: str, total: int) -> None:
+        self._count(name, total - self._seen[name])
+        self._seen[name] = max(total, self._seen[name])
 
     def _count(self, name: str, value: float | None, **tags: str) -> None:
         if value and value > 0:  # Ray refuses 0

@@ -58,6 +58,8 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
         yield "        is finished, and INPUT has not changed: there is nothing to do"
     elif not work.is_new:
         yield f"        goes on with the run that is there: {work.change.said()}; attempt {work.info['attempts']}"
+    if not is_done and work.info["deadline_at"]:
+        yield f"        should be done at {work.info['deadline_at']} (run.deadline)"
     if work.info["decoder"] < DECODER and (tiffs := pc.sum(named_tiff(listing.table)).as_py()):
         yield (
             "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats),"

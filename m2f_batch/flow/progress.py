@@ -55,6 +55,11 @@ class Progress:
         """Since the run began."""
         return time.monotonic() - self._started
 
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate of this attempt so far; None before its first image."""
+        return (self.total - self.done) * self.seconds / self.labelled if self.labelled and self.seconds > 0 else None
+
     def __enter__(self) -> "Progress":
         self._thread.start()
         return self
@@ -94,9 +99,9 @@ class Progress:
 
     def line(self) -> str:
         """The state as one plain line."""
-        rate = self.labelled / self.seconds if self.seconds > 0 else 0.0
+        rate, seconds_left = self.labelled / self.seconds if self.seconds > 0 else 0.0, self.seconds_left
         waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes?)"
-        left = f"{duration((self.total - self.done) / rate)} left" if rate > 0 else waiting
+        left = waiting if seconds_left is None else f"{duration(seconds_left)} left"
         return f"{self.done:,} of {self.total:,} images  {rate:.1f} images/s  {left}  {self.tally.error:,} errors"
 
     def _tick(self) -> None:

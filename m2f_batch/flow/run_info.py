@@ -7,6 +7,7 @@ from typing import Any
 
 from m2f_batch.checkpoint import Checkpoint
 from m2f_batch.config import SegmentConfig
+from m2f_batch.deadline import deadline_at
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.redact import redacted
 from m2f_batch.storage.listing import Listing
@@ -47,6 +48,7 @@ def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "plan": plan.plan_id,
         **_counts(job),
         "started_at": now(),
+        "deadline_at": _deadline(job, None),
         "finished_at": None,
         "seconds": 0.0,
         "images_per_second": 0.0,
@@ -65,6 +67,7 @@ def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "decoder": DECODER if job.config.run.retry == "tiff" else before.get("decoder", 1),
         "plan": plan.plan_id,
         **_counts(job),
+        "deadline_at": _deadline(job, before),
         "finished_at": None,
         "seconds": 0.0,
         "images_per_second": 0.0,
@@ -72,6 +75,17 @@ def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
         "retries": 0,
         "attempts": int(before.get("attempts", 1)) + 1,
     }
+
+
+def _deadline(job: Job, before: dict[str, Any] | None) -> str | None:
+    """When the run should be done; what was killed keeps the moment that it had, as long as the key is the same."""
+    text = job.config.run.deadline
+    if text is None:
+        return None
+    held = None if before is None or before["finished_at"] else before.get("deadline_at")
+    if before is not None and held and before["config"]["run"].get("deadline") == text:
+        return str(held)
+    return deadline_at(text, datetime.now(UTC)).isoformat(timespec="seconds")
 
 
 def _settings(job: Job) -> dict[str, Any]:

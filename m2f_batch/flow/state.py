@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from m2f_batch.flow.attempt import Attempt
 from m2f_batch.flow.begin import tally_of
+from m2f_batch.flow.lost_nodes import LostNodes
 from m2f_batch.flow.metrics import Metrics
-from m2f_batch.flow.progress import Progress
+from m2f_batch.flow.progress import Progress, duration
 from m2f_batch.flow.run_info import info_now
 from m2f_batch.result import tell_run
 from m2f_batch.storage.index import entry_of, read_index, write_index
@@ -15,6 +17,7 @@ from m2f_batch.storage.plan import file_and_part
 from m2f_batch.storage.tally import Tally, tally_of_unit
 
 INDEX_SECONDS = 60.0  # a list of all files goes with it
+LATE_SECONDS = 300.0  # before that, the rate is that of a start
 
 
 class State:
@@ -24,7 +27,10 @@ class State:
         self._attempt, self._opened, self._count_deaths = attempt, opened, deaths
         self.deaths = 0
         self._base: Tally | None = None
-        self._metrics = Metrics(attempt.run.uri)
+        self._metrics, self._lost = Metrics(attempt.run.uri), LostNodes()
+        deadline = attempt.work.info.get("deadline_at")
+        self._deadline = None if deadline is None else datetime.fromisoformat(deadline).timestamp()
+        self._is_late = False
         self._parts: dict[str, tuple[Tally, int]] = {}  # of files that are not whole, or not in the index yet
         self._indexed_at = time.monotonic()
 
@@ -38,6 +44,7 @@ class State:
 
     def refresh(self, progress: Progress) -> None:
         """Write what there is to say. Raises what storage raises."""
+        self._refresh_times(progress)
         if self._base is None:
             self._base = self._opened()
             if self._base is None:
@@ -55,6 +62,19 @@ class State:
         self._attempt.write_log()
         if time.monotonic() - self._indexed_at > INDEX_SECONDS:
             self._index()
+
+    def _refresh_times(self, progress: Progress) -> None:
+        """What is known before OUTPUT is open, too: the wait for the first node may be the longest of all."""
+        left = progress.seconds_left
+        eta = None if left is None else time.time() + left
+        self._metrics.set_times(0.0 if progress.labelled else progress.seconds, eta, self._deadline)
+        self._metrics.set_nodes_lost(self._lost.count())
+        if self._is_late or self._deadline is None or progress.seconds < LATE_SECONDS:
+            return
+        late = (time.time() if eta is None else eta) - self._deadline
+        if late > 0 and progress.done < progress.total:
+            self._is_late = True
+            self._attempt.events.say(f"warning: the run will be {duration(late)} late for run.deadline", "late")
 
     def _index(self) -> None:
         self._indexed_at = time.monotonic()

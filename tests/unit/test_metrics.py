@@ -111,6 +111,21 @@ def test_state_replaces_and_deaths_count_once(made):
     }
 
 
+def test_times_and_lost_nodes(made):
+    metrics = Metrics("out")
+    metrics.set_times(12.5, None, None)
+    assert values(made) == {"waiting_seconds": {("out",): 12.5}}
+    metrics.set_times(0.0, 2000.0, 1500.0)
+    for nodes in (2, 2, 5):
+        metrics.set_nodes_lost(nodes)
+    assert values(made) == {
+        "waiting_seconds": {("out",): 0.0},
+        "eta_timestamp_seconds": {("out",): 2000.0},
+        "deadline_timestamp_seconds": {("out",): 1500.0},
+        "nodes_lost_total": {("out",): 5},
+    }
+
+
 def test_reasons_are_bounded(made):
     metrics = Metrics("out")
     for number in range(MAX_REASONS + 50):

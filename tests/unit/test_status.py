@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,43 @@ def test_the_same_as_json(run: RunDirectory, capsys: pytest.CaptureFixture[str])
         "images_per_second": 0.5,
         "seconds": 9.0,
         "seconds_left": 8.0,
+        "deadline_at": None,
+        "late_by": None,
         "retries": 1234,
         "forward": None,
     }
     lease.release()
     assert main(["status", run.uri, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["lease"]["is_free"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "rate", "text"),
+    [
+        (3, 0.5, "kept with 3.0 h to spare at that rate"),
+        (-3, 0.5, "3.0 h late at that rate"),
+        (3, 4 / (5 * 3600), "2.0 h late at that rate"),
+        (3, 0.0, "in 3.0 h"),
+        (-3, 0.0, "over for 3.0 h"),
+    ],
+)
+def test_a_deadline(run: RunDirectory, capsys, hours: float, rate: float, text: str) -> None:
+    at = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+    run.write_info(run.read_info() | {"images_per_second": rate, "deadline_at": at})
+    assert said(run, capsys).splitlines()[-1] == f"due     {at} (run.deadline): {text}"
+    assert main(["status", run.uri, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["deadline_at"] == at and (told["late_by"] > 0) == ("late" in text or "over" in text)
+
+
+@pytest.mark.parametrize(
+    ("at", "text"),
+    [("2026-11-20T10:05:09+00:00", "kept, with 5 min to spare"), ("2026-11-20T11:00:00+01:00", "missed by 9 s")],
+)
+def test_a_deadline_of_a_finished_run(tmp_path: Path, capsys, at: str, text: str) -> None:
+    run = planned_run(tmp_path / "run", [[picture("a")]])
+    run.write_info(run.read_info() | {"deadline_at": at})
+    assert said(run, capsys).splitlines()[-1] == f"due     {at} (run.deadline): {text}"
 
 
 def test_who_holds_the_run(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
