@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import yaml
 from conftest import PROJECT
-from infra_files import INFRA, OVERLAYS, cluster_spec, commands, files, leading_comment, of_ray, overlay, pods
+from infra_files import INFRA, OVERLAYS, cluster_spec, commands, files, leading_comment, of_ray, overlay, pods, rendered
 
 from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
@@ -26,6 +26,16 @@ TOLD = [
     if file.suffix in ("", ".sh", ".yaml", ".yml", ".json", ".dockerignore") and "__pycache__" not in file.parts
 ]
 METRICS = {f"ray_{PREFIX}{name}": {"run", *labels} for name, (_, labels) in [*COUNTERS.items(), *GAUGES.items()]}
+POD = {"cluster", "pod"}  # what a scrape adds
+# Ray's dashboard/consts.py, kube-state-metrics' docs/metrics, KubeRay's controllers/ray/metrics
+OTHERS = {
+    "ray_node_gpus_utilization": {"ip", "GpuDeviceName", "GpuIndex"},
+    "kube_cronjob_status_last_successful_time": {"namespace", "cronjob"},
+    "kube_cronjob_created": {"namespace", "cronjob"},
+    "kube_cronjob_spec_suspend": {"namespace", "cronjob"},
+    "kuberay_job_deployment_status": {"namespace", "name", "uid", "deployment_status"},
+}
+ALERTS = ("prometheus/alerts.yml", "prometheus/alerts-machines.yml")
 CONFIG_OF = {"segment": SegmentConfig, "finetune": FinetuneConfig}
 
 
@@ -119,18 +129,19 @@ def expressions(file):
     return [(rule["alert"], rule["expr"]) for group in groups for rule in group["rules"]]
 
 
-@pytest.mark.parametrize("file", ["grafana/dashboard.json", "prometheus/alerts.yml"])
+@pytest.mark.parametrize("file", ["grafana/dashboard.json", *ALERTS])
 def test_only_what_a_run_emits_is_asked_for(file):
     found = expressions(INFRA / file)
     assert found
+    known = METRICS | OTHERS
     for where, expression in found:
-        selectors = re.findall(r"(ray_\w+)(?:\{([^}]*)\})?", expression)
+        selectors = re.findall(r"((?:ray|kube|kuberay)_\w+)\s*(?:\{([^}]*)\})?", expression)
         assert selectors, where
         for name, matchers in selectors:
-            assert name in METRICS, f"{where}: {name}"
-            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= METRICS[name], where
+            assert name in known, f"{where}: {name}"
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)) <= known[name], where
         for labels in re.findall(r"\b(?:by|on) \(([^)]*)\)", expression):
-            emitted = set().union(*(METRICS[name] for name, _ in selectors))
+            emitted = POD.union(*(known[name] for name, _ in selectors))
             assert set(re.findall(r"\w+", labels)) <= emitted, where
 
 
@@ -140,14 +151,42 @@ def test_the_dashboard_shows_every_metric_and_needs_no_variable_but_run():
     assert {word for query in queries for word in re.findall(r"\$\w+", query)} == {"$run"}
 
 
-def test_the_three_alerts():
-    names = {name for name, _ in expressions(INFRA / "prometheus" / "alerts.yml")}
-    assert names >= {"M2fBatchStalled", "M2fBatchErrors", "M2fBatchNoSuccess"}
+def test_alerts_are_of_the_jobs_that_are_here():
     nightly = yaml.safe_load((PROJECT / "jobs" / "nightly.yaml").read_text())["output"]["uri"]
-    (expression,) = (
-        text for name, text in expressions(INFRA / "prometheus" / "alerts.yml") if name == "M2fBatchNoSuccess"
-    )
+    ((_, expression),) = expressions(INFRA / "prometheus" / "alerts-machines.yml")
     assert set(re.findall(r'run="([^"]*)"', expression)) == {nightly}
+    asked = " ".join(text for _, text in expressions(INFRA / "prometheus" / "alerts.yml"))
+    (cronjob,) = (thing["metadata"] for thing in overlay("nightly") if thing["kind"] == "CronJob")
+    assert set(re.findall(r'cronjob="([^"]*)"', asked)) == {cronjob["name"]}
+    assert set(re.findall(r'namespace="([^"]*)"', asked)) == {cronjob["namespace"]}
+    (ray_cron_job,) = of_ray(overlay("nightly-raycronjob"))
+    # KubeRay names its RayJobs after it, and a hash
+    assert set(re.findall(r'name=~"([^"]*)"', asked)) == {f"{ray_cron_job['metadata']['name']}.*"}
+
+
+def test_rays_own_gauge_is_there():
+    from ray.dashboard.consts import GPU_TAG_KEYS
+
+    assert OTHERS["ray_node_gpus_utilization"] < set(GPU_TAG_KEYS)
+
+
+def test_the_operators_rules_are_the_plain_ones_and_its_monitor_finds_the_pods():
+    monitor, rule = rendered("infra/prometheus/operator")
+    assert (monitor["kind"], rule["kind"]) == ("PodMonitor", "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((INFRA / "prometheus" / "alerts.yml").read_text())
+    assert {thing["metadata"]["namespace"] for thing in (monitor, rule)} == {"monitoring"}
+    (cluster,) = of_ray(overlay("segment-spot"))
+    assert monitor["spec"]["namespaceSelector"]["matchNames"] == [cluster["metadata"]["namespace"]]
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    head = dict(pods(cluster))["head"]
+    ports = {port["name"]: port["containerPort"] for each in head["containers"] for port in each.get("ports", ())}
+    policies = {
+        thing["metadata"]["name"]: thing for thing in overlay("segment-spot") if thing["kind"] == "NetworkPolicy"
+    }
+    (ingress,) = policies["m2f-batch-metrics"]["spec"]["ingress"]
+    assert {"protocol": "TCP", "port": ports[endpoint["port"]]} in ingress["ports"]
+    selected = policies["m2f-batch-metrics"]["spec"]["podSelector"]
+    assert monitor["spec"]["selector"] == selected
 
 
 # ---- the image
