@@ -240,7 +240,12 @@ def _check_weights(checkpoint: Checkpoint) -> None:
             raise UsageError(f"model.uri: {file.name} of {checkpoint.name} is not whole: {reason}") from None
     head = shapes.get("class_predictor.weight")
     if not head:
-        raise UsageError(f"model.uri: {checkpoint.name} has no class_predictor.weight, so is not a {ARCHITECTURE}")
+        wrapped = next((name for name in shapes if name.endswith(".class_predictor.weight")), None)
+        hint = f"; it has {wrapped}: save the model itself, not what wraps it (model.module.save_pretrained, ...)"
+        raise UsageError(
+            f"model.uri: {checkpoint.name} has no class_predictor.weight, so is not a {ARCHITECTURE}"
+            + (hint if wrapped else "")
+        )
     if head[0] != len(checkpoint.id2label) + 1:
         labels, known = checkpoint.config["id2label"], head[0] - 1
         names = "no labels" if labels == DEFAULT_LABELS else f"{len(labels)} labels"

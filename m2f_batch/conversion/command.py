@@ -95,7 +95,9 @@ def _pickles(directory: Path, source: str) -> list[Path]:
         return [single]
     if not index.is_file():
         ready = any(directory.glob("model*.safetensors"))
-        hint = "; it has safetensors, which segment reads as they are" if ready else ""
+        others = sorted(file.name for file in directory.iterdir() if file.suffix in (".pt", ".pth", ".ckpt", ".pkl"))
+        hint = f"; if {others[0]} holds the state of the model, give it the name {PICKLES[0]}" if others else ""
+        hint = "; it has safetensors, which segment reads as they are" if ready else hint
         raise UsageError(f"SRC: {source} has neither {PICKLES[0]} nor {INDEX}{hint}")
     try:
         tree = json.loads(index.read_bytes())

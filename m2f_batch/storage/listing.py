@@ -125,8 +125,18 @@ def _kind(store: Store, uri: str, place: str) -> str:
         return "folder"
     if uris.has_glob(uri):
         return "glob"
-    hint = " ('~' is put in, '$NAME' is not)" if uri.startswith("$") else ""
-    raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix{hint}; wanted {_FORMS}")
+    raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix{_meant(uri)}; wanted {_FORMS}")
+
+
+def _meant(uri: str) -> str:
+    """What may be meant by a place that is not there."""
+    if uri.startswith("$"):
+        return " ('~' is put in, '$NAME' is not)"
+    scheme = re.match(r"([a-z][a-z0-9+.]+):/?(?!/)", uri)
+    if scheme and scheme[1] in (*uris.SCHEMES, *uris.WEB, "file"):
+        return f" (a URI begins with {scheme[1]}://)"
+    bare = uri.strip().strip("\"'")
+    return f" (there is {bare!r})" if bare != uri and bare and os.path.exists(uris.expanded(bare)) else ""
 
 
 def _check_image(store: Store, place: str, entry: Entry) -> None:

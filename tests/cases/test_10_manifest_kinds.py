@@ -266,3 +266,25 @@ def test_lists_in_another_encoding(
 def test_lists_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     assert refused(tmp_path / name, capsys) == f"input.uri: '{tmp_path / name}' has no images: it names none"
+
+
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("s3:/bucket/photos", " (a URI begins with s3://)"),
+        ("file:photos", " (a URI begins with file://)"),
+        ('"TMP/photos"', " (there is 'TMP/photos')"),
+        ("TMP/photos\n", " (there is 'TMP/photos')"),
+        ("$HOME/photos", " ('~' is put in, '$NAME' is not)"),
+        ("TMP/other", ""),
+        ("a:b", ""),
+    ],
+)
+def test_what_may_be_meant_by_a_place_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], uri: str, told: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    uri, told = uri.replace("TMP", str(tmp_path)), told.replace("TMP", str(tmp_path))
+    assert main(["segment", uri, str(tmp_path / "run"), "--model", str(DEMO_MODEL)]) == 2
+    said = capsys.readouterr().err
+    assert f"input.uri: {uri!r}: there is no such file, directory or prefix{told}; wanted a directory, " in said

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from m2f_batch.cli import main
 
@@ -81,6 +82,26 @@ def test_weights_that_are_not_there(tmp_path: Path, refusal: Callable[[Path], st
     weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0a1b\nsize 313428\n")
     assert refusal(model) == (
         "model.safetensors of TMP/m is not whole: it is a pointer of Git LFS; fetch the file: git lfs pull"
+    )
+
+
+def test_a_model_that_something_wraps(tmp_path: Path, refusal: Callable[[Path], str]) -> None:
+    model = model_in(tmp_path / "m")
+    tensors = load_file(model / "model.safetensors")
+    save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, model / "model.safetensors")
+    assert refusal(model) == (
+        "TMP/m has no class_predictor.weight, so is not a Mask2FormerForUniversalSegmentation; it has "
+        "module.class_predictor.weight: save the model itself, not what wraps it (model.module.save_pretrained, ...)"
+    )
+
+
+def test_pickled_weights_under_another_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = model_in(tmp_path / "m")
+    (model / "model.safetensors").rename(model / "last.pth")
+    assert main(["convert-checkpoint", str(model), str(tmp_path / "new")]) == 2 and not (tmp_path / "new").exists()
+    assert capsys.readouterr().err == (
+        f"m2f-batch convert-checkpoint: SRC: {model} has neither pytorch_model.bin nor pytorch_model.bin.index.json; "
+        "if last.pth holds the state of the model, give it the name pytorch_model.bin\n"
     )
 
 
