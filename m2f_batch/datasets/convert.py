@@ -13,7 +13,7 @@ import numpy as np
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.files import Row
-from m2f_batch.datasets.findings import NOTES, Finding, stop
+from m2f_batch.datasets.findings import NOTES, Finding, examples, stop
 from m2f_batch.datasets.groups import group_keys
 from m2f_batch.datasets.lint_kinds import KINDS
 from m2f_batch.datasets.lint_sides import name_findings
@@ -200,6 +200,11 @@ def _to_coco(dataset: Dataset, sides: dict[str, list[Row]], base: str, dest: str
             store.upload(Path(folder) / side, name)
     ignored = sum(row["ignored"] is not None for rows in sides.values() for row in rows)
     lines = [f"wrote {', '.join(names.values())}", f"images stay where they are: data.train_images: {base or '(any)'}"]
+    local = [row["uri"] for rows in sides.values() for row in rows if not uris.root(row["uri"])]
+    absent = [uri for uri, entry in zip(local, stat_many(local), strict=True) if entry is None]
+    if absent:
+        text = f"warning: {len(absent):,} of {len(local):,} images are not there ({examples(absent)})"
+        lines.append(f"{text}: m2f-batch lint names them, --drop-faulty leaves them out, --images names their folder")
     if ignored:
         lines.append(
             f"coco: {ignored:,} images have ignored pixels, kept under a key 'ignored' that COCO does not know"

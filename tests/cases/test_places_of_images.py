@@ -85,3 +85,12 @@ def test_a_bucket_that_nobody_can_ask_leaves_the_folder_of_the_images(tmp_path, 
     assert main(["lint", str(place), "--images", str(tmp_path / "photos")]) == 0, capsys.readouterr().out
     assert "(folders): 's3://bucket/train/a.png' is 'a.png'" in capsys.readouterr().out
     assert json.loads(place.read_text())["images"][0]["file_name"].startswith("s3://")
+
+
+def test_convert_says_which_images_are_not_there(tmp_path, capsys):
+    place = moved(tmp_path, "photos/b.png", "a.png")
+    assert main(["convert", str(place), str(tmp_path / "out.json"), "--from", "coco", "--to", "coco"]) == 0
+    said = (
+        f"warning: 1 of 1 images are not there ({tmp_path / 'a.png'}): m2f-batch lint names them, --drop-faulty leaves"
+    )
+    assert said in capsys.readouterr().out
