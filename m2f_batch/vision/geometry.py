@@ -117,7 +117,7 @@ class PreprocessPlan:
                 text = "as they are"
         if self.round_content and self.divisor > 1 and self.size is not None:
             text += f", stretched to multiples of {self.divisor}"
-        elif isinstance(self.size, AspectSize):
+        elif isinstance(self.size, AspectSize) and self.divisor > 1:
             text += f", zeros up to multiples of {self.divisor}"
         return text if self.pad_size is None else f"{text}, padded to {self.pad_size[0]}x{self.pad_size[1]}"
 

@@ -138,6 +138,7 @@ def test_settings_that_mean_nothing_are_refused(settings, named):
 def test_forms_of_the_hub_that_transformers_refuses():
     plan = plan_from_processor({"size": {"shortest_edge": 64}, "size_divisor": 0})
     assert plan.content_size((100, 1000)) == (64, 640), "a lone shortest edge binds alone"
+    assert plan.describe() == "shortest / longest edge 64"
     assert plan_from_processor({"size_divisor": None}) == plan_from_processor({}), "null is the default, 32"
     lone, number = {"size": {"shortest_edge": 64}, "_max_size": 80}, {"size": 64, "_max_size": 80}
     for settings, longest in ((lone, 80), (number, 1333)):  # of a number, transformers 4 took max_size, else 1333
