@@ -60,13 +60,17 @@ class Result:
         self._file: str | None = None
 
     def begin(self, file: str | None) -> None:
-        """Take ``file``, as it was parsed, for the result, and empty it. Raises UsageError where that is impossible."""
+        """Take ``file``, as it was parsed, for the result, and empty it.
+
+        Raises UsageError where that is impossible, or where it holds something else than a result.
+        """
         file = file or os.environ.get(VARIABLE)
         if self._command not in COMMANDS or not file:
             return
         if file != STDOUT:
             file = _local(file)
             try:
+                _check_free(file)
                 _write(file, b"")
             except OSError as error:
                 raise UsageError(
@@ -169,6 +173,20 @@ def _local(file: str) -> str:
     if "://" in file:
         raise UsageError(f"--result: {redact(file)!r} is no local file; give a path on this machine, or -")
     return os.path.expanduser(file)
+
+
+def _check_free(file: str) -> None:
+    """Raise UsageError for a file that is no earlier result, such as a run.json or annotations."""
+    if not os.path.isfile(file) or not os.path.getsize(file):
+        return
+    with open(file, "rb") as handle:
+        data = handle.read(MAX_BYTES + 1)
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not {"command", "exit_code", "retry"} <= found.keys():
+        raise UsageError(f"--result: {file!r} holds something else than a result; remove it, or give another file")
 
 
 def _write(file: str, data: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hand_made import Picture, make_run
+from PIL import Image
 
 from m2f_batch.cli import main
 
@@ -82,3 +83,33 @@ def test_lint_keeps_the_annotations(dest: str, told: str, run: Path, capsys: pyt
     said = capsys.readouterr()
     assert said.out == "" and files(run.parent) == before
     assert said.err.replace(str(run.parent), "TMP") == f"m2f-batch lint: --json: 'TMP/{dest}'{told}\n"
+
+
+@pytest.mark.parametrize("name", ["gt.json", "run/run.json", "run/_state/manifest.parquet", "notes.txt"])
+@pytest.mark.parametrize("mistaken", [False, True])
+def test_a_result_goes_only_over_an_earlier_one(
+    name: str, mistaken: bool, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run.parent / "notes.txt").write_text("x")
+    before, file = files(run.parent), run.parent / name
+    arguments = ["evaluate", str(run), "--ground-truth", str(run.parent / "gt.json"), "--result", str(file)]
+    if mistaken:
+        with pytest.raises(SystemExit):
+            main([*arguments, "--no-such"])
+    else:
+        assert main(arguments) == 2
+        assert capsys.readouterr().err == (
+            f"m2f-batch evaluate: --result: '{file}' holds something else than a result; remove it, or give "
+            "another file\n"
+        )
+    assert files(run.parent) == before
+
+
+def test_a_result_over_an_earlier_one(run: Path) -> None:
+    file = run.parent / "result.json"
+    arguments = ["evaluate", str(run), "--ground-truth", str(run.parent / "gt.json"), "--result", str(file)]
+    assert main([*arguments, "--metrics", "x"]) == 2 and json.loads(file.read_text())["exit_code"] == 2
+    (run.parent / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(run.parent / "in" / "a.png")
+    assert main([*arguments, "--images", str(run.parent / "in")]) == 0
+    assert json.loads(file.read_text())["exit_code"] == 0

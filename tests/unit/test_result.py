@@ -195,7 +195,8 @@ def test_a_file_is_written_into_and_not_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "dev"
     folder.mkdir()
     file, link = folder / "termination-log", tmp_path / "link"
-    file.write_text("of an earlier command, and longer" * 99)
+    earlier = {"command": "segment", "exit_code": 1, "retry": True, "error": "of an earlier command, and longer" * 99}
+    file.write_text(json.dumps(earlier))
     link.symlink_to(file)
     number = file.stat().st_ino
     folder.chmod(0o555)
