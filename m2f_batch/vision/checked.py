@@ -65,7 +65,7 @@ def load_checked(
     a tensor's largest value (or of 1, where that is larger) in float32, by the largest difference; in bf16 and fp16 by
     more than 2e-2 of the tensor's norm, by the norm of the difference, since single values are off by several of
     their roundings. The device never holds both. Raises RunError as ``check_gpu`` and ``load_model`` do, and when the
-    device is lost to the fast forward pass; an allocation that fails is no verdict, and goes through.
+    device is lost to a forward pass; an allocation that fails is no verdict, and goes through.
     """
     check_gpu(device)
     model = load_model(directory, CPU, lean=False)
@@ -86,7 +86,10 @@ def _choose(
     except Exception as error:  # noqa: BLE001  # with nothing to compare with, the fast one is as good as it ever was
         _raise_if_out_of_memory(error)
         reference, unchecked = None, _shown(error)
-    model = model.to(CPU)
+    try:
+        model = model.to(CPU)
+    except RuntimeError as error:
+        raise RunError(f"model.uri: {device} failed in the model's check ({unchecked or _shown(error)})") from None
     lean = lean_mask2former(model)
     if not isinstance(lean, LeanMask2Former):
         return model.to(device), "slow", "this transformers builds Mask2Former in a way that is not known here"

@@ -199,6 +199,25 @@ def test_a_device_that_is_lost_ends_the_process(monkeypatch: pytest.MonkeyPatch)
     raise AssertionError("no attempt lost the device after the check")
 
 
+def test_a_device_that_is_lost_to_the_reference_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, lost = torch.nn.Module.to, []
+
+    def fails(*inputs: Any) -> None:
+        lost.append(True)
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def to(self: torch.nn.Module, *arguments: Any) -> Any:
+        if lost:
+            raise RuntimeError("CUDA error: the same again")
+        return real(self, *arguments)
+
+    monkeypatch.setattr(module, "observe", fails)
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    words = "^model.uri: cpu failed in the model's check \\(RuntimeError: CUDA error: unspecified launch failure\\)$"
+    with pytest.raises(RunError, match=words):
+        checked()
+
+
 def test_the_reference_is_off_the_device_before_ours_is_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The device never holds both."""
     real, places = torch.nn.Module.to, []
