@@ -117,9 +117,12 @@ def list_files(folder: str, extensions: Iterable[str], report: Report | None = N
     return found
 
 
-def list_all(folder: str, extensions: Collection[str]) -> list[str]:
-    """The uris of all files with one of ``extensions`` below a folder, sorted, without the hidden ones."""
-    listed = sorted(entry.uri for entry in open_store(folder).list(folder))
+def list_all(folder: str, extensions: Collection[str], most: int | None = None) -> list[str]:
+    """The uris of all files with one of ``extensions`` below a folder, sorted, without the hidden ones.
+
+    ``most``: how many files of any kind are looked at.
+    """
+    listed = sorted(entry.uri for entry in itertools.islice(open_store(folder).list(folder), most))
     return [uri for uri in listed if extension_of(uri) in extensions and not is_hidden(uris.below(folder, uri))]
 
 

@@ -73,3 +73,14 @@ def test_ids_of_segments_through_pandas(shared_cases, tmp_path):
     document["annotations"] = {str(number): entry for number, entry in enumerate(document["annotations"])}
     (case / "train.json").write_text(json.dumps(document))
     assert [*read_dataset("coco-panoptic", str(case / "train.json")).rows()] == wanted
+
+
+def test_segments_that_are_an_object_are_its_values(shared_cases, tmp_path, capsys):
+    case = shutil.copytree(shared_cases / "16-panoptic-png-kinds" / "palette", tmp_path / "case")
+    document = json.loads((case / "train.json").read_text())
+    wanted = [[*row["segments"]] for row in read_dataset("coco-panoptic", str(case / "train.json")).rows()]
+    for entry in document["annotations"]:
+        entry["segments_info"] = {str(info.pop("id")): info for info in entry["segments_info"]}
+    (case / "train.json").write_text(json.dumps(document))
+    assert [[*row["segments"]] for row in read_dataset("coco-panoptic", str(case / "train.json")).rows()] == wanted
+    assert any(wanted)

@@ -112,3 +112,13 @@ def test_jsons_in_a_folder_beside_their_images(folder, tmp_path, capsys):
     code, said = lint(tmp_path / "ann", capsys)
     assert code == 0, said
     assert "'a.png' is 'photos/a.png'" in said
+
+
+def test_what_lies_around_a_folder_of_jsons_is_not_counted(folder, tmp_path, capsys):
+    labelled(folder, "a")
+    labelled(folder, "b")
+    (folder / "b.json").unlink()
+    (tmp_path / "labels").mkdir()
+    (folder / "a.json").rename(tmp_path / "labels" / "a.json")
+    code, said = lint(tmp_path / "labels", capsys)
+    assert (code, "'a.png' is 'photos/a.png'" in said, "have no JSON" in said) == (0, True, False)

@@ -89,7 +89,16 @@ def test_a_box_before_its_outline_is_no_outline(tmp_path, capsys):
 
 def test_key_points_without_visibility_are_known_where_nothing_says_so(tmp_path, capsys):
     """As labels of pose with two numbers a point, without kpt_shape: a loose box, and as many points in each line."""
-    loose = [0.3, 0.3, 0.4, 0.4, 0.2, 0.2, 0.3, 0.35, 0.4, 0.3]
+    loose = [0.3, 0.3, 0.25, 0.12, 0.2, 0.25, 0.3, 0.35, 0.4, 0.3]
     code, said = lint(capsys, written(tmp_path, numbers=loose))
     assert code == 1
     assert "all 3 lines are a box and 3 key points (x, y) in it: these are labels for pose, and no outlines" in said
+
+
+@pytest.mark.parametrize("center", [0.35, 0.5, 0.6])
+def test_outlines_of_one_length_around_the_center_are_outlines(tmp_path, capsys, center):
+    """Their first point and their second, taken for a box, would hold them all."""
+    far, middle = center + 0.28, center + 0.14
+    outline = [center, center, middle, center, far, center, far, far, center, far]
+    code, said = lint(capsys, written(tmp_path, numbers=outline))
+    assert (code, "key points" in said) == (0, False), said

@@ -14,6 +14,7 @@ from m2f_batch.datasets.masks import label_map_rle, runs_rle
 from m2f_batch.datasets.readers.coco_heads import (
     Entry,
     Heads,
+    entries_of,
     flag,
     image_uris,
     meant_categories,
@@ -73,6 +74,8 @@ def _taken(entry: Any, where: str, heads: Heads, seen: _Annotated) -> int | Find
     if image_id in seen:
         return Finding("duplicate-image", where, f"the image {image_id} has an annotation already")
     infos = entry.get("segments_info")
+    if isinstance(infos, dict):
+        infos = entry["segments_info"] = entries_of(infos)
     if not isinstance(infos, list) or not all(
         isinstance(info, dict) and whole(info.get("id")) is not None for info in infos
     ):

@@ -100,8 +100,10 @@ def _with_images(
     if images:  # a name there, whatever its folder was
         names = [posixpath.basename(name.replace("\\", "/")) for name in names]
     found = files.find_named(names, top, report, lambda at: entries[at]["json"], bases=folders)
-    there = files.list_all(top, IMAGE_EXTENSIONS)
-    taken = _by_json(entries, folders, found, there, place, report)
+    own = top if images else place if is_folder else uris.parent(place)  # around it may be anything, and a lot
+    there = files.list_all(own, IMAGE_EXTENSIONS)
+    elsewhere = [uri for uri in found if uri is not None and not uri.startswith(f"{own.rstrip('/')}/")]
+    taken = _by_json(entries, folders, found, [*there, *elsewhere], place, report)
     if is_folder:
         _note_unlabelled(taken, listed, there, place, report)
     return taken

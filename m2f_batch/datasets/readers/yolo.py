@@ -26,6 +26,7 @@ from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import ObjectError
 
 _NO_LABELS = ("classes", "labels", "names", "notes", "readme", "train", "val", "valid", "test")  # texts beside labels
+_MOST_LISTED = 200_000  # files around data.yaml: it may lie in a folder of everything
 _FEWEST_LINES = 3  # of one length, each a box and points in it, are no outlines
 _Pairs = list[tuple[str, str]]  # (image, its label file)
 
@@ -132,7 +133,11 @@ def _with_labels(found: _Pairs, place: str, report: Report) -> tuple[_Pairs, fro
 def _elsewhere(images: Sequence[str], place: str) -> Iterator[Finding]:
     """The folder, below that of ``data.yaml``, with label files of the names of images that all have none."""
     stems = {posixpath.splitext(posixpath.basename(image))[0] for image in images}
-    texts = [uri for uri in files.list_all(uris.parent(place), ("txt",)) if posixpath.basename(_stem(uri)) in stems]
+    texts = [
+        uri
+        for uri in files.list_all(uris.parent(place), ("txt",), _MOST_LISTED)
+        if posixpath.basename(_stem(uri)) in stems
+    ]
     if texts:
         folder, count = Counter(uris.parent(uri) for uri in texts).most_common(1)[0]
         text = f"{count:,} label files of these names are in {folder!r}, where nothing looks for them: "

@@ -11,6 +11,7 @@ from m2f_batch.datasets.findings import Finding
 
 _OUTSIDE = 0.01  # of the image; more is no rounding, but pixels, or another image
 _BESIDE = 0.1  # of the box's sides: key points may lie so far out of it
+_FILLED = 0.65  # of the box's sides: key points spread so far
 _ROUNDED = 2e-3  # of the image: two numbers of one place
 _CORNERS = 8  # numbers of four points
 
@@ -29,8 +30,15 @@ class Line(NamedTuple):
 
     @property
     def numbers_in_box(self) -> int:
-        """How many numbers it has, if they are a box and points in it, as key points without visibility; else 0."""
-        return len(self.points) if len(self.points) > 4 and _are_in(self.points[:4], self.points[4:]) else 0
+        """How many numbers it has, if they are a box and points all over it, as key points without visibility; else 0.
+
+        An outline's first point is no center of the others, unless they keep to a corner of that box.
+        """
+        box, rest = self.points[:4], self.points[4:]
+        if not rest or not _are_in(box, rest):
+            return 0
+        spans = [max(values) - min(values) for values in (rest[::2], rest[1::2])]
+        return len(self.points) if all(span > _FILLED * side for span, side in zip(spans, box[2:], strict=True)) else 0
 
 
 def parse_line(text: str, where: str, known: dict[int, int], key_points: int | None = None) -> Line | Finding:
