@@ -64,7 +64,7 @@ def yolo(folder):
 
 def labelme(folder):
     for number in range(3):
-        (folder / f"{number}.json").write_text("{" if number else '{"imagePath": 5, "shapes": []}')
+        (folder / f"{number}.json").write_text("{" if number else '{"imagePath": "0.png", "shapes": 5}')
     return [str(folder), "--format", "labelme"], "malformed", 3
 
 
