@@ -9,8 +9,8 @@ for evaluate. What a command did not get to know is null. Under the name ``-`` i
 ``"event": "result"`` besides, which is how ``submit`` reads it from a job's log.
 
 FILE has at most 4096 bytes, for Kubernetes cuts ``/dev/termination-log`` there. It is emptied at the start and written
-once, and never replaced by another file, which a mount refuses. Commands ``tell`` what they know, and the command line
-writes it.
+once, and never replaced by another file, which a mount refuses: it stays empty where the process was killed, or Ray has
+ended it since its head was lost. Commands ``tell`` what they know, and the command line writes it.
 """
 
 import argparse

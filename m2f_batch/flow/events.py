@@ -29,7 +29,7 @@ STATE = "state"  # the event of the regular progress lines: many, and the first 
 MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s, and one small object to write
 RESERVED = frozenset({"time", "event", "run_id", "attempt", "host", "pid"})
 # of events that have none of their own
-LEVELS = {"failed": "error", "crash": "error", "no_lease": "warning", "deaths": "warning", "dropped": "warning"}
+LEVELS = {"crash": "error", "no_lease": "warning", "deaths": "warning", "dropped": "warning"}
 
 
 class Events:
@@ -68,7 +68,8 @@ class Events:
         """Log what has ended the attempt, or kept it from beginning; once, whoever has seen it first."""
         if error is not self._failed:
             self._failed = error
-            self.emit("failed", type=type(error).__name__, message=str(error))
+            level = "error" if isinstance(error, Exception) else "warning"  # Ctrl-C and SIGTERM are none
+            self.emit("failed", level=level, type=type(error).__name__, message=str(error))
 
     def lines(self) -> bytes:
         """Every kept line in order, ASCII, each with its newline; before them how many were dropped, if any were."""

@@ -36,6 +36,8 @@ closed = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), closed.set())).start()
 while True:
     metrics.set_state(936, {{"fetch": 0.25, "forward": 0.875}}, 2, deaths=1)
+    metrics.set_times(0.0, 1795273500.0, 1795273600.0)
+    metrics.set_nodes_lost(3)
     metrics.succeeded(at=1795273445.0)
     if closed.wait(1):
         break
@@ -54,6 +56,10 @@ EXPECTED = {
     ("bytes_read_total", ""): 10000.0,
     ("retries_total", ""): 4.0,
     ("unit_deaths_total", ""): 1.0,
+    ("nodes_lost_total", ""): 3.0,
+    ("waiting_seconds", ""): 0.0,
+    ("eta_timestamp_seconds", ""): 1795273500.0,
+    ("deadline_timestamp_seconds", ""): 1795273600.0,
     ("images_remaining", ""): 936.0,
     ("busy_ratio", "fetch"): 0.25,
     ("busy_ratio", "forward"): 0.875,

@@ -60,6 +60,7 @@ def test_every_line_has_a_level():
     events.emit("deaths", units_begun_again=2)
     events.emit("log", level="error", logger="ray", message="warning of a library")
     events.failed(RuntimeError("lost"))
+    events.failed(KeyboardInterrupt())
     levels = [(line["event"], line["level"]) for line in read(events.lines())]
     assert levels == [
         ("plan", "info"),
@@ -67,6 +68,7 @@ def test_every_line_has_a_level():
         ("deaths", "warning"),
         ("log", "error"),
         ("failed", "error"),
+        ("failed", "warning"),
     ]
 
 
