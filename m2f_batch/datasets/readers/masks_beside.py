@@ -65,7 +65,7 @@ def pairs(
     taken = {mask for _, mask in matched}
     of_objects = None if matched else _one_of_single_objects(found, pictures)
     if of_objects is not None:
-        text = f"its {len(found):,} masks are of single objects, several an image ({of_objects}): a mask PNG holds all "
+        text = f"its masks are of single objects, several an image (e.g. {of_objects}): a mask PNG holds all "
         text += "of an image; write these as COCO, or paint the objects of an image into one PNG, each in its number"
         report(Finding("missing-image", folder, text))
     for stem in sorted(found) if of_objects is None else ():
@@ -87,6 +87,8 @@ def _one_of_single_objects(found: Mapping[str, str], pictures: Mapping[str, str]
     several: dict[str, list[str]] = {}
     for stem, uri in found.items():
         base, folder = posixpath.basename(stem), posixpath.dirname(stem)
+        if posixpath.basename(folder) == "images":  # beside the folder of its masks
+            continue
         starts = [base[:at] for at, letter in enumerate(base) if letter in _SEPARATORS and base[:at] in bases]
         task = _TASK.match(base)
         owner = task[0] if task else starts[0] if starts else folder if posixpath.basename(folder) == "masks" else None
