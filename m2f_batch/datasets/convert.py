@@ -90,6 +90,10 @@ def convert(
     if to not in TARGETS:
         raise UsageError(f"--to: {to!r} is not known; allowed: {', '.join(TARGETS)}")
     _check_options(split)
+    try:
+        uris.check_written(uris.normalise(dest))
+    except UsageError as error:
+        raise UsageError(f"DEST: {error}") from None
     options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
     read = partial(read_dataset, form, source, images, masks, **options, max_pixels=max_pixels)

@@ -11,7 +11,7 @@ from m2f_batch.flow.run_info import Job, info_now, now
 from m2f_batch.result import tell, tell_run
 from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
 from m2f_batch.storage.forwards import forward_lines
-from m2f_batch.storage.image_names import has_extension
+from m2f_batch.storage.image_names import may_be_stranger
 from m2f_batch.storage.index import read_index, write_index
 from m2f_batch.storage.tally import Tally, tally_in
 from m2f_batch.verify import Each, verify_reports
@@ -29,7 +29,7 @@ def is_hopeless(job: Job, progress: Progress) -> bool:
     mine = progress.mine
     if mine.judged.images < EARLY_STOP_IMAGES or not _too_many_errors(job, mine):
         return False
-    return mine.images > mine.strangers or not any(map(has_extension, job.listing.table["uri"].to_pylist()))
+    return mine.images > mine.strangers or all(may_be_stranger(uri.as_py()) for uri in job.listing.table["uri"])
 
 
 def _too_many_errors(job: Job, tally: Tally) -> bool:

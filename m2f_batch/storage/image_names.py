@@ -33,9 +33,13 @@ def path_of(uri: str) -> str:
     return parse(uri).path.partition("?")[0].partition("#")[0] if is_web(uri) else uri
 
 
-def has_extension(uri: str) -> bool:
-    """Whether a name has any extension."""
-    return bool(extension_of(uri))
+def may_be_stranger(uri: str) -> bool:
+    """Whether a file that proves to be no image may only have stood beside images: by a name without extension.
+
+    >>> may_be_stranger("/photos/CHANGES"), may_be_stranger("/photos/a.jpg"), may_be_stranger("https://host/images/17")
+    (True, False, False)
+    """
+    return not extension_of(uri) and not is_web(uri)
 
 
 def is_image_name(path: str, *, is_empty: bool = False) -> bool:

@@ -18,9 +18,7 @@ def store_of_file(dest: str, field: str, *, run: str | None = None, read: Iterab
     """
     try:
         place = uris.normalise(dest)
-        if uris.is_web(place):
-            shown = uris.without_secrets(dest)
-            raise UsageError(f"{shown!r}: nothing is written to the web; give a file, or the URI of an object")
+        uris.check_written(place)
         store = open_store(place)
         if dest.endswith("/") or store.is_folder(place):
             raise UsageError(f"{dest!r} is a folder; give the name of a file in it")

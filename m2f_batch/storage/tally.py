@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2f_batch.storage.image_names import has_extension
+from m2f_batch.storage.image_names import may_be_stranger
 
 COLUMNS = ("uri", "status", "error", "segments")  # of rows that are counted
 NO_IMAGE = frozenset({"decode/NotAnImage", "decode/Empty"})  # reasons of strangers
@@ -19,7 +19,7 @@ class Tally:
     """Counts of rows: images with status ok and error, segments, and errors by ``stage/type``.
 
     ``strangers`` are those of the errors whose name has no extension and that prove to be no image at all: files that
-    happened to stand beside the images.
+    happened to stand beside the images. Nothing stands beside a URL of the web, which somebody has listed by name.
     """
 
     ok: int = 0
@@ -74,7 +74,7 @@ class Tally:
             if error:
                 reason = f"{error['stage']}/{error['type']}"
                 self.reasons[reason] += 1
-                self.strangers += reason in NO_IMAGE and not has_extension(rows["uri"][row].as_py())
+                self.strangers += reason in NO_IMAGE and may_be_stranger(rows["uri"][row].as_py())
 
 
 def tally_of_unit(unit: Mapping[str, Any]) -> Tally:

@@ -129,6 +129,12 @@ def test_an_explanation_on_the_web(tmp_path: Path, capsys, shared_cases: Path) -
     assert capsys.readouterr().err == f"m2f-batch explain: {words}\n"
 
 
+def test_a_dataset_on_the_web(capsys) -> None:
+    assert main(["convert", "none.json", "https://host.example/x?sig=1", "--from", "coco", "--to", "yolo"]) == 2
+    words = "DEST: 'https://host.example/x?...': nothing can be written to the web; give a folder or a bucket"
+    assert capsys.readouterr().err == f"m2f-batch convert: {words}\n"
+
+
 def test_a_model_on_the_web(tmp_path: Path, capsys) -> None:
     (tmp_path / "a.jpg").write_bytes(b"x")
     model = "https://huggingface.co/facebook/mask2former-swin-tiny-coco-instance"

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from conftest import DEMO_MODEL
 from engines import config_of, in_process, rows_of
@@ -189,3 +190,19 @@ def test_when_a_run_is_given_up(mine: Tally, listed: list[str], is_hopeless: boo
     )
     progress = SimpleNamespace(mine=mine, labelled=mine.images)
     assert finish.is_hopeless(job, progress) is is_hopeless  # type: ignore[arg-type]
+
+
+def test_an_error_page_behind_a_url_is_no_stranger():
+    error = {"stage": "decode", "type": "NotAnImage", "message": "<html>"}
+    uris = ["/photos/CHANGES", "/photos/a.jpg", "https://host.example/images/17", "s3://bucket/CHANGES"]
+    rows = pa.table(
+        {
+            "uri": uris,
+            "status": ["error"] * 4,
+            "error": [error] * 4,
+            "segments": pa.array([[]] * 4, pa.list_(pa.struct([("id", pa.int32())]))),
+        }
+    )
+    tally = Tally()
+    tally.add(rows)
+    assert (tally.error, tally.strangers, tally.judged.error) == (4, 2, 2)

@@ -68,8 +68,8 @@ def test_what_is_read_stays(command: str, dest: str, told: str, run: Path, capsy
 def test_nothing_is_written_to_the_web(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(run), "https://example.com/x.json?sig=0"]) == 2
     assert capsys.readouterr().err == (
-        "m2f-batch export: DEST: 'https://example.com/x.json?...': nothing is written to the web; give a file, or the "
-        "URI of an object\n"
+        "m2f-batch export: DEST: 'https://example.com/x.json?...': nothing can be written to the web; give a folder or "
+        "a bucket\n"
     )
 
 
