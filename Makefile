@@ -1,8 +1,9 @@
 # make demo, make test: each sets itself up on a machine that has only Python >= 3.11 with pip, and make.
 PYTHON ?= python3
-UV_VERSION = 0.13.8
 VENV = .venv
 BIN = $(VENV)/bin
+GET_UV = test -d .tools/uv || \
+	$(PYTHON) -m pip install --quiet --target .tools --require-hashes --requirement infra/image/uv.txt
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
 PARTS = postprocess preprocess forward memory job listing corrupt
@@ -71,7 +72,7 @@ audit: $(VENV)/ready
 
 # locked packages with hashes, and this checkout itself; nothing is installed outside .venv and .tools
 $(VENV)/ready: requirements.lock pyproject.toml
-	test -d .tools/uv || $(PYTHON) -m pip install --quiet --target .tools "uv==$(UV_VERSION)"
+	$(GET_UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	$(UV) pip sync --quiet --python $(VENV) --require-hashes requirements.lock
 	$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
@@ -79,7 +80,7 @@ $(VENV)/ready: requirements.lock pyproject.toml
 
 # after a change of dependencies in pyproject.toml
 lock:
-	test -d .tools/uv || $(PYTHON) -m pip install --quiet --target .tools "uv==$(UV_VERSION)"
+	$(GET_UV)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --all-extras --group dev \
 		pyproject.toml -o requirements.lock
 

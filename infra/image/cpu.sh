@@ -1,6 +1,7 @@
 #!/bin/sh
 # docker build -f infra/Dockerfile --build-arg DEVICE=cpu ...
-# Takes out what torch loads on a GPU only. The rest of CUDA has to stay: torch's own libraries are linked to it.
+# Takes out of a part of the packages what torch loads on a GPU only. The rest of CUDA has to stay: torch's own libraries
+# are linked to it.
 set -eu
 packages=$(echo /opt/m2f-batch/lib/python3*/site-packages)
 python3 -m uv pip uninstall --quiet --python /opt/m2f-batch triton || true

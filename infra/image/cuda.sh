@@ -6,6 +6,7 @@
 set -eu
 venv=/opt/m2f-batch
 nvidia=$(echo "$venv"/lib/python3*/site-packages/triton/backends/nvidia)
+test -d "$nvidia" || exit 0  # a part of the packages without Triton
 gcc -shared -Wl,-soname,libcuda.so.1 -o /tmp/libcuda.so.1 -x c /dev/null
 gcc "$nvidia/driver.c" -O3 -shared -fPIC -Wno-psabi -o "$venv/lib/cuda_utils.so" -L/tmp -l:libcuda.so.1 \
     -I"$nvidia/include" -I"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')"

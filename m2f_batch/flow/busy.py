@@ -128,5 +128,5 @@ def cheaper_postprocessing(device: str) -> str:
 def faster_model(device: str) -> str:
     """What makes the forward pass of a device faster."""
     if device == "cuda":
-        return "more GPUs and compute.actors, model.precision=bf16, model.compile, or a smaller preprocess.size"
-    return "a GPU, more CPUs and compute.actors, model.compile, or a smaller preprocess.size"
+        return "more GPUs and compute.actors, model.precision=bf16, or a smaller preprocess.size"
+    return "a GPU, more CPUs and compute.actors, or a smaller preprocess.size"

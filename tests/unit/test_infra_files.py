@@ -4,11 +4,24 @@ import json
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 import yaml
 from conftest import PROJECT
-from infra_files import INFRA, OVERLAYS, cluster_spec, commands, files, leading_comment, of_ray, overlay, pods, rendered
+from infra_files import (
+    INFRA,
+    OVERLAYS,
+    cluster_spec,
+    commands,
+    files,
+    leading_comment,
+    locked,
+    of_ray,
+    overlay,
+    pods,
+    rendered,
+)
 
 from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
@@ -205,10 +218,13 @@ def test_the_image_is_pinned_locked_and_without_root():
     (base,) = (rest for word, rest in lines if word == "ARG" and rest.startswith("BASE="))
     assert re.fullmatch(r"BASE=debian:\d+\.\d+-slim", base)  # a release, not what it is called today
     runs = [rest for word, rest in lines if word == "RUN"]
-    installs = [part for run in runs for part in run.split("&&") if "uv pip install" in part]
-    assert installs
-    for install in installs:
-        assert ("--verify-hashes" in install and "--no-build" in install) or "--no-deps" in install
+    installs = [part for run in runs for part in run.split("&&") if "pip install" in part]
+    assert len(installs) == 7  # uv, what is needed, three parts, what builds our wheel, our wheel
+    for install in installs[:-1]:
+        assert re.search("--(verify|require)-hashes ", install), install
+        assert re.search("--no-build |--only-binary :all: ", install), install
+        assert re.search(r"\$\{INDEX:\+--(default-index|index-url) \"\$INDEX\"\}", install), install
+    assert "--no-deps" in installs[-1] and "/wheels/*.whl" in installs[-1]
     for run in runs:
         if "apt-get install" in run:
             assert "--no-install-recommends" in run and "rm -rf /var/lib/apt/lists" in run
@@ -224,13 +240,87 @@ def test_the_image_is_pinned_locked_and_without_root():
     assert users == {10001}
 
 
+def test_what_changes_apart_is_a_layer_apart():
+    """Stages see no more than their own part of the lock, so that a line elsewhere builds and sends none of theirs."""
+    lines = instructions()
+    starts = [index for index, (word, _) in enumerate(lines) if word == "FROM"]
+    stages = {
+        [*lines[at][1].split(), "AS", ""][2]: lines[at + 1 : end]
+        for at, end in zip(starts, [*starts[1:], len(lines)], strict=True)
+    }
+    parts = ("nvidia", "torch", "others")
+    for part in parts:
+        copies = [rest for word, rest in stages[part] if word == "COPY"]
+        assert copies[0] == f"--from=parts /parts/{part}.txt ./"
+        assert copies[1:] in ([], ["infra/image ./infra/image"])
+        assert "LOCK" not in str(stages[part]) and "pyproject" not in str(stages[part])
+    last = [rest for word, rest in stages[""] if word == "COPY"]
+    assert last == [
+        *(f"--from={part} /opt/m2f-batch /opt/m2f-batch" for part in parts),
+        "--from=code /opt/code /opt/code",
+        "jobs /app/jobs",
+    ]
+
+
+def test_an_index_and_an_authority_stay_out_of_the_image():
+    lines = instructions()
+    last = lines[max(index for index, (word, _) in enumerate(lines) if word == "FROM") :]
+    assert {"INDEX", "AUTHORITY"} <= {rest for word, rest in lines if word == "ARG"}
+    assert not re.search("INDEX|AUTHORITY", str(last))
+
+
+def split_lock(tmp_path, chosen):
+    """What infra/image/parts.py makes of the lock: (the process, the text of each part)."""
+    (tmp_path / "chosen").write_text(chosen)
+    lock = PROJECT / "requirements.lock"
+    command = [sys.executable, INFRA / "image" / "parts.py", lock, tmp_path / "chosen", tmp_path / "parts"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return done, {file.stem: file.read_text() for file in sorted(tmp_path.glob("parts/*.txt"))}
+
+
+def test_the_parts_are_lines_of_the_lock_with_their_hashes(tmp_path):
+    names = ("torch", "triton", "nvidia-cublas", "cuda-bindings", "pillow")
+    versions = {name: locked(name) for name in names}
+    chosen = "Would install 5 packages\n" + "".join(f" + {name}=={version}\n" for name, version in versions.items())
+    done, parts = split_lock(tmp_path, chosen)
+    assert done.returncode == 0, done.stderr
+    found = {part: re.findall(r"(?m)^([\w-]+)==", text) for part, text in parts.items()}
+    assert found == {"nvidia": ["cuda-bindings", "nvidia-cublas"], "others": ["pillow"], "torch": ["torch", "triton"]}
+    lock = (PROJECT / "requirements.lock").read_text()
+    for text in parts.values():
+        assert all(block in lock and "--hash=sha256:" in block for block in re.findall(r"(?m)^\w.*\n(?: .*\n)*", text))
+
+
+@pytest.mark.parametrize("chosen", [" + pillow==1.0\n", " + leftpad==1.3.0\n", "error: no such option\n"])
+def test_what_the_lock_does_not_have_fails_the_build(tmp_path, chosen):
+    done, parts = split_lock(tmp_path, chosen)
+    assert done.returncode == 1 and "not in the lock: " in done.stderr and not parts
+
+
+def test_uv_is_pinned_by_hash_in_one_place():
+    text = (INFRA / "image" / "uv.txt").read_text()
+    assert len(re.findall(r"(?m)^\w", text)) == 1 and re.search(r"(?m)^uv==\d+\.\d+\.\d+ \\$", text)
+    assert text.count("--hash=sha256:") > 10  # of each platform
+    makefile = (PROJECT / "Makefile").read_text()
+    assert re.findall(r"pip install.*", makefile)[0].endswith("--require-hashes --requirement infra/image/uv.txt")
+    assert not re.search(r"uv==", makefile + (INFRA / "Dockerfile").read_text())
+
+
+def test_nobody_is_told_to_compile_where_there_is_no_compiler():
+    from m2f_batch.flow.busy import faster_model
+
+    told = [faster_model("cuda"), faster_model("cpu"), (INFRA / "SIZING.md").read_text()]
+    assert not [text for text in told if "model.compile" in text]
+
+
 def test_what_the_image_is_made_of_is_there_and_sent():
     kept = [line[1:] for line in (INFRA / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")]
     for word, rest in instructions():
         if word == "COPY" and not rest.startswith("--from"):
             for source in rest.replace("${LOCK}", "requirements.lock").split()[:-1]:
                 assert (PROJECT / source).exists()
-                assert any((PROJECT / source) in PROJECT.glob(pattern) for pattern in kept), source
+                sent = {place for pattern in kept for place in PROJECT.glob(pattern)}
+                assert sent & {PROJECT / source, (PROJECT / source).parent}, source
     for device in ("cpu", "cuda"):
         assert (INFRA / "image" / f"{device}.sh").is_file()
 
