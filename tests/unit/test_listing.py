@@ -208,10 +208,10 @@ def _coco(images: object) -> bytes:
 
 def test_a_coco_json(place: str) -> None:
     images = [{"id": 2**40, "file_name": "val/a.jpg"}, {"id": 1, "file_name": "0.jpg"}, {"id": 5, "file_name": "0.jpg"}]
-    _put(place, "ann/c.json", data=_coco(images))
-    _put(place, "ann/val/a.jpg", "photos/val/a.jpg", "photos/0.jpg", data=b"pixels")
-    beside, elsewhere = list_input(f"{place}/ann/c.json"), list_input(f"{place}/ann/c.json", root=f"{place}/photos/")
-    assert _names(beside, place) == ["ann/0.jpg", "ann/val/a.jpg"]
+    _put(place, "set/c.json", data=_coco(images))
+    _put(place, "set/val/a.jpg", "photos/val/a.jpg", "photos/0.jpg", data=b"pixels")
+    beside, elsewhere = list_input(f"{place}/set/c.json"), list_input(f"{place}/set/c.json", root=f"{place}/photos/")
+    assert _names(beside, place) == ["set/0.jpg", "set/val/a.jpg"]
     assert _names(elsewhere, place) == ["photos/0.jpg", "photos/val/a.jpg"]
     assert [bool(version) for version in beside.table["version"].to_pylist()] == [False, True]
     assert all(elsewhere.table["version"].to_pylist())
