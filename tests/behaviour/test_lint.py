@@ -203,7 +203,7 @@ def test_flags_say_what_a_config_says(tmp_path, capsys):
         (["train.json", "--ignore", "fingerprints"], "--ignore: fingerprints"),
         (["train.json", "--queries", "0"], "--queries"),
         (["train.json", "--val", "train.json", "--split", "0.5"], "data.val and data.split"),
-        (["train.json", "--json", "no/such/folder.json"], "--json"),
+        (["train.json", "--json", "train.json/folder.json"], "--json"),
     ],
 )
 def test_a_wrong_command_is_one_message_and_2(arguments, message, tmp_path, monkeypatch, capsys):
