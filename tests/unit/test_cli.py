@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 from hand_made import Picture, box_mask, make_model, make_run
+from PIL import Image
 
 from m2f_batch.cli import main
 from m2f_batch.config import SegmentConfig
@@ -120,6 +121,22 @@ def test_status_verify_and_export_of_a_run(capsys: pytest.CaptureFixture[str], r
     assert any("cannot be read as Parquet" in problem for problem in problems) and len(problems) > 1
     assert main(["export", run_uri, str(tmp_path / "y.json"), "--format", "coco"]) == 1
     assert "cannot be read as Parquet" in capsys.readouterr().err
+
+
+def test_lint_as_json_on_stdout_is_all_that_is_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Image.new("RGB", (16, 12), "red").save(tmp_path / "a.png")
+    image = {"id": 1, "file_name": "a.png", "height": 12, "width": 16}
+    box = {"id": 1, "image_id": 1, "category_id": 9, "bbox": [1, 1, 4, 4], "segmentation": [[1, 1, 5, 1, 5, 5]]}
+    truth = {"images": [image], "annotations": [box], "categories": [{"id": 9, "name": "cat"}]}
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    words = ["lint", str(tmp_path / "t.json"), "--images", str(tmp_path)]
+    code = main([*words, "--json", str(tmp_path / "report.json")])
+    lines = capsys.readouterr().out
+    assert main([*words, "--json", "-"]) == code
+    said = capsys.readouterr()
+    assert json.loads(said.out) == json.loads((tmp_path / "report.json").read_text())
+    assert json.loads(said.out)["images"] == {"train": 1, "val": 0}
+    assert said.err == lines and "images to train on" in lines
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,13 @@ def test_evaluate_is_quoted() -> None:
     assert (options.run_uri, options.ignore_index, options.partial) == (run, 255, True)
 
 
+def test_figures_of_an_evaluation_may_go_into_its_log() -> None:
+    job = evaluate_job("s3://b/run", {"--ground-truth": "s3://b/t.json", "--json": "-"})
+    assert entrypoint(job).endswith("evaluate --ground-truth=s3://b/t.json --json=- -- s3://b/run")
+    with pytest.raises(UsageError, match="--json"):
+        evaluate_job("s3://b/run", {"--ground-truth": "s3://b/t.json", "--json": "here.json"})
+
+
 def test_the_package_runs_by_itself_and_is_the_same_each_time(tmp_path) -> None:
     job = evaluate_job("/nowhere", {"--ground-truth": "/nowhere.json"})
     (name, data), again = working_dir(job), working_dir(job)
