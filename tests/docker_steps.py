@@ -92,18 +92,27 @@ def copied(folder: Path, stage: Stage, stages: dict[str, Stage], rest: str) -> S
     """COPY of files or folders, from the build context or another stage, to a folder/ or a name."""
     *sources, to = [word for word in rest.split() if not word.startswith("--")]
     target = f"root{Path(stage.folder, to)}"
-    origin, script, holds = "context", "", ""
+    origin, script, holds, layers = "context", "", "", ()
     if rest.startswith("--from="):
         origin, layers = "from", stages[rest.split()[0].removeprefix("--from=")].layers
-        script, holds = f"mount -t overlay overlay -o lowerdir={':'.join(layers)} from\n", layers[0]
+        script = f"mount -t overlay overlay -o lowerdir={':'.join(layers)} from\n"
     for source in sources:
         path = f"{origin}/{source.lstrip('/')}"
         if origin == "context":
             files = sorted(each for each in [folder / path, *(folder / path).rglob("*")] if each.is_file())
             holds += "".join(f"{each} {hashlib.sha256(each.read_bytes()).hexdigest()} " for each in files)
+        else:
+            holds += made_by(folder, layers, source)
         script += f"if test -d {path}; then mkdir -p {target}; cp -a {path}/. {target}/; "
         script += f"else mkdir -p {target if to.endswith('/') else Path(target).parent}; cp -a {path} {target}; fi\n"
     return with_layer(folder, stage, script, f"COPY {rest}", holds)
+
+
+def made_by(folder: Path, layers: tuple[str, ...], source: str) -> str:
+    """What decides a path of another stage: the content of a file, as for docker; of a folder its last layer."""
+    files = [folder / layer / source.lstrip("/") for layer in layers]
+    file = next((each for each in files if each.is_file()), None)
+    return layers[0] if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def main() -> int:

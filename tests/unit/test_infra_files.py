@@ -9,6 +9,7 @@ import sys
 import pytest
 import yaml
 from conftest import PROJECT
+from docker_steps import made_by
 from infra_files import (
     INFRA,
     OVERLAYS,
@@ -260,6 +261,16 @@ def test_what_changes_apart_is_a_layer_apart():
         "--from=code /opt/code /opt/code",
         "jobs /app/jobs",
     ]
+
+
+def test_a_part_whose_lines_are_the_same_is_not_built_again(tmp_path):
+    """By tests/docker_steps.py, which stands for docker here."""
+    for layer, lines in {"old": "torch==1", "same": "torch==1", "new": "torch==2"}.items():
+        (tmp_path / layer / "parts").mkdir(parents=True)
+        (tmp_path / layer / "parts" / "torch.txt").write_text(lines)
+    old, same, new = (made_by(tmp_path, (layer, "base"), "/parts/torch.txt") for layer in ("old", "same", "new"))
+    assert old == same != new
+    assert made_by(tmp_path, ("old", "base"), "/parts") == "old"
 
 
 def test_an_index_and_an_authority_stay_out_of_the_image():
