@@ -90,3 +90,15 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no more")
     (folder / "notes.txt").write_text("skipped")
     return folder
+
+
+@pytest.fixture
+def one_scene(tmp_path: Path) -> Path:
+    """A folder with one drawn scene, a.png."""
+    from PIL import Image
+
+    from m2f_batch.demo.scenes import draw_scene
+
+    (tmp_path / "in").mkdir()
+    Image.fromarray(draw_scene(3).image).save(tmp_path / "in" / "a.png")
+    return tmp_path / "in"

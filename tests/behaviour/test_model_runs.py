@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bare_models import BARE, DOUBT, model_with
 from conftest import DEMO_MODEL, PROJECT
 from conversion_files import pickled_model
 from engines import config_of, in_process, rows_of
@@ -19,50 +20,29 @@ from m2f_batch.vision.segmenter import Segmenter
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 FOLDER = PROJECT / "tests" / "old_checkpoints"
-BARE = {"do_rescale": False, "do_normalize": False}
 SET = "preprocess.normalize={mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
-DOUBT = (
-    "the image processor of the checkpoint neither rescales nor normalizes: the model is given values from 0 to 255; "
-    "if it was trained on normalized pixels, its labels are worth nothing: give what it was trained with, "
-    "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]} as a rule"
-)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    Image.fromarray(draw_scene(3).image).save(tmp_path / "in" / "a.png")
-    return tmp_path / "in"
-
-
-def model_with(folder: Path, **processor: Any) -> Path:
-    """The demo model with other settings of its image processor."""
-    shutil.copytree(DEMO_MODEL, folder)
-    settings = json.loads((folder / "preprocessor_config.json").read_text())
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings | processor))
-    return folder
 
 
 def test_the_plan_warns_and_the_key_makes_the_rows_those_of_the_whole_processor(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    one_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare = model_with(tmp_path / "bare", **BARE)
-    command = ["segment", str(images), str(tmp_path / "warned"), "--model", str(bare), "--task", "instance"]
+    command = ["segment", str(one_scene), str(tmp_path / "warned"), "--model", str(bare), "--task", "instance"]
     assert main(command) == 0
     assert f"        warning: {DOUBT}; the key is preprocess.normalize\n" in capsys.readouterr().out
     command[2] = str(tmp_path / "set")
     assert main([*command, "--set", SET]) == 0
     assert "warning" not in capsys.readouterr().out
-    assert in_process(config_of(images, tmp_path / "whole", DEMO_MODEL, model={"task": "instance"})) == 0
+    assert in_process(config_of(one_scene, tmp_path / "whole", DEMO_MODEL, model={"task": "instance"})) == 0
     warned, found, known = (rows_of(tmp_path / name) for name in ("warned", "set", "whole"))
     assert found == known and found[0]["segments"] and warned != known
 
 
-def test_segment_with_what_a_trainer_of_version_4_left(images: Path, tmp_path: Path, capsys: Any) -> None:
+def test_segment_with_what_a_trainer_of_version_4_left(one_scene: Path, tmp_path: Path, capsys: Any) -> None:
     """Weights without ``swin.layernorm``, beside pickles that are never read."""
     model = FOLDER / "4.57.6-trainer"
     assert {"optimizer.pt", "training_args.bin"} <= {file.name for file in model.iterdir()}
-    command = ["segment", str(images), str(tmp_path / "run"), "--model", str(model), "--task", "semantic"]
+    command = ["segment", str(one_scene), str(tmp_path / "run"), "--model", str(model), "--task", "semantic"]
     assert main(command) == 0
     (row,) = rows_of(tmp_path / "run")
     assert row["status"] == "ok" and {s["category"] for s in row["segments"]} <= {"cat", "dog", "sky"}
@@ -70,13 +50,13 @@ def test_segment_with_what_a_trainer_of_version_4_left(images: Path, tmp_path: P
     assert "warning" not in capsys.readouterr().out
 
 
-def test_the_plan_of_instance_warns(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_plan_of_instance_warns(one_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Case T4: ids of stuff that have outlived their labels."""
     model = tmp_path / "model"
     shutil.copytree(DEMO_MODEL, model)
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"label_ids_to_fuse": [4, 5, 9]}))
-    command = ["segment", str(images), str(tmp_path / "run"), "--model", str(model), "--task", "instance"]
+    command = ["segment", str(one_scene), str(tmp_path / "run"), "--model", str(model), "--task", "instance"]
     assert main([*command, "--dry-run"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert line.startswith("        warning: label_ids_to_fuse in its config.json names [9], which are no labels")

@@ -1,17 +1,16 @@
 """Checkpoints whose image processor neither rescales nor normalizes: their authors did so in code of their own."""
 
 import json
-import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bare_models import BARE, DOUBT, model_with
 from conftest import DEMO_MODEL
 from engines import config_of, in_process
 from hand_made import make_model
-from PIL import Image
 
 from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.cli import main
@@ -25,33 +24,12 @@ from m2f_batch.train.job import _processor, plan_job
 from m2f_batch.vision.geometry import plan_from_processor
 from m2f_batch.vision.segmenter import Segmenter
 
-BARE = {"do_rescale": False, "do_normalize": False}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-DOUBT = (
-    "the image processor of the checkpoint neither rescales nor normalizes: the model is given values from 0 to 255; "
-    "if it was trained on normalized pixels, its labels are worth nothing: give what it was trained with, "
-    "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]} as a rule"
-)
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    Image.fromarray(draw_scene(3).image).save(tmp_path / "in" / "a.png")
-    return tmp_path / "in"
-
-
-def model_with(folder: Path, **processor: Any) -> Path:
-    """The demo model with other settings of its image processor."""
-    shutil.copytree(DEMO_MODEL, folder)
-    settings = json.loads((folder / "preprocessor_config.json").read_text())
-    (folder / "preprocessor_config.json").write_text(json.dumps(settings | processor))
-    return folder
-
-
-def test_what_is_not_given_is_no_part_of_the_fingerprint(images: Path, tmp_path: Path) -> None:
+def test_what_is_not_given_is_no_part_of_the_fingerprint(one_scene: Path, tmp_path: Path) -> None:
     def facts(model: Path, **preprocess: Any) -> dict[str, Any]:
-        job = check(config_of(images, tmp_path / "run", model, preprocess=preprocess))
+        job = check(config_of(one_scene, tmp_path / "run", model, preprocess=preprocess))
         return job.labeling.facts(job.checkpoint.fingerprint, 1, 2)
 
     plain = facts(DEMO_MODEL)
@@ -63,9 +41,9 @@ def test_what_is_not_given_is_no_part_of_the_fingerprint(images: Path, tmp_path:
     assert facts(DEMO_MODEL, normalize={"mean": [0.5] * 3, "std": [0.5] * 3}) != plain
 
 
-def test_explain_sees_what_the_run_saw(images: Path, tmp_path: Path) -> None:
+def test_explain_sees_what_the_run_saw(one_scene: Path, tmp_path: Path) -> None:
     bare = model_with(tmp_path / "bare", **BARE)
-    assert in_process(config_of(images, tmp_path / "run", bare, preprocess={"normalize": IMAGENET})) == 0
+    assert in_process(config_of(one_scene, tmp_path / "run", bare, preprocess={"normalize": IMAGENET})) == 0
     setup = read_setup(json.loads((tmp_path / "run" / "run.json").read_text()))
     assert setup.problems == [] and setup.labeling.preprocess.mean == (0.485, 0.456, 0.406)
 
@@ -112,8 +90,8 @@ def test_values_that_no_model_is_trained_on(processor: dict[str, Any], told: str
         ("imagenet", "'imagenet' is not allowed"),
     ],
 )
-def test_values_that_mean_nothing(images: Path, tmp_path: Path, value: str, told: str, capsys: Any) -> None:
-    command = ["segment", str(images), str(tmp_path / "run"), "--model", str(DEMO_MODEL)]
+def test_values_that_mean_nothing(one_scene: Path, tmp_path: Path, value: str, told: str, capsys: Any) -> None:
+    command = ["segment", str(one_scene), str(tmp_path / "run"), "--model", str(DEMO_MODEL)]
     assert main([*command, "--set", f"preprocess.normalize={value}"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("m2f-batch segment: preprocess.normalize: ") and told in said
@@ -124,14 +102,14 @@ def test_values_that_mean_nothing(images: Path, tmp_path: Path, value: str, told
 
 
 @pytest.mark.parametrize("given", [False, True])
-def test_the_plan_of_finetune_warns(images: Path, tmp_path: Path, given: bool) -> None:
+def test_the_plan_of_finetune_warns(one_scene: Path, tmp_path: Path, given: bool) -> None:
     bare = model_with(tmp_path / "bare", **BARE)
     shape = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 90, 1, 90, 90]], "area": 3960}
     height, width = draw_scene(3).image.shape[:2]
     tree = {"images": [{"id": 1, "file_name": "a.png", "height": height, "width": width}], "annotations": [shape]}
-    (images / "train.json").write_text(json.dumps(tree | {"categories": [{"id": 1, "name": "ball"}]}))
+    (one_scene / "train.json").write_text(json.dumps(tree | {"categories": [{"id": 1, "name": "ball"}]}))
     config = {
-        "data": {"format": "coco", "train": str(images / "train.json")},
+        "data": {"format": "coco", "train": str(one_scene / "train.json")},
         "model": {"uri": str(bare), "task": "instance"},
         "train": {"steps": 1},
         "output": {"uri": str(tmp_path / "out")} | ({"normalize": IMAGENET} if given else {}),

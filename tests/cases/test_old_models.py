@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 from conftest import PROJECT
-from PIL import Image
 
 from m2f_batch.cli import main
-from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.label_lines import label_lines
 
 FOLDER = PROJECT / "tests" / "old_checkpoints"
@@ -19,13 +17,6 @@ UNNAMED = (
     '  "id2label": {"0": "NAME OF LABEL 0", "1": "NAME OF LABEL 1", "2": "NAME OF LABEL 2"},\n'
     '  "label2id": {"NAME OF LABEL 0": 0, "NAME OF LABEL 1": 1, "NAME OF LABEL 2": 2}\n'
 )
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    (tmp_path / "in").mkdir()
-    Image.fromarray(draw_scene(3).image).save(tmp_path / "in" / "a.png")
-    return tmp_path / "in"
 
 
 @pytest.mark.parametrize(
@@ -39,13 +30,13 @@ def images(tmp_path: Path) -> Path:
 )
 @pytest.mark.parametrize("command", ["segment", "finetune"])
 def test_label_names_that_do_not_fit(
-    command: str, labels: Any, told: str, lines: str, images: Path, tmp_path: Path, capsys: Any
+    command: str, labels: Any, told: str, lines: str, one_scene: Path, tmp_path: Path, capsys: Any
 ) -> None:
     model = tmp_path / "model"
     shutil.copytree(FOLDER / "4.26.1-swin", model)
     config = json.loads((model / "config.json").read_text()) | {"id2label": labels}
     (model / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
-    source = images
+    source = one_scene
     if command == "finetune":
         source = tmp_path / "train.json"
         box = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]], "area": 32}
