@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import NoReturn
 
 from m2f_batch.cli import main
 from m2f_batch.storage.store import StoreUnavailable
@@ -13,15 +14,17 @@ def test_a_stop_while_storage_is_away_is_still_a_stop(monkeypatch, capsys, tmp_p
     def interrupted(place: object) -> None:
         raise KeyboardInterrupt
 
-    def gone(place: object) -> list[int]:
+    def gone(*_: object) -> NoReturn:
         raise StoreUnavailable("s3://bucket: cannot be reached")
 
     @contextmanager
     def held(*_: object) -> Iterator[SimpleNamespace]:
-        yield SimpleNamespace(is_finished=False, place=None)
+        yield SimpleNamespace(is_finished=False, place=SimpleNamespace(store=SimpleNamespace(read=gone), path=str))
 
+    images = SimpleNamespace(table=SimpleNamespace(num_rows=4))
+    job = {"steps": 9, "task": "instance", "train": images, "val": None}
     stubs = {
-        "plan_job": lambda config: SimpleNamespace(config=config, steps=9),
+        "plan_job": lambda config: SimpleNamespace(config=config, **job),
         "check_place": lambda job: None,
         "plan_lines": lambda job: [],
         "is_finished": lambda *_: False,
