@@ -122,7 +122,7 @@ def fitting(document: Mapping[str, Any]) -> str:
     """A result as one line of at most ``MAX_BYTES`` with its line break, without the longest texts where needed.
 
     >>> len(fitting({"error": "x" * 9999, "totals": None}))
-    1034
+    1032
     """
     document = dict(document)
     for most in (MAX_TEXT, 200):
