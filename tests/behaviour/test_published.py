@@ -25,7 +25,7 @@ from m2f_batch.vision.lean.mask2former import LeanMask2Former
 from m2f_batch.vision.model import forward, load_model
 
 FOLDER = PROJECT / "tests" / "published"
-NAMES = sorted(path.name.removeprefix("mask2former-") for path in FOLDER.iterdir() if path.is_dir())
+NAMES = sorted(path.name.removeprefix("mask2former-") for path in FOLDER.glob("mask2former-*"))
 LABEL_SETS = {"coco-panoptic": "COCO panoptic", "coco-instance": "COCO instance", "cityscapes": "Cityscapes"}
 LABEL_SETS |= {"ade": "ADE20K", "mapillary": "Mapillary Vistas"}
 WIDTHS = {"tiny": 96, "small": 96, "base": 128, "large": 192}
