@@ -35,7 +35,9 @@ RETRY = frozenset({1, 130})
 TOTALS = ("images", "segments", "errors", "seconds", "images_per_second")  # of run.json
 FIELDS = ("output", "run_id", "totals", "error", "submission_id")
 
-_told: dict[str, Any] = {}  # of the command that this process runs
+# of the command that this process runs
+_told: dict[str, Any] = {}
+_files: list[str] = []  # FILE, where one is wanted
 
 
 def tell(**fields: Any) -> None:
@@ -43,6 +45,11 @@ def tell(**fields: Any) -> None:
     if unknown := fields.keys() - {*FIELDS}:
         raise ValueError(f"no fields of a result: {sorted(unknown)}")
     _told.update(fields)
+
+
+def is_wanted() -> bool:
+    """Whether anybody asked for a result, so that what only it needs is worth reading."""
+    return bool(_files)
 
 
 def tell_run(info: Mapping[str, Any]) -> None:
@@ -55,6 +62,7 @@ class Result:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         _told.clear()
+        _files.clear()
         self._arguments, self._started_at = list(arguments), _now()
         self._command = arguments[0] if arguments else ""
         self._file: str | None = None
@@ -77,6 +85,7 @@ class Result:
                     f"--result: {file!r} cannot be written ({error.strerror}); give a file in a folder that exists"
                 ) from None
         self._file = file
+        _files.append(file)
 
     def end(self, exit_code: int) -> None:
         """Write how it has ended. Raises OSError where FILE cannot be written any more."""

@@ -14,7 +14,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.stopping import noticed_stops
-from m2f_batch.result import tell
+from m2f_batch.result import is_wanted, tell
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.storage.s3_settings import using
@@ -75,7 +75,12 @@ def _stopped(job: TrainJob, place: RunDirectory) -> str:
 
 
 def tell_training(job: TrainJob, place: RunDirectory) -> None:
-    """Tell the result how far it got: steps, images, and the figures of the best validation, from what OUTPUT says."""
+    """Tell the result how far it got: steps, images, and the figures of the best validation, from what OUTPUT says.
+
+    Nothing is read where no result is wanted: storage that stalls would hold up a stop once more.
+    """
+    if not is_wanted():
+        return
     info: dict[str, Any] = {}
     lines: list[dict[str, Any]] = []
     step = 0

@@ -14,7 +14,10 @@ def test_a_stop_while_storage_is_away_is_still_a_stop(monkeypatch, capsys, tmp_p
     def interrupted(place: object) -> None:
         raise KeyboardInterrupt
 
-    def gone(*_: object) -> NoReturn:
+    asked: list[object] = []
+
+    def gone(*what: object) -> NoReturn:
+        asked.append(what)
         raise StoreUnavailable("s3://bucket: cannot be reached")
 
     @contextmanager
@@ -38,3 +41,4 @@ def test_a_stop_while_storage_is_away_is_still_a_stop(monkeypatch, capsys, tmp_p
     assert main(["finetune", str(tmp_path / "train.json"), str(tmp_path / "tuned"), *keys]) == 130
     said = capsys.readouterr()
     assert "the same command goes on from the last checkpoint" in said.out and "cannot be reached" not in said.err
+    assert len(asked) == 1, "nobody wants a result, so storage is asked once"
