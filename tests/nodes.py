@@ -105,6 +105,12 @@ class Nodes:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
 
+    def end(self, name: str) -> "subprocess.Popen[bytes]":
+        """SIGTERM to ``ray start --block`` of one node, which is returned: so Kubernetes takes a pod away."""
+        process = self._started[("head", *WORKERS).index(name)]
+        process.send_signal(signal.SIGTERM)
+        return process
+
     def alive(self) -> int:
         """Nodes that the head counts as alive; 0 while it does not answer."""
         header = {"Authorization": f"Bearer {self.token_file.read_text()}"}

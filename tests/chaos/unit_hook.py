@@ -2,8 +2,8 @@
 
 A copy of this file as ``sitecustomize.py`` on the PYTHONPATH of Ray's workers wraps ``label_unit`` of the stages
 as soon as it is imported. The folder that CHAOS_HOOK names holds ``seconds_per_image`` (slept by each unit: runs that
-last without taking CPUs), read anew for each unit, and gets ``labelled.txt``: a line per unit that was labelled to its
-end, with its name and the process.
+last without taking CPUs), read anew for each unit, and gets ``begun.txt`` and ``labelled.txt``: a line per unit that
+was begun, and that was labelled to its end, with its name and the process.
 """
 
 import importlib.util
@@ -36,7 +36,8 @@ class Hook:
 
     def begin(self, seconds_per_image: float) -> None:
         """Forget what was labelled; from now on each unit lasts so much longer."""
-        (self.folder / "labelled.txt").write_text("")
+        for name in ("begun", "labelled"):
+            (self.folder / f"{name}.txt").write_text("")
         self.pace(seconds_per_image)
 
     def pace(self, seconds_per_image: float) -> None:
@@ -45,9 +46,9 @@ class Hook:
         temporary.write_text(str(seconds_per_image))
         temporary.replace(self.folder / "seconds_per_image")
 
-    def lines(self) -> list[tuple[str, int]]:
-        """The units that were labelled, in order, each with the process that did."""
-        pairs = (line.split() for line in (self.folder / "labelled.txt").read_text().splitlines())
+    def lines(self, name: str = "labelled") -> list[tuple[str, int]]:
+        """The units that were labelled (or ``begun``), in order, each with the process that did."""
+        pairs = (line.split() for line in (self.folder / f"{name}.txt").read_text().splitlines())
         return [(unit, int(pid)) for unit, pid in pairs]
 
     def labelled(self) -> Counter[str]:
@@ -75,13 +76,17 @@ class _Finder:
 
 
 def _wrapped(label_unit: Any, folder: Path) -> Any:
+    def note(name: str, table: Any) -> None:
+        with open(folder / f"{name}.txt", "ab", buffering=0) as file:
+            file.write(f"{table['unit'][0].as_py()} {os.getpid()}\n".encode())
+
     def label_and_note(table: Any, *arguments: Any, **options: Any) -> Any:
+        note("begun", table)
         while (seconds := float((folder / "seconds_per_image").read_text())) == float("inf"):
             time.sleep(0.1)
         time.sleep(seconds * len(table["images"][0]))
         labelled = label_unit(table, *arguments, **options)
-        with open(folder / "labelled.txt", "ab", buffering=0) as file:
-            file.write(f"{table['unit'][0].as_py()} {os.getpid()}\n".encode())
+        note("labelled", table)
         return labelled
 
     return label_and_note
