@@ -4,6 +4,9 @@ Not Ray's client: it waits for ever for an answer that does not come, takes its 
 has set up, sends it to whoever is asked, and imports all of Ray.
 """
 
+import os
+import re
+import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
@@ -146,7 +149,7 @@ class JobsApi:
             if isinstance(error, aiohttp.ClientConnectorCertificateError) and not self._has_let_us_in:
                 raise UsageError(
                     f"--address: {self.address.url} shows a certificate that is not trusted here "
-                    f"({_reason(str(error.certificate_error))}); name its authority's in SSL_CERT_FILE"
+                    f"({_reason(_cause(error))}); name its authority's in SSL_CERT_FILE"
                 ) from None
             raise self._unanswered(error) from None
 
@@ -171,8 +174,28 @@ class JobsApi:
     def _unanswered(self, error: Exception) -> Unanswered:
         if isinstance(error, aiohttp.ClientResponseError):
             return Unanswered(f"{self.address.url} does not answer as a web server does; is it the Jobs API's port?")
-        reason = _reason(str(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
+        reason = _reason(_cause(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
         return Unanswered(f"{self.address.url} cannot be reached ({reason})")
+
+
+def _cause(error: Exception) -> str:
+    """What kept a request from being answered, without the host and TLS settings that aiohttp's text repeats."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _of_openssl(str(error.certificate_error))
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return str(error)
+    if isinstance(error.os_error, ssl.SSLError):
+        return f"TLS: {_of_openssl(str(error.strerror))}"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error.os_error)
+
+
+def _of_openssl(text: str) -> str:
+    """A text of OpenSSL without its code and place in Python.
+
+    >>> _of_openssl("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
+    'wrong version number'
+    """
+    return re.sub(r"^\[\w+(: \w+)?\] | \(_ssl\.c:\d+\)$", "", text)
 
 
 def one_line(text: str) -> str:

@@ -175,11 +175,22 @@ def _follow(api: JobsApi, job_id: str, patience: Patience) -> int:
             except KeyboardInterrupt as interrupt:
                 answer = "leave" if is_stopped else what_to_do(interrupt, job_id)
                 if answer == "leave":
-                    becomes = "is being stopped" if is_stopped else "goes on"
-                    tell(error=f"{job_id} {becomes} without us")
-                    _say(f"{job_id} {becomes} without us; this follows it again:\n    {_again(job_id, target)}")
+                    left = _left(job_id, shown, patience, is_stopped=is_stopped)
+                    tell(error=left)
+                    _say(f"{left}; this follows it again:\n    {_again(job_id, target)}")
                     return STOPPED
                 is_stopped = answer == "stop"
+
+
+def _left(job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) -> str:
+    """What is known of a job that we leave."""
+    if is_stopped and not shown.is_being_stopped:
+        return f"{job_id} may not have been asked to stop: the cluster has not answered"
+    if is_stopped:
+        return f"{job_id} is being stopped without us"
+    if patience.is_silent:
+        return f"{job_id} may go on without us: the cluster does not answer"
+    return f"{job_id} goes on without us"
 
 
 def _tell_end(job_id: str, job: dict[str, Any], log: str) -> None:

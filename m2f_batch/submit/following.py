@@ -24,11 +24,12 @@ Say = Callable[[str], None]
 
 @dataclass
 class Shown:
-    """How much of a log was written already, and the end of that; a log begins anew with each connection."""
+    """What was seen of a job: how much of its log, which begins anew with each connection, and the end of that."""
 
     characters: int = 0
     is_live: bool = True
     end: str = ""
+    is_being_stopped: bool = False  # the cluster has taken our request
 
     def news(self, start: int, text: str) -> str:
         """What was not written yet of a text that begins ``start`` characters after the log's beginning."""
@@ -45,6 +46,11 @@ class Patience:
     seconds: float
     say: Say
     since: float | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has not answered, yet or any more."""
+        return not self.seconds or self.since is not None
 
     def heard(self) -> None:
         """It has answered, and may be silent for a while from now on."""
@@ -74,7 +80,7 @@ async def follow(
             await api.authenticate()
             if is_stopped:
                 await api.stop(job_id)
-                is_stopped = False
+                is_stopped, shown.is_being_stopped = False, True
             job = await api.job(job_id)
             patience.heard()
             if job["status"] in ENDED:
@@ -83,7 +89,7 @@ async def follow(
             await _write_tail(api, job_id, shown, write, say)
         except NoSuchJob as error:
             raise RunError(f"{error}; a head that starts anew forgets its jobs. Submitted again, it goes on") from None
-        except RunError as error:  # whatever a proxy says: the job runs
+        except RunError as error:  # whatever a proxy says: the job may run
             patience.lost(error if isinstance(error, Unanswered) else Unanswered(str(error)))
         await asyncio.sleep(AGAIN_SECONDS)
 

@@ -156,7 +156,7 @@ def test_nobody_there(capsys) -> None:
     with serving(Cluster()) as gone:
         pass
     assert main(["submit", *SEGMENT, "--address", gone.url]) == 1
-    assert "cannot be reached" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith(f" {gone.url} cannot be reached (Connection refused)\n")
     assert main(["submit", "follow", "some-id", "--address", gone.url]) == 1
 
 
@@ -608,6 +608,37 @@ def test_what_becomes_of_the_job(interrupt, answers, code, stopped, cluster, cap
         assert said.out == cluster.log  # to its end
 
 
+@pytest.mark.parametrize(
+    ("answers", "left"),
+    [
+        (None, "mine may go on without us: the cluster does not answer"),
+        ("s\n", "mine may not have been asked to stop: the cluster has not answered"),
+    ],
+)
+def test_what_is_said_of_a_job_whose_cluster_has_fallen_silent(answers, left, cluster, capsys, monkeypatch) -> None:
+    said = command._say
+
+    def interrupting(text: str) -> None:
+        said(text)
+        if "trying again" in text:
+            raise KeyboardInterrupt
+
+    async def lost(api, job_id):
+        cluster.proxy["/api/jobs/mine"] = [502] * 99
+        if answers is not None:
+            raise KeyboardInterrupt  # is answered by asking for its end
+        yield ""
+
+    monkeypatch.setattr(command, "_say", interrupting)
+    monkeypatch.setattr(following.JobsApi, "tail", lost)
+    if answers is not None:
+        monkeypatch.setattr(sys, "stdin", Terminal(answers))
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    cluster.jobs["mine"] = {"status": "RUNNING"}
+    assert main(["submit", "follow", "mine", "--address", cluster.url]) == 130
+    assert f"{left}; this follows it again:" in capsys.readouterr().err and not cluster.stopped
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_real_signal_without_a_terminal_leaves_the_job(number, cluster, tmp_path) -> None:
     cluster.jobs["mine"] = {"status": "RUNNING"}
@@ -628,7 +659,11 @@ def test_a_real_signal_without_a_terminal_leaves_the_job(number, cluster, tmp_pa
     finally:
         follower.kill()
     assert follower.returncode == 130 and not cluster.stopped
-    assert f"m2f-batch submit follow mine --address {cluster.url}" in said and "Traceback" not in said
+    assert (
+        f"mine goes on without us; this follows it again:\n    m2f-batch submit follow mine --address {cluster.url}"
+        in said
+    )
+    assert "Traceback" not in said
 
 
 def test_a_quiet_log_is_no_lost_connection(cluster, capsys, monkeypatch) -> None:
