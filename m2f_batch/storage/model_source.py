@@ -28,7 +28,6 @@ WANTED = (
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 TO_CONVERT = (*WANTED[:4], *PICKLES)  # what convert-checkpoint reads, and nothing else does
 MAX_REQUESTS = 20  # pull requests that are looked at
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
         return source
     if "://" in uri:
         return _find_at(uri, revision, wanted)
-    if HUB_ID.fullmatch(uri) and not uri.startswith((".", "/")):
+    if uris.HUB_ID.fullmatch(uri) and not uri.startswith((".", "/")):
         name, _, inline = uri.partition("@")
         if inline and revision and inline != revision:
             raise UsageError(f"model.revision: {revision!r} and model.uri {uri!r} name two revisions: keep one")

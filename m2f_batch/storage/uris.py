@@ -16,6 +16,7 @@ from m2f_batch.errors import UsageError
 # web pages, archives, ``fsspec+file:///etc``. ``mock`` is its file system in memory
 SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf", "mock"})
 WEB = frozenset({"http", "https"})  # read only, and only where an allow-list names the host
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")  # of a model
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@%\\\[\]]+)(:\d{1,5})?")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _ROOT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")

@@ -7,7 +7,6 @@ from typing import Any
 from m2f_batch.errors import UsageError
 from m2f_batch.masking import redact
 from m2f_batch.storage import uris
-from m2f_batch.storage.model_source import HUB_ID
 
 ALLOWED = "allowed: an absolute path on storage that all nodes share, or an object-store URI"
 
@@ -35,7 +34,7 @@ def _place(field: str, uri: str) -> str | None:
 
 
 def _model(field: str, uri: str) -> str | None:
-    is_id = HUB_ID.fullmatch(uri) is not None and not uri.startswith(".")
+    is_id = uris.HUB_ID.fullmatch(uri) is not None and not uri.startswith(".")
     return None if is_id and not os.path.isdir(uri) else _place(field, uri)
 
 
