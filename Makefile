@@ -71,7 +71,7 @@ audit: $(VENV)/ready
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
 # locked packages with hashes, and this checkout itself; nothing is installed outside .venv and .tools
-$(VENV)/ready: requirements.lock pyproject.toml
+$(VENV)/ready: requirements.lock pyproject.toml m2f_batch/version.py
 	$(GET_UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 	$(UV) pip sync --quiet --python $(VENV) --require-hashes requirements.lock

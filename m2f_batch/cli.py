@@ -14,6 +14,7 @@ from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.installed import check_installation, what_to_install
 from m2f_batch.masking import redact
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.result import Result, tell
@@ -80,6 +81,8 @@ def _run(arguments: list[str], result: Result) -> int:
     options = new_parser().parse_args(arguments)
     try:
         result.begin(getattr(options, "result", None))
+        if doubt := check_installation():
+            _say(options, doubt)
         return RUN[options.command](options)
     except (UsageError, RunError) as error:
         _complain(options, str(error))
@@ -87,6 +90,11 @@ def _run(arguments: list[str], result: Result) -> int:
     except TransientError as error:
         _complain(options, f"{error}; try again later")
         return RunError.exit_code
+    except ModuleNotFoundError as error:
+        if (text := what_to_install(options.command, error)) is None:
+            raise
+        _complain(options, text)
+        return UsageError.exit_code
     except BrokenPipeError:  # whoever read our output has gone away, as ``| head`` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RunError.exit_code
@@ -105,6 +113,10 @@ def _end(result: Result, code: int) -> None:
 
 def _complain(options: argparse.Namespace, text: str) -> None:
     tell(error=text)
+    _say(options, text)
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
     print(f"m2f-batch {options.command}: {printable(text)}", file=sys.stderr, flush=True)
 
 

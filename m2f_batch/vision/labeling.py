@@ -11,6 +11,7 @@ from m2f_batch.checkpoint import Checkpoint, choose_task
 from m2f_batch.config import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
 from m2f_batch.errors import UsageError
 from m2f_batch.labels import Category, StuffSource, categories_of, find_stuff_ids, paper_size
+from m2f_batch.version import VERSION
 from m2f_batch.vision.geometry import PreprocessPlan, plan_from_processor, with_normalization, with_size
 from m2f_batch.vision.image import DECODE_POLICY_VERSION
 
@@ -154,8 +155,8 @@ def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:
 
 def installed_versions() -> dict[str, str]:
     """Versions, on this machine, of all that can change a pixel or a byte of a row."""
-    required = ("m2f-batch", "torch", "torchvision", "transformers", "pillow", "numpy", "pycocotools", "pyarrow", "ray")
-    versions = {}
+    required = ("torch", "torchvision", "transformers", "pillow", "numpy", "pycocotools", "pyarrow", "ray")
+    versions = {"m2f-batch": VERSION}
     for name in (*required, "pillow-heif", "timm"):
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
