@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from client_venv import client  # noqa: F401  a fixture for all tests
 from s3_gates import gate  # noqa: F401  a fixture for all tests
 from s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  # noqa: F401  fixtures for all tests
 
