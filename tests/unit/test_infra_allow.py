@@ -10,6 +10,7 @@ from infra_files import INFRA, OVERLAYS, files, of_ray, overlay, pods
 from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
 from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.flow.cluster import FOR_START
 from m2f_batch.storage import allow
 
 LAPTOP = "segment-cpu"  # its places are the laptop's own
@@ -67,6 +68,17 @@ def test_the_presets_lie_inside_and_nothing_else(told, monkeypatch):
         "gs://b/a",
     ):
         assert not allow.is_allowed(outside)
+
+
+def test_rays_start_may_take_longer_than_its_own_bound():
+    """On a loaded machine 30 s were too few, for a head as for what this package starts itself."""
+    script = '. infra/ray/environment.sh && printf %s "$RAY_raylet_start_wait_time_s"'
+    done = subprocess.run(["sh", "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=10, check=True)
+    wanted = FOR_START["RAY_raylet_start_wait_time_s"]
+    assert done.stdout == wanted
+    for name in OVERLAYS:
+        maps = {thing["metadata"]["name"]: thing["data"] for thing in overlay(name) if thing["kind"] == "ConfigMap"}
+        assert maps["m2f-batch-environment"]["RAY_raylet_start_wait_time_s"] == wanted
 
 
 def test_pods_and_machines_are_told_the_same():

@@ -141,6 +141,65 @@ def test_the_machine_is_the_one_that_sizing_asks_for():
     assert amount(requests_of("gpu")["cpu"]) == 7
 
 
+# ---- Karpenter, whose own disk is too small
+
+KARPENTER = [*yaml.safe_load_all((INFRA / "kubernetes" / "karpenter.yaml").read_text())]
+
+
+def pool(name):
+    """Labels that nodes of a NodePool may have, by label, and its taints."""
+    (spec,) = (each["spec"]["template"]["spec"] for each in KARPENTER if each["metadata"]["name"] == name)
+    assert spec["nodeClassRef"] == {"group": "karpenter.k8s.aws", "kind": "EC2NodeClass", "name": "m2f-batch"}
+    return {each["key"]: each["values"] for each in spec["requirements"]}, spec.get("taints", [])
+
+
+def test_karpenters_nodes_are_those_of_the_table_and_take_the_pods():
+    node_class = next(each["spec"] for each in KARPENTER if each["kind"] == "EC2NodeClass")
+    (disk,) = node_class["blockDeviceMappings"]
+    assert disk["deviceName"] == "/dev/xvda" and amount(disk["ebs"]["volumeSize"]) >= 100  # GiB, DISK_GB are fewer
+    assert node_class["metadataOptions"] == {"httpTokens": "required", "httpPutResponseHopLimit": 1}
+    (thing,) = of_ray(overlay("segment-spot"))
+    by_name = dict(pods(thing))
+    for name, groups in (("m2f-batch-gpu", ["gpu"]), ("m2f-batch-cpu", ["head", "cpu"])):
+        labels, taints = pool(name)
+        machines = labels["node.kubernetes.io/instance-type"]
+        for group in groups:
+            assert any(not too_large(requests_of(group), machine) for machine in machines), group
+            capacities = labels["karpenter.sh/capacity-type"]
+            taken = {each for each in capacities if may_be_on(by_name[group], {"karpenter.sh/capacity-type": each})}
+            assert taken == {"on-demand" if group == "head" else "spot"}
+            tolerated = {each["key"] for each in by_name[group].get("tolerations", [])}
+            assert {each["key"] for each in taints} <= tolerated, group
+        named = {machine for group in groups for machine in NAMED.findall(of_group(group).partition("Where a run")[0])}
+        assert {*machines} == named & EKS.keys()
+
+
+def test_karpenters_own_disk_holds_no_worker(monkeypatch):
+    """20 GiB, of which 17 are for pods."""
+    monkeypatch.setitem(DISK_GB, "g6.2xlarge", 20 * 2**30 / 1e9)
+    assert allocatable("g6.2xlarge")[2] == pytest.approx(17)
+    assert too_large(requests_of("gpu"), "g6.2xlarge") == {"ephemeral-storage"}
+
+
+# ---- one zone
+
+
+@pytest.mark.parametrize("zone", ["eu-central-1a", "eu-central-1b"])
+def test_one_line_keeps_a_job_in_one_zone(zone):
+    """What the comment of ray.yaml puts in place of ``{}``."""
+    (pin,) = re.findall(r"in one zone: (\{.*?\})", RAY)
+    assert yaml.safe_load(pin) == {"topology.kubernetes.io/zone": "eu-central-1a"}
+    pinned = yaml.safe_load(RAY.replace("nodeSelector: &zone {}", f"nodeSelector: &zone {pin}"))
+    for group, pod in pods(pinned):
+        if group != "submitter":
+            labels = next(
+                labels
+                for labels in [*SPOT.values(), *ON_DEMAND.values()]
+                if may_be_on({**pod, "nodeSelector": {}}, labels)
+            )
+            assert may_be_on(pod, {**labels, "topology.kubernetes.io/zone": zone}) == (zone == "eu-central-1a"), group
+
+
 # ---- spot and on demand: the labels that clouds and autoscalers give their nodes
 
 SPOT = {

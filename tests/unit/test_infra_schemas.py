@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -56,6 +57,22 @@ def test_pods_of_rays_kinds_are_what_kubernetes_defines(version):
     for template in [*templates, thing["spec"]["submitterPodTemplate"]]:
         metadata = {"name": "pod"} | template.get("metadata", {})
         validate({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}, version, strict=True)
+
+
+@pytest.mark.parametrize("version", KUBERAY)
+def test_what_kueue_wants_is_a_comment_that_works(version, tmp_path):
+    """The lines of overlays/segment-spot, as kubectl renders them without their marks."""
+    for folder in ("infra/kubernetes", "jobs"):
+        shutil.copytree(INFRA.parent / folder, tmp_path / folder)
+    file = tmp_path / "infra/kubernetes/overlays/segment-spot/kustomization.yaml"
+    lines = re.search(r"(?m)^#   patchesJson6902:\n(#   [- ] ?.*\n)+", file.read_text())
+    file.write_text(file.read_text() + lines[0].replace("#   ", ""))
+    (thing,) = of_ray(rendered(str(file.parent)))
+    jsonschema.Draft7Validator(crd(version, "RayJob")).validate(thing)
+    assert thing["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpus"}
+    cluster = thing["spec"]["rayClusterSpec"]
+    assert cluster["enableInTreeAutoscaling"] is False and thing["spec"]["shutdownAfterJobFinishes"] is True
+    assert [(each["minReplicas"], each["replicas"]) for each in cluster["workerGroupSpecs"]] == [(8, 8), (1, 1)]
 
 
 def test_every_manifest_is_in_an_overlay():

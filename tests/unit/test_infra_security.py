@@ -5,6 +5,7 @@ import re
 import pytest
 import yaml
 from infra_files import (
+    INFRA,
     OVERLAYS,
     cluster_spec,
     files,
@@ -142,6 +143,24 @@ def test_the_cron_job_tries_again_only_what_may_pass():
     }
     clusters = [thing["metadata"]["name"] for thing in of_ray(overlay("nightly"))]
     assert f"http://{clusters[0]}-head-svc:8265" in container["args"]
+
+
+def test_the_hubs_token_is_taken_where_there_is_one():
+    made = (INFRA / "kubernetes" / "hub-token.sh").read_text()
+    name, key = re.search(r"secret generic (\S+) --namespace m2f-batch --from-file=(\w+)=/dev/stdin", made).groups()
+    for overlay_name in OVERLAYS:
+        for pod, spec in pods(*of_ray(overlay(overlay_name))):
+            taken = [each for each in spec["containers"][0]["env"] if each["name"] == "HF_TOKEN"]
+            reference = {"valueFrom": {"secretKeyRef": {"name": name, "key": key, "optional": True}}}
+            assert taken == ([] if pod == "submitter" else [{"name": "HF_TOKEN", **reference}])
+
+
+def test_no_head_is_evicted_while_workers_may_be():
+    """Of pods without a controller that it knows, Kubernetes takes a whole number as minAvailable, and nothing else."""
+    for name in OVERLAYS:
+        (budget,) = (thing for thing in overlay(name) if thing["kind"] == "PodDisruptionBudget")
+        assert budget["spec"]["selector"] == {"matchLabels": {"ray.io/node-type": "head"}}
+        assert "maxUnavailable" not in budget["spec"] and budget["spec"]["minAvailable"] > 100
 
 
 def test_secrets_are_references():
