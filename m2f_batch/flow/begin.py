@@ -57,7 +57,7 @@ def begin(run: RunDirectory, work: Work) -> Tally:
 
 def tally_of(run: RunDirectory, work: Work) -> Tally:
     """What is done: committed files of the plan, and units that wait for the others of their file."""
-    named = set(work.plan.files().dictionary.to_pylist())
+    named = set(work.plan.names())
     parts = staged_files(run, named - patiently(run.committed).keys())
     return patiently(lambda: index.tally_of(run)) + patiently(lambda: run.tally(parts))
 

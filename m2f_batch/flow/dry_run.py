@@ -26,7 +26,7 @@ from m2f_batch.flow.prediction import (
 from m2f_batch.flow.progress import duration
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.stages import prepare_unit
-from m2f_batch.flow.units import rows_of, split_unit, unit_table
+from m2f_batch.flow.units import rows_of, split_unit
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.plan import Unit, Units, default_images_per_file
 from m2f_batch.storage.run import parquet_bytes
@@ -116,8 +116,7 @@ def _probe(job: Job, flow: Flow) -> Probe:
     refs = [
         ImageRef(uri, version) for uri, version in zip(*(table[n].to_pylist() for n in ("uri", "version")), strict=True)
     ]
-    parts = [Unit(f"{first}", tuple(refs[first : first + size])) for first in range(0, len(refs), size)]
-    units = Units(pa.concat_tables([unit_table(part) for part in parts]))
+    units = Units.of(Unit(f"{first}", tuple(refs[first : first + size])) for first in range(0, len(refs), size))
     alone = replace(flow, resources=replace(flow.resources, actors=(1, 1)))
     prepare = _prepare_apart if flow.resources.device == "cpu" else prepare_unit
     probe, until = Probe(), None

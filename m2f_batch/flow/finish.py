@@ -59,10 +59,10 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
     # a unit may have been staged, and its file not joined before storage failed
     join_whole(run, patiently(run.committed), patiently(lambda: staged(run)))
     patiently(lambda: sweep(run, plan, run.committed()))
-    attempt.events.emit("proof", files=len(plan.files().dictionary))
+    attempt.events.emit("proof", files=len(plan.names()))
     known = patiently(lambda: read_index(run))
     # few files are soon read here; tasks may have to wait for new workers
-    where = map if len(plan.files().dictionary) <= FEW_FILES else each
+    where = map if len(plan.names()) <= FEW_FILES else each
     found = verify_reports(run, attempt.job.labeling.task, each=where, known=known)
     if found.problems:
         raise RunError(

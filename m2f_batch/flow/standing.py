@@ -151,7 +151,7 @@ def work_of(job: Job, standing: Standing, device: str) -> Work:
 def is_nothing_to_do(work: Work, standing: Standing) -> bool:
     """Whether the run is finished, and INPUT lists what it listed."""
     is_same = standing.plan is not None and work.plan is standing.plan and not work.change.dirty
-    return standing.is_finished and is_same and set(work.plan.files().dictionary.to_pylist()) == standing.there.keys()
+    return standing.is_finished and is_same and set(work.plan.names()) == standing.there.keys()
 
 
 def differences(held: dict[str, Any] | None, ours: dict[str, Any]) -> list[str]:

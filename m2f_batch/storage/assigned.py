@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from m2f_batch.storage.plan import plan_of
+from m2f_batch.storage.columns import picked
+from m2f_batch.storage.plan import numbered, plan_of
 from m2f_batch.storage.run import RunDirectory
 
 COLUMNS = ["image_id", "uri", "file"]
@@ -50,24 +51,27 @@ def read_assigned(run: RunDirectory) -> Assigned | None:
     source = pa.BufferReader(run.store.read(run.path("_state/manifest.parquet")))
     if "file" not in pq.read_schema(source).names:
         return None
-    return assigned_of(pq.read_table(source, columns=COLUMNS))
+    return assigned_of(pq.read_table(source, columns=COLUMNS, read_dictionary=["file"]))
 
 
 def assigned_of(manifest: pa.Table) -> Assigned:
     """The same of a manifest with the columns COLUMNS."""
-    files = pc.dictionary_encode(manifest["file"]).combine_chunks()
-    if isinstance(files, pa.ChunkedArray):  # of none, in some versions
-        files = pa.concat_arrays(files.chunks) if files.num_chunks else pa.array([], pa.string()).dictionary_encode()
+    plan = plan_of(manifest)
+    files = numbered(manifest["file"]) if plan is None else plan.files()
     codes, names = np.asarray(files.indices), files.dictionary.to_pylist()  # numbered as they first appear
-    order = np.argsort(codes, kind="stable")
     counts = np.bincount(codes, minlength=len(names))
     ends = np.cumsum(counts)
-    uris, plan = manifest["uri"], plan_of(manifest)
+    uris, ids = manifest["uri"], manifest["image_id"].to_numpy()
+    if (codes[1:] < codes[:-1]).any():
+        order = np.argsort(codes, kind="stable")
+        firsts, ids = order[ends - counts], ids[order]
+    else:  # as a plan cuts what it has not seen before
+        firsts = ends - counts
     return Assigned(
         names,
-        uris.take(pa.array(order[ends - counts])).to_pylist(),
+        picked(uris, firsts).to_pylist(),
         plan.images_per_unit if plan is not None else len(codes),
         bool(pc.all(pc.less(uris[:-1], uris[1:])).as_py() in (True, None)),
-        manifest["image_id"].to_numpy()[order],
+        ids,
         {name: (int(end - count), int(end)) for name, count, end in zip(names, counts, ends, strict=True)},
     )

@@ -128,7 +128,7 @@ def sweep(run: RunDirectory, plan: Plan, there: Mapping[str, Entry]) -> None:
 
     A writer that was thought dead, or a plan that was replaced, may have left them.
     """
-    named = set(plan.files().dictionary.to_pylist())
+    named = set(plan.names())
     run.delete(entry.uri for name, entry in there.items() if name not in named)
     unused = [unit for unit in staged(run) if (file := file_and_part(unit)[0]) not in named or file in there]
     run.delete(run.path(_part(file_and_part(unit)[0], unit)) for unit in unused)

@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,16 +22,19 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from m2f_batch.records import ImageRef
+from m2f_batch.storage.columns import picked, shared
 
 FILES = 256  # a run's files are about so many, as long as each has
 SMALL_FILES = 16  # so many may stay
 LEAST_IMAGES, MOST_IMAGES = 32, 4096  # enough to be worth a request, and few enough to be held in memory
+FILE = pa.dictionary(pa.int32(), pa.string())  # 4 bytes for each image; as texts they have 36
 UNIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 UNIT_SCHEMA = pa.schema(
     [("unit", pa.string()), ("images", pa.list_(pa.struct([("uri", pa.string()), ("version", pa.string())])))]
 )
 _KEY = b"m2f_batch.plan"
 _Int = NDArray[np.int64]
+_UNITS = 256  # that are put together at a time, where one by one is asked for
 
 
 @dataclass(frozen=True)
@@ -44,20 +47,27 @@ class Unit:
 
 @dataclass(frozen=True)
 class Plan:
-    """The manifest with its column ``file``: sorted by uri, each image once. ``plan_id`` is new with every plan."""
+    """The manifest with its column ``file``: sorted by uri, each image once. ``plan_id`` is new with every plan.
+
+    In memory ``file`` is of the type FILE, in storage text.
+    """
 
     plan_id: str
     images_per_unit: int
     table: pa.Table
 
     def manifest(self) -> pa.Table:
-        """As it is stored."""
+        """As it is stored, but for the type of ``file``."""
         facts = json.dumps({"plan": self.plan_id, "images_per_unit": self.images_per_unit})
         return self.table.replace_schema_metadata({_KEY: facts.encode()})
 
     def files(self) -> pa.DictionaryArray:
-        """The file of each image, as a dictionary."""
-        return pc.dictionary_encode(self.table["file"]).combine_chunks()
+        """The file of each image; the dictionary has the names that are there, as they first appear."""
+        return numbered(self.table["file"])
+
+    def names(self) -> list[str]:
+        """The files, as they first appear."""
+        return list(self.files().dictionary.to_pylist())
 
 
 def plan_of(manifest: pa.Table) -> Plan | None:
@@ -65,8 +75,29 @@ def plan_of(manifest: pa.Table) -> Plan | None:
     facts = (manifest.schema.metadata or {}).get(_KEY)
     if facts is None or "file" not in manifest.column_names:
         return None
-    tree = json.loads(facts)
-    return Plan(tree["plan"], tree["images_per_unit"], manifest)
+    tree, place = json.loads(facts), manifest.column_names.index("file")
+    table = manifest.set_column(place, "file", numbered(manifest["file"]))
+    return Plan(tree["plan"], tree["images_per_unit"], table.replace_schema_metadata(None))
+
+
+def numbered(files: pa.ChunkedArray) -> pa.DictionaryArray:
+    """A column of names, as texts or of the type FILE, with a dictionary of those that are there, in their order.
+
+    >>> numbered(pa.chunked_array([["b", "a", "b"]])).dictionary.to_pylist()
+    ['b', 'a']
+    """
+    encoded = files.cast(FILE) if pa.types.is_dictionary(files.type) else pc.dictionary_encode(files)
+    whole = pa.concat_arrays([pa.array([], FILE), *encoded.chunks])
+    codes, names = np.asarray(whole.indices), whole.dictionary
+    starts = np.flatnonzero(np.append(True, codes[1:] != codes[:-1]))[: len(codes)]  # of stretches of one name
+    firsts = np.full(len(names), len(codes))
+    firsts[codes[starts[::-1]]] = starts[::-1]  # the last to be set is the first that is there
+    order = np.argsort(firsts, kind="stable")[: (firsts < len(codes)).sum()]
+    if len(order) == len(names) and (order[1:] > order[:-1]).all():
+        return whole
+    number = np.zeros(len(names), np.int32)
+    number[order] = np.arange(len(order), dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(number[codes]), names.take(pa.array(order)))
 
 
 def default_images_per_file(listed: int) -> int:
@@ -82,7 +113,7 @@ def default_images_per_file(listed: int) -> int:
 def new_plan(listing: pa.Table, fingerprint: str, images_per_file: int, images_per_unit: int) -> Plan:
     """The plan of a run over a listing of which nothing is done."""
     plan_id = uuid.uuid4().hex
-    names, codes = _cut(_ids(listing), np.arange(listing.num_rows), images_per_file, fingerprint, plan_id)
+    names, codes = _cut(_ids(listing), images_per_file, fingerprint, plan_id)
     return Plan(plan_id, images_per_unit, _with_files(listing, names, codes))
 
 
@@ -119,7 +150,7 @@ def next_plan(
     """
     ids, old_ids = _ids(listing), _ids(old.table)
     files = old.files()
-    names, codes = files.dictionary.to_pylist(), np.asarray(files.indices).astype(np.int64)
+    names, codes = files.dictionary.to_pylist(), np.asarray(files.indices)
     is_there = np.array([name in there for name in names], bool)
     place = _places(old_ids, ids)  # of each new image in the old manifest, or -1
     is_listed = np.zeros(len(old_ids), bool)
@@ -131,29 +162,32 @@ def next_plan(
     if same:
         return Change(old if _is_same_table(old.table, listing) else _with_columns_of(old, listing))
     keeps_file = np.where(is_there[codes], is_kept, (lost == 0)[codes])
-    file_of = np.append(np.where(keeps_file, codes, -1), -1)[place]  # -1, no place, is the last
+    file_of = np.append(np.where(keeps_file, codes, np.int32(-1)), np.int32(-1))[place]  # -1, no place, is the last
+    is_old = place >= 0
+    del place, keeps_file
     todo = np.flatnonzero(file_of < 0)
     plan_id = uuid.uuid4().hex
-    more, cut = _cut(ids[todo], np.arange(len(todo)), images_per_file, fingerprint, plan_id)
+    more, cut = _cut(ids[todo], images_per_file, fingerprint, plan_id)
     file_of[todo] = cut + len(names)
     merged = {}
     for group in _small(file_of, is_there, images_per_file):
         rows = np.flatnonzero(np.isin(file_of, group))
-        (name,), _ = _cut(ids[rows], np.arange(len(rows)), len(rows), fingerprint, plan_id)
+        (name,), _ = _cut(ids[rows], len(rows), fingerprint, plan_id)
         file_of[rows] = len(names) + len(more)
         more.append(name)
         merged[name] = tuple(names[code] for code in group)
     # units that were begun keep their size, or what is staged of them would be no part of theirs
     size = old.images_per_unit if (~is_there & (lost == 0)).any() else unit
     plan = Plan(plan_id, size, _with_files(listing, names + more, file_of))
-    old_uris, uris = _uris(old.table), _uris(listing)
-    vanished = int(pc.sum(pc.invert(pc.is_in(old_uris, value_set=uris))).as_py() or 0)
-    added = int(pc.sum(pc.invert(pc.is_in(uris, value_set=old_uris))).as_py() or 0)
+    # the others have their uris in both, since they have their ids in both
+    unlisted = old.table["uri"].filter(pa.array(~is_listed))
+    unknown = listing["uri"].filter(pa.array(~is_old))
+    changed = shared(unlisted, unknown)
     return Change(
         plan,
-        new=added,
-        changed=int((place < 0).sum()) - added,
-        vanished=vanished,
+        new=len(unknown) - changed,
+        changed=changed,
+        vanished=len(unlisted) - changed,
         retried=retried,
         dirty=tuple(name for name, count, here in zip(names, lost, is_there, strict=True) if count and here),
         merged=merged,
@@ -178,29 +212,62 @@ def _small(file_of: _Int, is_there: NDArray[np.bool_], images_per_file: int) -> 
 
 
 class Units:
-    """The units of a plan that are left to do, as an Arrow table of ``UNIT_SCHEMA``, and one by one."""
+    """The units of a plan that are left to do, in order; their images are put together when they are asked for.
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    ``names`` and, one longer, ``bounds``: a unit's images are ``rows[bounds[n] : bounds[n + 1]]`` of the columns
+    ``uri`` and ``version`` of ``images``.
+    """
+
+    def __init__(self, names: Sequence[str], bounds: _Int, images: pa.Table, rows: _Int) -> None:
+        self._names, self._bounds, self._rows = pa.array(names, pa.string()), bounds, rows
+        self._images = images.select(["uri", "version"])
+
+    @classmethod
+    def of(cls, units: Iterable[Unit]) -> "Units":
+        """These units."""
+        given = [*units]
+        refs = [ref for unit in given for ref in unit.refs]
+        texts = {"uri": [ref.uri for ref in refs], "version": [ref.version for ref in refs]}
+        images = pa.table({name: pa.array(column, pa.string()) for name, column in texts.items()})
+        bounds = np.cumsum([0, *(len(unit.refs) for unit in given)])
+        return cls([unit.name for unit in given], bounds, images, np.arange(len(refs)))
 
     def __len__(self) -> int:
-        return self.table.num_rows
+        return len(self._names)
+
+    def part(self, first: int, count: int) -> pa.Table:
+        """Units from the number ``first`` on, at most ``count``, as a table of UNIT_SCHEMA."""
+        bounds = self._bounds[first : first + count + 1]
+        rows = self._rows[bounds[0] : bounds[-1]]
+        nested = UNIT_SCHEMA.field("images").type
+        columns = [picked(self._images[field.name], rows).cast(field.type) for field in nested.value_type]
+        images = pa.StructArray.from_arrays(columns, fields=list(nested.value_type))
+        lists = pa.ListArray.from_arrays(pa.array(bounds - bounds[0], pa.int32()), images).cast(nested)
+        return pa.Table.from_arrays([self._names.slice(first, count), lists], schema=UNIT_SCHEMA)
+
+    @property
+    def table(self) -> pa.Table:
+        """All of them, in chunks: of a listing, as much memory again."""
+        parts = (self.part(first, _UNITS) for first in range(0, len(self), _UNITS))
+        return pa.concat_tables([UNIT_SCHEMA.empty_table(), *parts])
 
     def __iter__(self) -> Iterator[Unit]:
-        for row in range(len(self)):
-            (unit,) = self.table.slice(row, 1).to_pylist()
-            yield Unit(unit["unit"], tuple(ImageRef(image["uri"], image["version"]) for image in unit["images"]))
+        for first in range(0, len(self), _UNITS):
+            for unit in self.part(first, _UNITS).to_pylist():
+                yield Unit(unit["unit"], tuple(ImageRef(image["uri"], image["version"]) for image in unit["images"]))
 
 
 def pending(plan: Plan, there: Collection[str], staged: Collection[str] = ()) -> Units:
     """What is left, in the order of the plan: units of files that are not there, but for those staged, by name."""
     files = plan.files()
-    names, codes = files.dictionary.to_pylist(), np.asarray(files.indices).astype(np.int64)
+    names, codes = files.dictionary.to_pylist(), np.asarray(files.indices)
     is_left = np.array([name not in there for name in names], bool)
     rows = np.flatnonzero(is_left[codes]) if names else np.zeros(0, np.int64)
-    rows = rows[np.argsort(codes[rows], kind="stable")]  # files in the order of their first uri
-    counts = np.bincount(codes[rows], minlength=len(names))
-    units, starts, taken, first = [], [], 0, 0
+    left = codes[rows]
+    if (left[1:] < left[:-1]).any():
+        rows = rows[np.argsort(left, kind="stable")]  # files in the order of their first uri
+    counts = np.bincount(left, minlength=len(names))
+    units, bounds, first = [], [0], 0
     chosen = np.ones(len(rows), bool)
     done = set(staged)
     for code in np.flatnonzero(counts):
@@ -212,15 +279,9 @@ def pending(plan: Plan, there: Collection[str], staged: Collection[str] = ()) ->
                 chosen[first : first + size] = False
             else:
                 units.append(name)
-                starts.append(taken)
-                taken += size
+                bounds.append(bounds[-1] + size)
             first += size
-    wanted = plan.table.select(["uri", "version"]).take(pa.array(rows[chosen]))
-    kind = UNIT_SCHEMA.field("images").type.value_type
-    images = pa.concat_arrays([pa.array([], kind), *(chunk.cast(kind) for chunk in wanted.to_struct_array().chunks)])
-    nested = pa.ListArray.from_arrays(pa.array([*starts, taken], pa.int32()), images)
-    nested = nested.cast(UNIT_SCHEMA.field("images").type)
-    return Units(pa.Table.from_arrays([pa.array(units, pa.string()), nested], schema=UNIT_SCHEMA))
+    return Units(units, np.array(bounds), plan.table, rows if chosen.all() else rows[chosen])
 
 
 def unit_name(file: str, part: int, parts: int) -> str:
@@ -234,21 +295,19 @@ def file_and_part(unit: str) -> tuple[str, int, int]:
     return (match[1], int(match[2]), int(match[3])) if match else (unit, 0, 1)
 
 
-def _cut(
-    ids: _Int, rows: _Int, images_per_file: int, fingerprint: str, plan_id: str
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Names of the files that the images ``rows`` go into, in order, and the number of the name for each."""
+def _cut(ids: _Int, images_per_file: int, fingerprint: str, plan_id: str) -> tuple[list[str], NDArray[np.int32]]:
+    """Names of the files that images go into, in order, and the number of the name for each."""
     names = []
-    for first in range(0, len(rows), images_per_file):
+    for first in range(0, len(ids), images_per_file):
         digest = hashlib.sha256(f"{fingerprint}\0{plan_id}\0".encode())
-        digest.update(ids[rows[first : first + images_per_file]].astype(">i8").tobytes())
+        digest.update(ids[first : first + images_per_file].astype(">i8").tobytes())
         names.append(digest.hexdigest()[:32])
-    return names, np.arange(len(rows)) // images_per_file
+    return names, np.repeat(np.arange(len(names), dtype=np.int32), min(images_per_file, len(ids)))[: len(ids)]
 
 
-def _with_files(listing: pa.Table, names: list[str], codes: _Int) -> pa.Table:
-    files = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(names, pa.string()))
-    return _unfiled(listing).append_column("file", files.cast(pa.string()))
+def _with_files(listing: pa.Table, names: list[str], codes: NDArray[np.int32]) -> pa.Table:
+    files = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names, pa.string()))
+    return _unfiled(listing).append_column("file", numbered(pa.chunked_array([files])))
 
 
 def _with_columns_of(old: Plan, listing: pa.Table) -> Plan:
@@ -271,14 +330,13 @@ def _places(old_ids: _Int, ids: _Int) -> _Int:
     if not len(old_ids):
         return np.full(len(ids), -1)
     order = np.argsort(old_ids, kind="stable")
-    found = np.minimum(np.searchsorted(old_ids, ids, sorter=order), len(old_ids) - 1)
-    return np.where(old_ids[order[found]] == ids, order[found], -1)
+    found = np.searchsorted(old_ids, ids, sorter=order)
+    np.minimum(found, len(old_ids) - 1, out=found)
+    place = order[found]
+    del order, found  # of a listing, each of them takes as much as its ids
+    place[old_ids[place] != ids] = -1
+    return place
 
 
 def _ids(table: pa.Table) -> _Int:
     return np.asarray(table["image_id"].to_numpy(), dtype=np.int64)
-
-
-def _uris(table: pa.Table) -> pa.Array:
-    uris = table["uri"]
-    return uris.combine_chunks() if isinstance(uris, pa.ChunkedArray) else uris

@@ -37,6 +37,7 @@ INFO_KEYS = frozenset(
     | {"seconds", "images_per_second", "started_at", "finished_at"}
 )
 UNIT_FILE = re.compile(r"[0-9a-f]{32}\.parquet")
+MANIFEST_ROWS = 1 << 20  # in a row group, as ``pq.write_table`` has them
 _TOKEN = b"m2f_batch.token"  # of the holder that wrote the manifest
 __all__ = ["RunDirectory", "Tally", "Unit", "open_run"]
 
@@ -123,7 +124,7 @@ class RunDirectory:
         if folder != "annotations" or not self._is_fenced():
             return  # what is not among the annotations is seen by no reader
         plan = self.read_plan()  # if it is still the old one, who writes the new one will sweep after that
-        if plan is None or file not in plan.files().dictionary.to_pylist():
+        if plan is None or file not in plan.names():
             self.store.delete([self.path(name)])
         raise self._fenced()
 
@@ -155,12 +156,12 @@ class RunDirectory:
         self.check_fence()
         if self.fence is not None:
             table = table.replace_schema_metadata({**(table.schema.metadata or {}), _TOKEN: str(self.fence.token)})
-        self._replace(uri, parquet_bytes(table), entry)
+        self._replace(uri, _manifest_bytes(table), entry)
 
     def read_manifest(self) -> pa.Table:
         """What was listed: image_id, uri, version and the kept columns, sorted by uri."""
         uri = self.path("_state/manifest.parquet")
-        return self.parse_annotations(uri, self.store.read(uri))
+        return self._parse(uri, self.store.read(uri), numbered="file")
 
     def read_plan(self) -> Plan | None:
         """The plan of the run; None when there is none yet."""
@@ -241,8 +242,14 @@ class RunDirectory:
 
     def parse_annotations(self, uri: str, data: bytes, columns: list[str] | None = None) -> pa.Table:
         """The same of a file that was read."""
+        return self._parse(uri, data, columns)
+
+    def _parse(self, uri: str, data: bytes, columns: list[str] | None = None, numbered: str = "") -> pa.Table:
+        """The column ``numbered``, if it is there, as a dictionary."""
+        source = pa.BufferReader(data)
         try:
-            return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns)
+            coded = [numbered] if numbered and numbered in pq.read_schema(source).names else []
+            return pq.ParquetFile(source, read_dictionary=coded).read(columns=columns)
         except (pa.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DamagedFile(f"{uri}: cannot be read as Parquet ({reason})") from None
@@ -299,4 +306,15 @@ def parquet_bytes(table: pa.Table) -> bytes:
     """A whole Parquet file in memory, zstd; the same bytes for the same rows."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _manifest_bytes(table: pa.Table) -> bytes:
+    """A whole manifest, zstd, in which the column ``file`` is text: that of few rows at a time."""
+    fields = [pa.field("file", pa.string()) if field.name == "file" else field for field in table.schema]
+    schema = pa.schema(fields, table.schema.metadata)
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for first in range(0, max(1, table.num_rows), MANIFEST_ROWS):
+            writer.write_table(table.slice(first, MANIFEST_ROWS).cast(schema))
     return sink.getvalue()
