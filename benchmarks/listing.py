@@ -1,13 +1,16 @@
 """Listing INPUT at scale: seconds, memory and requests per image, from 10^3 to 10^6 images.
 
     python -m benchmarks.listing [--quick] [--s3 s3://BUCKET --objects 100000]
+    python -m benchmarks.listing --prefix s3://BUCKET/PREFIX [--beside CHECKOUT]
 
 With --s3 (server and keys by the AWS variables) a bucket is filled once with small objects, flat and in 200 folders,
 and listed. Each figure is taken in a process of its own; growth of memory is VmHWM over what imports had taken.
 """
 
 import ctypes
+import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -25,9 +29,8 @@ from benchmarks.timing import PROJECT, parser, publish, say, table
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import listed
 from m2f_batch.storage import listing as listings
-from m2f_batch.storage.image_names import is_image_name
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.store import Entry
+from m2f_batch.storage.store import Entry, Page
 
 FORMS = ("parquet", "csv", "txt", "jsonl")
 COUNTS, QUICK_COUNTS = (1_000, 10_000, 100_000, 1_000_000), (1_000, 10_000)
@@ -67,9 +70,12 @@ def write_manifest(path: Path, count: int) -> None:
         file.writelines(map(lines[path.suffix], rows))
 
 
-def entries(count: int) -> Iterator[Entry]:
-    """What a store tells of ``count`` images: every version another one."""
-    return (Entry(uri_of(number), 100_000, f"{number * 0x9E3779B97F4A7C15:032x}"[-32:]) for number in scattered(count))
+def pages(count: int) -> Iterator[Page]:
+    """What a store tells of ``count`` images, 1000 at a time: every version another one."""
+    numbers = scattered(count)
+    while some := [*itertools.islice(numbers, 1000)]:
+        versions = [f"{number * 0x9E3779B97F4A7C15:032x}"[-32:] for number in some]
+        yield Page([*map(uri_of, some)], [100_000] * len(some), versions)
 
 
 # ---- in a process of its own
@@ -79,9 +85,8 @@ def child(kind: str, what: str) -> dict[str, Any]:
     """Measure ``entries`` (a count), a ``manifest`` without looking images up, or an ``input`` as a run lists it."""
     requests: Counter[str] = Counter()
     if kind == "entries":
-        entries_of, count = listings._of_entries, int(what)
-        is_wanted = lambda entry: is_image_name(entry.uri[12:])  # noqa: E731
-        return measured(lambda: entries_of(entries(count), is_wanted), requests)
+        store: Any = SimpleNamespace(pages=lambda folder: pages(int(what)))
+        return measured(lambda: listings._of_folder(store, "s3://bucket"), requests)
     if kind == "manifest":
         known = lambda wanted: [Entry(uri, 1, "d41d8cd98f00b204e9800998ecf8427e") for uri in wanted]  # noqa: E731
         vars(listed)["stat_many"] = known
@@ -113,11 +118,13 @@ def _status_mib(field: str) -> float:
 # ---- the tables
 
 
-def line(name: str, kind: str, what: str | int, count: int) -> dict[str, Any]:
-    """One line of a table, by a fresh process; the listing must hold ``count`` images."""
+def line(name: str, kind: str, what: str | int, count: int, checkout: Path = PROJECT) -> dict[str, Any]:
+    """One line of a table, by a fresh process; the listing must hold ``count`` images (0: any number)."""
     command = [sys.executable, "-m", "benchmarks.listing", "--child", kind, str(what)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT)
+    settings = {**os.environ, "PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout, env=settings)
     got = json.loads(done.stdout.splitlines()[-1])
+    count = count or got["images"]
     assert got["images"] == count, f"{name}: {got['images']} images, not {count}"
     shown = {
         "INPUT": name,
@@ -194,15 +201,28 @@ def on_s3(bucket: str, count: int) -> list[dict[str, Any]]:
     return lines
 
 
+def turns(uri: str, beside: Path | None, rounds: int) -> list[dict[str, Any]]:
+    """A prefix that is there, listed turn by turn by this checkout and another one."""
+    checkouts = {"before": beside, "after": PROJECT} if beside else {"after": PROJECT}
+    sides = [(name, checkout) for _ in range(rounds) for name, checkout in checkouts.items()]
+    return [line(name, "input", uri, 0, checkout) for name, checkout in sides]
+
+
 def main() -> int:
     """Measure, print and write the tables."""
     options = parser(__doc__)
     options.add_argument("--s3", metavar="s3://BUCKET", help="a bucket to fill and list")
     options.add_argument("--objects", type=int, default=100_000, help="how many it shall hold, twice")
     options.add_argument("--child", nargs=2, metavar=("KIND", "WHAT"), help="one measurement, for us")
+    options.add_argument("--prefix", metavar="s3://BUCKET/PREFIX", help="list only this, which is there")
+    options.add_argument("--beside", type=Path, metavar="CHECKOUT", help="of an older commit, to list --prefix in turn")
     chosen = options.parse_args()
     if chosen.child:
         print(json.dumps(child(*chosen.child)))
+        return 0
+    if chosen.prefix:
+        parts = [table(turns(chosen.prefix, chosen.beside, 1 if chosen.quick else 3))]
+        publish("listing-s3", f"Listing {chosen.prefix}", parts, threads=1, quick=chosen.quick)
         return 0
     parts = [table(manifests(QUICK_COUNTS if chosen.quick else COUNTS)), NOTE]
     parts += ["## Files on a disk", table(files(QUICK_FILES if chosen.quick else FILES))]

@@ -101,6 +101,17 @@ class ImageRef:
         return int.from_bytes(digest[:8], "big") & (2**63 - 1)
 
 
+def image_ids(uris: Iterable[str], versions: Iterable[str]) -> NDArray[np.int64]:
+    """``ImageRef.image_id`` of many.
+
+    >>> image_ids(["s3://bucket/a.jpg"], ["etag"]).tolist()
+    [676139624461796455]
+    """
+    named = zip(uris, versions, strict=True)
+    starts = [hashlib.sha256(f"{uri}\0{version}".encode()).digest()[:8] for uri, version in named]
+    return np.frombuffer(b"".join(starts), ">i8").astype(np.int64) & np.int64(2**63 - 1)
+
+
 def ok_row(ref: ImageRef, size_hw: tuple[int, int], segments: Iterable[Segment]) -> Row:
     """The row of an image that was labelled, also when nothing was found in it."""
     return _row(ref, size_hw, "ok", None, [segment.entry() for segment in segments])

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from m2f_batch.storage import allow
-from m2f_batch.storage.store import Entry, Store
+from m2f_batch.storage.store import Entry, Page, Store
 
 
 class GuardedStore(Store):
@@ -29,6 +29,9 @@ class GuardedStore(Store):
 
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
         yield from self._at(folder).list(folder, start)
+
+    def pages(self, folder: str, start: str = "") -> Iterator[Page]:
+        yield from self._at(folder).pages(folder, start)
 
     def is_folder(self, uri: str) -> bool:
         return self._at(uri).is_folder(uri)

@@ -1,6 +1,7 @@
 """Which names are those of images, and which of files that only stand beside them."""
 
 import posixpath
+import re
 
 from m2f_batch.storage.uris import is_web, parse
 
@@ -13,6 +14,11 @@ IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
 # what Spark, Parquet and Delta tables leave beside their rows; other names that begin with "_" may be those of images
 _MARKERS = frozenset({"_success", "_metadata", "_common_metadata", "_last_checkpoint"})
 _NO_IMAGES = frozenset({"license", "licence", "readme"}) | _MARKERS
+# names as cameras and programs give them, none of them hidden
+_PLAIN = re.compile(
+    rf"(?:[0-9A-Za-z-][\w.=-]*/)*[0-9A-Za-z-][\w.=-]*\.(?:{'|'.join(sorted(IMAGE_EXTENSIONS))})",
+    re.ASCII | re.IGNORECASE,
+)
 
 
 def extension_of(uri: str) -> str:
@@ -40,6 +46,17 @@ def may_be_stranger(uri: str) -> bool:
     (True, False, False)
     """
     return not extension_of(uri) and not is_web(uri)
+
+
+def is_plain_image_name(path: str) -> bool:
+    """Whether a path below a folder is surely one that ``is_image_name`` takes and that is not hidden.
+
+    It answers for nearly all of a listing's names, in a tenth of the time.
+
+    >>> [is_plain_image_name(name) for name in ("cam-7/2026_11.JPG", "a", ".a.jpg", "lost+found/a.jpg")]
+    [True, False, False, False]
+    """
+    return _PLAIN.fullmatch(path) is not None
 
 
 def is_image_name(path: str, *, is_empty: bool = False) -> bool:

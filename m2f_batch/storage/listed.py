@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from m2f_batch.errors import RunError
-from m2f_batch.records import ImageRef
+from m2f_batch.records import image_ids
 from m2f_batch.storage.columns import first_of_each, taken
 from m2f_batch.storage.places import stat_many
 from m2f_batch.storage.store import OF_LENGTH
@@ -66,8 +66,7 @@ def _ids(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> NDArray[np.int64]
     ids = np.empty(len(names), np.int64)
     first = 0
     for some, theirs in zip(names.chunks, versions.chunks, strict=True):
-        pairs = zip(some.to_pylist(), theirs.to_pylist(), strict=True)
-        ids[first : first + len(some)] = [ImageRef(name, version).image_id for name, version in pairs]
+        ids[first : first + len(some)] = image_ids(some.to_pylist(), theirs.to_pylist())
         first += len(some)
     _check_unique(ids, names)
     return ids

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import kinds, uris
 from m2f_batch.storage.coco_input import list_coco
-from m2f_batch.storage.columns import TEXT, chunks_of, joined
+from m2f_batch.storage.columns import TEXT, joined
 from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.image_names import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
-from m2f_batch.storage.image_names import extension_of, is_image_name
+from m2f_batch.storage.image_names import extension_of, is_image_name, is_plain_image_name
 from m2f_batch.storage.listed import Listing as Listing  # also imported from here
 from m2f_batch.storage.listed import listing_of
 from m2f_batch.storage.manifests import (
@@ -31,7 +31,7 @@ from m2f_batch.storage.manifests import (
 )
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
-from m2f_batch.storage.store import Denied, Entry, ObjectError, Store, StoreUnavailable, Unreachable
+from m2f_batch.storage.store import Denied, Entry, ObjectError, Page, Store, StoreUnavailable, Unreachable
 
 _FORMS = (
     "a directory, an s3:// prefix, a glob, one image, a manifest (.parquet, .csv, .tsv, .jsonl, .txt, or one of these "
@@ -62,7 +62,7 @@ def _listed(uri: str, root: str | None) -> Listing:
     elif kind in READERS:
         listing = _of_manifest(store, place, kind)
     elif kind == "file":
-        listing = _of_entries(iter([_required(store, place)]), lambda entry: True)
+        listing = _of_pages([Page.of([_required(store, place)])])
     else:
         listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
     if not listing.table.num_rows and kind in (*READERS, "json"):
@@ -167,8 +167,7 @@ def _of_folder(store: Store, folder: str) -> Listing:
     parts: list[str] = []
     others: Counter[str] = Counter()
 
-    def is_taken(entry: Entry) -> bool:
-        path = uris.below(folder, entry.uri)
+    def is_taken(path: str, entry: Entry) -> bool:
         if is_hidden(path):
             return False
         # of a link that leads nowhere the size is not known
@@ -179,7 +178,12 @@ def _of_folder(store: Store, folder: str) -> Listing:
         others[extension_of(path)] += 1
         return False
 
-    listing = _of_entries(store.list(folder), is_taken)
+    def are_taken(page: Page) -> list[object]:
+        paths = uris.all_below(folder, page.uris)
+        entries = zip(paths, map(is_plain_image_name, paths), page.entries(), strict=True)
+        return [is_plain or is_taken(path, entry) for path, is_plain, entry in entries]
+
+    listing = _of_pages(store.pages(folder), are_taken)
     if parts and not listing.table.num_rows:
         return _of_parts(store, folder, sorted(parts), listing.skipped - len(parts))
     named = ", ".join(f"{count:,} x .{extension}" for extension, count in others.most_common(3) if extension)
@@ -201,8 +205,8 @@ def _of_parts(store: Store, folder: str, parts: list[str], skipped: int) -> List
 def _of_glob(store: Store, uri: str) -> Listing:
     folder, pattern = uris.split_glob(uri)
     matches = _glob_matcher(pattern)
-    found = (entry for entry in store.list(folder, uris.glob_start(pattern)) if matches(uris.below(folder, entry.uri)))
-    listing = _of_entries(found, lambda entry: True)
+    found = store.pages(folder, uris.glob_start(pattern))
+    listing = _of_pages(page.chosen([*map(matches, uris.all_below(folder, page.uris))]) for page in found)
     names = (name.as_py() for name in listing.table["uri"])
     if listing.table.num_rows and all(kind_of(name) or kinds.foreign_name(name) for name in names):
         first = listing.table["uri"][0].as_py()
@@ -221,15 +225,19 @@ def _glob_matcher(pattern: str) -> Callable[[str], object]:
         raise UsageError(message) from error
 
 
-def _of_entries(entries: Iterator[Entry], is_taken: Callable[[Entry], bool]) -> Listing:
+def _of_pages(pages: Iterable[Page], are_taken: Callable[[Page], Sequence[object]] | None = None) -> Listing:
     names: list[pa.Array] = []
     versions: list[pa.Array] = []
     skipped = 0
-    for chunk in chunks_of(entries):
-        images = [entry for entry in chunk if is_taken(entry) and _is_text(entry.uri)]
-        names.append(pa.array([entry.uri for entry in images], TEXT))
-        versions.append(pa.array([entry.version for entry in images], TEXT))
-        skipped += len(chunk) - len(images)
+    for page in pages:
+        images = page if are_taken is None else page.chosen(are_taken(page))
+        try:
+            names.append(pa.array(images.uris, TEXT))
+        except UnicodeEncodeError:
+            images = images.chosen([_is_text(uri) for uri in images.uris])
+            names.append(pa.array(images.uris, TEXT))
+        versions.append(pa.array(images.versions, TEXT))
+        skipped += len(page.uris) - len(images.uris)
     named, versioned = joined(names), joined(versions)
     del names, versions
     return listing_of(named, versioned, None, skipped)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from m2f_batch.errors import TransientError
-from m2f_batch.storage import s3_settings, uris
+from m2f_batch.storage import s3_columns, s3_settings, uris
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.s3_faults import Refused, is_doubtful, is_whole
 from m2f_batch.storage.s3_faults import code_of as _code
@@ -24,6 +24,7 @@ from m2f_batch.storage.store import (
     Entry,
     NotFound,
     ObjectError,
+    Page,
     Store,
     StoreUnavailable,
     Unreadable,
@@ -43,14 +44,17 @@ class S3Store(Store):
     def __init__(self, client: "S3Client") -> None:
         self._client, self._nonce = client, uuid.uuid4().hex
 
-    def list(self, folder: str, start: str = "") -> Iterator[Entry]:
+    def pages(self, folder: str, start: str = "") -> Iterator[Page]:
         bucket, top = uris.parse(folder).authority, _prefix(folder) + start
         first = self._page(folder, top)
         walked = walk(partial(self._patient_page, folder), top, first) if first["IsTruncated"] else None
-        for listed in walked or [first.get("Contents", [])]:
-            for found in listed:
-                if not found["Key"].endswith("/"):  # such a key is a console's folder
-                    yield Entry(f"s3://{bucket}/{found['Key']}", found["Size"], found["ETag"].strip('"'))
+        for keys, sizes, etags in walked or [s3_columns.columns(first)]:
+            page = Page([f"s3://{bucket}/{key}" for key in keys], sizes, etags)
+            yield page.chosen([not key.endswith("/") for key in keys])  # such a key is a console's folder
+
+    def list(self, folder: str, start: str = "") -> Iterator[Entry]:
+        for page in self.pages(folder, start):
+            yield from page.entries()
 
     def _page(self, folder: str, prefix: str, **options: Any) -> Any:
         with faults(folder, _s3_place_fault, of_one=False):
@@ -129,7 +133,7 @@ class S3Store(Store):
         except ObjectError:
             pass
         else:
-            if not is_denied and any(found["Key"] == key for found in page.get("Contents", [])):
+            if not is_denied and key in s3_columns.columns(page).keys:
                 raise TransientError(f"{uris.shown(uri)}: not found, and yet listed")
 
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:

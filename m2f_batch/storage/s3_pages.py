@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from m2f_batch.storage.s3_columns import Columns, columns
 from m2f_batch.storage.store import THREADS, StoreUnavailable, Unreachable
 
 Ask = Callable[..., Any]
@@ -24,8 +25,8 @@ SKIPPED = 400  # wanted keys that are left out after a page that did not pay, be
 STRETCH = 2000  # wanted keys that one thread goes through
 
 
-def walk(ask: Ask, top: str, first: Any) -> Iterator[list[Any]]:
-    """The listed objects below ``top``, in any order; ``first`` is the reply to ``ask(top)``.
+def walk(ask: Ask, top: str, first: Any) -> Iterator[Columns]:
+    """Pages of the listed objects below ``top``, in any order; ``first`` is the reply to ``ask(top)``.
 
     A prefix of more than one page is opened, so that its folders can be walked side by side, as long as there are fewer
     than THREADS to walk. One that has more than a page of folders is walked as it is: they may be one for each image.
@@ -36,15 +37,15 @@ def walk(ask: Ask, top: str, first: Any) -> Iterator[list[Any]]:
     prefix, is_new, page = top, True, first
     with ThreadPoolExecutor(THREADS) as pool:
         while True:
-            listed = page.get("Contents", [])
+            listed = columns(page)
             if page["IsTruncated"]:
-                has_folders = any("/" in found["Key"][len(prefix) :] for found in listed)
-                is_opened = is_new and has_folders and len(running) + len(waiting) < THREADS
+                is_opened = is_new and len(running) + len(waiting) < THREADS
+                is_opened = is_opened and any("/" in key[len(prefix) :] for key in listed.keys)
                 opened = ask(prefix, Delimiter="/") if is_opened else page
                 if opened["IsTruncated"]:
                     waiting.appendleft((prefix, {"ContinuationToken": page["NextContinuationToken"]}))
                 else:
-                    listed = opened.get("Contents", [])
+                    listed = columns(opened)
                     waiting.extend((folder["Prefix"], {}) for folder in opened.get("CommonPrefixes", []))
             while waiting and len(running) < THREADS:
                 following, options = waiting.popleft()
@@ -96,9 +97,9 @@ def _of_stretch(ask: Ask, keys: Sequence[str]) -> Known:
         page = ask(folder, **({"StartAfter": before} if len(before) > len(folder) else {}))
         if page is None:
             break
-        listed = {found["Key"]: (found["Size"], found["ETag"].strip('"')) for found in page.get("Contents", [])}
-        seen = [*listed]
-        if seen != sorted(seen) or (page["IsTruncated"] and not seen):
+        seen, sizes, etags = columns(page)
+        listed = dict(zip(seen, zip(sizes, etags, strict=True), strict=True))
+        if [*seen] != sorted(seen) or (page["IsTruncated"] and not seen):
             break  # a directory bucket: what is not on the page may still come
         end = bisect_right(keys, seen[-1]) if page["IsTruncated"] else len(keys)
         known |= {key: listed.get(key) for key in keys[at:end]}

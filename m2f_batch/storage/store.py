@@ -20,6 +20,7 @@ from m2f_batch.storage import uris
 _T = TypeVar("_T")
 
 OF_LENGTH = "length "  # what a version of the web begins with where its server tells no more
+PAGE = 4096  # files of a ``Page`` where the store has no pages of its own
 THREADS = 32  # requests in flight per call; S3 answers in some 30 ms, so about 1000 a second
 
 
@@ -29,6 +30,32 @@ class Entry(NamedTuple):
     uri: str
     size: int
     version: str
+
+
+class Page(NamedTuple):
+    """Some stored objects, by column: ``Entry.uri``, ``Entry.size`` and ``Entry.version`` of each."""
+
+    uris: Sequence[str]
+    sizes: Sequence[int]
+    versions: Sequence[str]
+
+    @classmethod
+    def of(cls, entries: Sequence[Entry]) -> "Page":
+        """These objects."""
+        return cls(
+            [entry.uri for entry in entries], [entry.size for entry in entries], [entry.version for entry in entries]
+        )
+
+    def entries(self) -> Iterator[Entry]:
+        """The same object by object."""
+        return map(Entry, self.uris, self.sizes, self.versions)
+
+    def chosen(self, is_chosen: Sequence[object]) -> "Page":
+        """Some of them."""
+        if all(is_chosen):
+            return self
+        uris, sizes, versions = ([*itertools.compress(column, is_chosen)] for column in self)
+        return Page(uris, sizes, versions)  # type: ignore[arg-type]
 
 
 class ObjectError(RunError):
@@ -74,6 +101,12 @@ class Store(ABC):
 
         A folder that is not there lists nothing.
         """
+
+    def pages(self, folder: str, start: str = "") -> Iterator[Page]:
+        """``list``, many files at a time: where they are millions, an object for each costs more than the request."""
+        entries = self.list(folder, start)
+        while some := [*itertools.islice(entries, PAGE)]:
+            yield Page.of(some)
 
     @abstractmethod
     def is_folder(self, uri: str) -> bool:

@@ -7,6 +7,7 @@ One spelling per place, because ``image_id`` is a hash of it: local files are ab
 import os
 import posixpath
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -214,7 +215,13 @@ def below(folder: str, uri: str) -> str:
     >>> below("s3://bucket/a/", "s3://bucket/a/b/c.jpg"), below("/", "/x.jpg")
     ('b/c.jpg', 'x.jpg')
     """
-    return uri.removeprefix(folder if folder.endswith("/") else f"{folder}/")
+    return all_below(folder, [uri])[0]
+
+
+def all_below(folder: str, places: Iterable[str]) -> list[str]:
+    """``below`` of many places."""
+    top = folder if folder.endswith("/") else f"{folder}/"
+    return [place.removeprefix(top) for place in places]
 
 
 def is_inside(uri: str, folder: str) -> bool:

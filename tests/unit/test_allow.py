@@ -208,6 +208,7 @@ def test_every_method_of_a_store_is_guarded(tree, confine):
     assert isinstance(store, GuardedStore)
     calls = {
         "list": lambda: [*store.list(str(tree / "secret"))],
+        "pages": lambda: [*store.pages(str(tree / "secret"))],
         "is_folder": lambda: store.is_folder(str(tree / "secret")),
         "stat": lambda: store.stat(secret),
         "read": lambda: store.read(secret),
