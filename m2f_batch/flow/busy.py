@@ -1,35 +1,52 @@
 """Which stage a run waits for: seconds by stage, the share of its places that each kept busy, and what to change.
 
-A stage's busy share is its seconds over the seconds that all its places had: the time from the start of the first unit
-to the arrival of the last one, times the number of places.
+A stage's busy share is its seconds over the seconds that all its places had. Those are counted as places come and go,
+from the start of the first unit to the arrival of the last one.
 
-    fetch, decode              waiting for bytes; CPU seconds of decoding and resizing. Places: tasks at once
-    forward, postprocess, ...  what the replicas say of themselves. Places: replicas that have delivered a unit,
-                               no more than there are at once, for some have come for dead ones; a replica with
-                               several threads of post-processing may be above 100 %
+    fetch, decode              waiting for bytes; CPU seconds of decoding and resizing. Places: tasks at once, by the
+                               nodes that were there at each moment
+    forward, postprocess, ...  what the replicas say of themselves. Places: replicas that have delivered a unit, each
+                               from the start of its first one on, no more than the nodes held at each moment, for some
+                               have come for dead ones; a replica with several threads of post-processing may be above
+                               100 %
     write                      committing a unit's file. Places: replicas, since each unit is written while the
                                replica that labelled it computes the next
 """
 
 import math
 import time
+from bisect import bisect, insort
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 STAGES = ("fetch", "decode", "forward", "postprocess", "write")
+PREPARING = ("fetch", "decode")  # stages of tasks; all others are a replica's
 DEVICE_BUSY, STAGE_BUSY = 0.85, 0.7  # from these shares on, a stage is what the others wait for
+
+
+class Held(NamedTuple):
+    """What the nodes hold at a moment: tasks that fetch and decode at once, and replicas."""
+
+    preparing: float
+    replicas: float
 
 
 @dataclass(frozen=True)
 class Places:
     """What a run was given: the device of its replicas, tasks that fetch and decode at once, threads of each; the most
-    replicas that there are at once."""
+    replicas that there are at once.
+
+    Where nodes come and go, ``now`` says what they hold at the moment, None when nobody knows. It is given how many
+    replicas are known to be at work.
+    """
 
     device: str = "cpu"
     preparing: float = 1.0
     fetch_threads: int = 1
     replicas: float = math.inf
+    now: Callable[[int], Held | None] | None = None
 
 
 class Busy:
@@ -37,18 +54,34 @@ class Busy:
 
     def __init__(self, places: Places, clock: Callable[[], float] = time.monotonic) -> None:
         self._places, self._clock = places, clock
-        self._began = self._last = 0.0
+        self._last = 0.0
+        self._held = [(-math.inf, Held(places.preparing, places.replicas))]  # since when
         self._replicas: set[str] = set()
+        self._came: list[float] = []  # when each of them began its first unit
         self.seconds: Mapping[str, float] = {}
+
+    def look(self) -> None:
+        """Take notice of nodes that have come or gone. To be called every few seconds."""
+        held = self._places.now(self.replicas) if self._places.now else None
+        if held is not None and held != self._held[-1][1]:
+            # a new list, not a longer one: another thread may be adding up
+            self._held = [*self._held, (self._clock(), held)]
 
     def add(self, unit: Mapping[str, Any]) -> None:
         """Count one committed unit: its ``seconds`` by stage and the ``replica`` that labelled it."""
         spent = dict(unit["seconds"] or ())
         self._last = self._clock()
-        if not self.seconds:
-            # the first unit was begun before it arrived; waiting for it is nobody's stage
-            self._began = self._last - sum(seconds for stage, seconds in spent.items() if stage != "wait")
-        self._replicas.add(unit["replica"])
+        if not self._came:
+            self.look()
+            self._held = [(-math.inf, self._held[-1][1])]  # what was there before anything was done is no matter
+        if unit["replica"] not in self._replicas:
+            # a unit was begun before it arrived; waiting for it is nobody's stage, and tasks prepared all but the first
+            before = {"wait", *PREPARING} if self._came else {"wait"}
+            began = self._last - sum(seconds for stage, seconds in spent.items() if stage not in before)
+            self._replicas.add(unit["replica"])
+            came = [*self._came]
+            insort(came, max(began, came[0]) if came else began)
+            self._came = came
         # a new one, not a changed one: the thread that shows it must never see half a unit
         self.seconds = {
             stage: self.seconds.get(stage, 0.0) + spent.get(stage, 0.0) for stage in {**self.seconds, **spent}
@@ -57,17 +90,31 @@ class Busy:
     @property
     def replicas(self) -> int:
         """How many are at work that have delivered a unit; those that died are not, once others have come for them."""
-        return int(min(len(self._replicas), self._places.replicas))
+        return int(min(len(self._replicas), self._held[-1][1].replicas))
+
+    def _place_seconds(self) -> tuple[float, float, float]:
+        """Since the first unit began: seconds, those of all tasks' places, those of all replicas."""
+        last, came, held = self._last, self._came, self._held
+        if not came:
+            return 0.0, 0.0, 0.0
+        preparing = replicas = 0.0
+        since = [moment for moment, _ in held]
+        moments = sorted({max(moment, came[0]) for moment in since} | {*came, last})
+        for begin, end in pairwise(moments[: bisect(moments, last)]):
+            now = held[bisect(since, begin) - 1][1]
+            preparing += (end - begin) * now.preparing
+            replicas += (end - begin) * min(bisect(came, begin), max(1.0, now.replicas))
+        return last - came[0], preparing, replicas
 
     @property
     def shares(self) -> dict[str, float]:
         """Busy share of each stage that has been seen; nothing before the first unit."""
-        window = self._last - self._began
+        window, preparing, replicas = self._place_seconds()
         if window <= 0:
             return {}
-        places = {"fetch": self._places.preparing, "decode": self._places.preparing}
-        replicas = max(1, self.replicas)
-        return {stage: seconds / (window * places.get(stage, replicas)) for stage, seconds in self.seconds.items()}
+        return {
+            stage: seconds / (preparing if stage in PREPARING else replicas) for stage, seconds in self.seconds.items()
+        }
 
     def report(self) -> dict[str, dict[str, float]]:
         """Seconds and busy share by stage, for run.json."""
@@ -82,7 +129,9 @@ class Busy:
         shares = self.shares
         if not shares:
             return []
-        return [shares_line(shares), f"      {advice(shares, self._places, max(1, self.replicas))}"]
+        window, preparing, replicas = self._place_seconds()
+        on_average = replace(self._places, preparing=preparing / window)
+        return [shares_line(shares), f"      {advice(shares, on_average, replicas / window)}"]
 
 
 def shares_line(shares: Mapping[str, float]) -> str:
@@ -94,8 +143,8 @@ def shares_line(shares: Mapping[str, float]) -> str:
     return "busy  " + "  ".join(f"{stage} {100 * shares.get(stage, 0.0):.0f} %" for stage in STAGES)
 
 
-def advice(shares: Mapping[str, float], places: Places, replicas: int) -> str:
-    """The bottleneck and what to change, in one line; ``replicas`` is how many are at work."""
+def advice(shares: Mapping[str, float], places: Places, replicas: float) -> str:
+    """The bottleneck and what to change, in one line; ``replicas`` is how many were at work, on average."""
     fetch, decode, forward, postprocess, write = (shares.get(stage, 0.0) for stage in STAGES)
     if forward >= DEVICE_BUSY:
         return f"the model is the bottleneck: {faster_model(places.device)}"

@@ -10,17 +10,20 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
 import ray
+from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.data import DataContext
 from ray.exceptions import RayError, RayTaskError
+from ray.experimental.internal_kv import _internal_kv_get
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.flow.busy import Held
 from m2f_batch.flow.bytecode import kept_bytecode
 from m2f_batch.flow.forwarded import forwarded
 from m2f_batch.flow.raw_lines import raw_lines_in_log
@@ -31,6 +34,8 @@ from m2f_batch.storage import allow, s3_settings
 
 _A = TypeVar("_A")
 _T = TypeVar("_T")
+# where Ray's is_autoscaler_v2 looks (ray/autoscaler/v2/utils.py): key and namespace
+AUTOSCALER_V2 = (b"__autoscaler_v2_enabled", b"__autoscaler")
 # How long a Ray that starts here may take. By default it gives up after 30 s, which a busy machine was seen to need.
 FOR_START = {"RAY_raylet_start_wait_time_s": "180"}
 
@@ -44,11 +49,36 @@ class Resources:
     gpus_per_actor: float
     cpus_per_actor: float
     cpus_per_task: float
+    starts_nodes: bool = False  # an autoscaler does, for what finds no place
 
-    def preparing(self, nodes: Sequence[Mapping[str, float]]) -> float:
-        """Tasks that fetch and decode at once: what the fewest actors leave of the nodes' CPUs."""
+    @property
+    def asked_at_once(self) -> int:
+        """Replicas that are asked for at the start: all, where that makes an autoscaler start a node for each.
+
+        Elsewhere those that find no GPU would only take room from tasks, as Ray Data reckons, and those on CPUs the
+        room itself.
+        """
+        return self.actors[1] if self.device == "cuda" and self.starts_nodes else self.actors[0]
+
+    def held(self, nodes: Sequence[Mapping[str, float]], at_work: int = 0) -> Held:
+        """What these nodes hold; ``at_work``: replicas of which it is known.
+
+        A replica takes every GPU that there is, up to the most, from before it has labelled anything; on CPUs the pool
+        has its fewest, or more once they are at work. Tasks that fetch and decode get what those leave.
+        """
         cpus = sum(node.get("CPU", 0.0) for node in nodes)
-        return max(1.0, (cpus - self.actors[0] * self.cpus_per_actor) // self.cpus_per_task)
+        kind, share = ("GPU", self.gpus_per_actor) if self.device == "cuda" else ("CPU", self.cpus_per_actor)
+        most = min(self.actors[1], sum(int(node.get(kind, 0.0) / share) for node in nodes))
+        there = most if self.device == "cuda" else min(most, max(self.actors[0], at_work))
+        return Held(max(1.0, (cpus - there * self.cpus_per_actor) // self.cpus_per_task), max(1, most))
+
+    def fits(self, nodes: Sequence[Mapping[str, float]]) -> bool:
+        """Whether one replica, and beside it a task that feeds it, fit on these nodes."""
+        cpus = sum(node.get("CPU", 0.0) for node in nodes)
+        return cpus >= self.cpus_per_actor + self.cpus_per_task and any(
+            node.get("CPU", 0.0) >= self.cpus_per_actor and node.get("GPU", 0.0) >= self.gpus_per_actor
+            for node in nodes
+        )
 
 
 @contextmanager
@@ -185,13 +215,40 @@ def may_grow(compute: ComputeConfig) -> bool:
     return compute.address is not None or "RAY_ADDRESS" in os.environ
 
 
+def starts_nodes() -> bool:
+    """Whether an autoscaler is there, which starts nodes for what finds no place on those that there are.
+
+    Ray says nowhere what kinds of nodes it could start, nor how many. On Kubernetes and by Ray's launcher it is the
+    autoscaler's second version, whose mark stands in the GCS. Of the first, which every head runs, only a cluster that
+    Ray started itself has kinds of nodes with names.
+    """
+    if _internal_kv_get(AUTOSCALER_V2[0], namespace=AUTOSCALER_V2[1]) == b"1":
+        return True
+    status = json.loads(_internal_kv_get(DEBUG_AUTOSCALING_STATUS) or b"{}")
+    kinds = (status.get("autoscaler_report") or {}).get("active_nodes") or {}
+    return any(not re.fullmatch("node_[0-9a-f]+", kind) for kind in kinds)
+
+
 def present() -> list[dict[str, float]]:
     """The resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def plan_resources(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]], *, may_grow: bool) -> Resources:
-    """Who gets what, from the config and the resources of the cluster's nodes (never the driver's machine)."""
+def held_now(resources: Resources, at_work: int) -> Held | None:
+    """What the nodes that are alive hold; None where the head does not answer, which is said elsewhere."""
+    with suppress(RayError, RuntimeError, ConnectionError):
+        return resources.held(present(), at_work)
+    return None
+
+
+def plan_resources(
+    compute: ComputeConfig, nodes: Sequence[Mapping[str, float]], *, may_grow: bool, starts_nodes: bool = False
+) -> Resources:
+    """Who gets what, from the config and the resources of the cluster's nodes (never the driver's machine).
+
+    Shares of CPUs are for a cluster that has too few and gets no more. Where nodes are still to come, or an autoscaler
+    ``starts_nodes``, what is there now says nothing.
+    """
     cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     on_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
     share = (compute.gpus_per_actor or 1.0) if on_gpu else 0.0
@@ -201,13 +258,19 @@ def plan_resources(compute: ComputeConfig, nodes: Sequence[Mapping[str, float]],
     if not on_gpu and compute.gpus_per_actor is not None:
         raise UsageError(f"compute.gpus_per_actor: {compute.gpus_per_actor} does not apply to compute.device cpu")
     low, high = _bounds(compute, int(gpus // share) if on_gpu else int(max(cpus - 1, 0) // compute.threads_per_actor))
+    device, per_actor = ("cuda", 1.0) if on_gpu else ("cpu", float(compute.threads_per_actor))
+    if starts_nodes or (may_grow and not cpus):
+        # As many CPU replicas as are wanted could take every CPU that ever comes, and would wait for ever for images
+        # that nobody may fetch. Ray Data starts more than the fewest only where tasks have their places too.
+        low = low if on_gpu or low * per_actor + 1.0 <= cpus else 1
+        return Resources(device, (low, high), share, per_actor, 1.0, starts_nodes)
     # an actor must fit on one node, whatever its threads
     largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0) or 1.0
-    per_actor, per_task = (1.0 if on_gpu else min(compute.threads_per_actor, largest)), min(1.0, largest)
+    per_actor, per_task = min(per_actor, largest), min(1.0, largest)
     if low * per_actor + per_task > cpus:
         # actors that take every CPU would wait for ever for images that nobody may fetch
         per_actor, per_task = math.floor(50 * max(cpus, 1.0) / low) / 100, 0.5
-    return Resources("cuda" if on_gpu else "cpu", (low, high), share, per_actor, per_task)
+    return Resources(device, (low, high), share, per_actor, per_task)
 
 
 def _bounds(compute: ComputeConfig, fitting: int) -> tuple[int, int]:

@@ -137,9 +137,9 @@ def _prepare_apart(table: pa.Table, **options: Any) -> pa.Table:
 def _machines(flow: Flow) -> Machines:
     """What the run will have: the most actors that it asks for."""
     nodes, most = present(), flow.resources.actors[1]
-    planned = replace(flow.resources, actors=(most, most))
+    planned = flow.resources
     cores = sum(node.get("CPU", 0.0) for node in nodes)
-    return Machines(planned.device, most, planned.preparing(nodes), cores, flow.actor.threads)
+    return Machines(planned.device, most, planned.held(nodes, most).preparing, cores, flow.actor.threads)
 
 
 def file_bytes(rows: pa.Table, images_per_file: int) -> int:

@@ -18,7 +18,17 @@ from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.attempt import Attempt, held
 from m2f_batch.flow.begin import begin
 from m2f_batch.flow.busy import Places
-from m2f_batch.flow.cluster import connected, may_grow, on_cluster, plan_resources, present, run_error, set_data_context
+from m2f_batch.flow.cluster import (
+    connected,
+    held_now,
+    may_grow,
+    on_cluster,
+    plan_resources,
+    present,
+    run_error,
+    set_data_context,
+    starts_nodes,
+)
 from m2f_batch.flow.dry_run import dry_run
 from m2f_batch.flow.events import Events, route_logging
 from m2f_batch.flow.finish import say_nothing_to_do
@@ -64,7 +74,8 @@ def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Even
     job = check(config)
     with connected(config.compute):
         route_logging(events)
-        resources = plan_resources(config.compute, present(), may_grow=may_grow(config.compute))
+        grows = may_grow(config.compute)
+        resources = plan_resources(config.compute, present(), may_grow=grows, starts_nodes=grows and starts_nodes())
         standing = steadily(lambda: look(job.run))
         work = work_of(job, standing, resources.device)
         for line in plan_lines(job, resources, work, is_done=is_nothing_to_do(work, standing)):
@@ -150,7 +161,8 @@ def _attempt(job: Job, device: str, events: Events, engine: Engine, each: Each) 
 def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
     """The job on Ray: OUTPUT is opened on the cluster, where the first replica to have its model asks for it."""
     resources = flow.resources
-    places = Places(resources.device, resources.preparing(present()), flow.fetch_threads, resources.actors[1])
+    there, asked = resources.held(present()), partial(held_now, resources)
+    places = Places(resources.device, there.preparing, flow.fetch_threads, there.replicas, asked)
     if not len(units):
         base = begin(attempt.run, attempt.work)
         return Started(_nothing(), lambda: base, None, places)

@@ -48,6 +48,14 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
     cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
     there = f"{cpus:g} CPUs, {gpus:g} GPUs on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
     yield f"compute {pool} x {resources.device} ({each} each); present: {there}"
+    if not resources.fits(nodes):
+        gpu = f" and {resources.gpus_per_actor:g} GPU" if resources.device == "cuda" else ""
+        yield (
+            f"        waits for nodes: a replica takes {resources.cpus_per_actor:g} CPU{gpu} on one node, "
+            f"and what fetches and decodes for it {resources.cpus_per_task:g} CPU more"
+        )
+    if resources.device == "cpu" and config.compute.device == "auto" and resources.starts_nodes:
+        yield "        note: no GPU is up, so the model runs on CPUs; to wait for one, set compute.device: cuda"
     if len(nodes) > 1 and "://" not in job.run.uri:
         yield "        note: OUTPUT is a path, so it must be on storage that all nodes share; INPUT likewise"
     per_file = config.output.images_per_file or default_images_per_file(listing.table.num_rows)

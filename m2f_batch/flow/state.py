@@ -69,6 +69,7 @@ class State:
         eta = None if left is None else time.time() + left
         self._metrics.set_times(0.0 if progress.labelled else progress.seconds, eta, self._deadline)
         self._metrics.set_nodes_lost(self._lost.count())
+        progress.busy.look()
         if self._is_late or self._deadline is None or progress.seconds < LATE_SECONDS:
             return
         late = (time.time() if eta is None else eta) - self._deadline

@@ -8,7 +8,7 @@ from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.cluster import FOR_START, connected, plan_resources, run_error
+from m2f_batch.flow.cluster import AUTOSCALER_V2, FOR_START, connected, plan_resources, run_error, starts_nodes
 from m2f_batch.processes import PASSIVE
 
 
@@ -46,6 +46,91 @@ def test_gpus_that_cannot_be_had_are_a_mistake_unless_the_cluster_may_grow():
     with pytest.raises(UsageError, match="2 GPUs on one node"):
         plan_resources(ComputeConfig(gpus_per_actor=2), [{"CPU": 4, "GPU": 1}] * 2, may_grow=False)
     assert plan_resources(ComputeConfig(device="cuda", actors=(1, 8)), [{"CPU": 4}], may_grow=True).actors == (1, 8)
+
+
+GPU_NODE = {"CPU": 8, "GPU": 1}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "compute", "actors", "asked", "cpus"),
+    [
+        # asleep, or with a node or two of many: what is there now says nothing
+        ([{}], {"device": "cuda", "actors": (1, 8)}, (1, 8), 8, (1.0, 1.0)),
+        ([{}, {"CPU": 2, "GPU": 1}], {"actors": 8}, (8, 8), 8, (1.0, 1.0)),
+        ([{}], {"device": "cpu"}, (1, 1), 1, (2.0, 1.0)),
+        ([{"CPU": 1}], {"device": "cpu", "threads_per_actor": 4}, (1, 1), 1, (4.0, 1.0)),
+        # CPU replicas start with one, and with the fewest where tasks have a place beside them
+        ([{}], {"device": "cpu", "actors": 8}, (1, 8), 1, (2.0, 1.0)),
+        ([{"CPU": 4}], {"device": "cpu", "actors": (2, 8)}, (1, 8), 1, (2.0, 1.0)),
+        ([{"CPU": 5}], {"device": "cpu", "actors": (2, 8)}, (2, 8), 2, (2.0, 1.0)),
+    ],
+)
+def test_where_an_autoscaler_starts_nodes_nobody_gets_half_a_cpu(nodes, compute, actors, asked, cpus):
+    resources = plan_resources(ComputeConfig(**compute), nodes, may_grow=True, starts_nodes=True)
+    assert (resources.actors, resources.asked_at_once) == (actors, asked)
+    assert (resources.cpus_per_actor, resources.cpus_per_task) == cpus
+
+
+def test_a_cluster_that_gets_no_nodes_by_itself_shares_the_cpus_that_it_has():
+    few = plan_resources(ComputeConfig(device="cpu"), [{"CPU": 1}], may_grow=True)
+    assert (few.cpus_per_actor, few.cpus_per_task) == (0.5, 0.5)
+    # workers that join by hand later: no CPU is there that could be shared
+    none = plan_resources(ComputeConfig(device="cpu"), [{}], may_grow=True)
+    assert (none.cpus_per_actor, none.cpus_per_task, none.asked_at_once) == (2.0, 1.0, 1)
+    waiting = plan_resources(ComputeConfig(device="cuda", actors=(1, 8)), [{"CPU": 4}], may_grow=True)
+    assert waiting.asked_at_once == 1, "replicas that nobody starts a node for would only take room from tasks"
+
+
+def test_nodes_hold_replicas_and_the_tasks_that_feed_them():
+    pool = plan_resources(ComputeConfig(device="cuda", actors=(1, 8)), [{}], may_grow=True, starts_nodes=True)
+    assert pool.held([{}]) == (1, 1)
+    assert pool.held([{}, GPU_NODE]) == (7, 1)
+    assert pool.held([{}, *[GPU_NODE] * 3, {"CPU": 16}]) == (3 * 7 + 16, 3)
+    assert pool.held([GPU_NODE] * 10) == (80 - 8, 8), "no more replicas than were asked for"
+    halves = plan_resources(ComputeConfig(actors=4, gpus_per_actor=0.5), [GPU_NODE], may_grow=True)
+    assert halves.held([GPU_NODE]) == (6, 2)
+    on_cpu = plan_resources(ComputeConfig(actors=(1, 3)), [{"CPU": 8}], may_grow=False)
+    assert [on_cpu.held([{"CPU": 8}], at_work) for at_work in (0, 1, 2, 9)] == [(6, 3), (6, 3), (4, 3), (2, 3)]
+    assert on_cpu.held([{"CPU": 2}] * 2, 3) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "fits"),
+    [
+        ([{}], False),
+        ([GPU_NODE], True),
+        ([{"CPU": 8}], False),
+        ([{"CPU": 1, "GPU": 1}], False),
+        ([{"CPU": 1, "GPU": 1}, {"CPU": 1}], True),
+        ([{"CPU": 8}, {"GPU": 1}], False),
+    ],
+)
+def test_whether_a_run_can_begin_on_what_is_there(nodes, fits):
+    pool = plan_resources(ComputeConfig(device="cuda"), [{}], may_grow=True, starts_nodes=True)
+    assert pool.fits(nodes) is fits
+
+
+@pytest.mark.parametrize(
+    ("kept", "starts"),
+    [
+        ({}, False),
+        ({b"__autoscaler_v2_enabled": b"1"}, True),
+        ({b"__autoscaler_v2_enabled": b"0"}, False),
+        # the first version, on every head: nodes that somebody started have no kind
+        ({"__autoscaling_status": b'{"autoscaler_report": {"active_nodes": {"node_ffff01": 1}}}'}, False),
+        ({"__autoscaling_status": b'{"autoscaler_report": {"active_nodes": {"head": 1, "gpu": 2}}}'}, True),
+        ({"__autoscaling_status": b'{"load_metrics_report": {}}'}, False),
+    ],
+)
+def test_whether_an_autoscaler_is_there_is_read_from_the_gcs(kept, starts, monkeypatch):
+    monkeypatch.setattr("m2f_batch.flow.cluster._internal_kv_get", lambda key, namespace=None: kept.get(key))
+    assert starts_nodes() is starts
+
+
+def test_the_mark_of_the_second_autoscaler_is_rays():
+    from ray._raylet import GCS_AUTOSCALER_STATE_NAMESPACE, GCS_AUTOSCALER_V2_ENABLED_KEY
+
+    assert (GCS_AUTOSCALER_V2_ENABLED_KEY.encode(), GCS_AUTOSCALER_STATE_NAMESPACE.encode()) == AUTOSCALER_V2
 
 
 def test_gpu_shares_do_not_apply_to_cpus():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from m2f_batch.flow.busy import Busy, Places, advice, shares_line
+from m2f_batch.flow.busy import Busy, Held, Places, advice, shares_line
 from m2f_batch.flow.progress import Progress, duration
 
 
@@ -45,8 +45,8 @@ def test_places_are_the_replicas_that_have_delivered():
     for replica in ("a:1", "b:1", "a:1", "b:1"):
         clock.now += 5.0
         busy.add(unit({"forward": 9.0}, replica))
-    # from -4 to 20 s: 36 of 2 x 24 place seconds
-    assert busy.shares == pytest.approx({"forward": 0.75})
+    # a from -4 to 20 s, b, whose first unit took 9 s, from 1 to 20 s: 36 of 24 + 19 place seconds
+    assert busy.shares == pytest.approx({"forward": 36 / 43})
 
 
 def test_a_replica_that_came_for_a_dead_one_is_no_place_more():
@@ -55,8 +55,59 @@ def test_a_replica_that_came_for_a_dead_one_is_no_place_more():
     for replica in ("a:1", "b:1", "a:1", "c:1", "d:1", "d:1"):  # b died, then a
         clock.now += 5.0
         busy.add(unit({"forward": 9.0}, replica))
-    # from -4 to 30 s: 54 of 2 x 34 place seconds
-    assert busy.replicas == 2 and busy.shares == pytest.approx({"forward": 54 / 68})
+    # one from -4 to 30 s, another one from 1 to 30 s: 54 of 34 + 29 place seconds
+    assert busy.replicas == 2 and busy.shares == pytest.approx({"forward": 54 / 63})
+
+
+def test_places_are_counted_as_nodes_come_and_go():
+    clock, there = Clock(), [Held(1, 1)]
+    busy = Busy(Places("cuda", preparing=1, now=lambda at_work: there[-1]), clock)
+    # the first node comes at 50, the second at 130, and goes at 170
+    for clock.now, held in ((0.0, Held(1, 1)), (50.0, Held(4, 1)), (130.0, Held(10, 2)), (170.0, Held(4, 1))):
+        there.append(held)
+        busy.look()
+        if clock.now == 50.0:
+            clock.now = 100.0
+            busy.add(unit({"decode": 4.0, "forward": 6.0}, "a:1"))  # begun at 90, when four tasks had a place
+        if clock.now == 130.0:
+            clock.now = 150.0
+            busy.add(unit({"decode": 4.0, "forward": 9.0, "write": 1.0, "wait": 7.0}, "b:1"))  # begun at 140
+            assert busy.replicas == 2
+    assert busy.replicas == 1
+    clock.now = 190.0
+    busy.add(unit({"decode": 4.0, "forward": 9.0}, "a:1"))
+    # tasks: 40 s of 4, 40 of 10, 20 of 4; replicas: one for 100 s, another one from 140 to 170
+    assert busy.shares == pytest.approx({"decode": 12 / 640, "forward": 24 / 130, "write": 1 / 130, "wait": 7 / 130})
+
+
+def test_a_cluster_from_none_is_not_busy_beyond_what_it_has():
+    clock, nodes = Clock(), [Held(1, 1)]
+    busy = Busy(Places("cuda", preparing=1, fetch_threads=16, now=lambda at_work: nodes[-1]), clock)
+    nodes.append(Held(24, 8))  # none had been looked at since the start
+    for second in range(1, 11):
+        clock.now = 300.0 + second
+        busy.add(unit({"decode": 2.4, "forward": 0.9}, "a:1"))
+    # the first unit began at 297.7
+    assert busy.shares["decode"] == pytest.approx(24 / (24 * 12.3))
+    assert busy.shares["forward"] == pytest.approx(9 / 12.3)
+
+
+def test_advice_reckons_with_the_places_that_there_were_on_average():
+    clock, held = Clock(), [Held(1, 1)]
+    busy = Busy(Places("cuda", now=lambda at_work: held[-1]), clock)
+    for now, there in ((10.0, Held(2, 1)), (20.0, Held(8, 4))):
+        held.append(there)
+        busy.look()
+        clock.now = now
+    clock.now = 20.0
+    busy.add(unit({"forward": 0.0}))
+    for second, replica in enumerate("abcd"):
+        clock.now = 21.0 + second
+        busy.add(unit({"decode": 8.0, "forward": 1.0}, replica))
+    # 4 s of 8 tasks, all busy; five came at 20, 20, 21, 22 and 23, at most four at once: 2 + 3 + 4 + 4 place seconds
+    assert busy.shares == pytest.approx({"decode": 1.0, "forward": 4 / 13})
+    # 32 / 13 cores keep one replica busy for 4 / 13 of its time: 32 / 4 would do for all of it, which is 5.5 more
+    assert "about 6 more cores per GPU" in busy.lines()[1]
 
 
 def test_stages_appear_when_they_are_seen():
