@@ -92,11 +92,16 @@ def labelled(
 
 
 def _pool(resources: Resources) -> ActorPoolStrategy:
-    """The actor pool: fixed, or growing and shrinking between its bounds."""
+    """The actor pool: fixed, or growing and shrinking between its bounds.
+
+    Ray Data adds replicas only where the nodes that are there have room, and asks for twice as many nodes each time.
+    So those that are worth a node each are there from the start, waiting for one: each works as soon as its node is up.
+    """
     low, high = resources.actors
-    bounds = {"size": low} if low == high else {"min_size": low, "max_size": high}
     return ActorPoolStrategy(
-        **bounds,
+        min_size=low,
+        max_size=high,
+        initial_size=resources.asked_at_once,
         max_concurrent_calls_per_actor=UNITS_AT_ONCE[resources.device],
         enable_true_multi_threading=True,  # or Ray would call the actor with one unit at a time
     )
