@@ -9,11 +9,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
@@ -36,6 +37,7 @@ _A = TypeVar("_A")
 _T = TypeVar("_T")
 # where Ray's is_autoscaler_v2 looks (ray/autoscaler/v2/utils.py): key and namespace
 AUTOSCALER_V2 = (b"__autoscaler_v2_enabled", b"__autoscaler")
+LOOK_SECONDS = 2.0  # until Ray's count of free CPUs was seen to follow
 # How long a Ray that starts here may take. By default it gives up after 30 s, which a busy machine was seen to need.
 FOR_START = {"RAY_raylet_start_wait_time_s": "180"}
 
@@ -199,14 +201,22 @@ def set_data_context() -> None:
 
 
 def on_cluster(act: Callable[[_A], _T], items: Iterable[_A]) -> Iterator[_T]:
-    """``map`` in tasks of one CPU each, in the order in which they end, a few ahead of what the cluster holds now."""
+    """``map`` in tasks of one CPU each, in the order in which they end, no more at once than the cluster has free.
+
+    A task that waited for a CPU would make an autoscaler start a node, for the few seconds that this takes.
+    """
     task = ray.remote(num_cpus=1)(act)
-    left = iter(items)
-    most = 2 * max(1, int(sum(node.get("CPU", 0.0) for node in present())))
-    running = [task.remote(item) for item in islice(left, most)]
-    while running:
-        done, running = ray.wait(running)
-        running += [task.remote(item) for item in islice(left, len(done))]
+    left, running = iter(items), list[Any]()
+    looked_at, room = -math.inf, 0
+    while True:
+        if time.monotonic() - looked_at > LOOK_SECONDS:  # what was begun just now is not counted at once
+            looked_at, room = time.monotonic(), max(int(ray.available_resources().get("CPU", 0.0)), not running)
+        started = [task.remote(item) for item in islice(left, room)]
+        running, room = running + started, 0
+        if not running:
+            return
+        done, running = ray.wait(running, timeout=LOOK_SECONDS)
+        room = len(done)
         yield from ray.get(done)
 
 
