@@ -4,9 +4,10 @@
      "totals": {"images": {...}, "segments": 7, "errors": {...}, ...}, "error": null, "submission_id": null,
      "started_at": "...", "finished_at": "..."}
 
-``retry``: whether the same command may end otherwise when it is given again (exit codes 1 and 130). ``output`` is RUN
-for evaluate. What a command did not get to know is null. Under the name ``-`` it is the last line of stdout, and has
-``"event": "result"`` besides, which is how ``submit`` reads it from a job's log.
+``retry``: whether the same command may end otherwise when it is given again: not after 0, 2 and 3, but after 1, 130,
+and 137 of a job whose driver was killed. ``output`` is RUN for evaluate. What a command did not get to know is null.
+Under the name ``-`` it is the last line of stdout, and has ``"event": "result"`` besides, which is how ``submit`` reads
+it from a job's log.
 
 FILE has at most 4096 bytes, for Kubernetes cuts ``/dev/termination-log`` there. It is emptied at the start and written
 once, and never replaced by another file, which a mount refuses: it stays empty where the process was killed, or Ray has
@@ -31,7 +32,7 @@ VARIABLE = "M2F_BATCH_RESULT"  # the FILE where no flag names one
 STDOUT = "-"
 MAX_BYTES = 4096
 MAX_TEXT = 1000  # characters of an error
-RETRY = frozenset({1, 130})
+FINAL = frozenset({0, 2, 3})  # exit codes that the same command would end with again
 TOTALS = ("images", "segments", "errors", "seconds", "images_per_second")  # of run.json
 FIELDS = ("output", "run_id", "totals", "error", "submission_id")
 
@@ -95,7 +96,7 @@ class Result:
             return
         told = {name: _told.get(name) for name in FIELDS}
         error = told["error"]
-        document = {"command": self._command, "exit_code": exit_code, "retry": exit_code in RETRY, **told}
+        document = {"command": self._command, "exit_code": exit_code, "retry": exit_code not in FINAL, **told}
         document |= {"error": error and redact(str(error)), "started_at": self._started_at, "finished_at": _now()}
         if document["output"] is not None:
             document["output"] = redact(str(document["output"]))

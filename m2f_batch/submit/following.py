@@ -8,6 +8,7 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.masking import redact
+from m2f_batch.result import FINAL
 from m2f_batch.submit.client import JobsApi, NoLiveLog, NoSuchJob, Unanswered, one_line
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
@@ -148,4 +149,4 @@ def end_of(job_id: str, job: dict[str, Any]) -> str:
 
 def may_be_done_again(job: dict[str, Any]) -> bool:
     """Whether the same job, given again, would go on: not while it runs, is done, was stopped, or was refused."""
-    return job["status"] == "FAILED" and exit_code(job) not in (0, 2, 3)
+    return job["status"] == "FAILED" and exit_code(job) not in FINAL

@@ -45,7 +45,7 @@ def result_of(file: Path) -> dict[str, Any]:
     data = file.read_bytes()
     assert len(data) <= MAX_BYTES and data.endswith(b"\n") and data.count(b"\n") == 1
     told = json.loads(data)
-    assert told.keys() == FIELDS and told["retry"] == (told["exit_code"] in (1, 130))
+    assert told.keys() == FIELDS and told["retry"] == (told["exit_code"] in (1, 130, 137))
     assert told["started_at"] <= told["finished_at"]
     return told
 
@@ -335,7 +335,7 @@ def log_of(exit_code: int) -> str:
 SEGMENT = ["segment", "s3://bucket/images", "s3://b/labels", "--model", "s3://bucket/model"]
 
 
-@pytest.mark.parametrize("exit_code", [0, 1, 2, 3, 130])
+@pytest.mark.parametrize("exit_code", [0, 1, 2, 3, 130, 137])
 def test_submit_tells_what_its_job_tells(cluster: Cluster, tmp_path: Path, exit_code: int) -> None:
     cluster.log = log_of(exit_code)
     status = "STOPPED" if exit_code == 130 else "FAILED" if exit_code else "SUCCEEDED"
