@@ -10,8 +10,11 @@ PARTS = postprocess preprocess forward memory job listing corrupt
 LONG_PARTS = scale pool s3_requests train growing
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
+TOOLS = airflow argo cron dagster tables
+TEST_TOOLS = $(TOOLS:%=test-tool-%)
 
 .PHONY: demo test test-units test-chaos test-units-and-chaos test-behaviour test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
+.PHONY: test-tools $(TEST_TOOLS) lock-tools
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
@@ -25,7 +28,7 @@ test: check
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
 test-units: $(VENV)/ready
-	$(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos
+	$(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos --ignore=tests/tools
 
 test-chaos: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=10 tests/chaos
@@ -53,6 +56,27 @@ chaos: $(VENV)/ready
 test-cluster: export M2F_BATCH_TEST_NODES = 3
 test-cluster: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/behaviour/test_runs.py tests/behaviour/test_resume.py tests/behaviour/test_command_line.py
+
+# the recipes of infra/schedulers and docs/tables.md in the packages that they are for, each locked in an environment of its
+# own (700 MB), with this checkout's own command
+test-tools: $(TEST_TOOLS)
+
+$(TEST_TOOLS): test-tool-%: .venv-tools/%/ready $(VENV)/ready
+	.venv-tools/$*/bin/python -m pytest -q --confcutdir=tests/tools tests/tools/test_$*.py
+
+.venv-tools/%/ready: tests/tools/%.txt
+	$(GET_UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-tools/$*
+	$(UV) pip sync --quiet --python .venv-tools/$* --require-hashes $<
+	touch $@
+
+# after a change in tests/tools/*.in
+lock-tools:
+	$(GET_UV)
+	for tool in $(TOOLS); do \
+		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+			tests/tools/$$tool.in -o tests/tools/$$tool.txt || exit 1; \
+	done
 
 # ours and the peers side by side: all parts but the long ones, or one; BENCH="--quick" is a try that writes no result
 bench: $(BENCHES)
@@ -85,4 +109,4 @@ lock:
 		pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .tools demo-run
+	rm -rf $(VENV) .venv-tools .tools demo-run

@@ -1,5 +1,6 @@
-"""Commands that the documents tell people to type exist, with their options."""
+"""Commands that the documents tell people to type, and those of the schedulers' recipes, exist, with their options."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,16 +9,31 @@ from conftest import PROJECT
 
 from m2f_batch.cli import main
 
-DOCUMENTS = [PROJECT / "README.md", *PROJECT.glob("infra/**/*.md"), *PROJECT.glob("jobs/**/*.yaml")]
+DOCUMENTS = [
+    *(
+        PROJECT / "README.md",
+        *PROJECT.glob("docs/*.md"),
+        *PROJECT.glob("infra/**/*.md"),
+        *PROJECT.glob("jobs/**/*.yaml"),
+    ),
+    *sorted(file for file in PROJECT.glob("infra/schedulers/*") if file.is_file()),
+]
 COMMAND = re.compile(r"(?:`|^ {4}|^#\s+|\.venv/bin/)m2f-batch ([a-z]+(?: [a-z]+)?)(\b[^`\n]*)", re.MULTILINE)
 
 
 def commands(document: Path) -> set[tuple[str, str]]:
     """Each command named, and the options that stand behind it."""
     text = re.sub(r"\\\n[#\s]*", " ", document.read_text())
+    found = COMMAND.findall(text)
+    if document.suffix == ".py":  # a command is a text of its own
+        texts = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+        of_code = [
+            " ".join(each.split()) for each in texts if isinstance(each, str) and each.strip().startswith("m2f-")
+        ]
+        found += COMMAND.findall("\n".join(f"`{each}`" for each in of_code))
     return {
         (words, option)
-        for words, rest in COMMAND.findall(text)
+        for words, rest in found
         for option in re.findall(r"(?<=\s)--[a-z][a-z-]+", rest.partition(" #")[0]) or [""]
     }
 
@@ -35,3 +51,10 @@ def test_commands_exist_with_their_options(document: Path, capsys: pytest.Captur
 def test_the_readme_names_commands() -> None:
     named = {words.partition(" ")[0] for words, _ in commands(PROJECT / "README.md")}
     assert {"segment", "submit", "evaluate", "lint", "explain", "verify", "status", "export"} <= named
+
+
+@pytest.mark.parametrize("recipe", ["airflow_nightly.py", "argo_nightly.py", "dagster_nightly.py", "nightly.sh"])
+def test_each_recipe_submits_under_an_id_and_asks_for_its_result(recipe: str) -> None:
+    named = commands(PROJECT / "infra" / "schedulers" / recipe)
+    wanted = ("--config", "--submission-id", "--result")
+    assert named >= {("submit segment", option) for option in wanted}, "the same id makes a repeat safe"

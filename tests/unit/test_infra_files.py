@@ -31,7 +31,7 @@ from m2f_batch.flow.metrics import COUNTERS, GAUGES, PREFIX
 
 COMMAND = re.compile(
     r"^\s*(?:\w+=\S+ )*(?:sh infra/|kubectl |docker |prometheus |promtool |m2f-batch |ray job submit |python -m "
-    r"|CC=/opt/|jq |\.venv/bin/)",
+    r"|CC=/opt/|jq |crontab |\.venv/bin/)",
     re.MULTILINE,
 )
 TOLD = [
