@@ -2,6 +2,7 @@
 
     sudo .venv/bin/python tests/docker_steps.py FOLDER --build-arg DEVICE=cpu
     sudo .venv/bin/python tests/docker_steps.py FOLDER --build-arg DEVICE=cpu --run "m2f-batch demo /tmp/demo-run"
+    sudo .venv/bin/python tests/docker_steps.py FOLDER --target client --read-only --run "m2f-batch submit --help"
 
 Needs root, debootstrap, iproute2 and a kernel with overlayfs, and 15 GB in FOLDER for a DEVICE, 22 GB for both; some
 five minutes with a fast network. The build context is what infra/Dockerfile.dockerignore leaves of HEAD. Layers stay in
@@ -28,12 +29,16 @@ from rootfs import Stage, base_layer, context, enter, inside, size_mb, with_laye
 PROJECT = Path(__file__).resolve().parents[1]
 
 
-def build(folder: Path, given: dict[str, str], authority: Path | None) -> Stage:
-    """Make the layers of all stages that are not there yet, and tell their sizes; returns the last stage."""
+def build(folder: Path, given: dict[str, str], authority: Path | None, target: str = "") -> Stage:
+    """Make the layers that are not there yet of all stages that ``target`` needs, and tell their sizes; returns it."""
     defaults: dict[str, str] = {}
     stages: dict[str, Stage] = {}
-    name, stage = "", None
+    name, stage, wanted, is_wanted = "", None, needed_by(target), True
     for word, raw in instructions():
+        if word == "FROM":
+            is_wanted = raw.partition(" AS ")[2] in wanted
+        if not is_wanted:
+            continue
         known = {**defaults, **given} if stage is None or word == "FROM" else {**stage.args, **stage.env}
         rest = raw if word == "RUN" else Template(raw).safe_substitute(known)
         if word == "FROM":
@@ -47,8 +52,31 @@ def build(folder: Path, given: dict[str, str], authority: Path | None) -> Stage:
             stage = after(folder, stage, stages, word, rest, given, authority)
         if stage is not None:
             stages[name] = stage
-    assert stage is not None
-    return stage
+    return stages[target]
+
+
+def needed_by(target: str) -> set[str]:
+    """The names of the stages that a stage is made from, and its own; the last one is called "" here.
+
+    >>> sorted(needed_by("torch"))
+    ['${BASE}', 'parts', 'tools', 'torch']
+    """
+    below: dict[str, set[str]] = {}
+    name = ""
+    for word, rest in instructions():
+        if word == "FROM":
+            base, _, name = rest.partition(" AS ")
+            below[name] = {base}
+        elif rest.startswith("--from="):
+            below[name].add(rest.split()[0].removeprefix("--from="))
+    if target not in below:
+        raise SystemExit(f"--target: no stage {target!r}; stages: {', '.join(filter(None, below))}")
+    wanted: set[str] = set()
+    new = {target}
+    while new:
+        wanted |= new
+        new = set().union(*(below.get(each, set()) for each in new)) - wanted
+    return wanted
 
 
 def after(
@@ -120,19 +148,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--target", default="", metavar="STAGE")
     parser.add_argument("--authority", type=Path, metavar="FILE")
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--run", metavar="COMMAND")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
     context(given.folder, PROJECT)
-    stage = build(given.folder, dict(pair.split("=", 1) for pair in given.build_arg), given.authority)
+    stage = build(given.folder, dict(pair.split("=", 1) for pair in given.build_arg), given.authority, given.target)
     print(f"{sum(size_mb(given.folder / layer) for layer in stage.layers):9.1f} MB  the image", flush=True)
     if given.run is None:
         return 0
     script = "ip link set lo up\n"
     if given.read_only:
-        script += "for each in tmp cache; do mount -t tmpfs -o mode=1777 tmpfs root/$each; done\n"
+        script += (
+            "for each in tmp cache; do test ! -d root/$each || mount -t tmpfs -o mode=1777 tmpfs root/$each; done\n"
+        )
     script += inside(replace(stage, args={}), given.run)
     code = enter(given.folder, stage.layers, script, None if given.read_only else "container.part", "--net")
     shutil.rmtree(given.folder / "container.part", ignore_errors=True)

@@ -9,7 +9,7 @@ import sys
 import pytest
 import yaml
 from conftest import PROJECT
-from docker_steps import made_by
+from docker_steps import made_by, needed_by
 from infra_files import (
     INFRA,
     OVERLAYS,
@@ -28,6 +28,7 @@ from m2f_batch.config import SegmentConfig
 from m2f_batch.config_loading import load_config
 from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.metrics import COUNTERS, GAUGES, PREFIX
+from m2f_batch.version import VERSION
 
 COMMAND = re.compile(
     r"^\s*(?:\w+=\S+ )*(?:sh infra/|kubectl |docker |prometheus |promtool |m2f-batch |ray job submit |python -m "
@@ -37,7 +38,9 @@ COMMAND = re.compile(
 TOLD = [
     file
     for file in files("infra/**/*", "jobs/**/*.yaml")
-    if file.suffix in ("", ".sh", ".yaml", ".yml", ".json", ".dockerignore") and "__pycache__" not in file.parts
+    if file.name != "LICENSE"
+    and file.suffix in ("", ".sh", ".yaml", ".yml", ".json", ".dockerignore")
+    and "__pycache__" not in file.parts
 ]
 METRICS = {f"ray_{PREFIX}{name}": {"run", *labels} for name, (_, labels) in [*COUNTERS.items(), *GAUGES.items()]}
 POD = {"cluster", "pod"}  # what a scrape adds
@@ -220,20 +223,23 @@ def test_the_image_is_pinned_locked_and_without_root():
     assert re.fullmatch(r"BASE=debian:\d+\.\d+-slim", base)  # a release, not what it is called today
     runs = [rest for word, rest in lines if word == "RUN"]
     installs = [part for run in runs for part in run.split("&&") if "pip install" in part]
-    assert len(installs) == 7  # uv, what is needed, three parts, what builds our wheel, our wheel
-    for install in installs[:-1]:
+    of_wheels = [install for install in installs if "/wheels/*.whl" in install]
+    # uv, what is needed, three parts, what builds our wheels, what the client needs, its part
+    assert (len(installs), len(of_wheels)) == (10, 2)
+    assert all("--no-deps" in install for install in of_wheels)
+    for install in set(installs) - set(of_wheels):
         assert re.search("--(verify|require)-hashes ", install), install
         assert re.search("--no-build |--only-binary :all: ", install), install
         assert re.search(r"\$\{INDEX:\+--(default-index|index-url) \"\$INDEX\"\}", install), install
-    assert "--no-deps" in installs[-1] and "/wheels/*.whl" in installs[-1]
     for run in runs:
         if "apt-get install" in run:
             assert "--no-install-recommends" in run and "rm -rf /var/lib/apt/lists" in run
-    last = lines[max(index for index, (word, _) in enumerate(lines) if word == "FROM") :]
-    assert not re.search(
-        r"\b(gcc|g\+\+|clang|build-essential|python3-dev|python3-pip)\b", " ".join(rest for _, rest in last)
-    )
-    assert [rest for word, rest in last if word == "USER"] == ["10001:10001"]
+    for name in ("", "client"):
+        last = steps_of(name)
+        assert not re.search(
+            r"\b(gcc|g\+\+|clang|build-essential|python3-dev|python3-pip)\b", " ".join(rest for _, rest in last)
+        )
+        assert [rest for word, rest in last if word == "USER"] == ["10001:10001"]
     assert not {"ADD", "VOLUME"} & {word for word, _ in lines}
     users = {
         pod["securityContext"]["runAsUser"] for name in OVERLAYS for thing in overlay(name) for _, pod in pods(thing)
@@ -241,25 +247,43 @@ def test_the_image_is_pinned_locked_and_without_root():
     assert users == {10001}
 
 
-def test_what_changes_apart_is_a_layer_apart():
-    """Stages see no more than their own part of the lock, so that a line elsewhere builds and sends none of theirs."""
+def steps_of(stage):
+    """The steps of one stage of the Dockerfile; the last one has no name."""
     lines = instructions()
     starts = [index for index, (word, _) in enumerate(lines) if word == "FROM"]
-    stages = {
-        [*lines[at][1].split(), "AS", ""][2]: lines[at + 1 : end]
+    (steps,) = (
+        lines[at + 1 : end]
         for at, end in zip(starts, [*starts[1:], len(lines)], strict=True)
-    }
+        if lines[at][1].partition(" AS ")[2] == stage
+    )
+    return steps
+
+
+def test_what_changes_apart_is_a_layer_apart():
+    """Stages see no more than their own part of the lock, so that a line elsewhere builds and sends none of theirs."""
     parts = ("nvidia", "torch", "others")
     for part in parts:
-        copies = [rest for word, rest in stages[part] if word == "COPY"]
+        copies = [rest for word, rest in steps_of(part) if word == "COPY"]
         assert copies[0] == f"--from=parts /parts/{part}.txt ./"
         assert copies[1:] in ([], ["infra/image ./infra/image"])
-        assert "LOCK" not in str(stages[part]) and "pyproject" not in str(stages[part])
-    last = [rest for word, rest in stages[""] if word == "COPY"]
+        assert "LOCK" not in str(steps_of(part)) and "pyproject" not in str(steps_of(part))
+    last = [rest for word, rest in steps_of("") if word == "COPY"]
     assert last == [
         *(f"--from={part} /opt/m2f-batch /opt/m2f-batch" for part in parts),
         "--from=code /opt/code /opt/code",
         "jobs /app/jobs",
+    ]
+
+
+def test_neither_image_is_made_of_the_other():
+    """By tests/docker_steps.py, which makes what a target needs, as docker does."""
+    whole, client = needed_by(""), needed_by("client")
+    assert not {name for name in whole if name.startswith("client")}
+    assert client - whole == {"client", "client-code", "client-packages", "client-parts"}
+    assert not {"nvidia", "torch", "others", "code"} & client
+    assert [rest for word, rest in steps_of("client") if word == "COPY"] == [
+        "--from=client-packages /opt/m2f-batch /opt/m2f-batch",
+        "--from=client-code /opt/code /opt/code",
     ]
 
 
@@ -274,10 +298,8 @@ def test_a_part_whose_lines_are_the_same_is_not_built_again(tmp_path):
 
 
 def test_an_index_and_an_authority_stay_out_of_the_image():
-    lines = instructions()
-    last = lines[max(index for index, (word, _) in enumerate(lines) if word == "FROM") :]
-    assert {"INDEX", "AUTHORITY"} <= {rest for word, rest in lines if word == "ARG"}
-    assert not re.search("INDEX|AUTHORITY", str(last))
+    assert {"INDEX", "AUTHORITY"} <= {rest for word, rest in instructions() if word == "ARG"}
+    assert not re.search("INDEX|AUTHORITY", str(steps_of("") + steps_of("client")))
 
 
 def split_lock(tmp_path, chosen):
@@ -315,6 +337,12 @@ def test_uv_is_pinned_by_hash_in_one_place():
     makefile = (PROJECT / "Makefile").read_text()
     assert re.findall(r"pip install.*", makefile)[0].endswith("--require-hashes --requirement infra/image/uv.txt")
     assert not re.search(r"uv==", makefile + (INFRA / "Dockerfile").read_text())
+
+
+def test_images_are_named_by_the_version():
+    texts = "".join(file.read_text() for file in [*TOLD, *files("README.md", "infra/*.md")])
+    named = re.findall(r"m2f-batch:(\S+?)-(?:cuda|cpu|client)\b|newTag: (\S+?)-(?:cuda|cpu|client)\b", texts)
+    assert len(named) > 10 and {image or tag for image, tag in named} == {VERSION}
 
 
 def test_nobody_is_told_to_compile_where_there_is_no_compiler():
