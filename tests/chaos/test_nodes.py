@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from alone import rows_alone
+from client_venv import Client
 from conftest import DEMO_MODEL, LONG
 from drivers import environment_of
 from fault_proxy import FaultProxy
@@ -150,6 +151,29 @@ def test_nobody_without_the_token(cluster: Cluster, tmp_path: Path, token: str, 
     assert process.wait(60) == 2, log.read_text()
     assert said in log.read_text() and "Traceback" not in log.read_text()
     assert cluster.bucket.files(cluster.bucket.at("refused")) == {}
+
+
+@LONG
+def test_a_client_without_ray_submits(cluster: Cluster, client: Client, tmp_path: Path):
+    """m2f-batch-client, in an environment of its own, to the four nodes, with the token in a file."""
+    output, told = cluster.bucket.at("from-client"), tmp_path / "termination-log"
+    cluster.hook.begin(0)
+    settings = (*cluster.segment(output), "--submission-id", "client", "--result", str(told))
+    ours = {**cluster.variables, "RAY_API_SERVER_ADDRESS": cluster.nodes.jobs_address}
+    done = client.run("submit", *settings, seconds=LONGEST_SECONDS, **ours)
+    assert done.returncode == 0, done
+    result = json.loads(told.read_text())
+    totals = result["totals"]["images"]
+    assert (totals["listed"], totals["ok"], totals["error"], totals["remaining"]) == (IMAGES, IMAGES, 0, 0)
+    run = json.loads(cluster.bucket.read(f"{output}/run.json"))
+    assert (result["exit_code"], result["output"], result["run_id"]) == (0, output, run["run_id"])
+    assert (result["submission_id"], result["retry"]) == ("client", False)
+    assert judge(cluster.bucket, output, rows_alone(cluster.bucket, str(DEMO_MODEL))).problems == ()
+    again = client.run("submit", "follow", "client", **ours)
+    assert (again.returncode, again.stdout) == (0, done.stdout)
+    without = client.run("submit", *settings, **{**ours, "RAY_AUTH_TOKEN_PATH": ""})
+    assert without.returncode == 2 and "there is no token" in without.stderr
+    assert json.loads(told.read_text())["exit_code"] == 2
 
 
 @LONG

@@ -170,6 +170,18 @@ def test_an_id_that_is_there_is_followed_and_not_doubled(head, labelled, scenes)
     assert [job["submission_id"] for job in job_details(head) if job["submission_id"]] == ["night"]
 
 
+def test_a_client_without_ray_is_answered_as_we_are(head, client, labelled, tmp_path):
+    token, address = head.token, ("--address", head.url)
+    followed = client.run("submit", "follow", "night", *address, "--result", str(tmp_path / "result.json"), **token)
+    assert (followed.returncode, followed.stdout) == (3, labelled[1].stdout)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["exit_code"], result["output"], result["totals"]["images"]["ok"]) == (3, str(labelled[0]), 12)
+    # a job of its own, with its own code, on the head's Ray
+    job = ("evaluate", str(tmp_path / "no run"), "--ground-truth", str(tmp_path / "none.json"))
+    done = client.run("submit", *job, *address, **token)
+    assert done.returncode == 2 and "no run" in done.stdout and "Traceback" not in done.stdout
+
+
 def test_a_mistake_that_only_the_cluster_sees(head, tmp_path):
     done = submit(head, "evaluate", str(tmp_path / "no run"), "--ground-truth", str(tmp_path / "none.json"))
     assert done.returncode == 2 and "no run" in done.stdout and "Traceback" not in done.stdout
