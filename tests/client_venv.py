@@ -40,15 +40,21 @@ class Client:
         return json.loads(done.stdout)
 
 
-def install(folder: Path, *extras: str) -> Client:
-    """Build the wheel from the source distribution, and install it with the locked packages that it asks for."""
+def build(folder: Path, source: Path) -> Path:
+    """The wheel that is made of the source distribution of a project."""
     if not (TOOLS / "uv").is_dir():
         pytest.skip("there is no uv in .tools: make brings it")
-    built, here = folder / "dist", ("--python", sys.executable)
-    _uv("build", "--no-build-isolation", *here, "--out-dir", str(built), str(PROJECT / "infra/client"))
-    (wheel,) = built.glob("*.whl")
+    options = ("--no-build-isolation", "--python", sys.executable)
+    _uv("build", *options, "--out-dir", str(folder / "dist"), str(source))
+    (wheel,) = (folder / "dist").glob("*.whl")
+    return wheel
+
+
+def install(folder: Path, *extras: str) -> Client:
+    """Build the client, and install it with the locked packages that it asks for."""
+    wheel = build(folder, PROJECT / "infra/client")
     client = Client(folder / "client", wheel)
-    _uv("venv", *here, str(client.folder))
+    _uv("venv", "--python", sys.executable, str(client.folder))
     wanted = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
     _uv("pip", "install", "--python", str(client.folder), *LOCKED, wanted)
     return client

@@ -5,11 +5,12 @@ import re
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_venv import Client, install
+from client_venv import Client, build, install
 from conftest import PROJECT
 from hand_made import Picture, box_mask
 from jobs_api import Cluster, serving
@@ -73,6 +74,15 @@ def test_it_sends_the_same_code(client: Client):
         "print(json.dumps(working_dir(job('/run', {'--ground-truth': '/truth'}))[0]))"
     )
     assert client.python(code) == working_dir(evaluate_job("/run", {"--ground-truth": "/truth"}))[0]
+
+
+def test_both_wheels_hold_the_package_less_the_demos_model_in_one(client: Client, tmp_path: Path):
+    files = [file for file in (PROJECT / "m2f_batch").rglob("*") if file.is_file() and "__pycache__" not in file.parts]
+    package = {file.relative_to(PROJECT).as_posix() for file in files}
+    with zipfile.ZipFile(build(tmp_path, PROJECT)) as whole, zipfile.ZipFile(client.wheel) as small:
+        ours, theirs = ({name for name in wheel.namelist() if ".dist-info/" not in name} for wheel in (whole, small))
+    model = {name for name in package if name.startswith("m2f_batch/demo/model/")}
+    assert len(model) == 4 and ours == package and theirs == package - model
 
 
 def test_both_distributions_agree(client: Client):
