@@ -357,3 +357,27 @@ def test_who_lost_the_run_leaves_the_folders_of_the_next(images: Path) -> None:
                 _leave(job.run, first.lease, first.run.staging or "")
             second.run.write("_state/x", b"x")
             assert (images.parent / "run/_state/x").exists()
+
+
+def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes: list[dict[str, float]] = [{}]
+    monkeypatch.setattr("m2f_batch.flow.plan.present", lambda: nodes)
+    job = job_of(images)
+
+    def said(resources: Resources) -> list[str]:
+        lines = [*plan_lines(job, resources, work_of(job, look(job.run), "cpu"), is_done=False)]
+        return [line for line in lines if "waits for" in line or "GPU is up" in line]
+
+    on_gpus = Resources("cuda", (1, 8), 1.0, 1.0, 1.0, starts_nodes=True)
+    assert said(on_gpus) == [
+        "        waits for nodes: a replica takes 1 CPU and 1 GPU on one node, and what fetches and decodes for it 1"
+        " CPU more"
+    ]
+    on_cpus = Resources("cpu", (1, 8), 0.0, 2.0, 1.0, starts_nodes=True)
+    assert said(on_cpus) == [
+        "        waits for nodes: a replica takes 2 CPU on one node, and what fetches and decodes for it 1 CPU more",
+        "        note: no GPU is up, so the model runs on CPUs; to wait for one, set compute.device: cuda",
+    ]
+    nodes.append({"CPU": 4.0, "GPU": 1.0})
+    assert said(on_gpus) == []
+    assert said(replace(on_cpus, starts_nodes=False)) == []
