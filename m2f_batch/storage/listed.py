@@ -12,6 +12,7 @@ from m2f_batch.errors import RunError
 from m2f_batch.records import image_ids
 from m2f_batch.storage.columns import first_of_each, taken
 from m2f_batch.storage.places import stat_many
+from m2f_batch.storage.room import Room
 from m2f_batch.storage.store import OF_LENGTH
 
 
@@ -32,6 +33,7 @@ class Listing:
 
 def listing_of(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None, skipped: int) -> Listing:
     """``versions`` None: to be looked up. Of a uri that comes twice the first entry wins."""
+    Room().take(names)
     rows = first_of_each(names)
     duplicates = len(names) - len(rows)
     ordered = taken(names, rows)

@@ -31,6 +31,7 @@ from m2f_batch.storage.manifests import (
 )
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.room import Room
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Page, Store, StoreUnavailable, Unreachable
 
 _FORMS = (
@@ -228,7 +229,7 @@ def _glob_matcher(pattern: str) -> Callable[[str], object]:
 def _of_pages(pages: Iterable[Page], are_taken: Callable[[Page], Sequence[object]] | None = None) -> Listing:
     names: list[pa.Array] = []
     versions: list[pa.Array] = []
-    skipped = 0
+    skipped, room = 0, Room()
     for page in pages:
         images = page if are_taken is None else page.chosen(are_taken(page))
         try:
@@ -237,6 +238,7 @@ def _of_pages(pages: Iterable[Page], are_taken: Callable[[Page], Sequence[object
             images = images.chosen([_is_text(uri) for uri in images.uris])
             names.append(pa.array(images.uris, TEXT))
         versions.append(pa.array(images.versions, TEXT))
+        room.take(names[-1], versions[-1])
         skipped += len(page.uris) - len(images.uris)
     named, versioned = joined(names), joined(versions)
     del names, versions

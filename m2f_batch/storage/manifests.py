@@ -17,6 +17,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.storage import allow, kinds, uris
 from m2f_batch.storage.columns import CHUNK, TEXT, chunks_of, joined, text_column
 from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, extension_of, path_of
+from m2f_batch.storage.room import Room
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
 _OURS = ("image_id", "version", "file")  # columns of RUN/_state/manifest.parquet
@@ -122,10 +123,11 @@ def named(place: str) -> Iterator[None]:
 
 def resolved(column: pa.ChunkedArray, folder: str) -> pa.Array:
     """A manifest's column 'uri', relative ones resolved against ``folder``. Raises UsageError, which names the row."""
-    parts = []
+    parts, room = [], Room()
     for first in range(0, len(column), CHUNK):
         names = column.slice(first, CHUNK).cast(pa.string()).to_pylist()
         parts.append(pa.array([_resolved(name, folder, first + row) for row, name in enumerate(names, 1)], TEXT))
+        room.take(parts[-1])
     return joined(parts)
 
 
