@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks import planning
 from benchmarks.processes import Watch
 from benchmarks.stubs import steps, uris
 from benchmarks.timing import PROJECT, parser, publish, say, table
@@ -223,6 +224,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="m2f-") as scratch:
         lines = [line(count, Path(scratch)) for count in chosen.counts or (QUICK_COUNTS if chosen.quick else COUNTS)]
     publish("scale", "Scale", [table(lines), NOTE], threads=1, quick=chosen.quick)
+    if not chosen.counts:
+        planning.measure(quick=chosen.quick)
     return 0
 
 
