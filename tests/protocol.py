@@ -1,7 +1,8 @@
 """Runs in memory, by the real protocol and without images: listings, rows, and one attempt of a command."""
 
+import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -86,12 +87,18 @@ class World:
 
     def do(self, held: Held) -> None:
         """Everything, to the end, but for the proof."""
-        begin(held.run, held.work)
+        begin(held.run, held.work, self.each)
         assert held.run.fence is not None
         self.old += [(held.run.fence, unit) for unit in held.units]
         for unit in held.units:
             commit(held.run, unit.name, rows_of_unit(unit))
         sweep(held.run, held.work.plan, held.run.committed())
+
+    def each(self, act: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """A map in any order, as tasks on a cluster end."""
+        order = [*items]
+        random.Random(self.token).shuffle(order)
+        return map(act, order)
 
     def rows(self) -> list[int]:
         """The image ids of all rows that readers see."""

@@ -8,7 +8,9 @@ from typing import Any
 from m2f_batch.errors import RunError
 from m2f_batch.flow.standing import Work
 from m2f_batch.storage import index
+from m2f_batch.storage.assigned import assigned_of
 from m2f_batch.storage.commit import (
+    Each,
     clean,
     join_whole,
     patiently,
@@ -23,11 +25,11 @@ from m2f_batch.storage.store import ObjectError, StoreUnavailable
 from m2f_batch.storage.tally import Tally, tally_in
 
 
-def begin(run: RunDirectory, work: Work) -> Tally:
+def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
     """Delete the run that is to be overwritten, write the plan, drop the rows that it does not want, write run.json.
 
-    Returns what is done already. Raises Fenced when another run has taken over, TransientError when storage does not
-    answer for long.
+    ``each`` maps over files that are rewritten. Returns what is done already. Raises Fenced when another run has taken
+    over, TransientError when storage does not answer for long.
     """
     before = patiently(lambda: _info_of(run))
     mine = {key: work.info.get(key) for key in ("run_id", "plan", "token")}
@@ -37,17 +39,17 @@ def begin(run: RunDirectory, work: Work) -> Tally:
         patiently(run.remove)
     patiently(lambda: run.delete([run.path("_SUCCESS")]))
     plan = work.plan
-    stage_merged(run, plan, work.change, patiently(run.committed))
+    stage_merged(run, plan, work.change, patiently(run.committed), each)
     if work.change.dirty:
         patiently(lambda: write_dirty(run, plan.plan_id, work.change.dirty))
     patiently(lambda: run.write_manifest(plan.manifest()))
     there = patiently(run.committed)
     if work.change.dirty:
-        clean(run, plan, work.change.dirty, there)
+        clean(run, plan, work.change.dirty, there, each)
         patiently(lambda: run.delete([run.path("_state/dirty.json")]))
         there = patiently(run.committed)
     patiently(lambda: sweep(run, plan, there))
-    join_whole(run, there, patiently(lambda: staged(run)))
+    join_whole(run, there, patiently(lambda: staged(run)), each)
     done = tally_of(run, work)
     counts = {"ok": done.ok, "error": done.error, "remaining": plan.table.num_rows - done.images}
     info = work.info | {"images": work.info["images"] | counts, "segments": done.segments}
@@ -57,9 +59,10 @@ def begin(run: RunDirectory, work: Work) -> Tally:
 
 def tally_of(run: RunDirectory, work: Work) -> Tally:
     """What is done: committed files of the plan, and units that wait for the others of their file."""
-    named = set(work.plan.names())
-    parts = staged_files(run, named - patiently(run.committed).keys())
-    return patiently(lambda: index.tally_of(run)) + patiently(lambda: run.tally(parts))
+    assigned, there = assigned_of(work.plan.manifest()), patiently(run.committed)
+    parts = staged_files(run, set(assigned.names) - there.keys())
+    known = patiently(lambda: index.read_index(run))
+    return patiently(lambda: index.tally_by(run, assigned, there, known)) + patiently(lambda: run.tally(parts))
 
 
 def _info_of(run: RunDirectory) -> dict[str, Any] | None:

@@ -31,14 +31,14 @@ from m2f_batch.flow.cluster import (
 )
 from m2f_batch.flow.dry_run import dry_run
 from m2f_batch.flow.events import Events, route_logging
-from m2f_batch.flow.finish import say_nothing_to_do
+from m2f_batch.flow.finish import FEW_FILES, say_nothing_to_do
 from m2f_batch.flow.follow import Engine, Started, Stream, follow
 from m2f_batch.flow.gate import answer_of, gate_for
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
-from m2f_batch.flow.workers import Steps
+from m2f_batch.flow.workers import Steps, see_it_load
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.listing import check_output, list_input
 from m2f_batch.storage.model_source import find_model, local_directory
@@ -50,6 +50,7 @@ from m2f_batch.storage.store import Unreachable
 from m2f_batch.verify import Each
 from m2f_batch.vision.labeling import settle
 
+Results = Generator[dict[str, Any], None, None]
 DRAIN_TIMEOUT = 5.0  # seconds for an answer of the gate
 
 
@@ -80,6 +81,7 @@ def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Even
         work = work_of(job, standing, resources.device)
         for line in plan_lines(job, resources, work, is_done=is_nothing_to_do(work, standing)):
             events.say(line, "plan")
+        del standing, work  # with very many images each is as much as their listing, and it is looked at again
         compute = config.compute
         actor = ActorSettings(job.source, job.labeling, resources.device, compute.threads_per_actor, compute.batch_size)
         flow = Flow(
@@ -164,7 +166,7 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
     there, asked = resources.held(present()), partial(held_now, resources)
     places = Places(resources.device, there.preparing, flow.fetch_threads, there.replicas, asked)
     if not len(units):
-        base = begin(attempt.run, attempt.work)
+        base = begin(attempt.run, attempt.work, on_cluster)
         return Started(_nothing(), lambda: base, None, places)
     work = ray.put(attempt.work)
     gate = gate_for(flow.run_uri, attempt.fence, work, flow.resources.actors[1])
@@ -183,8 +185,21 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
             return 0
 
     stream = _stream(build(units, replace(flow, fence=attempt.fence), gate))
+    if attempt.work.change.rewritten > FEW_FILES:
+        stream = _once_rewritten(flow, attempt, stream)
     opened = partial(answer_of, gate.opened)
     return Started(stream, opened, drained, places, deaths, partial(_kill, gate, work))
+
+
+def _once_rewritten(flow: Flow, attempt: Attempt, stream: Results) -> Results:
+    """``stream``, once CPUs of the cluster have made OUTPUT what the plan says: a GPU that was there would wait.
+
+    As ever, nothing is written before a model was seen to load. The gate finds that nothing is left to do.
+    """
+    attempt.events.say(f"rewrites {attempt.work.change.rewritten:,} files on CPUs first", "rewriting")
+    ray.get(ray.remote(num_cpus=1)(see_it_load).remote(flow.actor, flow.steps))
+    begin(attempt.run, attempt.work, on_cluster)
+    yield from stream
 
 
 def _kill(gate: ActorHandle, _: "ray.ObjectRef[Work]") -> None:

@@ -121,6 +121,12 @@ def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHan
 
 def open_once_it_loads(gate: ActorHandle, settings: ActorSettings, steps: Steps) -> None:
     """Load the model on this node's CPU, and open the gate. Raises RunError when it does not load."""
+    see_it_load(settings, steps)
+    gate.open.remote()  # whether that succeeds is asked by those who label
+
+
+def see_it_load(settings: ActorSettings, steps: Steps) -> None:
+    """Load the model on this node's CPU. Raises RunError when it does not load."""
     with _fast_imports():
         if steps.load is load_segmenter:
             import torch
@@ -129,7 +135,6 @@ def open_once_it_loads(gate: ActorHandle, settings: ActorSettings, steps: Steps)
 
             load_model(local_directory(settings.source), torch.device("cpu"))
         steps.check(settings)
-    gate.open.remote()  # whether that succeeds is asked by those who label
 
 
 def _given_up(deaths: int) -> str:

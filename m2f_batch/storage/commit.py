@@ -7,21 +7,24 @@ Nobody needs to know who else commits: storage says which units are there. Two w
 file, and ``write_new`` lets one of them win.
 """
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from m2f_batch.errors import RunError, TransientError
+from m2f_batch.storage.assigned import assigned_of
 from m2f_batch.storage.plan import Change, Plan, file_and_part, unit_name
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.run import RunDirectory, json_bytes, parquet_bytes
 from m2f_batch.storage.store import Entry, NotFound
 
 _T = TypeVar("_T")
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # a map, in any order
 BUDGET_SECONDS = 120.0  # for one write of a run's own files
 
 
@@ -80,7 +83,7 @@ def join(run: RunDirectory, file: str, units: Iterable[str]) -> None:
     patiently(lambda: run.delete(parts))
 
 
-def join_whole(run: RunDirectory, there: Collection[str], units: Iterable[str]) -> list[str]:
+def join_whole(run: RunDirectory, there: Collection[str], units: Iterable[str], each: Each = map) -> list[str]:
     """Join the files of which all units are staged, as a kill may leave them; returns the names of those files."""
     by_file: dict[str, list[str]] = {}
     for unit in units:
@@ -90,28 +93,33 @@ def join_whole(run: RunDirectory, there: Collection[str], units: Iterable[str]) 
         for file, parts in by_file.items()
         if file not in there and len(parts) == file_and_part(parts[0])[2] and parts == _all_parts(file, len(parts))
     }
-    for file, parts in whole.items():
-        join(run, file, parts)
+    _do_all(each, _join, ((run, file, parts) for file, parts in whole.items()))
     return [*whole]
 
 
-def clean(run: RunDirectory, plan: Plan, dirty: Iterable[str], there: Mapping[str, Entry]) -> None:
+def _join(arguments: tuple[RunDirectory, str, list[str]]) -> None:
+    join(*arguments)
+
+
+def clean(run: RunDirectory, plan: Plan, dirty: Iterable[str], there: Mapping[str, Entry], each: Each = map) -> None:
     """Drop the rows that the plan does not want from the files that hold them; a file without rows is deleted.
 
-    May be done again after a kill at any moment: it changes nothing that is clean already.
+    May be done again after a kill at any moment: it changes nothing that is clean already. ``each`` maps over the
+    files, in any order.
     """
-    files, ids = plan.table["file"].to_numpy(zero_copy_only=False), plan.table["image_id"].to_numpy()
-    for name in dirty:
-        if name not in there:
-            continue
-        wanted = np.sort(ids[files == name])
-        if not len(wanted):
-            patiently(partial(run.delete, [there[name].uri]))
-            continue
-        patiently(partial(_keep_rows, run, there[name].uri, wanted))
+    files = assigned_of(plan.manifest())
+    left = [name for name in dirty if name in there]
+    empty = [there[name].uri for name in left if not files.images(name)]
+    if empty:
+        patiently(lambda: run.delete(empty))
+    _do_all(each, _keep_rows, ((run, there[name].uri, files.ids(name)) for name in left if files.images(name)))
 
 
-def _keep_rows(run: RunDirectory, uri: str, wanted: np.ndarray) -> None:
+def _keep_rows(arguments: tuple[RunDirectory, str, NDArray[np.int64]]) -> None:
+    patiently(lambda: _keep_rows_once(*arguments))
+
+
+def _keep_rows_once(run: RunDirectory, uri: str, wanted: NDArray[np.int64]) -> None:
     data, entry = run.store.read_entry(uri)
     rows = run.parse_annotations(uri, data)
     is_wanted = np.isin(rows["image_id"].to_numpy(), wanted)
@@ -135,26 +143,29 @@ def sweep(run: RunDirectory, plan: Plan, there: Mapping[str, Entry]) -> None:
     run.store.prune(run.path("_state/parts"))
 
 
-def stage_merged(run: RunDirectory, plan: Plan, change: Change, there: Mapping[str, Entry]) -> None:
+def stage_merged(run: RunDirectory, plan: Plan, change: Change, there: Mapping[str, Entry], each: Each = map) -> None:
     """Stage the rows of small files as all units of the files that they are merged to, while they are still there.
 
     Once the plan is written, ``sweep`` deletes the small ones and ``join_whole`` writes the others: no reader sees a
-    row twice, and a kill in between loses none.
+    row twice, and a kill in between loses none. ``each`` maps over the files, in any order.
     """
-    for file, sources in change.merged.items():
-        if set(sources) <= there.keys():  # else it was staged before, and the plan written
-            _stage_merged(run, plan, file, [there[name].uri for name in sources])
+    # else it was staged before, and the plan written
+    left = {file: sources for file, sources in change.merged.items() if set(sources) <= there.keys()}
+    if left:
+        files, size = assigned_of(plan.manifest()), plan.images_per_unit
+        found = ((file, [there[name].uri for name in sources]) for file, sources in left.items())
+        _do_all(each, _stage_merged, ((run, file, files.ids(file), size, uris) for file, uris in found))
 
 
-def _stage_merged(run: RunDirectory, plan: Plan, file: str, sources: list[str]) -> None:
+def _stage_merged(arguments: tuple[RunDirectory, str, NDArray[np.int64], int, list[str]]) -> None:
+    run, file, wanted, size, sources = arguments
     rows = pa.concat_tables(patiently(partial(run.read_annotations, uri)) for uri in sources).combine_chunks()
     place = {image: at for at, image in enumerate(rows["image_id"].to_pylist())}
-    ids = plan.table.filter(pc.equal(plan.table["file"], file))["image_id"].to_pylist()
+    ids = wanted.tolist()
     if not place.keys() >= set(ids):
         raise RunError(
             f"{run.uri}: a row is missing in one of {', '.join(sources)}; delete that file, it is made again"
         )
-    size = plan.images_per_unit
     parts = -(-len(ids) // size)
     for part in range(parts):
         chosen = rows.take([place[image] for image in ids[part * size : (part + 1) * size]])
@@ -165,6 +176,10 @@ def _stage_merged(run: RunDirectory, plan: Plan, file: str, sources: list[str]) 
 def write_dirty(run: RunDirectory, plan_id: str, files: Iterable[str]) -> None:
     """Say which files the plan wants cleaned, before the plan itself is written."""
     run.write("_state/dirty.json", json_bytes({"plan": plan_id, "files": [*files]}))
+
+
+def _do_all(each: Each, act: Callable[[Any], None], items: Iterable[Any]) -> None:
+    deque(each(act, items), maxlen=0)
 
 
 def _all_parts(file: str, parts: int) -> list[str]:

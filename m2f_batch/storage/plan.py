@@ -34,6 +34,7 @@ UNIT_SCHEMA = pa.schema(
 )
 _KEY = b"m2f_batch.plan"
 _Int = NDArray[np.int64]
+_SEARCHED = 1 << 20  # ids at a time
 _UNITS = 256  # that are put together at a time, where one by one is asked for
 
 
@@ -128,6 +129,11 @@ class Change:
     retried: int = 0
     dirty: tuple[str, ...] = ()
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # new files: the small ones they are of
+
+    @property
+    def rewritten(self) -> int:
+        """How many files there are to read and write before anything is labelled."""
+        return len(self.dirty) + len(self.sources)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -325,16 +331,18 @@ def _unfiled(listing: pa.Table) -> pa.Table:
     return listing.drop_columns(["file"]) if "file" in listing.column_names else listing
 
 
-def _places(old_ids: _Int, ids: _Int) -> _Int:
+def _places(old_ids: _Int, ids: _Int) -> NDArray[np.int32]:
     """For each id, where it stands among the old ones; -1 if it does not."""
+    place = np.full(len(ids), -1, np.int32)
     if not len(old_ids):
-        return np.full(len(ids), -1)
-    order = np.argsort(old_ids, kind="stable")
-    found = np.searchsorted(old_ids, ids, sorter=order)
-    np.minimum(found, len(old_ids) - 1, out=found)
-    place = order[found]
-    del order, found  # of a listing, each of them takes as much as its ids
-    place[old_ids[place] != ids] = -1
+        return place
+    # looked for in their order: each search begins where the memory of the one before is still at hand
+    order, mine = (np.argsort(some).astype(np.int32) for some in (old_ids, ids))
+    there = old_ids[order]
+    for first in range(0, len(ids), _SEARCHED):
+        rows = mine[first : first + _SEARCHED]
+        found = np.minimum(np.searchsorted(there, ids[rows]), len(there) - 1)
+        place[rows] = np.where(there[found] == ids[rows], order[found], np.int32(-1))
     return place
 
 

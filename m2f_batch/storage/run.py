@@ -15,7 +15,7 @@ A file appears whole or not at all, and its name follows from its content's caus
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -63,6 +63,10 @@ class RunDirectory:
     uri: str
     store: Store
     fence: Fence | None = None
+
+    def __reduce__(self) -> tuple[Callable[..., "RunDirectory"], tuple[str, Fence | None]]:
+        """A run travels to another process as its place: it is opened there anew."""
+        return open_run, (self.uri, self.fence)
 
     def path(self, name: str) -> str:
         """The uri of a file of the run."""

@@ -1,8 +1,10 @@
 """Units become files: by whoever comes last, once, whatever is tried again, raced for, or killed in between."""
 
+import pickle
+import random
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -206,6 +208,40 @@ def test_clean_drops_rows_and_keeps_the_others_as_they_are(run: RunDirectory) ->
         clean(run, none, before, run.committed())
         assert [*run.committed()] == [second]
     clean(run, none, [first], before)  # what was there when somebody looked
+
+
+def travelled(act: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """A map over what another process would get, from the last to the first."""
+    return map(act, [pickle.loads(pickle.dumps(item)) for item in items][::-1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_clean_of_scattered_changes_leaves_what_is_wanted(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    images = {f"/in/{number:03d}.jpg": "v1" for number in range(200)}
+    plan = a_plan(images, file=9, unit=9)
+    held_run = held(str(tmp_path / "run"), plan)
+    for unit in units_of(plan):
+        put(held_run, unit)
+    gone = {*rng.sample(ids(plan.table), rng.randrange(60)), *ids(plan.table)[18:27]}  # and one file as a whole
+    wanted = plan.table.filter(pa.array([image not in gone for image in ids(plan.table)]))
+    files = dict(zip(ids(plan.table), plan.table["file"].to_pylist(), strict=True))
+    dirty, before = {files[image] for image in gone}, held_run.committed()
+    clean(held_run, Plan(plan.plan_id, 9, wanted), sorted(dirty), before, travelled)
+    after = held_run.committed()
+    rows = {name: ids(held_run.read_annotations(entry.uri)) for name, entry in after.items()}
+    oracle: dict[str, list[int]] = {}
+    for image, file in files.items():
+        if image not in gone:
+            oracle.setdefault(file, []).append(image)
+    assert rows == oracle
+    assert {name for name, entry in before.items() if after.get(name) != entry} == dirty, "others were not touched"
+
+
+def test_a_run_travels_as_its_place_and_its_fence(run: RunDirectory) -> None:
+    again = pickle.loads(pickle.dumps(run))
+    assert (again.uri, again.fence, type(again.store)) == (run.uri, run.fence, type(run.store))
+    assert again.read_plan().plan_id == plan_of_run(run).plan_id
 
 
 def test_clean_does_not_write_over_another(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
