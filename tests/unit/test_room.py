@@ -10,7 +10,7 @@ from conftest import DEMO_MODEL
 
 from m2f_batch.cli import main
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import columns, manifests, room
+from m2f_batch.storage import columns, manifests, room, store
 from m2f_batch.storage.room import BASE, Room, check_room, driver_memory, needed
 
 GIB = 1 << 30
@@ -65,6 +65,7 @@ def test_too_many_images_end_the_listing(
     for name in names:
         (tmp_path / "in" / name).write_bytes(b"x")
     pq.write_table(pa.table({"uri": names}), tmp_path / "in" / "list.parquet")
+    monkeypatch.setattr(store, "PAGE", 10)
     for module in (columns, manifests):
         monkeypatch.setattr(module, "CHUNK", 10)
     monkeypatch.setattr("m2f_batch.storage.listed.stat_many", lambda _: pytest.fail("an image was looked for"))
