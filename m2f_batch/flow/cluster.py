@@ -26,6 +26,7 @@ from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.busy import Held
 from m2f_batch.flow.bytecode import kept_bytecode
+from m2f_batch.flow.few_waiting import set_few_waiting
 from m2f_batch.flow.forwarded import forwarded
 from m2f_batch.flow.raw_lines import raw_lines_in_log
 from m2f_batch.flow.token import keep_private
@@ -198,6 +199,7 @@ def set_data_context() -> None:
     context.raise_original_map_exception = True  # our errors arrive as themselves
     context.target_max_block_size = 1  # byte: each unit leaves its task when it is done, and is committed by itself
     context.execution_options.preserve_order = False  # one slow unit must not hold the others' results back
+    set_few_waiting(context)  # what waits on a node is lost with it
 
 
 def on_cluster(act: Callable[[_A], _T], items: Iterable[_A]) -> Iterator[_T]:

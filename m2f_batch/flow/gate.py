@@ -5,12 +5,13 @@ worker that fetches the first unit loads the model too, since it has imported mo
 theirs at the same time. Whoever is first asks for the gate to be opened.
 
 Whoever works on a unit says so before and after: a unit whose workers died more than once is then handled with care,
-and a run that is to stop lets what is being labelled finish, and begins nothing more.
+one that was committed is not made again with the rest of a task that died, and a run that is to stop lets what is being
+labelled finish, and begins nothing more.
 """
 
 import threading
 import time
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray.actor import ActorHandle
@@ -22,6 +23,7 @@ from m2f_batch.flow.begin import begin
 from m2f_batch.flow.cluster import run_error
 from m2f_batch.flow.deaths import Deaths
 from m2f_batch.flow.standing import Work
+from m2f_batch.flow.unit_names import UnitNames
 from m2f_batch.storage.run import Fence, open_run
 from m2f_batch.storage.tally import Tally
 
@@ -29,6 +31,7 @@ from m2f_batch.storage.tally import Tally
 STARTS_IN_VAIN = 10
 THREADS, WAITING = 16, 5  # and so many more for each replica
 PATIENCE_SECONDS = 60.0  # until Ray has started the actor again
+DONE: Literal["done"] = "done"
 
 
 class Gate:
@@ -39,6 +42,7 @@ class Gate:
         self._lock = threading.Lock()
         self._base: Tally | None = None
         self._deaths, self._died, self._is_draining = Deaths(), 0, False
+        self._committed = UnitNames()  # empty again where this actor was started again: then they are made once more
 
     def open(self) -> None:
         """Return when OUTPUT is as the plan says. Raises what ``begin`` does."""
@@ -54,13 +58,15 @@ class Gate:
         """How many units were begun again, since a process that worked on them had died."""
         return self._died
 
-    def begin(self, unit: str, stage: str) -> int | None:
-        """A stage of a unit begins; returns how many of its workers died before, or None: leave it.
+    def begin(self, unit: str, stage: str) -> int | Literal["done"] | None:
+        """A stage of a unit begins; returns how many of its workers died before, None: leave it, or DONE: it is.
 
         Nothing is labelled before OUTPUT is as the plan says. Raises what ``begin`` does.
         """
         if self._is_draining:
             return None
+        if unit in self._committed:
+            return DONE
         if stage == "label":
             self.open()  # again, where this actor was started again
             if self._is_draining:  # since then
@@ -78,6 +84,7 @@ class Gate:
         self._deaths.end(unit, "label")
         if is_committed:
             self._deaths.unit_labelled()
+            self._committed.add(unit)
 
     def check_replicas(self) -> None:
         """A replica starts. Raises RunError when many have, and none of them has labelled anything."""

@@ -37,6 +37,7 @@ from m2f_batch.flow.gate import answer_of, gate_for
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
+from m2f_batch.flow.stages import COMMITTED_BEFORE
 from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
 from m2f_batch.flow.workers import Steps, see_it_load
 from m2f_batch.storage.allow import confine
@@ -213,6 +214,9 @@ def _nothing() -> Generator[dict[str, Any], None, None]:
 
 
 def _stream(dataset: Dataset) -> Generator[dict[str, Any], None, None]:
-    """What became of each unit, as Ray Data commits them."""
+    """What became of each unit, as Ray Data commits them.
+
+    Of one that was committed before nothing is said: either it was said then, or the files are counted at the end.
+    """
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+        yield from (unit for unit in batch.to_pylist() if unit["transient"] != COMMITTED_BEFORE)

@@ -1,6 +1,6 @@
 """The file to open first: a run's data flow as one lazy Ray dataset.
 
-units of the manifest -> fetch, decode, resize (CPU tasks) -> label, commit (actor pool)
+units of the manifest, in pieces -> fetch, decode, resize (CPU tasks) -> label, commit (actor pool)
 
 An actor commits what it labelled: rows cross no process, and the driver has a step less to schedule. As tasks of their
 own, which mostly wait, commits made Ray start dozens of processes.
@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 from ray.actor import ActorHandle
-from ray.data import ActorPoolStrategy, Dataset
+from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.cluster import Resources
+from m2f_batch.flow.pieces import apart, blocks_of, each_unit
 from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
 from m2f_batch.storage.plan import Units
 from m2f_batch.storage.run import Fence
 
-MAX_BLOCKS = 2000  # of input: each is there from the start, and a task for the driver to schedule
 # of a CPU: steps that ask for the same would share one process, and images would be decoded where the model computes
 APART = 0.001
 # units that an actor works on at once: one is unpacked or committed while another computes; on CUDA more: they share
@@ -73,12 +73,12 @@ def labelled(
         "max_pixels": flow.max_pixels,
         "threads": flow.fetch_threads,
     }
-    dataset = ray.data.from_blocks(_blocks(units.table)).map_batches(
-        step or flow.steps.prepare,
+    dataset = _pieces(units).map_batches(
+        each_unit,
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=resources.cpus_per_task - APART,
-        fn_kwargs={**plan, **(options or {})},
+        fn_kwargs={"step": step or flow.steps.prepare, **plan, **(options or {})},
     )
     return dataset.map_batches(
         GatedActor,
@@ -107,10 +107,11 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
     )
 
 
-def _blocks(units: pa.Table) -> list[pa.Table]:
-    """A block per unit, until there are so many that blocks themselves would cost the driver.
-
-    However many units a task is given, each leaves it as soon as it is prepared: see ``set_data_context``.
-    """
-    size = -(-units.num_rows // MAX_BLOCKS)
-    return [units.slice(at, size) for at in range(0, units.num_rows, size)]
+def _pieces(units: Units) -> Dataset:
+    """A block per piece. Where there are many, a task takes them apart as they are needed, and none is there before."""
+    blocks = blocks_of(units.table)
+    dataset = ray.data.from_blocks(blocks)
+    if all(block.num_rows == 1 for block in blocks):
+        return dataset
+    alone = TaskPoolStrategy(size=1)  # one at a time is quick enough, and Ray Data keeps no CPUs for more
+    return dataset.map_batches(apart, batch_size=None, batch_format="pyarrow", num_cpus=APART, compute=alone)

@@ -35,6 +35,7 @@ from m2f_batch.vision.prepared import Prepared
 
 __all__ = ["LABELLED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
 Item = TypeVar("Item")
+COMMITTED_BEFORE = "committed before"  # in place of a reason: the unit is done, and storage knows what came of it
 
 
 def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -> pa.Table:

@@ -18,9 +18,17 @@ from ray.actor import ActorHandle
 from m2f_batch.errors import RunError
 from m2f_batch.flow.actor import ActorSettings, SegmentActor, check_processor, load_segmenter
 from m2f_batch.flow.deaths import CAREFUL_AFTER
-from m2f_batch.flow.gate import answer_of
+from m2f_batch.flow.gate import DONE, answer_of
 from m2f_batch.flow.isolated import IsolatedSegmenter, prepare_isolated
-from m2f_batch.flow.stages import Spent, commit_unit, label_unit, prepare_unit, prepare_unit_by, skipped_unit
+from m2f_batch.flow.stages import (
+    COMMITTED_BEFORE,
+    Spent,
+    commit_unit,
+    label_unit,
+    prepare_unit,
+    prepare_unit_by,
+    skipped_unit,
+)
 from m2f_batch.flow.units import with_seconds
 from m2f_batch.storage.model_source import local_directory
 from m2f_batch.storage.run import Fence, open_run
@@ -46,6 +54,8 @@ def prepare(
     deaths = answer_of(gate.begin, unit, "prepare")
     if deaths is None:
         return skipped_unit(table, STOPPING)
+    if deaths == DONE:  # a process died that had more to make than this unit, or an object of Ray's store was lost
+        return skipped_unit(table, COMMITTED_BEFORE)
     if unit == first and deaths == 0:  # else it may be the model that kills it, and replicas open the gate too
         open_once_it_loads(gate, actor, steps)
     if deaths < CAREFUL_AFTER:
@@ -103,6 +113,8 @@ class GatedActor(SegmentActor):
         deaths = answer_of(self._gate.begin, unit, "label")
         if deaths is None:
             return super().__call__(skipped_unit(table, STOPPING))
+        if deaths == DONE:  # by a replica that died before it could say so to the driver
+            return super().__call__(skipped_unit(table, COMMITTED_BEFORE))
         if deaths < CAREFUL_AFTER:
             return super().__call__(table)
         if deaths >= GIVEN_UP_AFTER:

@@ -9,7 +9,7 @@ from conftest import DEMO_MODEL
 from engines import config_of, rows_of
 
 from benchmarks import stubs
-from m2f_batch.flow import job, pipeline
+from m2f_batch.flow import job, pieces
 from m2f_batch.records import ImageRef, ok_row
 from m2f_batch.storage.run import open_run
 from m2f_batch.verify import verify
@@ -17,7 +17,7 @@ from m2f_batch.verify import verify
 
 def test_two_thousand_images_around_stubs(ray_session, tmp_path, monkeypatch):
     # as with a million images: tasks of several units each, and files of several units each
-    monkeypatch.setattr(pipeline, "MAX_BLOCKS", 10)
+    monkeypatch.setattr(pieces, "MAX_BLOCKS", 10)
     log = tmp_path / "log"
     log.mkdir()
     names = [*stubs.uris(2000)]

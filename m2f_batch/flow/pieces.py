@@ -1,0 +1,52 @@
+"""The input of a run in pieces of a few units: one piece is one task that fetches, and what is lost when it is killed.
+
+Ray makes all that a task yielded again when its process died. A task of one unit costs the driver most, and a task of
+many costs most when it is killed, so a piece is small and bounded, whatever the run is.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from m2f_batch.storage.plan import UNIT_SCHEMA
+
+MAX_BLOCKS = 2000  # of input: each is in Ray's store from the start, and costs the driver a millisecond
+UNITS_PER_PIECE = 4  # at most
+_PIECE_SCHEMA = pa.schema([("units", pa.list_(pa.struct(list(UNIT_SCHEMA))))])
+
+
+def blocks_of(units: pa.Table) -> list[pa.Table]:
+    """Tables of pieces, a row each, in the order of the units; pieces hold one unit as long as there are few units.
+
+    With more units than ``MAX_BLOCKS`` pieces can hold, a block holds several pieces.
+    """
+    if not units.num_rows:
+        return []
+    size = min(UNITS_PER_PIECE, -(-units.num_rows // MAX_BLOCKS))
+    pieces = _pieces(units, size)
+    per_block = -(-pieces.num_rows // MAX_BLOCKS)
+    return [pieces.slice(at, per_block) for at in range(0, pieces.num_rows, per_block)]
+
+
+def apart(block: pa.Table) -> pa.Table:
+    """A step that changes nothing: what it is given as one block leaves it row by row. See ``set_data_context``."""
+    return block
+
+
+def each_unit(piece: pa.Table, *, step: Callable[..., pa.Table], **options: Any) -> Iterator[pa.Table]:
+    """What ``step`` makes of each unit of one piece, one after the other."""
+    (units,) = (chunk for chunk in piece["units"].chunks if len(chunk))
+    table = pa.Table.from_batches([pa.RecordBatch.from_struct_array(units.flatten())]).cast(UNIT_SCHEMA)
+    for at in range(table.num_rows):
+        yield step(table.slice(at, 1), **options)
+
+
+def _pieces(units: pa.Table, size: int) -> pa.Table:
+    """So many units to each row; a table of one chunk, as plans are, is not copied."""
+    chunks = units.to_struct_array().chunks
+    rows = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+    bounds = np.append(np.arange(0, len(rows), size), len(rows)).astype(np.int32)
+    nested = pa.ListArray.from_arrays(pa.array(bounds), rows).cast(_PIECE_SCHEMA.field("units").type)
+    return pa.Table.from_arrays([nested], schema=_PIECE_SCHEMA)
