@@ -246,7 +246,7 @@ def main() -> int:
         manifest, output, given = chosen.child
         return child(manifest, output, json.loads(given))
     count, lines = 20_000 if chosen.quick else chosen.images, []
-    trees = {"before": chosen.before, "now": PROJECT}
+    trees = {"now": PROJECT, "before": chosen.before}
     for name, tree in trees.items():
         if tree is not None:
             with tempfile.TemporaryDirectory(prefix="m2f-") as scratch:
