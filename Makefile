@@ -7,7 +7,7 @@ GET_UV = test -d .tools/uv || \
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
 PARTS = postprocess preprocess forward memory job listing corrupt
-LONG_PARTS = scale pool gcs idle_head s3_requests train growing
+LONG_PARTS = scale kills pool gcs idle_head s3_requests train growing
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 TOOLS = airflow argo cron dagster tables
@@ -48,7 +48,8 @@ chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/run_chaos.py --schedules $(SCHEDULES) --seed $(SEED) $(CHAOS_OPTIONS)
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
 	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
-		tests/chaos/test_nodes.py tests/chaos/test_growing.py tests/behaviour/test_poison.py tests/behaviour/test_finetune_two.py \
+		tests/chaos/test_nodes.py tests/chaos/test_growing.py tests/chaos/test_kills.py tests/behaviour/test_poison.py \
+		tests/behaviour/test_finetune_two.py \
 		tests/behaviour/test_finetune_stop.py tests/behaviour/test_backbones.py \
 		tests/chaos/test_submit_cluster.py tests/behaviour/test_benchmark_job.py tests/behaviour/test_published.py
 

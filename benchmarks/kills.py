@@ -17,11 +17,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -67,7 +67,7 @@ class Fetch:
 # ---- in a process of its own: the driver and its cluster
 
 
-def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
+def child(manifest: str, output: str, options: Mapping[str, Any]) -> NoReturn:
     """Run the job on a cluster that ends with this process."""
     import ray
     from ray.cluster_utils import Cluster
@@ -92,7 +92,11 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
             "run": {"images_per_unit": PER_UNIT},
         }
         steps = Steps(prepare=Fetch(options["notes"]), load=Load(options["seconds"]), check=check)
-        return job.segment(SegmentConfig.model_validate(sections), steps=steps)
+        code = job.segment(SegmentConfig.model_validate(sections), steps=steps)
+        ray.shutdown()
+        cluster.shutdown()
+        sys.stdout.flush()
+        os._exit(code)  # what Ray does at a process's end fails where nodes were killed
 
 
 def _module_of_blocks() -> Any:
@@ -109,8 +113,8 @@ def _module_of_blocks() -> Any:
 # ---- one run, from outside
 
 
-def run(count: int, scratch: Path, tree: Path, **options: Any) -> dict[str, Any]:
-    """One run over ``count`` images that is killed by EVENTS: what was fetched, killed and used."""
+def run(count: int, scratch: Path, tree: Path, events: Sequence[str] = EVENTS, **options: Any) -> dict[str, Any]:
+    """One run over ``count`` images that is killed by ``events``: what was fetched, killed and used."""
     manifest, output, notes = scratch / "in.parquet", scratch / "out", scratch / "notes"
     notes.mkdir(parents=True)
     pq.write_table(pa.table({"uri": pa.array(uris(count))}), manifest)
@@ -122,10 +126,10 @@ def run(count: int, scratch: Path, tree: Path, **options: Any) -> dict[str, Any]
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=scratch)
         try:
             with Watch(process.pid, every=2.0) as watch:
-                waiting = list(EVENTS[: options.get("events", len(EVENTS))])
+                waiting = list(events)
                 while process.poll() is None:
                     time.sleep(0.1)
-                    due = (len(killed) + 1) / (len(EVENTS) + 1) * count
+                    due = (len(killed) + 1) / (len(events) + 1) * count
                     if waiting and len(_fetched(notes)) * PER_UNIT >= due:
                         dead = _kill(waiting[0], process.pid)
                         if dead:
@@ -244,7 +248,7 @@ def main() -> int:
     chosen = options.parse_args()
     if chosen.child:
         manifest, output, given = chosen.child
-        return child(manifest, output, json.loads(given))
+        child(manifest, output, json.loads(given))
     count, lines = 20_000 if chosen.quick else chosen.images, []
     trees = {"now": PROJECT, "before": chosen.before}
     for name, tree in trees.items():

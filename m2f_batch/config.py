@@ -232,7 +232,7 @@ class RunConfig(Section):
     images_per_unit: Count = Field(
         32,
         le=4096,
-        description="images that travel and are committed together; a kill costs an actor 2 to 4 units; dozens of "
+        description="images that travel and are committed together; a killed process costs 4 units at most; dozens of "
         "fast actors want more, for each unit costs the driver as much, and memory for the images of one",
     )
     retry: Annotated[str, Field(pattern=r"^(errors(=[A-Za-z]+(/[A-Za-z]+)?)?|tiff)$")] | None = Field(
