@@ -10,24 +10,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from m2f_batch.storage.plan import UNIT_SCHEMA
+from m2f_batch.storage.plan import UNIT_SCHEMA, Units
 
 MAX_BLOCKS = 2000  # of input: each is in Ray's store from the start, and costs the driver a millisecond
 UNITS_PER_PIECE = 4  # at most
 _PIECE_SCHEMA = pa.schema([("units", pa.list_(pa.struct(list(UNIT_SCHEMA))))])
 
 
-def blocks_of(units: pa.Table) -> list[pa.Table]:
+def blocks_of(units: Units) -> list[pa.Table]:
     """Tables of pieces, a row each, in the order of the units; pieces hold one unit as long as there are few units.
 
     With more units than ``MAX_BLOCKS`` pieces can hold, a block holds several pieces.
     """
-    if not units.num_rows:
-        return []
-    size = min(UNITS_PER_PIECE, -(-units.num_rows // MAX_BLOCKS))
-    pieces = _pieces(units, size)
-    per_block = -(-pieces.num_rows // MAX_BLOCKS)
-    return [pieces.slice(at, per_block) for at in range(0, pieces.num_rows, per_block)]
+    size = max(1, min(UNITS_PER_PIECE, -(-len(units) // MAX_BLOCKS)))
+    per_block = max(1, -(-len(units) // (size * MAX_BLOCKS))) * size
+    return [_pieces(units.part(at, per_block), size) for at in range(0, len(units), per_block)]
 
 
 def apart(block: pa.Table) -> pa.Table:
@@ -44,9 +41,8 @@ def each_unit(piece: pa.Table, *, step: Callable[..., pa.Table], **options: Any)
 
 
 def _pieces(units: pa.Table, size: int) -> pa.Table:
-    """So many units to each row; a table of one chunk, as plans are, is not copied."""
-    chunks = units.to_struct_array().chunks
-    rows = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+    """So many units to each row."""
+    (rows,) = units.to_struct_array().chunks
     bounds = np.append(np.arange(0, len(rows), size), len(rows)).astype(np.int32)
     nested = pa.ListArray.from_arrays(pa.array(bounds), rows).cast(_PIECE_SCHEMA.field("units").type)
     return pa.Table.from_arrays([nested], schema=_PIECE_SCHEMA)

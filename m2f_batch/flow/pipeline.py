@@ -48,7 +48,7 @@ def build(units: Units, flow: Flow, gate: ActorHandle) -> Dataset:
 
     OUTPUT is opened through ``gate`` as soon as the model was seen to load, and before anything is labelled.
     """
-    (first,) = units.table["unit"].slice(0, 1).to_pylist()
+    (first,) = units.part(0, 1)["unit"].to_pylist()
     gated = {"gate": gate, "first": first, "actor": flow.actor, "steps": flow.steps}
     committing = partial(commit, run_uri=flow.run_uri, fence=flow.fence, gate=gate)
     return labelled(units, flow, gate, prepare, gated, committing)
@@ -109,7 +109,7 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
 
 def _pieces(units: Units) -> Dataset:
     """A block per piece. Where there are many, a task takes them apart as they are needed, and none is there before."""
-    blocks = blocks_of(units.table)
+    blocks = blocks_of(units)
     dataset = ray.data.from_blocks(blocks)
     if all(block.num_rows == 1 for block in blocks):
         return dataset

@@ -16,17 +16,15 @@ from m2f_batch.flow.stages import COMMITTED_BEFORE, commit_unit, label_unit
 from m2f_batch.flow.unit_names import UnitNames
 from m2f_batch.flow.units import DONE_SCHEMA
 from m2f_batch.flow.workers import Steps, prepare
-from m2f_batch.storage.plan import UNIT_SCHEMA
+from m2f_batch.records import ImageRef
+from m2f_batch.storage.plan import Unit, Units
 from m2f_batch.storage.run import open_run
 
 
-def table_of(count: int) -> pa.Table:
+def units_of(count: int) -> Units:
     """Units of none, one and two images."""
-    names = [f"file-{unit:05d}-of-{count:05d}" for unit in range(count)]
-    images = [
-        [{"uri": f"/{unit}-{image}.jpg", "version": str(unit)} for image in range(unit % 3)] for unit in range(count)
-    ]
-    return pa.Table.from_pydict({"unit": names, "images": images}, schema=UNIT_SCHEMA)
+    refs = [tuple(ImageRef(f"/{unit}-{image}.jpg", str(unit)) for image in range(unit % 3)) for unit in range(count)]
+    return Units.of(Unit(f"file-{unit:05d}-of-{count:05d}", refs[unit]) for unit in range(count))
 
 
 def tasks_of(blocks: list[pa.Table]) -> list[list[str]]:
@@ -39,16 +37,16 @@ def tasks_of(blocks: list[pa.Table]) -> list[list[str]]:
 @pytest.mark.parametrize("count", [1, 5, 9, 100])
 def test_each_unit_is_in_one_piece_of_four_at_most(monkeypatch, count: int, most: int):
     monkeypatch.setattr(pieces, "MAX_BLOCKS", most)
-    units = table_of(count)
+    units = units_of(count)
     blocks = blocks_of(units)
     tasks = tasks_of(blocks)
-    assert [name for task in tasks for name in task] == units["unit"].to_pylist()
+    assert [name for task in tasks for name in task] == [unit.name for unit in units]
     assert len(blocks) <= most
     assert max(map(len, tasks)) <= UNITS_PER_PIECE == 4
     made = [
         done for block in blocks for at in range(block.num_rows) for done in each_unit(block.slice(at, 1), step=_same)
     ]
-    assert pa.concat_tables(made).equals(units)
+    assert pa.concat_tables(made).to_pylist() == units.part(0, count).to_pylist()
 
 
 def _same(table: pa.Table) -> pa.Table:
@@ -60,9 +58,7 @@ def _same(table: pa.Table) -> pa.Table:
     [(0, 0, 0, 0), (40, 40, 1, 1), (2000, 2000, 1, 1), (2001, 1001, 1, 2), (8000, 2000, 1, 4), (312_500, 1954, 40, 4)],
 )
 def test_pieces_hold_more_only_as_runs_grow(units: int, blocks: int, per_block: int, per_task: int):
-    names = pa.array([f"u{number}" for number in range(units)], pa.string())
-    table = pa.Table.from_arrays([names, pa.nulls(units, UNIT_SCHEMA.field("images").type)], schema=UNIT_SCHEMA)
-    cut = blocks_of(table)
+    cut = blocks_of(Units.of(Unit(f"u{number}", ()) for number in range(units)))
     assert len(cut) == blocks
     assert max((block.num_rows for block in cut), default=0) == per_block
     assert max((len(piece) for block in cut for piece in block["units"]), default=0) == per_task
@@ -98,7 +94,7 @@ def test_the_gate_has_no_unit_made_again_that_was_committed(gate: Gate):
 
 
 def test_a_unit_that_was_committed_is_not_fetched_again(gate: Gate, monkeypatch, tmp_path):
-    units = table_of(4)
+    units = units_of(4).part(0, 4)
     gate.left("file-00002-of-00004", is_committed=True)
     fetched = []
 
