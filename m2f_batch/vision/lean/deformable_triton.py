@@ -26,6 +26,26 @@ def _corner(value, x, y, weight, width, height, start, channel, pixel_stride: tl
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def _add_sample(  # type: ignore[no-untyped-def]
+    total, value, x, y, weight, width, height, start, channel, pixel_stride: tl.constexpr, wanted
+):
+    """``total`` and a bilinear sample [queries, channels] times its weight [queries], one corner after the other."""
+    left, upper = tl.floor(x), tl.floor(y)
+    right_part, lower_part = x - left, y - upper
+    column, row = left.to(tl.int32), upper.to(tl.int32)
+    above, below = weight * (1 - lower_part), weight * lower_part
+    total += _corner(value, column, row, above * (1 - right_part), width, height, start, channel, pixel_stride, wanted)
+    total += _corner(value, column + 1, row, above * right_part, width, height, start, channel, pixel_stride, wanted)
+    total += _corner(
+        value, column, row + 1, below * (1 - right_part), width, height, start, channel, pixel_stride, wanted
+    )
+    total += _corner(
+        value, column + 1, row + 1, below * right_part, width, height, start, channel, pixel_stride, wanted
+    )
+    return total
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _kernel(  # type: ignore[no-untyped-def]
     value,  # [B, N, H, D]
     samples,  # [B, M, 3, H, L * P]
@@ -65,23 +85,8 @@ def _kernel(  # type: ignore[no-untyped-def]
             x = tl.load(sample + item, mask=wanted, other=-2.0)
             y = tl.load(sample + heads * count + item, mask=wanted, other=-2.0)
             near = (x > -1) & (x < width) & (y > -1) & (y < height) & wanted
-            left, upper = tl.floor(x), tl.floor(y)
-            right_part, lower_part = x - left, y - upper
-            column, row = left.to(tl.int32), upper.to(tl.int32)
-            above, below = attention * (1 - lower_part), attention * lower_part
             stride: tl.constexpr = heads * channels
-            total += _corner(
-                value, column, row, above * (1 - right_part), width, height, start, channel_read, stride, near
-            )
-            total += _corner(
-                value, column + 1, row, above * right_part, width, height, start, channel_read, stride, near
-            )
-            total += _corner(
-                value, column, row + 1, below * (1 - right_part), width, height, start, channel_read, stride, near
-            )
-            total += _corner(
-                value, column + 1, row + 1, below * right_part, width, height, start, channel_read, stride, near
-            )
+            total = _add_sample(total, value, x, y, attention, width, height, start, channel_read, stride, near)
     place = ((image * queries + query.to(tl.int64)) * heads + head) * channels
     stored = wanted[:, None] & (channel < channels)[None, :]
     tl.store(output + place[:, None] + channel[None, :], total / normalizer[:, None], mask=stored)
