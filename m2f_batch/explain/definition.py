@@ -126,14 +126,11 @@ def _panoptic(
 ) -> Definition:
     level = math.log(mask_threshold / (1 - mask_threshold))
     judged = _by_best_class(class_logits, mask_logits, frame, level)
-    kept = []
-    for item in judged:
-        if item.reason == "no object":
-            continue
+    objects = [item for item in judged if item.reason != "no object"]
+    for item in objects:
         if not item.class_score > score_threshold:
             item.reason, item.detail = "score", f"class score {item.class_score:.4g} <= {score_threshold:g}"
-        else:
-            kept.append(item.query)
+    kept = [item.query for item in objects if item.reason != "score"]
     owner = torch.full(frame.output, -1, dtype=torch.int16)
     inside, highest = torch.zeros(frame.output, dtype=torch.bool), torch.full(frame.output, -1.0)
     scores = class_logits.softmax(-1).amax(-1)
@@ -154,7 +151,6 @@ def _panoptic(
         numbers["visible"] = int(owned.logical_and_(inside).count_nonzero())
         ratio = numbers["owned"] / numbers["area"] if numbers["area"] else 0.0
         numbers["owned_over_area"] = ratio
-        label = item.category_id
         if not numbers["visible"]:
             item.reason = "empty"
             item.detail = f"of its {numbers['area']} pixels with p >= {mask_threshold:g} it owns none"
@@ -162,12 +158,10 @@ def _panoptic(
             item.reason = "overlap"
             item.detail = f"owns {numbers['owned']} / {numbers['area']} = {ratio:.4g} < {overlap_threshold:g}"
         else:
-            parts.setdefault((label, -1 if label in stuff_ids else q), []).append(q)
+            parts.setdefault((item.category_id, -1 if item.category_id in stuff_ids else q), []).append(q)
     segments = []
     for (label, _), members in parts.items():
-        mask = torch.zeros(frame.output, dtype=torch.bool)
-        for q in members:
-            mask |= owner == q
+        mask = torch.isin(owner, torch.tensor(members, dtype=owner.dtype))
         code = encode_mask(mask.logical_and_(inside).numpy())
         segments.append(Defined(label, max(judged[q].class_score for q in members), code, members))
     return _numbered(judged, sorted(segments, key=lambda found: -found.score))
