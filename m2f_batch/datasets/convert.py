@@ -87,13 +87,8 @@ def convert(
     images stay where they are. YOLO: DEST is a folder. Raises UsageError before anything is written.
     """
     split = split or SplitOptions()
-    if to not in TARGETS:
-        raise UsageError(f"--to: {to!r} is not known; allowed: {', '.join(TARGETS)}")
+    _check_target(to, dest)
     _check_options(split)
-    try:
-        uris.check_written(uris.normalise(dest))
-    except UsageError as error:
-        raise UsageError(f"DEST: {error}") from None
     options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
     read = partial(read_dataset, form, source, images, masks, **options, max_pixels=max_pixels)
@@ -114,6 +109,15 @@ def convert(
         raise UsageError(f"SRC: {source!r} has no images")
     say(*_written(dataset, sides, to, dest, left))
     return 0
+
+
+def _check_target(to: str, dest: str) -> None:
+    if to not in TARGETS:
+        raise UsageError(f"--to: {to!r} is not known; allowed: {', '.join(TARGETS)}")
+    try:
+        uris.check_written(uris.normalise(dest))
+    except UsageError as error:
+        raise UsageError(f"DEST: {error}") from None
 
 
 def _written(dataset: Dataset, sides: dict[str, list[Row]], to: str, dest: str, left: Faultless | None) -> list[str]:
