@@ -13,32 +13,47 @@ LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 TOOLS = airflow argo cron dagster tables
 TEST_TOOLS = $(TOOLS:%=test-tool-%)
 
-.PHONY: demo test test-units test-chaos test-units-and-chaos test-behaviour test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
+.PHONY: demo test test-fast test-slow test-units test-chaos test-behaviour test-commands test-runs test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
 .PHONY: test-tools $(TEST_TOOLS) lock-tools
+
+# Processes keep what they have compiled, whatever the shell says: each would else compile thousands of modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
 # threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
-test test-units test-chaos test-behaviour chaos $(BENCHES) $(LONG_BENCHES) bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
+test test-fast test-slow test-units test-chaos test-behaviour test-commands test-runs chaos $(BENCHES) $(LONG_BENCHES) \
+	bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
-# both halves at once: each waits half of its time for the other processes that it starts
-test: check
-	$(MAKE) -j2 --output-sync=target test-units-and-chaos test-behaviour
+# two suites at once, the next as soon as one ends: each waits half of its time for the other processes that it starts
+test: $(VENV)/ready
+	$(MAKE) -j2 --output-sync=target check test-fast test-commands test-runs test-chaos test-slow
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
-test-units: $(VENV)/ready
-	$(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos --ignore=tests/tools
+# the inner loop: no servers but moto, no training, no other processes
+FEW = $(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos --ignore=tests/tools
+test-fast: $(VENV)/ready
+	$(FEW) -m "not slow"
+
+test-slow: $(VENV)/ready
+	$(FEW) -m slow
+
+test-units: test-fast test-slow
 
 test-chaos: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=10 tests/chaos
 
-test-units-and-chaos:
-	$(MAKE) test-units
-	$(MAKE) test-chaos
+# whole commands in processes of their own, and what runs promise otherwise
+COMMANDS = $(addprefix tests/behaviour/test_,$(addsuffix .py,allow_finetune allow_on_ray backbones command_line finetune \
+	finetune_stop finetune_two poison s3_access_runs))
+test-commands: $(VENV)/ready
+	$(BIN)/python -m pytest -q --durations=20 $(COMMANDS)
 
-test-behaviour: $(VENV)/ready
-	$(BIN)/python -m pytest -q --durations=20 tests/behaviour
+test-runs: $(VENV)/ready
+	$(BIN)/python -m pytest -q --durations=20 tests/behaviour $(COMMANDS:%=--ignore=%)
+
+test-behaviour: test-commands test-runs
 
 # kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes
 SCHEDULES ?= 20

@@ -26,6 +26,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# folders of tests that start servers, trainings or other processes
+SLOW_FOLDERS = ("integration", "behaviour", "chaos")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what ``make test-fast`` leaves out by its folder, or since it starts a Ceph gateway."""
+    for item in items:
+        is_on_ceph = "ceph_server" in getattr(item, "fixturenames", ()) or "ceph" in item.name.partition("[")[2]
+        if is_on_ceph or any(item.path.is_relative_to(PROJECT / "tests" / folder) for folder in SLOW_FOLDERS):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real photographs and awkward files, where the folder is beside the checkout."""

@@ -106,6 +106,7 @@ def test_a_backbone_without_weights_needs_its_config_alone(hub: HubStub, tmp_pat
         find_backbone("me/swin", weights=True)
 
 
+@pytest.mark.slow
 def test_by_the_variables_of_the_hub(hub: HubStub, tmp_path: Path) -> None:
     """The same in a process of its own, which knows the stub by HF_ENDPOINT."""
     (tmp_path / "in").mkdir()

@@ -450,6 +450,7 @@ def test_lint_keeps_to_the_list_and_may_name_a_model_of_the_hub(tree, capsys):
         assert code == 2 and f"data.{field}: {place}: lies outside storage.allow" in text
 
 
+@pytest.mark.slow
 def test_child_processes_know_the_list(tree, confine):
     confine([str(tree / "allowed")], {})
     child = Child(_answers, {"start": 60.0, "look": 60.0})

@@ -621,7 +621,9 @@ def test_every_awkward_file_is_in_the_table() -> None:
 
 
 @pytest.mark.skipif(not AWKWARD.is_dir(), reason="no shared/data/awkward beside the checkout")
-@pytest.mark.parametrize("name", OUTCOMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("huge/") else ()) for name in OUTCOMES]
+)
 @pytest.mark.timeout(120)  # the 200 megapixels take 5 to 12 seconds and 2.2 GB
 def test_awkward(name: str) -> None:
     data, wanted = (AWKWARD / name).read_bytes(), OUTCOMES[name]

@@ -148,10 +148,12 @@ def check_images(images):
     assert np.mean(np.array(single) < 1e-4) >= 0.9, sorted(single)
 
 
+@pytest.mark.slow
 def test_logits_of_scenes():
     check_images([draw_scene(VAL_SEED + number).image for number in range(20)])
 
 
+@pytest.mark.slow
 def test_logits_of_photographs(shared_data):
     files = sorted(path for path in (shared_data / "coco_tiny").rglob("*.jpg"))[:20]
     assert files

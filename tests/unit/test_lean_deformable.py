@@ -58,6 +58,7 @@ for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bf
 """
 
 
+@pytest.mark.slow
 def test_the_cuda_kernel_gives_bilinear_samples():
     pytest.importorskip("triton", reason="triton is not installed")
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'tests/unit'}"}

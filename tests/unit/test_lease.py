@@ -121,6 +121,7 @@ def test_one_of_sixteen_racing_threads_has_it(folder: str) -> None:
     assert sum("is held by another run" in result for result in results if isinstance(result, str)) == 15
 
 
+@pytest.mark.slow
 def test_one_of_sixteen_racing_processes_has_it(tmp_path: Path) -> None:
     folder, fork = str(tmp_path), multiprocessing.get_context("fork")
     start, end, results = fork.Barrier(16), fork.Barrier(16), fork.SimpleQueue()

@@ -60,6 +60,7 @@ def test_codes_of_masks_are_canonical_and_their_runs_are_the_masks() -> None:
         assert [(a, b) for a, b in edges.tolist() if b > a] == plain_runs(mask)
 
 
+@pytest.mark.slow
 def test_mutated_codes_are_judged_as_the_definition_says_each_by_itself() -> None:
     rng = np.random.default_rng(1)
     texts, pixels = [], []

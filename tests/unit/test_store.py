@@ -309,6 +309,7 @@ def test_large_prefixes_are_walked_page_by_page(s3_endpoint: S3Endpoint, monkeyp
     assert first.size == 1
 
 
+@pytest.mark.slow
 def test_more_than_a_thousand_keys(moto_s3: S3Endpoint) -> None:
     keys = [f"{number // 550}/{number:04d}" for number in range(1100)]
     moto_s3.put(dict.fromkeys(keys, b"x"))

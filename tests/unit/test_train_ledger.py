@@ -88,6 +88,7 @@ def test_the_first_reason_stands():
 
 
 @pytest.mark.parametrize(("module", "heavy"), [("ledger", ("torch", "ray")), ("worker", ("transformers", "scipy"))])
+@pytest.mark.slow
 def test_the_command_and_rays_own_actors_load_no_more_than_they_need(module, heavy):
     code = f"import sys, m2f_batch.train.{module}; assert not {set(heavy)!r} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
