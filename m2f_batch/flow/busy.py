@@ -19,18 +19,13 @@ from bisect import bisect, insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
+
+from m2f_batch.flow.held import Held
 
 STAGES = ("fetch", "decode", "forward", "postprocess", "write")
 PREPARING = ("fetch", "decode")  # stages of tasks; all others are a replica's
 DEVICE_BUSY, STAGE_BUSY = 0.85, 0.7  # from these shares on, a stage is what the others wait for
-
-
-class Held(NamedTuple):
-    """What the nodes hold at a moment: tasks that fetch and decode at once, and replicas."""
-
-    preparing: float
-    replicas: float
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from m2f_batch.config import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.busy import Held
 from m2f_batch.flow.bytecode import kept_bytecode
 from m2f_batch.flow.few_waiting import set_few_waiting
 from m2f_batch.flow.forwarded import forwarded
+from m2f_batch.flow.held import Held
 from m2f_batch.flow.raw_lines import raw_lines_in_log
 from m2f_batch.flow.token import keep_private
 from m2f_batch.masking import redact

@@ -2,7 +2,8 @@
 
 import pytest
 
-from m2f_batch.flow.busy import Busy, Held, Places, advice, shares_line
+from m2f_batch.flow.busy import Busy, Places, advice, shares_line
+from m2f_batch.flow.held import Held
 from m2f_batch.flow.progress import Progress, duration
 
 
