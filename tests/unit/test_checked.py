@@ -232,6 +232,7 @@ def test_the_reference_is_off_the_device_before_ours_is_on_it(monkeypatch: pytes
     assert places[-3:] == [(False, "meta"), (False, "cpu"), (True, "meta")]
 
 
+@pytest.mark.slow
 def test_compiled_is_what_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, how = checked(compile_model=True)
     assert type(compiled).__name__ == "OptimizedModule" and isinstance(compiled._orig_mod, LeanMask2Former)

@@ -186,6 +186,7 @@ def test_help_lists_every_config_key(capsys: pytest.CaptureFixture[str]) -> None
         assert field.default is None or field.is_required() or line.endswith(f"[{field.default}]")
 
 
+@pytest.mark.slow
 def test_mistakes_of_a_job_end_with_2_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -101,6 +101,7 @@ def test_both_distributions_agree(client: Client):
 # ---- what it does
 
 
+@pytest.mark.slow
 def test_it_submits_and_follows(client: Client, cluster: Cluster, tmp_path: Path):
     result = {"event": "result", "output": "s3://bucket/labels", "run_id": "r1", "totals": {"segments": 7}}
     cluster.log = f"working\n{json.dumps(result)}\n"
@@ -162,6 +163,7 @@ def test_every_other_command_says_in_one_line_what_to_install(client: Client):
         ), text
 
 
+@pytest.mark.slow
 def test_status_where_what_it_reads_with_is_there(tmp_path: Path):
     client = install(tmp_path, "status")
     size = (6, 5)
