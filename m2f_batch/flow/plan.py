@@ -14,13 +14,34 @@ from m2f_batch.vision.labeling import DEFAULTS
 
 def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> Iterator[str]:
     """The plan, said before anything is spent; ``is_done``: there is nothing to do."""
-    listing, labeling, config = job.listing, job.labeling, job.config
+    listing, config = job.listing, job.config
     yield (
         f"input   {config.input.uri}: {listing.table.num_rows:,} images"
         f" ({listing.skipped:,} other files skipped, {listing.duplicates:,} duplicates)"
     )
     for note in listing.notes:
         yield f"        note: {note}"
+    yield from _model_lines(job)
+    yield from _compute_lines(job, resources)
+    per_file = config.output.images_per_file or default_images_per_file(listing.table.num_rows)
+    yield f"output  {config.output.uri}: files of up to {per_file:,} images"
+    if work.over:
+        yield "        the run that is there will be deleted"
+    elif is_done:
+        yield "        is finished, and INPUT has not changed: there is nothing to do"
+    elif not work.is_new:
+        yield f"        goes on with the run that is there: {work.change.said()}; attempt {work.info['attempts']}"
+    if not is_done and work.info["deadline_at"]:
+        yield f"        should be done at {work.info['deadline_at']} (run.deadline)"
+    if work.info["decoder"] < DECODER and (tiffs := pc.sum(named_tiff(listing.table)).as_py()):
+        yield (
+            "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats),"
+            f" may have labelled the {tiffs:,} that are here; --retry tiff labels them again"
+        )
+
+
+def _model_lines(job: Job) -> Iterator[str]:
+    labeling, config = job.labeling, job.config
     revision = f" @ {job.source.revision[:12]}" if job.source.revision else ""
     asked = "" if config.model.task else " (inferred from the model)"
     yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"
@@ -37,6 +58,10 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
             yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"
     for note in labeling.notes:
         yield f"        warning: {note}"
+
+
+def _compute_lines(job: Job, resources: Resources) -> Iterator[str]:
+    config = job.config
     low, high = resources.actors
     pool = f"{low}" if low == high else f"{low} to {high}"
     each = (
@@ -58,18 +83,3 @@ def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> 
         yield "        note: no GPU is up, so the model runs on CPUs; to wait for one, set compute.device: cuda"
     if len(nodes) > 1 and "://" not in job.run.uri:
         yield "        note: OUTPUT is a path, so it must be on storage that all nodes share; INPUT likewise"
-    per_file = config.output.images_per_file or default_images_per_file(listing.table.num_rows)
-    yield f"output  {config.output.uri}: files of up to {per_file:,} images"
-    if work.over:
-        yield "        the run that is there will be deleted"
-    elif is_done:
-        yield "        is finished, and INPUT has not changed: there is nothing to do"
-    elif not work.is_new:
-        yield f"        goes on with the run that is there: {work.change.said()}; attempt {work.info['attempts']}"
-    if not is_done and work.info["deadline_at"]:
-        yield f"        should be done at {work.info['deadline_at']} (run.deadline)"
-    if work.info["decoder"] < DECODER and (tiffs := pc.sum(named_tiff(listing.table)).as_py()):
-        yield (
-            "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats),"
-            f" may have labelled the {tiffs:,} that are here; --retry tiff labels them again"
-        )
