@@ -163,9 +163,7 @@ def next_plan(
     is_listed[place[place >= 0]] = True
     is_kept = is_listed & ~(np.isin(old_ids, retry) & is_there[codes])
     lost = np.bincount(codes[~is_kept], minlength=len(names))
-    retried = int((is_listed & ~is_kept).sum())
-    same = is_kept.all() and (place >= 0).all()
-    if same:
+    if is_kept.all() and (place >= 0).all():
         return Change(old if _is_same_table(old.table, listing) else _with_columns_of(old, listing))
     keeps_file = np.where(is_there[codes], is_kept, (lost == 0)[codes])
     file_of = np.append(np.where(keeps_file, codes, np.int32(-1)), np.int32(-1))[place]  # -1, no place, is the last
@@ -194,7 +192,7 @@ def next_plan(
         new=len(unknown) - changed,
         changed=changed,
         vanished=len(unlisted) - changed,
-        retried=retried,
+        retried=int((is_listed & ~is_kept).sum()),
         dirty=tuple(name for name, count, here in zip(names, lost, is_there, strict=True) if count and here),
         merged=merged,
     )
