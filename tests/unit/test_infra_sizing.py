@@ -6,6 +6,8 @@ import pytest
 import yaml
 from infra_files import INFRA, cluster_spec, of_ray, overlay, pods
 
+from m2f_batch.storage import room
+
 TEXT = (INFRA / "SIZING.md").read_text()
 PLAIN = " ".join(TEXT.split())
 SIZES = {"10^5": 1e5, "10^7": 1e7, "10^9": 1e9}
@@ -144,14 +146,35 @@ def test_memory_by_its_formulas():
     def gcs(units):
         return (first + (unit * min(units, many) + further * max(0, units - many)) / 1024) / 1024  # GiB
 
-    base, each = re.fullmatch(r"([\d.]+) GiB \+ (\d+) B x N", row("what", "memory of the command")[0]).groups()
+    command = row("what", "memory of the command")[0]
+    base, each, of_text, text = (
+        float(found)
+        for found in re.fullmatch(
+            r"(\d+) GiB \+ (\d+) B x N \+ ([\d.]+) B for each byte of uris and versions, some (\d+) an image", command
+        ).groups()
+    )
+    assert (base * 2**30, each, of_text) == (room.BASE, room.PER_IMAGE, room.PER_TEXT_BYTE)
     told = row("images, N", "the command's memory")
     for cell, count in zip(told, SIZES.values(), strict=True):
-        command, of_gcs = (float(found) for found in re.findall(r"[\d.]+", cell)[:2])
-        assert command == pytest.approx(float(base) + float(each) * count / 2**30, rel=0.05)
+        by_command, of_gcs = (float(found) for found in re.findall(r"[\d.]+", cell)[:2])
+        needed = room.needed(int(count), int(text * count)) / 2**30
+        assert by_command == pytest.approx(needed, rel=0.05)
         assert of_gcs == pytest.approx(gcs(count / 32), rel=0.05)
     (fewer,) = re.findall(r"\(([\d.]+) at 256 per unit\)", told[1])
     assert float(fewer) == pytest.approx(gcs(1e7 / 256), rel=0.05)
     assert gcs(31_250) * 1024 == pytest.approx(358, rel=0.02)  # measured: benchmarks/results/scale.md
     node = float(number(row("what", "memory of a node, per replica")[1])) / 1e9
     assert node == pytest.approx(0.9 + 2 * 0.86 + 13 * 100e6 / 1e9, rel=0.02)
+
+
+def test_what_a_kill_costs_is_what_the_pipeline_gives_away():
+    from m2f_batch.flow.pieces import UNITS_PER_PIECE
+    from m2f_batch.flow.pipeline import UNITS_AT_ONCE
+
+    formula, example, _ = row("what", "a kill costs")
+    fetched, cpu, cuda = (
+        int(found) for found in re.search(r"(\d+) units at most.* the (\d+) units.*, (\d+) on", formula).groups()
+    )
+    assert (fetched, {"cpu": cpu, "cuda": cuda}) == (UNITS_PER_PIECE, UNITS_AT_ONCE)
+    images, unit = (int(found) for found in re.findall(r"\d+", example))
+    assert images == fetched * unit == cuda * unit
