@@ -23,6 +23,14 @@ def m2f_batch(*arguments: str | Path, **options) -> subprocess.CompletedProcess[
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
 
 
+def result(file: Path, exit_code: int) -> dict[str, object]:
+    """What ``--result`` holds after a command that has ended with ``exit_code``."""
+    told = json.loads(file.read_text())
+    assert (told["command"], told["exit_code"]) == ("segment", exit_code)
+    assert told["retry"] == (exit_code in (1, 130)) and (told["error"] is None) == (exit_code == 0)
+    return told
+
+
 def test_demo_and_what_follows_it(tmp_path):
     home = tmp_path / "home"
     home.mkdir()
@@ -50,15 +58,19 @@ def test_demo_and_what_follows_it(tmp_path):
     assert lost.returncode == 1
     assert "listed images have no row" in lost.stdout
 
-    other = m2f_batch("segment", run / "images", run, "--model", DEMO_MODEL, "--task", "semantic")
+    file = tmp_path / "result.json"
+    segment = ("segment", run / "images", run, "--model", DEMO_MODEL, "--result", file)
+    other = m2f_batch(*segment, "--task", "semantic")
     assert other.returncode == 2
+    assert (result(file, 2)["output"], result(file, 2)["totals"]) == (str(run), None)
     assert other.stderr.count("\n") == 1
     assert "output.uri" in other.stderr
     same = ("--task", "panoptic", "--set", "output.images_per_file=8")
-    again = m2f_batch("segment", run / "images", run, "--model", DEMO_MODEL, *same)
+    again = m2f_batch(*segment, *same)
     assert again.returncode == 0, again.stderr
     assert "done    25 in = 24 ok + 1 error" in again.stdout
     assert len(rows_of(run)) == 25
+    assert result(file, 0)["totals"]["images"]["ok"] == 24
 
 
 def test_from_s3_to_s3_equals_from_disk_to_disk(moto_s3, scenes, tmp_path):
@@ -68,11 +80,12 @@ def test_from_s3_to_s3_equals_from_disk_to_disk(moto_s3, scenes, tmp_path):
     moto_s3.put({f"models/demo/{path.name}": path.read_bytes() for path in DEMO_MODEL.iterdir()})
     done = m2f_batch(
         *("segment", f"{moto_s3.uri}/in put/", f"{moto_s3.uri}/out", "--model", f"{moto_s3.uri}/models/demo"),
-        *("--task", "panoptic", "--set", "input.max_error_fraction=1", "--set", "output.images_per_file=4"),
+        *("--task", "panoptic", "--set", "output.images_per_file=4", "--result", tmp_path / "result.json"),
         env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 3, done.stderr  # 1 of 13 is more than 5 %
     assert "12 ok + 1 error" in done.stdout
+    assert result(tmp_path / "result.json", 3)["totals"]["images"]["ok"] == 12
     assert same_but_for_their_names(rows_of(f"{moto_s3.uri}/out"), rows_of(tmp_path / "disk"))
     assert verify(open_run(f"{moto_s3.uri}/out"), "panoptic") == []
     assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
@@ -107,7 +120,10 @@ def test_stopped_by_a_signal(stop, scenes, tmp_path):
         for scene in scenes.glob("*.png"):
             os.link(scene, images / f"{number:02d} {scene.name}")
     with subprocess.Popen(
-        [*COMMAND, "segment", str(images), str(tmp_path / "run"), "--model", str(DEMO_MODEL)],
+        [
+            *(*COMMAND, "segment", str(images), str(tmp_path / "run"), "--model", str(DEMO_MODEL)),
+            *("--result", str(tmp_path / "result.json")),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -127,12 +143,14 @@ def test_stopped_by_a_signal(stop, scenes, tmp_path):
     assert counts["ok"] + counts["error"] == len(rows_of(tmp_path / "run"))
     assert counts["listed"] == counts["ok"] + counts["error"] + counts["remaining"]
     assert verify(run, "panoptic") == []
+    assert result(tmp_path / "result.json", 130)["totals"]["images"] == counts
 
 
 def test_a_lost_bucket_is_one_message(moto_s3, scenes, tmp_path):
     client = moto_s3.client()
     client.create_bucket(Bucket="doomed")
-    command = [*COMMAND, "segment", str(scenes), "s3://doomed/out", "--model", str(DEMO_MODEL)]
+    file = tmp_path / "result.json"
+    command = [*COMMAND, "segment", str(scenes), "s3://doomed/out", "--model", str(DEMO_MODEL), "--result", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 120
         while not (found := client.list_objects_v2(Bucket="doomed").get("Contents")) and time.monotonic() < until:
@@ -143,7 +161,7 @@ def test_a_lost_bucket_is_one_message(moto_s3, scenes, tmp_path):
         client.delete_bucket(Bucket="doomed")
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
-    assert "doomed" in errors
+    assert "doomed" in errors and "doomed" in str(result(file, 1)["error"])
     assert "Traceback" not in errors
 
 

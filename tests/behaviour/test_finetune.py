@@ -24,10 +24,20 @@ def scenes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def ended(arguments: list[str], folder: Path) -> int:
+    """The exit code of the command, which is also what its result says."""
+    file = folder / "result.json"
+    code = main([*arguments, "--result", str(file)])
+    told = json.loads(file.read_text())
+    assert (told["command"], told["exit_code"], told["retry"]) == ("finetune", code, code == 1)
+    assert (told["error"] is None) == (code == 0) and (told["totals"] is None) == (code == 2)
+    return code
+
+
 @pytest.fixture(scope="module")
 def undisturbed(scenes_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    assert main(arguments(config_file(scenes_dataset, folder), folder / "tuned")) == 0
+    assert ended(arguments(config_file(scenes_dataset, folder), folder / "tuned"), folder) == 0
     return folder / "tuned"
 
 
@@ -103,7 +113,7 @@ def test_the_same_command_has_nothing_to_do(scenes_dataset: Path, undisturbed: P
 
 def test_other_settings_in_the_same_output_are_refused(scenes_dataset: Path, undisturbed: Path, tmp_path: Path, capsys):
     config = config_file(scenes_dataset, tmp_path, learning_rate=2e-3)
-    assert main(arguments(config, undisturbed)) == 2
+    assert ended(arguments(config, undisturbed), tmp_path) == 2
     assert "holds a training with other settings (train)" in capsys.readouterr().err
 
 
@@ -154,6 +164,6 @@ def test_a_broken_image_ends_it_with_its_name(scenes_dataset: Path, tmp_path: Pa
     shutil.copytree(scenes_dataset, copy)
     broken = sorted((copy / "train" / "images").iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:500])
-    assert main(arguments(config_file(copy, tmp_path), tmp_path / "tuned")) == 1
+    assert ended(arguments(config_file(copy, tmp_path), tmp_path / "tuned"), tmp_path) == 1
     said = capsys.readouterr().err
     assert broken.name in said and "m2f-batch lint" in said and "Traceback" not in said

@@ -125,14 +125,20 @@ def wait_until(done: Any, log: Path) -> None:
 
 
 def submit(head: Head, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "m2f_batch.cli", "submit", *arguments, "--address", head.url],
+    """The command and what it said; its result says the same exit code, whatever that is."""
+    file = Path(head.folder, "result.json")
+    done = subprocess.run(
+        [sys.executable, "-m", "m2f_batch.cli", "submit", *arguments, "--address", head.url, "--result", str(file)],
         env=head.environment | environment,
         cwd=PROJECT,
         capture_output=True,
         text=True,
         timeout=SECONDS,
     )
+    told = json.loads(file.read_text())
+    assert (told["command"], told["exit_code"]) == ("submit", done.returncode)
+    assert told["retry"] == (done.returncode not in (0, 2, 3)) and (told["error"] is None) == (done.returncode == 0)
+    return done
 
 
 def job_details(head: Head) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -380,17 +381,34 @@ def test_a_log_holds_its_last_result_or_none() -> None:
     }
 
 
-def test_a_process_that_is_stopped(tmp_path: Path) -> None:
-    """SIGTERM as a scheduler sends it, to a real process: 130, and the result is whole."""
+STOPPED = {
+    "segment": ["s3://bucket/in", "s3://bucket/out", "--model", str(DEMO_MODEL)],
+    "finetune": ["s3://bucket/train.json", "s3://bucket/out", "--task", "instance", "--set", "train.steps=1"],
+    "evaluate": ["s3://bucket/run", "--ground-truth", "s3://bucket/truth.json"],
+    "submit": [*SEGMENT, "--submission-id", "night", "--address"],
+}
+
+
+@pytest.mark.parametrize("job_command", STOPPED)
+def test_a_process_that_is_stopped(job_command: str, tmp_path: Path) -> None:
+    """SIGTERM as a scheduler sends it, to a real process that waits for a server: 130, and the result is whole."""
     file = tmp_path / "result.json"
-    code = (
-        "import sys, time; from m2f_batch import cli; from m2f_batch.flow import stopping\n"
-        "def slow(options):\n    print('on', flush=True)\n    time.sleep(60)\n"
-        "cli.RUN['segment'] = slow; sys.exit(cli.main(['segment', '--result', sys.argv[1]]))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(file)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None and process.stdout.readline() == b"on\n"
-    process.terminate()
-    assert process.wait(30) == 130
-    assert (result_of(file)["exit_code"], result_of(file)["retry"]) == (130, True)
-    process.communicate()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(120)
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        words = [job_command, *STOPPED[job_command], *([url] if job_command == "submit" else [])]
+        keys = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "RAY_AUTH_TOKEN": "secret-token"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "m2f_batch.cli", *words, "--result", str(file)],
+            env=os.environ | keys | {"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1", "HOME": str(tmp_path)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        silent, _ = server.accept()  # it has asked, and gets no answer
+        with silent:
+            process.terminate()
+            _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said.decode()
+    told = result_of(file)
+    assert (told["command"], told["exit_code"], told["retry"]) == (job_command, 130, True)
+    assert told["output"] in ("s3://bucket/out", "s3://bucket/run", "s3://b/labels") and told["totals"] is None
