@@ -55,6 +55,9 @@ class GuardedStore(Store):
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
         return self._at(uri).read_entry(uri)
 
+    def download(self, entry: Entry, file: str | os.PathLike[str]) -> bool:
+        return self._at(entry.uri).download(entry, file)
+
     def is_version(self, entry: Entry, version: str) -> bool:
         return self._at(entry.uri).is_version(entry, version)
 

@@ -151,10 +151,8 @@ def _fetch_from_bucket(source: ModelSource) -> Path:
         partial.mkdir(parents=True)
         store = open_store(source.uri)
         for entry in entries:
-            data, read = store.read_entry(entry.uri)
-            if read.version != entry.version:
+            if not store.download(entry, partial / PurePosixPath(entry.uri).name):
                 raise _changed(source)
-            (partial / PurePosixPath(entry.uri).name).write_bytes(data)
         partial.rename(target)
     return target
 

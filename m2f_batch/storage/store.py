@@ -171,6 +171,13 @@ class Store(ABC):
         """The whole object. Raises NotFound, Denied, Unreadable."""
         return self.read_entry(uri)[0]
 
+    def download(self, entry: Entry, file: str | os.PathLike[str]) -> bool:
+        """Writes the object to a local file; False if it is not of ``entry``'s version any more. Raises as ``read``."""
+        data, read = self.read_entry(entry.uri)
+        with open(file, "wb") as target:
+            target.write(data)
+        return read.version == entry.version
+
     def exists(self, uri: str) -> bool:
         """Whether there is such a file."""
         return self.stat(uri) is not None

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 import threading
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from s3_servers import S3Endpoint
 
 from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.storage import model_source
+from m2f_batch.storage import model_source, retries, s3
 from m2f_batch.storage.model_source import WANTED, ModelSource, find_model, local_directory
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry
@@ -183,13 +184,13 @@ def count_reads(monkeypatch: pytest.MonkeyPatch, uri: str) -> list[str]:
     """The uris that are read from a store, as they are read."""
     store = open_store(uri)
     reads: list[str] = []
-    read_entry = store.read_entry
+    download = store.download
 
-    def counted(uri: str) -> tuple[bytes, Entry]:
-        reads.append(uri)
-        return read_entry(uri)
+    def counted(entry: Entry, file: Path) -> bool:
+        reads.append(entry.uri)
+        return download(entry, file)
 
-    monkeypatch.setattr(store, "read_entry", counted)
+    monkeypatch.setattr(store, "download", counted)
     return reads
 
 
@@ -246,6 +247,68 @@ def test_a_file_that_changes_while_it_is_fetched_stops_a_run(
     with pytest.raises(RunError, match="changed while"):
         local_directory(source)
     assert not (cache / str(source.revision)).exists()
+
+
+def test_a_large_file_comes_in_parts_and_is_never_held_as_a_whole(
+    moto_s3: S3Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", 100_000)
+    monkeypatch.setattr(s3, "CHUNK_BYTES", 10_000)
+    pieces: list[int] = []
+    pwrite = os.pwrite
+
+    def counted(target: int, data: bytes, at: int) -> int:
+        pieces.append(len(data))
+        return pwrite(target, data, at)
+
+    monkeypatch.setattr(s3.os, "pwrite", counted)
+    data = random.Random(1).randbytes(1_000_007)
+    moto_s3.put({"m/model.safetensors": data})
+    store, file = open_store(f"{moto_s3.uri}/m"), tmp_path / "model.safetensors"
+    (entry,) = store.list(f"{moto_s3.uri}/m")
+    assert store.download(entry, file)
+    assert file.read_bytes() == data
+    assert (sum(pieces), max(pieces)) == (len(data), 10_000)
+
+
+def test_a_large_file_that_changes_between_its_parts(
+    bucket: S3Endpoint, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", 100_000)
+    source = find_model(f"{bucket.uri}/m")
+    listed = model_source._bucket_files(source)
+    (weights,) = (entry for entry in listed if entry.uri.endswith("/model.safetensors"))
+    bucket.put({"m/model.safetensors": bytes(weights.size)})
+    monkeypatch.setattr(model_source, "_bucket_files", lambda source: listed)
+    with pytest.raises(RunError, match="changed while"):
+        local_directory(source)
+    bucket.put({"m/model.safetensors": bytes(50_000)})  # its later parts are not there at all
+    with pytest.raises(RunError, match=r"model\.uri: "):
+        local_directory(source)
+    assert not (cache / str(source.revision)).exists()
+
+
+def test_a_part_that_breaks_off_is_fetched_again(
+    moto_s3: S3Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", 100_000)
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: None)
+    data = random.Random(1).randbytes(250_000)
+    moto_s3.put({"m/model.safetensors": data})
+    store = s3.S3Store(moto_s3.client())
+    (entry,) = store.list(f"{moto_s3.uri}/m")
+    part, tries = store._part, []
+
+    def broken_once(entry: Entry, target: int, start: int) -> bool:
+        tries.append(start)
+        if tries.count(start) == 1:
+            raise TransientError("reset")
+        return part(entry, target, start)
+
+    monkeypatch.setattr(store, "_part", broken_once)
+    assert store.download(entry, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == data
+    assert sorted(tries) == [0, 0, 100_000, 100_000, 200_000, 200_000]
 
 
 def test_buckets_that_hold_no_model(bucket: S3Endpoint) -> None:
