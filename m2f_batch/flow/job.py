@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 from ray.data import Dataset
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
 from m2f_batch.checkpoint import check_license, read_checkpoint
 from m2f_batch.config import SegmentConfig
@@ -197,9 +197,12 @@ def _once_rewritten(flow: Flow, attempt: Attempt, stream: Results) -> Results:
 
     As ever, nothing is written before a model was seen to load. The gate finds that nothing is left to do.
     """
-    attempt.events.say(f"rewrites {attempt.work.change.rewritten:,} files on CPUs first", "rewriting")
-    ray.get(ray.remote(num_cpus=1)(see_it_load).remote(flow.actor, flow.steps))
-    begin(attempt.run, attempt.work, on_cluster)
+    looking = ray.remote(num_cpus=flow.resources.cpus_per_task)(see_it_load)
+    # where its process dies, a replica may still have the memory for it: then OUTPUT is opened as for few files
+    with suppress(WorkerCrashedError, OutOfMemoryError, NodeDiedError):
+        ray.get(looking.remote(flow.actor, flow.steps))
+        attempt.events.say(f"rewrites {attempt.work.change.rewritten:,} files on CPUs first", "rewriting")
+        begin(attempt.run, attempt.work, on_cluster)
     yield from stream
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from m2f_batch.storage.assigned import Assigned, read_assigned
+from m2f_batch.storage.assigned import Assigned
 from m2f_batch.storage.commit import staged
 from m2f_batch.storage.plan import file_and_part
 from m2f_batch.storage.run import RunDirectory, json_bytes
@@ -73,18 +73,13 @@ def write_index(run: RunDirectory, entries: Mapping[str, IndexEntry]) -> None:
     run.write(NAME, json_bytes({"files": {name: asdict(entries[name]) for name in sorted(entries)}}))
 
 
-def tally_of(run: RunDirectory, index: Mapping[str, IndexEntry] | None = None) -> Tally:
+def tally_by(
+    run: RunDirectory, assigned: Assigned | None, there: Mapping[str, Entry], index: Mapping[str, IndexEntry]
+) -> Tally:
     """What committed files hold of the images that the manifest gives them: by the index, else read.
 
     Raises DamagedFile for a file that cannot be read.
     """
-    return tally_by(run, read_assigned(run), run.committed(), read_index(run) if index is None else index)
-
-
-def tally_by(
-    run: RunDirectory, assigned: Assigned | None, there: Mapping[str, Entry], index: Mapping[str, IndexEntry]
-) -> Tally:
-    """The same with all that it needs at hand."""
     tally, unknown = Tally(), []
     for name, entry in there.items():
         known = index.get(name)

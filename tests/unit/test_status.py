@@ -13,13 +13,20 @@ from planned_runs import NAMES, file_name, planned_run, put_rows
 from m2f_batch.cli import main
 from m2f_batch.errors import ImageError
 from m2f_batch.status import status
-from m2f_batch.storage.index import IndexEntry, read_index, tally_of, write_index
+from m2f_batch.storage.assigned import read_assigned
+from m2f_batch.storage.index import IndexEntry, read_index, tally_by, write_index
 from m2f_batch.storage.lease import acquire
 from m2f_batch.storage.plan import unit_name
 from m2f_batch.storage.run import DamagedFile, RunDirectory
+from m2f_batch.storage.tally import Tally
 from m2f_batch.verify import verify_reports
 
 SIZE = (6, 5)
+
+
+def tally_of(run: RunDirectory, index: dict[str, IndexEntry] | None = None) -> Tally:
+    """What is counted, by the run's own index unless another is given."""
+    return tally_by(run, read_assigned(run), run.committed(), read_index(run) if index is None else index)
 
 
 def picture(name: str, **more: Any) -> Picture:
