@@ -1,6 +1,8 @@
 """Pages of a bucket's list as columns: the keys, sizes and ETags that boto3 tells, by boto3's own parser."""
 
 import random
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -219,26 +221,36 @@ def test_botocore_itself_parses_a_page_without_its_rows() -> None:
 
 def test_every_awkward_key_as_boto3_lists_it(s3_endpoint: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     draw = random.Random(26)
-    client = s3_endpoint.client()
-    for key in {*AWKWARD, *("".join(draw.choices(AWKWARD, k=2))[:900] for _ in range(20))}:
-        with suppress(ClientError, ParamValidationError):  # what the server does not take
-            client.put_object(Bucket=s3_endpoint.bucket, Key=key, Body=draw.randbytes(draw.randrange(4)))
+    listed = _filled(s3_endpoint, {*AWKWARD, *("".join(draw.choices(AWKWARD, k=2))[:900] for _ in range(20))})
     taken = _spied(monkeypatch)
+    store = open_store(s3_endpoint.uri)
     for page_size in (1000, 7):
         monkeypatch.setattr(S3Store, "page_size", page_size)
         for top, start in (("", ""), ("in", ""), ("a", ""), ("", "a"), ("a/", ""), ("", "%"), ("in/", "a")):
-            wanted = _listed_by_boto3(s3_endpoint, (f"{top}/" if top and not top.endswith("/") else top) + start)
-            pages = [*open_store(s3_endpoint.uri).pages(f"{s3_endpoint.uri}/{top}", start)]
-            found = [entry for page in pages for entry in page.entries()]
+            wanted = listed((f"{top}/" if top and not top.endswith("/") else top) + start)
+            found = [e for page in store.pages(f"{s3_endpoint.uri}/{top}", start) for e in page.entries()]
             assert (found if page_size == 1000 else sorted(found)) == (wanted if page_size == 1000 else sorted(wanted))
-    assert len(_listed_by_boto3(s3_endpoint, "")) > 60
+    assert len(listed("")) > 60
     assert any(taken), "no page went the quick way"
 
 
-def _listed_by_boto3(endpoint: S3Endpoint, prefix: str) -> list[Entry]:
-    pages = endpoint.client().get_paginator("list_objects_v2").paginate(Bucket=endpoint.bucket, Prefix=prefix)
-    listed = [found for page in pages for found in page.get("Contents", []) if not found["Key"].endswith("/")]
-    return [Entry(f"{endpoint.uri}/{found['Key']}", found["Size"], found["ETag"].strip('"')) for found in listed]
+def _filled(endpoint: S3Endpoint, keys: Iterable[str]) -> Callable[[str], list[Entry]]:
+    """Puts objects, those that the server takes; what boto3 lists below a prefix, without the consoles' folders."""
+    client = endpoint.client()
+
+    def put(numbered: tuple[int, str]) -> None:
+        number, key = numbered
+        with suppress(ClientError, ParamValidationError):
+            client.put_object(Bucket=endpoint.bucket, Key=key, Body=b"x" * (number % 3))
+
+    def listed(prefix: str) -> list[Entry]:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=endpoint.bucket, Prefix=prefix)
+        found = [item for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
+        return [Entry(f"{endpoint.uri}/{item['Key']}", item["Size"], item["ETag"].strip('"')) for item in found]
+
+    with ThreadPoolExecutor(8) as pool:
+        [*pool.map(put, enumerate(keys))]
+    return listed
 
 
 def _spied(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
@@ -256,11 +268,7 @@ def _spied(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def test_a_listing_of_every_awkward_key_is_that_of_its_names(s3_endpoint: S3Endpoint) -> None:
-    client, there = s3_endpoint.client(), []
-    for number, key in enumerate(AWKWARD):
-        with suppress(ClientError, ParamValidationError):
-            client.put_object(Bucket=s3_endpoint.bucket, Key=f"in/{key}", Body=b"x" * (number % 2))
-    there = _listed_by_boto3(s3_endpoint, "in/")
+    there = _filled(s3_endpoint, [f"in/{key}" for key in AWKWARD])("in/")
     paths = {entry: entry.uri.removeprefix(f"{s3_endpoint.uri}/in/") for entry in there}
     wanted = [
         entry for entry, path in paths.items() if not is_hidden(path) and is_image_name(path, is_empty=not entry.size)
