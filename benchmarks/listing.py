@@ -43,6 +43,9 @@ holds what is imported on the way, some 0.2 s of CPU and 40 MiB (pyarrow imports
 S3_NOTE = """Server and client share the cores. *manifest* names all objects by a .parquet file of uris, *1 of N* each
 Nth of them: listed by pages where wanted keys lie close together, looked at one by one elsewhere."""
 
+TURNS_NOTE = """Each line is `list_input`, from the first request to the table with ids, in a fresh process, turn by turn
+by the two checkouts. CPU is the client's own; the server shares the cores."""
+
 
 def uri_of(number: int) -> str:
     """One of a camera's images."""
@@ -216,12 +219,13 @@ def main() -> int:
     options.add_argument("--child", nargs=2, metavar=("KIND", "WHAT"), help="one measurement, for us")
     options.add_argument("--prefix", metavar="s3://BUCKET/PREFIX", help="list only this, which is there")
     options.add_argument("--beside", type=Path, metavar="CHECKOUT", help="of an older commit, to list --prefix in turn")
+    options.add_argument("--rounds", type=int, default=3, help="how often each of the two lists --prefix")
     chosen = options.parse_args()
     if chosen.child:
         print(json.dumps(child(*chosen.child)))
         return 0
     if chosen.prefix:
-        parts = [table(turns(chosen.prefix, chosen.beside, 1 if chosen.quick else 3))]
+        parts = [table(turns(chosen.prefix, chosen.beside, chosen.rounds)), TURNS_NOTE]
         publish("listing-s3", f"Listing {chosen.prefix}", parts, threads=1, quick=chosen.quick)
         return 0
     parts = [table(manifests(QUICK_COUNTS if chosen.quick else COUNTS)), NOTE]
