@@ -43,8 +43,8 @@ holds what is imported on the way, some 0.2 s of CPU and 40 MiB (pyarrow imports
 S3_NOTE = """Server and client share the cores. *manifest* names all objects by a .parquet file of uris, *1 of N* each
 Nth of them: listed by pages where wanted keys lie close together, looked at one by one elsewhere."""
 
-TURNS_NOTE = """Each line is `list_input`, from the first request to the table with ids, in a fresh process, turn by turn
-by the two checkouts. CPU is the client's own; the server shares the cores."""
+TURNS_NOTE = """Each line is `list_input`, from the first request to the table with ids, in a fresh process, turn by
+turn by the two checkouts. CPU is the client's own; the server shares the cores."""
 
 
 def uri_of(number: int) -> str:
