@@ -42,8 +42,8 @@ GPU, CPU = {"CPU": 4, "GPU": 1}, {"CPU": 4}
 NOTE = """*ramp*: from the first replica that was ready to the last; nodes start one after the other here. *busy of
 decode* and *of forward* are what run.json says. *burned* is the CPU time that decoding took, by the kernel's clock of
 its threads, over the CPUs of the nodes that were there, as Ray listed them twice a second, less one for each replica
-that was ready. *slept* is what the stubs of the model slept, over the time that they were ready. *nodes for the
-proof* came after the last unit."""
+that was ready. *slept* is what the stubs of the model slept, over the time since the first batch of each. *nodes for
+the proof* came after the last unit."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,10 @@ def measure(replicas: int, seconds: int, cpu_nodes: int) -> dict[str, Any]:
         info = json.loads((folder / "run" / "run.json").read_text())
         decoded = [json.loads(line) for file in (folder / "logs").glob("decode-*") for line in file.open()]
         ready = [float(file.read_text()) for file in (folder / "logs").glob("ready-*")]
-        labelled = [json.loads(line) for file in (folder / "logs").glob("*.jsonl") for line in [*file.open()][1:]]
-        lines = [line for line in (folder / "said").read_text().splitlines() if "busy" in line or "bottleneck" in line]
+        batches = [[json.loads(line) for line in [*file.open()][1:]] for file in (folder / "logs").glob("*.jsonl")]
+        lines = [line.strip() for line in (folder / "said").read_text().splitlines()]
+    batches = [own for own in batches if own]  # of replicas that have labelled something
+    labelled = [batch for own in batches for batch in own]
     first, last = min(unit[0] for unit in decoded), max(batch[1] for batch in labelled)
     burned = sum(unit[2] for unit in decoded)
     return {
@@ -149,9 +151,9 @@ def measure(replicas: int, seconds: int, cpu_nodes: int) -> dict[str, Any]:
         "busy of decode": info["stages"]["decode"]["busy"],
         "burned": burned / place_seconds(seen, sorted(ready), first, last),
         "busy of forward": info["stages"]["forward"]["busy"],
-        "slept": sum(b[1] - b[0] for b in labelled) / sum(last - max(first, at) for at in ready),
+        "slept": sum(b[1] - b[0] for b in labelled) / sum(last - own[0][0] for own in batches),
         "nodes for the proof": len(seen[-1][1]) - len(min(seen, key=lambda one: abs(one[0] - last))[1]),
-        "says": " / ".join(line.strip() for line in lines[-2:]),
+        "says": [after for line, after in pairwise(lines) if line.startswith("busy")][-1],
     }
 
 

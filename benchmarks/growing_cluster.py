@@ -32,6 +32,8 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_autoscaler_v2": "1",  # as KubeRay and Ray's cluster launcher set it
     "RAY_enable_worker_prestart": "0",  # processes that nobody asked for
+    "RAY_health_check_failure_threshold": "100",  # a raylet that answers late on a loaded machine is not dead
+    "RAY_health_check_timeout_ms": "60000",
     "RAY_raylet_start_wait_time_s": str(UP_SECONDS),
     "OMP_WAIT_POLICY": "PASSIVE",
 }

@@ -74,10 +74,11 @@ def _compute_lines(job: Job, resources: Resources) -> Iterator[str]:
     there = f"{cpus:g} CPUs, {gpus:g} GPUs on {len(nodes)} node{'s' if len(nodes) > 1 else ''}"
     yield f"compute {pool} x {resources.device} ({each} each); present: {there}"
     if not resources.fits(nodes):
-        gpu = f" and {resources.gpus_per_actor:g} GPU" if resources.device == "cuda" else ""
+        cpus, gpu = resources.cpus_per_actor, resources.gpus_per_actor
+        takes = f"{cpus:g} CPU{'s' if cpus > 1 else ''}" + (f" and {gpu:g} GPU{'s' if gpu > 1 else ''}" if gpu else "")
         yield (
-            f"        waits for nodes: a replica takes {resources.cpus_per_actor:g} CPU{gpu} on one node, "
-            f"and what fetches and decodes for it {resources.cpus_per_task:g} CPU more"
+            f"        waits for nodes: a replica takes {takes} on one node, and what fetches and decodes for it"
+            f" {resources.cpus_per_task:g} CPU more"
         )
     if resources.device == "cpu" and config.compute.device == "auto" and resources.starts_nodes:
         yield "        note: no GPU is up, so the model runs on CPUs; to wait for one, set compute.device: cuda"

@@ -375,7 +375,7 @@ def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyP
     ]
     on_cpus = Resources("cpu", (1, 8), 0.0, 2.0, 1.0, starts_nodes=True)
     assert said(on_cpus) == [
-        "        waits for nodes: a replica takes 2 CPU on one node, and what fetches and decodes for it 1 CPU more",
+        "        waits for nodes: a replica takes 2 CPUs on one node, and what fetches and decodes for it 1 CPU more",
         "        note: no GPU is up, so the model runs on CPUs; to wait for one, set compute.device: cuda",
     ]
     nodes.append({"CPU": 4.0, "GPU": 1.0})
