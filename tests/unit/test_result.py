@@ -281,7 +281,7 @@ def test_evaluate(tmp_path: Path, monkeypatch) -> None:
     ("error", "exit_code"), [(None, 0), (RunError("no memory"), 1), (KeyboardInterrupt(), 130)], ids=str
 )
 def test_finetune(tmp_path: Path, monkeypatch, error: BaseException | None, exit_code: int) -> None:
-    from test_train_place import DATASET, job_of
+    from train_jobs import DATASET, job_of
 
     from m2f_batch.train.place import held
 

@@ -6,38 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train_models import CATEGORIES
+from train_jobs import job_of
 
-from m2f_batch.datasets.dataset import dataset_of
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.train.job import TrainJob
 from m2f_batch.train.layout import complete
 from m2f_batch.train.place import check_place, check_seen, finish, goes_on, held
 
-DATASET = dataset_of(
-    CATEGORIES,
-    [
-        {
-            "image_id": 1,
-            "uri": "/1.png",
-            "height": 2,
-            "width": 2,
-            "segments": [{"category": 0, "iscrowd": False, "counts": "22"}],
-        }
-    ],
-)
-
 
 class Killed(BaseException):
     """Nothing catches it, as nothing catches a SIGKILL."""
-
-
-def job_of(output: Path, *, overwrite: bool = False, **train: Any) -> TrainJob:
-    tree = {"data": {"train": "x.json"}, "train": {"steps": 10, **train}}
-    tree |= {"output": {"uri": str(output), "overwrite": overwrite}}
-    return TrainJob(FinetuneConfig.model_validate(tree), DATASET, None, "instance", None, None, {})
 
 
 def work(job: TrainJob, *, checkpoint: int | None = None, finishes: bool = False) -> bool:

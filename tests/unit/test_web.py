@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_submit_tls import certificate
+from certificates import certificate
 from web_server import Site, serving
 
 from m2f_batch.errors import ImageError, TransientError, UsageError

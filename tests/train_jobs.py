@@ -1,0 +1,29 @@
+"""A small training to be, for tests of what surrounds it."""
+
+from pathlib import Path
+from typing import Any
+
+from train_models import CATEGORIES
+
+from m2f_batch.datasets.dataset import dataset_of
+from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.train.job import TrainJob
+
+DATASET = dataset_of(
+    CATEGORIES,
+    [
+        {
+            "image_id": 1,
+            "uri": "/1.png",
+            "height": 2,
+            "width": 2,
+            "segments": [{"category": 0, "iscrowd": False, "counts": "22"}],
+        }
+    ],
+)
+
+
+def job_of(output: Path, *, overwrite: bool = False, **train: Any) -> TrainJob:
+    tree = {"data": {"train": "x.json"}, "train": {"steps": 10, **train}}
+    tree |= {"output": {"uri": str(output), "overwrite": overwrite}}
+    return TrainJob(FinetuneConfig.model_validate(tree), DATASET, None, "instance", None, None, {})
