@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,6 +29,7 @@ from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.stages import prepare_unit
 from m2f_batch.flow.units import rows_of, split_unit
 from m2f_batch.records import ImageRef
+from m2f_batch.storage.columns import picked
 from m2f_batch.storage.plan import Unit, Units, default_images_per_file
 from m2f_batch.storage.run import parquet_bytes
 from m2f_batch.storage.tally import Tally
@@ -112,10 +114,10 @@ def report_lines(job: Job, probe: Probe, machines: Machines, seconds: float) -> 
 def _probe(job: Job, flow: Flow) -> Probe:
     """Label evenly sampled images with one replica."""
     count, size = PROBES[flow.resources.device]
-    table = job.listing.table.take(sample_evenly(job.listing.table.num_rows, count))
-    refs = [
-        ImageRef(uri, version) for uri, version in zip(*(table[n].to_pylist() for n in ("uri", "version")), strict=True)
-    ]
+    table = job.listing.table
+    rows = np.array(sample_evenly(table.num_rows, count), np.int64)
+    texts = (picked(table[name], rows).to_pylist() for name in ("uri", "version"))
+    refs = [ImageRef(uri, version) for uri, version in zip(*texts, strict=True)]
     units = Units.of(Unit(f"{first}", tuple(refs[first : first + size])) for first in range(0, len(refs), size))
     alone = replace(flow, resources=replace(flow.resources, actors=(1, 1)))
     prepare = _prepare_apart if flow.resources.device == "cpu" else prepare_unit

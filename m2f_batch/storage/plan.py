@@ -249,12 +249,6 @@ class Units:
         lists = pa.ListArray.from_arrays(pa.array(bounds - bounds[0], pa.int32()), images).cast(nested)
         return pa.Table.from_arrays([self._names.slice(first, count), lists], schema=UNIT_SCHEMA)
 
-    @property
-    def table(self) -> pa.Table:
-        """All of them, in chunks: of a listing, as much memory again."""
-        parts = (self.part(first, _UNITS) for first in range(0, len(self), _UNITS))
-        return pa.concat_tables([UNIT_SCHEMA.empty_table(), *parts])
-
     def __iter__(self) -> Iterator[Unit]:
         for first in range(0, len(self), _UNITS):
             for unit in self.part(first, _UNITS).to_pylist():
