@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import PROJECT
 
 from m2f_batch.cli import main
@@ -58,3 +59,19 @@ def test_each_recipe_submits_under_an_id_and_asks_for_its_result(recipe: str) ->
     named = commands(PROJECT / "infra" / "schedulers" / recipe)
     wanted = ("--config", "--submission-id", "--result")
     assert named >= {("submit segment", option) for option in wanted}, "the same id makes a repeat safe"
+
+
+def test_the_recipes_pod_is_the_one_of_the_cron_job() -> None:
+    nightly = PROJECT / "infra" / "kubernetes" / "overlays" / "nightly"
+    cron_job = yaml.safe_load((nightly / "cronjob.yaml").read_text())
+    recipe = yaml.safe_load((PROJECT / "infra" / "schedulers" / "pod.yaml").read_text())
+    wanted, given = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"], recipe["spec"]
+    (theirs,), (ours,) = wanted.pop("containers"), given.pop("containers")
+    image = {each["name"]: each for each in yaml.safe_load((nightly / "kustomization.yaml").read_text())["images"]}
+    built = image[theirs["image"]]
+    assert ours["image"] == f"{built['newName']}:{built['newTag']}"
+    for name in ("securityContext", "resources", "volumeMounts"):
+        assert ours[name] == theirs[name], name
+    assert ours["env"] == [each for each in theirs["env"] if each["name"] not in ("NIGHT", "M2F_BATCH_RESULT")]
+    assert {**given, "volumes": None} == {**wanted, "volumes": None}
+    assert [each["name"] for each in given["volumes"]] == [each["name"] for each in wanted["volumes"]]
