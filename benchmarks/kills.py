@@ -172,7 +172,6 @@ def _at(tree: Path, scratch: Path) -> Iterator[dict[str, str]]:
             "RAY_worker_niceness": "0",  # or what else runs here takes all the time
             "RAY_BACKEND_LOG_LEVEL": "fatal",
             "RAY_raylet_start_wait_time_s": "600",
-            "RAY_agent_register_timeout_ms": "300000",  # a raylet dies while it waits for its agent
         }
 
 
