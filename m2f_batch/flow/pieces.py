@@ -17,14 +17,27 @@ UNITS_PER_PIECE = 4  # at most
 _PIECE_SCHEMA = pa.schema([("units", pa.list_(pa.struct(list(UNIT_SCHEMA))))])
 
 
-def blocks_of(units: Units) -> list[pa.Table]:
+class Blocks:
     """Tables of pieces, a row each, in the order of the units; pieces hold one unit as long as there are few units.
 
-    With more units than ``MAX_BLOCKS`` pieces can hold, a block holds several pieces.
+    With more units than ``MAX_BLOCKS`` pieces can hold, a block holds several pieces. Each is made when it is come to,
+    anew each time, so that the driver never holds all: of 10^7 images they are as large as the listing.
     """
-    size = max(1, min(UNITS_PER_PIECE, -(-len(units) // MAX_BLOCKS)))
-    per_block = max(1, -(-len(units) // (size * MAX_BLOCKS))) * size
-    return [_pieces(units.part(at, per_block), size) for at in range(0, len(units), per_block)]
+
+    def __init__(self, units: Units) -> None:
+        self._units = units
+        self._size = max(1, min(UNITS_PER_PIECE, -(-len(units) // MAX_BLOCKS)))
+        self._pieces = max(1, -(-len(units) // (self._size * MAX_BLOCKS)))
+
+    @property
+    def are_pieces(self) -> bool:
+        """Whether each block is one piece."""
+        return self._pieces == 1
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        per_block = self._size * self._pieces
+        for at in range(0, len(self._units), per_block):
+            yield _pieces(self._units.part(at, per_block), self._size)
 
 
 def apart(block: pa.Table) -> pa.Table:

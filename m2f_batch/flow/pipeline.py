@@ -9,7 +9,7 @@ own, which mostly wait, commits made Ray start dozens of processes.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import ray.data
@@ -18,7 +18,7 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.cluster import Resources
-from m2f_batch.flow.pieces import apart, blocks_of, each_unit
+from m2f_batch.flow.pieces import Blocks, apart, each_unit
 from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
 from m2f_batch.storage.plan import Units
 from m2f_batch.storage.run import Fence
@@ -109,9 +109,9 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
 
 def _pieces(units: Units) -> Dataset:
     """A block per piece. Where there are many, a task takes them apart as they are needed, and none is there before."""
-    blocks = blocks_of(units)
-    dataset = ray.data.from_blocks(blocks)
-    if all(block.num_rows == 1 for block in blocks):
+    blocks = Blocks(units)
+    dataset = ray.data.from_blocks(cast("list[pa.Table]", blocks))  # which goes over them, and asks for nothing else
+    if blocks.are_pieces:
         return dataset
     alone = TaskPoolStrategy(size=1)  # one at a time is quick enough, and Ray Data keeps no CPUs for more
     return dataset.map_batches(apart, batch_size=None, batch_format="pyarrow", num_cpus=APART, compute=alone)

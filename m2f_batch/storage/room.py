@@ -14,7 +14,7 @@ from m2f_batch.errors import UsageError
 # without Ray's GCS: twice the text in the store, once or twice in the command. Measured: benchmarks/results/planning.md
 BASE = 1 << 30  # whatever is listed: Python, Ray's processes
 PER_IMAGE = 110
-PER_TEXT_BYTE = 3.5  # of uris and versions, with their offsets
+PER_TEXT_BYTE = 4.3  # of uris and versions, with their offsets
 
 
 def needed(images: int, text: int) -> int:

@@ -11,7 +11,7 @@ from m2f_batch.flow import pieces, workers
 from m2f_batch.flow.few_waiting import FewWaiting, set_few_waiting
 from m2f_batch.flow.gate import DONE, Gate
 from m2f_batch.flow.job import _stream
-from m2f_batch.flow.pieces import UNITS_PER_PIECE, apart, blocks_of, each_unit
+from m2f_batch.flow.pieces import UNITS_PER_PIECE, Blocks, apart, each_unit
 from m2f_batch.flow.stages import COMMITTED_BEFORE, commit_unit, label_unit
 from m2f_batch.flow.unit_names import UnitNames
 from m2f_batch.flow.units import DONE_SCHEMA
@@ -38,7 +38,7 @@ def tasks_of(blocks: list[pa.Table]) -> list[list[str]]:
 def test_each_unit_is_in_one_piece_of_four_at_most(monkeypatch, count: int, most: int):
     monkeypatch.setattr(pieces, "MAX_BLOCKS", most)
     units = units_of(count)
-    blocks = blocks_of(units)
+    blocks = [*Blocks(units)]
     tasks = tasks_of(blocks)
     assert [name for task in tasks for name in task] == [unit.name for unit in units]
     assert len(blocks) <= most
@@ -58,7 +58,7 @@ def _same(table: pa.Table) -> pa.Table:
     [(0, 0, 0, 0), (40, 40, 1, 1), (2000, 2000, 1, 1), (2001, 1001, 1, 2), (8000, 2000, 1, 4), (312_500, 1954, 40, 4)],
 )
 def test_pieces_hold_more_only_as_runs_grow(units: int, blocks: int, per_block: int, per_task: int):
-    cut = blocks_of(Units.of(Unit(f"u{number}", ()) for number in range(units)))
+    cut = [*Blocks(Units.of(Unit(f"u{number}", ()) for number in range(units)))]
     assert len(cut) == blocks
     assert max((block.num_rows for block in cut), default=0) == per_block
     assert max((len(piece) for block in cut for piece in block["units"]), default=0) == per_task
