@@ -1,25 +1,15 @@
-"""The layers of the README, held true: imports go down only, without cycles; pure modules load no torch and no ray."""
+"""The rooms of the package, held true: imports go down, rooms and files are small, heavy packages have few doors."""
 
 import ast
-import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from conftest import PROJECT
 
 PACKAGE = PROJECT / "m2f_batch"
-
-
-def layers() -> list[list[str]]:
-    """The boxes of the README's drawing, from the top; the text behind the last bar of a line is for people."""
-    drawing = re.search(r"```layers\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
-    assert drawing, "the README has lost its drawing of the modules"
-    lines = [line for line in drawing[1].splitlines() if line.startswith("|")]
-    return [[box.strip() for box in line[1 : line.rindex("|")].split("|")] for line in lines]
-
-
-LAYERS = layers()
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 50
 HEAVY = ("torch", "torchvision", "transformers", "ray", "boto3", "scipy")
 # what may be loaded by a command line, a driver or a pure module
 LIGHT = [
@@ -44,87 +34,49 @@ LIGHT = [
 
 
 def modules() -> dict[str, Path]:
-    files = {
-        path: path.relative_to(PROJECT).with_suffix("") for path in [*PACKAGE.rglob("*.py"), *PROJECT.glob("jobs/*.py")]
-    }
-    return {".".join(name.parts): path for path, name in files.items() if path.name != "__init__.py"}
+    files = [*PACKAGE.rglob("*.py"), *PROJECT.glob("jobs/*.py")]
+    names = {file: ".".join(file.relative_to(PROJECT).with_suffix("").parts) for file in files}
+    return {name: file for file, name in names.items() if file.name != "__init__.py"}
 
 
-MODULES = modules()
-
-
-def imports_of(path: Path) -> set[str]:
-    """All modules of the project that a file imports, anywhere in it."""
+def imported(file: Path) -> set[str]:
+    """The names of all modules that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return found & MODULES.keys()
+    return found
 
 
-def layer_of(module: str) -> tuple[int, str]:
-    """The line of the table, and the place in it, that fits best."""
-    short = module.removeprefix("m2f_batch.")
-    places = [(len(place), line, place) for line, names in enumerate(LAYERS) for place in names]
-    fitting = [item for item in places if short == item[2] or short.startswith(item[2] + ".")]
-    assert fitting, f"{module} stands in no layer: draw it in the README"
-    _, line, place = max(fitting)
-    return line, place
+MODULES = modules()
+IMPORTS = {name: imported(file) for name, file in MODULES.items()}
+GRAPH = {name: names & MODULES.keys() for name, names in IMPORTS.items()}
 
 
-def test_imports_go_down_only():
-    place_of = {module: layer_of(module) for module in MODULES}
-    up = []
-    for module, path in MODULES.items():
-        line, place = place_of[module]
-        up += [
-            f"{module} (line {line}) imports {other} (line {place_of[other][0]})"
-            for other in imports_of(path)
-            if place_of[other][0] <= line and place_of[other][1] != place
-        ]
-    assert up == []
-
-
-def test_there_are_no_cycles():
-    graph = {name: imports_of(path) for name, path in MODULES.items()}
+def circles(graph: dict[str, set[str]]) -> Iterator[str]:
+    """The first way found from each node back to itself."""
     done: set[str] = set()
 
-    def visit(name: str, path: tuple[str, ...]) -> None:
-        assert name not in path, " -> ".join([*path, name])
-        if name not in done:
-            for imported in graph[name]:
-                visit(imported, (*path, name))
+    def visit(name: str, path: tuple[str, ...]) -> Iterator[str]:
+        if name in path:
+            yield " -> ".join([*path[path.index(name) :], name])
+        elif name not in done:
+            for other in sorted(graph.get(name, ())):
+                yield from visit(other, (*path, name))
             done.add(name)
 
-    for name in graph:
-        visit(name, ())
+    for name in sorted(graph):
+        yield from visit(name, ())
 
 
-def test_every_box_stands_for_something():
-    places = {layer_of(module)[1] for module in MODULES}
-    assert places == {place for line in LAYERS for place in line}
+def test_modules_import_each_other_in_no_circle():
+    assert [*circles(GRAPH)] == []
 
 
 def test_init_files_hold_nothing():
     assert all(path.read_text() == "" for path in PACKAGE.rglob("__init__.py"))
-
-
-def test_the_only_importers_of_ray_data_and_of_transformers():
-    for name, path in MODULES.items():
-        text = path.read_text()
-        if not name.startswith("m2f_batch.flow") and name not in (
-            "m2f_batch.train.network",
-            "m2f_batch.train.worker",
-            "m2f_batch.train.ray_stream",
-        ):
-            assert "import ray" not in text, name
-            assert "from ray" not in text, name
-        if name not in ("m2f_batch.vision.model", "m2f_batch.vision.architecture") and not name.startswith(
-            "m2f_batch.train."
-        ):
-            assert "from transformers" not in text, name
 
 
 def test_light_modules_load_nothing_heavy():
@@ -148,5 +100,15 @@ def test_the_drivers_need_no_torch():
 
 
 def test_files_stay_small():
-    sizes = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
-    assert {name: size for name, size in sizes.items() if size > 400} == {}
+    sizes = {name: len(file.read_text().splitlines()) for name, file in MODULES.items()}
+    assert {name: size for name, size in sizes.items() if size > LINES_OF_A_FILE} == {}
+
+
+def test_functions_stay_small():
+    sizes = {
+        f"{name}.{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for name, file in MODULES.items()
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert {name: size for name, size in sizes.items() if size > LINES_OF_A_FUNCTION} == {}
