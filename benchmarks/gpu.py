@@ -18,7 +18,7 @@ from benchmarks.job import Size
 from benchmarks.job import measure as measure_job
 from benchmarks.models import random_model
 from benchmarks.timing import PROJECT, Rounds, parser, publish, say, table
-from m2f_batch.config import Precision
+from m2f_batch.config.segment import Precision
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.records import Segment
 from m2f_batch.vision.segmenter import Segmenter

@@ -85,7 +85,7 @@ class Ready:
 
 def drive(address: str, folder: Path, replicas: int, images: int) -> int:
     """The run, in a process of its own."""
-    from m2f_batch.config import SegmentConfig
+    from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
 
     pq.write_table(pa.table({"uri": [*uris(images)]}), folder / "in.parquet")

@@ -28,7 +28,7 @@ from benchmarks.whole import (
     run_pipeline,
     whole_job,
 )
-from m2f_batch.config import Precision
+from m2f_batch.config.segment import Precision
 from m2f_batch.records import Segment
 from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.preprocess import Prepared, prepare_image

@@ -73,7 +73,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> NoReturn:
     import ray
     from ray.cluster_utils import Cluster
 
-    from m2f_batch.config import SegmentConfig
+    from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
     from m2f_batch.flow.bytecode import kept_bytecode
     from m2f_batch.flow.workers import Steps

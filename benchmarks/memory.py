@@ -17,7 +17,7 @@ import torch
 from benchmarks.peak_memory import peak_of
 from benchmarks.photos import write_photographs
 from benchmarks.timing import PROJECT, parser, publish, say, table
-from m2f_batch.config import Task
+from m2f_batch.config.segment import Task
 
 WAYS = ("ours", "dense", "transformers")
 KEPT = {"instance": (40,), "panoptic": (40,), "semantic": (40,)}

@@ -13,8 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.config_loading import load_config
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
 
 IMAGES, EDGE, MOST_OBJECTS = 8, 64, 8
 MODEL = {

@@ -159,7 +159,7 @@ def command(count: str, output: str, night: str) -> None:
 
     from benchmarks.scale import _timed, _watch_store
     from benchmarks.stubs import steps
-    from m2f_batch.config import SegmentConfig
+    from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
     from m2f_batch.storage.listed import Listing
 

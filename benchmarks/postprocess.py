@@ -18,7 +18,7 @@ from benchmarks.peers import DENSE, Way, shipped
 from benchmarks.photos import where_from
 from benchmarks.timing import Rounds, parser, publish, ratio_of, say, show_seconds, table, take_turns
 from benchmarks.work import CANVASES, SQUARE, Work, make_work
-from m2f_batch.config import Task
+from m2f_batch.config.segment import Task
 from m2f_batch.records import Segment
 from m2f_batch.vision.replica import POSTPROCESS
 

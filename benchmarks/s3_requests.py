@@ -29,7 +29,7 @@ SIZES = ((1024, 32), (8192, 32), (8192, 512), (8192, 4096))  # images, images pe
 
 def measure(images: int, images_per_file: int) -> dict[str, Any]:
     """One line: requests by operation of one run."""
-    from m2f_batch.config import SegmentConfig
+    from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
     from m2f_batch.flow.stages import commit_unit, label_unit
     from m2f_batch.flow.units import unit_table

@@ -43,7 +43,7 @@ workers and actors that of one; the driver's growth is that in steady state."""
 
 def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
     """Run the job with stubs; its times go to ``options["times"]`` as JSON (epoch seconds)."""
-    from m2f_batch.config import SegmentConfig
+    from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import finish, job
 
     times: dict[str, Any] = {"units": []}

@@ -28,9 +28,9 @@ from pycocotools import mask as coco_mask
 from transformers import get_scheduler
 
 from benchmarks.timing import publish, say, table
-from m2f_batch.config_loading import load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
 from m2f_batch.demo.evaluate import MODEL
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.train.batches import on_device
 from m2f_batch.train.build import build_model
 from m2f_batch.train.command import finetune

@@ -29,8 +29,8 @@ from transformers import Mask2FormerImageProcessor
 from benchmarks.photos import DATA
 from benchmarks.processes import cpu_seconds, descendants
 from benchmarks.timing import PROJECT, parser, publish, ratio_of, say, table
+from m2f_batch.config.finetune import StartConfig
 from m2f_batch.datasets.dataset import Category
-from m2f_batch.finetune_config import StartConfig
 from m2f_batch.train.build import build_model
 
 THREADS, BATCH, SIZE, PHOTOS, WARM, NOTHING = 2, 4, 384, 24, 2, 255

@@ -18,7 +18,7 @@ from transformers import AutoImageProcessor, pipeline
 
 from benchmarks.models import eager
 from benchmarks.peers import shipped_segments
-from m2f_batch.config import Precision, Task
+from m2f_batch.config.segment import Precision, Task
 from m2f_batch.records import Segment, segment_of
 from m2f_batch.storage.run import open_run
 from m2f_batch.vision.model import forward

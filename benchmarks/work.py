@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.photos import object_masks
-from m2f_batch.config import AspectSize, ExactSize, Task
+from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.vision.geometry import SizeHW, plan_from_processor, with_size
 
 QUERIES, STRIDE = 100, 4

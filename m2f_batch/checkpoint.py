@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from m2f_batch.config import Task
-from m2f_batch.config_loading import parse_yaml
+from m2f_batch.config.loading import parse_yaml
+from m2f_batch.config.segment import Task
 from m2f_batch.errors import UsageError
 from m2f_batch.label_lines import label_lines
 from m2f_batch.labels import LabelSet, find_label_set

@@ -10,15 +10,15 @@ from types import FrameType, TracebackType
 from typing import NoReturn
 
 from m2f_batch.cli_arguments import new_parser
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.installed import check_installation, what_to_install
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
+from m2f_batch.messages.terminal import printable
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.result import Result, tell
-from m2f_batch.terminal import printable
 
 STOPPED = 130
 FINETUNE_FLAGS = {

@@ -3,10 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING, NoReturn, get_args
 
-from m2f_batch.config import Section, SegmentConfig, Task
-from m2f_batch.config_loading import fields_of
-from m2f_batch.data_config import DataFormat
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.data import DataFormat
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import fields_of
+from m2f_batch.config.segment import Section, SegmentConfig, Task
 from m2f_batch.result import VARIABLE, tell
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from m2f_batch.config import AspectSize
+from m2f_batch.config.segment import AspectSize
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from m2f_batch.errors import ImageError
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 
 SCHEMA_VERSION = "1"
 

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from m2f_batch.errors import UsageError
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 
 COMMANDS = frozenset({"segment", "finetune", "evaluate", "submit"})
 VARIABLE = "M2F_BATCH_RESULT"  # the FILE where no flag names one

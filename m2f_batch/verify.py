@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.processes import in_processes
 from m2f_batch.records import SCHEMA
 from m2f_batch.row_checks import row_problems
@@ -18,7 +19,6 @@ from m2f_batch.storage.index import IndexEntry, entry_of, staged_images
 from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run, open_run
 from m2f_batch.storage.store import Entry
 from m2f_batch.storage.tally import Tally
-from m2f_batch.terminal import say, say_json
 
 MOST_LINES = 20  # of problems of one file
 SERIAL_BYTES = 64 << 20  # so much is read before other processes would have started

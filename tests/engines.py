@@ -4,8 +4,8 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import check_config
+from m2f_batch.config.loading import check_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.records import Row
 from m2f_batch.storage.run import RunDirectory, Unit, open_run
 

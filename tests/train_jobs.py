@@ -5,8 +5,8 @@ from typing import Any
 
 from train_models import CATEGORIES
 
+from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.dataset import dataset_of
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.train.job import TrainJob
 
 DATASET = dataset_of(

@@ -20,12 +20,12 @@ from typing import Any
 from m2f_batch.checkpoint import Checkpoint, read_checkpoint, read_config
 from m2f_batch.conversion.child import MAX_SHARD, Order
 from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.messages.terminal import say
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.model_source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
-from m2f_batch.terminal import say
 
 COPIED = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
 INDEX = "pytorch_model.bin.index.json"

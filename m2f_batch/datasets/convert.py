@@ -24,10 +24,10 @@ from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.datasets.write_coco import coco_pieces
 from m2f_batch.datasets.write_yolo import Losses, check_names, write_settings, write_side
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.terminal import say
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
-from m2f_batch.terminal import say
 
 TARGETS = ("coco", "yolo")
 LEFT_OUT = "left-out.csv"  # beside what is written

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from m2f_batch.config.finetune import AugmentConfig
 from m2f_batch.datasets.claims import claims_of
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
@@ -22,8 +23,7 @@ from m2f_batch.datasets.lint_sides import name_findings
 from m2f_batch.datasets.masks import areas
 from m2f_batch.datasets.warnings import DEFAULT_QUERIES
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import AugmentConfig
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 
 # an entry that is of no image, and so left out alone; what else is of no image is of the whole dataset
 _ENTRIES = ("malformed", "unlisted-image", "missing-image", "unreadable-mask")

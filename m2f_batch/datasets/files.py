@@ -15,8 +15,8 @@ from PIL import Image
 
 from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.pixel_cap import check_mask_size, opening
-from m2f_batch.datasets.told import told
 from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.messages.told import told
 from m2f_batch.storage import uris
 from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.image_names import extension_of

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.terminal import say
 from m2f_batch.storage import uris
-from m2f_batch.terminal import say
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, cast, get_args
 
-from m2f_batch.data_config import DataFormat
+from m2f_batch.config.data import DataFormat
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES, Finding, Report, stop

@@ -6,7 +6,7 @@ Crowds are no objects, a mask without a pixel teaches nothing, and pixels that c
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from m2f_batch.config import Task
+from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.masks import areas

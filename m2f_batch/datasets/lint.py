@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.boxes import Claim
 from m2f_batch.datasets.claims import claims_of
 from m2f_batch.datasets.dataset import Dataset
@@ -24,8 +25,8 @@ from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.sides import places_of, read_sides
 from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.finetune_config import FinetuneConfig
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
+from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.result import STDOUT
 from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
@@ -33,7 +34,6 @@ from m2f_batch.storage.model_source import find_model
 from m2f_batch.storage.outputs import store_of_file
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.s3_settings import using
-from m2f_batch.terminal import say, say_json
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON

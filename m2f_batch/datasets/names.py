@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from m2f_batch import config_loading
-from m2f_batch.data_config import is_inline
+from m2f_batch.config import loading
+from m2f_batch.config.data import is_inline
 from m2f_batch.datasets import files
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
@@ -131,6 +131,6 @@ def parse_texts(text: str, where: str) -> Any:
 
 def _parsed(text: str, where: str, loader: type[Any]) -> Any:
     try:
-        return config_loading.parse_yaml(text, loader)
+        return loading.parse_yaml(text, loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error

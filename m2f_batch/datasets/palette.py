@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from m2f_batch.data_config import is_inline
+from m2f_batch.config.data import is_inline
 from m2f_batch.datasets import files
 from m2f_batch.datasets.names import IGNORED_NAME, parse_texts
 from m2f_batch.errors import UsageError

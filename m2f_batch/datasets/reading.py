@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, get_args
 
-from m2f_batch.data_config import PNG_FORMATS, ClassNames, DataFormat, Palette
+from m2f_batch.config.data import PNG_FORMATS, ClassNames, DataFormat, Palette
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
 from m2f_batch.datasets.formats import naming_formats

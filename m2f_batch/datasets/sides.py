@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from m2f_batch.data_config import DataConfig
+from m2f_batch.config.data import DataConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.groups import group_keys

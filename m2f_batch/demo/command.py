@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import check_config
+from m2f_batch.config.loading import check_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.job import segment

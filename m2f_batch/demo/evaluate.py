@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.config import Task
+from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, TEST_SEED, Scene, draw_scene
 from m2f_batch.evaluation.evaluator import Evaluator

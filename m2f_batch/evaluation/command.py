@@ -18,12 +18,12 @@ from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.evaluation.table import lines_of
 from m2f_batch.export.coco import file_name
 from m2f_batch.export.ids import spelled_otherwise
+from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.result import STDOUT, tell
 from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.outputs import store_of_file
 from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.s3_settings import recorded, using
-from m2f_batch.terminal import say, say_json
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]
 OBJECT_METRICS = frozenset({"ap", "pq"})  # of a truth that tells objects apart

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from m2f_batch.config import Task
+from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.average_precision import AveragePrecision

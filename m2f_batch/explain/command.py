@@ -5,13 +5,13 @@ from typing import Any
 
 from m2f_batch.errors import UsageError
 from m2f_batch.explain.listed import find_image
+from m2f_batch.messages.terminal import say
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.s3_settings import recorded, using
 from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
-from m2f_batch.terminal import say
 
 SAME, DIFFERS = 0, 1
 FILES = ("explain.json", "decoded.png", "canvas.png", "queries.png", "overlay.png", "difference.png")

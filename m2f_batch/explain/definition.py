@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from m2f_batch.config import Task
+from m2f_batch.config.segment import Task
 from m2f_batch.vision.frame import Frame
 from m2f_batch.vision.geometry import SizeHW
 from m2f_batch.vision.rle import MaskCode, encode_mask

@@ -9,7 +9,7 @@ from typing import Any
 
 from m2f_batch.errors import UsageError
 from m2f_batch.export.categories import match_categories
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 from m2f_batch.storage.coco_input import whole
 from m2f_batch.storage.near_names import near_pairs
 from m2f_batch.storage.places import open_store

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from m2f_batch.errors import RunError
 from m2f_batch.flow.busy import cheaper_postprocessing, faster_model
 from m2f_batch.flow.cluster import present
-from m2f_batch.flow.events import Events
 from m2f_batch.flow.pipeline import Flow, labelled
 from m2f_batch.flow.prediction import (
     Estimate,
@@ -28,6 +27,7 @@ from m2f_batch.flow.progress import duration
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.stages import prepare_unit
 from m2f_batch.flow.units import rows_of, split_unit
+from m2f_batch.messages.events import Events
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.columns import picked
 from m2f_batch.storage.plan import Unit, Units, default_images_per_file

@@ -12,7 +12,7 @@ from ray.data import Dataset
 from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
 from m2f_batch.checkpoint import check_license, read_checkpoint
-from m2f_batch.config import SegmentConfig
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.attempt import Attempt, held
@@ -30,7 +30,6 @@ from m2f_batch.flow.cluster import (
     starts_nodes,
 )
 from m2f_batch.flow.dry_run import dry_run
-from m2f_batch.flow.events import Events, route_logging
 from m2f_batch.flow.finish import FEW_FILES, say_nothing_to_do
 from m2f_batch.flow.follow import Engine, Started, Stream, follow
 from m2f_batch.flow.gate import answer_of, gate_for
@@ -40,6 +39,7 @@ from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.stages import COMMITTED_BEFORE
 from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
 from m2f_batch.flow.workers import Steps, see_it_load
+from m2f_batch.messages.events import Events, route_logging
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.listing import check_output, list_input
 from m2f_batch.storage.model_source import find_model, local_directory

@@ -35,7 +35,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 
 PREFIX = "m2f_batch_"
 COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {

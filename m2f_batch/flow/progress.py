@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.busy import Busy, Places
-from m2f_batch.flow.events import STATE, Events
+from m2f_batch.messages.events import STATE, Events
 from m2f_batch.storage.forwards import Forwards
 from m2f_batch.storage.tally import Tally, tally_of_unit
 

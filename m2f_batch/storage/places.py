@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable
 from functools import cache, partial
 
-from m2f_batch.config import S3Config
+from m2f_batch.config.segment import S3Config
 from m2f_batch.storage import allow, s3_settings, uris
 from m2f_batch.storage.files import ArrowStore, LocalStore
 from m2f_batch.storage.guarded import GuardedStore

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.messages.terminal import printable
 from m2f_batch.result import result_in, tell
 from m2f_batch.submit.address import Address, check_may_submit, find_token, parse_address
 from m2f_batch.submit.client import JobsApi, NoSuchJob, Unanswered
@@ -27,7 +28,6 @@ from m2f_batch.submit.following import (
 from m2f_batch.submit.interrupts import noticed_sigterm, what_to_do
 from m2f_batch.submit.jobs import Job, runtime_environment
 from m2f_batch.submit.package import entrypoint, working_dir
-from m2f_batch.terminal import printable
 
 SUBMIT_SECONDS = 180.0  # of trying again to hand a job over, and with an id of its own to reach the cluster before
 AGAIN_SECONDS = 2.0

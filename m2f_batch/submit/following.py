@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2f_batch.errors import RunError
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 from m2f_batch.result import FINAL
 from m2f_batch.submit.client import JobsApi, NoLiveLog, NoSuchJob, Unanswered, one_line
 

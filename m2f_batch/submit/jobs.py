@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.data_config import is_inline
+from m2f_batch.config.data import is_inline
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.forwarded import forwarded
 from m2f_batch.result import STDOUT, VARIABLE
 from m2f_batch.submit.portable import check_no_secrets, check_portable

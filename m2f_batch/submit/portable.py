@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 from m2f_batch.storage import uris
 
 ALLOWED = "allowed: an absolute path on storage that all nodes share, or an object-store URI"

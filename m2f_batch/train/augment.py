@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from m2f_batch.finetune_config import Resize
+from m2f_batch.config.finetune import Resize
 from m2f_batch.vision.geometry import SizeHW
 
 # at strength 1: of 255, relative, relative, and degrees of hue

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.checkpoint import read_config
-from m2f_batch.config import Task
+from m2f_batch.config.finetune import StartConfig, TrainConfig
+from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import StartConfig, TrainConfig
 from m2f_batch.old_configs import current_config
 from m2f_batch.train.backbones import Backbone, check_features, find_backbone, load_backbone_weights
 from m2f_batch.train.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused

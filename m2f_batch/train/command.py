@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.lint_masks import Setting
 from m2f_batch.datasets.sides import places_of
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.stopping import noticed_stops
+from m2f_batch.messages.terminal import say
 from m2f_batch.result import is_wanted, tell
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.storage.s3_settings import using
-from m2f_batch.terminal import say
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job
 from m2f_batch.train.layout import INFO, METRICS, complete

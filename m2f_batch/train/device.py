@@ -1,7 +1,7 @@
 """What a device cannot do, said before anything is written."""
 
+from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 
 
 def check_device(config: FinetuneConfig, device: str) -> None:

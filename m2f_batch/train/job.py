@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from m2f_batch.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
-from m2f_batch.config import AspectSize, ExactSize, Task
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES
 from m2f_batch.datasets.learnable import Learnable, learnable, learnable_findings
 from m2f_batch.datasets.sides import read_sides
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import steadily
 from m2f_batch.train.samples import Recipe

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from m2f_batch.config import Task
+from m2f_batch.config.finetune import Resize
+from m2f_batch.config.segment import Task
 from m2f_batch.datasets.masks import as_rle, union_rle
 from m2f_batch.datasets.pixel_cap import image_of
 from m2f_batch.errors import ImageError, RunError
-from m2f_batch.finetune_config import Resize
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError

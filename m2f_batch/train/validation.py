@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from m2f_batch.checkpoint import read_checkpoint
-from m2f_batch.config import ModelConfig, Task
-from m2f_batch.config_loading import check_config
+from m2f_batch.config.loading import check_config
+from m2f_batch.config.segment import ModelConfig, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.pixel_cap import KEY
 from m2f_batch.errors import RunError, UsageError

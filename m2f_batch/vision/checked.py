@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from m2f_batch.config import Precision
+from m2f_batch.config.segment import Precision
 from m2f_batch.errors import RunError
 from m2f_batch.vision.gpu import check_gpu
 from m2f_batch.vision.lean.linear import linear, pixels_of

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from m2f_batch.config import AspectSize, ExactSize, Normalization, Pixels, Section
+from m2f_batch.config.segment import AspectSize, ExactSize, Normalization, Pixels, Section
 from m2f_batch.errors import ImageError, UsageError
 
 SizeHW = tuple[int, int]

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from m2f_batch.checkpoint import Checkpoint, choose_task
-from m2f_batch.config import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
+from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
 from m2f_batch.errors import UsageError
 from m2f_batch.labels import Category, StuffSource, categories_of, find_stuff_ids, paper_size
 from m2f_batch.version import VERSION

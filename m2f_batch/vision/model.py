@@ -16,7 +16,7 @@ from transformers import AutoImageProcessor, Mask2FormerConfig, Mask2FormerForUn
 from transformers.utils import logging as transformers_logging
 
 from m2f_batch.checkpoint import read_config, weight_files
-from m2f_batch.config import Precision
+from m2f_batch.config.segment import Precision
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.vision.architecture import architecture_of, is_never_read
 from m2f_batch.vision.lean.mask2former import lean_mask2former

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from m2f_batch.config import Task
+from m2f_batch.config.segment import Task
 from m2f_batch.errors import ImageError
 from m2f_batch.records import Segment
 from m2f_batch.vision.engine import Result, Steps

@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from m2f_batch.checkpoint import Checkpoint, read_checkpoint
-from m2f_batch.config import ModelConfig, PostprocessConfig, PreprocessConfig, Task
-from m2f_batch.config_loading import check_config
+from m2f_batch.config.loading import check_config
+from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig, Task
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.model_source import find_model, local_directory

@@ -12,7 +12,7 @@ from m2f_batch.storage.allow import OF_MACHINE
 ASK = """
 import json, os, sys
 import ray
-from m2f_batch.config import ComputeConfig
+from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.flow.cluster import connected
 from m2f_batch.storage import allow
 

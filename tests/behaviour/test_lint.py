@@ -31,12 +31,12 @@ from planted_faults import (
 )
 
 from m2f_batch.cli import main
-from m2f_batch.config_loading import load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
 from m2f_batch.datasets import findings
 from m2f_batch.datasets.lint import _SUMMARIES
 from m2f_batch.datasets.lint_kinds import KINDS
 from m2f_batch.errors import RunError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.job import plan_job
 from m2f_batch.train.samples import make_sample

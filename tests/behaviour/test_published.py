@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
 from m2f_batch.checkpoint import choose_task, read_checkpoint
-from m2f_batch.config import ExactSize
+from m2f_batch.config.segment import ExactSize
 from m2f_batch.vision.architecture import architecture_of
 from m2f_batch.vision.geometry import plan_from_processor
 from m2f_batch.vision.lean.mask2former import LeanMask2Former

@@ -10,8 +10,8 @@ from conftest import DEMO_MODEL, PROJECT
 from engines import config_of, in_process, rows_of
 from PIL import Image
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import check_config
+from m2f_batch.config.loading import check_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import SHOW_SEED, draw_scene
 from m2f_batch.storage.run import open_run
 from m2f_batch.verify import verify

@@ -10,10 +10,10 @@ from hand_made import Picture, make_run
 from PIL import Image
 
 from m2f_batch.cli import main
-from m2f_batch.config_loading import load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.train.job import plan_job
 from m2f_batch.train.samples import make_sample
 from m2f_batch.train.validation import validate

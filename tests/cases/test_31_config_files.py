@@ -10,8 +10,8 @@ from engines import in_process
 from PIL import Image
 
 from m2f_batch.cli import main
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import load_config
+from m2f_batch.config.loading import load_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.listing import list_input

@@ -14,10 +14,10 @@ from hand_made import make_model
 
 from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.cli import main
-from m2f_batch.config_loading import check_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import check_config
 from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.explain.recorded import read_setup
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.job import check
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.job import _processor, plan_job

@@ -6,8 +6,8 @@ import pytest
 from conftest import DEMO_MODEL, PROJECT
 from PIL import Image
 
-from m2f_batch.config_loading import load_config
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
 from m2f_batch.train.command import FEW_STEPS, plan_lines
 from m2f_batch.train.job import plan_job
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from m2f_batch.cli import main
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import check_config
+from m2f_batch.config.loading import check_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.isolated_child import Child

@@ -12,7 +12,7 @@ from conftest import PROJECT
 from benchmarks import agreement, forward, gpu, job, memory, photos, postprocess, preprocess, timing
 from benchmarks.peers import DENSE, shipped
 from benchmarks.work import SQUARE, make_work
-from m2f_batch.config import AspectSize
+from m2f_batch.config.segment import AspectSize
 from m2f_batch.vision.rle import encode_mask
 from m2f_batch.vision.segmenter import pinned_threads
 

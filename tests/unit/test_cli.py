@@ -13,8 +13,8 @@ from hand_made import Picture, box_mask, make_model, make_run
 from PIL import Image
 
 from m2f_batch.cli import main
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import fields_of
+from m2f_batch.config.loading import fields_of
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import ImageError, RunError, TransientError
 
 SIZE = (12, 16)

@@ -6,7 +6,7 @@ import socket
 import pytest
 from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
-from m2f_batch.config import ComputeConfig
+from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.cluster import AUTOSCALER_V2, FOR_START, connected, plan_resources, run_error, starts_nodes
 from m2f_batch.processes import PASSIVE

@@ -7,8 +7,15 @@ import pytest
 from hand_made import make_model
 
 from m2f_batch.checkpoint import read_checkpoint
-from m2f_batch.config import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig, SegmentConfig
-from m2f_batch.config_loading import check_config, fields_of, load_config
+from m2f_batch.config.loading import check_config, fields_of, load_config
+from m2f_batch.config.segment import (
+    AspectSize,
+    ExactSize,
+    ModelConfig,
+    PostprocessConfig,
+    PreprocessConfig,
+    SegmentConfig,
+)
 from m2f_batch.errors import UsageError
 from m2f_batch.vision.labeling import settle
 

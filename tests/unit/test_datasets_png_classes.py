@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2f_batch.config_loading import load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.names import given_names
@@ -18,7 +19,6 @@ from m2f_batch.datasets.sides import read_sides
 from m2f_batch.datasets.smooth import lines_of
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.ground_truth import GroundTruth
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.vision.rle import decode_mask
 
 VALUES = np.array([[0, 1, 1, 2], [0, 0, 2, 2]], np.uint8)

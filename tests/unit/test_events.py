@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 import pytest
 from conftest import PROJECT
 
-from m2f_batch.flow.events import RESERVED, STATE, Events
+from m2f_batch.messages.events import RESERVED, STATE, Events
 
 MOMENT = 1795273445.1234  # 2026-11-21 15:04:05.1234 UTC
 
@@ -195,7 +195,7 @@ def test_threads_write_whole_lines(capsys):
 
 ROUTED = """
 import logging, sys, threading, warnings
-from m2f_batch.flow.events import Events, route_logging
+from m2f_batch.messages.events import Events, route_logging
 early = logging.getLogger("early")
 early.addHandler(logging.StreamHandler())
 proud = logging.getLogger("proud")

@@ -7,9 +7,9 @@ import yaml
 from conftest import PROJECT
 from infra_files import INFRA, OVERLAYS, files, of_ray, overlay, pods
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import load_config
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.flow.cluster import FOR_START
 from m2f_batch.storage import allow
 

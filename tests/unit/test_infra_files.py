@@ -24,9 +24,9 @@ from infra_files import (
     rendered,
 )
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import load_config
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.flow.metrics import COUNTERS, GAUGES, PREFIX
 from m2f_batch.version import VERSION
 

@@ -9,8 +9,8 @@ from conftest import PROJECT
 from m2f_batch.cli import main
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.errors import ImageError, RunError, UsageError
-from m2f_batch.masking import MASK, redact
-from m2f_batch.terminal import printable, say
+from m2f_batch.messages.masking import MASK, redact
+from m2f_batch.messages.terminal import printable, say
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 
@@ -114,7 +114,7 @@ def test_whoever_prints_is_known():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     own = {"demo/command.py", "demo/evaluate.py", "submit/command.py", "submit/interrupts.py"}  # nobody else's names
-    clean = {"terminal.py", "cli.py", "flow/events.py"}  # printable, each in its one place
+    clean = {"messages/terminal.py", "cli.py", "messages/events.py"}  # printable, each in its one place
     json_lines = {"result.py", "conversion/child.py"}  # ASCII: for a scheduler, and for a parent that says it cleanly
     assert printing == own | clean | json_lines
 
@@ -183,8 +183,8 @@ def test_an_explanation_has_the_row_of_the_run(monkeypatch):
 
 
 def test_run_json_holds_no_password_of_an_address():
-    from m2f_batch.config import SegmentConfig
-    from m2f_batch.config_loading import check_config
+    from m2f_batch.config.loading import check_config
+    from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow.run_info import _config_as_run
 
     tree = {"input": {"uri": "/a"}, "model": {"uri": "b"}, "output": {"uri": "/c"}}

@@ -16,7 +16,7 @@ LIGHT = [
     "m2f_batch.cli",
     "m2f_batch.records",
     "m2f_batch.labels",
-    "m2f_batch.config_loading",
+    "m2f_batch.config.loading",
     "m2f_batch.checkpoint",
     "m2f_batch.vision.geometry",
     "m2f_batch.vision.image",

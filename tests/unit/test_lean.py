@@ -123,7 +123,7 @@ def test_a_broken_window_of_swin_does_not(monkeypatch):
 
 def canvases(images):
     from m2f_batch.checkpoint import read_checkpoint
-    from m2f_batch.config import ModelConfig, PostprocessConfig, PreprocessConfig
+    from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
     from m2f_batch.vision.labeling import settle
     from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare_image
 

@@ -42,7 +42,7 @@ from pathlib import Path
 from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.finetune_config import StartConfig
+from m2f_batch.config.finetune import StartConfig
 from m2f_batch.train.build import build_model
 from m2f_batch.vision.geometry import plan_from_processor
 from m2f_batch.vision.model import load_model, processor_pixel_values

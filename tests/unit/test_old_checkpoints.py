@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from m2f_batch.checkpoint import read_checkpoint, weight_files
-from m2f_batch.config import Task
+from m2f_batch.config.finetune import StartConfig
+from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import RunError
-from m2f_batch.finetune_config import StartConfig
 from m2f_batch.train.build import build_model
 from m2f_batch.vision.architecture import is_never_read
 from m2f_batch.vision.geometry import plan_from_processor

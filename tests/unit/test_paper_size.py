@@ -15,7 +15,7 @@ from PIL import Image
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from m2f_batch.checkpoint import Checkpoint
-from m2f_batch.config import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig
+from m2f_batch.config.segment import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.flow.begin import begin
 from m2f_batch.flow.cluster import Resources

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
-from m2f_batch.config import AspectSize, ExactSize
+from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.vision.geometry import plan_from_processor, size_with_aspect_ratio, with_size
 from m2f_batch.vision.preprocess import pixel_values, prepare, prepare_image

@@ -6,9 +6,9 @@ import pytest
 import yaml
 from conftest import PROJECT
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import load_config
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.train.model_config import new_config
 
 PRESETS = sorted((PROJECT / "jobs" / "presets").glob("*.yaml"))

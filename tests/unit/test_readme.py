@@ -4,9 +4,9 @@ import re
 
 from conftest import PROJECT
 
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import fields_of
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import fields_of
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 
 README = (PROJECT / "README.md").read_text()
@@ -22,7 +22,7 @@ def test_config_keys_exist():
     sections = "input|model|preprocess|postprocess|compute|output|run|data|augment|train"
     named = set(re.findall(rf"\b((?:{sections})\.[a-z_]+)\b", README))
     files = {"model.safetensors", "run.json", "train.json", "data.yaml"}
-    files |= {"postprocess.py", "preprocess.py", "augment.py"}
+    files |= {"postprocess.py", "preprocess.py", "augment.py", "data.py"}
     assert named - known - files == set()
     assert len(named) > 8
 

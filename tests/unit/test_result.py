@@ -17,8 +17,8 @@ from hand_made import Picture, box_mask, make_run
 from jobs_api import Cluster, serving
 
 from m2f_batch.cli import main
+from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.errors import RunError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow import finish, job, stages
 from m2f_batch.result import MAX_BYTES, VARIABLE, fitting, result_in, tell
 from m2f_batch.storage.run import open_run

@@ -8,10 +8,10 @@ import boto3
 import pytest
 from s3_servers import S3Endpoint, set_variables
 
-from m2f_batch.config import S3Config, SegmentConfig
-from m2f_batch.config_loading import load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
+from m2f_batch.config.segment import S3Config, SegmentConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.storage import s3_settings, uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.s3_client import new_client

@@ -15,11 +15,11 @@ from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.attempt import _leave, held
 from m2f_batch.flow.begin import begin
 from m2f_batch.flow.cluster import Resources
-from m2f_batch.flow.events import Events
 from m2f_batch.flow.job import check
 from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Work, check_standing, differences, is_nothing_to_do, look, work_of
+from m2f_batch.messages.events import Events
 from m2f_batch.records import error_row, table_of
 from m2f_batch.storage.commit import commit
 from m2f_batch.storage.index import IndexEntry, write_index

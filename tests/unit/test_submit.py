@@ -15,10 +15,10 @@ from conftest import PROJECT
 from jobs_api import Cluster, serving
 
 from m2f_batch.cli import main
-from m2f_batch.config import SegmentConfig
-from m2f_batch.config_loading import check_config, load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import check_config, load_config
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.finetune_config import FinetuneConfig
 from m2f_batch.flow.forwarded import FORWARDED
 from m2f_batch.installed import MODULES
 from m2f_batch.submit import command, following, interrupts

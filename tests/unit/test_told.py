@@ -2,7 +2,8 @@
 
 import pytest
 
-from m2f_batch.datasets import files, told
+from m2f_batch.datasets import files
+from m2f_batch.messages import told
 
 
 @pytest.fixture

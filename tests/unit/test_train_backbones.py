@@ -18,8 +18,8 @@ from transformers import (
     TimmWrapperForImageClassification,
 )
 
+from m2f_batch.config.finetune import StartConfig
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.finetune_config import StartConfig
 from m2f_batch.train.backbones import find_backbone
 from m2f_batch.train.build import Start, build_model
 

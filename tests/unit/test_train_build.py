@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from m2f_batch.checkpoint import read_checkpoint
+from m2f_batch.config.finetune import StartConfig, TrainConfig
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.demo.scenes import CATEGORIES as DEMO_NAMES
 from m2f_batch.demo.scenes import STUFF_IDS
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.finetune_config import StartConfig, TrainConfig
 from m2f_batch.train import backbones
 from m2f_batch.train.build import HEAD, Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
 from m2f_batch.train.forward import layer_logits

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
 
+from m2f_batch.config.finetune import StartConfig, TrainConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.finetune_config import StartConfig, TrainConfig
 from m2f_batch.train.build import Start, build_model, prepare
 from m2f_batch.train.ema import MovingAverage
 from m2f_batch.train.forward import layer_logits

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from train_models import CATEGORIES, small_config
 
-from m2f_batch.finetune_config import StartConfig
+from m2f_batch.config.finetune import StartConfig
 from m2f_batch.train.build import build_model
 from m2f_batch.train.forward import layer_logits
 from m2f_batch.train.quick import QuickDeformableAttention, QuickLinear, quicken

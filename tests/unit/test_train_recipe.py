@@ -11,8 +11,8 @@ from conftest import PROJECT
 from PIL import Image
 from transformers import AutoImageProcessor
 
-from m2f_batch.config_loading import load_config
-from m2f_batch.finetune_config import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
 from m2f_batch.train.augment import draw_view
 from m2f_batch.train.job import TrainJob, _processor
 from m2f_batch.train.samples import Recipe, make_sample

@@ -26,7 +26,7 @@ from m2f_batch.datasets.readers.coco_heads import (
     whole,
 )
 from m2f_batch.datasets.readers.coco_shapes import Fault, Shape, read_shape
-from m2f_batch.datasets.told import told
+from m2f_batch.messages.told import told
 from m2f_batch.storage import uris
 
 

@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
 
-from m2f_batch.flow.redact import redacted
-from m2f_batch.terminal import printable
+from m2f_batch.messages.redact import redacted
+from m2f_batch.messages.terminal import printable
 
 STATE = "state"  # the event of the regular progress lines: many, and the first ones to be forgotten
 MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s, and one small object to write

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from m2f_batch.config import Section
+from m2f_batch.config.segment import Section
 from m2f_batch.errors import UsageError
 
 MAX_SIZE = 1_000_000  # bytes of a config, and values in a YAML: a thousand times what makes sense

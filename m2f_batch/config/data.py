@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2f_batch.config import Number, Pixels, Section, Whole
+from m2f_batch.config.segment import Number, Pixels, Section, Whole
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 PNG_FORMATS = ("semantic-png", "instance-png")  # whose masks are files beside the images

@@ -2,7 +2,7 @@
 
 The sections that the finetune job shares, or has its own form of, are here too.
 
-Loading and error messages are in ``config_loading``.
+Loading and error messages are in ``loading``.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from m2f_batch.deadline import ALLOWED, as_text
+from m2f_batch.config.deadline import ALLOWED, as_text
 
 
 def _no_bool(value: Any) -> Any:

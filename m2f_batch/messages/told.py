@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from m2f_batch.terminal import say
+from m2f_batch.messages.terminal import say
 
 _FIRST, _EVERY = 4.0, 15.0  # seconds until the first line, and from one to the next
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from m2f_batch.masking import redact
+from m2f_batch.messages.masking import redact
 
 
 def printable(text: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from m2f_batch.masking import MASK, masked, secrets_of
+from m2f_batch.messages.masking import MASK, masked, secrets_of
 
 MAX_TEXT = 16384  # characters of one text in a log line: one endless message must not push all others out
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from m2f_batch.config import (
+from m2f_batch.config.data import PNG_FORMATS, DataConfig, conflict
+from m2f_batch.config.segment import (
     Count,
     CountOrRange,
     Fraction,
@@ -21,7 +22,6 @@ from m2f_batch.config import (
     TrainComputeConfig,
     Whole,
 )
-from m2f_batch.data_config import PNG_FORMATS, DataConfig, conflict
 
 Resize = Literal["fit", "shortest_edge"]
 Positive = Annotated[Number, Field(gt=0)]
