@@ -21,9 +21,9 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from benchmarks.models import LABELS, STAGES, SWIN_T
 from benchmarks.timing import machine, table
-from m2f_batch.vision.lean.linear import product
-from m2f_batch.vision.lean.mask2former import lean_mask2former
-from m2f_batch.vision.model import forward
+from m2f_batch.models.fast_layers.linear import product
+from m2f_batch.models.loading import forward
+from m2f_batch.models.mask2former.mask2former import lean_mask2former
 
 PASSES, SHOWN, GEMM = 5, 18, 2048
 

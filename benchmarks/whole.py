@@ -19,9 +19,9 @@ from transformers import AutoImageProcessor, pipeline
 from benchmarks.models import eager
 from benchmarks.peers import shipped_segments
 from m2f_batch.config.segment import Precision, Task
+from m2f_batch.models.loading import forward
 from m2f_batch.records import Segment, segment_of
 from m2f_batch.storage.run import open_run
-from m2f_batch.vision.model import forward
 from m2f_batch.vision.preprocess import Prepared, pixel_values
 from m2f_batch.vision.replica import POSTPROCESS
 from m2f_batch.vision.segmenter import Segmenter

@@ -259,7 +259,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _convert_checkpoint(options: argparse.Namespace) -> int:
-    from m2f_batch.conversion.command import convert_checkpoint
+    from m2f_batch.models.conversion.command import convert_checkpoint
 
     return convert_checkpoint(options.source, options.dest)
 

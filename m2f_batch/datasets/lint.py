@@ -27,10 +27,10 @@ from m2f_batch.datasets.warnings import queries_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.masking import redact
 from m2f_batch.messages.terminal import say, say_json
+from m2f_batch.models.source import find_model
 from m2f_batch.result import STDOUT
 from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.model_source import find_model
 from m2f_batch.storage.outputs import store_of_file
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.s3_settings import using

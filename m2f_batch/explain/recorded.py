@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from m2f_batch.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import InputConfig, ModelConfig, PostprocessConfig, PreprocessConfig
-from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
+from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
+from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.vision.labeling import Labeling, installed_versions, settle
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.labels import find_label_set
+from m2f_batch.models.label_sets import find_label_set
 
 
 @dataclass(frozen=True)

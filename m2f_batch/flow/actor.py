@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.stages import label_unit
-from m2f_batch.storage.model_source import ModelSource, local_directory
+from m2f_batch.models.source import ModelSource, local_directory
 from m2f_batch.vision.labeling import Labeling
 
 
@@ -61,7 +61,7 @@ def check_processor(settings: ActorSettings) -> None:
     """
     import torch
 
-    from m2f_batch.vision.model import processor_pixel_values
+    from m2f_batch.models.loading import processor_pixel_values
     from m2f_batch.vision.preprocess import pixel_values, prepare
 
     plan = settings.labeling.preprocess

@@ -11,7 +11,6 @@ from ray.actor import ActorHandle
 from ray.data import Dataset
 from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
-from m2f_batch.checkpoint import check_license, read_checkpoint
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.actor import ActorSettings
@@ -40,9 +39,10 @@ from m2f_batch.flow.stages import COMMITTED_BEFORE
 from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
 from m2f_batch.flow.workers import Steps, see_it_load
 from m2f_batch.messages.events import Events, route_logging
+from m2f_batch.models.checkpoint import check_license, read_checkpoint
+from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.listing import check_output, list_input
-from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.storage.plan import Units
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import RunDirectory, open_run

@@ -30,7 +30,7 @@ from m2f_batch.flow.stages import (
     skipped_unit,
 )
 from m2f_batch.flow.units import with_seconds
-from m2f_batch.storage.model_source import local_directory
+from m2f_batch.models.source import local_directory
 from m2f_batch.storage.run import Fence, open_run
 
 STOPPING = "the run is being stopped"
@@ -143,7 +143,7 @@ def see_it_load(settings: ActorSettings, steps: Steps) -> None:
         if steps.load is load_segmenter:
             import torch
 
-            from m2f_batch.vision.model import load_model
+            from m2f_batch.models.loading import load_model
 
             load_model(local_directory(settings.source), torch.device("cpu"))
         steps.check(settings)

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
@@ -16,7 +15,8 @@ from m2f_batch.datasets.findings import NOTES
 from m2f_batch.datasets.learnable import Learnable, learnable, learnable_findings
 from m2f_batch.datasets.sides import read_sides
 from m2f_batch.errors import UsageError
-from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
+from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
+from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import steadily
 from m2f_batch.train.samples import Recipe
 from m2f_batch.vision.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor

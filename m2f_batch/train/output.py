@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from m2f_batch.evaluation.evaluator import MAIN
+from m2f_batch.models.loading import quiet
 from m2f_batch.storage.commit import patiently
 from m2f_batch.storage.run import RunDirectory, json_bytes
 from m2f_batch.train import world
 from m2f_batch.train.job import TrainJob
 from m2f_batch.train.layout import MODEL_FILES, NONFINITE
 from m2f_batch.train.loop import NonFiniteStep
-from m2f_batch.vision.model import quiet
 
 
 def save_model(model: Any, processor: Mapping[str, Any], directory: Path) -> None:

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from m2f_batch.vision.lean.deformable import with_grid_sample
-from m2f_batch.vision.lean.linear import product, uses_onednn
-from m2f_batch.vision.lean.positions import Size
-from m2f_batch.vision.lean.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.fast_layers.linear import product, uses_onednn
+from m2f_batch.models.fast_layers.positions import Size
+from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.mask2former.deformable import with_grid_sample
 
 DEFORMABLE = "Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention"
 PARAMETERS = affine("sampling_offsets", "attention_weights", "value_proj", "output_proj")

@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.pixel_cap import KEY
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
+from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from m2f_batch.checkpoint import Checkpoint, choose_task
 from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
 from m2f_batch.errors import UsageError
-from m2f_batch.labels import Category, StuffSource, categories_of, find_stuff_ids, paper_size
+from m2f_batch.models.checkpoint import Checkpoint, choose_task
+from m2f_batch.models.label_sets import Category, StuffSource, categories_of, find_stuff_ids, paper_size
 from m2f_batch.version import VERSION
 from m2f_batch.vision.geometry import PreprocessPlan, plan_from_processor, with_normalization, with_size
 from m2f_batch.vision.image import DECODE_POLICY_VERSION

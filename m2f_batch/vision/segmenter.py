@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from m2f_batch.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig, Task
 from m2f_batch.errors import ImageError
+from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
+from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
-from m2f_batch.storage.model_source import find_model, local_directory
 from m2f_batch.vision.checked import Forward, load_checked
 from m2f_batch.vision.engine import Engine, Result
 from m2f_batch.vision.image import DEFAULT_MAX_PIXELS

@@ -20,7 +20,7 @@ from m2f_batch.status import status
 def load_with_a_broken_kernel(settings: Any) -> Any:
     """In the actor's process: a Triton that does not compile."""
     from m2f_batch.flow.actor import load_segmenter
-    from m2f_batch.vision.lean import pixel_decoder
+    from m2f_batch.models.mask2former import pixel_decoder
 
     def fails(*inputs: Any) -> None:
         raise RuntimeError("Triton Error [CUDA]: device kernel image is invalid")

@@ -14,7 +14,7 @@ from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.errors import ImageError
 from m2f_batch.flow import pipeline
 from m2f_batch.flow.workers import GatedActor
-from m2f_batch.vision.model import forward
+from m2f_batch.models.loading import forward
 from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare
 from m2f_batch.vision.replica import segments_of
 from m2f_batch.vision.segmenter import Segmenter, pinned_threads

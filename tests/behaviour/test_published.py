@@ -17,12 +17,12 @@ from hand_made import weights
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 
-from m2f_batch.checkpoint import choose_task, read_checkpoint
 from m2f_batch.config.segment import ExactSize
-from m2f_batch.vision.architecture import architecture_of
+from m2f_batch.models.architecture import architecture_of
+from m2f_batch.models.checkpoint import choose_task, read_checkpoint
+from m2f_batch.models.loading import forward, load_model
+from m2f_batch.models.mask2former.mask2former import LeanMask2Former
 from m2f_batch.vision.geometry import plan_from_processor
-from m2f_batch.vision.lean.mask2former import LeanMask2Former
-from m2f_batch.vision.model import forward, load_model
 
 FOLDER = PROJECT / "tests" / "published"
 NAMES = sorted(path.name.removeprefix("mask2former-") for path in FOLDER.glob("mask2former-*"))

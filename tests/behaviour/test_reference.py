@@ -9,8 +9,8 @@ from conftest import DEMO_MODEL
 from models import IMAGES, save_random_model
 from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
+from m2f_batch.models.loading import forward, load_model
 from m2f_batch.records import segment_of
-from m2f_batch.vision.model import forward, load_model
 from m2f_batch.vision.segmenter import Segmenter, pinned_threads
 
 CASES = {  # thresholds low enough for at least five segments in every image of the random model

@@ -10,7 +10,7 @@ from hand_made import Picture, make_run
 from PIL import Image
 
 from m2f_batch.cli import main
-from m2f_batch.labels import LABEL_SETS
+from m2f_batch.models.label_sets import LABEL_SETS
 
 SETS = {known.name: known for known in LABEL_SETS}
 ADE20K, CITYSCAPES, COCO = SETS["ADE20K"], SETS["Cityscapes"], SETS["COCO panoptic"]

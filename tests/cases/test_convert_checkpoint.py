@@ -17,11 +17,11 @@ from PIL import Image
 from s3_servers import S3Endpoint
 from safetensors.torch import load_file
 
-from m2f_batch.checkpoint import read_checkpoint, weight_files
 from m2f_batch.cli import main
-from m2f_batch.conversion.command import convert_checkpoint
 from m2f_batch.demo.scenes import draw_scene
-from m2f_batch.storage.model_source import find_model, local_directory
+from m2f_batch.models.checkpoint import read_checkpoint, weight_files
+from m2f_batch.models.conversion.command import convert_checkpoint
+from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.vision.segmenter import Segmenter
 
 BOUNDS = "without network (a network namespace of its own) and with"
@@ -139,7 +139,7 @@ import glob, json
 confinement.cut_network()
 import torch
 confinement.bound_memory(1 << 30)
-from m2f_batch.conversion import child
+from m2f_batch.models.conversion import child
 said = {{}}
 for file in glob.glob({str(tmp_path)!r} + '/*/pytorch_model.bin'):
     try:
@@ -258,7 +258,7 @@ def run_confined(code: str) -> subprocess.CompletedProcess[str]:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as server:
-        head = f"port = {server.getsockname()[1]}\nfrom m2f_batch.conversion import confinement\nimport socket\n"
+        head = f"port = {server.getsockname()[1]}\nfrom m2f_batch.models.conversion import confinement\nimport socket\n"
         return subprocess.run([sys.executable, "-c", head + code], capture_output=True, text=True, check=False)
 
 
@@ -297,16 +297,16 @@ def test_where_namespaces_are_refused_it_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in most containers, which let a process block its sockets all the same."""
-    lines = "from m2f_batch.conversion import confinement\nconfinement._has_own_namespace = lambda: False\n"
+    lines = "from m2f_batch.models.conversion import confinement\nconfinement._has_own_namespace = lambda: False\n"
     boot = _boot().replace("from m2f_batch", f"{lines}from m2f_batch")
-    monkeypatch.setattr("m2f_batch.conversion.command._BOOT", boot)
+    monkeypatch.setattr("m2f_batch.models.conversion.command._BOOT", boot)
     assert main(["convert-checkpoint", str(pickled_model(tmp_path / "old")), str(tmp_path / "new")]) == 0
     said = "without network (sockets blocked by the kernel, since a network namespace was refused) and with 1.1 GB"
     assert said in capsys.readouterr().out
 
 
 def _boot() -> str:
-    from m2f_batch.conversion import command
+    from m2f_batch.models.conversion import command
 
     return command._BOOT
 
@@ -314,13 +314,13 @@ def _boot() -> str:
 def test_a_child_that_dies_is_a_refusal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("m2f_batch.conversion.command._BOOT", "import os\nos.abort()")
+    monkeypatch.setattr("m2f_batch.models.conversion.command._BOOT", "import os\nos.abort()")
     source = pickled_model(tmp_path / "old")
     assert refused(capsys, source, tmp_path / "new") == (
         "SRC: pytorch_model.bin: is refused, since the process that read it ended by SIGABRT, within 1.1 GB of memory "
         "and 600 s"
     )
-    monkeypatch.setattr("m2f_batch.conversion.command._BOOT", 'print(\'{"written": {"../x": []}}\')')
+    monkeypatch.setattr("m2f_batch.models.conversion.command._BOOT", 'print(\'{"written": {"../x": []}}\')')
     assert "ended with 0" in refused(capsys, source, tmp_path / "new")
 
 
@@ -329,6 +329,6 @@ def test_the_child_knows_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_TOKEN", "not-for-children")
     seen = tmp_path / "environment"
     spy = f"import os\nopen({str(seen)!r}, 'w').write(repr(dict(os.environ)))\n"
-    monkeypatch.setattr("m2f_batch.conversion.command._BOOT", spy + _boot())
+    monkeypatch.setattr("m2f_batch.models.conversion.command._BOOT", spy + _boot())
     assert convert_checkpoint(str(pickled_model(tmp_path / "old")), str(tmp_path / "new")) == 0
     assert "not-for-children" not in seen.read_text()

@@ -13,7 +13,7 @@ from conversion_files import pickled_model
 from hub_stub import HubStub
 
 from m2f_batch.cli import main
-from m2f_batch.storage.model_source import MAX_REQUESTS, find_model, local_directory
+from m2f_batch.models.source import MAX_REQUESTS, find_model, local_directory
 
 NAME = "facebook/mask2former-swin-large-coco-panoptic"
 

@@ -12,13 +12,13 @@ from conftest import DEMO_MODEL
 from engines import config_of, in_process
 from hand_made import make_model
 
-from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import check_config
 from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.explain.recorded import read_setup
 from m2f_batch.flow.job import check
+from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.job import _processor, plan_job
 from m2f_batch.vision.geometry import plan_from_processor

@@ -9,7 +9,7 @@ import pytest
 from conftest import PROJECT
 
 from m2f_batch.cli import main
-from m2f_batch.label_lines import label_lines
+from m2f_batch.models.label_lines import label_lines
 
 FOLDER = PROJECT / "tests" / "old_checkpoints"
 LINES = '  "id2label": {"0": "cat", "1": "dog", "2": "sky"},\n  "label2id": {"cat": 0, "dog": 1, "sky": 2}\n'
@@ -49,7 +49,7 @@ def test_label_names_that_do_not_fit(
     # and with those lines it is right
     written = json.loads("{" + lines + "}")
     (model / "config.json").write_text(json.dumps(config | written))
-    from m2f_batch.checkpoint import read_checkpoint
+    from m2f_batch.models.checkpoint import read_checkpoint
 
     assert len(read_checkpoint(model, "m").id2label) == 3
 

@@ -17,13 +17,13 @@ from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.isolated_child import Child
 from m2f_batch.flow.job import segment
+from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.allow import NotAllowed, check, environment, is_allowed
 from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.guarded import GuardedStore
 from m2f_batch.storage.listing import list_input
-from m2f_batch.storage.model_source import ModelSource, find_model, local_directory
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.s3 import S3Store
 from m2f_batch.storage.store import Entry, Store
@@ -368,7 +368,7 @@ def test_models_must_be_listed_too(tree, monkeypatch, confine):
     model.mkdir()
     (model / "config.json").write_text("{}")
     confine([str(tree / "allowed"), "hf://owner/name", f"hf://other/name@{COMMIT}"], {})
-    monkeypatch.setattr("m2f_batch.storage.model_source._pin_hub", lambda source: source)
+    monkeypatch.setattr("m2f_batch.models.source._pin_hub", lambda source: source)
     assert find_model(str(model)).kind == "directory"
     assert find_model("owner/name@main").revision == "main"
     assert find_model("other/name", COMMIT).uri == "other/name"

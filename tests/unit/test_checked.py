@@ -12,20 +12,20 @@ import torch
 from conftest import DEMO_MODEL
 from engines import config_of, in_process
 
-from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.errors import RunError
 from m2f_batch.flow.actor import ActorSettings, load_segmenter
+from m2f_batch.models.checkpoint import read_checkpoint
+from m2f_batch.models.loading import forward, load_model
+from m2f_batch.models.mask2former import masked_decoder, pixel_decoder
+from m2f_batch.models.mask2former.mask2former import LeanMask2Former
+from m2f_batch.models.mask2former.masked_decoder import LeanDecoderLayer
+from m2f_batch.models.source import find_model
 from m2f_batch.status import status
 from m2f_batch.storage.forwards import Forwards, forward_lines
-from m2f_batch.storage.model_source import find_model
 from m2f_batch.vision import checked as module
 from m2f_batch.vision.checked import FLOAT32_LIMIT, HALF_LIMIT, Forward, load_checked
-from m2f_batch.vision.lean import masked_decoder, pixel_decoder
-from m2f_batch.vision.lean.mask2former import LeanMask2Former
-from m2f_batch.vision.lean.masked_decoder import LeanDecoderLayer
-from m2f_batch.vision.model import forward, load_model
 from m2f_batch.vision.segmenter import Segmenter
 
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import pytest
 from hand_made import PROCESSOR, make_model, weights
 from safetensors.numpy import save_file
 
-from m2f_batch.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint, weight_files
 from m2f_batch.errors import UsageError
+from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint, weight_files
 
 LINES = ['  "id2label"', '  "label2id"']
 

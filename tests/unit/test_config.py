@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hand_made import make_model
 
-from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.config.loading import check_config, fields_of, load_config
 from m2f_batch.config.segment import (
     AspectSize,
@@ -17,6 +16,7 @@ from m2f_batch.config.segment import (
     SegmentConfig,
 )
 from m2f_batch.errors import UsageError
+from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.vision.labeling import settle
 
 NEEDED = {"input.uri": "photos", "model.uri": "m", "output.uri": "out"}

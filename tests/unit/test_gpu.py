@@ -94,7 +94,7 @@ def test_a_replica_holds_it_until_its_first_unit(cuda, tmp_path):
     """Ray Data would start an actor that raises for ever; raised for a unit, it ends the run with exit code 1."""
     from m2f_batch.flow.actor import ActorSettings
     from m2f_batch.flow.workers import GatedActor, Steps
-    from m2f_batch.storage.model_source import find_model
+    from m2f_batch.models.source import find_model
     from m2f_batch.vision.checked import load_checked
 
     directory = save_random_model(tmp_path / "model")

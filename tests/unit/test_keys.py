@@ -115,7 +115,10 @@ def test_whoever_prints_is_known():
     }
     own = {"demo/command.py", "demo/evaluate.py", "submit/command.py", "submit/interrupts.py"}  # nobody else's names
     clean = {"messages/terminal.py", "cli.py", "messages/events.py"}  # printable, each in its one place
-    json_lines = {"result.py", "conversion/child.py"}  # ASCII: for a scheduler, and for a parent that says it cleanly
+    json_lines = {
+        "result.py",
+        "models/conversion/child.py",
+    }  # ASCII: for a scheduler, and for a parent that says it cleanly
     assert printing == own | clean | json_lines
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m2f_batch.config.segment import AspectSize
-from m2f_batch.labels import LABEL_SETS, categories_of, find_label_set, find_stuff_ids, paper_size
+from m2f_batch.models.label_sets import LABEL_SETS, categories_of, find_label_set, find_stuff_ids, paper_size
 
 SETS = {known.name: known for known in LABEL_SETS}
 # labels, stuff labels, lowest and highest dataset id

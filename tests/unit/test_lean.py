@@ -9,11 +9,11 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
+from m2f_batch.models.fast_layers.swin import LeanBlock
+from m2f_batch.models.loading import DTYPES, forward, load_model
+from m2f_batch.models.mask2former.mask2former import LeanMask2Former, lean_mask2former
 from m2f_batch.vision.checked import _choose
 from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.lean.mask2former import LeanMask2Former, lean_mask2former
-from m2f_batch.vision.lean.swin import LeanBlock
-from m2f_batch.vision.model import DTYPES, forward, load_model
 from m2f_batch.vision.segmenter import pinned_threads
 
 CPU = torch.device("cpu")
@@ -122,8 +122,8 @@ def test_a_broken_window_of_swin_does_not(monkeypatch):
 
 
 def canvases(images):
-    from m2f_batch.checkpoint import read_checkpoint
     from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
+    from m2f_batch.models.checkpoint import read_checkpoint
     from m2f_batch.vision.labeling import settle
     from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare_image
 

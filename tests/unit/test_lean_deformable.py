@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import PROJECT
 
-from m2f_batch.vision.lean.deformable import deformable_attention, with_embedding_bag, with_grid_sample
+from m2f_batch.models.mask2former.deformable import deformable_attention, with_embedding_bag, with_grid_sample
 
 SIZES = ((2, 3), (4, 6), (8, 11))
 
@@ -46,8 +46,8 @@ def test_samples_that_are_no_number_stay_inside(bad):
 KERNEL = """
 import torch
 from test_lean_deformable import SIZES, samples_around
-from m2f_batch.vision.lean.deformable import with_grid_sample
-from m2f_batch.vision.lean.deformable_triton import sample
+from m2f_batch.models.mask2former.deformable import with_grid_sample
+from m2f_batch.models.mask2former.deformable_triton import sample
 for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bfloat16, 5e-2)):
     value, samples = samples_around(SIZES)
     value, samples = value[..., :6].to(dtype), samples.float()  # six channels: no power of two

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from m2f_batch.vision.lean.linear import _opaque_onednn, batched_product, join, product
+from m2f_batch.models.fast_layers.linear import _opaque_onednn, batched_product, join, product
 
 ACTIVATIONS = {"none": lambda y: y, "relu": F.relu, "gelu": F.gelu}
 

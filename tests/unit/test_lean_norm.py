@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from m2f_batch.vision.lean.linear import map_of
-from m2f_batch.vision.lean.norm import group_norm_
+from m2f_batch.models.fast_layers.linear import map_of
+from m2f_batch.models.fast_layers.norm import group_norm_
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (64, 40)])

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.errors import RunError
-from m2f_batch.vision.model import forward, load_model, processor_pixel_values
+from m2f_batch.models.loading import forward, load_model, processor_pixel_values
 
 CPU = torch.device("cpu")
 

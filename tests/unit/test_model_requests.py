@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from conftest import PROJECT
 
-from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.errors import UsageError
+from m2f_batch.models.checkpoint import read_checkpoint
 
 FOLDER = PROJECT / "tests" / "old_checkpoints"
 TIMM, SWIN = FOLDER / "4.57.6-timm", FOLDER / "4.57.6-swin"
@@ -39,13 +39,13 @@ for name in ("hf_hub_download", "snapshot_download", "model_info", "repo_exists"
         setattr(huggingface_hub.HfApi, name, shut(name))
 import numpy as np, torch
 from pathlib import Path
-from m2f_batch.checkpoint import read_checkpoint
+from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.train.build import build_model
 from m2f_batch.vision.geometry import plan_from_processor
-from m2f_batch.vision.model import load_model, processor_pixel_values
+from m2f_batch.models.loading import load_model, processor_pixel_values
 place = Path(sys.argv[1])
 labels = [Category(i, name, True) for i, name in enumerate(("cat", "dog", "sky"))]
 image = np.zeros((64, 64, 3), np.uint8)

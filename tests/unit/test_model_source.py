@@ -10,10 +10,11 @@ import pytest
 from hand_made import make_model
 from s3_servers import S3Endpoint
 
-from m2f_batch.checkpoint import read_checkpoint
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.storage import model_source, retries, s3
-from m2f_batch.storage.model_source import WANTED, ModelSource, find_model, local_directory
+from m2f_batch.models import source as model_source
+from m2f_batch.models.checkpoint import read_checkpoint
+from m2f_batch.models.source import WANTED, ModelSource, find_model, local_directory
+from m2f_batch.storage import retries, s3
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry
 

@@ -16,16 +16,16 @@ from conftest import PROJECT
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
-from m2f_batch.checkpoint import read_checkpoint, weight_files
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import RunError
+from m2f_batch.models.architecture import is_never_read
+from m2f_batch.models.checkpoint import read_checkpoint, weight_files
+from m2f_batch.models.loading import forward, load_model, processor_pixel_values
+from m2f_batch.models.mask2former.mask2former import LeanMask2Former
 from m2f_batch.train.build import build_model
-from m2f_batch.vision.architecture import is_never_read
 from m2f_batch.vision.geometry import plan_from_processor
-from m2f_batch.vision.lean.mask2former import LeanMask2Former
-from m2f_batch.vision.model import forward, load_model, processor_pixel_values
 from m2f_batch.vision.preprocess import pixel_values, prepare
 from m2f_batch.vision.segmenter import Segmenter
 

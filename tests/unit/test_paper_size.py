@@ -14,7 +14,6 @@ from engines import config_of
 from PIL import Image
 from transformers.image_transforms import get_size_with_aspect_ratio
 
-from m2f_batch.checkpoint import Checkpoint
 from m2f_batch.config.segment import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.flow.begin import begin
@@ -23,7 +22,8 @@ from m2f_batch.flow.job import check
 from m2f_batch.flow.plan import plan_lines
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import check_standing, differences, look, work_of
-from m2f_batch.labels import LABEL_SETS
+from m2f_batch.models.checkpoint import Checkpoint
+from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.vision.geometry import PreprocessPlan
 from m2f_batch.vision.labeling import Labeling, fingerprint_of, settle
 from m2f_batch.vision.preprocess import pixel_values, prepare

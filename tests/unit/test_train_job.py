@@ -13,7 +13,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.dataset import Dataset, dataset_of
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.errors import RunError
-from m2f_batch.storage.model_source import ModelSource
+from m2f_batch.models.source import ModelSource
 from m2f_batch.train.job import TrainJob, plan_job
 from m2f_batch.train.validation import share_of
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.masks import union_rle
-from m2f_batch.labels import LABEL_SETS
+from m2f_batch.models.label_sets import LABEL_SETS
 
 IMAGE_ENDING = "_leftImg8bit"
 TRAIN_IDS, LABEL_IDS, INSTANCE_IDS = "labelTrainIds", "labelIds", "instanceIds"

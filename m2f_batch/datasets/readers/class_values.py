@@ -12,7 +12,7 @@ from m2f_batch.datasets.findings import Finding, Report
 from m2f_batch.datasets.names import names_beside
 from m2f_batch.datasets.readers.cityscapes import CITYSCAPES, LABEL_IDS, NAMES, TRAIN_IDS, VALUES
 from m2f_batch.errors import UsageError
-from m2f_batch.labels import find_label_set
+from m2f_batch.models.label_sets import find_label_set
 
 IGNORED = -1
 _SURELY_IGNORED = (255, 65535)  # as files mark it that no one has told us about

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from m2f_batch.conversion.confinement import bound_memory, bound_seconds, cut_network
+from m2f_batch.models.conversion.confinement import bound_memory, bound_seconds, cut_network
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from transformers.utils import logging as transformers_logging
 
-from m2f_batch.checkpoint import read_config, weight_files
 from m2f_batch.config.segment import Precision
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.vision.architecture import architecture_of, is_never_read
-from m2f_batch.vision.lean.mask2former import lean_mask2former
+from m2f_batch.models.architecture import architecture_of, is_never_read
+from m2f_batch.models.checkpoint import read_config, weight_files
+from m2f_batch.models.mask2former.mask2former import lean_mask2former
 
 MANY = 1 << 20  # canvases
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,8 +29,8 @@ def load_model(directory: Path, device: torch.device, *, compile_model: bool = F
     """The model in eval mode, float32 weights, on ``device``: what ``forward`` runs.
 
     Only safetensors of the local directory are read. ``lean`` computes the logits of ``transformers`` faster
-    (``vision/lean``); without it the model is the module of ``transformers`` itself. Raises RunError when a tensor is
-    missing or of another shape.
+    (``models/mask2former``); without it the model is the module of ``transformers`` itself. Raises RunError when a
+    tensor is missing or of another shape.
     """
     try:
         with quiet():

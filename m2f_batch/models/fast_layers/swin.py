@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2f_batch.vision.lean.linear import feed_forward, join, linear, map_of, rows_at_once
-from m2f_batch.vision.lean.positions import Size
-from m2f_batch.vision.lean.structure import affine, check_structure
-from m2f_batch.vision.lean.windows import Windows, window_masks, windows_of
+from m2f_batch.models.fast_layers.linear import feed_forward, join, linear, map_of, rows_at_once
+from m2f_batch.models.fast_layers.positions import Size
+from m2f_batch.models.fast_layers.structure import affine, check_structure
+from m2f_batch.models.fast_layers.windows import Windows, window_masks, windows_of
 
 BLOCK = "swin.encoder.layers.#.blocks.#."
 PARAMETERS = {

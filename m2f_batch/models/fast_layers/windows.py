@@ -10,7 +10,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from m2f_batch.vision.lean.positions import Size
+from m2f_batch.models.fast_layers.positions import Size
 
 KINDS = ((False, False), (False, True), (True, False), (True, True))  # last row, last column
 BLOCKED = -100.0  # what Swin adds to the attention between pixels that are no neighbours

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from m2f_batch.vision.lean.masked_decoder import LeanMaskedDecoder
-from m2f_batch.vision.lean.pixel_decoder import LeanPixelDecoder
-from m2f_batch.vision.lean.structure import UnknownStructureError
-from m2f_batch.vision.lean.swin import LeanSwin
+from m2f_batch.models.fast_layers.structure import UnknownStructureError
+from m2f_batch.models.fast_layers.swin import LeanSwin
+from m2f_batch.models.mask2former.masked_decoder import LeanMaskedDecoder
+from m2f_batch.models.mask2former.pixel_decoder import LeanPixelDecoder
 
 # backbones that are faster on pixels in this order, and give the same values (checked by tests)
 CHANNELS_LAST = {"LeanSwin", "ResNetBackbone"}

@@ -5,7 +5,7 @@ large numbers on CPU: errors of 1e-4 where the one for channels first makes 1e-6
 import torch
 from torch import Tensor, nn
 
-from m2f_batch.vision.lean.linear import map_of
+from m2f_batch.models.fast_layers.linear import map_of
 
 ROWS = 1024  # taken at a time, so that differences stay in the cache
 

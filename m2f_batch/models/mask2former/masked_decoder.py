@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2f_batch.vision.lean.linear import (
+from m2f_batch.models.fast_layers.linear import (
     batched_product,
     feed_forward,
     join,
@@ -23,8 +23,8 @@ from m2f_batch.vision.lean.linear import (
     pixels_of,
     product,
 )
-from m2f_batch.vision.lean.positions import sine_positions
-from m2f_batch.vision.lean.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.fast_layers.positions import sine_positions
+from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, check_structure
 
 LAYER = "decoder.layers.#."
 PARAMETERS = {

@@ -11,7 +11,7 @@ import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
 from torch import Tensor
 
-from m2f_batch.vision.lean.positions import Size
+from m2f_batch.models.fast_layers.positions import Size
 
 BLOCK_QUERIES = 32
 

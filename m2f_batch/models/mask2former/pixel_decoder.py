@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from m2f_batch.vision.lean.deformable import deformable_attention
-from m2f_batch.vision.lean.linear import feed_forward, layer_of, linear, map_of, pixels_of, product, rows_at_once
-from m2f_batch.vision.lean.norm import group_norm_
-from m2f_batch.vision.lean.positions import Size, sampling_origins, sine_positions
-from m2f_batch.vision.lean.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.fast_layers.linear import feed_forward, layer_of, linear, map_of, pixels_of, product, rows_at_once
+from m2f_batch.models.fast_layers.norm import group_norm_
+from m2f_batch.models.fast_layers.positions import Size, sampling_origins, sine_positions
+from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.mask2former.deformable import deformable_attention
 
 LAYER = "encoder.layers.#."
 PARAMETERS = {

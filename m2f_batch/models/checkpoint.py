@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import UsageError
-from m2f_batch.label_lines import label_lines
-from m2f_batch.labels import LabelSet, find_label_set
-from m2f_batch.old_configs import TIMM_TENSORS, described, names_backbone, old_backbone_problems
+from m2f_batch.models.label_lines import label_lines
+from m2f_batch.models.label_sets import LabelSet, find_label_set
+from m2f_batch.models.old_configs import TIMM_TENSORS, described, names_backbone, old_backbone_problems
 
 ARCHITECTURE = "Mask2FormerForUniversalSegmentation"
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")

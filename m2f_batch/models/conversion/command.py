@@ -17,12 +17,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.checkpoint import Checkpoint, read_checkpoint, read_config
-from m2f_batch.conversion.child import MAX_SHARD, Order
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.terminal import say
+from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint, read_config
+from m2f_batch.models.conversion.child import MAX_SHARD, Order
+from m2f_batch.models.source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
 from m2f_batch.storage import allow, uris
-from m2f_batch.storage.model_source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -35,7 +35,7 @@ SECONDS, BYTES_PER_SECOND = 600, 10_000_000  # of a core, far above what is hone
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from m2f_batch.conversion.child import serve
+from m2f_batch.models.conversion.child import serve
 serve(json.loads(sys.argv[2]))
 """
 
@@ -234,7 +234,7 @@ def _loaded(folder: Path, source: str) -> Checkpoint:
         checkpoint = read_checkpoint(folder, source)
         import torch
 
-        from m2f_batch.vision.model import load_model
+        from m2f_batch.models.loading import load_model
 
         load_model(folder, torch.device("cpu"), lean=False)
     except (UsageError, RunError) as error:

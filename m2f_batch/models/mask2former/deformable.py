@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from m2f_batch.vision.lean.positions import Size
+from m2f_batch.models.fast_layers.positions import Size
 
 
 def deformable_attention(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) -> Tensor:
@@ -26,7 +26,7 @@ def deformable_attention(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]
     outside is zero) and the logit of the attention, whose softmax goes over the L * P points.
     """
     if value.is_cuda and samples.dtype == torch.float32 and find_spec("triton"):
-        from m2f_batch.vision.lean.deformable_triton import sample
+        from m2f_batch.models.mask2former.deformable_triton import sample
 
         return sample(value, samples, sizes)
     few = min(min(size) for size in sizes) < 2 or value.shape[1] * value.shape[2] >= 2**24

@@ -10,7 +10,7 @@ from transformers import Mask2FormerConfig, PretrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.errors import UsageError
-from m2f_batch.old_configs import current_config
+from m2f_batch.models.old_configs import current_config
 
 # not parameters of one class, yet what a backbone gives
 OUTPUTS = ("out_features", "out_indices")
