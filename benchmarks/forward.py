@@ -22,9 +22,9 @@ from benchmarks.photos import photographs, where_from
 from benchmarks.timing import Rounds, parser, publish, ratio_of, say, show_seconds, table, take_turns
 from m2f_batch.config.segment import ExactSize
 from m2f_batch.models.loading import forward, load_model
-from m2f_batch.vision.geometry import plan_from_processor, with_size
-from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare_image
+from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
+from m2f_batch.vision.pixels.geometry import plan_from_processor, with_size
+from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
 
 THREADS, GEMM = 2, 2048
 SIZES, SMALL = ((512, 512), (800, 1088)), (128, 160)

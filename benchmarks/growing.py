@@ -33,7 +33,7 @@ from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.stages import Spent, prepare_unit_by
 from m2f_batch.flow.workers import Steps
 from m2f_batch.records import ImageRef
-from m2f_batch.vision.prepared import Prepared
+from m2f_batch.vision.pixels.prepared import Prepared
 
 UNIT = 32  # images
 DECODE_SECONDS = 0.004  # of CPU for each image

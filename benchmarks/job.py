@@ -30,8 +30,8 @@ from benchmarks.whole import (
 )
 from m2f_batch.config.segment import Precision
 from m2f_batch.records import Segment
-from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.preprocess import Prepared, prepare_image
+from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
+from m2f_batch.vision.pixels.preprocess import Prepared, prepare_image
 from m2f_batch.vision.segmenter import Segmenter
 
 THREADS, CUDA_BATCH = 2, 16

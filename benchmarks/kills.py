@@ -53,7 +53,7 @@ class Fetch:
     def __call__(self, table: pa.Table, **_: Any) -> pa.Table:
         """The unit with a few black pixels for each of its images."""
         from m2f_batch.flow.stages import Spent, prepare_unit_by
-        from m2f_batch.vision.prepared import Prepared
+        from m2f_batch.vision.pixels.prepared import Prepared
 
         def pixels(refs: list[Any]) -> Iterator[Prepared]:
             for _ in refs:

@@ -12,7 +12,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.photos import photographs
-from m2f_batch.vision.image import decode
+from m2f_batch.vision.decode.image import decode
 
 LABELS, CALIBRATION, KEPT = 80, 8, 12
 SWIN_T = {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "window_size": 7}

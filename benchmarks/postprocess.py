@@ -20,7 +20,7 @@ from benchmarks.timing import Rounds, parser, publish, ratio_of, say, show_secon
 from benchmarks.work import CANVASES, SQUARE, Work, make_work
 from m2f_batch.config.segment import Task
 from m2f_batch.records import Segment
-from m2f_batch.vision.replica import POSTPROCESS
+from m2f_batch.vision.device.replica import POSTPROCESS
 
 SIZES = ((480, 640), (1080, 1920), (2160, 3840))
 

@@ -18,9 +18,9 @@ from transformers import Mask2FormerImageProcessor
 
 from benchmarks.photos import as_jpeg, photographs, where_from
 from benchmarks.timing import Rounds, parser, publish, ratio_of, say, table, take_turns
-from m2f_batch.vision.geometry import PreprocessPlan, plan_from_processor
-from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare_image
+from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
+from m2f_batch.vision.pixels.geometry import PreprocessPlan, plan_from_processor
+from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
 
 SETTINGS = ({"height": 384, "width": 384}, {"shortest_edge": 800, "longest_edge": 1333})
 SIZES = ((480, 640), (1080, 1920), (2160, 3840))

@@ -38,7 +38,7 @@ from m2f_batch.train.job import plan_job
 from m2f_batch.train.output import save_model
 from m2f_batch.train.stream import Span, maker, threaded_stream
 from m2f_batch.train.validation import validate
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.masks.rle import encode_mask
 
 CANVAS, BATCH, VAL_EVERY = 128, 4, 4
 LARGEST = 2 * CANVAS  # pixels of an image's longest edge: what scale 2.0 asks for

@@ -12,8 +12,8 @@ from m2f_batch.train.loop import Rules
 from m2f_batch.train.loss_parts import LossSettings
 from m2f_batch.train.order import micro_batches, share
 from m2f_batch.train.samples import Sample
-from m2f_batch.vision.geometry import PreprocessPlan, plan_from_processor
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.masks.rle import encode_mask
+from m2f_batch.vision.pixels.geometry import PreprocessPlan, plan_from_processor
 
 CANVAS = (96, 96)
 QUERIES = 12

@@ -17,7 +17,7 @@ from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.stages import Spent, prepare_unit_by
 from m2f_batch.flow.workers import Steps
 from m2f_batch.records import ImageRef, Segment
-from m2f_batch.vision.prepared import Prepared
+from m2f_batch.vision.pixels.prepared import Prepared
 
 SIZE_HW = (4, 4)
 BATCH = 16  # images that a stub takes at once

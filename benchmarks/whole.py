@@ -22,10 +22,10 @@ from m2f_batch.config.segment import Precision, Task
 from m2f_batch.models.loading import forward
 from m2f_batch.records import Segment, segment_of
 from m2f_batch.storage.run import open_run
-from m2f_batch.vision.preprocess import Prepared, pixel_values
-from m2f_batch.vision.replica import POSTPROCESS
+from m2f_batch.vision.device.replica import POSTPROCESS
+from m2f_batch.vision.device.threads import pinned_threads
+from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values
 from m2f_batch.vision.segmenter import Segmenter
-from m2f_batch.vision.threads import pinned_threads
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

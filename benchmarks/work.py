@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from benchmarks.photos import object_masks
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
-from m2f_batch.vision.geometry import SizeHW, plan_from_processor, with_size
+from m2f_batch.vision.pixels.geometry import SizeHW, plan_from_processor, with_size
 
 QUERIES, STRIDE = 100, 4
 CLASSES: dict[Task, int] = {"instance": 80, "panoptic": 133, "semantic": 150}

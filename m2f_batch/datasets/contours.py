@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.vision.rle import decode_mask
+from m2f_batch.vision.masks.rle import decode_mask
 
 Point = tuple[int, int]
 

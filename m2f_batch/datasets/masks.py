@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from m2f_batch.vision.rle import encode_edges, run_lengths
+from m2f_batch.vision.masks.rle import encode_edges, run_lengths
 
 FARTHEST = 1 << 20  # pixels; pycocotools' time and memory grow with the length of an outline
 MOST_RUN = 2**32  # pycocotools holds runs as 32-bit numbers

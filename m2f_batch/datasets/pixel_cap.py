@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f_batch.errors import DecodeError
-from m2f_batch.vision.image import DEFAULT_MAX_PIXELS, decode, pixel_guard, read_size
+from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS, decode, pixel_guard, read_size
 
 KEY = "data.max_pixels"
 _cap = DEFAULT_MAX_PIXELS

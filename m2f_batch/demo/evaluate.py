@@ -17,7 +17,7 @@ from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, TEST_SEED, Scene, draw_
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.records import Segment
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.masks.rle import encode_mask
 
 MODEL = Path(__file__).parent / "model"
 CLASSES = tuple(Category(i + 1, name, i not in STUFF_IDS) for i, name in enumerate(CATEGORIES))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from m2f_batch.evaluation.regions import Rle, rle_of
-from m2f_batch.vision.rle import encode_edges, run_lengths
+from m2f_batch.vision.masks.rle import encode_edges, run_lengths
 
 DILATION_RATIO = 0.02  # of the diagonal
 

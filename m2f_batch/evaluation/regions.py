@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from m2f_batch.vision.rle import run_lengths
+from m2f_batch.vision.masks.rle import run_lengths
 
 Rle = dict[str, Any]
 

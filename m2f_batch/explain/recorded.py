@@ -10,7 +10,7 @@ from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import InputConfig, ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.source import ModelSource, find_model, local_directory
-from m2f_batch.vision.labeling import Labeling, installed_versions, settle
+from m2f_batch.vision.label_settings import Labeling, installed_versions, settle
 
 
 @dataclass(frozen=True)

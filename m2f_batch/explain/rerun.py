@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2f_batch.errors import ImageError, TransientError
-from m2f_batch.explain.header import describe
 from m2f_batch.explain.recorded import Setup
 from m2f_batch.messages.masking import redact
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.uris import shown
-from m2f_batch.vision.checked import Forward, load_checked
-from m2f_batch.vision.frame import Frame
-from m2f_batch.vision.image import decode
-from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare
-from m2f_batch.vision.replica import replica
-from m2f_batch.vision.threads import pinned_threads
+from m2f_batch.vision.decode.header import describe
+from m2f_batch.vision.decode.image import decode
+from m2f_batch.vision.device.checked_model import Forward, load_checked
+from m2f_batch.vision.device.replica import replica
+from m2f_batch.vision.device.threads import pinned_threads
+from m2f_batch.vision.masks.frame import Frame
+from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pyarrow as pa
 from m2f_batch.errors import RunError
 from m2f_batch.flow.stages import label_unit
 from m2f_batch.models.source import ModelSource, local_directory
-from m2f_batch.vision.labeling import Labeling
+from m2f_batch.vision.label_settings import Labeling
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def load_segmenter(settings: ActorSettings) -> Any:
     """The model on its device, ready to label."""
     import torch
 
-    from m2f_batch.vision.checked import load_checked
+    from m2f_batch.vision.device.checked_model import load_checked
     from m2f_batch.vision.segmenter import Segmenter
 
     device, labeling = torch.device(settings.device), settings.labeling
@@ -62,7 +62,7 @@ def check_processor(settings: ActorSettings) -> None:
     import torch
 
     from m2f_batch.models.loading import processor_pixel_values
-    from m2f_batch.vision.preprocess import pixel_values, prepare
+    from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 
     plan = settings.labeling.preprocess
     if not plan.round_content:

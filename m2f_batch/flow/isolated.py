@@ -27,7 +27,7 @@ from m2f_batch.records import ImageRef, Segment
 from m2f_batch.storage.fetch import fetch
 
 if TYPE_CHECKING:  # it loads torch
-    from m2f_batch.vision.preprocess import Prepared
+    from m2f_batch.vision.pixels.preprocess import Prepared
 
 MAX_DEATHS = 3  # of one kind, at one image
 # Seconds without a word, far above what is honest: a decode takes seconds, but a forward pass of a large image on a
@@ -43,7 +43,7 @@ def preparing(plan: Any, max_pixels: int) -> Work:
     """What a child does to each ImageRef: fetch, decode and resize, as ``stages.prepare_unit`` does."""
     import torch
 
-    from m2f_batch.vision.preprocess import prepare_image
+    from m2f_batch.vision.pixels.preprocess import prepare_image
 
     torch.set_num_threads(1)
 

@@ -49,7 +49,7 @@ from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.storage.s3_settings import using
 from m2f_batch.storage.store import Unreachable
 from m2f_batch.verify import Each
-from m2f_batch.vision.labeling import settle
+from m2f_batch.vision.label_settings import settle
 
 Results = Generator[dict[str, Any], None, None]
 DRAIN_TIMEOUT = 5.0  # seconds for an answer of the gate

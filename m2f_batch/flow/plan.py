@@ -8,8 +8,8 @@ from m2f_batch.flow.cluster import Resources, present
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Work, named_tiff
 from m2f_batch.storage.plan import default_images_per_file
-from m2f_batch.vision.image import DECODER
-from m2f_batch.vision.labeling import DEFAULTS
+from m2f_batch.vision.decode.image import DECODER
+from m2f_batch.vision.label_settings import DEFAULTS
 
 
 def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> Iterator[str]:

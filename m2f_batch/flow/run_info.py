@@ -15,8 +15,8 @@ from m2f_batch.storage.listing import Listing
 from m2f_batch.storage.plan import Plan
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.uris import normalise
-from m2f_batch.vision.image import DECODER
-from m2f_batch.vision.labeling import Labeling, fingerprint_of, installed_versions
+from m2f_batch.vision.decode.image import DECODER
+from m2f_batch.vision.label_settings import Labeling, fingerprint_of, installed_versions
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from m2f_batch.storage.fetch import fetch_many
 from m2f_batch.storage.retries import retried
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.tally import Tally
-from m2f_batch.vision.prepared import Prepared
+from m2f_batch.vision.pixels.prepared import Prepared
 
 __all__ = ["LABELLED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -
     """Fetch, decode and resize every image of one unit; a failed one carries its reason along."""
     import torch
 
-    from m2f_batch.vision.preprocess import prepare_image
+    from m2f_batch.vision.pixels.preprocess import prepare_image
 
     torch.set_num_threads(1)  # one task, one CPU; a resize in uint8 does not depend on it
     spent = Spent()

@@ -17,7 +17,7 @@ from m2f_batch.storage.plan import Change, Plan, default_images_per_file, new_pl
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable
 from m2f_batch.storage.uris import normalise
-from m2f_batch.vision.labeling import fingerprint_of
+from m2f_batch.vision.label_settings import fingerprint_of
 
 # where a fact of the fingerprint comes from
 KEYS = {

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from m2f_batch.train.loss_parts import ImageTarget
 from m2f_batch.train.samples import Sample
-from m2f_batch.vision.geometry import PreprocessPlan, SizeHW
-from m2f_batch.vision.prepared import Prepared
-from m2f_batch.vision.preprocess import pixel_values
+from m2f_batch.vision.pixels.geometry import PreprocessPlan, SizeHW
+from m2f_batch.vision.pixels.prepared import Prepared
+from m2f_batch.vision.pixels.preprocess import pixel_values
 
 
 def on_device(

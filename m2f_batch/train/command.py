@@ -166,7 +166,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
 
     from m2f_batch.train.new_model import new_model
     from m2f_batch.train.training import Means, Stopped, train
-    from m2f_batch.vision.gpu import check_gpu
+    from m2f_batch.vision.device.gpu import check_gpu
 
     compute = job.config.compute
     device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -19,7 +19,7 @@ from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, 
 from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import steadily
 from m2f_batch.train.samples import Recipe
-from m2f_batch.vision.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
+from m2f_batch.vision.pixels.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
 
 FORMAT_TASK: dict[str, Task] = {"coco-panoptic": "panoptic", "semantic-png": "semantic"}  # the others: instance
 STEPS_PER_VALIDATION = 0.1  # of all steps, if not set

@@ -25,7 +25,7 @@ from m2f_batch.train.loss import batch_loss
 from m2f_batch.train.loss_parts import LossSettings, NonFiniteLoss, StepTotals
 from m2f_batch.train.samples import Sample
 from m2f_batch.train.stream import Step
-from m2f_batch.vision.geometry import PreprocessPlan, SizeHW
+from m2f_batch.vision.pixels.geometry import PreprocessPlan, SizeHW
 
 PARTS = ("class", "mask", "dice")
 

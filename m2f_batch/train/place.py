@@ -22,7 +22,7 @@ from m2f_batch.storage.run import Fence, RunDirectory, json_bytes, open_run
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.job import TrainJob
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
-from m2f_batch.vision.labeling import installed_versions
+from m2f_batch.vision.label_settings import installed_versions
 
 LEASE_SECONDS = 60.0
 

@@ -21,9 +21,9 @@ from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
 from m2f_batch.train.augment import View, draw_view, jitter_color
-from m2f_batch.vision.geometry import SizeHW
-from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
+from m2f_batch.vision.masks.rle import encode_mask
+from m2f_batch.vision.pixels.geometry import SizeHW
 
 AT_ONCE = 64 << 20  # pixels of full-size masks that are decoded together
 

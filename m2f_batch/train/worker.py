@@ -162,7 +162,7 @@ def _work(config: dict[str, Any]) -> None:
     """What each worker does."""
     # takes seconds, and only workers need it: neither the command nor Ray's controller, which load this module too
     from m2f_batch.train.training import Means, Stopped, train
-    from m2f_batch.vision.gpu import check_gpu
+    from m2f_batch.vision.device.gpu import check_gpu
 
     job: TrainJob = ray.get(config["job"])
     place: RunDirectory = config["place"]

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import Segment
-from m2f_batch.vision.frame import Frame
-from m2f_batch.vision.geometry import SizeHW
-from m2f_batch.vision.outlines import areas_of, shapes_of
-from m2f_batch.vision.owners import Owners, find_owners
-from m2f_batch.vision.rle import MaskCode
-from m2f_batch.vision.tiles import codes_of
-from m2f_batch.vision.winners import find_winners
+from m2f_batch.vision.masks.frame import Frame
+from m2f_batch.vision.masks.instance import areas_of, shapes_of
+from m2f_batch.vision.masks.label_tiles import codes_of
+from m2f_batch.vision.masks.panoptic import Owners, find_owners
+from m2f_batch.vision.masks.rle import MaskCode
+from m2f_batch.vision.masks.semantic import find_winners
+from m2f_batch.vision.pixels.geometry import SizeHW
 
 DEVICES = ("cpu", "cuda")  # logits on another come to the CPU
 NO_STUFF: frozenset[int] = frozenset()

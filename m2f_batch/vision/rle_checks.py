@@ -1,6 +1,7 @@
 """Many compressed RLE codes at once: whether each is the one encoding of a mask of its size, and where its runs lie.
 
-Numpy passes over all digits of a block of codes; ``vision/rle.py`` has the format, for one code. A number is zero or
+Numpy passes over all digits of a block of codes; ``vision/masks/rle.py`` has the format, for one code. A number is
+zero or
 more digits that promise another and one that closes it, so its place among the numbers is its closing digit's place
 less the promising digits before: what is made per digit is made of the promising ones alone, which are few.
 """

@@ -25,14 +25,14 @@ from m2f_batch.errors import ImageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
-from m2f_batch.vision.checked import Forward, load_checked
-from m2f_batch.vision.engine import Engine, Result
-from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.labeling import Labeling, settle
-from m2f_batch.vision.micro_batches import BatchSizes
-from m2f_batch.vision.preprocess import ImageLike, Prepared, prepare_image
-from m2f_batch.vision.replica import replica
-from m2f_batch.vision.threads import pin_threads, pinned_threads
+from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
+from m2f_batch.vision.device.checked_model import Forward, load_checked
+from m2f_batch.vision.device.engine import Engine, Result
+from m2f_batch.vision.device.micro_batches import BatchSizes
+from m2f_batch.vision.device.replica import replica
+from m2f_batch.vision.device.threads import pin_threads, pinned_threads
+from m2f_batch.vision.label_settings import Labeling, settle
+from m2f_batch.vision.pixels.preprocess import ImageLike, Prepared, prepare_image
 
 __all__ = ["Segmenter", "pinned_threads"]
 

@@ -57,7 +57,7 @@ def test_ap_of_the_export_is_that_of_the_rows(unseen, labelled, tmp_path):
 
 
 def test_the_measures_are_perfect_for_the_truth_and_fall_for_less(unseen):
-    from m2f_batch.vision.rle import encode_mask
+    from m2f_batch.vision.masks.rle import encode_mask
 
     def segments_of(scene, categories=(0, 1, 2, 3, 4, 5)):
         pairs = zip(scene.category_ids, scene.masks(), strict=True)

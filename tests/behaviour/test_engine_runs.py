@@ -15,8 +15,8 @@ from m2f_batch.errors import ImageError
 from m2f_batch.flow import pipeline
 from m2f_batch.flow.workers import GatedActor
 from m2f_batch.models.loading import forward
-from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare
-from m2f_batch.vision.replica import segments_of
+from m2f_batch.vision.device.replica import segments_of
+from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare
 from m2f_batch.vision.segmenter import Segmenter, pinned_threads
 
 SIZE = {"shortest_edge": 96, "longest_edge": 160}  # several canvases for the images below

@@ -27,7 +27,7 @@ from m2f_batch.flow.isolated_child import Child, Died
 from m2f_batch.models.source import find_model
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
 from m2f_batch.storage.places import open_store
-from m2f_batch.vision.preprocess import Prepared, prepare_image
+from m2f_batch.vision.pixels.preprocess import Prepared, prepare_image
 from m2f_batch.vision.segmenter import Segmenter
 
 CRASHED = {

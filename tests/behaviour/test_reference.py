@@ -109,7 +109,7 @@ def test_a_batched_forward_changes_rounding_only(random_model):
     # what CUDA does: images of equal canvas share a forward pass; in float64 nothing but the last digits may change
     segmenter = Segmenter.from_pretrained(str(random_model), task="instance", **CASES["instance"])
     segmenter.model.double()
-    from m2f_batch.vision.preprocess import pixel_values, prepare
+    from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 
     plan = segmenter.labeling.preprocess
     prepared = [prepare(image[:100, :150], plan) for image in [IMAGES[0], IMAGES[2]]]
@@ -123,7 +123,7 @@ def test_a_batched_forward_changes_rounding_only(random_model):
 
 def test_explicit_sizes_crop_the_padding_they_add(random_model):
     # at a size that leaves padding on both sides, against the definition on our canvas
-    from m2f_batch.vision.preprocess import pixel_values, prepare
+    from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 
     size = {"shortest_edge": 150, "longest_edge": 230}
     segmenter = Segmenter.from_pretrained(str(random_model), task="panoptic", size=size, **CASES["panoptic"])

@@ -174,7 +174,7 @@ def test_too_many_vanished_images_are_refused(images, tmp_path):
 def test_errors_are_tried_again_when_asked(images, tmp_path, monkeypatch, retry):
     config = config_of(images, tmp_path / "run", DEMO_MODEL, **UNITS)
     with monkeypatch.context() as patch:  # what was wrong was not the image, but the version of a decoder, say
-        import m2f_batch.vision.preprocess as preprocess
+        import m2f_batch.vision.pixels.preprocess as preprocess
         from m2f_batch.errors import ImageError
 
         real = preprocess.prepare_image

@@ -9,7 +9,7 @@ from PIL import Image
 
 from m2f_batch.cli import main
 from m2f_batch.datasets.reading import read_dataset
-from m2f_batch.vision.rle import decode_mask
+from m2f_batch.vision.masks.rle import decode_mask
 
 
 @pytest.mark.parametrize("kind", ["palette", "rgba", "jpgname"])

@@ -21,7 +21,7 @@ from m2f_batch.flow.job import check
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.job import _processor, plan_job
-from m2f_batch.vision.geometry import plan_from_processor
+from m2f_batch.vision.pixels.geometry import plan_from_processor
 from m2f_batch.vision.segmenter import Segmenter
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

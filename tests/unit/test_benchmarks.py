@@ -13,7 +13,7 @@ from benchmarks import agreement, forward, gpu, job, memory, photos, postprocess
 from benchmarks.peers import DENSE, shipped
 from benchmarks.work import SQUARE, make_work
 from m2f_batch.config.segment import AspectSize
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.masks.rle import encode_mask
 from m2f_batch.vision.segmenter import pinned_threads
 
 ONCE = timing.Rounds(1, 1)

@@ -24,8 +24,8 @@ from m2f_batch.models.mask2former.masked_decoder import LeanDecoderLayer
 from m2f_batch.models.source import find_model
 from m2f_batch.status import status
 from m2f_batch.storage.forwards import Forwards, forward_lines
-from m2f_batch.vision import checked as module
-from m2f_batch.vision.checked import FLOAT32_LIMIT, HALF_LIMIT, Forward, load_checked
+from m2f_batch.vision.device import checked_model as module
+from m2f_batch.vision.device.checked_model import FLOAT32_LIMIT, HALF_LIMIT, Forward, load_checked
 from m2f_batch.vision.segmenter import Segmenter
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from m2f_batch.config.segment import (
 )
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import read_checkpoint
-from m2f_batch.vision.labeling import settle
+from m2f_batch.vision.label_settings import settle
 
 NEEDED = {"input.uri": "photos", "model.uri": "m", "output.uri": "out"}
 

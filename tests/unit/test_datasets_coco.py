@@ -15,7 +15,7 @@ from m2f_batch.datasets.dataset import DATASET_SCHEMA, Dataset
 from m2f_batch.datasets.findings import KINDS, NOTES, Finding
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
-from m2f_batch.vision.rle import decode_mask
+from m2f_batch.vision.masks.rle import decode_mask
 
 HEIGHT, WIDTH = 12, 17
 TRIANGLE = [1.5, 2.0, 14.2, 3.3, 7.0, 11.1]

@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from m2f_batch.datasets.contours import loops_of, one_path
 from m2f_batch.datasets.masks import areas, even_odd_rle, label_map_rle, polygons_rle, union_rle
-from m2f_batch.vision.rle import decode_mask, encode_mask
+from m2f_batch.vision.masks.rle import decode_mask, encode_mask
 
 MASKS = 400
 

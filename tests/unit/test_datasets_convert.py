@@ -15,7 +15,7 @@ from m2f_batch.cli import main
 from m2f_batch.datasets.convert import common_folder
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.storage.places import open_store
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.masks.rle import encode_mask
 
 SIZE = (24, 32)
 PATIENTS = 4

@@ -15,7 +15,7 @@ from m2f_batch.datasets.lint_images import Seen
 from m2f_batch.datasets.lint_masks import SAME, Setting, sliver, twins
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import UsageError
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.masks.rle import encode_mask
 
 SETTING = Setting((512, 512), (0.1, 2.0), 100)
 

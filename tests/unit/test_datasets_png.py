@@ -15,7 +15,7 @@ from m2f_batch.datasets.files import read_indices
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
-from m2f_batch.vision.rle import decode_mask
+from m2f_batch.vision.masks.rle import decode_mask
 
 VALUES = np.array([[0, 1, 1, 2], [0, 0, 255, 2]], np.uint8)
 

@@ -19,7 +19,7 @@ from m2f_batch.datasets.sides import read_sides
 from m2f_batch.datasets.smooth import lines_of
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.ground_truth import GroundTruth
-from m2f_batch.vision.rle import decode_mask
+from m2f_batch.vision.masks.rle import decode_mask
 
 VALUES = np.array([[0, 1, 1, 2], [0, 0, 2, 2]], np.uint8)
 CITYSCAPES = (

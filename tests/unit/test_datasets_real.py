@@ -19,8 +19,8 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.masks import as_rle, union_rle
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import DecodeError
-from m2f_batch.vision.image import decode, read_size
-from m2f_batch.vision.rle import decode_mask, encode_mask
+from m2f_batch.vision.decode.image import decode, read_size
+from m2f_batch.vision.masks.rle import decode_mask, encode_mask
 
 Masks = dict[str, list[tuple[int, str]]]
 

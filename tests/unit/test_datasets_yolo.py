@@ -12,7 +12,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
-from m2f_batch.vision.rle import decode_mask
+from m2f_batch.vision.masks.rle import decode_mask
 
 HEIGHT, WIDTH = 20, 40
 SQUARE = "0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75"

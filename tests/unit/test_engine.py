@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from m2f_batch.errors import ImageError
-from m2f_batch.vision.engine import UNFINISHED, Engine, _failing
-from m2f_batch.vision.micro_batches import BatchSizes, Job
-from m2f_batch.vision.preprocess import Prepared
+from m2f_batch.vision.device.engine import UNFINISHED, Engine, _failing
+from m2f_batch.vision.device.micro_batches import BatchSizes, Job
+from m2f_batch.vision.pixels.preprocess import Prepared
 
 CANVASES = [(32, 32), (32, 64), (64, 32)]
 

@@ -13,14 +13,14 @@ from PIL import Image
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.explain.comparison import compare
 from m2f_batch.explain.definition import define
-from m2f_batch.explain.header import describe
 from m2f_batch.explain.listed import find_image
 from m2f_batch.explain.pictures import MOST_PIXELS, difference, overlay
 from m2f_batch.records import ImageRef, Segment, error_row, ok_row, table_of
 from m2f_batch.storage.plan import new_plan
 from m2f_batch.storage.run import open_run, parquet_bytes
-from m2f_batch.vision.frame import Frame
-from m2f_batch.vision.rle import decode_mask, encode_mask
+from m2f_batch.vision.decode.header import describe
+from m2f_batch.vision.masks.frame import Frame
+from m2f_batch.vision.masks.rle import decode_mask, encode_mask
 
 FRAME = Frame((32, 64), (30, 50), (70, 90))
 WHOLE = Frame((8, 8), (8, 8), (8, 8))

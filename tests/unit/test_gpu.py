@@ -8,7 +8,7 @@ from conftest import PROJECT
 from models import save_random_model
 
 from m2f_batch.errors import RunError
-from m2f_batch.vision import gpu
+from m2f_batch.vision.device import gpu
 
 CUDA = torch.device("cuda")
 # as torch's C++ raises it where cudaGetDeviceCount answers cudaErrorInsufficientDriver
@@ -95,7 +95,7 @@ def test_a_replica_holds_it_until_its_first_unit(cuda, tmp_path):
     from m2f_batch.flow.actor import ActorSettings
     from m2f_batch.flow.workers import GatedActor, Steps
     from m2f_batch.models.source import find_model
-    from m2f_batch.vision.checked import load_checked
+    from m2f_batch.vision.device.checked_model import load_checked
 
     directory = save_random_model(tmp_path / "model")
     cuda((7, 0), "Tesla V100-SXM2-16GB")

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from m2f_batch.errors import DecodeError
-from m2f_batch.vision import image as vision_image
-from m2f_batch.vision.image import decode, from_pil
+from m2f_batch.vision.decode import image as vision_image
+from m2f_batch.vision.decode.image import decode, from_pil
 
 ROOT = Path(__file__).resolve().parents[2]
 AWKWARD = ROOT.parent / "shared" / "data" / "awkward"
@@ -403,7 +403,7 @@ def test_bombs_take_no_memory(tmp_path: Path) -> None:
     """With 1 GiB of address space the refusals are the same; no room would be another reason."""
     code = """if True:
         import pathlib, resource, sys
-        import m2f_batch.vision.image as v
+        import m2f_batch.vision.decode.image as v
         resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
         for name in sys.argv[1:]:
             try: v.decode(pathlib.Path(name).read_bytes())

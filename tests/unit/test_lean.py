@@ -12,8 +12,8 @@ from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.models.fast_layers.swin import LeanBlock
 from m2f_batch.models.loading import DTYPES, forward, load_model
 from m2f_batch.models.mask2former.mask2former import LeanMask2Former, lean_mask2former
-from m2f_batch.vision.checked import _choose
-from m2f_batch.vision.image import DEFAULT_MAX_PIXELS
+from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
+from m2f_batch.vision.device.checked_model import _choose
 from m2f_batch.vision.segmenter import pinned_threads
 
 CPU = torch.device("cpu")
@@ -124,8 +124,8 @@ def test_a_broken_window_of_swin_does_not(monkeypatch):
 def canvases(images):
     from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
     from m2f_batch.models.checkpoint import read_checkpoint
-    from m2f_batch.vision.labeling import settle
-    from m2f_batch.vision.preprocess import Prepared, pixel_values, prepare_image
+    from m2f_batch.vision.label_settings import settle
+    from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
 
     plan = settle(
         read_checkpoint(DEMO_MODEL, str(DEMO_MODEL)),

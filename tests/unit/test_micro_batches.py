@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from m2f_batch.vision.micro_batches import LARGEST, PATIENCE, BatchSizes, Buffer, Job, find_batch_size
-from m2f_batch.vision.preprocess import Prepared
+from m2f_batch.vision.device.micro_batches import LARGEST, PATIENCE, BatchSizes, Buffer, Job, find_batch_size
+from m2f_batch.vision.pixels.preprocess import Prepared
 
 SMALL, WIDE, TALL = (32, 32), (32, 64), (64, 32)
 

@@ -24,9 +24,9 @@ from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import check_standing, differences, look, work_of
 from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.label_sets import LABEL_SETS
-from m2f_batch.vision.geometry import PreprocessPlan
-from m2f_batch.vision.labeling import Labeling, fingerprint_of, settle
-from m2f_batch.vision.preprocess import pixel_values, prepare
+from m2f_batch.vision.label_settings import Labeling, fingerprint_of, settle
+from m2f_batch.vision.pixels.geometry import PreprocessPlan
+from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 
 PUBLISHED = {"size": {"height": 384, "width": 384}, "size_divisor": 32}
 TESTED = {

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from m2f_batch.errors import DecodeError
-from m2f_batch.explain.header import describe
-from m2f_batch.vision.image import decode, read_size
-from m2f_batch.vision.png import MAX_PROFILE, mended
+from m2f_batch.vision.decode.header import describe
+from m2f_batch.vision.decode.image import decode, read_size
+from m2f_batch.vision.decode.png import MAX_PROFILE, mended
 
 Chunk = tuple[bytes, bytes]
 HEIGHT, WIDTH = 37, 29

@@ -10,8 +10,8 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import ImageError, UsageError
-from m2f_batch.vision.geometry import plan_from_processor, size_with_aspect_ratio, with_size
-from m2f_batch.vision.preprocess import pixel_values, prepare, prepare_image
+from m2f_batch.vision.pixels.geometry import plan_from_processor, size_with_aspect_ratio, with_size
+from m2f_batch.vision.pixels.preprocess import pixel_values, prepare, prepare_image
 
 CPU = torch.device("cpu")
 SHAPES = [(48, 64), (97, 61), (300, 200), (3, 90), (1, 1), (32, 32), (401, 33)]

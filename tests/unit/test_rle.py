@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from m2f_batch.vision.rle import decode_mask, encode_mask, run_lengths
+from m2f_batch.vision.masks.rle import decode_mask, encode_mask, run_lengths
 
 
 def plain_runs(mask: np.ndarray) -> list[int]:

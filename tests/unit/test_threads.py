@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from m2f_batch.vision.threads import pin_threads, pinned_threads
+from m2f_batch.vision.device.threads import pin_threads, pinned_threads
 
 
 def numbers() -> tuple[int, int]:

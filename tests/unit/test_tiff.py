@@ -16,10 +16,10 @@ from PIL import Image
 from tiff_files import DEFLATE, LZW, NONE, PACKBITS, Layout, tiff
 
 from m2f_batch.errors import DecodeError
-from m2f_batch.explain.header import describe
-from m2f_batch.vision import tiff as tiffs
-from m2f_batch.vision.image import decode, from_pil, read_size
-from m2f_batch.vision.tiff import mended
+from m2f_batch.vision.decode import tiff as tiffs
+from m2f_batch.vision.decode.header import describe
+from m2f_batch.vision.decode.image import decode, from_pil, read_size
+from m2f_batch.vision.decode.tiff import mended
 
 HEIGHT, WIDTH = 37, 45
 Y, X = np.mgrid[:HEIGHT, :WIDTH]

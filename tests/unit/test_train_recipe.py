@@ -16,7 +16,7 @@ from m2f_batch.config.loading import load_config
 from m2f_batch.train.augment import draw_view
 from m2f_batch.train.job import TrainJob, _processor
 from m2f_batch.train.samples import Recipe, make_sample
-from m2f_batch.vision.geometry import size_with_aspect_ratio
+from m2f_batch.vision.pixels.geometry import size_with_aspect_ratio
 
 ADE20K = PROJECT / "jobs" / "presets" / "ade20k-semantic.yaml"
 GIVEN = {"data.train": "annotations", "data.val": "more", "output.uri": "tuned"}

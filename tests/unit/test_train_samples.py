@@ -7,7 +7,7 @@ from PIL import Image
 from m2f_batch.errors import RunError
 from m2f_batch.train import samples
 from m2f_batch.train.samples import Recipe, make_sample, targets_of
-from m2f_batch.vision.rle import decode_mask, encode_mask
+from m2f_batch.vision.masks.rle import decode_mask, encode_mask
 
 HEIGHT, WIDTH = 40, 60
 AS_IS = {"scale": (1.0, 1.0), "flip": 0.0, "color": 0.0, "seed": 0}

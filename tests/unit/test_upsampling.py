@@ -6,14 +6,15 @@ import reference
 import torch
 from torch.nn.functional import interpolate
 
-from m2f_batch.vision import owners, tiles, winners
-from m2f_batch.vision.cells import Cells, over_corners
-from m2f_batch.vision.frame import Frame, content_planes, spans_of, steps_of
-from m2f_batch.vision.outlines import areas_of, shapes_of
+from m2f_batch.vision.masks import label_tiles, panoptic
+from m2f_batch.vision.masks import semantic as winners
+from m2f_batch.vision.masks.cells import Cells, over_corners
+from m2f_batch.vision.masks.frame import Frame, content_planes, spans_of, steps_of
+from m2f_batch.vision.masks.instance import areas_of, shapes_of
+from m2f_batch.vision.masks.label_tiles import Tile, bounds_of, codes_of, contenders, grow_tile, highest
+from m2f_batch.vision.masks.resample import axis_of, grow
+from m2f_batch.vision.masks.rle import encode_edges, encode_mask
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
-from m2f_batch.vision.resample import axis_of, grow
-from m2f_batch.vision.rle import encode_edges, encode_mask
-from m2f_batch.vision.tiles import Tile, bounds_of, codes_of, contenders, grow_tile, highest
 
 # canvas, content, output: larger, padded and larger, smaller, a line, equal
 FRAMES = [
@@ -106,7 +107,7 @@ def test_masks_in_the_padding_are_empty():
 @pytest.mark.parametrize("kind", KINDS)
 def test_labels_do_not_depend_on_the_tiles(monkeypatch, edges, frame, kind):
     """Many small tiles and one large, cells decided at their corners and not, against the plain definition."""
-    monkeypatch.setitem(tiles.EDGES, "cpu", edges)
+    monkeypatch.setitem(label_tiles.EDGES, "cpu", edges)
     generator = torch.Generator().manual_seed(4)
     class_logits, mask_logits = 3 * torch.randn(14, 8, generator=generator), random_logits(5, 14, kind)
     sizes = frame._asdict()
@@ -122,11 +123,13 @@ def test_labels_do_not_depend_on_the_tiles(monkeypatch, edges, frame, kind):
 
 def test_both_ways_through_a_tile_are_taken(monkeypatch):
     """The test above must reach the cells and the full look alike."""
-    monkeypatch.setitem(tiles.EDGES, "cpu", (20, 1000))
+    monkeypatch.setitem(label_tiles.EDGES, "cpu", (20, 1000))
     ways = []
-    claims = owners._Painter._claims
+    claims = panoptic._Painter._claims
     monkeypatch.setattr(
-        owners._Painter, "_claims", lambda self, planes, *rest: ways.append(planes.dim()) or claims(self, planes, *rest)
+        panoptic._Painter,
+        "_claims",
+        lambda self, planes, *rest: ways.append(planes.dim()) or claims(self, planes, *rest),
     )
     class_logits = torch.zeros(14, 3)
     class_logits[:, 0] = 9.0
@@ -192,13 +195,13 @@ def test_logits_that_require_a_gradient_are_as_good(task):
 
 
 def test_bounds_hold_for_every_tile(monkeypatch):
-    monkeypatch.setitem(tiles.EDGES, "cpu", (6, 17))
+    monkeypatch.setitem(label_tiles.EDGES, "cpu", (6, 17))
     frame, logits = FRAMES[1], random_logits(2, 5, "noise")
     down, across = steps_of(logits, frame)
     low, high = bounds_of(logits, down, across)
     full = reference.full(logits, *frame)
-    for y, rows in enumerate(tiles._cuts(down, logits.device)):
-        for x, columns in enumerate(tiles._cuts(across, logits.device)):
+    for y, rows in enumerate(label_tiles._cuts(down, logits.device)):
+        for x, columns in enumerate(label_tiles._cuts(across, logits.device)):
             part = full[:, rows.start : rows.stop, columns.start : columns.stop].flatten(1)
             assert (part.amax(1) <= high[:, y, x] + 1e-5).all() and (part.amin(1) >= low[:, y, x] - 1e-5).all()
 

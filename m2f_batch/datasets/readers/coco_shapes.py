@@ -16,7 +16,7 @@ from m2f_batch.datasets.masks import (
     without_rle,
 )
 from m2f_batch.datasets.readers.coco_heads import Size, whole
-from m2f_batch.vision.rle import run_lengths
+from m2f_batch.vision.masks.rle import run_lengths
 
 _FEWEST = 6  # numbers of a polygon
 

@@ -31,7 +31,7 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.names import images_around
 from m2f_batch.storage.store import ObjectError
-from m2f_batch.vision.rle import encode_mask
+from m2f_batch.vision.masks.rle import encode_mask
 
 IGNORE, BACKGROUND = "__ignore__", "_background_"
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")

@@ -25,8 +25,8 @@ from m2f_batch.errors import RunError
 from m2f_batch.models.fast_layers.linear import linear, pixels_of
 from m2f_batch.models.loading import DTYPES, compiled, first_line, forward, keep_float32, load_model
 from m2f_batch.models.mask2former.mask2former import LeanMask2Former, lean_mask2former
-from m2f_batch.vision.gpu import check_gpu
-from m2f_batch.vision.threads import pinned_threads
+from m2f_batch.vision.device.gpu import check_gpu
+from m2f_batch.vision.device.threads import pinned_threads
 
 CANVAS = (64, 96)  # pixels: windows are shifted and padded, and the coarsest level has 2 x 3 pixels
 FLOAT32_LIMIT, HALF_LIMIT = 1e-4, 2e-2

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from m2f_batch.vision.frame import Steps
-from m2f_batch.vision.tiles import Tile
+from m2f_batch.vision.masks.frame import Steps
+from m2f_batch.vision.masks.label_tiles import Tile
 
 
 class Cells(NamedTuple):

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import pad, threshold
 
-from m2f_batch.vision.frame import Frame, Steps, content_planes, spans_of, steps_of
-from m2f_batch.vision.resample import grow
-from m2f_batch.vision.rle import MaskCode, encode_edges
+from m2f_batch.vision.masks.frame import Frame, Steps, content_planes, spans_of, steps_of
+from m2f_batch.vision.masks.resample import grow
+from m2f_batch.vision.masks.rle import MaskCode, encode_edges
 
 # numbers held at once: on CPU what stays in the cache, on a GPU what fills it
 AT_ONCE = {"cpu": 1 << 17, "cuda": 1 << 25}

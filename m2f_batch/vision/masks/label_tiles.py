@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2f_batch.vision.frame import Steps
-from m2f_batch.vision.resample import grow
-from m2f_batch.vision.rle import MaskCode, encode_edges
+from m2f_batch.vision.masks.frame import Steps
+from m2f_batch.vision.masks.resample import grow
+from m2f_batch.vision.masks.rle import MaskCode, encode_edges
 
 # edges of a tile in pixels of the content and of the output: small on CPU to prune well, large on a GPU to fill it
 EDGES = {"cpu": (64, 192), "cuda": (512, 1024)}

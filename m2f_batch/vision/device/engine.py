@@ -18,8 +18,8 @@ import torch
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import Segment
-from m2f_batch.vision.micro_batches import BatchSizes, Buffer, Job, find_batch_size
-from m2f_batch.vision.preprocess import Prepared
+from m2f_batch.vision.device.micro_batches import BatchSizes, Buffer, Job, find_batch_size
+from m2f_batch.vision.pixels.preprocess import Prepared
 
 Result = list[Segment] | ImageError
 LOADED_AHEAD, UNFINISHED = 1, 2  # micro-batches

@@ -12,9 +12,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
 from m2f_batch.errors import DecodeError, ImageError, TransientError
-from m2f_batch.vision.geometry import PreprocessPlan
-from m2f_batch.vision.image import decode, from_pil
-from m2f_batch.vision.prepared import Prepared
+from m2f_batch.vision.decode.image import decode, from_pil
+from m2f_batch.vision.pixels.geometry import PreprocessPlan
+from m2f_batch.vision.pixels.prepared import Prepared
 
 __all__ = ["Prepared", "pixel_values", "prepare", "prepare_image"]
 ImageLike = bytes | Image.Image | NDArray[np.uint8]

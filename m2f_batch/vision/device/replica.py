@@ -17,10 +17,10 @@ from m2f_batch.config.segment import Task
 from m2f_batch.errors import ImageError
 from m2f_batch.models.loading import forward
 from m2f_batch.records import Segment
-from m2f_batch.vision.engine import Result, Steps
-from m2f_batch.vision.labeling import Labeling
+from m2f_batch.vision.device.engine import Result, Steps
+from m2f_batch.vision.label_settings import Labeling
+from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
-from m2f_batch.vision.preprocess import Prepared, pixel_values
 
 POSTPROCESS: dict[Task, Callable[..., list[Segment]]] = {
     "instance": instance_segments,

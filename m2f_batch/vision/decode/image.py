@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from m2f_batch.errors import DecodeError
-from m2f_batch.vision import png, tiff
-from m2f_batch.vision.color import DEEP, MODES, color_key, to_rgb
+from m2f_batch.vision.decode import png, tiff
+from m2f_batch.vision.decode.color import DEEP, MODES, color_key, to_rgb
 
 # What was read against the policy, or not at all, is no other policy: runs go on. DECODER, in run.json, counts mends.
 DECODE_POLICY_VERSION, DECODER = "1", 2

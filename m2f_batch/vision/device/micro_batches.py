@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from m2f_batch.vision.geometry import SizeHW
-from m2f_batch.vision.preprocess import Prepared
+from m2f_batch.vision.pixels.geometry import SizeHW
+from m2f_batch.vision.pixels.preprocess import Prepared
 
 LARGEST = 64  # images per micro-batch that is tried and taken unasked
 PATIENCE = 8  # full micro-batches that may overtake the oldest image

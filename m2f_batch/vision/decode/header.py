@@ -8,9 +8,9 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageCms
 
-from m2f_batch.vision.image import readable
+from m2f_batch.vision.decode.image import readable
 
-# the plugins of the decode policy (vision/image.py), the one without a signature last
+# the plugins of the decode policy (vision/decode/image.py), the one without a signature last
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "TIFF", "JPEG2000", "BMP", "PPM", "ICO", "TGA")
 BAD_DATA = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, RuntimeError),

@@ -1,7 +1,7 @@
 """Semantic: which class wins each output pixel, and how sure it is there, tile by tile.
 
 Q queries, C classes, ``S[c]`` = sum over queries of P[q, c] x sigmoid(canvas logits of q). A tile looks only at classes
-that can win in it (see ``tiles``), and an output pixel at none if one class wins at all corners of its cell.
+that can win in it (see ``label_tiles``), and an output pixel at none if one class wins at all corners of its cell.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2f_batch.vision.cells import Cells, over_corners
-from m2f_batch.vision.frame import Frame, content_planes, steps_of
-from m2f_batch.vision.tiles import ROUNDING, Tile, bounds_of, grow_tile, highest, label_runs
+from m2f_batch.vision.masks.cells import Cells, over_corners
+from m2f_batch.vision.masks.frame import Frame, content_planes, steps_of
+from m2f_batch.vision.masks.label_tiles import ROUNDING, Tile, bounds_of, grow_tile, highest, label_runs
 
 FIRST_LOOKS = (8, 32)  # classes looked at before all that may win
 

@@ -1,7 +1,7 @@
 """Panoptic: which query owns each output pixel, and how many it owns, tile by tile.
 
-K kept queries, ``w`` = score x sigmoid(M). A tile looks only at queries that can own a pixel of it (see ``tiles``), and
-an output pixel at none if the corners of its cell leave only one (see ``cells``).
+K kept queries, ``w`` = score x sigmoid(M). A tile looks only at queries that can own a pixel of it (see
+``label_tiles``), and an output pixel at none if the corners of its cell leave only one (see ``cells``).
 """
 
 from typing import NamedTuple
@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2f_batch.vision.cells import Cells, over_corners
-from m2f_batch.vision.frame import Frame, content_planes, steps_of
-from m2f_batch.vision.tiles import Tile, bounds_of, contenders, grow_tile, highest, label_runs
+from m2f_batch.vision.masks.cells import Cells, over_corners
+from m2f_batch.vision.masks.frame import Frame, content_planes, steps_of
+from m2f_batch.vision.masks.label_tiles import Tile, bounds_of, contenders, grow_tile, highest, label_runs
 
 NOBODY = -1  # the owner's p is under the threshold
 WORTH = 3  # output pixels per content pixel from which looking at cells first pays
