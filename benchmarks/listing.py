@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.timing import PROJECT, parser, publish, say, table
+from m2f_batch.inputs import listed
+from m2f_batch.inputs import listing as listings
 from m2f_batch.records import ImageRef
-from m2f_batch.storage import listed
-from m2f_batch.storage import listing as listings
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, Page
 

@@ -161,7 +161,7 @@ def command(count: str, output: str, night: str) -> None:
     from benchmarks.stubs import steps
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
-    from m2f_batch.storage.listed import Listing
+    from m2f_batch.inputs.listed import Listing
 
     listed = Listing(listing(int(count), LENGTH, int(night), has_etags=True), 0, 0)
     vars(job)["list_input"] = lambda *_, **__: listed

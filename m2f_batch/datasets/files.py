@@ -16,13 +16,13 @@ from PIL import Image
 from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.pixel_cap import check_mask_size, opening
 from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.manifests import parse_json
+from m2f_batch.inputs.names.hidden import is_hidden
+from m2f_batch.inputs.names.images import extension_of
+from m2f_batch.inputs.names.resolved import bare, resolve_names
 from m2f_batch.messages.told import told
 from m2f_batch.storage import uris
-from m2f_batch.storage.hidden import is_hidden
-from m2f_batch.storage.image_names import extension_of
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
-from m2f_batch.storage.manifests import parse_json
-from m2f_batch.storage.names import bare, resolve_names
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import ObjectError, StoreUnavailable

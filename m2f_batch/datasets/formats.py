@@ -16,9 +16,9 @@ from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES, Finding, Report, stop
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.storage import uris
-from m2f_batch.storage.hidden import is_hidden
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.places import open_store
 
 _AS_COCO = "export it there as COCO with masks"

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from m2f_batch.datasets import files
 from m2f_batch.errors import UsageError
+from m2f_batch.inputs.manifests import READERS
 from m2f_batch.storage import uris
-from m2f_batch.storage.manifests import READERS
 
 _FORMS = "folder, pattern:REGEX with one group, or column:NAME of a table"
 

@@ -33,7 +33,7 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.outputs import store_of_file
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.s3_settings import using
+from m2f_batch.storage.s3.settings import using
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON

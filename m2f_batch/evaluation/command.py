@@ -23,7 +23,7 @@ from m2f_batch.result import STDOUT, tell
 from m2f_batch.storage.merged import tables_by_uri
 from m2f_batch.storage.outputs import store_of_file
 from m2f_batch.storage.run import RunDirectory, open_existing_run
-from m2f_batch.storage.s3_settings import recorded, using
+from m2f_batch.storage.s3.settings import recorded, using
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]
 OBJECT_METRICS = frozenset({"ap", "pq"})  # of a truth that tells objects apart

@@ -13,9 +13,9 @@ from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
 from m2f_batch.export.categories import match_categories
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.names.images import extension_of
 from m2f_batch.storage import uris
-from m2f_batch.storage.image_names import extension_of
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
 
 # what readers call what is an option here
 _OPTIONS = {

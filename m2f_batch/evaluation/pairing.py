@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 
 from m2f_batch.errors import UsageError
+from m2f_batch.inputs.names.near import near_pairs
 from m2f_batch.storage import uris
-from m2f_batch.storage.near_names import near_pairs
 
 
 def pair_by_uri(
@@ -15,7 +15,8 @@ def pair_by_uri(
 
     The same uri goes first, then the same path: ``row_path`` of a row, below ``folder`` of an image. Then a file name
     that one of each has, then the longest common end of their paths. Raises UsageError where two may be meant. What is
-    left, and has no file name of the other side, is matched by names that are spelled otherwise (``near_names``).
+    left, and has no file name of the other side, is matched by names that are spelled otherwise
+    (``inputs/names/near.py``).
 
     >>> pair_by_uri(["/in/a/1.png", "/in/b/1.png"], ["/gt/b/1.png"], row_path=str, folder=None)
     {'/in/b/1.png': '/gt/b/1.png'}

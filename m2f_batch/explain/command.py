@@ -10,7 +10,7 @@ from m2f_batch.records import ImageRef
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory, open_existing_run
-from m2f_batch.storage.s3_settings import recorded, using
+from m2f_batch.storage.s3.settings import recorded, using
 from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
 
 SAME, DIFFERS = 0, 1

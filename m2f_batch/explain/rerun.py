@@ -14,9 +14,9 @@ from torch import Tensor
 
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.explain.recorded import Setup
+from m2f_batch.inputs.fetch import fetch
 from m2f_batch.messages.masking import redact
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
-from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.uris import shown
 from m2f_batch.vision.decode.header import describe

@@ -9,9 +9,9 @@ from typing import Any
 
 from m2f_batch.errors import UsageError
 from m2f_batch.export.categories import match_categories
+from m2f_batch.inputs.coco_input import whole
+from m2f_batch.inputs.names.near import near_pairs
 from m2f_batch.messages.masking import redact
-from m2f_batch.storage.coco_input import whole
-from m2f_batch.storage.near_names import near_pairs
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -89,7 +89,7 @@ def _image_ids_of(
     """Ids by file name, and what is to be said of that.
 
     The whole of a name where a uri ends with it, else its last part where that is unique, else the one name that is
-    spelled otherwise (``near_names``). The function raises UsageError for a second image of one id.
+    spelled otherwise (``inputs/names/near.py``). The function raises UsageError for a second image of one id.
     """
     by_path = {image["file_name"].removeprefix("./"): image["id"] for image in images}
     by_name: dict[str, CocoId | None] = {}

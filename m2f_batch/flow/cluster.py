@@ -32,7 +32,8 @@ from m2f_batch.flow.raw_lines import raw_lines_in_log
 from m2f_batch.flow.token import keep_private
 from m2f_batch.messages.masking import redact
 from m2f_batch.processes import PASSIVE
-from m2f_batch.storage import allow, s3_settings
+from m2f_batch.storage import allow
+from m2f_batch.storage.s3 import settings
 
 _A = TypeVar("_A")
 _T = TypeVar("_T")
@@ -91,7 +92,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     address = compute.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     if ray.is_initialized():
-        for key, is_of_job in (("allow", allow.is_of_job()), ("s3", s3_settings.is_of_job())):
+        for key, is_of_job in (("allow", allow.is_of_job()), ("s3", settings.is_of_job())):
             if is_of_job:
                 raise UsageError(
                     f"storage.{key}: Ray was started in this process before the job, so that its workers do not know "
@@ -133,10 +134,10 @@ def _environment(*, is_local: bool) -> dict[str, str]:
     # Ray refuses a variable that the submitted job's own environment has set already
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
-    for name in (allow.OF_DRIVER, s3_settings.OF_DRIVER):
+    for name in (allow.OF_DRIVER, settings.OF_DRIVER):
         if name in inherited:
             raise UsageError(f"{name}: is this program's own; take it out of the job's environment variables")
-    told = allow.environment() | s3_settings.environment()
+    told = allow.environment() | settings.environment()
     if is_local:  # its processes inherit ours, and start sooner without an environment of their own
         return told
     wanted = forwarded() | {name: os.environ.get(name, value) for name, value in PASSIVE.items()}

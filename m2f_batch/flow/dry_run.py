@@ -27,9 +27,9 @@ from m2f_batch.flow.progress import duration
 from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.stages import prepare_unit
 from m2f_batch.flow.units import rows_of, split_unit
+from m2f_batch.inputs.columns import picked
 from m2f_batch.messages.events import Events
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.columns import picked
 from m2f_batch.storage.plan import Unit, Units, default_images_per_file
 from m2f_batch.storage.run import parquet_bytes
 from m2f_batch.storage.tally import Tally

@@ -8,10 +8,10 @@ from m2f_batch.flow.attempt import Attempt
 from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, info_now, now
+from m2f_batch.inputs.names.images import may_be_stranger
 from m2f_batch.result import tell, tell_run
 from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
 from m2f_batch.storage.forwards import forward_lines
-from m2f_batch.storage.image_names import may_be_stranger
 from m2f_batch.storage.index import read_index, write_index
 from m2f_batch.storage.tally import Tally, tally_in
 from m2f_batch.verify import Each, verify_reports

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from m2f_batch.errors import ImageError, RunError, TransientError
 from m2f_batch.flow.actor import ActorSettings, SegmentActor
 from m2f_batch.flow.isolated_child import START, Child, Died, Enter, Work
+from m2f_batch.inputs.fetch import fetch
 from m2f_batch.records import ImageRef, Segment
-from m2f_batch.storage.fetch import fetch
 
 if TYPE_CHECKING:  # it loads torch
     from m2f_batch.vision.pixels.preprocess import Prepared

@@ -23,7 +23,8 @@ from typing import IO, Any
 
 from m2f_batch.errors import ImageError, RunError, TransientError, UsageError
 from m2f_batch.processes import PASSIVE
-from m2f_batch.storage import allow, s3_settings
+from m2f_batch.storage import allow
+from m2f_batch.storage.s3 import settings
 
 Enter = Callable[[str], None]  # says which stage of an item begins
 Work = Callable[[Any, Enter], Any]
@@ -111,7 +112,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
-                env=PASSIVE | os.environ | allow.environment() | s3_settings.environment(),
+                env=PASSIVE | os.environ | allow.environment() | settings.environment(),
                 pass_fds=[channel],
             )
         with suppress(OSError):  # then it has died, which is seen below

@@ -38,15 +38,15 @@ from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.stages import COMMITTED_BEFORE
 from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
 from m2f_batch.flow.workers import Steps, see_it_load
+from m2f_batch.inputs.listing import check_output, list_input
 from m2f_batch.messages.events import Events, route_logging
 from m2f_batch.models.checkpoint import check_license, read_checkpoint
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.listing import check_output, list_input
 from m2f_batch.storage.plan import Units
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.run import RunDirectory, open_run
-from m2f_batch.storage.s3_settings import using
+from m2f_batch.storage.s3.settings import using
 from m2f_batch.storage.store import Unreachable
 from m2f_batch.verify import Each
 from m2f_batch.vision.label_settings import settle

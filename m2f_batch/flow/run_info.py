@@ -8,10 +8,10 @@ from typing import Any
 from m2f_batch.config.deadline import deadline_at
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.flow.progress import Progress
+from m2f_batch.inputs.listing import Listing
 from m2f_batch.messages.redact import redacted
 from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.source import ModelSource
-from m2f_batch.storage.listing import Listing
 from m2f_batch.storage.plan import Plan
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.uris import normalise

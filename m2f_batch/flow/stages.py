@@ -25,9 +25,9 @@ from m2f_batch.flow.units import (
     unit_row,
     unit_table,
 )
+from m2f_batch.inputs.fetch import fetch_many
 from m2f_batch.records import ImageRef, Row, error_row, ok_row, table_of
 from m2f_batch.storage.commit import commit
-from m2f_batch.storage.fetch import fetch_many
 from m2f_batch.storage.retries import retried
 from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.tally import Tally

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from m2f_batch.storage.columns import picked
+from m2f_batch.inputs.columns import picked
 from m2f_batch.storage.plan import numbered, plan_of
 from m2f_batch.storage.run import RunDirectory
 

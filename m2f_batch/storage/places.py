@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from functools import cache, partial
 
 from m2f_batch.config.segment import S3Config
-from m2f_batch.storage import allow, s3_settings, uris
-from m2f_batch.storage.files import ArrowStore, LocalStore
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.guarded import GuardedStore
+from m2f_batch.storage.local import ArrowStore, LocalStore
+from m2f_batch.storage.s3 import settings as s3_settings
 from m2f_batch.storage.store import Entry, Store
 
 
@@ -52,12 +53,12 @@ def _opened(scheme: str, authority: str) -> Store:
 @cache
 def _open(scheme: str, authority: str, settings: S3Config | None) -> Store:
     if settings is not None:
-        from m2f_batch.storage.s3 import S3Store
-        from m2f_batch.storage.s3_client import new_client
+        from m2f_batch.storage.s3.client import new_client
+        from m2f_batch.storage.s3.store import S3Store
 
         return S3Store(new_client(authority))
     if scheme in uris.WEB:
-        from m2f_batch.storage.web import WebStore
+        from m2f_batch.storage.web.store import WebStore
 
         return WebStore()
     return ArrowStore(f"{scheme}://{authority}") if scheme else LocalStore()

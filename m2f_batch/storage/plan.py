@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from m2f_batch.inputs.columns import picked, shared
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.columns import picked, shared
 
 FILES = 256  # a run's files are about so many, as long as each has
 SMALL_FILES = 16  # so many may stay

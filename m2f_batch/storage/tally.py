@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2f_batch.storage.image_names import may_be_stranger
+from m2f_batch.inputs.names.images import may_be_stranger
 
 COLUMNS = ("uri", "status", "error", "segments")  # of rows that are counted
 NO_IMAGE = frozenset({"decode/NotAnImage", "decode/Empty"})  # reasons of strangers

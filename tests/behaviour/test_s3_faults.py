@@ -20,8 +20,8 @@ from fault_proxy import KINDS, FaultProxy
 from s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import ImageError
+from m2f_batch.inputs.fetch import fetch, fetch_many
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.fetch import fetch, fetch_many
 from m2f_batch.storage.places import open_store, reset_stores
 from m2f_batch.storage.retries import Retries, retried
 from m2f_batch.storage.store import StoreUnavailable

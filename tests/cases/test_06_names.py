@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from m2f_batch.cli import main
-from m2f_batch.storage.listing import list_input
+from m2f_batch.inputs.listing import list_input
 
 
 def lint(capsys, place, *options):

@@ -16,8 +16,8 @@ from conftest import DEMO_MODEL
 
 from m2f_batch.cli import main
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import manifests
-from m2f_batch.storage.listing import list_input
+from m2f_batch.inputs import manifests
+from m2f_batch.inputs.listing import list_input
 
 PHOTOS = ["img0.jpg", "img1.jpg", "img2.jpg", "img3.jpg"]
 

@@ -12,9 +12,9 @@ from engines import config_of, in_process, rows_of
 from web_server import Site, serving
 
 from m2f_batch.cli import main
+from m2f_batch.inputs.listing import list_input
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import allow
-from m2f_batch.storage.listing import list_input
 from m2f_batch.storage.run import open_run
 from m2f_batch.verify import verify
 

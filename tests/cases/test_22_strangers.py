@@ -12,8 +12,8 @@ from engines import config_of, in_process, rows_of
 from s3_servers import S3Endpoint
 
 from m2f_batch.flow import finish
+from m2f_batch.inputs.listing import list_input
 from m2f_batch.storage.index import read_index
-from m2f_batch.storage.listing import list_input
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.run import open_run
 from m2f_batch.storage.tally import Tally

@@ -13,9 +13,9 @@ from m2f_batch.cli import main
 from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
+from m2f_batch.inputs.listing import list_input
 from m2f_batch.models.source import find_model
 from m2f_batch.storage import allow, uris
-from m2f_batch.storage.listing import list_input
 from m2f_batch.submit.portable import check_portable
 
 

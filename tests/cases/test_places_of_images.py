@@ -7,7 +7,7 @@ import pytest
 from test_coco_spellings import document, written
 
 from m2f_batch.cli import main
-from m2f_batch.storage.coco_input import list_coco
+from m2f_batch.inputs.coco_input import list_coco
 from m2f_batch.storage.places import open_store
 
 

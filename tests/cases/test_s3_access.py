@@ -10,7 +10,7 @@ from s3_gates import Gate
 from s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
-from m2f_batch.storage.listing import list_input
+from m2f_batch.inputs.listing import list_input
 from m2f_batch.storage.places import open_store, reset_stores
 
 DENIED = (

@@ -17,15 +17,15 @@ from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.isolated_child import Child
 from m2f_batch.flow.job import segment
+from m2f_batch.inputs.fetch import fetch
+from m2f_batch.inputs.listing import list_input
 from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.records import ImageRef
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.allow import NotAllowed, check, environment, is_allowed
-from m2f_batch.storage.fetch import fetch
 from m2f_batch.storage.guarded import GuardedStore
-from m2f_batch.storage.listing import list_input
 from m2f_batch.storage.places import open_store, stat_many
-from m2f_batch.storage.s3 import S3Store
+from m2f_batch.storage.s3.store import S3Store
 from m2f_batch.storage.store import Entry, Store
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

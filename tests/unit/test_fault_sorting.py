@@ -10,8 +10,8 @@ from botocore.parsers import ResponseParserError
 from s3_servers import set_variables
 
 from m2f_batch.errors import TransientError, UsageError
-from m2f_batch.storage.s3_client import new_client
-from m2f_batch.storage.s3_faults import is_doubtful, is_whole, s3_fault
+from m2f_batch.storage.s3.client import new_client
+from m2f_batch.storage.s3.faults import is_doubtful, is_whole, s3_fault
 from m2f_batch.storage.store import Denied, NotFound, StoreUnavailable, Unreachable, Unreadable
 
 URI = "s3://bucket/a.jpg"

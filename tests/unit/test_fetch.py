@@ -12,8 +12,8 @@ import pytest
 from s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import ImageError, TransientError
+from m2f_batch.inputs.fetch import Retries, fetch, fetch_many
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.fetch import Retries, fetch, fetch_many
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import StoreUnavailable
 
@@ -218,7 +218,7 @@ def test_a_size_that_is_not_what_a_file_gives(tmp_path: Path, monkeypatch: pytes
 
     def told(age: float, *sizes: int) -> None:
         os.utime(ref.uri, (time.time() - age, time.time() - age))
-        monkeypatch.setattr("m2f_batch.storage.files.os", LyingOs(*sizes))
+        monkeypatch.setattr("m2f_batch.storage.local.os", LyingOs(*sizes))
 
     told(3600, 4096, 4096)
     assert _reason(ref) == ("fetch", "Unreadable", f"{ref.uri}: gives 6 bytes, and its size is 4096")

@@ -29,7 +29,7 @@ def policy(name):
 
 
 def test_s3_rights_are_those_of_the_calls_that_the_code_makes():
-    source = "".join(file.read_text() for file in files("m2f_batch/storage/*.py"))
+    source = "".join(file.read_text() for file in files("m2f_batch/storage/s3/*.py"))
     called = set(re.findall(r"_client\.([a-z]\w+)\(", source))
     assert called == set(RIGHTS)
     granted = {action for each in policy("write")["Statement"] for action in [*_listed(each["Action"])]}

@@ -98,7 +98,7 @@ def test_an_expired_one_is_taken_over_by_the_clock_of_the_store(folder: str, mon
     until = time.monotonic() + 60
     while (open_store(folder).age(f"{folder}/000000001.json") or 0) <= 1 and time.monotonic() < until:
         time.sleep(0.2)
-    monkeypatch.setattr("m2f_batch.storage.s3.datetime", None)  # not asked
+    monkeypatch.setattr("m2f_batch.storage.s3.store.datetime", None)  # not asked
     said: list[str] = []
     assert take(folder, said=said).token == 2 and said == []
 

@@ -11,9 +11,9 @@ import pytest
 from s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.inputs import listed
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS, Listing, check_output, list_input
 from m2f_batch.records import ImageRef
-from m2f_batch.storage import listed
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS, Listing, check_output, list_input
 from m2f_batch.storage.places import open_store
 
 pytest_plugins = ["s3_servers"]
@@ -396,6 +396,6 @@ def test_the_modules_load_nothing_heavy() -> None:
     import subprocess
     import sys
 
-    code = "import sys, m2f_batch.storage.fetch, m2f_batch.storage.listing; print(*sys.modules)"
+    code = "import sys, m2f_batch.inputs.fetch, m2f_batch.inputs.listing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "ray", "PIL", "boto3", "botocore", "fsspec"} & set(loaded)

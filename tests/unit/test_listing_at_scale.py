@@ -15,14 +15,15 @@ from s3_servers import S3Endpoint
 
 from benchmarks import listing as benchmark
 from m2f_batch.errors import TransientError, UsageError
+from m2f_batch.inputs import columns, manifests
+from m2f_batch.inputs.columns import TEXT, first_of_each, taken, text_column
+from m2f_batch.inputs.listing import Listing, list_input
+from m2f_batch.inputs.manifests import READERS
 from m2f_batch.records import ImageRef
-from m2f_batch.storage import columns, manifests, s3_pages
-from m2f_batch.storage.columns import TEXT, first_of_each, taken, text_column
-from m2f_batch.storage.listing import Listing, list_input
-from m2f_batch.storage.manifests import READERS
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.s3 import S3Store
-from m2f_batch.storage.s3_pages import sizes_and_etags
+from m2f_batch.storage.s3 import pages as s3_pages
+from m2f_batch.storage.s3.pages import sizes_and_etags
+from m2f_batch.storage.s3.store import S3Store
 from m2f_batch.storage.store import Entry, StoreUnavailable, Unreachable
 
 pytest_plugins = ["s3_servers"]

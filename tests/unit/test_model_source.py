@@ -14,8 +14,9 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.models import source as model_source
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.models.source import WANTED, ModelSource, find_model, local_directory
-from m2f_batch.storage import retries, s3
+from m2f_batch.storage import retries
 from m2f_batch.storage.places import open_store
+from m2f_batch.storage.s3 import store as s3
 from m2f_batch.storage.store import Entry
 
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40

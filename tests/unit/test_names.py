@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from m2f_batch.storage import names as names_module
-from m2f_batch.storage.hidden import is_hidden
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
-from m2f_batch.storage.names import Resolved, resolve_names
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.names import resolved as names_module
+from m2f_batch.inputs.names.hidden import is_hidden
+from m2f_batch.inputs.names.resolved import Resolved, resolve_names
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.store import StoreUnavailable
 

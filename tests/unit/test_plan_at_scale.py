@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from protocol import ids, listing_of
 
-from m2f_batch.storage import columns
+from m2f_batch.inputs import columns
+from m2f_batch.inputs.columns import picked, shared
 from m2f_batch.storage.assigned import assigned_of
-from m2f_batch.storage.columns import picked, shared
 from m2f_batch.storage.plan import FILE, UNIT_SCHEMA, new_plan, next_plan, numbered, pending
 from m2f_batch.storage.run import open_run
 

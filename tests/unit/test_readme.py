@@ -7,7 +7,7 @@ from conftest import PROJECT
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 
 README = (PROJECT / "README.md").read_text()
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from m2f_batch.errors import TransientError
-from m2f_batch.storage import fetch
+from m2f_batch.inputs import fetch
 from m2f_batch.storage.retries import Retries, count_retry, retried
 from m2f_batch.storage.store import NotFound, StoreUnavailable, Unreachable
 

@@ -10,7 +10,8 @@ from conftest import DEMO_MODEL
 
 from m2f_batch.cli import main
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import columns, manifests, room, store
+from m2f_batch.inputs import columns, manifests
+from m2f_batch.storage import room, store
 from m2f_batch.storage.room import BASE, Room, check_room, driver_memory, needed
 
 GIB = 1 << 30
@@ -68,7 +69,7 @@ def test_too_many_images_end_the_listing(
     monkeypatch.setattr(store, "PAGE", 10)
     for module in (columns, manifests):
         monkeypatch.setattr(module, "CHUNK", 10)
-    monkeypatch.setattr("m2f_batch.storage.listed.stat_many", lambda _: pytest.fail("an image was looked for"))
+    monkeypatch.setattr("m2f_batch.inputs.listed.stat_many", lambda _: pytest.fail("an image was looked for"))
     monkeypatch.setattr(room, "driver_memory", lambda: BASE + 30 * room.PER_IMAGE)
     place = str(tmp_path / "in") if form == "folder" else str(tmp_path / "in" / "list.parquet")
     assert main(["segment", place, str(tmp_path / "out"), "--model", str(DEMO_MODEL)]) == 2

@@ -18,14 +18,14 @@ from botocore.exceptions import ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
 from s3_servers import S3Endpoint
 
+from m2f_batch.inputs.listing import list_input
+from m2f_batch.inputs.names.hidden import is_hidden
+from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS, is_image_name, is_plain_image_name
 from m2f_batch.records import ImageRef, image_ids
-from m2f_batch.storage import s3_columns
-from m2f_batch.storage.hidden import is_hidden
-from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, is_image_name, is_plain_image_name
-from m2f_batch.storage.listing import list_input
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.s3 import S3Store
-from m2f_batch.storage.s3_columns import Columns, columns
+from m2f_batch.storage.s3 import columns as s3_columns
+from m2f_batch.storage.s3.columns import Columns, columns
+from m2f_batch.storage.s3.store import S3Store
 from m2f_batch.storage.store import PAGE, Entry, Page
 
 pytest_plugins = ["s3_servers"]

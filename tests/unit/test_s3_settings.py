@@ -12,10 +12,11 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import S3Config, SegmentConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import s3_settings, uris
+from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.s3_client import new_client
-from m2f_batch.storage.s3_faults import s3_fault, s3_place_fault
+from m2f_batch.storage.s3 import settings as s3_settings
+from m2f_batch.storage.s3.client import new_client
+from m2f_batch.storage.s3.faults import s3_fault, s3_place_fault
 from m2f_batch.storage.store import Denied, StoreUnavailable, Unreachable
 from m2f_batch.submit.jobs import runtime_environment, segment_job
 

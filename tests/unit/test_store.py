@@ -16,8 +16,8 @@ from s3_servers import S3Endpoint, set_variables
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import places
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.s3 import S3Store
-from m2f_batch.storage.s3_client import new_client
+from m2f_batch.storage.s3.client import new_client
+from m2f_batch.storage.s3.store import S3Store
 from m2f_batch.storage.store import Denied, Entry, Fenced, NotFound, Store, StoreUnavailable, Unreachable, Unreadable
 
 pytest_plugins = ["s3_servers"]
@@ -186,11 +186,11 @@ def test_age_is_told_by_the_clock_of_the_store(place: str, monkeypatch: pytest.M
     store = open_store(place)
     assert store.age(f"{place}/lease") is None
     store.write(f"{place}/lease", b"x")
-    monkeypatch.setattr("m2f_batch.storage.s3.datetime", None)  # ours is not asked
+    monkeypatch.setattr("m2f_batch.storage.s3.store.datetime", None)  # ours is not asked
     age = store.age(f"{place}/lease")
     assert age is not None and -2 < age < 600
     if place.startswith("/"):
-        monkeypatch.setattr("m2f_batch.storage.files.time", None)
+        monkeypatch.setattr("m2f_batch.storage.local.time", None)
         os.utime(f"{place}/lease", (1, 1))
         age = store.age(f"{place}/lease")
         assert age is not None and age > 1e9

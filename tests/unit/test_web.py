@@ -14,13 +14,15 @@ from certificates import certificate
 from web_server import Site, serving
 
 from m2f_batch.errors import ImageError, TransientError, UsageError
+from m2f_batch.inputs.fetch import fetch
+from m2f_batch.inputs.listing import list_input
 from m2f_batch.records import ImageRef
-from m2f_batch.storage import allow, retries, web, web_hosts
-from m2f_batch.storage.fetch import fetch
-from m2f_batch.storage.listing import list_input
+from m2f_batch.storage import allow, retries
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import NotFound, StoreUnavailable
+from m2f_batch.storage.web import hosts as web_hosts
+from m2f_batch.storage.web import store as web
 
 PNG = b"\x89PNG\r\n\x1a\n and so on"
 DATE = "Sun, 29 Nov 2026 10:00:00 GMT"

@@ -13,9 +13,9 @@ from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.masks import is_size
 from m2f_batch.datasets.pixel_cap import size_of
 from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.inputs.coco_input import whole as whole  # also imported from here
+from m2f_batch.inputs.names.resolved import images_around
 from m2f_batch.storage import allow, uris
-from m2f_batch.storage.coco_input import whole as whole  # also imported from here
-from m2f_batch.storage.names import images_around
 from m2f_batch.storage.store import ObjectError
 
 Size = tuple[int, int]

@@ -24,7 +24,7 @@ from m2f_batch.datasets.readers.mask_values import read_values
 from m2f_batch.datasets.readers.masks_beside import pairs
 from m2f_batch.datasets.smooth import lines_of
 from m2f_batch.errors import DecodeError, UsageError
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.store import ObjectError
 
 _FORM = 'wanted {"a.png": {"1": "cell"}}, or "categories" and "images" {"a.png": {"1": 7}}'

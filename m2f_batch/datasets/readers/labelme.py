@@ -27,9 +27,9 @@ from m2f_batch.datasets.names import read_names
 from m2f_batch.datasets.pixel_cap import size_of
 from m2f_batch.datasets.readers.coco_shapes import point_of
 from m2f_batch.errors import DecodeError, UsageError
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.names.resolved import images_around
 from m2f_batch.storage import uris
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
-from m2f_batch.storage.names import images_around
 from m2f_batch.storage.store import ObjectError
 from m2f_batch.vision.masks.rle import encode_mask
 

@@ -10,9 +10,9 @@ from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.readers.cityscapes import CLASS_MASKS, IMAGE_ENDING
 from m2f_batch.errors import UsageError
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
+from m2f_batch.inputs.names.near import plain, without_marks
 from m2f_batch.storage import uris
-from m2f_batch.storage.listing import IMAGE_EXTENSIONS
-from m2f_batch.storage.near_names import plain, without_marks
 
 _MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
 _SEPARATORS = "_-. "

@@ -20,8 +20,8 @@ from m2f_batch.datasets.readers.masks_beside import alike
 from m2f_batch.datasets.readers.yolo_lines import KEY_POINTS, parse_line, parts_of
 from m2f_batch.datasets.readers.yolo_settings import Settings, read_settings, sources_of
 from m2f_batch.errors import DecodeError
+from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.storage import uris
-from m2f_batch.storage.hidden import is_hidden
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import ObjectError
 

@@ -16,10 +16,10 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.inputs.names.hidden import is_hidden
+from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS, extension_of
+from m2f_batch.inputs.names.near import plain, without_marks
 from m2f_batch.storage import uris
-from m2f_batch.storage.hidden import is_hidden
-from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, extension_of
-from m2f_batch.storage.near_names import plain, without_marks
 from m2f_batch.storage.places import open_store, stat_many
 from m2f_batch.storage.retries import steadily
 

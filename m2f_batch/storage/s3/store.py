@@ -12,14 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from m2f_batch.errors import TransientError
-from m2f_batch.storage import s3_columns, s3_settings, uris
+from m2f_batch.storage import uris
 from m2f_batch.storage.retries import Retries
-from m2f_batch.storage.s3_faults import Refused, is_doubtful, is_whole
-from m2f_batch.storage.s3_faults import code_of as _code
-from m2f_batch.storage.s3_faults import s3_fault as _s3_fault
-from m2f_batch.storage.s3_faults import s3_place_fault as _s3_place_fault
-from m2f_batch.storage.s3_faults import status_of as _status
-from m2f_batch.storage.s3_pages import sizes_and_etags, walk
+from m2f_batch.storage.s3 import columns, settings
+from m2f_batch.storage.s3.faults import Refused, is_doubtful, is_whole
+from m2f_batch.storage.s3.faults import code_of as _code
+from m2f_batch.storage.s3.faults import s3_fault as _s3_fault
+from m2f_batch.storage.s3.faults import s3_place_fault as _s3_place_fault
+from m2f_batch.storage.s3.faults import status_of as _status
+from m2f_batch.storage.s3.pages import sizes_and_etags, walk
 from m2f_batch.storage.store import (
     Denied,
     Entry,
@@ -54,7 +55,7 @@ class S3Store(Store):
         bucket, top = uris.parse(folder).authority, _prefix(folder) + start
         first = self._page(folder, top)
         walked = walk(partial(self._patient_page, folder), top, first) if first["IsTruncated"] else None
-        for keys, sizes, etags in walked or [s3_columns.columns(first)]:
+        for keys, sizes, etags in walked or [columns.columns(first)]:
             page = Page([f"s3://{bucket}/{key}" for key in keys], sizes, etags)
             yield page.chosen([not key.endswith("/") for key in keys])  # such a key is a console's folder
 
@@ -132,14 +133,14 @@ class S3Store(Store):
                 page = self._client.list_objects_v2(Bucket=_names(uri)["Bucket"], Prefix=key, MaxKeys=1)
         except Denied as error:
             if is_denied:  # keys may have expired, where there are any
-                kind = Denied if s3_settings.is_anonymous(_names(uri)["Bucket"]) else Refused
+                kind = Denied if settings.is_anonymous(_names(uri)["Bucket"]) else Refused
                 raise kind(str(error)) from error
         except NotFound as error:  # which no S3 server says to a listing
             raise StoreUnavailable(f"{uris.shown(uri)}: 404, to any request: check AWS_ENDPOINT_URL") from error
         except ObjectError:
             pass
         else:
-            if not is_denied and key in s3_columns.columns(page).keys:
+            if not is_denied and key in columns.columns(page).keys:
                 raise TransientError(f"{uris.shown(uri)}: not found, and yet listed")
 
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:

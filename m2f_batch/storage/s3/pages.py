@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from m2f_batch.storage.s3_columns import Columns, columns
+from m2f_batch.storage.s3.columns import Columns, columns
 from m2f_batch.storage.store import THREADS, StoreUnavailable, Unreachable
 
 Ask = Callable[..., Any]

@@ -30,7 +30,7 @@ from m2f_batch.storage.store import (
     faults,
     threaded,
 )
-from m2f_batch.storage.web_hosts import PER_ADDRESS, pools_of
+from m2f_batch.storage.web.hosts import PER_ADDRESS, pools_of
 
 MAX_BYTES = 1 << 30  # of one file
 MAX_SECONDS = 600.0  # for the body of one file

@@ -1,6 +1,6 @@
 """What a file is that is neither an image nor a list of images: said with what to do, before anything is started."""
 
-from m2f_batch.storage.image_names import extension_of, path_of
+from m2f_batch.inputs.names.images import extension_of, path_of
 
 _UNPACK = "unpack it, and give the folder"
 _TABLE = "write it as .parquet, .csv or .jsonl with a column 'uri'"

@@ -10,7 +10,7 @@ from m2f_batch.records import ImageRef
 from m2f_batch.storage.allow import Astray, NotAllowed
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries as Retries  # also imported from here
-from m2f_batch.storage.s3_faults import Refused
+from m2f_batch.storage.s3.faults import Refused
 from m2f_batch.storage.store import Denied, NotFound, ObjectError, StoreUnavailable
 from m2f_batch.storage.uris import shown
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from m2f_batch.config.segment import S3Config
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import s3_columns, s3_settings
 from m2f_batch.storage.retries import count_retry
+from m2f_batch.storage.s3 import columns
+from m2f_batch.storage.s3 import settings as s3_settings
 from m2f_batch.storage.store import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def new_client(bucket: str = "") -> "S3Client":
     except BotoCoreError as error:
         raise StoreUnavailable(f"S3: {type(error).__name__}: check the AWS variables") from error
     client.meta.events.register("request-created.s3", _count_retry)
-    s3_columns.register(client)
+    columns.register(client)
     if settings.request_payer is not None and not s3_settings.is_anonymous(bucket):
         client.meta.events.register("before-parameter-build.s3", partial(_name_payer, settings.request_payer))
     return client

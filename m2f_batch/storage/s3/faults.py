@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from m2f_batch.errors import TransientError
-from m2f_batch.storage import s3_settings
+from m2f_batch.storage.s3 import settings
 from m2f_batch.storage.store import Denied, NotFound, StoreUnavailable, Unreachable, Unreadable
 
 _OF_ALL = {
@@ -125,10 +125,10 @@ def _reply_fault(uri: str, code: str, status: int) -> Exception:
 
 def _hint(uri: str) -> str:
     """Which setting might help where access is denied, among those that are not in force."""
-    if s3_settings.is_anonymous(_bucket(uri)):
+    if settings.is_anonymous(_bucket(uri)):
         return " to who asks without keys (storage.s3.anonymous, AWS_NO_SIGN_REQUEST)"
     public = "a public bucket storage.s3.anonymous: true (AWS_NO_SIGN_REQUEST=YES)"
-    if s3_settings.current().request_payer is not None:
+    if settings.current().request_payer is not None:
         return f" (to the requester who pays, too; {public})"
     return f" (a requester-pays bucket wants storage.s3.request_payer: requester (AWS_REQUEST_PAYER), {public})"
 

@@ -10,15 +10,12 @@ from dataclasses import replace
 import pyarrow as pa
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.storage import kinds, uris
-from m2f_batch.storage.coco_input import list_coco
-from m2f_batch.storage.columns import TEXT, joined
-from m2f_batch.storage.hidden import is_hidden
-from m2f_batch.storage.image_names import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
-from m2f_batch.storage.image_names import extension_of, is_image_name, is_plain_image_name
-from m2f_batch.storage.listed import Listing as Listing  # also imported from here
-from m2f_batch.storage.listed import listing_of
-from m2f_batch.storage.manifests import (
+from m2f_batch.inputs import kinds
+from m2f_batch.inputs.coco_input import list_coco
+from m2f_batch.inputs.columns import TEXT, joined
+from m2f_batch.inputs.listed import Listing as Listing  # also imported from here
+from m2f_batch.inputs.listed import listing_of
+from m2f_batch.inputs.manifests import (
     READERS,
     is_part,
     joined_parts,
@@ -29,6 +26,10 @@ from m2f_batch.storage.manifests import (
     resolved,
     with_hive_columns,
 )
+from m2f_batch.inputs.names.hidden import is_hidden
+from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
+from m2f_batch.inputs.names.images import extension_of, is_image_name, is_plain_image_name
+from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.room import Room

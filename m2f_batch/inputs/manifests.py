@@ -14,9 +14,10 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from m2f_batch.errors import UsageError
-from m2f_batch.storage import allow, kinds, uris
-from m2f_batch.storage.columns import CHUNK, TEXT, chunks_of, joined, text_column
-from m2f_batch.storage.image_names import IMAGE_EXTENSIONS, extension_of, path_of
+from m2f_batch.inputs import kinds
+from m2f_batch.inputs.columns import CHUNK, TEXT, chunks_of, joined, text_column
+from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS, extension_of, path_of
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.room import Room
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
