@@ -90,8 +90,8 @@ def uris(numbers: NDArray[np.int64], length: int) -> pa.Array:
 
 def joins(count: int, length: int) -> dict[str, Any]:
     """Seconds of each join, and the peak memory of the process after it (MiB); what it gives is checked by counts."""
-    from m2f_batch.storage.assigned import assigned_of
-    from m2f_batch.storage.plan import new_plan, next_plan, pending
+    from m2f_batch.runs.assignment import assigned_of
+    from m2f_batch.runs.plan import new_plan, next_plan, pending
 
     got: dict[str, Any] = {"images": f"{count:,}", "characters": length}
 
@@ -135,9 +135,9 @@ def peak_mib() -> int:
 
 def cleans(count: int) -> dict[str, Any]:
     """CPU seconds of ``clean`` of changes in every file, where files themselves cost nothing."""
-    from m2f_batch.storage import commit
-    from m2f_batch.storage.plan import new_plan, next_plan
-    from m2f_batch.storage.run import open_run
+    from m2f_batch.runs import commit
+    from m2f_batch.runs.directory import open_run
+    from m2f_batch.runs.plan import new_plan, next_plan
     from m2f_batch.storage.store import Entry
 
     plan = new_plan(listing(count, LENGTH), "f", FILE, UNIT)

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.stubs import StubSegmenter, prepare, uris
 from benchmarks.timing import PROJECT, parser, publish, say, table
+from m2f_batch.runs.plan import Unit
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.plan import Unit
 
 MODEL = PROJECT / "m2f_batch" / "demo" / "model"
 SIZES = ((1024, 32), (8192, 32), (8192, 512), (8192, 4096))  # images, images per file
@@ -33,7 +33,7 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
     from m2f_batch.flow import job
     from m2f_batch.flow.stages import commit_unit, label_unit
     from m2f_batch.flow.units import unit_table
-    from m2f_batch.storage.run import Fence, open_run
+    from m2f_batch.runs.directory import Fence, open_run
 
     bucket = f"s3://runs-{images}-{images_per_file}"
     client: Any = open_store(bucket)._client  # type: ignore[attr-defined]

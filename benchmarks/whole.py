@@ -21,7 +21,7 @@ from benchmarks.peers import shipped_segments
 from m2f_batch.config.segment import Precision, Task
 from m2f_batch.models.loading import forward
 from m2f_batch.records import Segment, segment_of
-from m2f_batch.storage.run import open_run
+from m2f_batch.runs.directory import open_run
 from m2f_batch.vision.device.replica import POSTPROCESS
 from m2f_batch.vision.device.threads import pinned_threads
 from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values

@@ -276,13 +276,13 @@ def _lint(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from m2f_batch.status import status
+    from m2f_batch.runs.inspect.status import status
 
     return status(options.run_uri, is_json=options.json)
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from m2f_batch.verify import verify_command
+    from m2f_batch.runs.inspect.verify import verify_command
 
     return verify_command(options.run_uri, is_json=options.json)
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row, table_of
-from m2f_batch.storage.run import RunDirectory, open_run
+from m2f_batch.runs.directory import RunDirectory, open_run
 from m2f_batch.vision.masks.rle import encode_mask
 
 PROCESSOR = {"image_processor_type": "Mask2FormerImageProcessor", "size": {"height": 384, "width": 384}}

@@ -7,8 +7,8 @@ import pyarrow as pa
 from hand_made import Picture
 
 from m2f_batch.records import ImageRef, Row, table_of
-from m2f_batch.storage.plan import Plan
-from m2f_batch.storage.run import RunDirectory, open_run, parquet_bytes
+from m2f_batch.runs.directory import RunDirectory, open_run, parquet_bytes
+from m2f_batch.runs.plan import Plan
 
 NAMES = ("cat", "dog", "sky")
 

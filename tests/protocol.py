@@ -16,9 +16,9 @@ from m2f_batch.errors import ImageError
 from m2f_batch.flow.begin import begin
 from m2f_batch.flow.standing import Work, look
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
-from m2f_batch.storage.commit import commit, staged, sweep
-from m2f_batch.storage.plan import Change, Plan, Unit, Units, new_plan, next_plan, pending
-from m2f_batch.storage.run import INFO_KEYS, Fence, RunDirectory
+from m2f_batch.runs.commit import commit, staged, sweep
+from m2f_batch.runs.directory import INFO_KEYS, Fence, RunDirectory
+from m2f_batch.runs.plan import Change, Plan, Unit, Units, new_plan, next_plan, pending
 
 FILE, UNIT = 4, 2  # images
 

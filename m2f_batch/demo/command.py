@@ -12,8 +12,8 @@ from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.records import segment_of
-from m2f_batch.storage.merged import tables_by_uri
-from m2f_batch.storage.run import RunDirectory, open_run
+from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.rows import tables_by_uri
 from m2f_batch.storage.uris import expanded
 from m2f_batch.vision.overlay import draw_overlay
 

@@ -20,9 +20,9 @@ from m2f_batch.export.coco import file_name
 from m2f_batch.export.ids import spelled_otherwise
 from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.result import STDOUT, tell
-from m2f_batch.storage.merged import tables_by_uri
+from m2f_batch.runs.directory import RunDirectory, open_existing_run
+from m2f_batch.runs.rows import tables_by_uri
 from m2f_batch.storage.outputs import store_of_file
-from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.s3.settings import recorded, using
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]

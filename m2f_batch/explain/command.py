@@ -7,9 +7,9 @@ from m2f_batch.errors import UsageError
 from m2f_batch.explain.listed import find_image
 from m2f_batch.messages.terminal import say
 from m2f_batch.records import ImageRef
+from m2f_batch.runs.directory import RunDirectory, open_existing_run
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.run import RunDirectory, open_existing_run
 from m2f_batch.storage.s3.settings import recorded, using
 from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
 

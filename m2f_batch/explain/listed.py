@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from m2f_batch.errors import UsageError
 from m2f_batch.records import ImageRef, Row
+from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.storage import uris
-from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import NotFound
 
 NEIGHBOURS = 1000  # listed names, on either side of where an unknown one would stand, that are looked at for a typo

@@ -7,9 +7,9 @@ from typing import Any
 
 from m2f_batch.export.ids import CocoId, CocoIds
 from m2f_batch.records import Row
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.rows import Order, order_of, tables_by_uri
 from m2f_batch.storage import uris
-from m2f_batch.storage.merged import Order, order_of, tables_by_uri
-from m2f_batch.storage.run import RunDirectory
 
 IMAGE_COLUMNS = ["uri", "height", "width", "status"]
 

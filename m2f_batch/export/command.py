@@ -9,8 +9,8 @@ from m2f_batch.errors import UsageError
 from m2f_batch.export.coco import coco_json, coco_results
 from m2f_batch.export.ids import CocoIds, coco_ids
 from m2f_batch.messages.terminal import say
+from m2f_batch.runs.directory import RunDirectory, open_existing_run
 from m2f_batch.storage.outputs import store_of_file
-from m2f_batch.storage.run import RunDirectory, open_existing_run
 
 FORMATS = ("coco", "coco-results")
 

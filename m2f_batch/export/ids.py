@@ -12,8 +12,8 @@ from m2f_batch.export.categories import match_categories
 from m2f_batch.inputs.coco_input import whole
 from m2f_batch.inputs.names.near import near_pairs
 from m2f_batch.messages.masking import redact
+from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.run import RunDirectory
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 CocoId = int | str  # a ground truth may number its images by texts, and keeps them

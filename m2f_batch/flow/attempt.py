@@ -9,9 +9,9 @@ from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Standing, Work, look, work_of
 from m2f_batch.messages.events import Events
 from m2f_batch.result import tell
-from m2f_batch.storage.lease import Lease, acquire
+from m2f_batch.runs.directory import Fence, RunDirectory
+from m2f_batch.runs.lease import Lease, acquire
 from m2f_batch.storage.retries import steadily
-from m2f_batch.storage.run import Fence, RunDirectory
 
 
 @dataclass(frozen=True)

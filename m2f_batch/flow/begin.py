@@ -7,9 +7,9 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.standing import Work
-from m2f_batch.storage import index
-from m2f_batch.storage.assigned import assigned_of
-from m2f_batch.storage.commit import (
+from m2f_batch.runs import index
+from m2f_batch.runs.assignment import assigned_of
+from m2f_batch.runs.commit import (
     Each,
     clean,
     join_whole,
@@ -20,9 +20,9 @@ from m2f_batch.storage.commit import (
     sweep,
     write_dirty,
 )
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.tally import Tally, tally_in
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
-from m2f_batch.storage.tally import Tally, tally_in
 
 
 def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:

@@ -30,9 +30,9 @@ from m2f_batch.flow.units import rows_of, split_unit
 from m2f_batch.inputs.columns import picked
 from m2f_batch.messages.events import Events
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.plan import Unit, Units, default_images_per_file
-from m2f_batch.storage.run import parquet_bytes
-from m2f_batch.storage.tally import Tally
+from m2f_batch.runs.directory import parquet_bytes
+from m2f_batch.runs.plan import Unit, Units, default_images_per_file
+from m2f_batch.runs.tally import Tally
 
 # images, and images per unit: on CUDA whole units, which fill micro-batches; on CPU each image is measured alone
 PROBES = {"cpu": (24, 4), "cuda": (256, 32)}

@@ -10,11 +10,11 @@ from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.run_info import Job, info_now, now
 from m2f_batch.inputs.names.images import may_be_stranger
 from m2f_batch.result import tell, tell_run
-from m2f_batch.storage.commit import join_whole, patiently, staged, sweep
-from m2f_batch.storage.forwards import forward_lines
-from m2f_batch.storage.index import read_index, write_index
-from m2f_batch.storage.tally import Tally, tally_in
-from m2f_batch.verify import Each, verify_reports
+from m2f_batch.runs.commit import join_whole, patiently, staged, sweep
+from m2f_batch.runs.forwards import forward_lines
+from m2f_batch.runs.index import read_index, write_index
+from m2f_batch.runs.inspect.verify import Each, verify_reports
+from m2f_batch.runs.tally import Tally, tally_in
 
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
 FEW_FILES = 8

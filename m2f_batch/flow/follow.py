@@ -13,10 +13,10 @@ from m2f_batch.flow.finish import finish, is_hopeless, prove
 from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.state import State
 from m2f_batch.flow.stopping import noticed_stops
-from m2f_batch.storage.commit import patiently, staged
-from m2f_batch.storage.plan import Unit, Units, pending
-from m2f_batch.storage.tally import Tally
-from m2f_batch.verify import Each
+from m2f_batch.runs.commit import patiently, staged
+from m2f_batch.runs.inspect.verify import Each
+from m2f_batch.runs.plan import Unit, Units, pending
+from m2f_batch.runs.tally import Tally
 
 LEAVE_SECONDS = 9.0  # for counting, where the run was asked to stop
 # units in, what was committed of each out (the fields of ``stages.DONE_SCHEMA``)

@@ -24,8 +24,8 @@ from m2f_batch.flow.cluster import run_error
 from m2f_batch.flow.deaths import Deaths
 from m2f_batch.flow.standing import Work
 from m2f_batch.flow.unit_names import UnitNames
-from m2f_batch.storage.run import Fence, open_run
-from m2f_batch.storage.tally import Tally
+from m2f_batch.runs.directory import Fence, open_run
+from m2f_batch.runs.tally import Tally
 
 # replicas that may start, beyond those of the pool, without a single unit labelled
 STARTS_IN_VAIN = 10

@@ -42,13 +42,13 @@ from m2f_batch.inputs.listing import check_output, list_input
 from m2f_batch.messages.events import Events, route_logging
 from m2f_batch.models.checkpoint import check_license, read_checkpoint
 from m2f_batch.models.source import find_model, local_directory
+from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.inspect.verify import Each
+from m2f_batch.runs.plan import Units
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.plan import Units
 from m2f_batch.storage.retries import steadily
-from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.storage.s3.settings import using
 from m2f_batch.storage.store import Unreachable
-from m2f_batch.verify import Each
 from m2f_batch.vision.label_settings import settle
 
 Results = Generator[dict[str, Any], None, None]

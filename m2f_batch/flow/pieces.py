@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from m2f_batch.storage.plan import UNIT_SCHEMA, Units
+from m2f_batch.runs.plan import UNIT_SCHEMA, Units
 
 MAX_BLOCKS = 2000  # of input: each is in Ray's store from the start, and costs the driver a millisecond
 UNITS_PER_PIECE = 4  # at most

@@ -20,8 +20,8 @@ from m2f_batch.flow.actor import ActorSettings
 from m2f_batch.flow.cluster import Resources
 from m2f_batch.flow.pieces import Blocks, apart, each_unit
 from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
-from m2f_batch.storage.plan import Units
-from m2f_batch.storage.run import Fence
+from m2f_batch.runs.directory import Fence
+from m2f_batch.runs.plan import Units
 
 # of a CPU: steps that ask for the same would share one process, and images would be decoded where the model computes
 APART = 0.001

@@ -12,8 +12,8 @@ from tqdm import tqdm
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.busy import Busy, Places
 from m2f_batch.messages.events import STATE, Events
-from m2f_batch.storage.forwards import Forwards
-from m2f_batch.storage.tally import Tally, tally_of_unit
+from m2f_batch.runs.forwards import Forwards
+from m2f_batch.runs.tally import Tally, tally_of_unit
 
 LINE_SECONDS, REFRESH_SECONDS, LONG_START_SECONDS = 15.0, 5.0, 120.0
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {remaining} left{postfix}"

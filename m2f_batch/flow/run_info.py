@@ -12,8 +12,8 @@ from m2f_batch.inputs.listing import Listing
 from m2f_batch.messages.redact import redacted
 from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.source import ModelSource
-from m2f_batch.storage.plan import Plan
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.plan import Plan
 from m2f_batch.storage.uris import normalise
 from m2f_batch.vision.decode.image import DECODER
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, installed_versions

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.run_info import Job, first_info, next_info
-from m2f_batch.storage.index import read_index
-from m2f_batch.storage.lease import newest_token
-from m2f_batch.storage.plan import Change, Plan, default_images_per_file, new_plan, next_plan
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.index import read_index
+from m2f_batch.runs.lease import newest_token
+from m2f_batch.runs.plan import Change, Plan, default_images_per_file, new_plan, next_plan
 from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable
 from m2f_batch.storage.uris import normalise
 from m2f_batch.vision.label_settings import fingerprint_of

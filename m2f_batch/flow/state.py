@@ -12,9 +12,9 @@ from m2f_batch.flow.metrics import Metrics
 from m2f_batch.flow.progress import Progress, duration
 from m2f_batch.flow.run_info import info_now
 from m2f_batch.result import tell_run
-from m2f_batch.storage.index import entry_of, read_index, write_index
-from m2f_batch.storage.plan import file_and_part
-from m2f_batch.storage.tally import Tally, tally_of_unit
+from m2f_batch.runs.index import entry_of, read_index, write_index
+from m2f_batch.runs.plan import file_and_part
+from m2f_batch.runs.tally import Tally, tally_of_unit
 
 INDEX_SECONDS = 60.0  # a list of all files goes with it
 LATE_SECONDS = 300.0  # before that, the rate is that of a start

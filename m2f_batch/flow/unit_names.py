@@ -2,7 +2,7 @@
 
 import threading
 
-from m2f_batch.storage.plan import file_and_part
+from m2f_batch.runs.plan import file_and_part
 
 
 class UnitNames:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import SCHEMA, ImageRef
-from m2f_batch.storage.plan import UNIT_SCHEMA, Unit
+from m2f_batch.runs.plan import UNIT_SCHEMA, Unit
 
 _SECONDS = pa.map_(pa.string(), pa.float64())
 _HW = pa.list_(pa.int32(), 2)
@@ -49,7 +49,7 @@ LABELLED_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("retries", pa.int64()),
         ("replica", pa.string()),  # the process that labelled it
-        ("forward", pa.string()),  # how it computes: see ``storage.forwards``
+        ("forward", pa.string()),  # how it computes: see ``runs.forwards``
         ("rows", pa.large_list(pa.struct(list(SCHEMA)))),
     ]
 )

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from m2f_batch.errors import RunError
-from m2f_batch.storage.commit import patiently
-from m2f_batch.storage.run import RunDirectory, json_bytes
+from m2f_batch.runs.commit import patiently
+from m2f_batch.runs.directory import RunDirectory, json_bytes
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE, complete
 

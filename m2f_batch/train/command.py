@@ -16,8 +16,8 @@ from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.messages.terminal import say
 from m2f_batch.result import is_wanted, tell
+from m2f_batch.runs.directory import RunDirectory, open_run
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.run import RunDirectory, open_run
 from m2f_batch.storage.s3.settings import using
 from m2f_batch.train.device import check_device
 from m2f_batch.train.job import TrainJob, plan_job

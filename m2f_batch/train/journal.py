@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
-from m2f_batch.storage.commit import patiently
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.commit import patiently
+from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CURVES, EVENTS, METRICS
 

@@ -1,7 +1,7 @@
 """What a training keeps in OUTPUT, below which nothing heavy is loaded."""
 
-from m2f_batch.storage.commit import patiently
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.commit import patiently
+from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.storage.store import Entry
 
 INFO = "finetune.json"

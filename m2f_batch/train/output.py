@@ -11,8 +11,8 @@ import torch
 
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.models.loading import quiet
-from m2f_batch.storage.commit import patiently
-from m2f_batch.storage.run import RunDirectory, json_bytes
+from m2f_batch.runs.commit import patiently
+from m2f_batch.runs.directory import RunDirectory, json_bytes
 from m2f_batch.train import world
 from m2f_batch.train.job import TrainJob
 from m2f_batch.train.layout import MODEL_FILES, NONFINITE

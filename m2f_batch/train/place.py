@@ -15,10 +15,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.storage.commit import patiently
-from m2f_batch.storage.lease import acquire
+from m2f_batch.runs.commit import patiently
+from m2f_batch.runs.directory import Fence, RunDirectory, json_bytes, open_run
+from m2f_batch.runs.lease import acquire
 from m2f_batch.storage.retries import steadily
-from m2f_batch.storage.run import Fence, RunDirectory, json_bytes, open_run
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.job import TrainJob
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from m2f_batch.datasets.warnings import enough_queries
 from m2f_batch.evaluation.evaluator import MAIN
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.train import checkpoints, world
 from m2f_batch.train.build import Start, backbone_multiplier, keeps_batch_norms
 from m2f_batch.train.checkpoints import Writer, snapshot

@@ -26,7 +26,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow.cluster import connected
 from m2f_batch.flow.stopping import noticed_stops
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.train import world
 from m2f_batch.train.device import check_device
 from m2f_batch.train.layout import complete

@@ -14,7 +14,7 @@ from ray import cloudpickle
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.flow.job import segment
 from m2f_batch.flow.workers import Steps
-from m2f_batch.status import status
+from m2f_batch.runs.inspect.status import status
 
 
 def load_with_a_broken_kernel(settings: Any) -> Any:

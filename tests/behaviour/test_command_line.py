@@ -13,8 +13,8 @@ from conftest import DEMO_MODEL, PROJECT
 from engines import config_of, in_process, rows_of
 from PIL import Image
 
-from m2f_batch.storage.run import open_run
-from m2f_batch.verify import verify
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.inspect.verify import verify
 
 COMMAND = [str(Path(sys.executable).with_name("m2f-batch"))]
 

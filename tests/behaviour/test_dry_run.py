@@ -11,7 +11,7 @@ from models import save_incomplete_model
 from m2f_batch.cli import main
 from m2f_batch.errors import RunError
 from m2f_batch.flow import job as jobs
-from m2f_batch.storage.run import parquet_bytes
+from m2f_batch.runs.directory import parquet_bytes
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 NUMBER = r"([\d.,]+(?:e-?\d+)?)"

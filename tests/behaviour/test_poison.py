@@ -134,8 +134,8 @@ def rows_of(refs, prepared, labelled):
 
 @LONG
 def test_a_run_with_poison_has_all_its_rows(folder, scenes, tmp_path):
-    from m2f_batch.storage.run import open_run
-    from m2f_batch.verify import verify
+    from m2f_batch.runs.directory import open_run
+    from m2f_batch.runs.inspect.verify import verify
 
     hook, output = tmp_path / "hook", tmp_path / "run"
     done = subprocess.run(

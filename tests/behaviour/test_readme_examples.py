@@ -13,8 +13,8 @@ from PIL import Image
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import SHOW_SEED, draw_scene
-from m2f_batch.storage.run import open_run
-from m2f_batch.verify import verify
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.inspect.verify import verify
 
 README = (PROJECT / "README.md").read_text()
 

@@ -17,8 +17,8 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import finish
 from m2f_batch.flow import job as jobs
 from m2f_batch.records import SCHEMA
-from m2f_batch.storage.run import open_run
-from m2f_batch.verify import verify
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.inspect.verify import verify
 from m2f_batch.vision.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -175,7 +175,7 @@ def test_rows_that_get_lost_are_a_failed_run(scenes, tmp_path):
 
 def test_a_retry_reports_the_rows_that_stand(scenes, tmp_path, undisturbed):
     from m2f_batch.flow.stages import LABELLED_SCHEMA, commit_unit
-    from m2f_batch.storage.run import open_run as opened
+    from m2f_batch.runs.directory import open_run as opened
 
     run = opened(str(tmp_path / "run"))
     unit = {"unit": "0" * 32, "transient": None, "rows": undisturbed[:5]}

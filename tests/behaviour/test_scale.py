@@ -11,8 +11,8 @@ from engines import config_of, rows_of
 from benchmarks import stubs
 from m2f_batch.flow import job, pieces
 from m2f_batch.records import ImageRef, ok_row
-from m2f_batch.storage.run import open_run
-from m2f_batch.verify import verify
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.inspect.verify import verify
 
 
 def test_two_thousand_images_around_stubs(ray_session, tmp_path, monkeypatch):

@@ -14,9 +14,9 @@ from web_server import Site, serving
 from m2f_batch.cli import main
 from m2f_batch.inputs.listing import list_input
 from m2f_batch.records import ImageRef
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.inspect.verify import verify
 from m2f_batch.storage import allow
-from m2f_batch.storage.run import open_run
-from m2f_batch.verify import verify
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from s3_servers import S3Endpoint
 
 from m2f_batch.flow import finish
 from m2f_batch.inputs.listing import list_input
-from m2f_batch.storage.index import read_index
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.index import read_index
+from m2f_batch.runs.inspect.verify import verify
+from m2f_batch.runs.tally import Tally
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.run import open_run
-from m2f_batch.storage.tally import Tally
-from m2f_batch.verify import verify
 
 LIMIT = {"max_error_fraction": 0.05}
 HIDDEN = ["@eaDir/img00.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/deleted.jpg", ".ipynb_checkpoints/img00-checkpoint.jpg"]

@@ -154,7 +154,7 @@ def test_exit_codes_of_what_can_go_wrong(
     code: int,
     said: str,
 ) -> None:
-    from m2f_batch import status
+    from m2f_batch.runs.inspect import status
 
     def fail(run_uri: str, **_: bool) -> int:
         raise error
@@ -165,7 +165,7 @@ def test_exit_codes_of_what_can_go_wrong(
 
 
 def test_sigterm_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    from m2f_batch import status
+    from m2f_batch.runs.inspect import status
 
     def stopped(run_uri: str, **_: bool) -> int:
         signal.raise_signal(signal.SIGTERM)
@@ -229,7 +229,7 @@ import sys
 from m2f_batch import cli
 for heavy in ("torch", "ray", "transformers", "boto3", "pyarrow", "numpy"):
     assert heavy not in sys.modules, heavy
-import m2f_batch.status, m2f_batch.verify, m2f_batch.export.command, m2f_batch.models.source
+import m2f_batch.runs.inspect.status, m2f_batch.runs.inspect.verify, m2f_batch.export.command, m2f_batch.models.source
 import m2f_batch.models.checkpoint, m2f_batch.vision.label_settings
 for heavy in ("torch", "ray", "transformers"):
     assert heavy not in sys.modules, heavy

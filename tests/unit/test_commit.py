@@ -18,12 +18,12 @@ from protocol import World, ids, info_of, listing_of, rows_of_unit, too_late
 from m2f_batch.errors import TransientError
 from m2f_batch.flow.begin import begin
 from m2f_batch.flow.standing import Work, look
-from m2f_batch.storage import commit as commits
-from m2f_batch.storage.commit import clean, commit, join_whole, staged, staged_files, sweep, write_dirty
-from m2f_batch.storage.lease import acquire
-from m2f_batch.storage.plan import Change, Plan, Unit, new_plan, pending
+from m2f_batch.runs import commit as commits
+from m2f_batch.runs.commit import clean, commit, join_whole, staged, staged_files, sweep, write_dirty
+from m2f_batch.runs.directory import Fence, RunDirectory, open_run, parquet_bytes
+from m2f_batch.runs.lease import acquire
+from m2f_batch.runs.plan import Change, Plan, Unit, new_plan, pending
 from m2f_batch.storage.retries import Retries
-from m2f_batch.storage.run import Fence, RunDirectory, open_run, parquet_bytes
 from m2f_batch.storage.store import Fenced, StoreUnavailable
 
 IMAGES = {f"/in/{number:02d}.jpg": "v1" for number in range(10)}

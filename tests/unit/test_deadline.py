@@ -23,7 +23,7 @@ from m2f_batch.flow.progress import Progress
 from m2f_batch.flow.standing import look, work_of
 from m2f_batch.flow.state import State
 from m2f_batch.messages.events import Events
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
 
 BEGUN = datetime(2026, 11, 29, 22, 0, tzinfo=UTC)
 

@@ -20,7 +20,7 @@ from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.evaluation.ground_truth import form_of
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.export.categories import match_categories
-from m2f_batch.storage.run import RunDirectory, open_run
+from m2f_batch.runs.directory import RunDirectory, open_run
 
 SIZE = (40, 60)
 OBJECTS = {  # name: [(label id, mask)]

@@ -16,8 +16,8 @@ from m2f_batch.explain.definition import define
 from m2f_batch.explain.listed import find_image
 from m2f_batch.explain.pictures import MOST_PIXELS, difference, overlay
 from m2f_batch.records import ImageRef, Segment, error_row, ok_row, table_of
-from m2f_batch.storage.plan import new_plan
-from m2f_batch.storage.run import open_run, parquet_bytes
+from m2f_batch.runs.directory import open_run, parquet_bytes
+from m2f_batch.runs.plan import new_plan
 from m2f_batch.vision.decode.header import describe
 from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.masks.rle import decode_mask, encode_mask

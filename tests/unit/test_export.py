@@ -17,7 +17,7 @@ from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.export.coco import coco_json, coco_results, file_name
 from m2f_batch.export.command import export
 from m2f_batch.export.ids import coco_ids
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
 
 SIZE = (40, 60)
 

@@ -19,10 +19,10 @@ from conftest import PROJECT
 from memory_store import MemoryStore
 
 from m2f_batch.errors import TransientError, UsageError
-from m2f_batch.storage import lease as leases
-from m2f_batch.storage.lease import Lease, acquire, is_taken_over, newest, newest_token
+from m2f_batch.runs import lease as leases
+from m2f_batch.runs.directory import Fence, open_run
+from m2f_batch.runs.lease import Lease, acquire, is_taken_over, newest, newest_token
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.run import Fence, open_run
 from m2f_batch.storage.store import Fenced, Store
 
 
@@ -206,7 +206,7 @@ def test_old_ones_are_pruned_and_numbers_grow(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-from m2f_batch.storage.lease import acquire
+from m2f_batch.runs.lease import acquire
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Fenced
 lease = acquire(open_store(sys.argv[1]), sys.argv[1], 30, print)

@@ -8,9 +8,9 @@ import pytest
 from hand_made import Picture, box_mask
 from planned_runs import NAMES, file_name, planned_run, put_rows
 
-from m2f_batch.storage import merged
-from m2f_batch.storage.merged import order_of, tables_by_uri
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs import rows as merged
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.rows import order_of, tables_by_uri
 
 SIZE = (6, 5)
 

@@ -17,8 +17,8 @@ from m2f_batch.flow.unit_names import UnitNames
 from m2f_batch.flow.units import DONE_SCHEMA
 from m2f_batch.flow.workers import Steps, prepare
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.plan import Unit, Units
-from m2f_batch.storage.run import open_run
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.plan import Unit, Units
 
 
 def units_of(count: int) -> Units:

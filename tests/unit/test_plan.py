@@ -11,7 +11,8 @@ import pytest
 from protocol import ids, listing_of
 
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.plan import (
+from m2f_batch.runs.directory import parquet_bytes
+from m2f_batch.runs.plan import (
     Change,
     Plan,
     default_images_per_file,
@@ -22,7 +23,6 @@ from m2f_batch.storage.plan import (
     plan_of,
     unit_name,
 )
-from m2f_batch.storage.run import parquet_bytes
 
 NONE = np.array([], np.int64)
 

@@ -21,7 +21,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.errors import RunError
 from m2f_batch.flow import finish, job, stages
 from m2f_batch.result import MAX_BYTES, VARIABLE, fitting, result_in, tell
-from m2f_batch.storage.run import open_run
+from m2f_batch.runs.directory import open_run
 from m2f_batch.submit import command, following
 from m2f_batch.train import command as training
 

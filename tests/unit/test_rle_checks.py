@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 
-from m2f_batch.vision.rle_checks import canonical, overlapping
+from m2f_batch.runs.inspect.rle_checks import canonical, overlapping
 
 
 def encode(mask: np.ndarray) -> str:

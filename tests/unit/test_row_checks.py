@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 from hand_made import Picture
 
-from m2f_batch import row_checks
 from m2f_batch.errors import ImageError
 from m2f_batch.records import Row, table_of
-from m2f_batch.row_checks import row_problems
+from m2f_batch.runs.inspect import row_checks
+from m2f_batch.runs.inspect.row_checks import row_problems
 
 NAMES = {0: "cat", 1: "dog", 2: "sky"}
 SIZE = (40, 30)

@@ -21,10 +21,10 @@ from m2f_batch.flow.run_info import Job
 from m2f_batch.flow.standing import Work, check_standing, differences, is_nothing_to_do, look, work_of
 from m2f_batch.messages.events import Events
 from m2f_batch.records import error_row, table_of
-from m2f_batch.storage.commit import commit
-from m2f_batch.storage.index import IndexEntry, write_index
-from m2f_batch.storage.plan import pending
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.commit import commit
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.index import IndexEntry, write_index
+from m2f_batch.runs.plan import pending
 from m2f_batch.storage.store import Fenced, Unreachable
 
 FACTS: dict[str, Any] = {

@@ -12,14 +12,14 @@ from planned_runs import NAMES, file_name, planned_run, put_rows
 
 from m2f_batch.cli import main
 from m2f_batch.errors import ImageError
-from m2f_batch.status import status
-from m2f_batch.storage.assigned import read_assigned
-from m2f_batch.storage.index import IndexEntry, read_index, tally_by, write_index
-from m2f_batch.storage.lease import acquire
-from m2f_batch.storage.plan import unit_name
-from m2f_batch.storage.run import DamagedFile, RunDirectory
-from m2f_batch.storage.tally import Tally
-from m2f_batch.verify import verify_reports
+from m2f_batch.runs.assignment import read_assigned
+from m2f_batch.runs.directory import DamagedFile, RunDirectory
+from m2f_batch.runs.index import IndexEntry, read_index, tally_by, write_index
+from m2f_batch.runs.inspect.status import status
+from m2f_batch.runs.inspect.verify import verify_reports
+from m2f_batch.runs.lease import acquire
+from m2f_batch.runs.plan import unit_name
+from m2f_batch.runs.tally import Tally
 
 SIZE = (6, 5)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from m2f_batch.errors import RunError
-from m2f_batch.storage.run import Fence, open_run
+from m2f_batch.runs.directory import Fence, open_run
 from m2f_batch.storage.store import Fenced
 from m2f_batch.train.checkpoints import Writer, prune, read, snapshot, write
 from m2f_batch.train.layout import complete

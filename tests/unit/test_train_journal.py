@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tensorboardX.proto.event_pb2 import Event
 
-from m2f_batch.storage.run import open_run
+from m2f_batch.runs.directory import open_run
 from m2f_batch.train import journal
 from m2f_batch.train.journal import Journal
 

@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, table_of
-from m2f_batch.storage.run import RunDirectory, parquet_bytes
-from m2f_batch.verify import verify, verify_command
+from m2f_batch.runs.directory import RunDirectory, parquet_bytes
+from m2f_batch.runs.inspect.verify import verify, verify_command
 
 SIZE = (12, 16)
 UPPER, LOWER = box_mask(SIZE, 0, 0, 5, 16), box_mask(SIZE, 5, 3, 7, 9)

@@ -12,13 +12,13 @@ import pytest
 from hand_made import Picture, box_mask
 from planned_runs import NAMES, file_name, id_of, planned_run, put_rows
 
-from m2f_batch import verify as verify_module
 from m2f_batch.errors import ImageError, RunError
 from m2f_batch.processes import in_processes
 from m2f_batch.records import Row
-from m2f_batch.storage.plan import unit_name
-from m2f_batch.storage.run import RunDirectory, parquet_bytes
-from m2f_batch.verify import MOST_LINES, check_file, verify, verify_command, verify_reports
+from m2f_batch.runs.directory import RunDirectory, parquet_bytes
+from m2f_batch.runs.inspect import verify as verify_module
+from m2f_batch.runs.inspect.verify import MOST_LINES, check_file, verify, verify_command, verify_reports
+from m2f_batch.runs.plan import unit_name
 
 SIZE = (12, 16)
 MASK = box_mask(SIZE, 1, 2, 3, 4)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from m2f_batch.records import ImageRef
-from m2f_batch.vision.rle_checks import canonical, overlapping
+from m2f_batch.runs.inspect.rle_checks import canonical, overlapping
 
 SCORE_ROUNDING = 1e-5  # a mean of float32 ones may come out a little larger
 BLOCK = 1 << 18  # characters of codes looked at together: what is made of them stays in the processor's cache

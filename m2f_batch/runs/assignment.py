@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from m2f_batch.inputs.columns import picked
-from m2f_batch.storage.plan import numbered, plan_of
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.plan import numbered, plan_of
 
 COLUMNS = ["image_id", "uri", "file"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.messages.terminal import say, say_json
-from m2f_batch.storage.assigned import read_assigned
-from m2f_batch.storage.forwards import forward_lines
-from m2f_batch.storage.index import read_index, staged_images, tally_by
-from m2f_batch.storage.lease import newest
-from m2f_batch.storage.run import RunDirectory, open_existing_run
-from m2f_batch.storage.tally import Tally
+from m2f_batch.runs.assignment import read_assigned
+from m2f_batch.runs.directory import RunDirectory, open_existing_run
+from m2f_batch.runs.forwards import forward_lines
+from m2f_batch.runs.index import read_index, staged_images, tally_by
+from m2f_batch.runs.lease import newest
+from m2f_batch.runs.tally import Tally
 
 
 def status(run_uri: str, *, is_json: bool = False) -> int:

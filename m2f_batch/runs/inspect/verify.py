@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.processes import in_processes
 from m2f_batch.records import SCHEMA
-from m2f_batch.row_checks import row_problems
-from m2f_batch.storage.assigned import Assigned, read_assigned
-from m2f_batch.storage.commit import patiently
-from m2f_batch.storage.index import IndexEntry, entry_of, staged_images
-from m2f_batch.storage.run import DamagedFile, RunDirectory, open_existing_run, open_run
+from m2f_batch.runs.assignment import Assigned, read_assigned
+from m2f_batch.runs.commit import patiently
+from m2f_batch.runs.directory import DamagedFile, RunDirectory, open_existing_run, open_run
+from m2f_batch.runs.index import IndexEntry, entry_of, staged_images
+from m2f_batch.runs.inspect.row_checks import row_problems
+from m2f_batch.runs.tally import Tally
 from m2f_batch.storage.store import Entry
-from m2f_batch.storage.tally import Tally
 
 MOST_LINES = 20  # of problems of one file
 SERIAL_BYTES = 64 << 20  # so much is read before other processes would have started

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from m2f_batch.storage.assigned import read_assigned
-from m2f_batch.storage.run import RunDirectory
+from m2f_batch.runs.assignment import read_assigned
+from m2f_batch.runs.directory import RunDirectory
 
 ROWS = 256  # of each open file, in one table at most: what is merged is copied
 

@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.storage.lease import is_taken_over
+from m2f_batch.runs.lease import is_taken_over
+from m2f_batch.runs.plan import Plan, Unit, plan_of
+from m2f_batch.runs.tally import COLUMNS, Tally
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.plan import Plan, Unit, plan_of
 from m2f_batch.storage.store import Entry, Fenced, NotFound, Store, Unreachable
-from m2f_batch.storage.tally import COLUMNS, Tally
 from m2f_batch.storage.uris import check_written, normalise
 
 # what other commands read of run.json

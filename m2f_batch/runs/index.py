@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pyarrow as pa
 
-from m2f_batch.storage.assigned import Assigned
-from m2f_batch.storage.commit import staged
-from m2f_batch.storage.plan import file_and_part
-from m2f_batch.storage.run import RunDirectory, json_bytes
+from m2f_batch.runs.assignment import Assigned
+from m2f_batch.runs.commit import staged
+from m2f_batch.runs.directory import RunDirectory, json_bytes
+from m2f_batch.runs.plan import file_and_part
+from m2f_batch.runs.tally import COLUMNS, NO_IMAGE, Tally
 from m2f_batch.storage.store import Entry, NotFound, threaded
-from m2f_batch.storage.tally import COLUMNS, NO_IMAGE, Tally
 
 NAME = "_state/index.json"
 READERS = 4  # files in memory at a time
