@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 from benchmarks.growing_cluster import GrowingCluster
 from benchmarks.stubs import BATCH, SIZE_HW, Load, check, uris
 from benchmarks.timing import parser, publish, say, table
-from m2f_batch.flow.actor import ActorSettings
-from m2f_batch.flow.stages import Spent, prepare_unit_by
+from m2f_batch.flow.unit.actor import ActorSettings
+from m2f_batch.flow.unit.stages import Spent, prepare_unit_by
 from m2f_batch.flow.workers import Steps
 from m2f_batch.records import ImageRef
 from m2f_batch.vision.pixels.prepared import Prepared

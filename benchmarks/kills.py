@@ -52,7 +52,7 @@ class Fetch:
 
     def __call__(self, table: pa.Table, **_: Any) -> pa.Table:
         """The unit with a few black pixels for each of its images."""
-        from m2f_batch.flow.stages import Spent, prepare_unit_by
+        from m2f_batch.flow.unit.stages import Spent, prepare_unit_by
         from m2f_batch.vision.pixels.prepared import Prepared
 
         def pixels(refs: list[Any]) -> Iterator[Prepared]:
@@ -75,8 +75,8 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> NoReturn:
 
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
-    from m2f_batch.flow.bytecode import kept_bytecode
     from m2f_batch.flow.workers import Steps
+    from m2f_batch.ray_session.bytecode import kept_bytecode
 
     vars(_module_of_blocks())["MAX_BLOCKS"] = options["blocks"]
     with kept_bytecode():
@@ -103,7 +103,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> NoReturn:
 def _module_of_blocks() -> Any:
     """Where the number of blocks is set, here and in older checkouts."""
     with suppress(ImportError):
-        from m2f_batch.flow import pieces
+        from m2f_batch.flow.unit import pieces
 
         return pieces
     from m2f_batch.flow import pipeline

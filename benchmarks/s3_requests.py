@@ -31,8 +31,8 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
     """One line: requests by operation of one run."""
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
-    from m2f_batch.flow.stages import commit_unit, label_unit
-    from m2f_batch.flow.units import unit_table
+    from m2f_batch.flow.unit.stages import commit_unit, label_unit
+    from m2f_batch.flow.unit.units import unit_table
     from m2f_batch.runs.directory import Fence, open_run
 
     bucket = f"s3://runs-{images}-{images_per_file}"

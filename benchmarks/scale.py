@@ -44,7 +44,8 @@ workers and actors that of one; the driver's growth is that in steady state."""
 def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
     """Run the job with stubs; its times go to ``options["times"]`` as JSON (epoch seconds)."""
     from m2f_batch.config.segment import SegmentConfig
-    from m2f_batch.flow import finish, job
+    from m2f_batch.flow import job
+    from m2f_batch.flow.attempt import finish
 
     times: dict[str, Any] = {"units": []}
     _timed(job, "list_input", times, "listing")
@@ -81,7 +82,7 @@ def _ray_of(cpus: int | None) -> Iterator[None]:
     if cpus is not None:
         import ray
 
-        from m2f_batch.flow.bytecode import kept_bytecode
+        from m2f_batch.ray_session.bytecode import kept_bytecode
 
         # a node that simulates many: as a whole it has more workers than it thinks it should, and would end those that
         # wait, and start others, all the time

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from m2f_batch.flow.actor import ActorSettings
-from m2f_batch.flow.stages import Spent, prepare_unit_by
+from m2f_batch.flow.unit.actor import ActorSettings
+from m2f_batch.flow.unit.stages import Spent, prepare_unit_by
 from m2f_batch.flow.workers import Steps
 from m2f_batch.records import ImageRef, Segment
 from m2f_batch.vision.pixels.prepared import Prepared

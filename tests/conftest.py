@@ -19,7 +19,7 @@ LONG = pytest.mark.skipif(os.environ.get("CHAOS") != "all", reason="takes minute
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # as m2f_batch.flow.cluster has it
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # as m2f_batch.ray_session.session has it
 
 # A shell that starts tests in the background has SIGINT ignored, which they and all that they start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

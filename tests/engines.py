@@ -31,7 +31,7 @@ def in_process(config: SegmentConfig) -> int:
     import torch
 
     from m2f_batch.flow.job import check, run
-    from m2f_batch.flow.stages import commit_unit, label_unit, prepare_unit, unit_table
+    from m2f_batch.flow.unit.stages import commit_unit, label_unit, prepare_unit, unit_table
     from m2f_batch.vision.device.checked_model import load_checked
     from m2f_batch.vision.segmenter import Segmenter
 

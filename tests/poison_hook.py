@@ -1,7 +1,7 @@
 """Crashes in the processes of a real run, put there from outside: production code knows nothing of them.
 
 A copy of this file as ``sitecustomize.py`` on the PYTHONPATH of a run's processes (a local Ray inherits it, and so do
-the child processes of ``flow.isolated``) patches ``vision.pixels.preprocess`` as soon as it is imported:
+the child processes of ``flow.crashes.isolated``) patches ``vision.pixels.preprocess`` as soon as it is imported:
 
 - bytes with the marker crash the process that decodes them (SIGSEGV);
 - an image that is all gray crashes the process that labels it (SIGABRT).

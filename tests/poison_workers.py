@@ -1,4 +1,4 @@
-"""What child processes do in tests of isolation: a ``worker`` of ``flow.isolated`` each. They load no torch."""
+"""What child processes do in tests of isolation: a ``worker`` of ``flow.crashes.isolated`` each. They load no torch."""
 
 import os
 import signal

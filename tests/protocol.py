@@ -13,8 +13,8 @@ import pytest
 from memory_store import MemoryStore
 
 from m2f_batch.errors import ImageError
-from m2f_batch.flow.begin import begin
-from m2f_batch.flow.standing import Work, look
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import Work, look
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
 from m2f_batch.runs.commit import commit, staged, sweep
 from m2f_batch.runs.directory import INFO_KEYS, Fence, RunDirectory

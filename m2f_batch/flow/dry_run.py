@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.busy import cheaper_postprocessing, faster_model
-from m2f_batch.flow.cluster import present
+from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.pipeline import Flow, labelled
 from m2f_batch.flow.prediction import (
     Estimate,
@@ -23,12 +22,13 @@ from m2f_batch.flow.prediction import (
     sample_evenly,
     seconds_per_image,
 )
-from m2f_batch.flow.progress import duration
-from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.stages import prepare_unit
-from m2f_batch.flow.units import rows_of, split_unit
+from m2f_batch.flow.unit.stages import prepare_unit
+from m2f_batch.flow.unit.units import rows_of, split_unit
+from m2f_batch.flow.watch.busy import cheaper_postprocessing, faster_model
+from m2f_batch.flow.watch.progress import duration
 from m2f_batch.inputs.columns import picked
 from m2f_batch.messages.events import Events
+from m2f_batch.ray_session.session import present
 from m2f_batch.records import ImageRef
 from m2f_batch.runs.directory import parquet_bytes
 from m2f_batch.runs.plan import Unit, Units, default_images_per_file

@@ -13,11 +13,25 @@ from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, Ray
 
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.actor import ActorSettings
-from m2f_batch.flow.attempt import Attempt, held
-from m2f_batch.flow.begin import begin
-from m2f_batch.flow.busy import Places
-from m2f_batch.flow.cluster import (
+from m2f_batch.flow.attempt.finish import FEW_FILES, say_nothing_to_do
+from m2f_batch.flow.attempt.follow import Engine, Started, Stream, follow
+from m2f_batch.flow.attempt.hold_output import Attempt, held
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import Work, is_nothing_to_do, look, work_of
+from m2f_batch.flow.attempt.plan_text import plan_lines
+from m2f_batch.flow.attempt.run_info import Job
+from m2f_batch.flow.crashes.gate import answer_of, gate_for
+from m2f_batch.flow.dry_run import dry_run
+from m2f_batch.flow.pipeline import Flow, build
+from m2f_batch.flow.unit.actor import ActorSettings
+from m2f_batch.flow.unit.stages import COMMITTED_BEFORE
+from m2f_batch.flow.watch.busy import Places
+from m2f_batch.flow.workers import Steps, see_it_load
+from m2f_batch.inputs.listing import check_output, list_input
+from m2f_batch.messages.events import Events, route_logging
+from m2f_batch.models.checkpoint import check_license, read_checkpoint
+from m2f_batch.models.source import find_model, local_directory
+from m2f_batch.ray_session.session import (
     connected,
     held_now,
     may_grow,
@@ -28,20 +42,6 @@ from m2f_batch.flow.cluster import (
     set_data_context,
     starts_nodes,
 )
-from m2f_batch.flow.dry_run import dry_run
-from m2f_batch.flow.finish import FEW_FILES, say_nothing_to_do
-from m2f_batch.flow.follow import Engine, Started, Stream, follow
-from m2f_batch.flow.gate import answer_of, gate_for
-from m2f_batch.flow.pipeline import Flow, build
-from m2f_batch.flow.plan import plan_lines
-from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.stages import COMMITTED_BEFORE
-from m2f_batch.flow.standing import Work, is_nothing_to_do, look, work_of
-from m2f_batch.flow.workers import Steps, see_it_load
-from m2f_batch.inputs.listing import check_output, list_input
-from m2f_batch.messages.events import Events, route_logging
-from m2f_batch.models.checkpoint import check_license, read_checkpoint
-from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.runs.directory import RunDirectory, open_run
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Units

@@ -16,10 +16,10 @@ import ray.data
 from ray.actor import ActorHandle
 from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
-from m2f_batch.flow.actor import ActorSettings
-from m2f_batch.flow.cluster import Resources
-from m2f_batch.flow.pieces import Blocks, apart, each_unit
+from m2f_batch.flow.unit.actor import ActorSettings
+from m2f_batch.flow.unit.pieces import Blocks, apart, each_unit
 from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
+from m2f_batch.ray_session.session import Resources
 from m2f_batch.runs.directory import Fence
 from m2f_batch.runs.plan import Units
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 from ray.actor import ActorHandle
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.actor import ActorSettings, SegmentActor, check_processor, load_segmenter
-from m2f_batch.flow.deaths import CAREFUL_AFTER
-from m2f_batch.flow.gate import DONE, answer_of
-from m2f_batch.flow.isolated import IsolatedSegmenter, prepare_isolated
-from m2f_batch.flow.stages import (
+from m2f_batch.flow.crashes.deaths import CAREFUL_AFTER
+from m2f_batch.flow.crashes.gate import DONE, answer_of
+from m2f_batch.flow.crashes.isolated import IsolatedSegmenter, prepare_isolated
+from m2f_batch.flow.unit.actor import ActorSettings, SegmentActor, check_processor, load_segmenter
+from m2f_batch.flow.unit.stages import (
     COMMITTED_BEFORE,
     Spent,
     commit_unit,
@@ -29,7 +29,7 @@ from m2f_batch.flow.stages import (
     prepare_unit_by,
     skipped_unit,
 )
-from m2f_batch.flow.units import with_seconds
+from m2f_batch.flow.unit.units import with_seconds
 from m2f_batch.models.source import local_directory
 from m2f_batch.runs.directory import Fence, open_run
 

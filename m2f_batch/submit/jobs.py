@@ -13,7 +13,7 @@ from m2f_batch.config.data import is_inline
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.flow.forwarded import forwarded
+from m2f_batch.ray_session.forwarded import forwarded
 from m2f_batch.result import STDOUT, VARIABLE
 from m2f_batch.submit.portable import check_no_secrets, check_portable
 

@@ -13,8 +13,8 @@ from m2f_batch.datasets.sides import places_of
 from m2f_batch.datasets.warnings import queries_of, warnings_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
-from m2f_batch.flow.stopping import noticed_stops
 from m2f_batch.messages.terminal import say
+from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.result import is_wanted, tell
 from m2f_batch.runs.directory import RunDirectory, open_run
 from m2f_batch.storage.allow import confine

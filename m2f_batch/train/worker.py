@@ -24,8 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.cluster import connected
-from m2f_batch.flow.stopping import noticed_stops
+from m2f_batch.ray_session.session import connected
+from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.train import world
 from m2f_batch.train.device import check_device

@@ -13,7 +13,7 @@ ASK = """
 import json, os, sys
 import ray
 from m2f_batch.config.segment import ComputeConfig
-from m2f_batch.flow.cluster import connected
+from m2f_batch.ray_session.session import connected
 from m2f_batch.storage import allow
 
 with allow.confine(["/data", "s3://b/images/"], {}), connected(ComputeConfig()):

@@ -19,7 +19,7 @@ from m2f_batch.runs.inspect.status import status
 
 def load_with_a_broken_kernel(settings: Any) -> Any:
     """In the actor's process: a Triton that does not compile."""
-    from m2f_batch.flow.actor import load_segmenter
+    from m2f_batch.flow.unit.actor import load_segmenter
     from m2f_batch.models.mask2former import pixel_decoder
 
     def fails(*inputs: Any) -> None:

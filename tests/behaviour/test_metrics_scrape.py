@@ -23,7 +23,7 @@ RUN = 's3://bucket/"labels" of mine'
 DRIVER = f"""
 import sys, threading
 import ray
-from m2f_batch.flow.metrics import Metrics
+from m2f_batch.flow.watch.metrics import Metrics
 port = int(sys.argv[1])
 ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False, _metrics_export_port=port)
 metrics = Metrics({RUN!r})

@@ -6,7 +6,7 @@ import time
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
-from m2f_batch.flow.cluster import on_cluster
+from m2f_batch.ray_session.session import on_cluster
 
 
 def test_no_task_waits_for_a_cpu_that_another_job_has(ray_session):

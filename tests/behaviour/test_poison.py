@@ -19,12 +19,12 @@ from engines import rows_of as rows_of_run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from m2f_batch.flow.actor import ActorSettings
-from m2f_batch.flow.bytecode import kept_bytecode
-from m2f_batch.flow.deaths import CAREFUL_AFTER, Deaths
-from m2f_batch.flow.isolated import LIMITS, MAX_DEATHS, label_isolated, prepare_isolated
-from m2f_batch.flow.isolated_child import Child, Died
+from m2f_batch.flow.crashes.deaths import CAREFUL_AFTER, Deaths
+from m2f_batch.flow.crashes.isolated import LIMITS, MAX_DEATHS, label_isolated, prepare_isolated
+from m2f_batch.flow.crashes.isolated_child import Child, Died
+from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.models.source import find_model
+from m2f_batch.ray_session.bytecode import kept_bytecode
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
 from m2f_batch.storage.places import open_store
 from m2f_batch.vision.pixels.preprocess import Prepared, prepare_image

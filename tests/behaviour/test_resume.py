@@ -10,9 +10,9 @@ import pytest
 from conftest import DEMO_MODEL
 from engines import config_of, in_process, rows_of
 
-import m2f_batch.flow.stages as stages
+import m2f_batch.flow.unit.stages as stages
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.flow.metrics import Metrics
+from m2f_batch.flow.watch.metrics import Metrics
 from m2f_batch.runs.commit import staged
 from m2f_batch.runs.directory import open_run
 from m2f_batch.runs.inspect.verify import verify
@@ -125,7 +125,7 @@ def test_new_changed_and_vanished_images_only(images, tmp_path, monkeypatch):
 @pytest.mark.parametrize("moment", ["write_dirty", "write_manifest", "clean", "write_info", "label"])
 def test_killed_while_the_plan_changes(images, tmp_path, monkeypatch, moment):
     """At each step between the old plan and the new one; afterwards INPUT changes once more."""
-    import m2f_batch.flow.begin as begin
+    import m2f_batch.flow.attempt.open_output as begin
     from m2f_batch.runs.directory import RunDirectory
 
     config = config_of(images, tmp_path / "run", DEMO_MODEL, input={"max_removed_fraction": 1.0}, **UNITS)
@@ -277,7 +277,7 @@ def test_a_lost_lease_stops_a_run(scenes, tmp_path, monkeypatch):
 @pytest.mark.parametrize("killed_in", [None, "sweep", "join_whole", "write_info"])
 def test_small_files_of_many_nights_are_merged(scenes, tmp_path, monkeypatch, undisturbed, killed_in):
     """One image a night; the merge is killed at a step of it, or not."""
-    import m2f_batch.flow.begin as begin
+    import m2f_batch.flow.attempt.open_output as begin
     import m2f_batch.runs.plan as plan
     from m2f_batch.runs.directory import RunDirectory
 

@@ -14,8 +14,8 @@ from models import save_incomplete_model
 from ray.exceptions import WorkerCrashedError
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow import finish
 from m2f_batch.flow import job as jobs
+from m2f_batch.flow.attempt import finish
 from m2f_batch.records import SCHEMA
 from m2f_batch.runs.directory import open_run
 from m2f_batch.runs.inspect.verify import verify
@@ -174,7 +174,7 @@ def test_rows_that_get_lost_are_a_failed_run(scenes, tmp_path):
 
 
 def test_a_retry_reports_the_rows_that_stand(scenes, tmp_path, undisturbed):
-    from m2f_batch.flow.stages import LABELLED_SCHEMA, commit_unit
+    from m2f_batch.flow.unit.stages import LABELLED_SCHEMA, commit_unit
     from m2f_batch.runs.directory import open_run as opened
 
     run = opened(str(tmp_path / "run"))
@@ -186,7 +186,7 @@ def test_a_retry_reports_the_rows_that_stand(scenes, tmp_path, undisturbed):
 
 
 def test_a_transient_failure_is_no_row(scenes, tmp_path, monkeypatch, undisturbed):
-    import m2f_batch.flow.stages as stages
+    import m2f_batch.flow.unit.stages as stages
 
     real = stages.fetch_many
 
@@ -276,9 +276,9 @@ def test_nobody_waits_for_a_gate_that_was_closed(ray_session, scenes, tmp_path, 
     """run.json is kept fresh while a run is verified, and its gate is gone by then."""
     waits = []
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=waits.append)
-    monkeypatch.setattr("m2f_batch.flow.gate.time", clock)
-    monkeypatch.setattr("m2f_batch.flow.gate.PATIENCE_SECONDS", 2.0)
-    monkeypatch.setattr("m2f_batch.flow.progress.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("m2f_batch.flow.crashes.gate.time", clock)
+    monkeypatch.setattr("m2f_batch.flow.crashes.gate.PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr("m2f_batch.flow.watch.progress.REFRESH_SECONDS", 0.01)
     verify_reports = finish.verify_reports
 
     def slowly(*arguments, **options):

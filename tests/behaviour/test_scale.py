@@ -9,7 +9,8 @@ from conftest import DEMO_MODEL
 from engines import config_of, rows_of
 
 from benchmarks import stubs
-from m2f_batch.flow import job, pieces
+from m2f_batch.flow import job
+from m2f_batch.flow.unit import pieces
 from m2f_batch.records import ImageRef, ok_row
 from m2f_batch.runs.directory import open_run
 from m2f_batch.runs.inspect.verify import verify

@@ -11,7 +11,7 @@ from conftest import DEMO_MODEL
 from engines import config_of, in_process, rows_of
 from s3_servers import S3Endpoint
 
-from m2f_batch.flow import finish
+from m2f_batch.flow.attempt import finish
 from m2f_batch.inputs.listing import list_input
 from m2f_batch.runs.directory import open_run
 from m2f_batch.runs.index import read_index

@@ -142,7 +142,7 @@ def serve(parent: int) -> None:
         answers.write(json.dumps(words) + "\n")
         answers.flush()
 
-    from m2f_batch.flow.bytecode import kept_bytecode
+    from m2f_batch.ray_session.bytecode import kept_bytecode
 
     with kept_bytecode():  # its workers import torch
         from ray.cluster_utils import Cluster as RayCluster

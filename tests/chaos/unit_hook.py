@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-WRAPPED = "m2f_batch.flow.stages"
+WRAPPED = "m2f_batch.flow.unit.stages"
 
 
 class Hook:

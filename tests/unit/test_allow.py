@@ -15,7 +15,7 @@ from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.errors import ImageError, RunError, UsageError
-from m2f_batch.flow.isolated_child import Child
+from m2f_batch.flow.crashes.isolated_child import Child
 from m2f_batch.flow.job import segment
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.inputs.listing import list_input

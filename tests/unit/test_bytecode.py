@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from m2f_batch.flow.bytecode import VARIABLES, kept_bytecode
+from m2f_batch.ray_session.bytecode import VARIABLES, kept_bytecode
 
 
 @pytest.fixture

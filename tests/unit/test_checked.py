@@ -15,7 +15,7 @@ from engines import config_of, in_process
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.errors import RunError
-from m2f_batch.flow.actor import ActorSettings, load_segmenter
+from m2f_batch.flow.unit.actor import ActorSettings, load_segmenter
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.models.loading import forward, load_model
 from m2f_batch.models.mask2former import masked_decoder, pixel_decoder

@@ -16,8 +16,8 @@ from memory_store import Killed, MemoryStore
 from protocol import World, ids, info_of, listing_of, rows_of_unit, too_late
 
 from m2f_batch.errors import TransientError
-from m2f_batch.flow.begin import begin
-from m2f_batch.flow.standing import Work, look
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import Work, look
 from m2f_batch.runs import commit as commits
 from m2f_batch.runs.commit import clean, commit, join_whole, staged, staged_files, sweep, write_dirty
 from m2f_batch.runs.directory import Fence, RunDirectory, open_run, parquet_bytes

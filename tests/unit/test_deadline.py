@@ -14,14 +14,14 @@ from m2f_batch.config.deadline import deadline_at
 from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.flow import state as module
-from m2f_batch.flow.begin import begin
-from m2f_batch.flow.busy import Places
+from m2f_batch.flow.attempt import reporter as module
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import look, work_of
+from m2f_batch.flow.attempt.reporter import State
 from m2f_batch.flow.job import check
-from m2f_batch.flow.lost_nodes import IDLE, LostNodes
-from m2f_batch.flow.progress import Progress
-from m2f_batch.flow.standing import look, work_of
-from m2f_batch.flow.state import State
+from m2f_batch.flow.watch.busy import Places
+from m2f_batch.flow.watch.lost_nodes import IDLE, LostNodes
+from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.messages.events import Events
 from m2f_batch.runs.directory import RunDirectory
 

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from m2f_batch.flow.deaths import Deaths
+from m2f_batch.flow.crashes.deaths import Deaths
 
 
 def test_tries_that_did_not_end_are_counted_by_unit_and_stage():

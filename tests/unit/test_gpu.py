@@ -92,7 +92,7 @@ def test_a_cpu_and_a_torch_of_another_make_are_not_asked(cuda, monkeypatch):
 
 def test_a_replica_holds_it_until_its_first_unit(cuda, tmp_path):
     """Ray Data would start an actor that raises for ever; raised for a unit, it ends the run with exit code 1."""
-    from m2f_batch.flow.actor import ActorSettings
+    from m2f_batch.flow.unit.actor import ActorSettings
     from m2f_batch.flow.workers import GatedActor, Steps
     from m2f_batch.models.source import find_model
     from m2f_batch.vision.device.checked_model import load_checked

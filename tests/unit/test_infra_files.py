@@ -27,7 +27,7 @@ from infra_files import (
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.flow.metrics import COUNTERS, GAUGES, PREFIX
+from m2f_batch.flow.watch.metrics import COUNTERS, GAUGES, PREFIX
 from m2f_batch.version import VERSION
 
 COMMAND = re.compile(
@@ -346,7 +346,7 @@ def test_images_are_named_by_the_version():
 
 
 def test_nobody_is_told_to_compile_where_there_is_no_compiler():
-    from m2f_batch.flow.busy import faster_model
+    from m2f_batch.flow.watch.busy import faster_model
 
     told = [faster_model("cuda"), faster_model("cpu"), (INFRA / "SIZING.md").read_text()]
     assert not [text for text in told if "model.compile" in text]

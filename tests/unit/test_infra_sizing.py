@@ -168,8 +168,8 @@ def test_memory_by_its_formulas():
 
 
 def test_what_a_kill_costs_is_what_the_pipeline_gives_away():
-    from m2f_batch.flow.pieces import UNITS_PER_PIECE
     from m2f_batch.flow.pipeline import UNITS_AT_ONCE
+    from m2f_batch.flow.unit.pieces import UNITS_PER_PIECE
 
     formula, example, _ = row("what", "a kill costs")
     fetched, cpu, cuda = (

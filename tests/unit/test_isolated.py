@@ -14,8 +14,8 @@ import poison_workers
 import pytest
 
 from m2f_batch.errors import ImageError, RunError, TransientError
-from m2f_batch.flow.isolated import LIMITS, MAX_DEATHS, prepare_isolated
-from m2f_batch.flow.isolated_child import Child, Died
+from m2f_batch.flow.crashes.isolated import LIMITS, MAX_DEATHS, prepare_isolated
+from m2f_batch.flow.crashes.isolated_child import Child, Died
 from m2f_batch.records import ImageRef
 
 CRASHES = [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGSYS, signal.SIGTRAP]
@@ -216,7 +216,7 @@ def test_killed_from_outside_during_an_image(acts, tmp_path):
 def test_it_dies_with_its_parent(tmp_path):
     code = f"""
 import poison_workers
-from m2f_batch.flow.isolated import prepare_isolated
+from m2f_batch.flow.crashes.isolated import prepare_isolated
 from m2f_batch.records import ImageRef
 prepare_isolated([ImageRef("hang", "decode")], plan={str(tmp_path)!r}, max_pixels=1, worker=poison_workers.acting)
 """
@@ -241,6 +241,7 @@ def test_two_threads_have_two_children(acts):
 
 def test_importing_it_loads_no_torch_and_no_ray():
     code = (
-        "import sys, m2f_batch.flow.isolated, m2f_batch.flow.deaths; assert not {'torch', 'ray'} & sys.modules.keys()"
+        "import sys, m2f_batch.flow.crashes.isolated, m2f_batch.flow.crashes.deaths; assert not {'torch', 'ray'} "
+        "& sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

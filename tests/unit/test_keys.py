@@ -148,8 +148,8 @@ def test_a_bug_is_told_without_keys(monkeypatch, capsys):
 
 
 def test_an_error_row_holds_no_key(monkeypatch):
-    from m2f_batch.flow.stages import label_unit
-    from m2f_batch.flow.units import PREPARED_SCHEMA, prepared_array, rows_of, unit_row
+    from m2f_batch.flow.unit.stages import label_unit
+    from m2f_batch.flow.unit.units import PREPARED_SCHEMA, prepared_array, rows_of, unit_row
     from m2f_batch.records import ImageRef
 
     class Segmenter:
@@ -188,7 +188,7 @@ def test_an_explanation_has_the_row_of_the_run(monkeypatch):
 def test_run_json_holds_no_password_of_an_address():
     from m2f_batch.config.loading import check_config
     from m2f_batch.config.segment import SegmentConfig
-    from m2f_batch.flow.run_info import _config_as_run
+    from m2f_batch.flow.attempt.run_info import _config_as_run
 
     tree = {"input": {"uri": "/a"}, "model": {"uri": "b"}, "output": {"uri": "/c"}}
     config = check_config(SegmentConfig, tree | {"compute": {"address": "ray://me:hunter2@head:10001"}})
@@ -197,7 +197,7 @@ def test_run_json_holds_no_password_of_an_address():
 
 
 def test_a_variable_that_travels_may_hold_no_key():
-    from m2f_batch.flow.cluster import _check_no_keys
+    from m2f_batch.ray_session.session import _check_no_keys
 
     _check_no_keys({"AWS_ENDPOINT_URL": "https://minio.example:9000", "AWS_REGION": "eu-central-1"})
     with pytest.raises(UsageError, match=r"^AWS_ENDPOINT_URL: .*job metadata") as caught:
@@ -206,7 +206,7 @@ def test_a_variable_that_travels_may_hold_no_key():
 
 
 def test_a_local_ray_is_told_of_no_variables_and_so_of_no_keys(monkeypatch):
-    from m2f_batch.flow.cluster import _environment
+    from m2f_batch.ray_session.session import _environment
     from m2f_batch.storage import allow
 
     for name in (allow.OF_MACHINE, allow.OF_DRIVER, "RAY_JOB_CONFIG_JSON_ENV_VAR"):

@@ -9,9 +9,9 @@ from collections import Counter
 import pytest
 from conftest import PROJECT
 
-from m2f_batch.flow import metrics as module
-from m2f_batch.flow.metrics import COUNTERS, GAUGES, MAX_LABEL, MAX_REASONS, PREFIX, Metrics, label
-from m2f_batch.flow.units import DONE_SCHEMA
+from m2f_batch.flow.unit.units import DONE_SCHEMA
+from m2f_batch.flow.watch import metrics as module
+from m2f_batch.flow.watch.metrics import COUNTERS, GAUGES, MAX_LABEL, MAX_REASONS, PREFIX, Metrics, label
 
 UNIT = dict.fromkeys(DONE_SCHEMA.names) | {
     "unit": "0f-00000-of-00001",
@@ -191,7 +191,7 @@ def test_the_table_of_the_docstring_is_the_code():
 def test_without_a_session_nothing_happens():
     code = f"""
 import sys
-import m2f_batch.flow.metrics as module
+import m2f_batch.flow.watch.metrics as module
 assert "ray" not in sys.modules
 metrics = module.Metrics("out")
 metrics.add({UNIT!r})

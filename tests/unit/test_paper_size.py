@@ -16,14 +16,14 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from m2f_batch.config.segment import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.errors import ImageError, UsageError
-from m2f_batch.flow.begin import begin
-from m2f_batch.flow.cluster import Resources
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import check_standing, differences, look, work_of
+from m2f_batch.flow.attempt.plan_text import plan_lines
+from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check
-from m2f_batch.flow.plan import plan_lines
-from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.standing import check_standing, differences, look, work_of
 from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.label_sets import LABEL_SETS
+from m2f_batch.ray_session.session import Resources
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, settle
 from m2f_batch.vision.pixels.geometry import PreprocessPlan
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
@@ -228,7 +228,7 @@ def test_a_run_over_mapillary_s_labels_is_refused_by_its_threshold(tmp_path: Pat
 
 
 def test_the_plan_says_the_size_and_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("m2f_batch.flow.plan.present", lambda: [{"CPU": 2.0}])
+    monkeypatch.setattr("m2f_batch.flow.attempt.plan_text.present", lambda: [{"CPU": 2.0}])
     resources = Resources("cpu", (1, 1), 1.0, 0.0, 1.0)
 
     def lines(job: Job) -> list[str]:

@@ -12,7 +12,7 @@ from conftest import PROJECT
 from PIL import Image
 
 from m2f_batch import cli, processes
-from m2f_batch.flow.isolated_child import START, Child
+from m2f_batch.flow.crashes.isolated_child import START, Child
 
 POLICY = "OMP_WAIT_POLICY"
 
@@ -60,7 +60,7 @@ def test_a_child_process_of_a_library_user_gets_it_too(monkeypatch):
 
 
 def test_nothing_is_set_by_importing():
-    code = f"import m2f_batch.cli, m2f_batch.flow.isolated_child, os; print(os.environ.get({POLICY!r}))"
+    code = f"import m2f_batch.cli, m2f_batch.flow.crashes.isolated_child, os; print(os.environ.get({POLICY!r}))"
     plain = {name: value for name, value in os.environ.items() if name != POLICY}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, env=plain)
     assert done.stdout == "None\n", done.stderr

@@ -7,15 +7,16 @@ import pytest
 from ray.data import DataContext
 
 from benchmarks.stubs import StubSegmenter
-from m2f_batch.flow import pieces, workers
-from m2f_batch.flow.few_waiting import FewWaiting, set_few_waiting
-from m2f_batch.flow.gate import DONE, Gate
+from m2f_batch.flow import workers
+from m2f_batch.flow.crashes.gate import DONE, Gate
 from m2f_batch.flow.job import _stream
-from m2f_batch.flow.pieces import UNITS_PER_PIECE, Blocks, apart, each_unit
-from m2f_batch.flow.stages import COMMITTED_BEFORE, commit_unit, label_unit
-from m2f_batch.flow.unit_names import UnitNames
-from m2f_batch.flow.units import DONE_SCHEMA
+from m2f_batch.flow.unit import pieces
+from m2f_batch.flow.unit.pieces import UNITS_PER_PIECE, Blocks, apart, each_unit
+from m2f_batch.flow.unit.stages import COMMITTED_BEFORE, commit_unit, label_unit
+from m2f_batch.flow.unit.unit_names import UnitNames
+from m2f_batch.flow.unit.units import DONE_SCHEMA
 from m2f_batch.flow.workers import Steps, prepare
+from m2f_batch.ray_session.few_waiting import FewWaiting, set_few_waiting
 from m2f_batch.records import ImageRef
 from m2f_batch.runs.directory import open_run
 from m2f_batch.runs.plan import Unit, Units

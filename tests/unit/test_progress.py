@@ -2,9 +2,9 @@
 
 import pytest
 
-from m2f_batch.flow.busy import Busy, Places, advice, shares_line
-from m2f_batch.flow.held import Held
-from m2f_batch.flow.progress import Progress, duration
+from m2f_batch.flow.watch.busy import Busy, Places, advice, shares_line
+from m2f_batch.flow.watch.progress import Progress, duration
+from m2f_batch.ray_session.held import Held
 
 
 class Clock:

@@ -13,7 +13,7 @@ from memory_store import Killed
 from protocol import World, ids, listing_of, rows_of_unit, too_late
 
 from m2f_batch.errors import TransientError
-from m2f_batch.flow import begin as beginning
+from m2f_batch.flow.attempt import open_output as beginning
 from m2f_batch.runs import commit as commits
 from m2f_batch.runs import plan as plans
 from m2f_batch.runs.commit import commit, staged

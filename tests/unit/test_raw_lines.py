@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from ray._private import worker as ray_worker
 
-from m2f_batch.flow.raw_lines import NAME, raw_lines_in_log
+from m2f_batch.ray_session.raw_lines import NAME, raw_lines_in_log
 
 DIED = "A worker died or was killed while executing a task by an unexpected system error.\nWorker ID: 17"
 SPILLED = ":info_message:Spilled 2048 MiB, 5 objects, write throughput 99 MiB/s."

@@ -19,7 +19,9 @@ from jobs_api import Cluster, serving
 from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.errors import RunError
-from m2f_batch.flow import finish, job, stages
+from m2f_batch.flow import job
+from m2f_batch.flow.attempt import finish
+from m2f_batch.flow.unit import stages
 from m2f_batch.result import MAX_BYTES, VARIABLE, fitting, result_in, tell
 from m2f_batch.runs.directory import open_run
 from m2f_batch.submit import command, following

@@ -143,7 +143,7 @@ def test_nobody_pays_without_keys() -> None:
 
 def test_what_workers_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the job's settings, and no keys; a worker of a worker knows them, too."""
-    from m2f_batch.flow.cluster import _environment
+    from m2f_batch.ray_session.session import _environment
 
     set_variables({}, monkeypatch)
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)

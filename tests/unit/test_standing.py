@@ -12,14 +12,14 @@ from engines import config_of
 from protocol import rows_of_unit
 
 from m2f_batch.errors import ImageError, RunError, UsageError
-from m2f_batch.flow.attempt import _leave, held
-from m2f_batch.flow.begin import begin
-from m2f_batch.flow.cluster import Resources
+from m2f_batch.flow.attempt.hold_output import _leave, held
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import Work, check_standing, differences, is_nothing_to_do, look, work_of
+from m2f_batch.flow.attempt.plan_text import plan_lines
+from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check
-from m2f_batch.flow.plan import plan_lines
-from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.standing import Work, check_standing, differences, is_nothing_to_do, look, work_of
 from m2f_batch.messages.events import Events
+from m2f_batch.ray_session.session import Resources
 from m2f_batch.records import error_row, table_of
 from m2f_batch.runs.commit import commit
 from m2f_batch.runs.directory import RunDirectory
@@ -272,7 +272,7 @@ def test_tiffs_of_an_older_release_go_on_and_can_be_labelled_again(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run without TIFFs nothing is said, and no run is refused: which TIFFs were misread only their bytes say."""
-    monkeypatch.setattr("m2f_batch.flow.plan.present", lambda: [{"CPU": 2.0}])
+    monkeypatch.setattr("m2f_batch.flow.attempt.plan_text.present", lambda: [{"CPU": 2.0}])
     resources = Resources("cpu", (1, 1), 1.0, 0.0, 1.0)
 
     def said(job: Job, is_done: bool) -> list[str]:
@@ -361,7 +361,7 @@ def test_who_lost_the_run_leaves_the_folders_of_the_next(images: Path) -> None:
 
 def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes: list[dict[str, float]] = [{}]
-    monkeypatch.setattr("m2f_batch.flow.plan.present", lambda: nodes)
+    monkeypatch.setattr("m2f_batch.flow.attempt.plan_text.present", lambda: nodes)
     job = job_of(images)
 
     def said(resources: Resources) -> list[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from m2f_batch.flow import stopping
-from m2f_batch.flow.stopping import noticed_stops
+from m2f_batch.ray_session import stopping
+from m2f_batch.ray_session.stopping import noticed_stops
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -19,8 +19,8 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.flow.forwarded import FORWARDED
 from m2f_batch.installed import MODULES
+from m2f_batch.ray_session.forwarded import FORWARDED
 from m2f_batch.submit import command, following, interrupts
 from m2f_batch.submit.address import find_token, parse_address
 from m2f_batch.submit.client import Unanswered
@@ -254,7 +254,7 @@ def test_the_package_runs_by_itself_and_is_the_same_each_time(tmp_path) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as packed:
         packed.extractall(tmp_path)
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("__pycache__"))
-    code = "import m2f_batch.cli, m2f_batch.flow.forwarded; print(m2f_batch.cli.__file__)"
+    code = "import m2f_batch.cli, m2f_batch.ray_session.forwarded; print(m2f_batch.cli.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )

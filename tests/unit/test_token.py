@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from m2f_batch.flow.token import keep_private
+from m2f_batch.ray_session.token import keep_private
 
 
 def test_the_first_token_is_for_its_owner_alone(tmp_path: Path) -> None:

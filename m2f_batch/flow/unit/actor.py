@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.stages import label_unit
+from m2f_batch.flow.unit.stages import label_unit
 from m2f_batch.models.source import ModelSource, local_directory
 from m2f_batch.vision.label_settings import Labeling
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.flow.run_info import Job, first_info, next_info
+from m2f_batch.flow.attempt.run_info import Job, first_info, next_info
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.index import read_index
 from m2f_batch.runs.lease import newest_token

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from m2f_batch.errors import RunError, TransientError
-from m2f_batch.flow.busy import Busy, Places
+from m2f_batch.flow.watch.busy import Busy, Places
 from m2f_batch.messages.events import STATE, Events
 from m2f_batch.runs.forwards import Forwards
 from m2f_batch.runs.tally import Tally, tally_of_unit

@@ -19,11 +19,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.begin import begin
-from m2f_batch.flow.cluster import run_error
-from m2f_batch.flow.deaths import Deaths
-from m2f_batch.flow.standing import Work
-from m2f_batch.flow.unit_names import UnitNames
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import Work
+from m2f_batch.flow.crashes.deaths import Deaths
+from m2f_batch.flow.unit.unit_names import UnitNames
+from m2f_batch.ray_session.session import run_error
 from m2f_batch.runs.directory import Fence, open_run
 from m2f_batch.runs.tally import Tally
 

@@ -21,8 +21,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from m2f_batch.errors import ImageError, RunError, TransientError
-from m2f_batch.flow.actor import ActorSettings, SegmentActor
-from m2f_batch.flow.isolated_child import START, Child, Died, Enter, Work
+from m2f_batch.flow.crashes.isolated_child import START, Child, Died, Enter, Work
+from m2f_batch.flow.unit.actor import ActorSettings, SegmentActor
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.records import ImageRef, Segment
 

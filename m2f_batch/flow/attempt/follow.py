@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from m2f_batch.errors import RunError, TransientError
-from m2f_batch.flow.attempt import Attempt
-from m2f_batch.flow.busy import Places
-from m2f_batch.flow.finish import finish, is_hopeless, prove
-from m2f_batch.flow.progress import Progress
-from m2f_batch.flow.state import State
-from m2f_batch.flow.stopping import noticed_stops
+from m2f_batch.flow.attempt.finish import finish, is_hopeless, prove
+from m2f_batch.flow.attempt.hold_output import Attempt
+from m2f_batch.flow.attempt.reporter import State
+from m2f_batch.flow.watch.busy import Places
+from m2f_batch.flow.watch.progress import Progress
+from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.runs.commit import patiently, staged
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Unit, Units, pending

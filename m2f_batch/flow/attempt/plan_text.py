@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pyarrow.compute as pc
 
-from m2f_batch.flow.cluster import Resources, present
-from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.standing import Work, named_tiff
+from m2f_batch.flow.attempt.output_state import Work, named_tiff
+from m2f_batch.flow.attempt.run_info import Job
+from m2f_batch.ray_session.session import Resources, present
 from m2f_batch.runs.plan import default_images_per_file
 from m2f_batch.vision.decode.image import DECODER
 from m2f_batch.vision.label_settings import DEFAULTS

@@ -33,7 +33,7 @@ _READY, _STAGE, _DONE, _RAISED = "ready", "stage", "done", "raised"
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
-from m2f_batch.flow.isolated_child import serve
+from m2f_batch.flow.crashes.isolated_child import serve
 serve(int(sys.argv[2]), int(sys.argv[3]))
 """
 _LOOK_SECONDS = 0.2  # between two looks whether it lives: a process that it left behind may hold its pipe open

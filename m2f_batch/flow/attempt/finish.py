@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.attempt import Attempt
-from m2f_batch.flow.metrics import Metrics
-from m2f_batch.flow.progress import Progress
-from m2f_batch.flow.run_info import Job, info_now, now
+from m2f_batch.flow.attempt.hold_output import Attempt
+from m2f_batch.flow.attempt.run_info import Job, info_now, now
+from m2f_batch.flow.watch.metrics import Metrics
+from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.names.images import may_be_stranger
 from m2f_batch.result import tell, tell_run
 from m2f_batch.runs.commit import join_whole, patiently, staged, sweep

@@ -24,14 +24,14 @@ from ray.experimental.internal_kv import _internal_kv_get
 
 from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.bytecode import kept_bytecode
-from m2f_batch.flow.few_waiting import set_few_waiting
-from m2f_batch.flow.forwarded import forwarded
-from m2f_batch.flow.held import Held
-from m2f_batch.flow.raw_lines import raw_lines_in_log
-from m2f_batch.flow.token import keep_private
 from m2f_batch.messages.masking import redact
 from m2f_batch.processes import PASSIVE
+from m2f_batch.ray_session.bytecode import kept_bytecode
+from m2f_batch.ray_session.few_waiting import set_few_waiting
+from m2f_batch.ray_session.forwarded import forwarded
+from m2f_batch.ray_session.held import Held
+from m2f_batch.ray_session.raw_lines import raw_lines_in_log
+from m2f_batch.ray_session.token import keep_private
 from m2f_batch.storage import allow
 from m2f_batch.storage.s3 import settings
 

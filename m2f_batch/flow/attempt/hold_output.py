@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.run_info import Job
-from m2f_batch.flow.standing import Standing, Work, look, work_of
+from m2f_batch.flow.attempt.output_state import Standing, Work, look, work_of
+from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.messages.events import Events
 from m2f_batch.result import tell
 from m2f_batch.runs.directory import Fence, RunDirectory

@@ -6,7 +6,7 @@ Every step may be done again after a kill at any moment, by the same command.
 from typing import Any
 
 from m2f_batch.errors import RunError
-from m2f_batch.flow.standing import Work
+from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.runs import index
 from m2f_batch.runs.assignment import assigned_of
 from m2f_batch.runs.commit import (

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from m2f_batch.errors import ImageError, TransientError
-from m2f_batch.flow.units import (
+from m2f_batch.flow.unit.units import (
     DONE_SCHEMA,
     LABELLED_SCHEMA,
     PREPARED_SCHEMA,

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from m2f_batch.flow.held import Held
+from m2f_batch.ray_session.held import Held
 
 STAGES = ("fetch", "decode", "forward", "postprocess", "write")
 PREPARING = ("fetch", "decode")  # stages of tasks; all others are a replica's

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from m2f_batch.flow.attempt import Attempt
-from m2f_batch.flow.begin import tally_of
-from m2f_batch.flow.lost_nodes import LostNodes
-from m2f_batch.flow.metrics import Metrics
-from m2f_batch.flow.progress import Progress, duration
-from m2f_batch.flow.run_info import info_now
+from m2f_batch.flow.attempt.hold_output import Attempt
+from m2f_batch.flow.attempt.open_output import tally_of
+from m2f_batch.flow.attempt.run_info import info_now
+from m2f_batch.flow.watch.lost_nodes import LostNodes
+from m2f_batch.flow.watch.metrics import Metrics
+from m2f_batch.flow.watch.progress import Progress, duration
 from m2f_batch.result import tell_run
 from m2f_batch.runs.index import entry_of, read_index, write_index
 from m2f_batch.runs.plan import file_and_part
