@@ -236,7 +236,7 @@ def _explain(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from m2f_batch.datasets.convert import SplitOptions, convert
-    from m2f_batch.datasets.faultless import dropping_of
+    from m2f_batch.datasets.lint.faultless import dropping_of
 
     return convert(
         options.source,
@@ -269,8 +269,8 @@ def _lint(options: argparse.Namespace) -> int:
     # nothing is trained: what only training asks for is given
     flags |= {"output.uri": "-"} if options.config else {"output.uri": "-", "train.steps": 1}
     config = load_config(FinetuneConfig, file=options.config, flags=flags)
-    from m2f_batch.datasets.lint import lint
-    from m2f_batch.datasets.lint_kinds import ignored_kinds
+    from m2f_batch.datasets.lint.command import lint
+    from m2f_batch.datasets.lint.kinds import ignored_kinds
 
     return lint(config, options.queries, ignored=ignored_kinds(options.ignore), json_file=options.json)
 

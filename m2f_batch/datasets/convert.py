@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from m2f_batch.datasets.coco.writer import coco_pieces
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.datasets.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import NOTES, Finding, examples, stop
-from m2f_batch.datasets.groups import group_keys
-from m2f_batch.datasets.lint_kinds import KINDS
-from m2f_batch.datasets.lint_sides import name_findings
+from m2f_batch.datasets.lint.faultless import Dropping, Faultless, faultless
+from m2f_batch.datasets.lint.kinds import KINDS
+from m2f_batch.datasets.lint.sides import name_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.reading import read_dataset
-from m2f_batch.datasets.split import split_images
+from m2f_batch.datasets.splits.groups import group_keys
+from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.datasets.wording import in_words_of
-from m2f_batch.datasets.write_coco import coco_pieces
-from m2f_batch.datasets.write_yolo import Losses, check_names, write_settings, write_side
+from m2f_batch.datasets.yolo.writer import Losses, check_names, write_settings, write_side
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.terminal import say
 from m2f_batch.storage import uris

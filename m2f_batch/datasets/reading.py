@@ -7,15 +7,15 @@ from typing import Any, get_args
 from m2f_batch.config.data import PNG_FORMATS, ClassNames, DataFormat, Palette
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
-from m2f_batch.datasets.formats import naming_formats
+from m2f_batch.datasets.formats.coco import read_coco
+from m2f_batch.datasets.formats.coco_panoptic import read_coco_panoptic
+from m2f_batch.datasets.formats.instance_png import read_instance_png
+from m2f_batch.datasets.formats.labelme import read_labelme
+from m2f_batch.datasets.formats.semantic_png import read_semantic_png
+from m2f_batch.datasets.formats.yolo import read_yolo
 from m2f_batch.datasets.learnable import learnable, learnable_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
-from m2f_batch.datasets.readers.coco import read_coco
-from m2f_batch.datasets.readers.coco_panoptic import read_coco_panoptic
-from m2f_batch.datasets.readers.instance_png import read_instance_png
-from m2f_batch.datasets.readers.labelme import read_labelme
-from m2f_batch.datasets.readers.semantic_png import read_semantic_png
-from m2f_batch.datasets.readers.yolo import read_yolo
+from m2f_batch.datasets.recognize import naming_formats
 from m2f_batch.errors import UsageError
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 

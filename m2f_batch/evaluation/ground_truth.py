@@ -7,9 +7,9 @@ from typing import Any
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.datasets.formats import look_at
-from m2f_batch.datasets.readers.class_values import are_unnamed
+from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.datasets.recognize import look_at
 from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
 from m2f_batch.export.categories import match_categories

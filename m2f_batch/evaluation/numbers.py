@@ -11,7 +11,7 @@ from typing import Any
 
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.masks import union_rle
-from m2f_batch.datasets.readers.class_values import are_unnamed
+from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.evaluation.values import mean_of

@@ -13,7 +13,7 @@ from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES
 from m2f_batch.datasets.learnable import Learnable, learnable, learnable_findings
-from m2f_batch.datasets.sides import read_sides
+from m2f_batch.datasets.splits.sides import read_sides
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.models.source import ModelSource, find_model, local_directory

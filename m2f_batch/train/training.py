@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from m2f_batch.datasets.warnings import enough_queries
+from m2f_batch.datasets.lint.warnings import enough_queries
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.train import checkpoints, world

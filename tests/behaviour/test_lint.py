@@ -34,8 +34,8 @@ from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.datasets import findings
-from m2f_batch.datasets.lint import _SUMMARIES
-from m2f_batch.datasets.lint_kinds import KINDS
+from m2f_batch.datasets.lint.command import _SUMMARIES
+from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.errors import RunError
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.job import plan_job

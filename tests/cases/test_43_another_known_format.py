@@ -10,8 +10,8 @@ from hand_made import Picture, make_run
 from PIL import Image
 
 from m2f_batch.cli import main
-from m2f_batch.datasets import formats
-from m2f_batch.datasets.formats import look_at
+from m2f_batch.datasets import recognize as formats
+from m2f_batch.datasets.recognize import look_at
 
 COMMANDS = {
     "lint": lambda place, form: ["lint", place, "--format", form],

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from m2f_batch.datasets.coco.heads import flag, whole
+from m2f_batch.datasets.coco.shapes import Fault, Shape, read_shape
 from m2f_batch.datasets.masks import without_rle
-from m2f_batch.datasets.readers.coco_heads import flag, whole
-from m2f_batch.datasets.readers.coco_shapes import Fault, Shape, read_shape
 
 SIZE = (12, 17)
 TRIANGLE, SQUARE = [1.5, 2.0, 14.2, 3.3, 7.0, 11.1], [2.0, 2.0, 6.0, 2.0, 6.0, 6.0, 2.0, 6.0]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from m2f_batch.datasets.contours import loops_of, one_path
 from m2f_batch.datasets.masks import areas, even_odd_rle, label_map_rle, polygons_rle, union_rle
+from m2f_batch.datasets.yolo.contours import loops_of, one_path
 from m2f_batch.vision.masks.rle import decode_mask, encode_mask
 
 MASKS = 400

@@ -7,13 +7,13 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from m2f_batch.datasets.boxes import Claim, claim_of, contradiction
+from m2f_batch.datasets.coco.boxes import Claim, claim_of, contradiction
 from m2f_batch.datasets.dataset import Category, dataset_of
-from m2f_batch.datasets.lint_copies import copy_findings
-from m2f_batch.datasets.lint_hash import MOST_BITS, Print, are_alike, near_pairs, print_of
-from m2f_batch.datasets.lint_images import Seen
-from m2f_batch.datasets.lint_masks import SAME, Setting, sliver, twins
-from m2f_batch.datasets.warnings import queries_of, warnings_of
+from m2f_batch.datasets.lint.copies import copy_findings
+from m2f_batch.datasets.lint.images import Seen
+from m2f_batch.datasets.lint.masks import SAME, Setting, sliver, twins
+from m2f_batch.datasets.lint.near_copies import MOST_BITS, Print, are_alike, near_pairs, print_of
+from m2f_batch.datasets.lint.warnings import queries_of, warnings_of
 from m2f_batch.errors import UsageError
 from m2f_batch.vision.masks.rle import encode_mask
 

@@ -13,10 +13,10 @@ from m2f_batch.config.loading import load_config
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.names import given_names
-from m2f_batch.datasets.palette import given_palette
+from m2f_batch.datasets.png.palette import given_palette
+from m2f_batch.datasets.png.smooth import lines_of
 from m2f_batch.datasets.reading import read_dataset
-from m2f_batch.datasets.sides import read_sides
-from m2f_batch.datasets.smooth import lines_of
+from m2f_batch.datasets.splits.sides import read_sides
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.ground_truth import GroundTruth
 from m2f_batch.vision.masks.rle import decode_mask

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from m2f_batch.datasets.groups import group_keys
-from m2f_batch.datasets.split import split_images
+from m2f_batch.datasets.splits.groups import group_keys
+from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.errors import UsageError
 
 

@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
 
-from m2f_batch.datasets import files, names, palette
+from m2f_batch.datasets import files, names
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import label_map_rle, union_rle
-from m2f_batch.datasets.readers.class_values import IGNORED, Scheme, hint_of, scheme_of, value_finding
-from m2f_batch.datasets.readers.mask_values import read_classes, read_values
-from m2f_batch.datasets.readers.masks_beside import pairs
-from m2f_batch.datasets.smooth import Lines, lines_of
+from m2f_batch.datasets.png import palette
+from m2f_batch.datasets.png.class_values import IGNORED, Scheme, hint_of, scheme_of, value_finding
+from m2f_batch.datasets.png.mask_values import read_classes, read_values
+from m2f_batch.datasets.png.masks_beside import pairs
+from m2f_batch.datasets.png.smooth import Lines, lines_of
 from m2f_batch.errors import DecodeError
 from m2f_batch.storage.store import ObjectError
 

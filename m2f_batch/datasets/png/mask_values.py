@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f_batch.datasets import files
-from m2f_batch.datasets.palette import shown
+from m2f_batch.datasets.png.palette import shown
 from m2f_batch.errors import DecodeError
 
 _PICTURES = ("RGB", "RGBA")

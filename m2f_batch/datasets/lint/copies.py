@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.lint_hash import Print, are_alike, near_pairs
-from m2f_batch.datasets.lint_images import Seen
+from m2f_batch.datasets.lint.images import Seen
+from m2f_batch.datasets.lint.near_copies import Print, are_alike, near_pairs
 
 _MOST_LOOKS = 20  # at images of one hash: thousands may have it where images are nearly empty
 

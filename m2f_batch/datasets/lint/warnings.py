@@ -8,9 +8,9 @@ from typing import Any
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.lint_kinds import KINDS
-from m2f_batch.datasets.lint_masks import Setting, mask_findings, queries_wanted
-from m2f_batch.datasets.lint_sides import group_findings, name_findings
+from m2f_batch.datasets.lint.kinds import KINDS
+from m2f_batch.datasets.lint.masks import Setting, mask_findings, queries_wanted
+from m2f_batch.datasets.lint.sides import group_findings, name_findings
 from m2f_batch.errors import UsageError
 
 _TELLING = 24  # characters of an image's masks: fewer may be two images' by chance

@@ -16,9 +16,9 @@ from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import even_odd_rle
 from m2f_batch.datasets.pixel_cap import size_of
-from m2f_batch.datasets.readers.masks_beside import alike
-from m2f_batch.datasets.readers.yolo_lines import KEY_POINTS, parse_line, parts_of
-from m2f_batch.datasets.readers.yolo_settings import Settings, read_settings, sources_of
+from m2f_batch.datasets.png.masks_beside import alike
+from m2f_batch.datasets.yolo.lines import KEY_POINTS, parse_line, parts_of
+from m2f_batch.datasets.yolo.settings import Settings, read_settings, sources_of
 from m2f_batch.errors import DecodeError
 from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.storage import uris

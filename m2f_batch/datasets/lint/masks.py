@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from m2f_batch.datasets.boxes import Claim, contradiction
+from m2f_batch.datasets.coco.boxes import Claim, contradiction
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.masks import as_rle

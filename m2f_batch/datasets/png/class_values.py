@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.datasets.findings import Finding, Report
 from m2f_batch.datasets.names import names_beside
-from m2f_batch.datasets.readers.cityscapes import CITYSCAPES, LABEL_IDS, NAMES, TRAIN_IDS, VALUES
+from m2f_batch.datasets.png.cityscapes import CITYSCAPES, LABEL_IDS, NAMES, TRAIN_IDS, VALUES
 from m2f_batch.errors import UsageError
 from m2f_batch.models.label_sets import find_label_set
 

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from m2f_batch.config.finetune import FinetuneConfig
-from m2f_batch.datasets.boxes import Claim
-from m2f_batch.datasets.claims import claims_of
+from m2f_batch.datasets.coco.boxes import Claim
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.lint_copies import copy_findings
-from m2f_batch.datasets.lint_images import Seen
-from m2f_batch.datasets.lint_kinds import KINDS
-from m2f_batch.datasets.lint_looks import looks, setting_of
-from m2f_batch.datasets.lint_sides import class_findings, counts, group_findings
+from m2f_batch.datasets.lint.claims import claims_of
+from m2f_batch.datasets.lint.copies import copy_findings
+from m2f_batch.datasets.lint.images import Seen
+from m2f_batch.datasets.lint.kinds import KINDS
+from m2f_batch.datasets.lint.looks import looks, setting_of
+from m2f_batch.datasets.lint.sides import class_findings, counts, group_findings
+from m2f_batch.datasets.lint.warnings import queries_of
 from m2f_batch.datasets.pixel_cap import pixel_cap
-from m2f_batch.datasets.sides import places_of, read_sides
-from m2f_batch.datasets.warnings import queries_of
+from m2f_batch.datasets.splits.sides import places_of, read_sides
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.masking import redact
 from m2f_batch.messages.terminal import say, say_json

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from m2f_batch.datasets import files
-from m2f_batch.datasets.boxes import Claim, claim_of
+from m2f_batch.datasets.coco.boxes import Claim, claim_of
+from m2f_batch.datasets.coco.heads import parts_of, read_heads, whole
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.readers.coco import Taken, taken_entry
-from m2f_batch.datasets.readers.coco_heads import parts_of, read_heads, whole
+from m2f_batch.datasets.formats.coco import Taken, taken_entry
 from m2f_batch.storage import uris
 
 

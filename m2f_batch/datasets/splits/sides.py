@@ -8,10 +8,10 @@ import pyarrow as pa
 from m2f_batch.config.data import DataConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
-from m2f_batch.datasets.groups import group_keys
-from m2f_batch.datasets.readers.class_values import are_unnamed
+from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.datasets.reading import read_dataset
-from m2f_batch.datasets.split import split_images
+from m2f_batch.datasets.splits.groups import group_keys
+from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.errors import UsageError
 
 # of both sides

@@ -14,10 +14,10 @@ import yaml
 from pycocotools import mask as coco_mask
 
 from m2f_batch.datasets import files
-from m2f_batch.datasets.contours import Loop, loops_of, one_path
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.masks import as_rle, even_odd_rle, polygons_rle
-from m2f_batch.datasets.readers.yolo_lines import parts_of
+from m2f_batch.datasets.yolo.contours import Loop, loops_of, one_path
+from m2f_batch.datasets.yolo.lines import parts_of
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store

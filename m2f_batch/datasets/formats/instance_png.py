@@ -19,10 +19,10 @@ from m2f_batch.datasets import files, names
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import label_map_rle
-from m2f_batch.datasets.readers.cityscapes import OBJECT_MASKS, THINGS, objects_of
-from m2f_batch.datasets.readers.mask_values import read_values
-from m2f_batch.datasets.readers.masks_beside import pairs
-from m2f_batch.datasets.smooth import lines_of
+from m2f_batch.datasets.png.cityscapes import OBJECT_MASKS, THINGS, objects_of
+from m2f_batch.datasets.png.mask_values import read_values
+from m2f_batch.datasets.png.masks_beside import pairs
+from m2f_batch.datasets.png.smooth import lines_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.storage.store import ObjectError

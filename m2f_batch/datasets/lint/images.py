@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.lint_hash import Print, print_of
+from m2f_batch.datasets.lint.near_copies import Print, print_of
 from m2f_batch.datasets.pixel_cap import image_of, opening
 from m2f_batch.errors import DecodeError, TransientError, UsageError
 from m2f_batch.storage.store import NotFound, ObjectError

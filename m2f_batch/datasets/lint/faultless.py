@@ -11,17 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from m2f_batch.config.finetune import AugmentConfig
-from m2f_batch.datasets.claims import claims_of
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import NOTES, Finding, Report
-from m2f_batch.datasets.lint_copies import copy_findings
-from m2f_batch.datasets.lint_images import Seen
-from m2f_batch.datasets.lint_kinds import KINDS, ignored_kinds
-from m2f_batch.datasets.lint_looks import looks, setting_of
-from m2f_batch.datasets.lint_sides import name_findings
+from m2f_batch.datasets.lint.claims import claims_of
+from m2f_batch.datasets.lint.copies import copy_findings
+from m2f_batch.datasets.lint.images import Seen
+from m2f_batch.datasets.lint.kinds import KINDS, ignored_kinds
+from m2f_batch.datasets.lint.looks import looks, setting_of
+from m2f_batch.datasets.lint.sides import name_findings
+from m2f_batch.datasets.lint.warnings import DEFAULT_QUERIES
 from m2f_batch.datasets.masks import areas
-from m2f_batch.datasets.warnings import DEFAULT_QUERIES
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
 

@@ -20,12 +20,12 @@ import numpy as np
 from PIL import Image
 
 from m2f_batch.datasets import files
+from m2f_batch.datasets.coco.shapes import point_of
 from m2f_batch.datasets.dataset import Category, Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import area_and_box, is_size, polygon_fault, polygons_rle, union_rle
 from m2f_batch.datasets.names import read_names
 from m2f_batch.datasets.pixel_cap import size_of
-from m2f_batch.datasets.readers.coco_shapes import point_of
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.resolved import images_around

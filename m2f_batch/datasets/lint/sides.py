@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.groups import group_keys
+from m2f_batch.datasets.splits.groups import group_keys
 from m2f_batch.storage import uris
 
 _FEWEST_FOLDERS = 3  # with fewer, a folder is rather a part of a download than a source

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding, Report, examples
-from m2f_batch.datasets.readers.cityscapes import CLASS_MASKS, IMAGE_ENDING
+from m2f_batch.datasets.png.cityscapes import CLASS_MASKS, IMAGE_ENDING
 from m2f_batch.errors import UsageError
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.near import plain, without_marks

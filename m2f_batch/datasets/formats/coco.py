@@ -9,11 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from m2f_batch.datasets import files
-from m2f_batch.datasets.boxes import claim_of, contradiction
-from m2f_batch.datasets.dataset import Dataset, dataset_of
-from m2f_batch.datasets.findings import Finding, Report, examples, stop
-from m2f_batch.datasets.masks import area_and_box, union_rle, without_rle
-from m2f_batch.datasets.readers.coco_heads import (
+from m2f_batch.datasets.coco.boxes import claim_of, contradiction
+from m2f_batch.datasets.coco.heads import (
     Entry,
     Heads,
     Size,
@@ -25,7 +22,10 @@ from m2f_batch.datasets.readers.coco_heads import (
     unknown_category,
     whole,
 )
-from m2f_batch.datasets.readers.coco_shapes import Fault, Shape, read_shape
+from m2f_batch.datasets.coco.shapes import Fault, Shape, read_shape
+from m2f_batch.datasets.dataset import Dataset, dataset_of
+from m2f_batch.datasets.findings import Finding, Report, examples, stop
+from m2f_batch.datasets.masks import area_and_box, union_rle, without_rle
 from m2f_batch.messages.told import told
 from m2f_batch.storage import uris
 

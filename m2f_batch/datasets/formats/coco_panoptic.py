@@ -8,10 +8,7 @@ from functools import partial
 from typing import Any
 
 from m2f_batch.datasets import files
-from m2f_batch.datasets.dataset import Dataset, dataset_of
-from m2f_batch.datasets.findings import Finding, Report, stop
-from m2f_batch.datasets.masks import label_map_rle, runs_rle
-from m2f_batch.datasets.readers.coco_heads import (
+from m2f_batch.datasets.coco.heads import (
     Entry,
     Heads,
     entries_of,
@@ -23,6 +20,9 @@ from m2f_batch.datasets.readers.coco_heads import (
     unknown_category,
     whole,
 )
+from m2f_batch.datasets.dataset import Dataset, dataset_of
+from m2f_batch.datasets.findings import Finding, Report, stop
+from m2f_batch.datasets.masks import label_map_rle, runs_rle
 from m2f_batch.errors import DecodeError
 from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
+from m2f_batch.datasets.coco.heads import Size, whole
 from m2f_batch.datasets.masks import (
     counts_runs,
     polygon_fault,
@@ -15,7 +16,6 @@ from m2f_batch.datasets.masks import (
     union_rle,
     without_rle,
 )
-from m2f_batch.datasets.readers.coco_heads import Size, whole
 from m2f_batch.vision.masks.rle import run_lengths
 
 _FEWEST = 6  # numbers of a polygon

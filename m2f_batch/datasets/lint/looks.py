@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from m2f_batch.config.finetune import AugmentConfig
 from m2f_batch.datasets import files
-from m2f_batch.datasets.boxes import Claim
+from m2f_batch.datasets.coco.boxes import Claim
 from m2f_batch.datasets.dataset import Category, Dataset
 from m2f_batch.datasets.findings import Report
-from m2f_batch.datasets.lint_images import Seen, look_at
-from m2f_batch.datasets.lint_masks import Setting, mask_findings
+from m2f_batch.datasets.lint.images import Seen, look_at
+from m2f_batch.datasets.lint.masks import Setting, mask_findings
 
 
 def setting_of(augment: AugmentConfig, queries: int, *, is_semantic: bool) -> Setting:
