@@ -200,7 +200,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from m2f_batch.export.command import export
+    from m2f_batch.exports.command import export
 
     return export(options.run_uri, options.dest, options.format, options.ground_truth)
 

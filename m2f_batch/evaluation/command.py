@@ -16,8 +16,8 @@ from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
 from m2f_batch.evaluation.numbers import check_numbers, in_label_ids, other_readings
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.evaluation.table import lines_of
-from m2f_batch.export.coco import file_name
-from m2f_batch.export.ids import spelled_otherwise
+from m2f_batch.exports.coco import file_name
+from m2f_batch.exports.ids import spelled_otherwise
 from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.result import STDOUT, tell
 from m2f_batch.runs.directory import RunDirectory, open_existing_run

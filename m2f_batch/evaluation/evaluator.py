@@ -17,13 +17,13 @@ import numpy as np
 from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import UsageError
-from m2f_batch.evaluation.average_precision import AveragePrecision
-from m2f_batch.evaluation.class_regions import ClassRegions
-from m2f_batch.evaluation.image import Found, Truth, found_in, truth_of
-from m2f_batch.evaluation.matched_pairs import MatchedPairs
-from m2f_batch.evaluation.matching import match_image
-from m2f_batch.evaluation.panoptic_quality import PanopticQuality
-from m2f_batch.evaluation.values import Values
+from m2f_batch.evaluation.metrics.average_precision import AveragePrecision
+from m2f_batch.evaluation.metrics.class_regions import ClassRegions
+from m2f_batch.evaluation.metrics.image import Found, Truth, found_in, truth_of
+from m2f_batch.evaluation.metrics.matched_pairs import MatchedPairs
+from m2f_batch.evaluation.metrics.matching import match_image
+from m2f_batch.evaluation.metrics.panoptic_quality import PanopticQuality
+from m2f_batch.evaluation.metrics.values import Values
 
 # what each task's rows can be measured by
 METRICS: dict[Task, tuple[str, ...]] = {

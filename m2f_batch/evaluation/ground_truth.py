@@ -12,7 +12,7 @@ from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.recognize import look_at
 from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
-from m2f_batch.export.categories import match_categories
+from m2f_batch.exports.categories import match_categories
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.images import extension_of
 from m2f_batch.storage import uris

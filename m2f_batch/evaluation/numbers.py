@@ -14,7 +14,7 @@ from m2f_batch.datasets.masks import union_rle
 from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
-from m2f_batch.evaluation.values import mean_of
+from m2f_batch.evaluation.metrics.values import mean_of
 from m2f_batch.models.label_sets import find_label_set
 
 # values of a label set's own PNGs that are no class

@@ -10,7 +10,7 @@ from PIL import Image
 
 from m2f_batch.demo.evaluate import ground_truth, mask_ap, mean_iou, panoptic_quality, results_of
 from m2f_batch.demo.scenes import CATEGORIES, SHOW_SEED, SIZES_HW, STUFF_IDS, VAL_SEED, draw_scene
-from m2f_batch.export.command import export
+from m2f_batch.exports.command import export
 from m2f_batch.records import Segment, segment_of
 
 SCENES = 40

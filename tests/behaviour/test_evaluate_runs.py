@@ -19,7 +19,7 @@ from pycocotools.cocoeval import COCOeval
 from m2f_batch.cli import main
 from m2f_batch.demo.evaluate import ground_truth
 from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, VAL_SEED, Scene, draw_scene
-from m2f_batch.export.command import export
+from m2f_batch.exports.command import export
 from m2f_batch.vision.masks.rle import decode_mask
 
 SCENES = 12

@@ -229,7 +229,7 @@ import sys
 from m2f_batch import cli
 for heavy in ("torch", "ray", "transformers", "boto3", "pyarrow", "numpy"):
     assert heavy not in sys.modules, heavy
-import m2f_batch.runs.inspect.status, m2f_batch.runs.inspect.verify, m2f_batch.export.command, m2f_batch.models.source
+import m2f_batch.runs.inspect.status, m2f_batch.runs.inspect.verify, m2f_batch.exports.command, m2f_batch.models.source
 import m2f_batch.models.checkpoint, m2f_batch.vision.label_settings
 for heavy in ("torch", "ray", "transformers"):
     assert heavy not in sys.modules, heavy

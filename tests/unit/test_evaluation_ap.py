@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from m2f_batch.evaluation.average_precision import AveragePrecision, accumulate
-from m2f_batch.evaluation.image import Found, Truth
-from m2f_batch.evaluation.matching import DETECTION, match_image
+from m2f_batch.evaluation.metrics.average_precision import AveragePrecision, accumulate
+from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.matching import DETECTION, match_image
 
 STATS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 

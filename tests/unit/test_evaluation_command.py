@@ -19,7 +19,7 @@ from m2f_batch.cli import main
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.evaluation.ground_truth import form_of
 from m2f_batch.evaluation.pairing import pair_by_uri
-from m2f_batch.export.categories import match_categories
+from m2f_batch.exports.categories import match_categories
 from m2f_batch.runs.directory import RunDirectory, open_run
 
 SIZE = (40, 60)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from m2f_batch.evaluation.boundary import boundary, boundary_width
-from m2f_batch.evaluation.class_regions import ClassRegions
-from m2f_batch.evaluation.image import Found, Truth
-from m2f_batch.evaluation.matched_pairs import MatchedPairs
-from m2f_batch.evaluation.matching import match_image
-from m2f_batch.evaluation.panoptic_quality import PanopticQuality
-from m2f_batch.evaluation.regions import inverted
+from m2f_batch.evaluation.metrics.boundary import boundary, boundary_width
+from m2f_batch.evaluation.metrics.class_regions import ClassRegions
+from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.matched_pairs import MatchedPairs
+from m2f_batch.evaluation.metrics.matching import match_image
+from m2f_batch.evaluation.metrics.panoptic_quality import PanopticQuality
+from m2f_batch.evaluation.metrics.regions import inverted
 
 CLASSES = 5
 ISTHING = np.array([True, True, True, False, False])

@@ -14,9 +14,9 @@ from pycocotools.cocoeval import COCOeval
 from s3_servers import S3Endpoint
 
 from m2f_batch.errors import ImageError, UsageError
-from m2f_batch.export.coco import coco_json, coco_results, file_name
-from m2f_batch.export.command import export
-from m2f_batch.export.ids import coco_ids
+from m2f_batch.exports.coco import coco_json, coco_results, file_name
+from m2f_batch.exports.command import export
+from m2f_batch.exports.ids import coco_ids
 from m2f_batch.runs.directory import RunDirectory
 
 SIZE = (40, 60)

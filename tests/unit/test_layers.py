@@ -26,7 +26,7 @@ LIGHT = [
     "m2f_batch.models.source",
     "m2f_batch.runs.inspect.verify",
     "m2f_batch.runs.inspect.status",
-    "m2f_batch.export.command",
+    "m2f_batch.exports.command",
     "m2f_batch.datasets.convert",
     "m2f_batch.evaluation.command",
     "m2f_batch.demo.scenes",

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.export.coco import coco_json, coco_results
-from m2f_batch.export.ids import CocoIds, coco_ids
+from m2f_batch.exports.coco import coco_json, coco_results
+from m2f_batch.exports.ids import CocoIds, coco_ids
 from m2f_batch.messages.terminal import say
 from m2f_batch.runs.directory import RunDirectory, open_existing_run
 from m2f_batch.storage.outputs import store_of_file

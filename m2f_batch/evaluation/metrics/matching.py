@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.evaluation.image import Found, Truth
-from m2f_batch.evaluation.regions import Rle, areas, ious
+from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.regions import Rle, areas, ious
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREA_RANGES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.evaluation.boundary import boundary
-from m2f_batch.evaluation.image import Found, Truth
-from m2f_batch.evaluation.matching import Matches
-from m2f_batch.evaluation.regions import ious
-from m2f_batch.evaluation.values import Values, mean_of, ratio, value_of
+from m2f_batch.evaluation.metrics.boundary import boundary
+from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.matching import Matches
+from m2f_batch.evaluation.metrics.regions import ious
+from m2f_batch.evaluation.metrics.values import Values, mean_of, ratio, value_of
 
 
 @dataclass

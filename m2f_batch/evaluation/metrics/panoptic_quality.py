@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.evaluation.image import Found, Truth
-from m2f_batch.evaluation.regions import areas, intersections
-from m2f_batch.evaluation.values import Values, mean_of, ratio, value_of
+from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.regions import areas, intersections
+from m2f_batch.evaluation.metrics.values import Values, mean_of, ratio, value_of
 
 
 @dataclass

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.export.categories import match_categories
+from m2f_batch.exports.categories import match_categories
 from m2f_batch.inputs.coco_input import whole
 from m2f_batch.inputs.names.near import near_pairs
 from m2f_batch.messages.masking import redact

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from m2f_batch.evaluation.regions import Rle, rle_of
+from m2f_batch.evaluation.metrics.regions import Rle, rle_of
 from m2f_batch.vision.masks.rle import encode_edges, run_lengths
 
 DILATION_RATIO = 0.02  # of the diagonal

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f_batch.errors import UsageError
-from m2f_batch.evaluation.regions import Rle, rle_of
+from m2f_batch.evaluation.metrics.regions import Rle, rle_of
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from typing import Any
 
-from m2f_batch.export.ids import CocoId, CocoIds
+from m2f_batch.exports.ids import CocoId, CocoIds
 from m2f_batch.records import Row
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.rows import Order, order_of, tables_by_uri

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.evaluation.matching import AREA_RANGES, DETECTION, IOU_THRESHOLDS, MAX_DETECTIONS, Matches
-from m2f_batch.evaluation.values import Values, mean_of
+from m2f_batch.evaluation.metrics.matching import AREA_RANGES, DETECTION, IOU_THRESHOLDS, MAX_DETECTIONS, Matches
+from m2f_batch.evaluation.metrics.values import Values, mean_of
 
 RECALLS = np.linspace(0, 1, 101)
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.evaluation.boundary import boundary
-from m2f_batch.evaluation.image import Found, Truth
-from m2f_batch.evaluation.regions import Rle, areas, common, intersections, inverted, joined
-from m2f_batch.evaluation.values import Values, mean_of, ratio, value_of
+from m2f_batch.evaluation.metrics.boundary import boundary
+from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.regions import Rle, areas, common, intersections, inverted, joined
+from m2f_batch.evaluation.metrics.values import Values, mean_of, ratio, value_of
 
 Regions = dict[int, Rle]
 
