@@ -31,13 +31,13 @@ from benchmarks.timing import publish, say, table
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.demo.evaluate import MODEL
-from m2f_batch.train.batches import on_device
-from m2f_batch.train.build import build_model
 from m2f_batch.train.command import finetune
-from m2f_batch.train.job import plan_job
-from m2f_batch.train.output import save_model
-from m2f_batch.train.stream import Span, maker, threaded_stream
-from m2f_batch.train.validation import validate
+from m2f_batch.train.data.batches import on_device
+from m2f_batch.train.data.stream import Span, maker, threaded_stream
+from m2f_batch.train.loop.validation import validate
+from m2f_batch.train.output.tuned_model import save_model
+from m2f_batch.train.start.build import build_model
+from m2f_batch.train.start.job import plan_job
 from m2f_batch.vision.masks.rle import encode_mask
 
 CANVAS, BATCH, VAL_EVERY = 128, 4, 4

@@ -31,7 +31,7 @@ from benchmarks.processes import cpu_seconds, descendants
 from benchmarks.timing import PROJECT, parser, publish, ratio_of, say, table
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.datasets.dataset import Category
-from m2f_batch.train.build import build_model
+from m2f_batch.train.start.build import build_model
 
 THREADS, BATCH, SIZE, PHOTOS, WARM, NOTHING = 2, 4, 384, 24, 2, 255
 NOTE = """Seconds per step are medians over all rounds; the ratio is of the two loops' mean step in the same round, with

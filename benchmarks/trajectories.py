@@ -30,14 +30,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.small_training import BATCH, CANVAS, QUERIES, PlainLoss, plan, rules, scene_of, small_model
 from benchmarks.timing import PROJECT, table
-from m2f_batch.train import world
-from m2f_batch.train.batches import on_device
-from m2f_batch.train.forward import layer_logits
-from m2f_batch.train.loop import TrainedModel, seed_everything, train_step
-from m2f_batch.train.loss import batch_loss
-from m2f_batch.train.loss_parts import ImageTarget, StepTotals
-from m2f_batch.train.order import share
-from m2f_batch.train.samples import Sample
+from m2f_batch.train import distributed
+from m2f_batch.train.data.batches import on_device
+from m2f_batch.train.data.order import share
+from m2f_batch.train.data.samples import Sample
+from m2f_batch.train.loop.step import TrainedModel, seed_everything, train_step
+from m2f_batch.train.network.forward import layer_logits
+from m2f_batch.train.objective.loss import batch_loss
+from m2f_batch.train.objective.loss_parts import ImageTarget, StepTotals
 
 RATE = 1e-3
 FIRST = 20  # steps that are looked at closely
@@ -75,7 +75,7 @@ def trajectory(way: Way, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW([{"params": weights, "initial_lr": RATE}], lr=RATE)
     losses = []
     for step in range(steps):
-        samples = [scene_of(position) for position in share(step, BATCH, world.rank(), world.size())]
+        samples = [scene_of(position) for position in share(step, BATCH, distributed.rank(), distributed.size())]
         if way.is_plain:
             losses.append(_plain_step(step, samples, network, model, optimizer))
         else:
@@ -105,7 +105,7 @@ def _ruler(step: int, model: Any, pixels: Tensor, targets: Sequence[ImageTarget]
     )
     classes, masks = layer_logits(model, pixels)
     loss = batch_loss(classes, masks, targets, totals, settings, seed=rules().seed, step=step).total.double()
-    return float(world.total(loss) / world.size())
+    return float(distributed.total(loss) / distributed.size())
 
 
 def losses_of(way: Way, steps: int) -> Losses:

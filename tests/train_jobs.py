@@ -7,7 +7,7 @@ from train_models import CATEGORIES
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.dataset import dataset_of
-from m2f_batch.train.job import TrainJob
+from m2f_batch.train.start.job import TrainJob
 
 DATASET = dataset_of(
     CATEGORIES,

@@ -9,8 +9,8 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.small_training import BATCH, CANVAS, QUERIES, PlainLoss, parts_of, plan, rules, sample_of, small_model
-from m2f_batch.train.batches import on_device
-from m2f_batch.train.loop import TrainedModel, train_step
+from m2f_batch.train.data.batches import on_device
+from m2f_batch.train.loop.step import TrainedModel, train_step
 
 __all__ = ["BATCH", "in_worlds", "parts_of", "rules", "sample_of", "small_model"]
 

@@ -19,12 +19,12 @@ from m2f_batch.result import is_wanted, tell
 from m2f_batch.runs.directory import RunDirectory, open_run
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.s3.settings import using
-from m2f_batch.train.device import check_device
-from m2f_batch.train.job import TrainJob, plan_job
+from m2f_batch.train.data.samples import Recipe
+from m2f_batch.train.data.stream import Span, Step, maker, threaded_stream
 from m2f_batch.train.layout import INFO, METRICS, complete
-from m2f_batch.train.place import check_place, finish, goes_on, held, is_finished
-from m2f_batch.train.samples import Recipe
-from m2f_batch.train.stream import Span, Step, maker, threaded_stream
+from m2f_batch.train.output.hold_output import check_place, finish, goes_on, held, is_finished
+from m2f_batch.train.start.job import TrainJob, plan_job
+from m2f_batch.train.workers.device import check_device
 
 FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400; presets that scale have 3000 and more
 NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begins anew"
@@ -151,10 +151,12 @@ def _notes_on_few_steps(job: TrainJob) -> Iterator[str]:
 
 def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[RunDirectory], None]:
     """What trains on a cluster. Raises UsageError for all that is wrong with the settings, RunError."""
-    from m2f_batch.train.worker import cluster
+    from m2f_batch.train.workers.ray_train import cluster
 
     if is_new:  # what goes on has been through this
-        from m2f_batch.train.new_model import new_model  # takes seconds, for a mistake that would else be found late
+        from m2f_batch.train.start.new_model import (
+            new_model,  # takes seconds, for a mistake that would else be found late
+        )
 
         new_model(job)
     return session.enter_context(cluster(job, say))
@@ -164,7 +166,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
     """What trains in this process. Raises UsageError for all that is wrong with the settings, RunError."""
     import torch
 
-    from m2f_batch.train.new_model import new_model
+    from m2f_batch.train.start.new_model import new_model
     from m2f_batch.train.training import Means, Stopped, train
     from m2f_batch.vision.device.gpu import check_gpu
 

@@ -20,25 +20,26 @@ from torch.nn.parallel import DistributedDataParallel
 from m2f_batch.datasets.lint.warnings import enough_queries
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.runs.directory import RunDirectory
-from m2f_batch.train import checkpoints, world
-from m2f_batch.train.build import Start, backbone_multiplier, keeps_batch_norms
-from m2f_batch.train.checkpoints import Writer, snapshot
-from m2f_batch.train.ema import MovingAverage
-from m2f_batch.train.freezing import train_mode
-from m2f_batch.train.job import TrainJob
-from m2f_batch.train.journal import Journal
+from m2f_batch.train import distributed
+from m2f_batch.train.data.samples import Recipe
+from m2f_batch.train.data.stream import Span, Step
 from m2f_batch.train.layout import complete
-from m2f_batch.train.loop import Done, NonFiniteStep, Rules, TrainedModel, train_step
-from m2f_batch.train.loss_parts import LossSettings
-from m2f_batch.train.memory import keep_memory, memory_told
-from m2f_batch.train.new_model import New, new_model
-from m2f_batch.train.optimizer import new_optimizer
-from m2f_batch.train.output import save_everywhere, save_model, write_model, write_nonfinite
-from m2f_batch.train.progress import Progress, first_loss
-from m2f_batch.train.samples import Recipe
-from m2f_batch.train.schedule import rate_factor
-from m2f_batch.train.stream import Span, Step
-from m2f_batch.train.validation import patience_used, validate
+from m2f_batch.train.loop.ema import MovingAverage
+from m2f_batch.train.loop.memory import keep_memory, memory_told
+from m2f_batch.train.loop.optimizer import new_optimizer
+from m2f_batch.train.loop.progress import Progress, first_loss
+from m2f_batch.train.loop.schedule import rate_factor
+from m2f_batch.train.loop.step import Done, NonFiniteStep, Rules, TrainedModel, train_step
+from m2f_batch.train.loop.validation import patience_used, validate
+from m2f_batch.train.network.freezing import train_mode
+from m2f_batch.train.objective.loss_parts import LossSettings
+from m2f_batch.train.output import checkpoints
+from m2f_batch.train.output.checkpoints import Writer, snapshot
+from m2f_batch.train.output.journal import Journal
+from m2f_batch.train.output.tuned_model import save_everywhere, save_model, write_model, write_nonfinite
+from m2f_batch.train.start.build import Start, backbone_multiplier, keeps_batch_norms
+from m2f_batch.train.start.job import TrainJob
+from m2f_batch.train.start.new_model import New, new_model
 
 LINES = 1000  # of metrics.jsonl for training steps, at most
 Stream = Callable[[Recipe, Span], Iterator[Step]]
@@ -119,12 +120,12 @@ def train(job: TrainJob, place: RunDirectory, means: Means, new: New | None = No
             _steps(job, place, means, state, journal, writer, Path(scratch))
         except NonFiniteStep as error:
             write_nonfinite(place, state.step, error)
-            world.gathered(None)  # all raise it: nobody ends, and the others with it, before all is written
+            distributed.gathered(None)  # all raise it: nobody ends, and the others with it, before all is written
             raise
         writer.wait()
-        if world.rank() == 0:
+        if distributed.rank() == 0:
             _finish(job, place, state, journal, Path(scratch), means.say)
-    world.gathered(None)  # nobody leaves before all is written
+    distributed.gathered(None)  # nobody leaves before all is written
 
 
 def _begun(job: TrainJob, place: RunDirectory, means: Means, new: New) -> State:
@@ -139,9 +140,9 @@ def _begun(job: TrainJob, place: RunDirectory, means: Means, new: New) -> State:
     )
     ema = None if settings.ema is None else MovingAverage(start.model, settings.ema)
     state = State(start, optimizer, ema)
-    steps = complete(place) if world.rank() == 0 else []
+    steps = complete(place) if distributed.rank() == 0 else []
     found = (steps[-1], *checkpoints.read(place, steps[-1])) if steps else None
-    found = world.told_by_first(found)
+    found = distributed.told_by_first(found)
     if found is not None:
         state.load(*found)
         means.say(f"resume  step {state.step} of {job.steps}")
@@ -156,11 +157,11 @@ def _steps(
 ) -> None:
     settings, model = job.config.train, state.start.model
     network: nn.Module = TrainedModel(model)
-    if world.size() > 1:
+    if distributed.size() > 1:
         network = DistributedDataParallel(network, device_ids=[means.device] if means.device.type == "cuda" else None)
     rules = _rules(job, model.config)
     every = max(1, job.steps // LINES)
-    span = Span(state.step, job.steps, settings.batch_size, settings.accumulate, world.rank(), world.size())
+    span = Span(state.step, job.steps, settings.batch_size, settings.accumulate, distributed.rank(), distributed.size())
     steps = means.stream(job.recipe(state.start.label_ids), span) if _goes_on(job, state) else ()
     with closing(Progress(span, means.say)) as progress:
         for parts in steps:
@@ -180,10 +181,10 @@ def _steps(
             is_validated = job.val is not None and (state.step % job.evaluate_every == 0 or is_last)
             if is_validated:
                 _validate(job, state, means, journal, scratch)
-            stops = not is_last and world.rank() == 0 and means.is_stopping()
+            stops = not is_last and distributed.rank() == 0 and means.is_stopping()
             if is_validated or is_last or stops or state.step % job.checkpoint_every == 0:
                 _checkpoint(job, place, state, journal, writer)
-            elif world.rank() == 0 and journal.is_due() and writer.is_idle:
+            elif distributed.rank() == 0 and journal.is_due() and writer.is_idle:
                 writer.submit(journal.flush)
             if stops:
                 writer.wait()
@@ -226,7 +227,7 @@ def _told(done: Done, state: State) -> dict[str, Any]:
 
 def _validate(job: TrainJob, state: State, means: Means, journal: Journal, scratch: Path) -> None:
     assert job.val is not None
-    directory = scratch / f"validated-{world.rank()}"
+    directory = scratch / f"validated-{distributed.rank()}"
     with state.averaged():
         save_everywhere(state.start.model, job.processor, directory)
     category_of = {label: index for index, label in enumerate(state.start.label_ids) if label >= 0}
@@ -249,7 +250,7 @@ def _shown(figures: dict[str, float | None]) -> list[str]:
 
 
 def _checkpoint(job: TrainJob, place: RunDirectory, state: State, journal: Journal, writer: Writer) -> None:
-    if world.rank() != 0:
+    if distributed.rank() != 0:
         return
     step, tensors, told = state.step, state.tensors(), state.told()
     best = None if state.best is None else state.best["step"]

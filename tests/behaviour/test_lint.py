@@ -38,8 +38,8 @@ from m2f_batch.datasets.lint.command import _SUMMARIES
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.errors import RunError
 from m2f_batch.train.command import plan_lines
-from m2f_batch.train.job import plan_job
-from m2f_batch.train.samples import make_sample
+from m2f_batch.train.data.samples import make_sample
+from m2f_batch.train.start.job import plan_job
 
 
 def config_of(options: Options, folder: Path) -> FinetuneConfig:

@@ -14,9 +14,9 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.train.job import plan_job
-from m2f_batch.train.samples import make_sample
-from m2f_batch.train.validation import validate
+from m2f_batch.train.data.samples import make_sample
+from m2f_batch.train.loop.validation import validate
+from m2f_batch.train.start.job import plan_job
 
 SIZE = (72, 96)  # height, width: 6,912 pixels
 

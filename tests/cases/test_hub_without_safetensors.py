@@ -94,7 +94,7 @@ def test_the_other_way_out(hub: HubStub, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_backbone_without_weights_needs_its_config_alone(hub: HubStub, tmp_path: Path) -> None:
-    from m2f_batch.train.backbones import find_backbone
+    from m2f_batch.train.start.backbones import find_backbone
 
     folder = tmp_path / "swin"
     folder.mkdir()

@@ -20,7 +20,7 @@ from m2f_batch.explain.recorded import read_setup
 from m2f_batch.flow.job import check
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.train.command import plan_lines
-from m2f_batch.train.job import _processor, plan_job
+from m2f_batch.train.start.job import _processor, plan_job
 from m2f_batch.vision.pixels.geometry import plan_from_processor
 from m2f_batch.vision.segmenter import Segmenter
 

@@ -8,7 +8,7 @@ from finetunes import config_file
 
 from m2f_batch.cli import main
 from m2f_batch.demo.dataset import write_dataset
-from m2f_batch.train import progress
+from m2f_batch.train.loop import progress
 
 LINE = re.compile(
     r"train   step (\d+) of 3, loss ([\d.]+) \(class ([\d.]+), mask ([\d.]+), dice ([\d.]+)\), [\d.]+ images/s, .* left"

@@ -9,7 +9,7 @@ from PIL import Image
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.train.command import FEW_STEPS, plan_lines
-from m2f_batch.train.job import plan_job
+from m2f_batch.train.start.job import plan_job
 
 
 @pytest.fixture

@@ -331,7 +331,7 @@ def test_counts_of_processes() -> None:
 
 def test_a_training_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from m2f_batch.datasets.reading import read_dataset
-    from m2f_batch.train.validation import validate
+    from m2f_batch.train.loop.validation import validate
 
     write_dataset(tmp_path, 1, 2)
     folder = tmp_path / "val"

@@ -110,7 +110,7 @@ def test_a_replica_holds_it_until_its_first_unit(cuda, tmp_path):
 
 
 def test_a_worker_of_finetune_ends_the_command_with_it(cuda):
-    from m2f_batch.train.worker import end_of
+    from m2f_batch.train.workers.ray_train import end_of
 
     cuda(error=RuntimeError(TOO_OLD))
     with pytest.raises(RunError) as said:

@@ -285,7 +285,7 @@ def test_evaluate(tmp_path: Path, monkeypatch) -> None:
 def test_finetune(tmp_path: Path, monkeypatch, error: BaseException | None, exit_code: int) -> None:
     from train_jobs import DATASET, job_of
 
-    from m2f_batch.train.place import held
+    from m2f_batch.train.output.hold_output import held
 
     out, file = tmp_path / "out", tmp_path / "result.json"
     planned = job_of(out)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2f_batch.train.augment import View, draw_view, jitter_color, whole_view
-from m2f_batch.train.order import image_at, micro_batches, share
+from m2f_batch.train.data.augment import View, draw_view, jitter_color, whole_view
+from m2f_batch.train.data.order import image_at, micro_batches, share
 
 
 def test_every_image_comes_once_per_epoch_in_another_order():

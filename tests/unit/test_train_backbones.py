@@ -20,8 +20,8 @@ from transformers import (
 
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.train.backbones import find_backbone
-from m2f_batch.train.build import Start, build_model
+from m2f_batch.train.start.backbones import find_backbone
+from m2f_batch.train.start.build import Start, build_model
 
 ARCHITECTURE = "mobilenetv3_small_050"
 

@@ -26,14 +26,14 @@ from m2f_batch.demo.scenes import STUFF_IDS
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.models.loading import forward, load_model
-from m2f_batch.train import backbones
-from m2f_batch.train.build import HEAD, Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
-from m2f_batch.train.forward import layer_logits
-from m2f_batch.train.freezing import train_mode
-from m2f_batch.train.heads import known_labels, labels_of
-from m2f_batch.train.loss import batch_loss
-from m2f_batch.train.loss_parts import ImageTarget, LossSettings, StepTotals
-from m2f_batch.train.optimizer import new_optimizer
+from m2f_batch.train.loop.optimizer import new_optimizer
+from m2f_batch.train.network.forward import layer_logits
+from m2f_batch.train.network.freezing import train_mode
+from m2f_batch.train.objective.loss import batch_loss
+from m2f_batch.train.objective.loss_parts import ImageTarget, LossSettings, StepTotals
+from m2f_batch.train.start import backbones
+from m2f_batch.train.start.build import HEAD, Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
+from m2f_batch.train.start.heads import known_labels, labels_of
 
 TRAIN = TrainConfig(steps=2)
 DEMO_CATEGORIES = tuple(Category(i + 1, name, i not in STUFF_IDS) for i, name in enumerate(DEMO_NAMES))

@@ -8,8 +8,8 @@ import torch
 from m2f_batch.errors import RunError
 from m2f_batch.runs.directory import Fence, open_run
 from m2f_batch.storage.store import Fenced
-from m2f_batch.train.checkpoints import Writer, prune, read, snapshot, write
 from m2f_batch.train.layout import complete
+from m2f_batch.train.output.checkpoints import Writer, prune, read, snapshot, write
 
 
 @pytest.fixture(params=["disk", "s3"])

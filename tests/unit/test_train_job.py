@@ -14,8 +14,8 @@ from m2f_batch.datasets.dataset import Dataset, dataset_of
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.errors import RunError
 from m2f_batch.models.source import ModelSource
-from m2f_batch.train.job import TrainJob, plan_job
-from m2f_batch.train.validation import share_of
+from m2f_batch.train.loop.validation import share_of
+from m2f_batch.train.start.job import TrainJob, plan_job
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_node_that_lacks_the_model_fetches_it(scenes: Path, tmp_path: Path, mo
 
     job = planned(scenes, str(DEMO_MODEL))
     there: TrainJob = pickle.loads(pickle.dumps(replace(job, source=ModelSource("s3://bucket/m", "bucket", "abc"))))
-    monkeypatch.setattr("m2f_batch.train.job.local_directory", local_directory)
+    monkeypatch.setattr("m2f_batch.train.start.job.local_directory", local_directory)
     assert there.checkpoint() == tmp_path / "there" / "abc"
     assert fetched == [ModelSource("s3://bucket/m", "bucket", "abc")]
 

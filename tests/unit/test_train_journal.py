@@ -7,8 +7,8 @@ from pathlib import Path
 from tensorboardX.proto.event_pb2 import Event
 
 from m2f_batch.runs.directory import open_run
-from m2f_batch.train import journal
-from m2f_batch.train.journal import Journal
+from m2f_batch.train.output import journal
+from m2f_batch.train.output.journal import Journal
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:

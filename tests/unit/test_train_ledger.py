@@ -7,7 +7,7 @@ import pytest
 from conftest import PROJECT
 
 from m2f_batch.errors import RunError
-from m2f_batch.train.ledger import IN_ALL, STARTS, Ledger
+from m2f_batch.train.workers.ledger import IN_ALL, STARTS, Ledger
 
 NODES = ("a", "b")
 
@@ -87,10 +87,10 @@ def test_the_first_reason_stands():
     assert str(ledger.why_over()) == "first"
 
 
-@pytest.mark.parametrize(("module", "heavy"), [("ledger", ("torch", "ray")), ("worker", ("transformers", "scipy"))])
+@pytest.mark.parametrize(("module", "heavy"), [("ledger", ("torch", "ray")), ("ray_train", ("transformers", "scipy"))])
 @pytest.mark.slow
 def test_the_command_and_rays_own_actors_load_no_more_than_they_need(module, heavy):
-    code = f"import sys, m2f_batch.train.{module}; assert not {set(heavy)!r} & sys.modules.keys()"
+    code = f"import sys, m2f_batch.train.workers.{module}; assert not {set(heavy)!r} & sys.modules.keys()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stderr
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from train_worlds import BATCH, in_worlds, parts_of, rules, sample_of, small_model
 
-from m2f_batch.train.loop import NonFiniteStep, TrainedModel, train_step
+from m2f_batch.train.loop.step import NonFiniteStep, TrainedModel, train_step
 
 STEPS = 20
 CPU = torch.device("cpu")

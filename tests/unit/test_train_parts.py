@@ -10,13 +10,13 @@ from train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_con
 
 from m2f_batch.config.finetune import StartConfig, TrainConfig
 from m2f_batch.errors import UsageError
-from m2f_batch.train.build import Start, build_model, prepare
-from m2f_batch.train.ema import MovingAverage
-from m2f_batch.train.forward import layer_logits
-from m2f_batch.train.freezing import batch_norms, freeze, freeze_unused, train_mode
-from m2f_batch.train.optimizer import new_optimizer, undecayed_parameters
-from m2f_batch.train.recompute import recompute_activations
-from m2f_batch.train.schedule import rate_factor
+from m2f_batch.train.loop.ema import MovingAverage
+from m2f_batch.train.loop.optimizer import new_optimizer, undecayed_parameters
+from m2f_batch.train.loop.schedule import rate_factor
+from m2f_batch.train.network.forward import layer_logits
+from m2f_batch.train.network.freezing import batch_norms, freeze, freeze_unused, train_mode
+from m2f_batch.train.network.recompute import recompute_activations
+from m2f_batch.train.start.build import Start, build_model, prepare
 
 BACKBONE = "model.pixel_level_module.encoder"
 

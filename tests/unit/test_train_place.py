@@ -10,9 +10,9 @@ from train_jobs import job_of
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.runs.directory import RunDirectory, open_run
-from m2f_batch.train.job import TrainJob
 from m2f_batch.train.layout import complete
-from m2f_batch.train.place import check_place, check_seen, finish, goes_on, held
+from m2f_batch.train.output.hold_output import check_place, check_seen, finish, goes_on, held
+from m2f_batch.train.start.job import TrainJob
 
 
 class Killed(BaseException):

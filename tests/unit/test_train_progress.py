@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks.small_training import small_model
-from m2f_batch.train.forward import layer_logits
-from m2f_batch.train.progress import SMOOTHED, Progress, first_loss
-from m2f_batch.train.stream import Span
+from m2f_batch.train.data.stream import Span
+from m2f_batch.train.loop.progress import SMOOTHED, Progress, first_loss
+from m2f_batch.train.network.forward import layer_logits
 
 
 class Clock:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from train_models import CATEGORIES, small_config
 
 from m2f_batch.config.finetune import StartConfig
-from m2f_batch.train.build import build_model
-from m2f_batch.train.forward import layer_logits
-from m2f_batch.train.quick import QuickDeformableAttention, QuickLinear, quicken
+from m2f_batch.train.network.fast_modules import QuickDeformableAttention, QuickLinear, quicken
+from m2f_batch.train.network.forward import layer_logits
+from m2f_batch.train.start.build import build_model
 
 
 def two_models(kind: str) -> tuple[Any, Any]:

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from m2f_batch.errors import RunError
-from m2f_batch.train import samples
-from m2f_batch.train.samples import Recipe, make_sample, targets_of
+from m2f_batch.train.data import samples
+from m2f_batch.train.data.samples import Recipe, make_sample, targets_of
 from m2f_batch.vision.masks.rle import decode_mask, encode_mask
 
 HEIGHT, WIDTH = 40, 60

@@ -13,10 +13,10 @@ from conftest import PROJECT
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.train import worker
-from m2f_batch.train.ledger import Ledger
-from m2f_batch.train.memory import memory_told
-from m2f_batch.train.validation import patience_used
+from m2f_batch.train.loop.memory import memory_told
+from m2f_batch.train.loop.validation import patience_used
+from m2f_batch.train.workers import ray_train as worker
+from m2f_batch.train.workers.ledger import Ledger
 
 
 class Local:
@@ -156,7 +156,7 @@ def test_patience_begins_with_the_first_thing_found():
 def test_large_blocks_are_not_given_back():
     code = """
 import resource, torch
-from m2f_batch.train.memory import keep_memory
+from m2f_batch.train.loop.memory import keep_memory
 assert keep_memory()
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

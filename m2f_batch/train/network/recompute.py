@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from m2f_batch.train.freezing import batch_norms
+from m2f_batch.train.network.freezing import batch_norms
 
 
 def recompute_activations(model: Any) -> list[str]:

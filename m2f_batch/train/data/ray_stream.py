@@ -11,8 +11,8 @@ from itertools import chain, islice
 import ray
 
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.train.samples import Recipe, Sample
-from m2f_batch.train.stream import Span, Step, maker
+from m2f_batch.train.data.samples import Recipe, Sample
+from m2f_batch.train.data.stream import Span, Step, maker
 
 PER_TASK = 4  # examples: what a task costs is spread over them, and a step does not wait long for its first
 TASKS_AHEAD = 3  # for each that runs

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from m2f_batch.train.loss_parts import ImageTarget, LossSettings, NonFiniteLoss, StepTotals
-from m2f_batch.train.matcher import Pairs, match
-from m2f_batch.train.points import (
+from m2f_batch.train.objective.loss_parts import ImageTarget, LossSettings, NonFiniteLoss, StepTotals
+from m2f_batch.train.objective.matcher import Pairs, match
+from m2f_batch.train.objective.points import (
     ImagePoints,
     counted,
     draw_points,

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from m2f_batch.errors import RunError
-from m2f_batch.train import world
-from m2f_batch.train.batches import on_device, too_many
-from m2f_batch.train.forward import LayerLogits, layer_logits
-from m2f_batch.train.freezing import batch_norms
+from m2f_batch.train import distributed
+from m2f_batch.train.data.batches import on_device, too_many
+from m2f_batch.train.data.samples import Sample
+from m2f_batch.train.data.stream import Step
 from m2f_batch.train.layout import NONFINITE
-from m2f_batch.train.loss import batch_loss
-from m2f_batch.train.loss_parts import LossSettings, NonFiniteLoss, StepTotals
-from m2f_batch.train.samples import Sample
-from m2f_batch.train.stream import Step
+from m2f_batch.train.network.forward import LayerLogits, layer_logits
+from m2f_batch.train.network.freezing import batch_norms
+from m2f_batch.train.objective.loss import batch_loss
+from m2f_batch.train.objective.loss_parts import LossSettings, NonFiniteLoss, StepTotals
 from m2f_batch.vision.pixels.geometry import PreprocessPlan, SizeHW
 
 PARTS = ("class", "mask", "dice")
@@ -112,7 +112,9 @@ def train_step(
         group["lr"] = group["initial_lr"] * rules.rate_at(step)
     optimizer.step()
     left_out = sum(too_many(part, rules.num_queries) for part in parts)
-    loss, *addends, all_left_out = world.total(torch.cat([sums / world.size(), sums.new_tensor([left_out])])).tolist()
+    loss, *addends, all_left_out = distributed.total(
+        torch.cat([sums / distributed.size(), sums.new_tensor([left_out])])
+    ).tolist()
     return Done(loss, dict(zip(PARTS, addends, strict=True)), norm, False, int(all_left_out))
 
 
@@ -151,7 +153,7 @@ def _backward(
         loss.check()
     except NonFiniteLoss as error:
         wrong = error
-    if world.anyone(wrong is not None, device):  # before the gradients' own exchange, which would wait for ever
+    if distributed.anyone(wrong is not None, device):  # before the gradients' own exchange, which would wait for ever
         raise _nonfinite("the loss", [] if wrong is None else wrong.image_ids, [] if wrong is None else part)
     loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own
     return torch.stack([loss.total.detach(), *(loss.parts[name] for name in PARTS)]).double()
@@ -159,7 +161,7 @@ def _backward(
 
 def _nonfinite(what: str, image_ids: Sequence[int], samples: Sequence[Sample]) -> NonFiniteStep:
     """The same words on every process, which all call this."""
-    images = sorted(image for some in world.gathered(list(image_ids)) for image in some)
+    images = sorted(image for some in distributed.gathered(list(image_ids)) for image in some)
     return NonFiniteStep(
         f"{what} is not finite for the images {', '.join(map(str, images))}; they are kept in OUTPUT/{NONFINITE}, and "
         "train.on_nonfinite=skip leaves such steps out",
@@ -169,5 +171,5 @@ def _nonfinite(what: str, image_ids: Sequence[int], samples: Sequence[Sample]) -
 
 def seed_everything(seed: int, step: int) -> None:
     """What a model draws by itself (dropout, stochastic depth) follows from seed, step and rank: no state to keep."""
-    words = np.random.SeedSequence([seed, step, world.rank()]).generate_state(1, np.uint64)
+    words = np.random.SeedSequence([seed, step, distributed.rank()]).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0] >> np.uint64(1)))

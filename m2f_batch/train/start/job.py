@@ -18,7 +18,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import steadily
-from m2f_batch.train.samples import Recipe
+from m2f_batch.train.data.samples import Recipe
 from m2f_batch.vision.pixels.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
 
 FORMAT_TASK: dict[str, Task] = {"coco-panoptic": "panoptic", "semantic-png": "semantic"}  # the others: instance
@@ -131,7 +131,7 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
     task = task or FORMAT_TASK.get(config.data.format, "instance")
     normalization = None
     if config.model.backbone is not None:
-        from m2f_batch.train.backbones import find_backbone  # loads torch
+        from m2f_batch.train.start.backbones import find_backbone  # loads torch
 
         name, weights = config.model.backbone, config.model.backbone_weights
         backbone = steadily(lambda: find_backbone(name, weights=weights))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
-from m2f_batch.train.stream import Span
+from m2f_batch.train.data.stream import Span
 
 LINE_SECONDS = 30.0
 SMOOTHED = 20  # steps whose mean is told: one batch's loss says little

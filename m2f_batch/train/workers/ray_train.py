@@ -27,18 +27,18 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.ray_session.session import connected
 from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.runs.directory import RunDirectory
-from m2f_batch.train import world
-from m2f_batch.train.device import check_device
+from m2f_batch.train import distributed
+from m2f_batch.train.data.ray_stream import ray_stream
+from m2f_batch.train.data.samples import Recipe
+from m2f_batch.train.data.stream import Span, Step
 from m2f_batch.train.layout import complete
-from m2f_batch.train.ledger import Ledger
-from m2f_batch.train.network import NodesNetwork
-from m2f_batch.train.place import check_seen
-from m2f_batch.train.ray_stream import ray_stream
-from m2f_batch.train.samples import Recipe
-from m2f_batch.train.stream import Span, Step
+from m2f_batch.train.output.hold_output import check_seen
+from m2f_batch.train.workers.device import check_device
+from m2f_batch.train.workers.interface import NodesNetwork
+from m2f_batch.train.workers.ledger import Ledger
 
 if TYPE_CHECKING:  # it loads transformers
-    from m2f_batch.train.job import TrainJob
+    from m2f_batch.train.start.job import TrainJob
 
 LEAST_CPU = 0.25  # of a worker, for Ray's books: what it computes with is ``threads_per_worker``
 POLL_SECONDS = 1.0  # what workers say is passed on so often
@@ -174,7 +174,7 @@ def _work(config: dict[str, Any]) -> None:
         return ray_stream(dataset, recipe, span, share.tasks, TASK_CPUS)
 
     def say(line: str) -> None:
-        if world.rank() == 0:
+        if distributed.rank() == 0:
             ledger.say.remote(line)
 
     if ray.get(ledger.why_over.remote()) is not None:
@@ -200,10 +200,10 @@ def _work(config: dict[str, Any]) -> None:
 
 def _has_begun(place: RunDirectory, ledger: ActorHandle) -> bool:
     """Whether there is something to do, which is the same for all workers; tells the ledger that all are there."""
-    nodes = world.gathered(ray.get_runtime_context().get_node_id())
-    if world.rank() == 0:
+    nodes = distributed.gathered(ray.get_runtime_context().get_node_id())
+    if distributed.rank() == 0:
         ray.get(ledger.begin.remote(max(complete(place), default=0), nodes))
-    world.gathered(None)
+    distributed.gathered(None)
     return ray.get(ledger.why_over.remote()) is None
 
 
@@ -228,7 +228,7 @@ def _asked_to_stop(ledger: ActorHandle) -> Iterator[Callable[[], bool]]:
                 if ray.get(ledger.is_stopping.remote()):
                     asked.set()
 
-    if world.rank() == 0:
+    if distributed.rank() == 0:
         threading.Thread(target=look, name="stops", daemon=True).start()
     try:
         yield asked.is_set

@@ -19,12 +19,12 @@ from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import read_config
 from m2f_batch.models.loading import load_model, quiet
 from m2f_batch.models.old_configs import current_config
-from m2f_batch.train.backbones import Backbone, check_features, find_backbone, load_backbone_weights
-from m2f_batch.train.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused
-from m2f_batch.train.heads import Labels, head_rows, known_labels, labels_of
-from m2f_batch.train.model_config import new_config
-from m2f_batch.train.quick import quicken
-from m2f_batch.train.recompute import recompute_activations
+from m2f_batch.train.network.fast_modules import quicken
+from m2f_batch.train.network.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused
+from m2f_batch.train.network.recompute import recompute_activations
+from m2f_batch.train.start.backbones import Backbone, check_features, find_backbone, load_backbone_weights
+from m2f_batch.train.start.heads import Labels, head_rows, known_labels, labels_of
+from m2f_batch.train.start.model_config import new_config
 
 HEAD = ("class_predictor.weight", "class_predictor.bias")
 QUERIES = ("model.transformer_module.queries_embedder.weight", "model.transformer_module.queries_features.weight")

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from m2f_batch.train.build import Start, build_model, prepare
-from m2f_batch.train.job import TrainJob
+from m2f_batch.train.start.build import Start, build_model, prepare
+from m2f_batch.train.start.job import TrainJob
 
 
 @dataclass(frozen=True)

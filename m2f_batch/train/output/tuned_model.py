@@ -13,10 +13,10 @@ from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.models.loading import quiet
 from m2f_batch.runs.commit import patiently
 from m2f_batch.runs.directory import RunDirectory, json_bytes
-from m2f_batch.train import world
-from m2f_batch.train.job import TrainJob
+from m2f_batch.train import distributed
 from m2f_batch.train.layout import MODEL_FILES, NONFINITE
-from m2f_batch.train.loop import NonFiniteStep
+from m2f_batch.train.loop.step import NonFiniteStep
+from m2f_batch.train.start.job import TrainJob
 
 
 def save_model(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
@@ -29,11 +29,11 @@ def save_model(model: Any, processor: Mapping[str, Any], directory: Path) -> Non
 def save_everywhere(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
     """``save_model`` for every process, each with a directory of its own: ``transformers`` saves on rank 0 only."""
     files = None
-    if world.rank() == 0:
+    if distributed.rank() == 0:
         save_model(model, processor, directory)
-        files = {file.name: file.read_bytes() for file in directory.iterdir()} if world.size() > 1 else None
-    files = world.told_by_first(files)
-    if world.rank() != 0:
+        files = {file.name: file.read_bytes() for file in directory.iterdir()} if distributed.size() > 1 else None
+    files = distributed.told_by_first(files)
+    if distributed.rank() != 0:
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             (directory / name).write_bytes(data)
@@ -116,5 +116,5 @@ def write_nonfinite(place: RunDirectory, step: int, error: NonFiniteStep) -> Non
     ]
     data = io.BytesIO()
     torch.save({"step": step, "batch": batch}, data)
-    name = f"{NONFINITE}/{step:09d}-{world.rank()}.pt"
+    name = f"{NONFINITE}/{step:09d}-{distributed.rank()}.pt"
     patiently(lambda: place.store.write(place.path(name), data.getvalue()))

@@ -20,7 +20,7 @@ from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
-from m2f_batch.train import world
+from m2f_batch.train import distributed
 from m2f_batch.vision.segmenter import Segmenter
 
 AT_ONCE = 16  # images
@@ -49,7 +49,7 @@ def validate(
     checkpoint = read_checkpoint(directory, str(directory))
     segmenter = Segmenter.from_checkpoint(checkpoint, config, postprocess=THRESHOLDS[task], **options)
     evaluator = Evaluator(dataset.categories, task, category_of)
-    images = share_of(dataset, world.rank(), world.size()).rows()
+    images = share_of(dataset, distributed.rank(), distributed.size()).rows()
     retries = Retries()
     while some := [*islice(images, AT_ONCE)]:
         rows = segmenter.rows([_bytes(image["uri"], retries) for image in some])
@@ -61,7 +61,7 @@ def validate(
                 evaluator.add(row | {"uri": image["uri"]}, image)
             except UsageError as error:  # of another size than its annotations: evaluate's words for it
                 raise RunError(str(error).replace("--ground-truth", "data.val")) from error
-    first, *others = world.gathered(evaluator)
+    first, *others = distributed.gathered(evaluator)
     for other in others:
         first.merge(other)
     checked = segmenter.checked

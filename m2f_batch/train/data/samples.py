@@ -20,7 +20,7 @@ from m2f_batch.errors import ImageError, RunError
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
-from m2f_batch.train.augment import View, draw_view, jitter_color
+from m2f_batch.train.data.augment import View, draw_view, jitter_color
 from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.masks.rle import encode_mask
 from m2f_batch.vision.pixels.geometry import SizeHW

@@ -16,8 +16,8 @@ from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.loading import first_line, quiet
 from m2f_batch.models.source import WANTED, find_model, local_directory
 from m2f_batch.storage.uris import expanded
-from m2f_batch.train.model_config import BACKBONES
-from m2f_batch.train.timm_backbones import STRIDES, architecture_of, hub_id_of, load_timm_weights, timm_config
+from m2f_batch.train.start.model_config import BACKBONES
+from m2f_batch.train.start.timm_backbones import STRIDES, architecture_of, hub_id_of, load_timm_weights, timm_config
 
 TIMM = "timm/"
 # kinds whose class in transformers gives no feature maps that Mask2Former can use, and timm's does

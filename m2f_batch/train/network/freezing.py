@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from m2f_batch.errors import UsageError
-from m2f_batch.train.forward import layer_logits
+from m2f_batch.train.network.forward import layer_logits
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:

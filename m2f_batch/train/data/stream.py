@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.storage.retries import Retries
-from m2f_batch.train.order import image_at, micro_batches, share
-from m2f_batch.train.samples import Recipe, Sample, make_sample
+from m2f_batch.train.data.order import image_at, micro_batches, share
+from m2f_batch.train.data.samples import Recipe, Sample, make_sample
 
 STEPS_AHEAD = 2
 Step = list[list[Sample]]  # of one worker: micro-batches

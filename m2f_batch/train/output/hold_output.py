@@ -20,8 +20,8 @@ from m2f_batch.runs.directory import Fence, RunDirectory, json_bytes, open_run
 from m2f_batch.runs.lease import acquire
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import NotFound
-from m2f_batch.train.job import TrainJob
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
+from m2f_batch.train.start.job import TrainJob
 from m2f_batch.vision.label_settings import installed_versions
 
 LEASE_SECONDS = 60.0
