@@ -1,6 +1,7 @@
 """Whether two answers are the same: against the plain definition pixel by pixel, and between two runs by overlap.
 
-The rule of what is the same (scores, order, doubtful pixels) is that of the tests' oracle, ``tests/reference.py``; the
+The rule of what is the same (scores, order, doubtful pixels) is that of the tests' oracle,
+``tests/support/reference.py``; the
 dense oracle would need 20 GB at 4K, so the regions are made here one plane at a time.
 """
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.work import Work
 from m2f_batch.records import Segment
-from tests.reference import Region, assert_same, full, instance, up
+from tests.support.reference import Region, assert_same, full, instance, up
 
 QUERIES_AT_ONCE = 8
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_venv import client  # noqa: F401  a fixture for all tests
-from s3_gates import gate  # noqa: F401  a fixture for all tests
-from s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  # noqa: F401  fixtures for all tests
+from support.client_venv import client  # noqa: F401  a fixture for all tests
+from support.s3_gates import gate  # noqa: F401  a fixture for all tests
+from support.s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  # noqa: F401  fixtures for all tests
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"

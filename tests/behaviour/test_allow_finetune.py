@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from finetunes import arguments, config_file, validations
+from support.finetunes import arguments, config_file, validations
 
 from m2f_batch.cli import main
 from m2f_batch.demo.dataset import write_dataset

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import LONG, PROJECT
-from engines import rows_of
-from finetunes import DECODERS
+from support.engines import rows_of
+from support.finetunes import DECODERS
 from torch import Tensor
 from transformers import (
     Mask2FormerForUniversalSegmentation,

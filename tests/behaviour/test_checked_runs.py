@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of
 from PIL import Image
 from ray import cloudpickle
+from support.engines import config_of
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.flow.job import segment

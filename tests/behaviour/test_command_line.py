@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL, PROJECT
-from engines import config_of, in_process, rows_of
 from PIL import Image
+from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.runs.directory import open_run
 from m2f_batch.runs.inspect.verify import verify

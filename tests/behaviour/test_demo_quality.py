@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
 from PIL import Image
+from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.demo.evaluate import ground_truth, mask_ap, mean_iou, panoptic_quality, results_of
 from m2f_batch.demo.scenes import CATEGORIES, SHOW_SEED, SIZES_HW, STUFF_IDS, VAL_SEED, draw_scene

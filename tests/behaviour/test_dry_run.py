@@ -5,8 +5,8 @@ import re
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import ENGINES, config_of, rows_of
-from models import save_incomplete_model
+from support.engines import ENGINES, config_of, rows_of
+from support.models import save_incomplete_model
 
 from m2f_batch.cli import main
 from m2f_batch.errors import RunError

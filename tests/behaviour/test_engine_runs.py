@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, on_ray, rows_of
+from support.engines import config_of, in_process, on_ray, rows_of
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.errors import ImageError

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DEMO_MODEL, PROJECT
-from engines import config_of, in_process, rows_of
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.cli import main
 from m2f_batch.demo.evaluate import ground_truth

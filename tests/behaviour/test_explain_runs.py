@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
 from PIL import Image
+from support.engines import config_of, in_process, rows_of
 
 import m2f_batch.explain.rerun as rerun
 from m2f_batch.cli import main

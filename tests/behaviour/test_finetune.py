@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from finetunes import STEPS, arguments, config_file, losses, marker, validations, wait_until
 from safetensors.numpy import load_file
+from support.finetunes import STEPS, arguments, config_file, losses, marker, validations, wait_until
 
 from m2f_batch.cli import main
 from m2f_batch.demo.dataset import write_dataset

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import LONG
-from finetunes import config_file, losses, marker, short_folder, start
+from support.finetunes import config_file, losses, marker, short_folder, start
 
 from m2f_batch.demo.dataset import write_dataset
 

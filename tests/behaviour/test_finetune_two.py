@@ -17,7 +17,7 @@ import pytest
 import torch
 from chaos import victims
 from conftest import LONG
-from finetunes import Command, config_file, marker, short_folder, start
+from support.finetunes import Command, config_file, marker, short_folder, start
 
 from m2f_batch.demo.dataset import write_dataset
 

@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
 from PIL import Image
+from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.cli import main
 from m2f_batch.storage.allow import OF_MACHINE, confine

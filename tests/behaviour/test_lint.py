@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from planted_faults import (
+from support.planted_faults import (
     CLEAN,
     FAULTS,
     Options,

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bare_models import BARE, DOUBT, model_with
 from conftest import DEMO_MODEL, PROJECT
-from conversion_files import pickled_model
-from engines import config_of, in_process, rows_of
 from PIL import Image
+from support.bare_models import BARE, DOUBT, model_with
+from support.conversion_files import pickled_model
+from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.cli import main
 from m2f_batch.demo.scenes import draw_scene

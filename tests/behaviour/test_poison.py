@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import poison_hook
-import poison_workers
 import pytest
 from conftest import DEMO_MODEL, LONG
-from engines import config_of, in_process
-from engines import rows_of as rows_of_run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from support import poison_hook, poison_workers
+from support.engines import config_of, in_process
+from support.engines import rows_of as rows_of_run
 
 from m2f_batch.flow.crashes.deaths import CAREFUL_AFTER, Deaths
 from m2f_batch.flow.crashes.isolated import LIMITS, MAX_DEATHS, label_isolated, prepare_isolated

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import LONG, PROJECT
-from hand_made import weights
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
+from support.hand_made import weights
 
 from m2f_batch.config.segment import ExactSize
 from m2f_batch.models.architecture import architecture_of

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import DEMO_MODEL, PROJECT
-from engines import config_of, in_process, rows_of
 from PIL import Image
+from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig

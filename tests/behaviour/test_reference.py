@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-import reference
 import torch
 from conftest import DEMO_MODEL
-from models import IMAGES, save_random_model
+from support import reference
+from support.models import IMAGES, save_random_model
 from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.models.loading import forward, load_model

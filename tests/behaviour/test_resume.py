@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
+from support.engines import config_of, in_process, rows_of
 
 import m2f_batch.flow.unit.stages as stages
 from m2f_batch.errors import RunError, UsageError

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 from conftest import DEMO_MODEL
-from engines import ENGINES, Engine, config_of, in_process, on_ray, rows_of
-from models import save_incomplete_model
 from ray.exceptions import WorkerCrashedError
+from support.engines import ENGINES, Engine, config_of, in_process, on_ray, rows_of
+from support.models import save_incomplete_model
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import job as jobs

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from conftest import DEMO_MODEL, PROJECT
-from s3_gates import Gate
-from s3_servers import S3Endpoint
+from support.s3_gates import Gate
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import fault_proxy
 import pytest
 from botocore.config import Config
-from fault_proxy import KINDS, FaultProxy
-from s3_servers import S3Endpoint, set_variables
+from support import fault_proxy
+from support.fault_proxy import KINDS, FaultProxy
+from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import ImageError
 from m2f_batch.inputs.fetch import fetch, fetch_many
@@ -26,7 +26,7 @@ from m2f_batch.storage.places import open_store, reset_stores
 from m2f_batch.storage.retries import Retries, retried
 from m2f_batch.storage.store import StoreUnavailable
 
-pytest_plugins = ["s3_servers"]
+pytest_plugins = ["support.s3_servers"]
 
 ONE_SERVER = pytest.mark.parametrize("s3_endpoint", ["moto"], indirect=True)  # where it has little to say
 

@@ -6,7 +6,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 from conftest import DEMO_MODEL
-from engines import config_of, rows_of
+from support.engines import config_of, rows_of
 
 from benchmarks import stubs
 from m2f_batch.flow import job

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
-from web_server import Site, serving
+from support.engines import config_of, in_process, rows_of
+from support.web_server import Site, serving
 
 from m2f_batch.cli import main
 from m2f_batch.inputs.listing import list_input

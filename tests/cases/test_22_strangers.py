@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
-from s3_servers import S3Endpoint
+from support.engines import config_of, in_process, rows_of
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.flow.attempt import finish
 from m2f_batch.inputs.listing import list_input

@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 from conftest import DEMO_MODEL
-from hand_made import Picture, make_run
 from PIL import Image
+from support.hand_made import Picture, make_run
 
 from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import Picture, make_run
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.hand_made import Picture, make_run
 
 from m2f_batch.cli import main
 

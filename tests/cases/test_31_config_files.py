@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import in_process
 from PIL import Image
+from support.engines import in_process
 
 from m2f_batch.cli import main
 from m2f_batch.config.loading import load_config

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hand_made import Picture, make_run
 from PIL import Image
+from support.hand_made import Picture, make_run
 
 from m2f_batch.cli import main
 from m2f_batch.datasets import recognize as formats

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEMO_MODEL
-from conversion_files import FLAG, FOREIGN, HOSTILE, demo_tensors, pickled_model, sharded_model
 from PIL import Image
-from s3_servers import S3Endpoint
 from safetensors.torch import load_file
+from support.conversion_files import FLAG, FOREIGN, HOSTILE, demo_tensors, pickled_model, sharded_model
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
 from m2f_batch.demo.scenes import draw_scene

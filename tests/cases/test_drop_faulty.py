@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from planted_faults import CLEAN, FAULTS, coco, edited, panoptic, photograph, yolo
+from support.planted_faults import CLEAN, FAULTS, coco, edited, panoptic, photograph, yolo
 
 from m2f_batch.cli import main
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import Picture, make_run
 from PIL import Image
+from support.hand_made import Picture, make_run
 
 from m2f_batch.cli import main
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL
-from conversion_files import pickled_model
-from hub_stub import HubStub
+from support.conversion_files import pickled_model
+from support.hub_stub import HubStub
 
 from m2f_batch.cli import main
 from m2f_batch.models.source import MAX_REQUESTS, find_model, local_directory

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bare_models import BARE, DOUBT, model_with
 from conftest import DEMO_MODEL
-from engines import config_of, in_process
-from hand_made import make_model
+from support.bare_models import BARE, DOUBT, model_with
+from support.engines import config_of, in_process
+from support.hand_made import make_model
 
 from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig

@@ -6,8 +6,8 @@ The value is shown without its query and without keys.
 import json
 
 import pytest
-from hand_made import Picture, box_mask, make_run
 from PIL import Image
+from support.hand_made import Picture, box_mask, make_run
 
 from m2f_batch.cli import main
 

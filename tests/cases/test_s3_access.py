@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL
-from s3_gates import Gate
-from s3_servers import S3Endpoint
+from support.s3_gates import Gate
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
 from m2f_batch.inputs.listing import list_input

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of, in_process, rows_of
 from PIL import Image
+from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.cli import main
 from m2f_batch.demo.scenes import draw_scene

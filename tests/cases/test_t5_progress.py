@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from finetunes import config_file
+from support.finetunes import config_file
 
 from m2f_batch.cli import main
 from m2f_batch.demo.dataset import write_dataset

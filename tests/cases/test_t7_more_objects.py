@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from finetunes import config_file
 from PIL import Image
+from support.finetunes import config_file
 
 from m2f_batch.cli import main
 

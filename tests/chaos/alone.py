@@ -1,9 +1,9 @@
 """The rows of a run never disturbed, without Ray: one process that does one stage after the other."""
 
 import pytest
-from engines import config_of, in_process
-from s3_servers import set_variables
 from storages import Storage, rows_of
+from support.engines import config_of, in_process
+from support.s3_servers import set_variables
 
 from m2f_batch.records import Row
 from m2f_batch.storage.places import reset_stores

@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from fault_proxy import FaultProxy
 from schedules import Schedule
+from support.fault_proxy import FaultProxy
 
 STALL_SECONDS = 3.0
 

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import victims
-from debian import program
 from drivers import Drivers, environment_of, segment_arguments
-from fault_proxy import FaultProxy
 from lab import MODEL
 from storages import Bucket, free_port, images, s3_server, wait_for_port
+from support.debian import program
+from support.fault_proxy import FaultProxy
 from unit_hook import Hook
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 import victims
-from s3_servers import CEPH_SCRIPT
+from support.s3_servers import CEPH_SCRIPT
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.records import Row

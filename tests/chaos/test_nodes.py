@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 from alone import rows_alone
-from client_venv import Client
 from conftest import DEMO_MODEL, LONG
 from drivers import environment_of
-from fault_proxy import FaultProxy
-from finetunes import config_file, losses, wait_until
 from judge import judge
-from nodes import WORKERS, Nodes, NoNamespaces
-from s3_servers import CEPH_SCRIPT
 from storages import Bucket, free_port, images, s3_server
+from support.client_venv import Client
+from support.fault_proxy import FaultProxy
+from support.finetunes import config_file, losses, wait_until
+from support.nodes import WORKERS, Nodes, NoNamespaces
+from support.s3_servers import CEPH_SCRIPT
 from unit_hook import Hook
 
 from m2f_batch.demo.dataset import write_dataset

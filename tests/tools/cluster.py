@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from jobs_api import Cluster, serving
+from support.jobs_api import Cluster, serving
 
 TOTALS = {"images": {"listed": 4, "ok": 3, "error": 1, "remaining": 0}, "segments": 7}
 

@@ -14,7 +14,7 @@ WRITE = """
 import sys
 from pathlib import Path
 import numpy as np
-from hand_made import Picture, box_mask, make_run
+from support.hand_made import Picture, box_mask, make_run
 size = (12, 16)
 found = [(0, 0.9, box_mask(size, 1, 1, 5, 5)), (1, 0.8, box_mask(size, 2, 2, 3, 3))]
 files = [[Picture("/p/a.jpg", size, found), Picture("/p/b.jpg", size, found[:1])], [Picture("/p/c.jpg", size, [])]]

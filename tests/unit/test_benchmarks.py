@@ -5,9 +5,9 @@ import sys
 
 import numpy as np
 import pytest
-import reference
 import torch
 from conftest import PROJECT
+from support import reference
 
 from benchmarks import agreement, forward, gpu, job, memory, photos, postprocess, preprocess, timing
 from benchmarks.peers import DENSE, shipped

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEMO_MODEL
-from engines import config_of, in_process
+from support.engines import config_of, in_process
 
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene

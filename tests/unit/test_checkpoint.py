@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import PROCESSOR, make_model, weights
 from safetensors.numpy import save_file
+from support.hand_made import PROCESSOR, make_model, weights
 
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint, weight_files

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import PROJECT
-from hand_made import Picture, box_mask, make_model, make_run
 from PIL import Image
+from support.hand_made import Picture, box_mask, make_model, make_run
 
 from m2f_batch.cli import main
 from m2f_batch.config.loading import fields_of

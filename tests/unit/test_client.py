@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client_venv import Client, build, install
 from conftest import PROJECT
-from hand_made import Picture, box_mask
-from jobs_api import Cluster, serving
-from planned_runs import planned_run
+from support.client_venv import Client, build, install
+from support.hand_made import Picture, box_mask
+from support.jobs_api import Cluster, serving
+from support.planned_runs import planned_run
 
 from m2f_batch.cli import RUN
 from m2f_batch.installed import CLIENT, MODULES, WHOLE

@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from memory_store import Killed, MemoryStore
-from protocol import World, ids, info_of, listing_of, rows_of_unit, too_late
+from support.memory_store import Killed, MemoryStore
+from support.protocol import World, ids, info_of, listing_of, rows_of_unit, too_late
 
 from m2f_batch.errors import TransientError
 from m2f_batch.flow.attempt.open_output import begin

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_made import make_model
+from support.hand_made import make_model
 
 from m2f_batch.config.loading import check_config, fields_of, load_config
 from m2f_batch.config.segment import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of
+from support.engines import config_of
 
 from m2f_batch.config.deadline import deadline_at
 from m2f_batch.config.loading import load_config

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import Picture, box_mask, make_run
 from PIL import Image
 from pycocotools import mask as coco_mask
-from s3_servers import S3Endpoint
+from support.hand_made import Picture, box_mask, make_run
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
 from m2f_batch.errors import ImageError, UsageError

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 import torch
-from hand_made import box_mask
 from PIL import Image
+from support import reference
+from support.hand_made import box_mask
 
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.explain.comparison import compare

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import Picture, box_mask, make_run
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from s3_servers import S3Endpoint
+from support.hand_made import Picture, box_mask, make_run
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.exports.coco import coco_json, coco_results, file_name

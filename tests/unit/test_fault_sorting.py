@@ -7,7 +7,7 @@ import pytest
 import urllib3
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
-from s3_servers import set_variables
+from support.s3_servers import set_variables
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.storage.s3.client import new_client

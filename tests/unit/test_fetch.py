@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_servers import S3Endpoint, set_variables
+from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.inputs.fetch import Retries, fetch, fetch_many
@@ -17,7 +17,7 @@ from m2f_batch.records import ImageRef
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import StoreUnavailable
 
-pytest_plugins = ["s3_servers"]
+pytest_plugins = ["support.s3_servers"]
 
 
 @pytest.fixture(params=["local", "moto", "ceph"])

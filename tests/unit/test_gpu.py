@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from conftest import PROJECT
-from models import save_random_model
+from support.models import save_random_model
 
 from m2f_batch.errors import RunError
 from m2f_batch.vision.device import gpu

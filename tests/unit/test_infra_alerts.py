@@ -5,8 +5,8 @@ import subprocess
 
 import pytest
 import yaml
-from debian import program
-from infra_files import INFRA
+from support.debian import program
+from support.infra_files import INFRA
 
 NIGHTLY = "s3://my-bucket/labels"
 FILES = ("alerts.yml", "alerts-machines.yml")

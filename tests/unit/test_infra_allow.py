@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 from conftest import PROJECT
-from infra_files import INFRA, OVERLAYS, files, of_ray, overlay, pods
+from support.infra_files import INFRA, OVERLAYS, files, of_ray, overlay, pods
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config

@@ -9,8 +9,8 @@ import sys
 import pytest
 import yaml
 from conftest import PROJECT
-from docker_steps import made_by, needed_by
-from infra_files import (
+from support.docker_steps import made_by, needed_by
+from support.infra_files import (
     INFRA,
     OVERLAYS,
     cluster_spec,
@@ -276,7 +276,7 @@ def test_what_changes_apart_is_a_layer_apart():
 
 
 def test_neither_image_is_made_of_the_other():
-    """By tests/docker_steps.py, which makes what a target needs, as docker does."""
+    """By tests/support/docker_steps.py, which makes what a target needs, as docker does."""
     whole, client = needed_by(""), needed_by("client")
     assert not {name for name in whole if name.startswith("client")}
     assert client - whole == {"client", "client-code", "client-packages", "client-parts"}
@@ -288,7 +288,7 @@ def test_neither_image_is_made_of_the_other():
 
 
 def test_a_part_whose_lines_are_the_same_is_not_built_again(tmp_path):
-    """By tests/docker_steps.py, which stands for docker here."""
+    """By tests/support/docker_steps.py, which stands for docker here."""
     for layer, lines in {"old": "torch==1", "same": "torch==1", "new": "torch==2"}.items():
         (tmp_path / layer / "parts").mkdir(parents=True)
         (tmp_path / layer / "parts" / "torch.txt").write_text(lines)

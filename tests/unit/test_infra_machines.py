@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from infra_files import INFRA, OVERLAYS, cluster_spec, of_ray, overlay, pods
+from support.infra_files import INFRA, OVERLAYS, cluster_spec, of_ray, overlay, pods
 from test_infra_policies import selects
 
 RAY = (INFRA / "kubernetes" / "base" / "ray.yaml").read_text()

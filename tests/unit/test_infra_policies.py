@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 import yaml
 from conftest import SHARED
-from infra_files import INFRA, OVERLAYS, overlay
+from support.infra_files import INFRA, OVERLAYS, overlay
 
 OURS = "m2f-batch"
 NAMESPACE = "kubernetes.io/metadata.name"  # Kubernetes itself labels each namespace so

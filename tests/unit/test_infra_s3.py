@@ -9,7 +9,7 @@ import sys
 
 import yaml
 from conftest import PROJECT
-from infra_files import INFRA, files, overlay
+from support.infra_files import INFRA, files, overlay
 
 # what S3Store calls, and the right that each call needs
 RIGHTS = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from infra_files import INFRA, KUBERAY, KUBERNETES, OF_RAY, OVERLAYS, crd, of_ray, overlay, pods, rendered
+from support.infra_files import INFRA, KUBERAY, KUBERNETES, OF_RAY, OVERLAYS, crd, of_ray, overlay, pods, rendered
 
 KUBERNETES_VERSIONS = ("1.31", "1.34")
 

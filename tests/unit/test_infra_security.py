@@ -4,17 +4,7 @@ import re
 
 import pytest
 import yaml
-from infra_files import (
-    INFRA,
-    OVERLAYS,
-    cluster_spec,
-    files,
-    locked,
-    of_ray,
-    overlay,
-    pods,
-    ray_job_spec,
-)
+from support.infra_files import INFRA, OVERLAYS, cluster_spec, files, locked, of_ray, overlay, pods, ray_job_spec
 
 from m2f_batch.version import VERSION
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import yaml
-from infra_files import INFRA, cluster_spec, of_ray, overlay, pods
+from support.infra_files import INFRA, cluster_spec, of_ray, overlay, pods
 
 from m2f_batch.storage import room
 

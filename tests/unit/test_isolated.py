@@ -10,8 +10,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-import poison_workers
 import pytest
+from support import poison_workers
 
 from m2f_batch.errors import ImageError, RunError, TransientError
 from m2f_batch.flow.crashes.isolated import LIMITS, MAX_DEATHS, prepare_isolated

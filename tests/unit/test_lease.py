@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import PROJECT
-from memory_store import MemoryStore
+from support.memory_store import MemoryStore
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.runs import lease as leases

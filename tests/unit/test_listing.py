@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from s3_servers import S3Endpoint, set_variables
+from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.inputs import listed
@@ -16,7 +16,7 @@ from m2f_batch.inputs.listing import IMAGE_EXTENSIONS, Listing, check_output, li
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.places import open_store
 
-pytest_plugins = ["s3_servers"]
+pytest_plugins = ["support.s3_servers"]
 
 
 @pytest.fixture(params=["local", "moto", "ceph"])

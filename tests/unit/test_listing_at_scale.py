@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from s3_servers import S3Endpoint
+from support.s3_servers import S3Endpoint
 
 from benchmarks import listing as benchmark
 from m2f_batch.errors import TransientError, UsageError
@@ -26,7 +26,7 @@ from m2f_batch.storage.s3.pages import sizes_and_etags
 from m2f_batch.storage.s3.store import S3Store
 from m2f_batch.storage.store import Entry, StoreUnavailable, Unreachable
 
-pytest_plugins = ["s3_servers"]
+pytest_plugins = ["support.s3_servers"]
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hand_made import Picture, box_mask
-from planned_runs import NAMES, file_name, planned_run, put_rows
+from support.hand_made import Picture, box_mask
+from support.planned_runs import NAMES, file_name, planned_run, put_rows
 
 from m2f_batch.runs import rows as merged
 from m2f_batch.runs.directory import RunDirectory

@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from hand_made import make_model
-from s3_servers import S3Endpoint
+from support.hand_made import make_model
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.models import source as model_source

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import DEMO_MODEL
-from engines import config_of
 from PIL import Image
+from support.engines import config_of
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from m2f_batch.config.segment import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig

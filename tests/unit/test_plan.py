@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from protocol import ids, listing_of
+from support.protocol import ids, listing_of
 
 from m2f_batch.records import ImageRef
 from m2f_batch.runs.directory import parquet_bytes

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from protocol import ids, listing_of
+from support.protocol import ids, listing_of
 
 from m2f_batch.inputs import columns
 from m2f_batch.inputs.columns import picked, shared

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
 from pycocotools import mask as coco_mask
+from support import reference
 
 from m2f_batch.errors import ImageError
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments

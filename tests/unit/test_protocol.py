@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from memory_store import Killed
-from protocol import World, ids, listing_of, rows_of_unit, too_late
+from support.memory_store import Killed
+from support.protocol import World, ids, listing_of, rows_of_unit, too_late
 
 from m2f_batch.errors import TransientError
 from m2f_batch.flow.attempt import open_output as beginning

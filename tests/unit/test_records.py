@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hand_made import Picture, box_mask
+from support.hand_made import Picture, box_mask
 
 from m2f_batch.errors import DecodeError, ImageError
 from m2f_batch.records import SCHEMA, ImageRef, error_row, ok_row, segment_of, table_of

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import in_process
-from hand_made import Picture, box_mask, make_run
-from jobs_api import Cluster, serving
+from support.engines import in_process
+from support.hand_made import Picture, box_mask, make_run
+from support.jobs_api import Cluster, serving
 
 from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig
@@ -283,7 +283,7 @@ def test_evaluate(tmp_path: Path, monkeypatch) -> None:
     ("error", "exit_code"), [(None, 0), (RunError("no memory"), 1), (KeyboardInterrupt(), 130)], ids=str
 )
 def test_finetune(tmp_path: Path, monkeypatch, error: BaseException | None, exit_code: int) -> None:
-    from train_jobs import DATASET, job_of
+    from support.train_jobs import DATASET, job_of
 
     from m2f_batch.train.output.hold_output import held
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from hand_made import Picture
+from support.hand_made import Picture
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import Row, table_of

@@ -16,7 +16,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.config import Config
 from botocore.exceptions import ClientError, ParamValidationError
 from botocore.parsers import ResponseParserError
-from s3_servers import S3Endpoint
+from support.s3_servers import S3Endpoint
 
 from m2f_batch.inputs.listing import list_input
 from m2f_batch.inputs.names.hidden import is_hidden
@@ -28,7 +28,7 @@ from m2f_batch.storage.s3.columns import Columns, columns
 from m2f_batch.storage.s3.store import S3Store
 from m2f_batch.storage.store import PAGE, Entry, Page
 
-pytest_plugins = ["s3_servers"]
+pytest_plugins = ["support.s3_servers"]
 
 HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
 END = "</ListBucketResult>"

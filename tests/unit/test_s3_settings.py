@@ -6,7 +6,7 @@ from typing import Any
 
 import boto3
 import pytest
-from s3_servers import S3Endpoint, set_variables
+from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_MODEL
-from engines import config_of
-from protocol import rows_of_unit
+from support.engines import config_of
+from support.protocol import rows_of_unit
 
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.attempt.hold_output import _leave, held

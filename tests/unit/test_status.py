@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hand_made import Picture, box_mask
-from planned_runs import NAMES, file_name, planned_run, put_rows
+from support.hand_made import Picture, box_mask
+from support.planned_runs import NAMES, file_name, planned_run, put_rows
 
 from m2f_batch.cli import main
 from m2f_batch.errors import ImageError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from s3_servers import S3Endpoint, set_variables
+from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.storage import places
@@ -20,7 +20,7 @@ from m2f_batch.storage.s3.client import new_client
 from m2f_batch.storage.s3.store import S3Store
 from m2f_batch.storage.store import Denied, Entry, Fenced, NotFound, Store, StoreUnavailable, Unreachable, Unreadable
 
-pytest_plugins = ["s3_servers"]
+pytest_plugins = ["support.s3_servers"]
 
 WEIRD = [
     "a b.jpg",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import PROJECT
-from jobs_api import Cluster, serving
+from support.jobs_api import Cluster, serving
 
 from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import certificate
 from conftest import PROJECT
-from jobs_api import Cluster, serving
+from support.certificates import certificate
+from support.jobs_api import Cluster, serving
 
 TOKEN = "secret-token"
 SEGMENT = ("segment", "s3://bucket/images", "s3://bucket/labels", "--model", "s3://bucket/model")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tiff_files import DEFLATE, LZW, NONE, PACKBITS, Layout, tiff
+from support.tiff_files import DEFLATE, LZW, NONE, PACKBITS, Layout, tiff
 
 from m2f_batch.errors import DecodeError
 from m2f_batch.vision.decode import tiff as tiffs

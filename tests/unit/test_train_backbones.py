@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support.train_models import BACKBONES, CATEGORIES, SMALL
 from torch import Tensor
-from train_models import BACKBONES, CATEGORIES, SMALL
 from transformers import (
     ResNetConfig,
     ResNetForImageClassification,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from conftest import DEMO_MODEL
 from safetensors.torch import save_file
+from support.train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
 from torch import Tensor
-from train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
 from transformers import (
     Mask2FormerImageProcessor,
     ResNetConfig,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import DEMO_MODEL
-from train_models import CATEGORIES
+from support.train_models import CATEGORIES
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.dataset import Dataset, dataset_of

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from train_worlds import BATCH, in_worlds, parts_of, rules, sample_of, small_model
+from support.train_worlds import BATCH, in_worlds, parts_of, rules, sample_of, small_model
 
 from m2f_batch.train.loop.step import NonFiniteStep, TrainedModel, train_step
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from support.train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
 from torch import Tensor, nn
-from train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
 
 from m2f_batch.config.finetune import StartConfig, TrainConfig
 from m2f_batch.errors import UsageError

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from train_jobs import job_of
+from support.train_jobs import job_of
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.runs.directory import RunDirectory, open_run

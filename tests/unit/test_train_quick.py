@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.train_models import CATEGORIES, small_config
 from torch import Tensor, nn
-from train_models import CATEGORIES, small_config
 
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.train.network.fast_modules import QuickDeformableAttention, QuickLinear, quicken

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import reference
 import torch
+from support import reference
 from torch.nn.functional import interpolate
 
 from m2f_batch.vision.masks import label_tiles, panoptic

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hand_made import Picture, box_mask, make_run
 from pycocotools import mask as coco_mask
+from support.hand_made import Picture, box_mask, make_run
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, table_of

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hand_made import Picture, box_mask
-from planned_runs import NAMES, file_name, id_of, planned_run, put_rows
+from support.hand_made import Picture, box_mask
+from support.planned_runs import NAMES, file_name, id_of, planned_run, put_rows
 
 from m2f_batch.errors import ImageError, RunError
 from m2f_batch.processes import in_processes

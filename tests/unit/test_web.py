@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import certificate
-from web_server import Site, serving
+from support.certificates import certificate
+from support.web_server import Site, serving
 
 from m2f_batch.errors import ImageError, TransientError, UsageError
 from m2f_batch.inputs.fetch import fetch

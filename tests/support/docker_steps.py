@@ -1,8 +1,10 @@
 """The steps of infra/Dockerfile without docker, each in a layer of its own over a fresh Debian; then a container.
 
-    sudo .venv/bin/python tests/docker_steps.py FOLDER --build-arg DEVICE=cpu
-    sudo .venv/bin/python tests/docker_steps.py FOLDER --build-arg DEVICE=cpu --run "m2f-batch demo /tmp/demo-run"
-    sudo .venv/bin/python tests/docker_steps.py FOLDER --target client --read-only --run "m2f-batch submit --help"
+    sudo PYTHONPATH=tests .venv/bin/python -m support.docker_steps FOLDER --build-arg DEVICE=cpu
+    sudo PYTHONPATH=tests .venv/bin/python -m support.docker_steps FOLDER --build-arg DEVICE=cpu --run "m2f-batch \
+        demo /tmp/demo-run"
+    sudo PYTHONPATH=tests .venv/bin/python -m support.docker_steps FOLDER --target client --read-only --run \
+        "m2f-batch submit --help"
 
 Needs root, debootstrap, iproute2 and a kernel with overlayfs, and 15 GB in FOLDER for a DEVICE, 22 GB for both; some
 five minutes with a fast network. The build context is what infra/Dockerfile.dockerignore leaves of HEAD. Layers stay in
@@ -24,9 +26,9 @@ from dataclasses import replace
 from pathlib import Path
 from string import Template
 
-from rootfs import Stage, base_layer, context, enter, inside, size_mb, with_layer
+from support.rootfs import Stage, base_layer, context, enter, inside, size_mb, with_layer
 
-PROJECT = Path(__file__).resolve().parents[1]
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def build(folder: Path, given: dict[str, str], authority: Path | None, target: str = "") -> Stage:

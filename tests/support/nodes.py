@@ -1,6 +1,6 @@
 """Ray nodes with network addresses of their own on one machine: each in a network namespace, all on one bridge.
 
-    sudo .venv/bin/python tests/nodes.py
+    sudo .venv/bin/python tests/support/nodes.py
 
 starts a head, which does no work, and three workers, with a token; prints what to export in another terminal, and takes
 everything down at Ctrl-C. Needs root (or CAP_SYS_ADMIN and CAP_NET_ADMIN) and iproute2; nothing of it outlives it.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
-from hand_made import Picture
+from support.hand_made import Picture
 
 from m2f_batch.records import ImageRef, Row, table_of
 from m2f_batch.runs.directory import RunDirectory, open_run, parquet_bytes

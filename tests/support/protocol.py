@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from memory_store import MemoryStore
+from support.memory_store import MemoryStore
 
 from m2f_batch.errors import ImageError
 from m2f_batch.flow.attempt.open_output import begin

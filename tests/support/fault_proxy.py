@@ -4,7 +4,8 @@
         ...  # AWS_ENDPOINT_URL=proxy.url
         proxy.counts()  # {"slow-down": 3, ...}
 
-    python tests/fault_proxy.py --upstream http://127.0.0.1:7480 --port 9000 --seed 1 --rate 0.1 --kinds reset,lost
+    python tests/support/fault_proxy.py --upstream http://127.0.0.1:7480 --port 9000 --seed 1 --rate 0.1 --kinds \
+        reset,lost
     curl http://127.0.0.1:9000/__faults__                       the settings, requests seen, faults injected by kind
     curl -X PUT -d '{"rate": 0}' http://127.0.0.1:9000/__faults__   changes settings while it runs
 

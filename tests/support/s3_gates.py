@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from s3_servers import S3Endpoint, set_variables
+from support.s3_servers import S3Endpoint, set_variables
 
 HOST = "store.test"
 

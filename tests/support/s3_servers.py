@@ -1,7 +1,8 @@
 """S3 servers for tests: moto in this process, and a real Ceph gateway where the script that starts one is at hand.
 
 A test asks for ``moto_s3``, ``ceph_s3`` or ``s3_endpoint`` (once with each): the AWS variables are set for the test
-alone, an empty bucket is made, and clients opened before are forgotten. Use it by ``pytest_plugins = ["s3_servers"]``
+alone, an empty bucket is made, and clients opened before are forgotten. Use it by ``pytest_plugins =
+["support.s3_servers"]``
 in a test module, or by importing the fixtures in a conftest. (PYTEST_DONT_REWRITE: there are no assertions here.)
 """
 
@@ -18,7 +19,7 @@ import pytest
 
 from m2f_batch.storage.places import reset_stores
 
-CEPH_SCRIPT = Path(__file__).resolve().parents[1].parent / "shared" / "s3" / "ceph-rgw-up"
+CEPH_SCRIPT = Path(__file__).resolve().parents[2].parent / "shared" / "s3" / "ceph-rgw-up"
 
 
 @dataclass(frozen=True)

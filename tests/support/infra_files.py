@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import PROJECT, SHARED
-from debian import program
+from support.debian import program
 
 INFRA = PROJECT / "infra"
 KUBERNETES = INFRA / "kubernetes"

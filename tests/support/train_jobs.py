@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from train_models import CATEGORIES
+from support.train_models import CATEGORIES
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.dataset import dataset_of
