@@ -61,6 +61,10 @@ for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bf
 @pytest.mark.slow
 def test_the_cuda_kernel_gives_bilinear_samples():
     pytest.importorskip("triton", reason="triton is not installed")
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'tests/unit'}"}
+    environment = {
+        **os.environ,
+        "TRITON_INTERPRET": "1",
+        "PYTHONPATH": f"{PROJECT / 'tests'}:{PROJECT / 'tests/unit/models'}",
+    }
     done = subprocess.run([sys.executable, "-c", KERNEL], capture_output=True, text=True, cwd=PROJECT, env=environment)
     assert done.returncode == 0, done.stderr

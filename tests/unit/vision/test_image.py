@@ -20,7 +20,7 @@ from m2f_batch.errors import DecodeError
 from m2f_batch.vision.decode import image as vision_image
 from m2f_batch.vision.decode.image import decode, from_pil
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 AWKWARD = ROOT.parent / "shared" / "data" / "awkward"
 RNG = np.random.default_rng(7)
 SCENE = np.kron(RNG.integers(0, 256, (3, 5, 3)), np.ones((16, 16, 1))).astype(np.uint8)  # 48 x 80 pixels, flat blocks
