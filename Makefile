@@ -98,7 +98,7 @@ lock-tools:
 bench: $(BENCHES)
 
 $(BENCHES) $(LONG_BENCHES) bench-gpu: bench-%: $(VENV)/ready
-	$(BIN)/python -m benchmarks.$* $(BENCH)
+	$(BIN)/python -m benchmarks.$(notdir $(patsubst %/,%,$(dir $(wildcard benchmarks/*/$*.py)))).$* $(BENCH)
 
 # lint, format and types
 check: $(VENV)/ready

@@ -140,7 +140,8 @@ def _doubts(job: TrainJob) -> list[str]:
 
 
 def _notes_on_few_steps(job: TrainJob) -> Iterator[str]:
-    """What a short training should do otherwise than the defaults; as measured in benchmarks/short_training.py."""
+    """What a short training should do otherwise than the defaults; as measured in
+    benchmarks/training/short_training.py."""
     augment = job.config.augment
     if job.steps < FEW_STEPS and "scale" not in augment.model_fields_set:
         yield (

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 from conftest import DEMO_MODEL, LONG
 
-from benchmarks import gpu, job
+from benchmarks.parts import gpu, job
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 from conftest import DEMO_MODEL
 from support.engines import config_of, rows_of
 
-from benchmarks import stubs
+from benchmarks.lib import stubs
 from m2f_batch.flow import job
 from m2f_batch.flow.unit import pieces
 from m2f_batch.records import ImageRef, ok_row

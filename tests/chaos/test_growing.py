@@ -3,7 +3,7 @@
 import pytest
 from conftest import LONG
 
-from benchmarks.growing import measure
+from benchmarks.scale.growing import measure
 
 
 @LONG

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from conftest import LONG, PROJECT
 
-from benchmarks import kills
+from benchmarks.scale import kills
 
 IMAGES = 15_000
 EVENTS = ("task", "replica", "task", "node", "task")

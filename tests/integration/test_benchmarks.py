@@ -9,9 +9,10 @@ import torch
 from conftest import PROJECT
 from support import reference
 
-from benchmarks import agreement, forward, gpu, job, memory, photos, postprocess, preprocess, timing
-from benchmarks.peers import DENSE, shipped
-from benchmarks.work import SQUARE, make_work
+from benchmarks.lib import agreement, photos, timing
+from benchmarks.lib.peers import DENSE, shipped
+from benchmarks.lib.work import SQUARE, make_work
+from benchmarks.parts import forward, gpu, job, memory, postprocess, preprocess
 from m2f_batch.config.segment import AspectSize
 from m2f_batch.vision.masks.rle import encode_mask
 from m2f_batch.vision.segmenter import pinned_threads

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.s3_servers import S3Endpoint
 
-from benchmarks import listing as benchmark
+from benchmarks.parts import listing as benchmark
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.inputs import columns, manifests
 from m2f_batch.inputs.columns import TEXT, first_of_each, taken, text_column

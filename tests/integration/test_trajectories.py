@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.trajectories import FIRST, ONE, PAIRS, Way, figures, picture, smoothed, trajectory
+from benchmarks.training.trajectories import FIRST, ONE, PAIRS, Way, figures, picture, smoothed, trajectory
 
 
 def test_a_plain_loop_is_measured_by_the_same_ruler():

@@ -8,7 +8,17 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from benchmarks.small_training import BATCH, CANVAS, QUERIES, PlainLoss, parts_of, plan, rules, sample_of, small_model
+from benchmarks.training.small_training import (
+    BATCH,
+    CANVAS,
+    QUERIES,
+    PlainLoss,
+    parts_of,
+    plan,
+    rules,
+    sample_of,
+    small_model,
+)
 from m2f_batch.train.data.batches import on_device
 from m2f_batch.train.loop.step import TrainedModel, train_step
 

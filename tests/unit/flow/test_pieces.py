@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from ray.data import DataContext
 
-from benchmarks.stubs import StubSegmenter
+from benchmarks.lib.stubs import StubSegmenter
 from m2f_batch.flow import workers
 from m2f_batch.flow.crashes.gate import DONE, Gate
 from m2f_batch.flow.job import _stream

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks.small_training import small_model
+from benchmarks.training.small_training import small_model
 from m2f_batch.train.data.stream import Span
 from m2f_batch.train.loop.progress import SMOOTHED, Progress, first_loss
 from m2f_batch.train.network.forward import layer_logits
