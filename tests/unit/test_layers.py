@@ -1,16 +1,30 @@
 """The rooms of the package, held true: imports go down, rooms and files are small, heavy packages have few doors."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 from conftest import PROJECT
 
 PACKAGE = PROJECT / "m2f_batch"
-LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 400, 50
+FILES_OF_A_FOLDER, LINES_OF_A_FILE, LINES_OF_A_FUNCTION = 12, 400, 50
+# one file for each thing of a kind: they may be many
+FREE_FOLDERS = re.compile(r"m2f_batch/(commands|models/families|datasets/formats|storage/backends)")
 HEAVY = ("torch", "torchvision", "transformers", "ray", "boto3", "scipy")
+# which rooms and modules may import it, anywhere in a file
+DOORS = {
+    "ray": ("flow", "ray_session", "train.workers", "train.data.ray_stream"),
+    "transformers": ("models.architecture", "models.loading", "train.start"),
+    "boto3": ("storage.s3",),
+    "torch": (
+        *("models", "vision", "explain", "train"),
+        *("flow.unit", "flow.workers", "flow.crashes.isolated"),
+    ),
+}
 # what may be loaded by a command line, a driver or a pure module
 LIGHT = [
     "m2f_batch.cli",
@@ -55,6 +69,18 @@ IMPORTS = {name: imported(file) for name, file in MODULES.items()}
 GRAPH = {name: names & MODULES.keys() for name, names in IMPORTS.items()}
 
 
+def layers() -> list[list[str]]:
+    """The boxes of the README's drawing, from the top; the text behind the last bar of a line is for people."""
+    drawing = re.search(r"```layers\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    assert drawing, "the README has lost its drawing of the modules"
+    lines = [line for line in drawing[1].splitlines() if line.startswith("|")]
+    return [[box.strip() for box in line[1 : line.rindex("|")].split("|")] for line in lines]
+
+
+def room_of(module: str) -> str:
+    return module.removeprefix("m2f_batch.").split(".")[0]
+
+
 def circles(graph: dict[str, set[str]]) -> Iterator[str]:
     """The first way found from each node back to itself."""
     done: set[str] = set()
@@ -71,12 +97,46 @@ def circles(graph: dict[str, set[str]]) -> Iterator[str]:
         yield from visit(name, ())
 
 
+def test_imports_go_down_the_drawing_only():
+    line_of = {room: line for line, rooms in enumerate(layers()) for room in rooms}
+    assert line_of.keys() == {room_of(module) for module in MODULES}, "the drawing in the README has other rooms"
+    up = [
+        f"{module} imports {other}"
+        for module, others in GRAPH.items()
+        for other in others
+        if room_of(module) != room_of(other) and line_of[room_of(other)] <= line_of[room_of(module)]
+    ]
+    assert up == []
+
+
 def test_modules_import_each_other_in_no_circle():
     assert [*circles(GRAPH)] == []
 
 
+def test_what_lies_in_one_folder_needs_each_other_in_no_circle():
+    """Files and folders of a folder alike: so each folder can be read from the top."""
+    within: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for module, others in GRAPH.items():
+        for other in others:
+            one, two = module.split("."), other.split(".")
+            common = next(i for i in range(len(one)) if i >= len(two) - 1 or i >= len(one) - 1 or one[i] != two[i])
+            within[".".join(one[:common])][one[common]].add(two[common])
+    assert [f"{folder}: {circle}" for folder, graph in within.items() for circle in circles(graph)] == []
+
+
 def test_init_files_hold_nothing():
     assert all(path.read_text() == "" for path in PACKAGE.rglob("__init__.py"))
+
+
+def test_heavy_packages_are_imported_through_few_doors():
+    strangers = [
+        f"{module} imports {package}"
+        for package, doors in DOORS.items()
+        for module, names in IMPORTS.items()
+        if package in {name.split(".")[0] for name in names}
+        and not any(f"{module}.".startswith(f"m2f_batch.{door}.") for door in doors)
+    ]
+    assert strangers == []
 
 
 def test_light_modules_load_nothing_heavy():
@@ -97,6 +157,12 @@ def test_the_drivers_need_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stderr
+
+
+def test_folders_stay_small():
+    sizes = Counter(str(file.parent.relative_to(PROJECT)) for file in MODULES.values())
+    large = {folder: size for folder, size in sizes.items() if size > FILES_OF_A_FOLDER}
+    assert {folder for folder in large if not FREE_FOLDERS.match(folder)} == set(), large
 
 
 def test_files_stay_small():
