@@ -62,7 +62,7 @@ def test_it_begins_with_the_command_that_uses_it(file):
     # JSON has no comments; Grafana shows the description of a dashboard
     comment = json.loads(text)["description"] if file.suffix == ".json" else leading_comment(text)
     assert COMMAND.search(comment), f"{file}: {comment}"
-    for path in re.findall(r"(?:infra|jobs)/[\w./-]+[\w]", comment):
+    for path in re.findall(r"(?<!/)(?:infra|jobs)/[\w./-]+[\w]", comment):
         assert (PROJECT / path).exists(), f"{file} names {path}"
 
 

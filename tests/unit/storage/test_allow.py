@@ -213,6 +213,7 @@ def test_every_method_of_a_store_is_guarded(tree, confine):
         "stat": lambda: store.stat(secret),
         "read": lambda: store.read(secret),
         "read_entry": lambda: store.read_entry(secret),
+        "download": lambda: store.download(Entry(secret, 1, "1"), tree / "allowed" / "copy"),
         "is_version": lambda: store.is_version(Entry(secret, 1, "1"), "2"),
         "exists": lambda: store.exists(secret),
         "age": lambda: store.age(secret),
