@@ -93,7 +93,7 @@ def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Even
             config.input.fetch_threads,
             steps=steps,
         )
-        set_data_context()
+        set_data_context(resources)
         try:
             if is_dry_run:
                 return dry_run(job, flow, events)

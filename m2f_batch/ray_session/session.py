@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import ray
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.data import DataContext
+from ray.data.context import AutoscalingConfig
 from ray.exceptions import RayError, RayTaskError
 from ray.experimental.internal_kv import _internal_kv_get
 
@@ -39,6 +40,7 @@ _A = TypeVar("_A")
 _T = TypeVar("_T")
 # where Ray's is_autoscaler_v2 looks (ray/autoscaler/v2/utils.py): key and namespace
 AUTOSCALER_V2 = (b"__autoscaler_v2_enabled", b"__autoscaler")
+NEVER = -1.0  # a utilization that no pool falls to
 LOOK_SECONDS = 2.0  # until Ray's count of free CPUs was seen to follow
 # How long a Ray that starts here may take. By default it gives up after 30 s, which a busy machine was seen to need.
 FOR_START = {"RAY_raylet_start_wait_time_s": "180"}
@@ -188,7 +190,7 @@ def _check_reachable(address: str | None) -> None:
         ) from None
 
 
-def set_data_context() -> None:
+def set_data_context(resources: Resources) -> None:
     """Ray Data's settings for our runs, each with its reason."""
     context = DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images, not blocks
@@ -201,19 +203,26 @@ def set_data_context() -> None:
     context.target_max_block_size = 1  # byte: each unit leaves its task when it is done, and is committed by itself
     context.execution_options.preserve_order = False  # one slow unit must not hold the others' results back
     set_few_waiting(context)  # what waits on a node is lost with it
+    context.autoscaling_config = AutoscalingConfig()
+    if resources.asked_at_once > resources.actors[0]:
+        # by default a pool half of whose slots are empty, as all are before the first units are prepared, ends its
+        # replicas one by one and then starts them again, each with its model to load; the last units still free them
+        context.autoscaling_config.actor_pool_util_downscaling_threshold = NEVER
 
 
 def on_cluster(act: Callable[[_A], _T], items: Iterable[_A]) -> Iterator[_T]:
     """``map`` in tasks of one CPU each, in the order in which they end, no more at once than the cluster has free.
 
-    A task that waited for a CPU would make an autoscaler start a node, for the few seconds that this takes.
+    A task that waited for a CPU would make an autoscaler start a node, for the few seconds that this takes. It hears of
+    tasks that wait and of CPUs that are free from different nodes, at different times: so half are left free for it.
     """
-    task = ray.remote(num_cpus=1)(act)
+    task, share = ray.remote(num_cpus=1)(act), 2 if starts_nodes() else 1
     left, running = iter(items), list[Any]()
     looked_at, room = -math.inf, 0
     while True:
         if time.monotonic() - looked_at > LOOK_SECONDS:  # what was begun just now is not counted at once
-            looked_at, room = time.monotonic(), max(int(ray.available_resources().get("CPU", 0.0)), not running)
+            free = int(ray.available_resources().get("CPU", 0.0)) + len(running)
+            looked_at, room = time.monotonic(), max(free // share - len(running), not running)
         started = [task.remote(item) for item in islice(left, room)]
         running, room = running + started, 0
         if not running:
