@@ -167,7 +167,7 @@ def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
     there, asked = resources.held(present()), partial(held_now, resources)
     places = Places(resources.device, there.preparing, flow.fetch_threads, there.replicas, asked)
     if not len(units):
-        base = begin(attempt.run, attempt.work, on_cluster)
+        base = begin(attempt.run, attempt.work, on_cluster if attempt.work.change.rewritten > FEW_FILES else map)
         return Started(_nothing(), lambda: base, None, places)
     work = ray.put(attempt.work)
     gate = gate_for(flow.run_uri, attempt.fence, work, flow.resources.actors[1])
@@ -197,7 +197,8 @@ def _once_rewritten(flow: Flow, attempt: Attempt, stream: Results) -> Results:
 
     As ever, nothing is written before a model was seen to load. The gate finds that nothing is left to do.
     """
-    looking = ray.remote(num_cpus=flow.resources.cpus_per_task)(see_it_load)
+    # without tries of Ray's own: it would start one that has too little memory again for ever
+    looking = ray.remote(num_cpus=flow.resources.cpus_per_task, max_retries=0)(see_it_load)
     # where its process dies, a replica may still have the memory for it: then OUTPUT is opened as for few files
     with suppress(WorkerCrashedError, OutOfMemoryError, NodeDiedError):
         ray.get(looking.remote(flow.actor, flow.steps))

@@ -1,11 +1,15 @@
 """Tasks beside the pipeline: all are done, and none waits for a CPU, which would make an autoscaler start a node."""
 
+import os
+import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
+from m2f_batch.flow import job
 from m2f_batch.ray_session.session import on_cluster
 
 
@@ -41,6 +45,20 @@ def test_no_task_waits_for_a_cpu_that_another_job_has(ray_session):
     assert 2 <= max(at_once) <= 3
     assert not waited, waited[:1]
     ray.kill(neighbour)
+
+
+def test_what_dies_while_it_loads_a_model_is_tried_once_and_the_run_goes_on(ray_session, tmp_path):
+    """Ray's own tries have no end where memory is what is missing."""
+
+    def dies(settings):
+        with (tmp_path / "tries").open("a") as tries:
+            tries.write("1")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    steps = SimpleNamespace(load=None, check=dies)
+    flow = SimpleNamespace(resources=SimpleNamespace(cpus_per_task=1.0), actor=None, steps=steps)
+    assert [*job._once_rewritten(flow, None, iter(["a", "b"]))] == ["a", "b"]  # nothing was rewritten, nor said
+    assert (tmp_path / "tries").read_text() == "1"
 
 
 def test_there_may_be_nothing_to_do(ray_session):
