@@ -3,6 +3,8 @@
 A run that is too large would die after hours, when the next plan is made or the run is proved.
 """
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +30,7 @@ def check_room(images: int, text: int, memory: int) -> None:
     >>> check_room(1_000_000, 100_000_000, 4 << 30)
     """
     need = needed(images, text)
-    if need <= memory:
+    if not images or need <= memory or memory <= BASE:  # where Ray itself has no room, the listing is not to blame
         return
     each = (need - BASE) / images
     fit = max(0, int((memory - BASE) / each))
@@ -61,9 +63,8 @@ def driver_memory(root: Path = Path("/")) -> int:
 
 
 def _limits(root: Path) -> Iterator[int]:
-    for line in (root / "proc/meminfo").read_text().splitlines():
-        if line.startswith("MemTotal:"):
-            yield int(line.split()[1]) * 1024
+    total = re.search(r"^MemTotal: *(\d+)", _read(root / "proc/meminfo"), re.MULTILINE)
+    yield int(total[1]) * 1024 if total else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, kinds, path = line.split(":", 2)
         if number == "0":

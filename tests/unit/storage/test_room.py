@@ -79,6 +79,14 @@ def test_too_many_images_end_the_listing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_listing_is_not_blamed_for_memory_that_ray_itself_lacks() -> None:
+    few = pa.array(["/a.jpg"], pa.large_string())
+    Room(BASE - 1).take(few)
+    Room(BASE + 1).take(few[:0])  # a page without images
+    with pytest.raises(UsageError, match="lists 1 images and more"):
+        Room(BASE + 1).take(few)
+
+
 def tree(root: Path, files: dict[str, str]) -> Path:
     for name, text in {"proc/meminfo": "MemTotal:  8388608 kB\nMemFree: 1 kB\n", **files}.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -99,3 +107,5 @@ def test_memory_is_the_least_limit(tmp_path: Path) -> None:
     }
     assert driver_memory(tree(tmp_path / "first", one)) == GIB
     assert 0 < driver_memory() <= 1 << 50
+    (told,) = re.findall(r"MemTotal: +(\d+) kB", Path("/proc/meminfo").read_text())
+    assert driver_memory(tmp_path / "no-proc") == int(told) * 1024
