@@ -1,5 +1,6 @@
 """Where models come from: directories, the hub's cache, buckets. Nothing here leaves the machine."""
 
+import errno
 import hashlib
 import os
 import random
@@ -311,6 +312,34 @@ def test_a_part_that_breaks_off_is_fetched_again(
     assert store.download(entry, tmp_path / "file")
     assert (tmp_path / "file").read_bytes() == data
     assert sorted(tries) == [0, 0, 100_000, 100_000, 200_000, 200_000]
+
+
+def test_a_gateway_that_sends_all_of_a_file_whatever_is_asked_for(
+    moto_s3: S3Endpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", 100_000)
+    data = random.Random(1).randbytes(250_000)
+    moto_s3.put({"m/model.safetensors": data})
+    store = s3.S3Store(moto_s3.client())
+    (entry,) = store.list(f"{moto_s3.uri}/m")
+    get = store._get
+    monkeypatch.setattr(store, "_get", lambda uri, **_: get(uri))
+    assert store.download(entry, tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == data
+
+
+def test_a_full_disk_is_no_fault_of_the_bucket(
+    bucket: S3Endpoint, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", 10)
+
+    def full(target: int, data: bytes, at: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(s3.os, "pwrite", full)
+    monkeypatch.setattr(retries.time, "sleep", lambda seconds: pytest.fail("tried again"))
+    with pytest.raises((RunError, UsageError), match=r"cannot be kept in .*No space left on device"):
+        local_directory(find_model(f"{bucket.uri}/m"))
 
 
 def test_buckets_that_hold_no_model(bucket: S3Endpoint) -> None:
