@@ -75,6 +75,18 @@ def picked(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.Array:
     return joined.take(pa.array(back))
 
 
+def picked_apart(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
+    """These rows of a column, in this order and in chunks of CHUNK rows: text of any length in all.
+
+    >>> picked_apart(pa.chunked_array([["a", "b"], [], ["c"]]), np.array([2, 0])).to_pylist()
+    ['c', 'a']
+    """
+    if not (pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+        return column.take(pa.array(rows))
+    parts = [picked(column, rows[first : first + CHUNK]) for first in range(0, len(rows), CHUNK)]
+    return pa.chunked_array(parts, column.type)
+
+
 def shared(some: pa.ChunkedArray, others: pa.ChunkedArray) -> int:
     """How many texts are in both columns, each of which is in order and has none twice; BLOCK of each at a time.
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from m2f_batch.errors import RunError
-from m2f_batch.inputs.columns import first_of_each, taken
+from m2f_batch.inputs.columns import first_of_each, picked_apart, taken
 from m2f_batch.records import image_ids
 from m2f_batch.storage.places import stat_many
 from m2f_batch.storage.room import Room
@@ -41,9 +41,8 @@ def listing_of(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None
     found = _looked_up(ordered) if versions is None else taken(versions, rows)
     table = pa.table({"image_id": pa.array(_ids(ordered, found)), "uri": ordered, "version": found})
     if kept is not None:
-        chosen = kept.take(pa.array(rows))
-        for name in chosen.column_names:
-            table = table.append_column(name, chosen[name])
+        for name in kept.column_names:
+            table = table.append_column(name, picked_apart(kept[name], rows))
     pa.default_memory_pool().release_unused()  # it would keep as much again, for as long as the driver lives
     notes = tuple(_notes(found)) if versions is None else ()
     return Listing(table, skipped, duplicates, notes)

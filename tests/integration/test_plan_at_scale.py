@@ -10,7 +10,7 @@ import pytest
 from support.protocol import ids, listing_of
 
 from m2f_batch.inputs import columns
-from m2f_batch.inputs.columns import picked, shared
+from m2f_batch.inputs.columns import picked, picked_apart, shared
 from m2f_batch.runs.assignment import assigned_of
 from m2f_batch.runs.directory import open_run
 from m2f_batch.runs.plan import FILE, UNIT_SCHEMA, new_plan, next_plan, numbered, pending
@@ -34,6 +34,21 @@ def test_picked_rows_are_those_that_were_asked_for() -> None:
         rows = sorted(rows) if rng.random() < 0.5 else rows
         found = picked(chunked(texts, rng), np.array(rows, np.int64))
         assert (found.type, found.to_pylist()) == (pa.string(), [texts[row] for row in rows])
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.binary(), pa.int64(), pa.list_(pa.int64())])
+def test_columns_that_are_kept_stay_in_chunks_of_few_rows(kind: pa.DataType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "CHUNK", 2)
+    values = [None if at % 4 == 3 else at for at in range(9)]
+    column = pa.chunked_array([[], values[:5], values[5:]], pa.int64())
+    if pa.types.is_list(kind):
+        column = pa.chunked_array([[[value] for value in values]], kind)
+    elif kind != pa.int64():
+        column = column.cast(pa.string()).cast(kind)
+    rows = np.array([8, 0, 3, 4, 7], np.int64)
+    found = picked_apart(column, rows)
+    assert (found.type, found.to_pylist()) == (kind, [column[int(row)].as_py() for row in rows])
+    assert kind not in (pa.string(), pa.binary()) or [len(chunk) for chunk in found.chunks] == [2, 2, 1]
 
 
 @pytest.mark.parametrize("block", [1, 2, 7, 1000])
