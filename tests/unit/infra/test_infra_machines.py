@@ -277,6 +277,29 @@ def test_workers_drain_by_ray_itself_and_in_time():
                 assert 15 < seconds <= spec["terminationGracePeriodSeconds"] - 10  # what Ray's own end takes
 
 
+def test_karpenter_may_drain_workers_and_moves_no_head():
+    """What may not be disrupted is not evicted after a spot notice either: karpenter.sh/docs/concepts/disruption."""
+
+    def marked(template):
+        return "karpenter.sh/do-not-disrupt" in template["metadata"].get("annotations", {})
+
+    def clusters(value):
+        if isinstance(value, dict):
+            if "headGroupSpec" in value:
+                yield value
+            value = [*value.values()]
+        for each in value if isinstance(value, list) else []:
+            yield from clusters(each)
+
+    seen = [
+        (marked(one["headGroupSpec"]["template"]), [marked(group["template"]) for group in one["workerGroupSpecs"]])
+        for name in OVERLAYS
+        for document in overlay(name)
+        for one in clusters(document)
+    ]
+    assert seen and {head for head, _ in seen} == {True} and {each for _, groups in seen for each in groups} == {False}
+
+
 def test_the_drain_of_gke_is_shorter_than_its_notice():
     """GKE gives spot pods 15 s: cloud.google.com/kubernetes-engine/docs/concepts/spot-vms."""
     text = (INFRA / "kubernetes" / "base" / "kustomization.yaml").read_text()
