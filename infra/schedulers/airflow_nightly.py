@@ -5,6 +5,8 @@ Copy this file and pod.yaml into the folder of DAGs. What must be there, once:
     sh infra/kubernetes/ray-token.sh && kubectl apply -k infra/kubernetes/overlays/cluster
     kubectl apply -f infra/schedulers/airflow-access.yaml     # Airflow may start pods in namespace m2f-batch
 
+and the image that pod.yaml names. Airflow pauses a new DAG: `airflow dags unpause` begins it.
+
 The task's log is the job's. Its XCom (`return_value`) is the command's result, of a failure too: totals, OUTPUT,
 run_id, exit code, error. Exit codes 2 (refused) and 3 (too many broken images) fail at once, for another try would say
 the same. All others are tried again, and go on. The run of the DAG names the submission, so that a try that finds its

@@ -1,8 +1,10 @@
 """Every night what is new, by Dagster: an asset whose metadata is what the run has counted.
 
-    pip install dagster m2f-batch-client          # where the code location runs; the command only waits
+    pip install dagster ./infra/client            # where the code location runs; the command only waits
     export RAY_API_SERVER_ADDRESS=https://ray.example.com RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/run/secrets/ray
-    dagster dev -f infra/schedulers/dagster_nightly.py
+    dagster dev -f infra/schedulers/dagster_nightly.py        # from the folder that jobs/ is in
+
+Dagster starts no schedule by itself: switch it on in its page, once.
 
 The cluster is there (`kubectl apply -k infra/kubernetes/overlays/cluster`, or machines). The log of the step is the
 job's. Exit codes 2 (refused) and 3 (too many broken images) fail at once, for another try would say the same. All
