@@ -5,8 +5,7 @@
 Fetching, decoding and the model are stubs, on a cluster of four nodes of two CPUs each beside a head that does no work.
 Each fetch is noted by the stub itself, before the unit is made, so that one which a kill interrupts counts as a fetch
 of all its images. A run is killed at fixed shares of its images; the schedule is the same for each. ``--before`` is
-another checkout of this project. Blocks of input hold ``--units`` in both,
-as many as those of 10^7 images do.
+another checkout with the same folders. Blocks of input hold ``--units`` in both, as many as those of 10^7 images do.
 """
 
 import json
