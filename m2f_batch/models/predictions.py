@@ -1,0 +1,64 @@
+"""A prediction is what a forward pass gives, whatever family of models computed it.
+
+B images, Q queries, C classes, (h, w) the size of the logits. Of one image alone the tensors lack the dimension B.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class QueryLogits:
+    """Masks of queries and their classes, as Mask2Former, MaskFormer, OneFormer and EoMT give them.
+
+    ``class_logits`` are [B, Q, C + 1], where the last class is "no object". ``mask_logits`` are [B, Q, h, w].
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors of the prediction."""
+        return self.class_logits, self.mask_logits
+
+    def of_image(self, index: int) -> "QueryLogits":
+        """The prediction of one image of the batch."""
+        return QueryLogits(self.class_logits[index], self.mask_logits[index])
+
+    def cpu(self) -> "QueryLogits":
+        """The prediction on the CPU."""
+        return QueryLogits(self.class_logits.cpu(), self.mask_logits.cpu())
+
+
+@dataclass(frozen=True)
+class PixelLogits:
+    """Classes of pixels, as SegFormer and UperNet give them: ``logits`` [B, C, h, w]."""
+
+    logits: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors of the prediction."""
+        return (self.logits,)
+
+    def of_image(self, index: int) -> "PixelLogits":
+        """The prediction of one image of the batch."""
+        return PixelLogits(self.logits[index])
+
+    def cpu(self) -> "PixelLogits":
+        """The prediction on the CPU."""
+        return PixelLogits(self.logits.cpu())
+
+
+Prediction = QueryLogits | PixelLogits
+
+
+class Predictor(Protocol):
+    """A loaded model on its device."""
+
+    def __call__(self, pixel_values: Tensor) -> Prediction:
+        """Pixel values [B, 3, Hc, Wc] of images of equal canvas to their prediction."""
+        ...
