@@ -34,7 +34,8 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
     from m2f_batch.flow import job
     from m2f_batch.flow.unit.stages import commit_unit, label_unit
     from m2f_batch.flow.unit.units import unit_table
-    from m2f_batch.runs.directory import Fence, open_run
+    from m2f_batch.runs.directory import open_run
+    from m2f_batch.runs.held_folder import Fence
 
     bucket = f"s3://runs-{images}-{images_per_file}"
     client: Any = open_store(bucket)._client  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.flow.unit.pieces import Blocks, apart, each_unit
 from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
 from m2f_batch.ray_session.session import Resources
-from m2f_batch.runs.directory import Fence
+from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.plan import Units
 
 # of a CPU: steps that ask for the same would share one process, and images would be decoded where the model computes

@@ -31,7 +31,8 @@ from m2f_batch.flow.unit.stages import (
 )
 from m2f_batch.flow.unit.units import with_seconds
 from m2f_batch.models.source import local_directory
-from m2f_batch.runs.directory import Fence, open_run
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.held_folder import Fence
 
 STOPPING = "the run is being stopped"
 GIVEN_UP_AFTER = 8  # deaths of a unit's workers: something kills them even where they only wait for a child process

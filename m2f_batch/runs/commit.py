@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.runs.assignment import assigned_of
-from m2f_batch.runs.directory import RunDirectory, json_bytes, parquet_bytes
+from m2f_batch.runs.directory import RunDirectory, parquet_bytes
+from m2f_batch.runs.held_folder import json_bytes
 from m2f_batch.runs.plan import Change, Plan, file_and_part, unit_name
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import Entry, NotFound

@@ -18,17 +18,17 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.runs.lease import is_taken_over
-from m2f_batch.runs.plan import Plan, Unit, plan_of
+from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes
+from m2f_batch.runs.plan import Plan, plan_of
 from m2f_batch.runs.tally import COLUMNS, Tally
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.store import Entry, Fenced, NotFound, Store, Unreachable
+from m2f_batch.storage.store import Entry, NotFound, Unreachable
 from m2f_batch.storage.uris import check_written, normalise
 
 # what other commands read of run.json
@@ -39,38 +39,19 @@ INFO_KEYS = frozenset(
 UNIT_FILE = re.compile(r"[0-9a-f]{32}\.parquet")
 MANIFEST_ROWS = 1 << 20  # in a row group, as ``pq.write_table`` has them
 _TOKEN = b"m2f_batch.token"  # of the holder that wrote the manifest
-__all__ = ["RunDirectory", "Tally", "Unit", "open_run"]
 
 
 class DamagedFile(RunError):
     """A file of the run that is not what it was written as."""
 
 
-class Fence(NamedTuple):
-    """Who may write: the holder of the lease ``token``, for the plan ``plan_id``."""
-
-    token: int
-    plan_id: str
-
-
 @dataclass(frozen=True)
-class RunDirectory:
-    """An opened run directory on any store; ``uri`` without a trailing slash.
-
-    With a ``fence``, nothing is written for a holder whose lease another one has taken over: Fenced is raised.
-    """
-
-    uri: str
-    store: Store
-    fence: Fence | None = None
+class RunDirectory(HeldFolder):
+    """An opened run directory on any store. ``uri`` has no trailing slash."""
 
     def __reduce__(self) -> tuple[Callable[..., "RunDirectory"], tuple[str, Fence | None]]:
-        """A run travels to another process as its place: it is opened there anew."""
+        """Pickle the place alone. The other process opens it anew."""
         return open_run, (self.uri, self.fence)
-
-    def path(self, name: str) -> str:
-        """The uri of a file of the run."""
-        return f"{self.uri}/{name}"
 
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
@@ -80,38 +61,8 @@ class RunDirectory:
         """Whether ``_SUCCESS`` is there."""
         return self.store.exists(self.path("_SUCCESS"))
 
-    @property
-    def lease_folder(self) -> str:
-        """Where leases are."""
-        return self.path("_state/lease")
-
-    @property
-    def staging(self) -> str | None:
-        """The folder that this writer's files come from, on disks."""
-        return None if self.fence is None else self.staging_of(self.fence.token)
-
-    def staging_of(self, token: int) -> str:
-        """The same of any holder."""
-        return self.path(f"_state/tmp/{token:09d}")
-
-    def check_fence(self) -> None:
-        """Raises Fenced when another run has taken over."""
-        if self._is_fenced():
-            raise self._fenced()
-
-    def _fenced(self) -> Fenced:
-        return Fenced(f"output.uri: another run has taken {self.uri} over")
-
-    def _is_fenced(self) -> bool:
-        return self.fence is not None and is_taken_over(self.store, self.lease_folder, self.fence.token)
-
-    def write(self, name: str, data: bytes) -> None:
-        """Create or replace a file of the run."""
-        self.check_fence()
-        self.store.write(self.path(name), data, staging=self.staging)
-
     def write_new(self, name: str, data: bytes) -> bool:
-        """Create a file of the run if there is none; False if there is one."""
+        """Create a file of the run if there is none, return False if there is one."""
         self.check_fence()
         try:
             is_new = self.store.write_new(self.path(name), data, staging=self.staging)
@@ -123,20 +74,18 @@ class RunDirectory:
         return is_new
 
     def _withdraw_if_fenced(self, name: str) -> None:
-        """We may have slept since we asked: a file that today's plan does not name would double rows. Raises Fenced."""
+        """Delete a file of annotations that was just written, if another run has replaced the plan meanwhile.
+
+        The process may have been suspended between the check of the lease and the write. A file that the new plan does
+        not name would double rows. Raises Fenced if another run has taken over.
+        """
         folder, _, file = name.removesuffix(".parquet").partition("/")
-        if folder != "annotations" or not self._is_fenced():
-            return  # what is not among the annotations is seen by no reader
-        plan = self.read_plan()  # if it is still the old one, who writes the new one will sweep after that
+        if folder != "annotations" or not self.is_fenced():
+            return  # readers see annotations only
+        plan = self.read_plan()  # if it is still the old plan, whoever writes the new one sweeps after that
         if plan is None or file not in plan.names():
             self.store.delete([self.path(name)])
-        raise self._fenced()
-
-    def delete(self, uris: Iterable[str]) -> None:
-        """Delete files of the run, of names that no later plan can have. Raises Fenced when another has taken over."""
-        unwanted = [*uris]
-        self.check_fence()
-        self.store.delete(unwanted, staging=self.staging)
+        raise self.fenced()
 
     def remove(self) -> None:
         """Delete what a run wrote, but leases. The plan goes first: with files to be deleted nobody may go on."""
@@ -192,7 +141,7 @@ class RunDirectory:
         before, token = _tree(held), info.get("token", 0)
         is_another = before.get("run_id", info["run_id"]) != info["run_id"] and before.get("token", 0) == token
         if is_another or before.get("token", 0) > token:
-            raise self._fenced()
+            raise self.fenced()
         self._replace(uri, data, entry)
 
     def _replace(self, uri: str, data: bytes, before: Entry | None) -> None:
@@ -268,11 +217,11 @@ class RunDirectory:
     def mark_success(self) -> None:
         """Write ``_SUCCESS``. Raises Fenced, and takes it back, when another run has taken over and is not finished."""
         self.write("_SUCCESS", b"")
-        if self.fence is not None and self._is_fenced():
+        if self.fence is not None and self.is_fenced():
             info = self.read_info()
             if info["finished_at"] is None or info.get("token", 0) <= self.fence.token:
                 self.store.delete([self.path("_SUCCESS")])
-            raise self._fenced()
+            raise self.fenced()
 
 
 def open_run(uri: str, fence: Fence | None = None) -> RunDirectory:
@@ -299,11 +248,6 @@ def _tree(data: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return tree if isinstance(tree, dict) else {}
-
-
-def json_bytes(tree: dict[str, Any]) -> bytes:
-    """A JSON file for people."""
-    return (json.dumps(tree, indent=2) + "\n").encode()
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

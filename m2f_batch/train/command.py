@@ -16,7 +16,7 @@ from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.messages.terminal import say
 from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.result import is_wanted, tell
-from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.s3.settings import using
 from m2f_batch.train.data.samples import Recipe
@@ -66,7 +66,7 @@ def _finetune(config: FinetuneConfig) -> int:
     return 0
 
 
-def _stopped(job: TrainJob, place: RunDirectory) -> str:
+def _stopped(job: TrainJob, place: HeldFolder) -> str:
     try:
         step = max(complete(place), default=0)
     except (RunError, TransientError):  # storage that does not answer is what people stop
@@ -74,7 +74,7 @@ def _stopped(job: TrainJob, place: RunDirectory) -> str:
     return f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT
 
 
-def tell_training(job: TrainJob, place: RunDirectory) -> None:
+def tell_training(job: TrainJob, place: HeldFolder) -> None:
     """Tell the result how far it got: steps, images, and the figures of the best validation, from what OUTPUT says.
 
     Nothing is read where no result is wanted: storage that stalls would hold up a stop once more.
@@ -101,7 +101,7 @@ def tell_training(job: TrainJob, place: RunDirectory) -> None:
 
 
 def _nothing_to_do(job: TrainJob) -> int:
-    tell_training(job, open_run(job.config.output.uri))
+    tell_training(job, open_folder(job.config.output.uri))
     say(f"done    nothing to do: {job.config.output.uri} holds the finished model")
     return 0
 
@@ -150,7 +150,7 @@ def _notes_on_few_steps(job: TrainJob) -> Iterator[str]:
         )
 
 
-def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[RunDirectory], None]:
+def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[HeldFolder], None]:
     """What trains on a cluster. Raises UsageError for all that is wrong with the settings, RunError."""
     from m2f_batch.train.workers.ray_train import cluster
 
@@ -163,7 +163,7 @@ def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[Run
     return session.enter_context(cluster(job, say))
 
 
-def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
+def _here(job: TrainJob) -> Callable[[HeldFolder], None]:
     """What trains in this process. Raises UsageError for all that is wrong with the settings, RunError."""
     import torch
 
@@ -191,7 +191,7 @@ def _here(job: TrainJob) -> Callable[[RunDirectory], None]:
         asked.set()
         return False  # it is when training returns
 
-    def here(place: RunDirectory) -> None:
+    def here(place: HeldFolder) -> None:
         with noticed_stops(drained), suppress(Stopped):
             train(job, place, Means(stream, torch.device(device), threads, say, asked.is_set), new)
 

@@ -1,7 +1,7 @@
 """What a training keeps in OUTPUT, below which nothing heavy is loaded."""
 
 from m2f_batch.runs.commit import patiently
-from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.held_folder import HeldFolder
 from m2f_batch.storage.store import Entry
 
 INFO = "finetune.json"
@@ -11,7 +11,7 @@ CHECKPOINTS, STATE, MARKER = "checkpoints", "state.pt", "checkpoint.json"  # the
 NONFINITE = "nonfinite"  # batches whose loss was not finite
 
 
-def complete(place: RunDirectory) -> list[int]:
+def complete(place: HeldFolder) -> list[int]:
     """The steps of all whole checkpoints, ascending."""
     steps = []
     for entry in _files(place):
@@ -21,5 +21,5 @@ def complete(place: RunDirectory) -> list[int]:
     return sorted(steps)
 
 
-def _files(place: RunDirectory) -> list[Entry]:
+def _files(place: HeldFolder) -> list[Entry]:
     return patiently(lambda: [*place.store.list(f"{place.path(CHECKPOINTS)}/")])

@@ -19,7 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from m2f_batch.datasets.lint.warnings import enough_queries
 from m2f_batch.evaluation.evaluator import MAIN
-from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.held_folder import HeldFolder
 from m2f_batch.train import distributed
 from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step
@@ -100,7 +100,7 @@ class State:
         self.skipped, self.left_out = told["skipped"], told["left_out"]
 
 
-def train(job: TrainJob, place: RunDirectory, means: Means, new: New | None = None) -> None:
+def train(job: TrainJob, place: HeldFolder, means: Means, new: New | None = None) -> None:
     """Train to the end and write the tuned model; goes on where checkpoints are. Raises what ends a training early.
 
     Asked to stop, rank 0 writes a checkpoint after the step and raises Stopped; the others wait for it until they are
@@ -128,7 +128,7 @@ def train(job: TrainJob, place: RunDirectory, means: Means, new: New | None = No
     distributed.gathered(None)  # nobody leaves before all is written
 
 
-def _begun(job: TrainJob, place: RunDirectory, means: Means, new: New) -> State:
+def _begun(job: TrainJob, place: HeldFolder, means: Means, new: New) -> State:
     """The model, new or as in the newest checkpoint."""
     settings, start = job.config.train, new.start
     start.model.to(means.device)
@@ -153,7 +153,7 @@ def _begun(job: TrainJob, place: RunDirectory, means: Means, new: New) -> State:
 
 
 def _steps(
-    job: TrainJob, place: RunDirectory, means: Means, state: State, journal: Journal, writer: Writer, scratch: Path
+    job: TrainJob, place: HeldFolder, means: Means, state: State, journal: Journal, writer: Writer, scratch: Path
 ) -> None:
     settings, model = job.config.train, state.start.model
     network: nn.Module = TrainedModel(model)
@@ -249,7 +249,7 @@ def _shown(figures: dict[str, float | None]) -> list[str]:
     return [f"{name} {value:.3f}" for name, value in figures.items() if value is not None][:6]
 
 
-def _checkpoint(job: TrainJob, place: RunDirectory, state: State, journal: Journal, writer: Writer) -> None:
+def _checkpoint(job: TrainJob, place: HeldFolder, state: State, journal: Journal, writer: Writer) -> None:
     if distributed.rank() != 0:
         return
     step, tensors, told = state.step, state.tensors(), state.told()
@@ -264,7 +264,7 @@ def _checkpoint(job: TrainJob, place: RunDirectory, state: State, journal: Journ
     writer.submit(act)
 
 
-def _finish(job: TrainJob, place: RunDirectory, state: State, journal: Journal, scratch: Path, say: Say) -> None:
+def _finish(job: TrainJob, place: HeldFolder, state: State, journal: Journal, scratch: Path, say: Say) -> None:
     """The best model, or the last, in OUTPUT itself."""
     model = state.start.model
     if state.best is not None and state.best["step"] != state.step:

@@ -7,7 +7,8 @@ from typing import Any
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.records import Row
-from m2f_batch.runs.directory import RunDirectory, Unit, open_run
+from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.plan import Unit
 
 Engine = Callable[[SegmentConfig], int]
 

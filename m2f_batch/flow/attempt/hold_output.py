@@ -9,7 +9,8 @@ from m2f_batch.flow.attempt.output_state import Standing, Work, look, work_of
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.messages.events import Events
 from m2f_batch.result import tell
-from m2f_batch.runs.directory import Fence, RunDirectory
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import Lease, acquire
 from m2f_batch.storage.retries import steadily
 

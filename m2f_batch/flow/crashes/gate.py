@@ -24,7 +24,8 @@ from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.flow.crashes.deaths import Deaths
 from m2f_batch.flow.unit.unit_names import UnitNames
 from m2f_batch.ray_session.session import run_error
-from m2f_batch.runs.directory import Fence, open_run
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.tally import Tally
 
 # replicas that may start, beyond those of the pool, without a single unit labelled

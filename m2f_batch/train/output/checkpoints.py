@@ -21,12 +21,12 @@ from torch import Tensor
 
 from m2f_batch.errors import RunError
 from m2f_batch.runs.commit import patiently
-from m2f_batch.runs.directory import RunDirectory, json_bytes
+from m2f_batch.runs.held_folder import HeldFolder, json_bytes
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE, complete
 
 
-def write(place: RunDirectory, step: int, state: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+def write(place: HeldFolder, step: int, state: Mapping[str, Any], info: Mapping[str, Any]) -> None:
     """Write the checkpoint after ``step`` steps: a tree of tensors and numbers, and what JSON can say of it.
 
     Raises Fenced when another run has taken over, TransientError when storage does not answer for long.
@@ -40,7 +40,7 @@ def write(place: RunDirectory, step: int, state: Mapping[str, Any], info: Mappin
     patiently(lambda: place.write(_name(step, MARKER), json_bytes({**info, "step": step, "bytes": size})))
 
 
-def read(place: RunDirectory, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """State (on the CPU) and information of a checkpoint. Raises RunError when it is damaged."""
     info: dict[str, Any] = json.loads(patiently(lambda: place.store.read(place.path(_name(step, MARKER)))))
     uri = place.path(_name(step, STATE))
@@ -59,7 +59,7 @@ def read(place: RunDirectory, step: int) -> tuple[dict[str, Any], dict[str, Any]
     return state, info
 
 
-def prune(place: RunDirectory, keep: int, best: int | None) -> None:
+def prune(place: HeldFolder, keep: int, best: int | None) -> None:
     """Delete all checkpoints but the last ``keep`` and the best one, their markers first."""
     steps = patiently(lambda: complete(place))
     kept = {*steps[-keep:], *(() if best is None else (best,))}

@@ -16,7 +16,7 @@ from typing import Any
 
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.runs.commit import patiently
-from m2f_batch.runs.directory import Fence, RunDirectory, json_bytes, open_run
+from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes, open_folder
 from m2f_batch.runs.lease import acquire
 from m2f_batch.storage.retries import steadily
 from m2f_batch.storage.store import NotFound
@@ -31,7 +31,7 @@ LEASE_SECONDS = 60.0
 class Held:
     """OUTPUT while it is ours; ``is_finished``: there is nothing to do."""
 
-    place: RunDirectory
+    place: HeldFolder
     is_finished: bool
 
 
@@ -41,7 +41,7 @@ def check_place(job: TrainJob) -> dict[str, Any] | None:
     Raises UsageError where OUTPUT holds anything that must not go for this command.
     """
     uri = job.config.output.uri
-    place = open_run(uri)
+    place = open_folder(uri)
     try:
         info = steadily(lambda: _info(place))
         others = [] if info is not None else steadily(lambda: _foreign(place))
@@ -74,7 +74,7 @@ def is_finished(info: dict[str, Any] | None, job: TrainJob) -> bool:
     return goes_on(info, job) and "finished_at" in (info or {})
 
 
-def check_seen(place: RunDirectory) -> None:
+def check_seen(place: HeldFolder) -> None:
     """Raise RunError where this process's node does not see the OUTPUT that the command has begun."""
     if patiently(lambda: _info(place)) is None:
         raise RunError(
@@ -87,7 +87,7 @@ def check_seen(place: RunDirectory) -> None:
 def held(job: TrainJob, say: Callable[[str], None]) -> Iterator[Held]:
     """OUTPUT under a lease, ready to be trained in. Raises UsageError when another command holds it."""
     check_place(job)
-    place = open_run(job.config.output.uri)
+    place = open_folder(job.config.output.uri)
     lease = acquire(place.store, place.lease_folder, LEASE_SECONDS, say)
     place = replace(place, fence=Fence(lease.token, ""))
     with lease.kept():
@@ -102,13 +102,13 @@ def held(job: TrainJob, say: Callable[[str], None]) -> Iterator[Held]:
                 lease.release()
 
 
-def finish(place: RunDirectory) -> None:
+def finish(place: HeldFolder) -> None:
     """Say that all is done."""
     info = patiently(lambda: _info(place)) or {}
     patiently(lambda: place.write(INFO, json_bytes(info | {"finished_at": _now()})))
 
 
-def _begun(job: TrainJob, place: RunDirectory) -> Held:
+def _begun(job: TrainJob, place: HeldFolder) -> Held:
     info = check_place(job)  # again: it may have changed while we waited
     if is_finished(info, job):
         return Held(place, True)
@@ -135,7 +135,7 @@ def _different(info: dict[str, Any], job: TrainJob) -> list[str]:
     return [name for name, value in job.facts.items() if info["facts"].get(name) != value]
 
 
-def _remove(place: RunDirectory, info: dict[str, Any]) -> None:
+def _remove(place: HeldFolder, info: dict[str, Any]) -> None:
     """Delete a training but for its finetune.json, which says so first: a kill at any moment leaves what goes on.
 
     The checkpoints' markers go before the rest: what is half deleted is no checkpoint.
@@ -149,19 +149,19 @@ def _remove(place: RunDirectory, info: dict[str, Any]) -> None:
     patiently(lambda: place.delete([*({*there} - {*markers}), *map(place.path, (*MODEL_FILES, METRICS, CURVES))]))
 
 
-def _markers(place: RunDirectory) -> list[str]:
+def _markers(place: HeldFolder) -> list[str]:
     """The files that make folders whole checkpoints."""
     entries = place.store.list(f"{place.path(CHECKPOINTS)}/")
     return [entry.uri for entry in entries if entry.uri.endswith(f"/{MARKER}")]
 
 
-def _foreign(place: RunDirectory) -> list[str]:
+def _foreign(place: HeldFolder) -> list[str]:
     """Files in OUTPUT that no training wrote: a lease may be there already."""
     ours = place.path("_state/")
     return [entry.uri for entry in place.store.list(f"{place.uri}/") if not entry.uri.startswith(ours)][:1]
 
 
-def _info(place: RunDirectory) -> dict[str, Any] | None:
+def _info(place: HeldFolder) -> dict[str, Any] | None:
     try:
         info = json.loads(place.store.read(place.path(INFO)))
     except NotFound:

@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from m2f_batch.runs.commit import patiently
-from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.held_folder import HeldFolder
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CURVES, EVENTS, METRICS
 
@@ -28,7 +28,7 @@ Line = dict[str, Any]
 class Journal:
     """The lines of a run up to ``step``; ``flush`` and ``flush_events`` write them where training goes."""
 
-    def __init__(self, place: RunDirectory, step: int) -> None:
+    def __init__(self, place: HeldFolder, step: int) -> None:
         self._place = place
         self._flushed = monotonic()
         self.lines = [line for line in read_lines(place) if line["step"] <= step] if step else []
@@ -62,7 +62,7 @@ class Journal:
         patiently(lambda: self._place.delete({*old} - {*map(self._place.path, events)}))
 
 
-def read_lines(place: RunDirectory) -> list[Line]:
+def read_lines(place: HeldFolder) -> list[Line]:
     """The lines written so far; none where there is no file."""
     try:
         data = patiently(lambda: place.store.read(place.path(METRICS)))

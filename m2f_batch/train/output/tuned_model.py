@@ -12,7 +12,7 @@ import torch
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.models.loading import quiet
 from m2f_batch.runs.commit import patiently
-from m2f_batch.runs.directory import RunDirectory, json_bytes
+from m2f_batch.runs.held_folder import HeldFolder, json_bytes
 from m2f_batch.train import distributed
 from m2f_batch.train.layout import MODEL_FILES, NONFINITE
 from m2f_batch.train.loop.step import NonFiniteStep
@@ -40,7 +40,7 @@ def save_everywhere(model: Any, processor: Mapping[str, Any], directory: Path) -
 
 
 def write_model(
-    place: RunDirectory, directory: Path, job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]
+    place: HeldFolder, directory: Path, job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> None:
     """The files of ``directory`` and a model card to OUTPUT. Raises Fenced when another run has taken over."""
     (directory / "README.md").write_text(model_card(job, step, best, notes), encoding="utf-8")
@@ -105,7 +105,7 @@ def _metrics(job: TrainJob, best: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write_nonfinite(place: RunDirectory, step: int, error: NonFiniteStep) -> None:
+def write_nonfinite(place: HeldFolder, step: int, error: NonFiniteStep) -> None:
     """What this process was given in a step whose loss is not finite, for a look at it: nonfinite/*.pt."""
     if not error.samples:
         return

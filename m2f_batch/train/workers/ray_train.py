@@ -26,7 +26,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.ray_session.session import connected
 from m2f_batch.ray_session.stopping import noticed_stops
-from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.held_folder import HeldFolder
 from m2f_batch.train import distributed
 from m2f_batch.train.data.ray_stream import ray_stream
 from m2f_batch.train.data.samples import Recipe
@@ -56,7 +56,7 @@ class Share:
 
 
 @contextmanager
-def cluster(job: "TrainJob", say: Callable[[str], None]) -> Iterator[Callable[[RunDirectory], None]]:
+def cluster(job: "TrainJob", say: Callable[[str], None]) -> Iterator[Callable[[HeldFolder], None]]:
     """A Ray cluster, or a local Ray, for one training: gives what trains on it.
 
     Raises UsageError when it is too small; what it gives raises RunError when training cannot go on.
@@ -68,7 +68,7 @@ def cluster(job: "TrainJob", say: Callable[[str], None]) -> Iterator[Callable[[R
         yield lambda place: _train(job, share, place, say)
 
 
-def _train(job: "TrainJob", share: Share, place: RunDirectory, say: Callable[[str], None]) -> None:
+def _train(job: "TrainJob", share: Share, place: HeldFolder, say: Callable[[str], None]) -> None:
     # it has no copy: where the command's node is lost, all is, and so it is there, if there is a place at all
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=node).remote()
@@ -165,7 +165,7 @@ def _work(config: dict[str, Any]) -> None:
     from m2f_batch.vision.device.gpu import check_gpu
 
     job: TrainJob = ray.get(config["job"])
-    place: RunDirectory = config["place"]
+    place: HeldFolder = config["place"]
     share: Share = config["share"]
     ledger = config["ledger"]
     dataset: ray.ObjectRef[Dataset] = ray.put(job.train)
@@ -198,7 +198,7 @@ def _work(config: dict[str, Any]) -> None:
         raise
 
 
-def _has_begun(place: RunDirectory, ledger: ActorHandle) -> bool:
+def _has_begun(place: HeldFolder, ledger: ActorHandle) -> bool:
     """Whether there is something to do, which is the same for all workers; tells the ledger that all are there."""
     nodes = distributed.gathered(ray.get_runtime_context().get_node_id())
     if distributed.rank() == 0:

@@ -11,7 +11,8 @@ import m2f_batch.vision.pixels.preprocess as preprocess
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.flow.unit.units import DONE_SCHEMA, LABELLED_SCHEMA, PREPARED_SCHEMA, rows_of, split_unit, with_seconds
 from m2f_batch.records import SCHEMA, ImageRef, Segment, error_row, ok_row, table_of
-from m2f_batch.runs.directory import Unit, open_run, parquet_bytes
+from m2f_batch.runs.directory import open_run, parquet_bytes
+from m2f_batch.runs.plan import Unit
 
 FETCH_SECONDS, DECODE_SECONDS = 0.02, 0.03
 

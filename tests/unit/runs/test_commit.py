@@ -20,7 +20,8 @@ from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import Work, look
 from m2f_batch.runs import commit as commits
 from m2f_batch.runs.commit import clean, commit, join_whole, staged, staged_files, sweep, write_dirty
-from m2f_batch.runs.directory import Fence, RunDirectory, open_run, parquet_bytes
+from m2f_batch.runs.directory import RunDirectory, open_run, parquet_bytes
+from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import acquire
 from m2f_batch.runs.plan import Change, Plan, Unit, new_plan, pending
 from m2f_batch.storage.retries import Retries

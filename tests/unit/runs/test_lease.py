@@ -20,7 +20,8 @@ from support.memory_store import MemoryStore
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.runs import lease as leases
-from m2f_batch.runs.directory import Fence, open_run
+from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import Lease, acquire, is_taken_over, newest, newest_token
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Fenced, Store

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from m2f_batch.errors import RunError
-from m2f_batch.runs.directory import Fence, open_run
+from m2f_batch.runs.held_folder import Fence, open_folder
 from m2f_batch.storage.store import Fenced
 from m2f_batch.train.layout import complete
 from m2f_batch.train.output.checkpoints import Writer, prune, read, snapshot, write
@@ -15,8 +15,8 @@ from m2f_batch.train.output.checkpoints import Writer, prune, read, snapshot, wr
 @pytest.fixture(params=["disk", "s3"])
 def place(request, tmp_path):
     if request.param == "disk":
-        return open_run(str(tmp_path / "tuned"))
-    return open_run(request.getfixturevalue("moto_s3").uri + "/tuned")
+        return open_folder(str(tmp_path / "tuned"))
+    return open_folder(request.getfixturevalue("moto_s3").uri + "/tuned")
 
 
 def state_of(step):
@@ -63,7 +63,7 @@ def test_a_damaged_one_is_said(place):
 
 
 def test_a_run_that_was_taken_over_writes_none(tmp_path):
-    place = open_run(str(tmp_path / "tuned"), Fence(1, ""))
+    place = open_folder(str(tmp_path / "tuned"), Fence(1, ""))
     for token in (1, 2):
         place.store.write(f"{place.lease_folder}/{token:09d}.json", b"{}")
     with pytest.raises(Fenced):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tensorboardX.proto.event_pb2 import Event
 
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.held_folder import open_folder
 from m2f_batch.train.output import journal
 from m2f_batch.train.output.journal import Journal
 
@@ -24,7 +24,7 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 
 def test_events_and_lines_are_those_of_the_whole_run(tmp_path):
-    place = open_run(str(tmp_path))
+    place = open_folder(str(tmp_path))
     first = Journal(place, 0)
     for step in (1, 2, 3):
         first.note(step, "train", {"loss": 2.0 ** (4 - step), "time": 100.0 + step})
@@ -53,7 +53,7 @@ def test_events_and_lines_are_those_of_the_whole_run(tmp_path):
 def test_lines_are_due_after_a_while(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(journal, "monotonic", lambda: now[0])
-    lines = Journal(open_run(str(tmp_path)), 0)
+    lines = Journal(open_folder(str(tmp_path)), 0)
     assert not lines.is_due()
     now[0] = journal.FLUSH_SECONDS + 1
     assert lines.is_due()

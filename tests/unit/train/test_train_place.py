@@ -9,7 +9,7 @@ import pytest
 from support.train_jobs import job_of
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.train.layout import complete
 from m2f_batch.train.output.hold_output import check_place, check_seen, finish, goes_on, held
 from m2f_batch.train.start.job import TrainJob
@@ -37,7 +37,7 @@ def told(output: Path) -> dict[str, Any]:
 
 
 def steps(output: Path) -> list[int]:
-    return complete(open_run(str(output)))
+    return complete(open_folder(str(output)))
 
 
 def test_other_settings_replace_what_has_no_checkpoint_yet(tmp_path: Path):
@@ -78,10 +78,10 @@ def test_overwrite_starts_anew_but_goes_on_where_it_was_killed(tmp_path: Path):
 
 @pytest.mark.parametrize("changed", [{}, {"learning_rate": 1e-3}], ids=["finished", "other settings"])
 def test_overwrite_killed_at_any_moment_goes_on(changed: dict[str, Any], tmp_path: Path, monkeypatch):
-    delete, count = RunDirectory.delete, 0
+    delete, count = HeldFolder.delete, 0
     left: list[int] = []
 
-    def delete_some(place: RunDirectory, uris: Iterable[str]) -> None:
+    def delete_some(place: HeldFolder, uris: Iterable[str]) -> None:
         for uri in uris:
             if not left:
                 raise Killed
@@ -93,7 +93,7 @@ def test_overwrite_killed_at_any_moment_goes_on(changed: dict[str, Any], tmp_pat
         work(job_of(output), checkpoint=4, finishes=True)
         left[:] = [0] * moment
         with monkeypatch.context() as killing:
-            killing.setattr(RunDirectory, "delete", delete_some)
+            killing.setattr(HeldFolder, "delete", delete_some)
             try:
                 work(job_of(output, overwrite=True, **changed))
                 break  # there was no more to delete
@@ -111,11 +111,11 @@ def test_overwrite_killed_at_any_moment_goes_on(changed: dict[str, Any], tmp_pat
 def test_a_removal_that_was_killed_is_gone_on_with_by_any_command(tmp_path: Path, monkeypatch):
     work(job_of(tmp_path), checkpoint=4, finishes=True)
 
-    def killed(place: RunDirectory, uris: Iterable[str]) -> None:
+    def killed(place: HeldFolder, uris: Iterable[str]) -> None:
         raise Killed
 
     with monkeypatch.context() as killing, pytest.raises(Killed):
-        killing.setattr(RunDirectory, "delete", killed)
+        killing.setattr(HeldFolder, "delete", killed)
         work(job_of(tmp_path, overwrite=True, seed=1))
     work(job_of(tmp_path, seed=2))
     assert (told(tmp_path)["attempts"], steps(tmp_path)) == (1, [])
@@ -123,9 +123,9 @@ def test_a_removal_that_was_killed_is_gone_on_with_by_any_command(tmp_path: Path
 
 def test_an_output_that_a_node_does_not_see_is_named(tmp_path: Path):
     work(job_of(tmp_path / "here"))
-    check_seen(open_run(str(tmp_path / "here")))
+    check_seen(open_folder(str(tmp_path / "here")))
     with pytest.raises(RunError, match=r"output\.uri: what is written to .*/there is not to be seen on node "):
-        check_seen(open_run(str(tmp_path / "there")))
+        check_seen(open_folder(str(tmp_path / "there")))
 
 
 def test_what_is_not_ours_is_refused(tmp_path: Path):
