@@ -24,7 +24,7 @@ from m2f_batch.inputs.names.resolved import bare, resolve_names
 from m2f_batch.messages.told import told
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 _T = TypeVar("_T")
@@ -47,7 +47,7 @@ def is_text(value: Any) -> bool:
 
 def fetch(uri: str) -> bytes:
     """The bytes of a file, asked for again where it fails in passing. Raises ObjectError, StoreUnavailable."""
-    return steadily(lambda: open_store(uri).read(uri))
+    return retry_before_run(lambda: open_store(uri).read(uri))
 
 
 def read_bytes(uri: str, field: str) -> bytes:

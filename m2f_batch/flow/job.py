@@ -46,7 +46,7 @@ from m2f_batch.runs.directory import RunDirectory, open_run
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Units
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.s3.settings import using
 from m2f_batch.storage.store import Unreachable
 from m2f_batch.vision.label_settings import settle
@@ -78,7 +78,7 @@ def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Even
         route_logging(events)
         grows = may_grow(config.compute)
         resources = plan_resources(config.compute, present(), may_grow=grows, starts_nodes=grows and starts_nodes())
-        standing = steadily(lambda: look(job.run))
+        standing = retry_before_run(lambda: look(job.run))
         work = work_of(job, standing, resources.device)
         for line in plan_lines(job, resources, work, is_done=is_nothing_to_do(work, standing)):
             events.say(line, "plan")
@@ -104,15 +104,15 @@ def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Even
 
 def check(config: SegmentConfig) -> Job:
     """Everything that can be wrong with a job and seen before it starts; raises UsageError."""
-    source = steadily(lambda: find_model(config.model.uri, config.model.revision))
-    checkpoint = read_checkpoint(steadily(lambda: local_directory(source)), config.model.uri)
+    source = retry_before_run(lambda: find_model(config.model.uri, config.model.revision))
+    checkpoint = read_checkpoint(retry_before_run(lambda: local_directory(source)), config.model.uri)
     check_license(checkpoint, config.model.allowed_licenses)
     labeling = settle(checkpoint, config.model, config.preprocess, config.postprocess)
     check_output(config.input.uri, config.output.uri)
     run = open_run(config.output.uri)
     try:
-        steadily(lambda: _check_place(run, config.output.uri))
-        held = steadily(lambda: look(run)).run_id
+        retry_before_run(lambda: _check_place(run, config.output.uri))
+        held = retry_before_run(lambda: look(run)).run_id
     except Unreachable as error:
         raise RunError(f"output.uri: {error}; the same command may succeed later") from None
     except RunError as error:  # a file in its way, no bucket, wrong keys
@@ -134,7 +134,7 @@ def _check_place(run: RunDirectory, uri: str) -> None:
 def run(job: Job, device: str, stream: Stream) -> int:
     """The job in this process: ``stream`` labels and commits the units that it is given; returns the exit code."""
     # what is refused is refused before a lease is written
-    work_of(job, steadily(lambda: look(job.run)), device)
+    work_of(job, retry_before_run(lambda: look(job.run)), device)
 
     def engine(attempt: Attempt, units: Units) -> Started:
         base = begin(attempt.run, attempt.work)

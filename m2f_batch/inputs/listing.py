@@ -31,7 +31,7 @@ from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  
 from m2f_batch.inputs.names.images import extension_of, is_image_name, is_plain_image_name
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.room import Room
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Page, Store, StoreUnavailable, Unreachable
 
@@ -50,7 +50,7 @@ def list_input(uri: str, *, root: str | None = None) -> Listing:
     wrong, refused or without images; RunError for two uris with one id, or a store that does not answer for now.
     """
     with _usage():
-        return steadily(lambda: _listed(uri, root))
+        return retry_before_run(lambda: _listed(uri, root))
 
 
 def _listed(uri: str, root: str | None) -> Listing:

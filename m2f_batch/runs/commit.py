@@ -10,7 +10,7 @@ file, and ``write_new`` lets one of them win.
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,17 +21,10 @@ from m2f_batch.runs.assignment import assigned_of
 from m2f_batch.runs.directory import RunDirectory, parquet_bytes
 from m2f_batch.runs.held_folder import json_bytes
 from m2f_batch.runs.plan import Change, Plan, file_and_part, unit_name
-from m2f_batch.storage.retries import Retries
+from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import Entry, NotFound
 
-_T = TypeVar("_T")
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]  # a map, in any order
-BUDGET_SECONDS = 120.0  # for one write of a run's own files
-
-
-def patiently(act: Callable[[], _T]) -> _T:
-    """``act`` again, with growing waits, while it fails in passing. For what may be done twice."""
-    return Retries(budget=BUDGET_SECONDS).run(act)
 
 
 def commit(run: RunDirectory, unit: str, rows: pa.Table) -> pa.Table:
@@ -41,19 +34,19 @@ def commit(run: RunDirectory, unit: str, rows: pa.Table) -> pa.Table:
     """
     file, _, parts = file_and_part(unit)
     if parts == 1:
-        return patiently(lambda: run.commit(file, rows))
+        return retry_write(lambda: run.commit(file, rows))
     stands = _stage(run, _part(file, unit), rows)
-    there = patiently(lambda: staged(run, file))
+    there = retry_write(lambda: staged(run, file))
     if len(there) == parts:
         join(run, file, there)
     return stands
 
 
 def _stage(run: RunDirectory, name: str, rows: pa.Table) -> pa.Table:
-    if patiently(lambda: run.write_new(name, parquet_bytes(rows))):
+    if retry_write(lambda: run.write_new(name, parquet_bytes(rows))):
         return rows
     try:
-        return patiently(lambda: run.read_annotations(run.path(name)))
+        return retry_write(lambda: run.read_annotations(run.path(name)))
     except NotFound:  # it has just been joined with its others
         return rows
 
@@ -67,7 +60,7 @@ def staged(run: RunDirectory, file: str = "") -> list[str]:
 
 def staged_files(run: RunDirectory, files: Collection[str]) -> list[str]:
     """The uris of the staged units of these files."""
-    units = patiently(lambda: staged(run))
+    units = retry_write(lambda: staged(run))
     return [run.path(_part(file, unit)) for unit in units if (file := file_and_part(unit)[0]) in files]
 
 
@@ -75,13 +68,13 @@ def join(run: RunDirectory, file: str, units: Iterable[str]) -> None:
     """Write a file from all its units, and delete those."""
     parts = [run.path(_part(file, unit)) for unit in units]
     try:
-        rows = pa.concat_tables([patiently(partial(run.read_annotations, uri)) for uri in parts])
+        rows = pa.concat_tables([retry_write(partial(run.read_annotations, uri)) for uri in parts])
     except NotFound:
         if not run.store.exists(run.path(_final(file))):
             raise TransientError(f"{file}: a part of it vanished") from None
         return  # another one has joined it meanwhile
-    patiently(lambda: run.write_new(_final(file), parquet_bytes(rows)))
-    patiently(lambda: run.delete(parts))
+    retry_write(lambda: run.write_new(_final(file), parquet_bytes(rows)))
+    retry_write(lambda: run.delete(parts))
 
 
 def join_whole(run: RunDirectory, there: Collection[str], units: Iterable[str], each: Each = map) -> list[str]:
@@ -112,12 +105,12 @@ def clean(run: RunDirectory, plan: Plan, dirty: Iterable[str], there: Mapping[st
     left = [name for name in dirty if name in there]
     empty = [there[name].uri for name in left if not files.images(name)]
     if empty:
-        patiently(lambda: run.delete(empty))
+        retry_write(lambda: run.delete(empty))
     _do_all(each, _keep_rows, ((run, there[name].uri, files.ids(name)) for name in left if files.images(name)))
 
 
 def _keep_rows(arguments: tuple[RunDirectory, str, NDArray[np.int64]]) -> None:
-    patiently(lambda: _keep_rows_once(*arguments))
+    retry_write(lambda: _keep_rows_once(*arguments))
 
 
 def _keep_rows_once(run: RunDirectory, uri: str, wanted: NDArray[np.int64]) -> None:
@@ -160,7 +153,7 @@ def stage_merged(run: RunDirectory, plan: Plan, change: Change, there: Mapping[s
 
 def _stage_merged(arguments: tuple[RunDirectory, str, NDArray[np.int64], int, list[str]]) -> None:
     run, file, wanted, size, sources = arguments
-    rows = pa.concat_tables(patiently(partial(run.read_annotations, uri)) for uri in sources).combine_chunks()
+    rows = pa.concat_tables(retry_write(partial(run.read_annotations, uri)) for uri in sources).combine_chunks()
     place = {image: at for at, image in enumerate(rows["image_id"].to_pylist())}
     ids = wanted.tolist()
     if not place.keys() >= set(ids):
@@ -171,7 +164,7 @@ def _stage_merged(arguments: tuple[RunDirectory, str, NDArray[np.int64], int, li
     for part in range(parts):
         chosen = rows.take([place[image] for image in ids[part * size : (part + 1) * size]])
         name = _part(file, unit_name(file, part, parts))
-        patiently(partial(run.write_new, name, parquet_bytes(chosen)))
+        retry_write(partial(run.write_new, name, parquet_bytes(chosen)))
 
 
 def write_dirty(run: RunDirectory, plan_id: str, files: Iterable[str]) -> None:

@@ -12,6 +12,8 @@ from m2f_batch.storage.store import Unreachable
 
 _T = TypeVar("_T")
 
+WRITE_SECONDS = 120.0  # budget of one read or write of a run's own files
+
 
 class Retries:
     """How long one act is tried again, and how often that was needed; to be shared by the threads of a process.
@@ -55,9 +57,14 @@ class Retries:
         raise AssertionError("unreachable")
 
 
-def steadily(act: Callable[[], _T]) -> _T:
-    """``act``, before a run begins: a server that answers is asked again for a minute, where nobody answers is told."""
+def retry_before_run(act: Callable[[], _T]) -> _T:
+    """Retries transient answers for 60 s; raises Unreachable at once, so that a wrong endpoint is told at once."""
     return Retries(budget=60.0, passing=(TransientError,)).run(act)
+
+
+def retry_write(act: Callable[[], _T]) -> _T:
+    """Retries transient faults with back-off for 120 s. ``act`` must be idempotent."""
+    return Retries(budget=WRITE_SECONDS).run(act)
 
 
 def retried() -> int:

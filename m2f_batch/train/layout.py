@@ -1,7 +1,7 @@
 """What a training keeps in OUTPUT, below which nothing heavy is loaded."""
 
-from m2f_batch.runs.commit import patiently
 from m2f_batch.runs.held_folder import HeldFolder
+from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import Entry
 
 INFO = "finetune.json"
@@ -22,4 +22,4 @@ def complete(place: HeldFolder) -> list[int]:
 
 
 def _files(place: HeldFolder) -> list[Entry]:
-    return patiently(lambda: [*place.store.list(f"{place.path(CHECKPOINTS)}/")])
+    return retry_write(lambda: [*place.store.list(f"{place.path(CHECKPOINTS)}/")])

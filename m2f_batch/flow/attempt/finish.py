@@ -10,11 +10,12 @@ from m2f_batch.flow.watch.metrics import Metrics
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.names.images import may_be_stranger
 from m2f_batch.result import tell, tell_run
-from m2f_batch.runs.commit import join_whole, patiently, staged, sweep
+from m2f_batch.runs.commit import join_whole, staged, sweep
 from m2f_batch.runs.forwards import forward_lines
 from m2f_batch.runs.index import read_index, write_index
 from m2f_batch.runs.inspect.verify import Each, verify_reports
 from m2f_batch.runs.tally import Tally, tally_in
+from m2f_batch.storage.retries import retry_write
 
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
 FEW_FILES = 8
@@ -57,10 +58,10 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
     if progress.done < progress.total:
         return None
     # a unit may have been staged, and its file not joined before storage failed
-    join_whole(run, patiently(run.committed), patiently(lambda: staged(run)))
-    patiently(lambda: sweep(run, plan, run.committed()))
+    join_whole(run, retry_write(run.committed), retry_write(lambda: staged(run)))
+    retry_write(lambda: sweep(run, plan, run.committed()))
     attempt.events.emit("proof", files=len(plan.names()))
-    known = patiently(lambda: read_index(run))
+    known = retry_write(lambda: read_index(run))
     # few files are soon read here; tasks may have to wait for new workers
     where = map if len(plan.names()) <= FEW_FILES else each
     found = verify_reports(run, attempt.job.labeling.task, each=where, known=known)
@@ -72,7 +73,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
     tally = sum((report.tally for report in found.reports), start=Tally())
     if tally.images != found.listed:
         raise RunError(f"{found.listed - tally.images:,} images got no row, which must not happen; please report it")
-    patiently(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
+    retry_write(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
     return {
         "images": attempt.work.info["images"] | {"ok": tally.ok, "error": tally.error, "remaining": 0},
         "segments": tally.segments,
@@ -89,9 +90,9 @@ def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, 
     if totals is not None:
         done |= {**totals, "finished_at": now()}
         tell_run(done)
-        patiently(lambda: run.write_info(done))
-        patiently(attempt.lease.check)
-        patiently(run.mark_success)
+        retry_write(lambda: run.write_info(done))
+        retry_write(attempt.lease.check)
+        retry_write(run.mark_success)
     elif progress.transient and not is_stopped_early:
         raise RunError(
             f"{remaining:,} images remain: {progress.transient[0]} "

@@ -13,10 +13,11 @@ from m2f_batch.flow.attempt.reporter import State
 from m2f_batch.flow.watch.busy import Places
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.ray_session.stopping import noticed_stops
-from m2f_batch.runs.commit import patiently, staged
+from m2f_batch.runs.commit import staged
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Unit, Units, pending
 from m2f_batch.runs.tally import Tally
+from m2f_batch.storage.retries import retry_write
 
 LEAVE_SECONDS = 9.0  # for counting, where the run was asked to stop
 # units in, what was committed of each out (the fields of ``stages.DONE_SCHEMA``)
@@ -47,7 +48,7 @@ Engine = Callable[[Attempt, Units], Started]
 def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
     """Do what there is to do, and verify it through the map ``each``; returns the exit code."""
     there = {*attempt.standing.there, *attempt.work.change.merged}
-    units = pending(attempt.work.plan, there, patiently(lambda: staged(attempt.run)))
+    units = pending(attempt.work.plan, there, retry_write(lambda: staged(attempt.run)))
     started = engine(attempt, units)
     state = State(attempt, started.opened, started.deaths)
     progress = Progress(attempt.job.listing.table.num_rows, started.places, state.refresh, attempt.events)
@@ -71,7 +72,7 @@ def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
                 _quietly(lambda: state.recount(progress), leave_in)
                 started.close()
             check_stop()
-        patiently(attempt.lease.check)
+        retry_write(attempt.lease.check)
         totals = prove(attempt, progress, each)
     code = finish(attempt, progress, totals, is_stopped_early=is_stopped_early)
     if totals is not None:

@@ -12,7 +12,7 @@ from m2f_batch.result import tell
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import Lease, acquire
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def held(job: Job, device: str, events: Events) -> Iterator[Attempt]:
 
 
 def _attempt(job: Job, device: str, events: Events, lease: Lease) -> Attempt:
-    standing = steadily(lambda: look(job.run))
+    standing = retry_before_run(lambda: look(job.run))
     if standing.run_id != job.held and job.config.output.overwrite:
         raise UsageError(f"output.uri: another run has just begun in {job.run.uri}; give another OUTPUT")
     work = work_of(job, standing, device)

@@ -9,19 +9,10 @@ from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.runs import index
 from m2f_batch.runs.assignment import assigned_of
-from m2f_batch.runs.commit import (
-    Each,
-    clean,
-    join_whole,
-    patiently,
-    stage_merged,
-    staged,
-    staged_files,
-    sweep,
-    write_dirty,
-)
+from m2f_batch.runs.commit import Each, clean, join_whole, stage_merged, staged, staged_files, sweep, write_dirty
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.tally import Tally, tally_in
+from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 
@@ -31,38 +22,38 @@ def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
     ``each`` maps over files that are rewritten. Returns what is done already. Raises Fenced when another run has taken
     over, TransientError when storage does not answer for long.
     """
-    before = patiently(lambda: _info_of(run))
+    before = retry_write(lambda: _info_of(run))
     mine = {key: work.info.get(key) for key in ("run_id", "plan", "token")}
     if before is not None and mine["token"] is not None and mine.items() <= before.items():
         return tally_in(before)  # done; whoever asks again was started again
     if work.over and before is not None and before.get("run_id") != work.info["run_id"]:
-        patiently(run.remove)
-    patiently(lambda: run.delete([run.path("_SUCCESS")]))
+        retry_write(run.remove)
+    retry_write(lambda: run.delete([run.path("_SUCCESS")]))
     plan = work.plan
-    stage_merged(run, plan, work.change, patiently(run.committed), each)
+    stage_merged(run, plan, work.change, retry_write(run.committed), each)
     if work.change.dirty:
-        patiently(lambda: write_dirty(run, plan.plan_id, work.change.dirty))
-    patiently(lambda: run.write_manifest(plan.manifest()))
-    there = patiently(run.committed)
+        retry_write(lambda: write_dirty(run, plan.plan_id, work.change.dirty))
+    retry_write(lambda: run.write_manifest(plan.manifest()))
+    there = retry_write(run.committed)
     if work.change.dirty:
         clean(run, plan, work.change.dirty, there, each)
-        patiently(lambda: run.delete([run.path("_state/dirty.json")]))
-        there = patiently(run.committed)
-    patiently(lambda: sweep(run, plan, there))
-    join_whole(run, there, patiently(lambda: staged(run)), each)
+        retry_write(lambda: run.delete([run.path("_state/dirty.json")]))
+        there = retry_write(run.committed)
+    retry_write(lambda: sweep(run, plan, there))
+    join_whole(run, there, retry_write(lambda: staged(run)), each)
     done = tally_of(run, work)
     counts = {"ok": done.ok, "error": done.error, "remaining": plan.table.num_rows - done.images}
     info = work.info | {"images": work.info["images"] | counts, "segments": done.segments}
-    patiently(lambda: run.write_info(info | {"errors": dict(done.reasons), "strangers": done.strangers}))
+    retry_write(lambda: run.write_info(info | {"errors": dict(done.reasons), "strangers": done.strangers}))
     return done
 
 
 def tally_of(run: RunDirectory, work: Work) -> Tally:
     """What is done: committed files of the plan, and units that wait for the others of their file."""
-    assigned, there = assigned_of(work.plan.manifest()), patiently(run.committed)
+    assigned, there = assigned_of(work.plan.manifest()), retry_write(run.committed)
     parts = staged_files(run, set(assigned.names) - there.keys())
-    known = patiently(lambda: index.read_index(run))
-    return patiently(lambda: index.tally_by(run, assigned, there, known)) + patiently(lambda: run.tally(parts))
+    known = retry_write(lambda: index.read_index(run))
+    return retry_write(lambda: index.tally_by(run, assigned, there, known)) + retry_write(lambda: run.tally(parts))
 
 
 def _info_of(run: RunDirectory) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS, extension_of
 from m2f_batch.inputs.names.near import plain, without_marks
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store, stat_many
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run
 
 _URL = re.compile(r"(?i)https?://")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^/]*/?")
@@ -149,7 +149,7 @@ class _Files:
         """Lists until nothing is ``left``, or all, up to a bound."""
         most = max(_AT_LEAST, _PER_NAME * len(left or ()))
         try:
-            self._paths = steadily(lambda: {*itertools.islice(self._until(left), most)})
+            self._paths = retry_before_run(lambda: {*itertools.islice(self._until(left), most)})
         except (RunError, UsageError):  # it may be read, and not listed
             self._is_given_up = True
             return

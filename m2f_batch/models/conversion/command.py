@@ -24,7 +24,7 @@ from m2f_batch.models.conversion.child import MAX_SHARD, Order
 from m2f_batch.models.source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.places import open_store
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 COPIED = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
@@ -49,8 +49,8 @@ def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) ->
     allow.check_field("DEST", dest)
     place = _free_place(dest)
     with _of_source():
-        found = steadily(lambda: find_model(source, wanted=TO_CONVERT))
-        directory = steadily(lambda: local_directory(found))
+        found = retry_before_run(lambda: find_model(source, wanted=TO_CONVERT))
+        directory = retry_before_run(lambda: local_directory(found))
         read_config(directory, source)
     files = _pickles(directory, source)
     with _beside(place) as folder:

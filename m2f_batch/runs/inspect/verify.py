@@ -13,11 +13,11 @@ from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.processes import in_processes
 from m2f_batch.records import SCHEMA
 from m2f_batch.runs.assignment import Assigned, read_assigned
-from m2f_batch.runs.commit import patiently
 from m2f_batch.runs.directory import DamagedFile, RunDirectory, open_existing_run, open_run
 from m2f_batch.runs.index import IndexEntry, entry_of, staged_images
 from m2f_batch.runs.inspect.row_checks import row_problems
 from m2f_batch.runs.tally import Tally
+from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import Entry
 
 MOST_LINES = 20  # of problems of one file
@@ -66,7 +66,7 @@ def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[
     """
     run = open_run(run_uri)
     uri = run.path(f"annotations/{file}.parquet")
-    data, entry = patiently(lambda: run.store.read_entry(uri))
+    data, entry = retry_write(lambda: run.store.read_entry(uri))
     assigned = np.zeros(0, np.int64) if ids is None else ids
     try:
         rows = run.parse_annotations(uri, data)
@@ -155,9 +155,9 @@ def verify_reports(
     ``each`` maps over the files, in any order. Of a file that is ``known``, as verified and of the same version, only
     the entry is looked at.
     """
-    info, foreign = patiently(run.read_info), patiently(run.foreign_files)
+    info, foreign = retry_write(run.read_info), retry_write(run.foreign_files)
     problems = [f"{file}: is not of this run, and readers would take it for rows" for file in foreign]
-    assigned, there = patiently(lambda: read_assigned(run)), patiently(run.committed)
+    assigned, there = retry_write(lambda: read_assigned(run)), retry_write(run.committed)
     trusted = {} if assigned is None or known is None else _trusted(known, there, assigned)
     names = {category["id"]: category["name"] for category in info["categories"]}
     checks = (
@@ -191,7 +191,7 @@ def _is_changing(run: RunDirectory, info: Mapping[str, Any]) -> bool:
     """Whether a new plan is written, and files are being made what it says: those that it does not name go soon."""
     if "plan" not in info or run.is_finished():
         return False
-    plan = patiently(run.read_plan)
+    plan = retry_write(run.read_plan)
     return plan is not None and plan.plan_id != info["plan"]
 
 
@@ -226,8 +226,8 @@ def _plan_problems(listed: Ids, assigned: Assigned) -> Iterator[str]:
 
 def _foreign_problems(run: RunDirectory, assigned: Assigned, reports: list[FileReport]) -> Iterator[str]:
     """Rows that the manifest does not give the file that they are in, unless they are about to be dropped."""
-    plan = patiently(run.read_plan) if any(report.foreign for report in reports) else None
-    dirty = patiently(lambda: run.read_dirty(plan.plan_id)) if plan is not None else []
+    plan = retry_write(run.read_plan) if any(report.foreign for report in reports) else None
+    dirty = retry_write(lambda: run.read_dirty(plan.plan_id)) if plan is not None else []
     for report in reports:
         if report.foreign and report.file not in dirty:
             uri = run.path(f"annotations/{report.file}.parquet")

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from m2f_batch.errors import RunError
-from m2f_batch.runs.commit import patiently
 from m2f_batch.runs.held_folder import HeldFolder, json_bytes
+from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE, complete
 
@@ -34,18 +34,18 @@ def write(place: HeldFolder, step: int, state: Mapping[str, Any], info: Mapping[
     with tempfile.TemporaryDirectory(prefix="m2f-batch-") as scratch:
         file = Path(scratch) / STATE
         torch.save(dict(state), file)
-        patiently(place.check_fence)
-        patiently(lambda: place.store.upload(file, place.path(_name(step, STATE))))
+        retry_write(place.check_fence)
+        retry_write(lambda: place.store.upload(file, place.path(_name(step, STATE))))
         size = file.stat().st_size
-    patiently(lambda: place.write(_name(step, MARKER), json_bytes({**info, "step": step, "bytes": size})))
+    retry_write(lambda: place.write(_name(step, MARKER), json_bytes({**info, "step": step, "bytes": size})))
 
 
 def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """State (on the CPU) and information of a checkpoint. Raises RunError when it is damaged."""
-    info: dict[str, Any] = json.loads(patiently(lambda: place.store.read(place.path(_name(step, MARKER)))))
+    info: dict[str, Any] = json.loads(retry_write(lambda: place.store.read(place.path(_name(step, MARKER)))))
     uri = place.path(_name(step, STATE))
     try:
-        data = patiently(lambda: place.store.read(uri))
+        data = retry_write(lambda: place.store.read(uri))
     except NotFound:
         raise RunError(
             f"output.uri: {uri} is gone; delete its folder, and the same command takes an older one"
@@ -61,12 +61,12 @@ def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def prune(place: HeldFolder, keep: int, best: int | None) -> None:
     """Delete all checkpoints but the last ``keep`` and the best one, their markers first."""
-    steps = patiently(lambda: complete(place))
+    steps = retry_write(lambda: complete(place))
     kept = {*steps[-keep:], *(() if best is None else (best,))}
     for step in steps:
         if step not in kept:
             for name in (MARKER, STATE):
-                patiently(partial(place.delete, [place.path(_name(step, name))]))
+                retry_write(partial(place.delete, [place.path(_name(step, name))]))
             place.store.prune(place.path(f"{CHECKPOINTS}/{step:09d}"))
 
 

@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.runs.commit import patiently
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes, open_folder
 from m2f_batch.runs.lease import acquire
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run, retry_write
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
 from m2f_batch.train.start.job import TrainJob
@@ -43,10 +42,10 @@ def check_place(job: TrainJob) -> dict[str, Any] | None:
     uri = job.config.output.uri
     place = open_folder(uri)
     try:
-        info = steadily(lambda: _info(place))
-        others = [] if info is not None else steadily(lambda: _foreign(place))
+        info = retry_before_run(lambda: _info(place))
+        others = [] if info is not None else retry_before_run(lambda: _foreign(place))
         # before its first checkpoint there is nothing to lose: a mistake found late is corrected in the same OUTPUT
-        is_kept = info is not None and ("finished_at" in info or bool(steadily(lambda: _markers(place))))
+        is_kept = info is not None and ("finished_at" in info or bool(retry_before_run(lambda: _markers(place))))
     except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError(f"output.uri: {error}") from None
     if others:
@@ -76,7 +75,7 @@ def is_finished(info: dict[str, Any] | None, job: TrainJob) -> bool:
 
 def check_seen(place: HeldFolder) -> None:
     """Raise RunError where this process's node does not see the OUTPUT that the command has begun."""
-    if patiently(lambda: _info(place)) is None:
+    if retry_write(lambda: _info(place)) is None:
         raise RunError(
             f"output.uri: what is written to {place.uri} is not to be seen on node {os.uname().nodename}; with several "
             "nodes give an object-store URI, or a directory that all of them share"
@@ -104,8 +103,8 @@ def held(job: TrainJob, say: Callable[[str], None]) -> Iterator[Held]:
 
 def finish(place: HeldFolder) -> None:
     """Say that all is done."""
-    info = patiently(lambda: _info(place)) or {}
-    patiently(lambda: place.write(INFO, json_bytes(info | {"finished_at": _now()})))
+    info = retry_write(lambda: _info(place)) or {}
+    retry_write(lambda: place.write(INFO, json_bytes(info | {"finished_at": _now()})))
 
 
 def _begun(job: TrainJob, place: HeldFolder) -> Held:
@@ -126,7 +125,7 @@ def _begun(job: TrainJob, place: HeldFolder) -> Held:
     }
     told = {"config": job.config.model_dump(mode="json"), "versions": installed_versions()}
     begun |= told | {"attempts": begun["attempts"] + 1}
-    patiently(lambda: place.write(INFO, json_bytes(begun)))
+    retry_write(lambda: place.write(INFO, json_bytes(begun)))
     return Held(place, False)
 
 
@@ -141,12 +140,12 @@ def _remove(place: HeldFolder, info: dict[str, Any]) -> None:
     The checkpoints' markers go before the rest: what is half deleted is no checkpoint.
     """
     told = {key: value for key, value in info.items() if key != "finished_at"} | {"is_removed": True}
-    patiently(lambda: place.write(INFO, json_bytes(told)))
+    retry_write(lambda: place.write(INFO, json_bytes(told)))
     folders = (CHECKPOINTS, EVENTS, NONFINITE)
-    there = patiently(lambda: [entry.uri for name in folders for entry in place.store.list(f"{place.path(name)}/")])
-    markers = patiently(lambda: _markers(place))
-    patiently(lambda: place.delete(markers))
-    patiently(lambda: place.delete([*({*there} - {*markers}), *map(place.path, (*MODEL_FILES, METRICS, CURVES))]))
+    there = retry_write(lambda: [entry.uri for name in folders for entry in place.store.list(f"{place.path(name)}/")])
+    markers = retry_write(lambda: _markers(place))
+    retry_write(lambda: place.delete(markers))
+    retry_write(lambda: place.delete([*({*there} - {*markers}), *map(place.path, (*MODEL_FILES, METRICS, CURVES))]))
 
 
 def _markers(place: HeldFolder) -> list[str]:

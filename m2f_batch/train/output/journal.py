@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
-from m2f_batch.runs.commit import patiently
 from m2f_batch.runs.held_folder import HeldFolder
+from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CURVES, EVENTS, METRICS
 
@@ -41,7 +41,7 @@ class Journal:
         """Write all lines. Raises Fenced when another run has taken over."""
         self._flushed = monotonic()
         data = "".join(json.dumps(line) + "\n" for line in [*self.lines]).encode()
-        patiently(lambda: self._place.write(METRICS, data))
+        retry_write(lambda: self._place.write(METRICS, data))
 
     def is_due(self) -> bool:
         """Whether the lines were not written for a while."""
@@ -50,22 +50,22 @@ class Journal:
     def finish(self) -> None:
         """Write the curves, and all else once more."""
         self.flush()
-        patiently(lambda: self._place.write(CURVES, curves_png(self.lines)))
+        retry_write(lambda: self._place.write(CURVES, curves_png(self.lines)))
         self.flush_events()
 
     def flush_events(self) -> None:
         """Write the TensorBoard events of the whole run, however often it was resumed, in place of the older ones."""
-        old = patiently(lambda: [entry.uri for entry in self._place.store.list(f"{self._place.path(EVENTS)}/")])
+        old = retry_write(lambda: [entry.uri for entry in self._place.store.list(f"{self._place.path(EVENTS)}/")])
         events = {f"{EVENTS}/{name}": data for name, data in events_of([*self.lines])}
         for name, data in events.items():
-            patiently(partial(self._place.write, name, data))
-        patiently(lambda: self._place.delete({*old} - {*map(self._place.path, events)}))
+            retry_write(partial(self._place.write, name, data))
+        retry_write(lambda: self._place.delete({*old} - {*map(self._place.path, events)}))
 
 
 def read_lines(place: HeldFolder) -> list[Line]:
     """The lines written so far; none where there is no file."""
     try:
-        data = patiently(lambda: place.store.read(place.path(METRICS)))
+        data = retry_write(lambda: place.store.read(place.path(METRICS)))
     except NotFound:
         return []
     return [json.loads(line) for line in data.decode().splitlines()]

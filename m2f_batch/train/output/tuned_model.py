@@ -11,8 +11,8 @@ import torch
 
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.models.loading import quiet
-from m2f_batch.runs.commit import patiently
 from m2f_batch.runs.held_folder import HeldFolder, json_bytes
+from m2f_batch.storage.retries import retry_write
 from m2f_batch.train import distributed
 from m2f_batch.train.layout import MODEL_FILES, NONFINITE
 from m2f_batch.train.loop.step import NonFiniteStep
@@ -45,8 +45,8 @@ def write_model(
     """The files of ``directory`` and a model card to OUTPUT. Raises Fenced when another run has taken over."""
     (directory / "README.md").write_text(model_card(job, step, best, notes), encoding="utf-8")
     for name in MODEL_FILES:
-        patiently(place.check_fence)
-        patiently(partial(place.store.upload, directory / name, place.path(name)))
+        retry_write(place.check_fence)
+        retry_write(partial(place.store.upload, directory / name, place.path(name)))
 
 
 def model_card(job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]) -> str:
@@ -117,4 +117,4 @@ def write_nonfinite(place: HeldFolder, step: int, error: NonFiniteStep) -> None:
     data = io.BytesIO()
     torch.save({"step": step, "batch": batch}, data)
     name = f"{NONFINITE}/{step:09d}-{distributed.rank()}.pt"
-    patiently(lambda: place.store.write(place.path(name), data.getvalue()))
+    retry_write(lambda: place.store.write(place.path(name), data.getvalue()))

@@ -17,7 +17,7 @@ from m2f_batch.datasets.splits.sides import read_sides
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.models.source import ModelSource, find_model, local_directory
-from m2f_batch.storage.retries import steadily
+from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.train.data.samples import Recipe
 from m2f_batch.vision.pixels.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
 
@@ -46,7 +46,7 @@ class TrainJob:
         Raises RunError when it cannot be had.
         """
         source = self.source
-        return None if source is None else steadily(lambda: local_directory(source))
+        return None if source is None else retry_before_run(lambda: local_directory(source))
 
     @property
     def plan(self) -> PreprocessPlan:
@@ -122,8 +122,8 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
     source, license_, task, processor = None, None, config.model.task, None
     if config.model.uri is not None:
         uri, revision = config.model.uri, config.model.revision
-        source = pinned = steadily(lambda: find_model(uri, revision))
-        found = read_checkpoint(steadily(lambda: local_directory(pinned)), uri)
+        source = pinned = retry_before_run(lambda: find_model(uri, revision))
+        found = read_checkpoint(retry_before_run(lambda: local_directory(pinned)), uri)
         check_license(found, config.model.allowed_licenses)
         # another task than the checkpoint's can be learnt: only where none is named, its own is meant
         task = task or found.trained_task or FORMAT_TASK.get(config.data.format) or choose_task(found, None)
@@ -134,7 +134,7 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         from m2f_batch.train.start.backbones import find_backbone  # loads torch
 
         name, weights = config.model.backbone, config.model.backbone_weights
-        backbone = steadily(lambda: find_backbone(name, weights=weights))
+        backbone = retry_before_run(lambda: find_backbone(name, weights=weights))
         if backbone.directory is not None:
             pretrained = Checkpoint(name, backbone.directory, {}, {})
             check_license(pretrained, config.model.allowed_licenses)

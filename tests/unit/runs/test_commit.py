@@ -24,6 +24,7 @@ from m2f_batch.runs.directory import RunDirectory, open_run, parquet_bytes
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import acquire
 from m2f_batch.runs.plan import Change, Plan, Unit, new_plan, pending
+from m2f_batch.storage import retries
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import Fenced, StoreUnavailable
 
@@ -257,7 +258,7 @@ def test_clean_does_not_write_over_another(run: RunDirectory, monkeypatch: pytes
         run.store.write(entry.uri, _bytes(Unit(name, unit.refs[:9])))
 
     monkeypatch.setattr(RunDirectory, "check_fence", check_fence)
-    monkeypatch.setattr(commits, "BUDGET_SECONDS", 0.0)
+    monkeypatch.setattr(retries, "WRITE_SECONDS", 0.0)
     with pytest.raises(TransientError, match="other writers"):
         clean(run, Plan(plan.plan_id, 10, plan.table.slice(0, 8)), [name], run.committed())
     assert len(seen(run)) == 9
@@ -397,7 +398,7 @@ def test_a_file_that_came_between_a_look_and_the_new_plan() -> None:
 
 def test_faults_that_pass_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     world, plan = World(), a_plan()
-    monkeypatch.setattr(commits, "patiently", lambda act: Retries(budget=60, sleep=lambda _: None).run(act))
+    monkeypatch.setattr(commits, "retry_write", lambda act: Retries(budget=60, sleep=lambda _: None).run(act))
     for number, unit in enumerate(units_of(plan)):
         Fuse(world.store, 1 + number % 2, TransientError)
         put(world.plain, unit)
@@ -407,7 +408,7 @@ def test_faults_that_pass_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_spent_budget_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     world, plan = World(), a_plan()
-    monkeypatch.setattr(commits, "BUDGET_SECONDS", 0.0)
+    monkeypatch.setattr(retries, "WRITE_SECONDS", 0.0)
 
     def fail() -> None:
         raise TransientError("SlowDown")
