@@ -21,7 +21,7 @@ from m2f_batch.inputs.manifests import parse_json
 from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.inputs.names.images import extension_of
 from m2f_batch.inputs.names.resolved import bare, resolve_names
-from m2f_batch.messages.told import told
+from m2f_batch.messages.reading_progress import with_progress
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import retry_before_run
@@ -225,7 +225,7 @@ def rows_of(
     the number of items where they have no length.
     """
     total = len(items) if isinstance(items, Sized) else total
-    for item, (row, findings) in told(_in_threads(read_one, items), total, "files of annotated images"):
+    for item, (row, findings) in with_progress(_in_threads(read_one, items), total, "files of annotated images"):
         image = image_of(item) or (None if row is None else row.get("uri"))
         for finding in findings:
             report(finding if image is None else replace(finding, image=image))

@@ -26,7 +26,7 @@ from m2f_batch.datasets.coco.shapes import Fault, Shape, read_shape
 from m2f_batch.datasets.dataset import Dataset, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import area_and_box, union_rle, without_rle
-from m2f_batch.messages.told import told
+from m2f_batch.messages.reading_progress import with_progress
 from m2f_batch.storage import uris
 
 
@@ -78,7 +78,7 @@ def _segments(
     off, dropped = list[str](), list[str]()
     known = heads.positions()
     entries.reverse()
-    for number in told(range(len(entries)), len(entries), "annotations"):
+    for number in with_progress(range(len(entries)), len(entries), "annotations"):
         entry = entries.pop()  # a large file's polygons go as their RLE comes
         where = f"{place}: annotations[{number}]"
         taken = taken_entry(entry, where, heads, known)

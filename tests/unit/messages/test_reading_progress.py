@@ -3,7 +3,7 @@
 import pytest
 
 from m2f_batch.datasets import files
-from m2f_batch.messages import told
+from m2f_batch.messages import reading_progress
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def clock(monkeypatch):
 
 
 def test_a_line_after_some_seconds_and_then_now_and_then(clock, capsys):
-    assert [*told.told(range(40), 1234, "annotations")] == [*range(40)]
+    assert [*reading_progress.with_progress(range(40), 1234, "annotations")] == [*range(40)]
     said = capsys.readouterr().err.splitlines()
     assert said == [f"read {number} of 1,234 annotations" for number in (4, 19, 34)]
 
@@ -26,5 +26,5 @@ def test_every_reader_tells_through_rows_of(clock, capsys):
 
 
 def test_what_is_quick_says_nothing(capsys):
-    assert len([*told.told(range(1000), 1000, "x")]) == 1000
+    assert len([*reading_progress.with_progress(range(1000), 1000, "x")]) == 1000
     assert capsys.readouterr().err == ""

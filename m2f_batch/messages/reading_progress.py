@@ -1,4 +1,4 @@
-"""A line of progress on stderr where reading a dataset takes longer than a person waits without a word."""
+"""Prints how far the reading of a dataset is, on stderr, where it takes longer than a person waits without a word."""
 
 import sys
 import time
@@ -12,8 +12,8 @@ _FIRST, _EVERY = 4.0, 15.0  # seconds until the first line, and from one to the 
 _T = TypeVar("_T")
 
 
-def told(items: Iterable[_T], total: int | None, what: str) -> Iterator[_T]:
-    """The items, with "read 1,200 of 4,680 ``what``" now and then; ``total`` is None where it is not known."""
+def with_progress(items: Iterable[_T], total: int | None, what: str) -> Iterator[_T]:
+    """Yields the items, and prints "read 1,200 of 4,680 ``what``" now and then. ``total`` None: it is not known."""
     of_all = "" if total is None else f" of {total:,}"
     due = time.monotonic() + _FIRST
     for number, item in enumerate(items, 1):
