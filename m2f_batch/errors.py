@@ -1,20 +1,124 @@
-"""What can go wrong, sorted once: the user's mistake, a failed run, one bad image, a passing fault.
+"""Sorts what can go wrong once: the user's mistake, a failed run, one bad image, a passing fault.
 
 Each of the four has one place that catches it: the command line (``UsageError``, ``RunError``), the row builder
 (``ImageError``) and the unit of work (``TransientError``). Anything else is a bug and is raised.
 """
 
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final, Literal, Self
 
-class UsageError(Exception):
-    """The command, its config or its input is wrong. One message: field, value, what is allowed, what to do."""
+
+class _Absent(Enum):
+    ABSENT = "absent"
+
+
+ABSENT: Final = _Absent.ABSENT  # no value: None is one, too
+
+
+class Plain(str):
+    """A value that messages show without quotes, such as a place that is a whole URI.
+
+    >>> str(UsageError("is a file", field="output.uri", value=Plain("/a/b"), hint="give a directory"))
+    'output.uri: /a/b is a file; give a directory'
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+class CommandError(Exception):
+    """Ends a command with one message and an exit code.
+
+    ``field`` is the config key, option or argument that is wrong, and ``value`` what it was given. ``problem`` says
+    what is wrong with it, ``allowed`` what it takes and ``hint`` what to do. A problem that begins with a colon stands
+    directly behind the value. ``hint`` and ``allowed`` are our own words and hold no text of the user, so that
+    ``in_words`` may rename the fields in them.
+
+    >>> str(UsageError("is not known", field="--to", value="voc", allowed="coco, yolo"))
+    "--to: 'voc' is not known; allowed: coco, yolo"
+    >>> str(UsageError(": there is no such folder", field="data.train", value="a"))
+    "data.train: 'a': there is no such folder"
+    """
+
+    exit_code: int
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        field: str = "",
+        value: object | Literal[_Absent.ABSENT] = ABSENT,
+        allowed: str = "",
+        hint: str = "",
+    ) -> None:
+        self.problem, self.field, self.value, self.allowed, self.hint = problem, field, value, allowed, hint
+        super().__init__(_message(problem, field, value, allowed, hint))
+
+    @classmethod
+    def about(cls, field: str, error: Exception, *, hint: str = "") -> Self:
+        """The mistake that ``error`` is in ``field``, which then stands before all that ``error`` says.
+
+        >>> str(UsageError.about("DEST", UsageError("is a folder", value="a/")))
+        "DEST: 'a/' is a folder"
+        """
+        if isinstance(error, CommandError) and not error.field and not (hint and error.hint):
+            return cls(error.problem, field=field, value=error.value, allowed=error.allowed, hint=hint or error.hint)
+        return cls(str(error), field=field, hint=hint)
+
+    def with_field(self, field: str) -> Self:
+        """The same mistake in a field of another name, which takes the place of ``self.field``."""
+        return type(self)(self.problem, field=field, value=self.value, allowed=self.allowed, hint=self.hint)
+
+    def in_words(self, names: Mapping[str, str]) -> Self:
+        """The same mistake where fields have other ``names``: this one, and those that hint and allowed speak of.
+
+        >>> error = UsageError("has no PNG", field="data.train_masks", value="data.train", hint="see data.train")
+        >>> str(error.in_words({"data.train": "SRC", "data.train_masks": "--masks"}))
+        "--masks: 'data.train' has no PNG; see SRC"
+        """
+        field, allowed, hint = (
+            names.get(self.field, self.field),
+            renamed(self.allowed, names),
+            renamed(self.hint, names),
+        )
+        return type(self)(self.problem, field=field, value=self.value, allowed=allowed, hint=hint)
+
+
+class UsageError(CommandError):
+    """The command, its config or its input is wrong."""
 
     exit_code = 2
 
 
-class RunError(Exception):
+class RunError(CommandError):
     """The run cannot go on (lost bucket, expired credentials, a model that does not load). What is committed stays."""
 
     exit_code = 1
+
+
+def _message(problem: str, field: str, value: object, allowed: str, hint: str) -> str:
+    """The one line that a user reads."""
+    if value is not ABSENT:
+        problem = f"{value!r}{problem}" if problem.startswith(":") else f"{value!r} {problem}"
+    text = f"{field}: {problem}" if field else problem
+    text += f"; allowed: {allowed}" if allowed else ""
+    return text + (f"; {hint}" if hint else "")
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """Our own words with other ``names`` of fields; a name is taken as a whole, the longest first.
+
+    >>> renamed("data.train_images: folder of data.train", {"data.train": "SRC", "data.train_images": "--images"})
+    '--images: folder of SRC'
+    """
+    if not names or not text:
+        return text
+    known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.sub(rf"(?<![\w./-])(?:{known})(?!\w|\.\w)", lambda found: names[found[0]], text)
 
 
 class TransientError(Exception):
@@ -22,24 +126,26 @@ class TransientError(Exception):
 
 
 class ImageError(Exception):
-    """One image that cannot be labelled: becomes a row with status ``error``.
+    """One image that cannot be labeled: becomes a row with status ``error``.
 
     ``stage`` is where (fetch, decode, preprocess, label, postprocess), ``reason`` a short stable code, ``index`` the
     position in the caller's list when there is one. ``size_hw`` is the image's size in pixels when it is known all the
-    same.
+    same. ``field`` is the setting that refused the image, if one did; ``message`` ends with its name.
     """
 
     def __init__(
         self,
         stage: str,
         reason: str,
-        message: str,
+        problem: str,
         *,
         index: int | None = None,
         size_hw: tuple[int, int] | None = None,
+        field: str = "",
     ) -> None:
-        super().__init__(stage, reason, message)
-        self.stage, self.reason, self.message = stage, reason, message
+        super().__init__(stage, reason, problem)
+        self.stage, self.reason, self.problem, self.field = stage, reason, problem, field
+        self.message = f"{problem} ({field})" if field else problem
         self.index, self.size_hw = index, size_hw
 
     def __str__(self) -> str:
@@ -47,21 +153,28 @@ class ImageError(Exception):
         return f"{where}{self.stage}: {self.reason}: {self.message}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (type(self), self.stage, self.reason, self.message, self.index, self.size_hw)
+        return _rebuild, (type(self), *self.args), self.__dict__
 
 
 class DecodeError(ImageError):
     """Bytes that are no image by the decode policy, or an image over the pixel cap."""
 
     def __init__(
-        self, reason: str, message: str, *, index: int | None = None, size_hw: tuple[int, int] | None = None
+        self,
+        reason: str,
+        problem: str,
+        *,
+        index: int | None = None,
+        size_hw: tuple[int, int] | None = None,
+        field: str = "",
     ) -> None:
-        super().__init__("decode", reason, message, index=index, size_hw=size_hw)
+        super().__init__("decode", reason, problem, index=index, size_hw=size_hw, field=field)
+
+    def with_field(self, field: str) -> "DecodeError":
+        """The same refusal by a setting of another name; an error that no setting made stays as it is."""
+        named = field if self.field else ""
+        return DecodeError(self.reason, self.problem, index=self.index, size_hw=self.size_hw, field=named)
 
 
-def _rebuild(
-    kind: type[ImageError], stage: str, reason: str, message: str, index: int | None, size_hw: tuple[int, int] | None
-) -> ImageError:
-    if issubclass(kind, DecodeError):
-        return kind(reason, message, index=index, size_hw=size_hw)
-    return kind(stage, reason, message, index=index, size_hw=size_hw)
+def _rebuild(kind: type[ImageError], stage: str, reason: str, problem: str) -> ImageError:
+    return kind(reason, problem) if issubclass(kind, DecodeError) else kind(stage, reason, problem)

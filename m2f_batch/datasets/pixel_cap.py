@@ -30,7 +30,7 @@ def image_of(data: bytes, most: int | None = None) -> NDArray[np.uint8]:
     try:
         return decode(data, max_pixels=_cap if most is None else most)
     except DecodeError as error:
-        raise in_our_words(error) from error
+        raise error.with_field(KEY) from error
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -38,7 +38,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     try:
         return read_size(data, max_pixels=_cap)
     except DecodeError as error:
-        raise in_our_words(error) from error
+        raise error.with_field(KEY) from error
 
 
 @contextmanager
@@ -51,11 +51,5 @@ def opening() -> Iterator[None]:
 def check_mask_size(width: int, height: int) -> None:
     """Raises DecodeError for a mask that is larger than an image may be."""
     if width * height > _cap:
-        text = f"{width} x {height} = {width * height} pixels are more than the cap of {_cap} ({KEY})"
-        raise DecodeError("TooManyPixels", text)
-
-
-def in_our_words(error: DecodeError) -> DecodeError:
-    """The same with our key in place of that of ``segment``."""
-    message = error.message.replace("input.max_pixels", KEY)
-    return DecodeError(error.reason, message, index=error.index, size_hw=error.size_hw)
+        text = f"{width} x {height} = {width * height} pixels are more than the cap of {_cap}"
+        raise DecodeError("TooManyPixels", text, field=KEY)

@@ -231,8 +231,8 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def _too_many(max_pixels: int, size: str, size_hw: tuple[int, int] | None = None) -> DecodeError:
-    message = f"{size} pixels are more than the cap of {max_pixels} (input.max_pixels)"
-    return DecodeError("TooManyPixels", message, size_hw=size_hw)
+    problem = f"{size} pixels are more than the cap of {max_pixels}"
+    return DecodeError("TooManyPixels", problem, size_hw=size_hw, field="input.max_pixels")
 
 
 def _header_size(image: Image.Image) -> tuple[int, int]:
