@@ -1,6 +1,5 @@
 """Config from file, ``--set`` and flags to a checked model; every mistake is reported, all of them at once."""
 
-import difflib
 import itertools
 import os
 import re
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from m2f_batch.config.segment import Section
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.near_miss import did_you_mean
 
 MAX_SIZE = 1_000_000  # bytes of a config, and values in a YAML: a thousand times what makes sense
 Tree = dict[str, Any]
@@ -268,8 +268,7 @@ def _near(key: str, known: Mapping[str, Any]) -> str:
     beside = [name for name in known if name.startswith(f"{section}.")] or list(known)
     sections = dict.fromkeys(name.partition(".")[0] for name in known)
     by_last = {name.rpartition(".")[2]: name for name in [*sections, *known, *beside]}
-    near = difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)
-    return f"did you mean {by_last[near[0]]}?" if near else f"known keys: {', '.join(beside)}"
+    return did_you_mean(last, by_last) or f"known keys: {', '.join(beside)}"
 
 
 def _allowed(field: Any) -> str:

@@ -1,6 +1,5 @@
 """The image that a user means, among those that a run listed, and its row."""
 
-import difflib
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.near_miss import near_misses
 from m2f_batch.records import ImageRef, Row
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.storage import uris
@@ -73,4 +73,4 @@ def _near(uri: str, listed: list[str]) -> list[str]:
         return same[:3]
     at = bisect_left(listed, uris.normalise(uri))
     names = {other.rpartition("/")[2]: other for other in listed[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]}
-    return [names[near] for near in difflib.get_close_matches(name, names)]
+    return [names[near] for near in near_misses(name, names, most=3)]

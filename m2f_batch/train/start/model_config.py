@@ -3,7 +3,6 @@
 Numbers are coerced (``class_weight: 2``), which transformers refuses; unknown names are refused, which it takes.
 """
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.models.architecture import annotation, coerced, own_fields
 
 PARAMETERS = tuple(Mask2FormerConfig.__annotations__)
@@ -111,8 +111,8 @@ def _unknown(prefix: str, tree: Mapping[str, Any], known: Sequence[str]) -> Iter
 
 
 def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {prefix}{near[0]}?" if near else ""
+    near = did_you_mean(name, {other: f"{prefix}{other}" for other in known})
+    return f"; {near}" if near else ""
 
 
 def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) -> Any:

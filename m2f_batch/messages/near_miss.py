@@ -1,0 +1,28 @@
+"""Finds the known name that a mistyped one was most likely meant to be."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+LIKENESS = 0.6  # difflib's ratio of two names, from 0 to 1, from which one may be meant by the other
+
+
+def near_misses(word: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Return up to ``most`` of the ``known`` names that resemble ``word``, the nearest first.
+
+    >>> near_misses("segmnt", ["segment", "submit"])
+    ['segment']
+    """
+    return difflib.get_close_matches(word, list(known), n=most, cutoff=LIKENESS)
+
+
+def did_you_mean(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
+    """Return the question after the name that ``word`` resembles, or nothing where it resembles none.
+
+    A mapping says by which longer name each known one is shown.
+
+    >>> did_you_mean("thresold", {"threshold": "postprocess.threshold"}), did_you_mean("x", ["threshold"])
+    ('did you mean postprocess.threshold?', '')
+    """
+    names = known if isinstance(known, Mapping) else {name: name for name in known}
+    near = near_misses(word, names)
+    return f"did you mean {names[near[0]]}?" if near else ""
