@@ -16,7 +16,7 @@ from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import NOTES, Finding, examples, stop
 from m2f_batch.datasets.lint.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.lint.kinds import KINDS
-from m2f_batch.datasets.lint.sides import name_findings
+from m2f_batch.datasets.lint.splits import name_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.splits.groups import group_keys

@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 def is_size(height: Any, width: Any) -> bool:
     """Whether these are the sides of an image, whole pixels, that pycocotools can hold a mask of."""
-    return all(type(side) is int and 0 < side < 2**31 for side in (height, width)) and height * width < MOST_RUN
+    return all(type(length) is int and 0 < length < 2**31 for length in (height, width)) and height * width < MOST_RUN
 
 
 def polygon_fault(points: Any) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.datasets.lint.masks import Setting
 from m2f_batch.datasets.lint.warnings import queries_of, warnings_of
-from m2f_batch.datasets.splits.sides import places_of
+from m2f_batch.datasets.splits.train_val import places_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.messages.terminal import say

@@ -44,7 +44,7 @@ def contradiction(claim: Claim, area: int, bbox: Sequence[float]) -> str | None:
         off = max(abs(left - x), abs(top - y), abs(left + width - x - w), abs(top + height - y - h))
         if off > CORNER + CORNER_SHARE * max(w, h, width, height):
             return (
-                f"its box is {[round(side) for side in claim.bbox]}, that of its mask {[round(side) for side in bbox]}"
+                f"its box is {[round(edge) for edge in claim.bbox]}, that of its mask {[round(edge) for edge in bbox]}"
             )
     if claim.area is not None:
         # a drawn outline's area and its pixels differ by its rim; some files have the box's area

@@ -166,7 +166,7 @@ def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, 
         name = url if allow.is_on_web(url) else "/".join(url.split("/")[-2:])
     if not files.is_text(name):
         return Finding("malformed", where, "needs a text 'file_name' (or 'coco_url', as LVIS has it)")
-    height, width = (_side(image.get(side)) for side in ("height", "width"))
+    height, width = (_pixels(image.get(name)) for name in ("height", "width"))
     if (height or width) and not is_size(height, width):
         return Finding("malformed", where, "needs 'height' and 'width' in pixels")
     if number in listed:
@@ -182,7 +182,7 @@ def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, 
     }
 
 
-def _side(value: Any) -> Any:
+def _pixels(value: Any) -> Any:
     """Pixels; 0 for what is missing, -1 too, and the value itself for what is no number of pixels."""
     if value is None or value != value:
         return 0

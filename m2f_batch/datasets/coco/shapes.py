@@ -151,9 +151,9 @@ def _rle(value: dict[str, Any], size_hw: Size) -> Shape | Fault:
     if "counts" not in value:
         return Fault("invalid-mask", "'segmentation' must be a list of polygons or an RLE with 'counts'")
     size = _from_text(value.get("size"))
-    sides = [whole(side) for side in size] if isinstance(size, list | tuple) else None
-    if size is not None and sides != [*size_hw]:  # without one it is the image's, if the runs add up to that
-        turned = ": its height and width are swapped" if sides == [*size_hw][::-1] else ""
+    edges = [whole(edge) for edge in size] if isinstance(size, list | tuple) else None
+    if size is not None and edges != [*size_hw]:  # without one it is the image's, if the runs add up to that
+        turned = ": its height and width are swapped" if edges == [*size_hw][::-1] else ""
         return Fault("mask-size", f"its RLE has the size {size}, its image {[*size_hw]} (height, width){turned}")
     runs, fault = _runs(value["counts"]), None
     fault = "its compressed RLE is none" if runs is None else runs_fault(runs, size_hw)

@@ -275,10 +275,10 @@ def _is_upright(points: list[list[float]]) -> bool:
     edges = [(min(values), max(values)) for values in zip(*points, strict=True)]
     found = set()
     for point in points:
-        sides = tuple(abs(value - low) > abs(value - high) for value, (low, high) in zip(point, edges, strict=True))
-        if any(abs(value - edge[side]) > _CORNER for value, edge, side in zip(point, edges, sides, strict=True)):
+        corner = tuple(abs(value - low) > abs(value - high) for value, (low, high) in zip(point, edges, strict=True))
+        if any(abs(value - edge[at]) > _CORNER for value, edge, at in zip(point, edges, corner, strict=True)):
             return False
-        found.add(sides)
+        found.add(corner)
     return len(found) == 4
 
 
@@ -307,8 +307,8 @@ def outline_of(kind: str, points: list[list[float]]) -> list[float]:
     if kind == "circle":
         (x, y), (on_x, on_y) = points
         radius = math.hypot(on_x - x, on_y - y)
-        sides = max(int(math.pi / math.acos(1 - 1 / radius)), 12) if radius > 1 else 12
-        angles = [2 * math.pi * side / sides for side in range(sides)]
+        corners = max(int(math.pi / math.acos(1 - 1 / radius)), 12) if radius > 1 else 12
+        angles = [2 * math.pi * corner / corners for corner in range(corners)]
         return [value for angle in angles for value in (x + radius * math.sin(angle), y + radius * math.cos(angle))]
     return [value for point in points for value in point]
 

@@ -20,10 +20,10 @@ from m2f_batch.datasets.lint.copies import copy_findings
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.looks import looks, setting_of
-from m2f_batch.datasets.lint.sides import class_findings, counts, group_findings
+from m2f_batch.datasets.lint.splits import class_findings, counts, group_findings
 from m2f_batch.datasets.lint.warnings import queries_of
 from m2f_batch.datasets.pixel_cap import pixel_cap
-from m2f_batch.datasets.splits.sides import places_of, read_sides
+from m2f_batch.datasets.splits.train_val import places_of, read_splits
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.masking import redact
 from m2f_batch.messages.terminal import say, say_json
@@ -108,21 +108,21 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
         if finding.kind not in _SUMMARIES and not (finding.kind == "unlabelled-image" and data.format == "yolo"):
             tally.add(finding)
 
-    train, val = read_sides(data, report)
+    train, val = read_splits(data, report)
     claims: list[dict[int, list[Claim]]] = []
     for annotations in (data.train, data.val):
         found, findings = claims_of(annotations, data.format) if annotations is not None else ({}, [])
         claims.append(found if annotations is not None else claims[0])
         for finding in findings:
             tally.add(finding)
-    sides = [side for side in (train, val) if side is not None]
-    tally.annotations = sum(sum(counts(side).values()) for side in sides)
+    splits = [dataset for dataset in (train, val) if dataset is not None]
+    tally.annotations = sum(sum(counts(dataset).values()) for dataset in splits)
     setting = setting_of(config.augment, queries, is_semantic=config.model.task == "semantic")
     seen: list[Seen | None] = []
     for dataset, own in zip((train, val), claims, strict=True):
         if dataset is not None:
             seen += looks(dataset, data.format, own, setting, tally.add)
-    uris = [uri for side in sides for uri in side.table["uri"].to_pylist()]
+    uris = [uri for dataset in splits for uri in dataset.table["uri"].to_pylist()]
     in_val = [number >= train.table.num_rows for number in range(len(uris))]
     found_at_last = [*copy_findings(uris, in_val, seen)]
     if train.table.num_rows:
@@ -147,14 +147,14 @@ def _lines(tally: Tally, ignored: Sequence[str]) -> Iterator[str]:
 
 
 def _total(train: Dataset, val: Dataset | None, tally: Tally, faults: Sequence[str]) -> str:
-    sides = f"{train.table.num_rows:,} images to train on"
-    sides += f" and {val.table.num_rows:,} to validate with" if val is not None else ""
+    images = f"{train.table.num_rows:,} images to train on"
+    images += f" and {val.table.num_rows:,} to validate with" if val is not None else ""
     found = "nothing that ruins training"
     if faults:
         found = f"{len(faults)} kind{'s' if len(faults) > 1 else ''} of fault ({', '.join(faults)})"
     if any(finding.image is not None for kind in faults for finding in tally.kept[kind]):
         found += "; m2f-batch convert --drop-faulty leaves out the images that have them"
-    return f"{'faulty' if faults else 'clean':7} {sides}, {len(train.categories):,} categories: {found}"
+    return f"{'faulty' if faults else 'clean':7} {images}, {len(train.categories):,} categories: {found}"
 
 
 def _write(

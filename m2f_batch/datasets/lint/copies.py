@@ -1,4 +1,4 @@
-"""The same image under two names: by its bytes or by its look, on one side of the split or on both."""
+"""The same image under two names: by its bytes or by its look, on one split of the split or on both."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,18 +18,18 @@ def copy_findings(uris: Sequence[str], in_val: Sequence[bool], seen: Sequence[Se
     for number, one in enumerate(seen):
         if one is None:
             continue
-        side = in_val[number]
-        if one.digest in first[side]:
-            other = uris[first[side][one.digest]]
+        split = in_val[number]
+        if one.digest in first[split]:
+            other = uris[first[split][one.digest]]
             text = "is listed twice" if other == uris[number] else f"has the same bytes as {other}"
             yield Finding("identical-images", uris[number], text)
-        elif side and one.digest in first[0]:
+        elif split and one.digest in first[0]:
             yield Finding(
                 "leaked-image", uris[number], f"is trained on as {uris[first[0][one.digest]]}: the same bytes"
             )
         else:
             others.append(number)
-        first[side].setdefault(one.digest, number)
+        first[split].setdefault(one.digest, number)
     yield from _near(others, uris, in_val, seen)
 
 
@@ -45,10 +45,10 @@ def _near(
         near[j].append(i)
     members: tuple[dict[int, list[int]], dict[int, list[int]]] = ({}, {})
 
-    def alike(number: int, side: bool) -> int | None:
-        """The first image before this one, on a side, that looks like it."""
+    def alike(number: int, split: bool) -> int | None:
+        """The first image before this one, on a split, that looks like it."""
         own = prints[number]
-        found = (other for value in near[own.bits] for other in members[side].get(value, ())[:_MOST_LOOKS])
+        found = (other for value in near[own.bits] for other in members[split].get(value, ())[:_MOST_LOOKS])
         return next((other for other in found if are_alike(own.small, prints[other].small)), None)
 
     for number, own in prints.items():

@@ -19,7 +19,7 @@ from m2f_batch.datasets.lint.copies import copy_findings
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS, ignored_kinds
 from m2f_batch.datasets.lint.looks import looks, setting_of
-from m2f_batch.datasets.lint.sides import name_findings
+from m2f_batch.datasets.lint.splits import name_findings
 from m2f_batch.datasets.lint.warnings import DEFAULT_QUERIES
 from m2f_batch.datasets.masks import areas
 from m2f_batch.errors import UsageError
@@ -66,22 +66,22 @@ class Faultless:
             self.faults.setdefault(str(finding.image), []).append(finding)
         self.rows = [row for row in self.rows if row["uri"] not in self.faults]
 
-    def drop_leaks(self, sides: dict[str, list[Row]]) -> dict[str, list[Row]]:
-        """``sides`` without images to validate with that are trained on, too."""
-        names = [row["uri"] for rows in sides.values() for row in rows]
-        in_val = [False] * len(sides["train"]) + [True] * (len(names) - len(sides["train"]))
+    def drop_leaks(self, splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
+        """``splits`` without images to validate with that are trained on, too."""
+        names = [row["uri"] for rows in splits.values() for row in rows]
+        in_val = [False] * len(splits["train"]) + [True] * (len(names) - len(splits["train"]))
         found = copy_findings(names, in_val, [self.seen[name] for name in names])
         self.drop(_of_image(finding) for finding in found if finding.kind == "leaked-image")
-        return {side: [row for row in rows if row["uri"] not in self.faults] for side, rows in sides.items()}
+        return {split: [row for row in rows if row["uri"] not in self.faults] for split, rows in splits.items()}
 
-    def check(self, sides: dict[str, list[Row]], source: str) -> None:
-        """Raises UsageError where a side has nothing left to learn."""
-        for side, rows in sides.items():
+    def check(self, splits: dict[str, list[Row]], source: str) -> None:
+        """Raises UsageError where a split has nothing left to learn."""
+        for split, rows in splits.items():
             if not any(_is_learnable(row) for row in rows):
                 first = next((found[0] for found in self.faults.values()), next(iter(self.entries), None))
                 example = f", e.g. {first.kind}: {first}" if first else ""
                 example += f"; {self.nothing}" if self.nothing else ""
-                what = f"nothing to learn is left of {source!r}" + (f" for {side}" if len(sides) > 1 else "")
+                what = f"nothing to learn is left of {source!r}" + (f" for {split}" if len(splits) > 1 else "")
                 raise UsageError(
                     f"--drop-faulty: {what}: {len(self.faults):,} of {self.images:,} images have faults{example}"
                 )

@@ -10,7 +10,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.masks import Setting, mask_findings, queries_wanted
-from m2f_batch.datasets.lint.sides import group_findings, name_findings
+from m2f_batch.datasets.lint.splits import group_findings, name_findings
 from m2f_batch.errors import UsageError
 
 _TELLING = 24  # characters of an image's masks: fewer may be two images' by chance

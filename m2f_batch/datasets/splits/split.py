@@ -44,7 +44,7 @@ def split_images(
     # large groups first: small ones fill what is left
     units.sort(key=len, reverse=True)
     chosen = _stratified(units, labels, share) if stratify else _by_size(units, len(labels), share)
-    _fill_empty_side(units, chosen)
+    _fill_empty_split(units, chosen)
     result = np.zeros(len(labels), bool)
     for unit, is_first in zip(units, chosen, strict=True):
         result[unit] = is_first
@@ -74,30 +74,30 @@ def _stratified(units: list[list[int]], labels: Sequence[Collection[int]], share
         totals.update(counts)
     wanted = [{label: part * total for label, total in totals.items()} for part in (share, 1 - share)]
     images = [part * len(labels) for part in (share, 1 - share)]
-    sides: dict[int, bool] = {}
+    chosen: dict[int, bool] = {}
 
     def put(number: int, is_first: bool) -> None:
-        side = not is_first
-        sides[number] = is_first
-        images[side] -= len(units[number])
+        at = not is_first
+        chosen[number] = is_first
+        images[at] -= len(units[number])
         for label, count in held[number].items():
-            wanted[side][label] -= count
+            wanted[at][label] -= count
 
     left = {label: len(numbers) for label, numbers in having.items()}
     while left:
         rarest = min(left, key=lambda label: (left[label], label))
-        for number in [number for number in having[rarest] if number not in sides]:
+        for number in [number for number in having[rarest] if number not in chosen]:
             put(number, (wanted[0][rarest], images[0]) >= (wanted[1][rarest], images[1]))
             for label in held[number]:
                 left[label] -= 1
         left = {label: count for label, count in left.items() if count}
     for number in range(len(units)):
-        if number not in sides:
+        if number not in chosen:
             put(number, images[0] >= images[1])
-    return [sides[number] for number in range(len(units))]
+    return [chosen[number] for number in range(len(units))]
 
 
-def _fill_empty_side(units: list[list[int]], chosen: list[bool]) -> None:
+def _fill_empty_split(units: list[list[int]], chosen: list[bool]) -> None:
     """Gives the smallest unit to a side that got none."""
     if len({*chosen}) == 1:
         smallest = min(range(len(units)), key=lambda number: len(units[number]))

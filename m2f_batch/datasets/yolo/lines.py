@@ -38,7 +38,7 @@ class Line(NamedTuple):
         if not rest or not _are_in(box, rest):
             return 0
         spans = [max(values) - min(values) for values in (rest[::2], rest[1::2])]
-        return len(self.points) if all(span > _FILLED * side for span, side in zip(spans, box[2:], strict=True)) else 0
+        return len(self.points) if all(span > _FILLED * edge for span, edge in zip(spans, box[2:], strict=True)) else 0
 
 
 def parse_line(text: str, where: str, known: dict[int, int], key_points: int | None = None) -> Line | Finding:
@@ -110,7 +110,7 @@ def looks_like_key_points(points: list[float]) -> bool:
     if not {*visible} <= {0, 1, 2} or not any(visible):
         return False
     seen = [at for at in range(4, len(points), 3) if points[at + 2]]
-    return _are_in(points[:4], [points[at + side] for at in seen for side in (0, 1)])
+    return _are_in(points[:4], [points[at + axis] for at in seen for axis in (0, 1)])
 
 
 def _are_in(box: list[float], points: list[float]) -> bool:

@@ -13,7 +13,7 @@ from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES
 from m2f_batch.datasets.learnable import Learnable, learnable, learnable_findings
-from m2f_batch.datasets.splits.sides import read_sides
+from m2f_batch.datasets.splits.train_val import read_splits
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.models.source import ModelSource, find_model, local_directory
@@ -118,7 +118,7 @@ UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_c
 
 def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
-    train, val = read_sides(config.dataset)
+    train, val = read_splits(config.dataset)
     source, license_, task, processor = None, None, config.model.task, None
     if config.model.uri is not None:
         uri, revision = config.model.uri, config.model.revision

@@ -16,7 +16,7 @@ from m2f_batch.datasets.names import given_names
 from m2f_batch.datasets.png.palette import given_palette
 from m2f_batch.datasets.png.smooth import lines_of
 from m2f_batch.datasets.reading import read_dataset
-from m2f_batch.datasets.splits.sides import read_sides
+from m2f_batch.datasets.splits.train_val import read_splits
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.ground_truth import GroundTruth
 from m2f_batch.vision.masks.rle import decode_mask
@@ -88,10 +88,10 @@ def test_names_of_the_config_from_a_file_and_in_both_sides(tmp_path):
     ]
     common = ["data.format=semantic-png", "output.uri=/out", "train.steps=1", *keys]
     config = load_config(FinetuneConfig, overrides=[*common, f"data.names={tmp_path}/classes.json"])
-    for dataset in read_sides(config.dataset):
+    for dataset in read_splits(config.dataset):
         assert [category.name for category in dataset.categories] == ["sky", "kite", "3"]
     (tmp_path / "classes.json").rename(tmp_path / "train" / "masks" / "classes.json")  # found; of data.val too
-    for dataset in read_sides(load_config(FinetuneConfig, overrides=common).dataset):
+    for dataset in read_splits(load_config(FinetuneConfig, overrides=common).dataset):
         assert [category.name for category in dataset.categories] == ["sky", "kite", "3"]
 
 
@@ -347,7 +347,7 @@ def test_classes_without_names_are_said(tmp_path):
     keys = ["data.format=semantic-png", f"data.train={tmp_path}/masks", f"data.train_images={tmp_path}/images"]
     config = load_config(FinetuneConfig, overrides=[*keys, "output.uri=/out", "train.steps=1"])
     found: list[Finding] = []
-    read_sides(config.dataset, found.append)
+    read_splits(config.dataset, found.append)
     assert [finding.kind for finding in found] == ["unnamed-classes"]
     assert found[0].text.startswith(
         "its 3 classes have no names, so the model calls them class 0, class 1, ...; data.names"

@@ -44,7 +44,7 @@ def counts(dataset: Dataset) -> Counter[int]:
 
 def group_findings(train: Dataset, val: Dataset, group_by: str | None) -> Iterator[Finding]:
     """Groups with images on both sides; without ``group_by``, folders, where there are some."""
-    names = [side.table["uri"].to_pylist() for side in (train, val)]
+    names = [dataset.table["uri"].to_pylist() for dataset in (train, val)]
     keys = group_keys([*names[0], *names[1]], group_by or "folder", None, "data.group_by")
     ours, theirs = Counter(keys[: len(names[0])]), Counter(keys[len(names[0]) :])
     if group_by is None and len(ours | theirs) < _FEWEST_FOLDERS:

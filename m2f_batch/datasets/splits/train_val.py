@@ -14,7 +14,7 @@ from m2f_batch.datasets.splits.groups import group_keys
 from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.errors import UsageError
 
-# of both sides
+# of both splits
 _OPTIONS = ("ignore_index", "do_reduce_labels", "crowd_as_object", "names", "mask_suffix", "palette", "max_pixels")
 
 
@@ -24,7 +24,7 @@ def places_of(data: DataConfig) -> dict[str, str | None]:
     return {f"data.{name}": getattr(data, name) for name in names} | data.files_named
 
 
-def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Dataset | None]:
+def read_splits(data: DataConfig, report: Report = stop) -> tuple[Dataset, Dataset | None]:
     """What is trained on, and what validates, if anything; both have the categories of ``data.train``.
 
     What is wrong in the files goes to ``report``, that no image is left to train on, too. Raises UsageError for what
@@ -56,10 +56,10 @@ def read_sides(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datase
         if not val.table.num_rows:
             report(Finding("no-images", f"data.val: {data.val}", "has no images that could be read"))
         return train, _with_categories(val, train, data.val, report)
-    return split_sides(train, data)
+    return split_dataset(train, data)
 
 
-def split_sides(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | None]:
+def split_dataset(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | None]:
     """``dataset`` as ``data.split`` and its fellows divide it. Raises UsageError where they cannot."""
     if data.split is None or not dataset.table.num_rows:
         return dataset, None
@@ -67,7 +67,7 @@ def split_sides(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | 
     keys = None if data.group_by is None else group_keys(uris, data.group_by, None, "data.group_by")
     labels = [[segment["category"] for segment in row["segments"]] for row in dataset.rows()]
     is_train = split_images(labels, data.split, seed=data.split_seed, groups=keys, stratify=data.stratify)
-    ours, theirs = (dataset.table.filter(pa.array(side)).combine_chunks() for side in (is_train, ~is_train))
+    ours, theirs = (dataset.table.filter(pa.array(chosen)).combine_chunks() for chosen in (is_train, ~is_train))
     return Dataset(dataset.categories, ours), Dataset(dataset.categories, theirs)
 
 
