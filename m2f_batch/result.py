@@ -21,11 +21,11 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
+from m2f_batch.messages.spoken import now
 
 COMMANDS = frozenset({"segment", "finetune", "evaluate", "submit"})
 VARIABLE = "M2F_BATCH_RESULT"  # the FILE where no flag names one
@@ -64,7 +64,7 @@ class Result:
     def __init__(self, arguments: Sequence[str]) -> None:
         _told.clear()
         _files.clear()
-        self._arguments, self._started_at = list(arguments), _now()
+        self._arguments, self._started_at = list(arguments), now()
         self._command = arguments[0] if arguments else ""
         self._file: str | None = None
 
@@ -97,7 +97,7 @@ class Result:
         told = {name: _told.get(name) for name in FIELDS}
         error = told["error"]
         document = {"command": self._command, "exit_code": exit_code, "retry": exit_code not in FINAL, **told}
-        document |= {"error": error and redact(str(error)), "started_at": self._started_at, "finished_at": _now()}
+        document |= {"error": error and redact(str(error)), "started_at": self._started_at, "finished_at": now()}
         if document["output"] is not None:
             document["output"] = redact(str(document["output"]))
         with _undisturbed():
@@ -218,7 +218,3 @@ def _undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

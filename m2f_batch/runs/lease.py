@@ -18,10 +18,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.messages.spoken import now
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import Fenced, NotFound, Store
 
@@ -66,7 +66,7 @@ class Lease:
         self.check()
         with self._lock:
             if not self._mine.released:
-                self._mine = replace(self._mine, renewed_at=_now(), renewals=self._mine.renewals + 1)
+                self._mine = replace(self._mine, renewed_at=now(), renewals=self._mine.renewals + 1)
                 self._store.write(_file(self._folder, self.token), _bytes(self._mine))
 
     def check(self) -> None:
@@ -101,7 +101,7 @@ class Lease:
         """Give it back, unless it was lost."""
         self.check()
         with self._lock:
-            self._mine = replace(self._mine, released=True, renewed_at=_now())
+            self._mine = replace(self._mine, released=True, renewed_at=now())
             self._store.write(_file(self._folder, self.token), _bytes(self._mine))
 
     def undo(self) -> None:
@@ -141,12 +141,12 @@ def acquire(store: Store, folder: str, seconds: float, say: Callable[[str], None
     seen: Holder | None = None
     seen_at = time.monotonic()
     while True:
-        now = time.monotonic()  # before we look: it was not renewed until then
+        asked_at = time.monotonic()  # before we look: it was not renewed until then
         held = Retries(PATIENCE_SECONDS).run(lambda: newest(store, folder))
         is_same = held is not None and seen is not None and (seen.nonce, seen.renewals) == (held.nonce, held.renewals)
         if not is_same:
             seen_at = time.monotonic()
-        if held is None or _is_over(store, folder, held) or (is_same and now - seen_at > held.seconds):
+        if held is None or _is_over(store, folder, held) or (is_same and asked_at - seen_at > held.seconds):
             lease = _write(store, folder, held.token + 1 if held else 1, seconds)
             if lease is not None:
                 return lease
@@ -179,8 +179,8 @@ def _write(store: Store, folder: str, token: int, seconds: float) -> Lease | Non
         machine=_machine(),
         pid=pid,
         started=_started(pid) or "",
-        since=_now(),
-        renewed_at=_now(),
+        since=now(),
+        renewed_at=now(),
         renewals=0,
         seconds=seconds,
         released=False,
@@ -262,7 +262,3 @@ def _is_hidden(pid: int) -> bool:
     except OSError:
         return False
     return False  # ours: we would know
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

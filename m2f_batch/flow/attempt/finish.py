@@ -5,10 +5,11 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt.hold_output import Attempt
-from m2f_batch.flow.attempt.run_info import Job, info_now, now
+from m2f_batch.flow.attempt.run_info import Job, info_now
 from m2f_batch.flow.watch.metrics import Metrics
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.names.images import may_be_stranger
+from m2f_batch.messages.spoken import now
 from m2f_batch.result import tell, tell_run
 from m2f_batch.runs.commit import join_whole, staged, sweep
 from m2f_batch.runs.forwards import forward_lines

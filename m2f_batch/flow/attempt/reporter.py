@@ -10,7 +10,8 @@ from m2f_batch.flow.attempt.open_output import tally_of
 from m2f_batch.flow.attempt.run_info import info_now
 from m2f_batch.flow.watch.lost_nodes import LostNodes
 from m2f_batch.flow.watch.metrics import Metrics
-from m2f_batch.flow.watch.progress import Progress, duration
+from m2f_batch.flow.watch.progress import Progress
+from m2f_batch.messages.spoken import duration
 from m2f_batch.result import tell_run
 from m2f_batch.runs.index import entry_of, read_index, write_index
 from m2f_batch.runs.plan import file_and_part

@@ -10,6 +10,7 @@ from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.listing import Listing
 from m2f_batch.messages.redact import redacted
+from m2f_batch.messages.spoken import now
 from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.source import ModelSource
 from m2f_batch.runs.directory import RunDirectory
@@ -150,8 +151,3 @@ def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
         "retries": progress.retries,
         "forward": progress.forwards.report(info.get("forward")),
     }
-
-
-def now() -> str:
-    """This moment in UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

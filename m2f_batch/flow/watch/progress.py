@@ -12,6 +12,7 @@ from tqdm import tqdm
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.watch.busy import Busy, Places
 from m2f_batch.messages.events import STATE, Events
+from m2f_batch.messages.spoken import duration
 from m2f_batch.runs.forwards import Forwards
 from m2f_batch.runs.tally import Tally, tally_of_unit
 
@@ -116,13 +117,3 @@ class Progress:
                 for line in (self.line(), *self.busy.lines()):
                     self._events.say(line, STATE, done=self.done, total=self.total, errors=self.tally.error)
                 next_line = time.monotonic() + LINE_SECONDS
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them.
-
-    >>> duration(59.9), duration(7322)
-    ('0 min 59 s', '2 h 2 min')
-    """
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds % 60)} s"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from m2f_batch.errors import RunError
+from m2f_batch.messages.spoken import duration
 from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.runs.assignment import read_assigned
 from m2f_batch.runs.directory import RunDirectory, open_existing_run
@@ -96,7 +97,7 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
     staged = images["staged"]
     if staged:
         yield f"staged  {staged:,} of those that remain are done, and appear when the others of their file are"
-    said = "" if is_finished else f", as of {_spoken(state['age'])} ago"
+    said = "" if is_finished else f", as of {duration(state['age'])} ago"
     rate = f"{state['images_per_second']:.1f} images/s over {state['seconds']:.0f} s{said}"
     yield f"rate    {rate}; {segments:,} segments"
     if state["retries"]:
@@ -109,14 +110,14 @@ def _lines(state: dict[str, Any]) -> Iterator[str]:
     for line in tally.reason_lines():
         yield f"failed  {line}"
     if state["seconds_left"] is not None:
-        yield f"left    {images['remaining'] - staged:,} images, {_spoken(state['seconds_left'])} at that rate"
+        yield f"left    {images['remaining'] - staged:,} images, {duration(state['seconds_left'])} at that rate"
     if state["deadline_at"]:
         yield f"due     {state['deadline_at']} (run.deadline): {_late_text(state)}"
 
 
 def _late_text(state: dict[str, Any]) -> str:
     late_by = state["late_by"]
-    time = _spoken(abs(late_by))
+    time = duration(abs(late_by))
     if state["finished"]:
         return f"missed by {time}" if late_by > 0 else f"kept, with {time} to spare"
     if state["seconds_left"] is None:
@@ -129,7 +130,7 @@ def _lease_text(lease: dict[str, Any]) -> str:
         return f"free; last held by {lease['holder']} from {lease['since']} to {lease['renewed_at']}"
     ending = f"it lasts {lease['seconds']:g} s from then"
     end = "it has expired, and the same command goes on" if lease["is_over"] else ending
-    return f"held by {lease['holder']} since {lease['since']}; renewed {_spoken(lease['age'])} ago, {end}"
+    return f"held by {lease['holder']} since {lease['since']}; renewed {duration(lease['age'])} ago, {end}"
 
 
 def _age(run: RunDirectory, uri: str) -> float | None:
@@ -138,16 +139,3 @@ def _age(run: RunDirectory, uri: str) -> float | None:
         return run.store.age(uri)
     except RunError:  # on a disk that may only be read
         return None
-
-
-def _spoken(seconds: float | None) -> str:
-    """A time in one unit.
-
-    >>> _spoken(4.2), _spoken(200), _spoken(90_000), _spoken(None)
-    ('4 s', '3 min', '25.0 h', 'an unknown time')
-    """
-    if seconds is None:
-        return "an unknown time"
-    if seconds < 120:
-        return f"{max(seconds, 0):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from tqdm import tqdm
 
+from m2f_batch.messages.spoken import duration
 from m2f_batch.train.data.stream import Span
 
 LINE_SECONDS = 30.0
@@ -41,7 +42,7 @@ class Progress:
         loss_told = f", {told}" if (told := self._loss()) else ""
         self._say(
             f"train   step {at} of {self._span.steps}{loss_told}, {rate * self._span.batch_size:.1f} images/s, "
-            f"{_spoken((self._span.steps - at) / rate)} left"
+            f"{duration((self._span.steps - at) / rate)} left"
         )
 
     def close(self) -> None:
@@ -70,9 +71,3 @@ def first_loss(loss: float, outputs: int) -> str:
         f"loss    {loss:.3g} in the first step: it is a sum over the decoder's {outputs} outputs, so {least} to {most} "
         "is normal for long, and more at the start; that it falls and the validation rises is what counts"
     )
-
-
-def _spoken(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

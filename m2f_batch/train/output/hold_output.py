@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.messages.spoken import now
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes, open_folder
 from m2f_batch.runs.lease import acquire
 from m2f_batch.storage.retries import retry_before_run, retry_write
@@ -104,7 +104,7 @@ def held(job: TrainJob, say: Callable[[str], None]) -> Iterator[Held]:
 def finish(place: HeldFolder) -> None:
     """Say that all is done."""
     info = retry_write(lambda: _info(place)) or {}
-    retry_write(lambda: place.write(INFO, json_bytes(info | {"finished_at": _now()})))
+    retry_write(lambda: place.write(INFO, json_bytes(info | {"finished_at": now()})))
 
 
 def _begun(job: TrainJob, place: HeldFolder) -> Held:
@@ -116,7 +116,7 @@ def _begun(job: TrainJob, place: HeldFolder) -> Held:
         info = None
     begun = info or {
         "run_id": uuid.uuid4().hex,
-        "started_at": _now(),
+        "started_at": now(),
         "facts": job.facts,
         "task": job.task,
         "steps": job.steps,
@@ -168,7 +168,3 @@ def _info(place: HeldFolder) -> dict[str, Any] | None:
     except ValueError:
         raise RunError(f"{place.path(INFO)} is not JSON") from None
     return dict(info)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,7 +3,7 @@
 import pytest
 
 from m2f_batch.flow.watch.busy import Busy, Places, advice, shares_line
-from m2f_batch.flow.watch.progress import Progress, duration
+from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.ray_session.held import Held
 
 
@@ -156,8 +156,3 @@ def test_progress_counts_units_but_not_those_that_failed_in_passing():
     assert progress.tally.reasons == {"decode/Truncated": 1}
     assert progress.busy.seconds == {"forward": 3.0}
     assert progress.line().startswith("3 of 10 images")
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.0, "0 min 0 s"), (61.0, "1 min 1 s"), (3600 * 30.5, "30 h 30 min")])
-def test_durations(seconds, text):
-    assert duration(seconds) == text

@@ -103,11 +103,11 @@ def test_the_same_as_json(run: RunDirectory, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("hours", "rate", "text"),
     [
-        (3, 0.5, "kept with 3.0 h to spare at that rate"),
-        (-3, 0.5, "3.0 h late at that rate"),
-        (3, 4 / (5 * 3600), "2.0 h late at that rate"),
-        (3, 0.0, "in 3.0 h"),
-        (-3, 0.0, "over for 3.0 h"),
+        (3, 0.5, "kept with 3 h 0 min to spare at that rate"),
+        (-3, 0.5, "3 h 0 min late at that rate"),
+        (3, 4 / (5 * 3600), "2 h 0 min late at that rate"),
+        (3, 0.0, "in 3 h 0 min"),
+        (-3, 0.0, "over for 3 h 0 min"),
     ],
 )
 def test_a_deadline(run: RunDirectory, capsys, hours: float, rate: float, text: str) -> None:
@@ -121,7 +121,7 @@ def test_a_deadline(run: RunDirectory, capsys, hours: float, rate: float, text: 
 
 @pytest.mark.parametrize(
     ("at", "text"),
-    [("2026-11-20T10:05:09+00:00", "kept, with 5 min to spare"), ("2026-11-20T11:00:00+01:00", "missed by 9 s")],
+    [("2026-11-20T10:05:09+00:00", "kept, with 5 min 0 s to spare"), ("2026-11-20T11:00:00+01:00", "missed by 9 s")],
 )
 def test_a_deadline_of_a_finished_run(tmp_path: Path, capsys, at: str, text: str) -> None:
     run = planned_run(tmp_path / "run", [[picture("a")]])
