@@ -17,7 +17,8 @@ from torch.nn.functional import interpolate
 
 from benchmarks.lib.photos import object_masks
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
-from m2f_batch.vision.pixels.geometry import SizeHW, plan_from_processor, with_size
+from m2f_batch.models.preprocess_plan import SizeHW, with_size
+from m2f_batch.models.processor import plan_from_processor
 
 QUERIES, STRIDE = 100, 4
 CLASSES: dict[Task, int] = {"instance": 80, "panoptic": 133, "semantic": 150}

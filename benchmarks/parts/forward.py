@@ -22,8 +22,9 @@ from benchmarks.lib.photos import photographs, where_from
 from benchmarks.lib.timing import Rounds, parser, publish, ratio_of, say, show_seconds, table, take_turns
 from m2f_batch.config.segment import ExactSize
 from m2f_batch.models.loading import forward, load_model
+from m2f_batch.models.preprocess_plan import with_size
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.pixels.geometry import plan_from_processor, with_size
 from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
 
 THREADS, GEMM = 2, 2048

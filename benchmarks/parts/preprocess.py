@@ -18,8 +18,9 @@ from transformers import Mask2FormerImageProcessor
 
 from benchmarks.lib.photos import as_jpeg, photographs, where_from
 from benchmarks.lib.timing import Rounds, parser, publish, ratio_of, say, table, take_turns
+from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
-from m2f_batch.vision.pixels.geometry import PreprocessPlan, plan_from_processor
 from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
 
 SETTINGS = ({"height": 384, "width": 384}, {"shortest_edge": 800, "longest_edge": 1333})

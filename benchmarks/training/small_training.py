@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
 from m2f_batch.demo.scenes import CATEGORIES, TRAIN_SEED, draw_scene
+from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.data.order import micro_batches, share
 from m2f_batch.train.data.samples import Sample
 from m2f_batch.train.loop.step import Rules
 from m2f_batch.train.objective.loss_parts import LossSettings
 from m2f_batch.vision.masks.rle import encode_mask
-from m2f_batch.vision.pixels.geometry import PreprocessPlan, plan_from_processor
 
 CANVAS = (96, 96)
 QUERIES = 12

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from m2f_batch.config.segment import Task
+from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.masks.rle import MaskCode, encode_mask
-from m2f_batch.vision.pixels.geometry import SizeHW
 
 
 @dataclass

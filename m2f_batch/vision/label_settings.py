@@ -11,9 +11,10 @@ from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessC
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task
 from m2f_batch.models.label_sets import Category, StuffSource, categories_of, find_stuff_ids, paper_size
+from m2f_batch.models.preprocess_plan import PreprocessPlan, with_normalization, with_size
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.version import VERSION
 from m2f_batch.vision.decode.image import DECODE_POLICY_VERSION
-from m2f_batch.vision.pixels.geometry import PreprocessPlan, plan_from_processor, with_normalization, with_size
 
 # the paper's values by task; what is not here does not apply
 DEFAULTS: dict[Task, dict[str, Any]] = {

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from m2f_batch.errors import ImageError
+from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.records import Segment
 from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.masks.instance import areas_of, shapes_of
@@ -22,7 +23,6 @@ from m2f_batch.vision.masks.label_tiles import codes_of
 from m2f_batch.vision.masks.panoptic import Owners, find_owners
 from m2f_batch.vision.masks.rle import MaskCode
 from m2f_batch.vision.masks.semantic import find_winners
-from m2f_batch.vision.pixels.geometry import SizeHW
 
 DEVICES = ("cpu", "cuda")  # logits on another come to the CPU
 NO_STUFF: frozenset[int] = frozenset()

@@ -33,8 +33,8 @@ from m2f_batch.datasets.dataset import Category
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS
 from m2f_batch.models.loading import forward, load_model
+from m2f_batch.models.preprocess_plan import IMAGENET_MEAN
 from m2f_batch.train.start.build import backbone_multiplier, build_model, keeps_batch_norms
-from m2f_batch.vision.pixels.geometry import IMAGENET_MEAN
 from m2f_batch.vision.segmenter import Segmenter
 
 PRESETS = PROJECT / "jobs" / "presets" / "backbones"

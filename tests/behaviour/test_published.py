@@ -22,7 +22,7 @@ from m2f_batch.models.architecture import architecture_of
 from m2f_batch.models.checkpoint import choose_task, read_checkpoint
 from m2f_batch.models.loading import forward, load_model
 from m2f_batch.models.mask2former.mask2former import LeanMask2Former
-from m2f_batch.vision.pixels.geometry import plan_from_processor
+from m2f_batch.models.processor import plan_from_processor
 
 FOLDER = PROJECT / "tests" / "published"
 NAMES = sorted(path.name.removeprefix("mask2former-") for path in FOLDER.glob("mask2former-*"))

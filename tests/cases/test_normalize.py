@@ -19,9 +19,9 @@ from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.explain.recorded import read_setup
 from m2f_batch.flow.job import check
 from m2f_batch.models.checkpoint import read_checkpoint
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.start.job import _processor, plan_job
-from m2f_batch.vision.pixels.geometry import plan_from_processor
 from m2f_batch.vision.segmenter import Segmenter
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}

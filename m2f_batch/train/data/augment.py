@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from m2f_batch.config.finetune import Resize
-from m2f_batch.vision.pixels.geometry import SizeHW
+from m2f_batch.models.preprocess_plan import SizeHW
 
 # at strength 1: of 255, relative, relative, and degrees of hue
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 32.0, 0.5, 0.5, 18.0

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.train.data.samples import Sample
 from m2f_batch.train.objective.loss_parts import ImageTarget
-from m2f_batch.vision.pixels.geometry import PreprocessPlan, SizeHW
 from m2f_batch.vision.pixels.prepared import Prepared
 from m2f_batch.vision.pixels.preprocess import pixel_values
 

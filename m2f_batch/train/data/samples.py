@@ -17,13 +17,13 @@ from m2f_batch.config.segment import Task
 from m2f_batch.datasets.masks import as_rle, union_rle
 from m2f_batch.datasets.pixel_cap import image_of
 from m2f_batch.errors import ImageError, RunError
+from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
 from m2f_batch.train.data.augment import View, draw_view, jitter_color
 from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.masks.rle import encode_mask
-from m2f_batch.vision.pixels.geometry import SizeHW
 
 AT_ONCE = 64 << 20  # pixels of full-size masks that are decoded together
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from m2f_batch.errors import RunError
+from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.train import distributed
 from m2f_batch.train.data.batches import on_device, too_many
 from m2f_batch.train.data.samples import Sample
@@ -25,7 +26,6 @@ from m2f_batch.train.network.forward import LayerLogits, layer_logits
 from m2f_batch.train.network.freezing import batch_norms
 from m2f_batch.train.objective.loss import batch_loss
 from m2f_batch.train.objective.loss_parts import LossSettings, NonFiniteLoss, StepTotals
-from m2f_batch.vision.pixels.geometry import PreprocessPlan, SizeHW
 
 PARTS = ("class", "mask", "dice")
 

@@ -16,10 +16,11 @@ from m2f_batch.datasets.learnable import Learnable, learnable, learnable_finding
 from m2f_batch.datasets.splits.train_val import read_splits
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
+from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.train.data.samples import Recipe
-from m2f_batch.vision.pixels.geometry import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, plan_from_processor
 
 FORMAT_TASK: dict[str, Task] = {"coco-panoptic": "panoptic", "semantic-png": "semantic"}  # the others: instance
 STEPS_PER_VALIDATION = 0.1  # of all steps, if not set

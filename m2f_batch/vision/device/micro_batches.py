@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from m2f_batch.vision.pixels.geometry import SizeHW
+from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.vision.pixels.preprocess import Prepared
 
 LARGEST = 64  # images per micro-batch that is tried and taken unasked

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.vision.masks.resample import Axis, axis_of, grow
-from m2f_batch.vision.pixels.geometry import SizeHW
 
 
 class Frame(NamedTuple):

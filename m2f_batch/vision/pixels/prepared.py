@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.vision.pixels.geometry import SizeHW
+from m2f_batch.models.preprocess_plan import SizeHW
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
 from m2f_batch.errors import DecodeError, ImageError, TransientError
+from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.vision.decode.image import decode, from_pil
-from m2f_batch.vision.pixels.geometry import PreprocessPlan
 from m2f_batch.vision.pixels.prepared import Prepared
 
 __all__ = ["Prepared", "pixel_values", "prepare", "prepare_image"]

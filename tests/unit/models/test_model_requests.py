@@ -44,7 +44,7 @@ from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.train.start.build import build_model
-from m2f_batch.vision.pixels.geometry import plan_from_processor
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.models.loading import load_model, processor_pixel_values
 place = Path(sys.argv[1])
 labels = [Category(i, name, True) for i, name in enumerate(("cat", "dog", "sky"))]

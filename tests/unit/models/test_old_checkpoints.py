@@ -24,8 +24,8 @@ from m2f_batch.models.architecture import is_never_read
 from m2f_batch.models.checkpoint import read_checkpoint, weight_files
 from m2f_batch.models.loading import forward, load_model, processor_pixel_values
 from m2f_batch.models.mask2former.mask2former import LeanMask2Former
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.start.build import build_model
-from m2f_batch.vision.pixels.geometry import plan_from_processor
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 from m2f_batch.vision.segmenter import Segmenter
 

@@ -13,10 +13,10 @@ from transformers import AutoImageProcessor
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
+from m2f_batch.models.preprocess_plan import size_with_aspect_ratio
 from m2f_batch.train.data.augment import draw_view
 from m2f_batch.train.data.samples import Recipe, make_sample
 from m2f_batch.train.start.job import TrainJob, _processor
-from m2f_batch.vision.pixels.geometry import size_with_aspect_ratio
 
 ADE20K = PROJECT / "jobs" / "presets" / "ade20k-semantic.yaml"
 GIVEN = {"data.train": "annotations", "data.val": "more", "output.uri": "tuned"}

@@ -10,7 +10,8 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import ImageError, UsageError
-from m2f_batch.vision.pixels.geometry import plan_from_processor, size_with_aspect_ratio, with_size
+from m2f_batch.models.preprocess_plan import size_with_aspect_ratio, with_size
+from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare, prepare_image
 
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""Sizes from image to canvas and back, without a pixel: the image processor's settings and ours.
+"""A PreprocessPlan says how an image becomes pixel values, and computes the sizes on the way without a pixel.
 
 (H, W)    the full image, and the output
 (hc, wc)  the content: the resized image, at the canvas' top left
@@ -6,51 +6,25 @@
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
-
-from m2f_batch.config.segment import AspectSize, ExactSize, Normalization, Pixels, Section
-from m2f_batch.errors import ImageError, UsageError
+from m2f_batch.config.segment import AspectSize, ExactSize, Normalization
+from m2f_batch.errors import ImageError
 
 SizeHW = tuple[int, int]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOST, LEAST_SPREAD = 20.0, 0.1  # of what models are trained on
-LONGEST_EDGE = 1333  # the default of version 4
-DIVISOR = 32  # the default of every version, also where null stands (4.57's fast processors; the others fail on it)
-SIZES = "a number of pixels, {shortest_edge, longest_edge}, {shortest_edge} or {height, width}"
-# the processors whose arithmetic this is; the names of older checkpoints are taken for today's
-PROCESSORS = frozenset(
-    f"{family}{kind}"
-    for family in ("Mask2Former", "MaskFormer")
-    for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
-)
-
 
 Channels = tuple[float, float, float]
 
 
-class LoneEdge(Section):
-    """A size with the shortest edge alone, which older checkpoints have."""
-
-    shortest_edge: Pixels
-
-
-def _not_zero(std: Channels | float) -> Channels | float:
-    if not all(_channels(std)):
-        raise ValueError("must not be 0")
-    return std
-
-
 @dataclass(frozen=True)
 class PreprocessPlan:
-    """All that turns an image into pixel values.
+    """A plan holds all that turns an image into pixel values.
 
     ``size`` is None without resizing. ``divisor`` rounds the content up (``round_content``: the processor's way, the
-    image is stretched) or the canvas (ours: zeros are added after normalisation). ``resample`` is Pillow's number.
+    image is stretched) or the canvas (ours: zeros are added after normalization). ``resample`` is Pillow's number.
     ``as_detectron2``: edges are rounded as the paper's own code does, not as transformers does.
     """
 
@@ -151,62 +125,6 @@ class PreprocessPlan:
         return (red, green, blue)
 
 
-class ProcessorConfig(BaseModel):
-    """The settings of a preprocessor_config.json that inference uses, in every form the hub has.
-
-    Missing keys take the defaults of ``Mask2FormerImageProcessor``; keys for training are ignored.
-    """
-
-    image_processor_type: str | None = None
-    feature_extractor_type: str | None = None
-    do_resize: bool = True
-    size: Pixels | ExactSize | AspectSize | LoneEdge | None = None
-    max_size: Pixels | None = None
-    noted_max_size: Pixels | None = Field(None, validation_alias="_max_size")
-    size_divisor: Annotated[int, Field(ge=0, le=4096)] | None = None
-    resample: Annotated[int, Field(ge=0, le=3)] = 2
-    do_rescale: bool = True
-    rescale_factor: Annotated[float, Field(gt=0)] = 1 / 255
-    do_normalize: bool = True
-    image_mean: Channels | float = IMAGENET_MEAN
-    image_std: Annotated[Channels | float, AfterValidator(_not_zero)] = IMAGENET_STD
-    pad_size: ExactSize | None = None
-
-
-def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
-    """The checkpoint's own settings, from its preprocessor_config.json.
-
-    Raises UsageError for a processor of another kind, or with settings that mean nothing.
-    """
-    try:
-        settings = ProcessorConfig.model_validate(processor)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        key = str(fault["loc"][0]) if fault["loc"] else ""
-        value = str(processor.get(key, fault["input"]))[:100]
-        told = SIZES if key == "size" else fault["msg"]
-        raise UsageError(
-            f"model.uri: the image processor's {key} {value!r} is not allowed ({told}); "
-            "mend its preprocessor_config.json"
-        ) from None
-    kind = settings.image_processor_type or settings.feature_extractor_type or ""
-    if kind and kind not in PROCESSORS:
-        raise UsageError(f"model.uri: image processor {kind!r} is not known; allowed: {', '.join(sorted(PROCESSORS))}")
-    size, lone_edge = _size_of(settings)
-    pad = settings.pad_size
-    return PreprocessPlan(
-        size=size if settings.do_resize else None,
-        divisor=DIVISOR if settings.size_divisor is None else settings.size_divisor,
-        round_content=True,
-        resample=settings.resample,
-        rescale_factor=settings.rescale_factor if settings.do_rescale else None,
-        mean=_channels(settings.image_mean) if settings.do_normalize else None,
-        std=_channels(settings.image_std) if settings.do_normalize else None,
-        pad_size=(pad.height, pad.width) if pad else None,
-        lone_edge=lone_edge,
-    )
-
-
 def with_size(plan: PreprocessPlan, size: AspectSize | ExactSize, *, as_detectron2: bool = False) -> PreprocessPlan:
     """The plan with a size of ours: the aspect ratio kept and zeros added, or exactly that size."""
     return replace(plan, size=size, round_content=False, pad_size=None, lone_edge=False, as_detectron2=as_detectron2)
@@ -253,25 +171,6 @@ def size_with_aspect_ratio(image_hw: SizeHW, shortest: int, longest: int | None)
     if width < height:
         return int(exact * height / width), shortest
     return shortest, int(exact * width / height)
-
-
-def _size_of(settings: ProcessorConfig) -> tuple[AspectSize | ExactSize, bool]:
-    """The size, and whether only the shortest edge binds.
-
-    Of a number, the longest edge is ``max_size``, by default 1333, as in transformers 4, where ``_max_size`` was a note
-    of what ``size`` had been made with.
-    """
-    size = settings.size
-    if isinstance(size, int):
-        return AspectSize(shortest_edge=size, longest_edge=settings.max_size or LONGEST_EDGE), False
-    if isinstance(size, LoneEdge):
-        longest = settings.noted_max_size or settings.max_size
-        return AspectSize(shortest_edge=size.shortest_edge, longest_edge=longest or 2**31 - 1), longest is None
-    return size or AspectSize(shortest_edge=800, longest_edge=settings.max_size or LONGEST_EDGE), False
-
-
-def _channels(value: Channels | float) -> Channels:
-    return value if isinstance(value, tuple) else (value, value, value)
 
 
 def _round_up(length: int, divisor: int) -> int:
