@@ -63,7 +63,7 @@ def theirs(model: nn.Module, values: Tensor) -> tuple[Tensor, Tensor]:
     return output.class_queries_logits, output.masks_queries_logits
 
 
-def difference(ours: tuple[Tensor, Tensor], theirs: tuple[Tensor, Tensor]) -> float:
+def difference(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> float:
     """The largest difference of a logit."""
     return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
 
@@ -77,7 +77,7 @@ def measure(
     square = torch.randn(GEMM, GEMM, device=device)
     kept: dict[str, list[Any]] = {"ours": [], "eager": []}
     runs: dict[str, Callable[[Tensor], Any]] = {
-        "ours": lambda values: kept["ours"].append(forward(model, values)),
+        "ours": lambda values: kept["ours"].append(forward(model, values).tensors),
         "eager": lambda values: kept["eager"].append(theirs(peer, values)),
         "gemm": lambda _: [square @ square for _ in range(8)],
     }
@@ -116,7 +116,7 @@ def check_double(directory: Path, count: int) -> float:
     cpu = torch.device("cpu")
     model, peer = load_model(directory, cpu).double(), eager(directory, cpu).double()
     largest = max(
-        difference(forward(model, values), theirs(peer, values))
+        difference(forward(model, values).tensors, theirs(peer, values))
         for values in canvases(SMALL, count, cpu, torch.float64)
     )
     assert largest <= 1e-9, f"float64 logits differ by {largest:.1e}"

@@ -91,7 +91,7 @@ def alone(segmenter: Segmenter, setting: Setting, names: Sequence[str], images: 
     found, begun = {}, time.perf_counter()
     for batch in _batches(list(zip(names, images, strict=True)), setting.batch_size):
         values = pixel_values([image for _, image in batch], plan, segmenter.device)
-        logits = forward(segmenter.model, values, setting.precision)
+        logits = forward(segmenter.model, values, setting.precision).tensors
         for (name, image), classes, masks in zip(batch, *logits, strict=True):
             sizes = {"canvas": image.canvas_hw, "content": image.content_hw, "output": image.output_hw}
             with pinned_threads(1):  # as the job does it; another number rounds the scores otherwise

@@ -110,7 +110,7 @@ def label(found: Findings, setup: Setup) -> None:
             computed = steps.forward(steps.load([found.prepared]))
             steps.wait(computed)
         found.class_logits, found.mask_logits = (
-            logits[0].float().cpu() for logits in (computed.class_logits, computed.mask_logits)
+            logits.float().cpu() for logits in computed.prediction.of_image(0).tensors
         )
         with pinned_threads(1), found.timing("postprocess"):
             result = steps.finish(found.prepared, computed, 0)

@@ -20,6 +20,7 @@ from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.architecture import architecture_of, is_never_read
 from m2f_batch.models.checkpoint import read_config, weight_files
 from m2f_batch.models.mask2former.mask2former import lean_mask2former
+from m2f_batch.models.predictions import QueryLogits
 
 MANY = 1 << 20  # canvases
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -93,15 +94,15 @@ def compiled(model: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def forward(model: nn.Module, pixel_values: Tensor, precision: Precision = "fp32") -> tuple[Tensor, Tensor]:
-    """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w]."""
+def forward(model: nn.Module, pixel_values: Tensor, precision: Precision = "fp32") -> QueryLogits:
+    """Pixel values [B, 3, Hc, Wc] to their prediction."""
     dtype = DTYPES.get(precision)
     with torch.autocast(pixel_values.device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None):
         if not isinstance(getattr(model, "_orig_mod", model), Mask2FormerForUniversalSegmentation):
-            return model(pixel_values)
+            return QueryLogits(*model(pixel_values))
         # hidden states on: with use_auxiliary_loss: false transformers forgets them, and crashes without
         output = model(pixel_values=pixel_values, output_hidden_states=True)
-    return output.class_queries_logits, output.masks_queries_logits
+    return QueryLogits(output.class_queries_logits, output.masks_queries_logits)
 
 
 def processor_pixel_values(directory: Path, image: NDArray[np.uint8], **instead: Any) -> Tensor | None:

@@ -39,8 +39,8 @@ def one_by_one(segmenter: Segmenter, images: list[Prepared]) -> Iterator[object]
     for image in images:
         with pinned_threads(segmenter.threads):
             values = pixel_values([image], labeling.preprocess, segmenter.device)
-            class_logits, mask_logits = forward(segmenter.model, values, labeling.precision)
-            yield segments_of(image, class_logits[0], mask_logits[0], labeling)
+            prediction = forward(segmenter.model, values, labeling.precision)
+            yield segments_of(image, prediction.of_image(0), labeling)
 
 
 def test_rows_are_those_of_the_plain_loop_whatever_the_neighbours(segmenter):

@@ -98,7 +98,7 @@ def test_logits_at_full_size_are_those_of_4_57(name: str, python_of_4_57: Path, 
     model = load_model(place, torch.device("cpu"))
     shutil.rmtree(place)  # up to 900 MB, which is mapped or read by now
     assert isinstance(model, LeanMask2Former)
-    found = dict(zip(("class", "masks"), forward(model.double(), known["pixel_values"]), strict=True))
+    found = dict(zip(("class", "masks"), forward(model.double(), known["pixel_values"]).tensors, strict=True))
     worst = {key: float((found[key] - known[key]).abs().max()) for key in found}
     spread = {key: float(known[key].std()) for key in found}
     print(f"\n{name}: largest difference {max(worst.values()):.1e}, spread of the logits {spread}")

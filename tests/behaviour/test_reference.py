@@ -68,7 +68,7 @@ def test_lean_logits_are_those_of_transformers_in_float64(random_model):
     lean, theirs = (load_model(random_model, cpu, lean=lean).double() for lean in (True, False))
     processor = AutoImageProcessor.from_pretrained(random_model, backend="torchvision")
     values = processor(IMAGES[0], return_tensors="pt")["pixel_values"].double()
-    for ours, wanted in zip(forward(lean, values), forward(theirs, values), strict=True):
+    for ours, wanted in zip(forward(lean, values).tensors, forward(theirs, values).tensors, strict=True):
         assert wanted.abs().max() > 10
         assert torch.allclose(ours, wanted, rtol=0, atol=1e-9)
 
@@ -81,7 +81,7 @@ def logits_of_the_lean_model(random_model: Path) -> list[tuple]:
     for image in IMAGES:
         values = processor(image, return_tensors="pt")["pixel_values"]
         with pinned_threads(2):
-            class_logits, mask_logits = forward(lean, values)
+            class_logits, mask_logits = forward(lean, values).tensors
         results.append((class_logits[0], mask_logits[0], tuple(values.shape[-2:]), image.shape[:2]))
     return results
 
@@ -114,9 +114,9 @@ def test_a_batched_forward_changes_rounding_only(random_model):
     plan = segmenter.labeling.preprocess
     prepared = [prepare(image[:100, :150], plan) for image in [IMAGES[0], IMAGES[2]]]
     batch = pixel_values(prepared, plan, torch.device("cpu")).double()
-    together = forward(segmenter.model, batch)
+    together = forward(segmenter.model, batch).tensors
     for index in range(len(prepared)):
-        alone = forward(segmenter.model, batch[index : index + 1])
+        alone = forward(segmenter.model, batch[index : index + 1]).tensors
         for a, b in zip(alone, together, strict=True):
             assert torch.allclose(a[0], b[index], rtol=0, atol=1e-9)
 
@@ -132,7 +132,9 @@ def test_explicit_sizes_crop_the_padding_they_add(random_model):
         prepared = prepare(image, plan)
         assert prepared.content_hw != prepared.canvas_hw
         with pinned_threads(2):
-            class_logits, mask_logits = forward(segmenter.model, pixel_values([prepared], plan, torch.device("cpu")))
+            class_logits, mask_logits = forward(
+                segmenter.model, pixel_values([prepared], plan, torch.device("cpu"))
+            ).tensors
         expected = reference.panoptic(
             class_logits[0],
             mask_logits[0],

@@ -161,7 +161,7 @@ def observe(model: Any, precision: Precision, device: torch.device) -> Reference
         *(one.register_forward_hook(layer, with_kwargs=True) for one in decoder.layers),
     ]
     try:
-        seen.class_logits, _ = forward(model, seen.values, precision)
+        seen.class_logits = forward(model, seen.values, precision).class_logits
     finally:
         for hook in hooks:
             hook.remove()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import ImageError
 from m2f_batch.models.loading import forward
+from m2f_batch.models.predictions import Prediction
 from m2f_batch.records import Segment
 from m2f_batch.vision.device.engine import Result, Steps
 from m2f_batch.vision.label_settings import Labeling
@@ -31,10 +32,9 @@ MEMORY_SHARE = 0.5  # of the free device memory, for a forward pass that is trie
 
 
 class Computed(NamedTuple):
-    """Class logits [B, Q, C + 1] and mask logits [B, Q, h, w] of a micro-batch, perhaps still being computed."""
+    """The prediction of a micro-batch, perhaps still being computed."""
 
-    class_logits: Tensor
-    mask_logits: Tensor
+    prediction: Prediction
     seconds: "Seconds"
 
 
@@ -70,9 +70,9 @@ class Replica:
     def forward(self, loaded: Tensor) -> Computed:
         """Logits of a micro-batch."""
         begun = time.perf_counter()
-        class_logits, mask_logits = forward(self.model, loaded, self.labeling.precision)
+        prediction = forward(self.model, loaded, self.labeling.precision)
         seconds = time.perf_counter() - begun
-        return Computed(class_logits, mask_logits, Seconds(lambda: seconds))
+        return Computed(prediction, Seconds(lambda: seconds))
 
     def wait(self, computed: Computed) -> float:
         """Seconds of the forward pass."""
@@ -80,7 +80,7 @@ class Replica:
 
     def finish(self, image: Prepared, computed: Computed, index: int) -> Result:
         """Segments of one image of a micro-batch, or why there are none."""
-        return segments_of(image, computed.class_logits[index], computed.mask_logits[index], self.labeling)
+        return segments_of(image, computed.prediction.of_image(index), self.labeling)
 
     def free_memory(self) -> None:
         """Nothing is cached."""
@@ -110,14 +110,14 @@ class CudaReplica:
         stream.wait_event(arrival)
         values.record_stream(stream)
         begun = stream.record_event(_timed_event())
-        class_logits, mask_logits = forward(self.model, values, self.labeling.precision)
+        prediction = forward(self.model, values, self.labeling.precision)
         done = stream.record_event(_timed_event())
 
         def measure() -> float:
             done.synchronize()
             return begun.elapsed_time(done) / 1000
 
-        return Computed(class_logits, mask_logits, Seconds(measure))
+        return Computed(prediction, Seconds(measure))
 
     def wait(self, computed: Computed) -> float:
         """Seconds of the forward pass, once it is done."""
@@ -128,16 +128,16 @@ class CudaReplica:
 
         All threads share a stream, and with it whatever post-processing keeps on the device between images.
         """
-        logits = computed.class_logits[index], computed.mask_logits[index]
+        prediction = computed.prediction.of_image(index)
         try:
             with torch.cuda.stream(self._finishing):
-                for tensor in logits:
+                for tensor in prediction.tensors:
                     tensor.record_stream(self._finishing)
-                return segments_of(image, *logits, self.labeling)
+                return segments_of(image, prediction, self.labeling)
         except torch.OutOfMemoryError:
             pass  # what did not fit is held until this block ends
         self.free_memory()
-        return segments_of(image, logits[0].cpu(), logits[1].cpu(), self.labeling)
+        return segments_of(image, prediction.cpu(), self.labeling)
 
     def free_memory(self) -> None:
         """Give cached blocks back."""
@@ -166,12 +166,12 @@ def _timed_event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-def segments_of(image: Prepared, class_logits: Tensor, mask_logits: Tensor, labeling: Labeling) -> Result:
-    """Segments of one image from its logits [Q, C + 1] and [Q, h, w], or why there are none."""
+def segments_of(image: Prepared, prediction: Prediction, labeling: Labeling) -> Result:
+    """Segments of one image from its prediction, or why there are none."""
     sizes = {"canvas": image.canvas_hw, "content": image.content_hw, "output": image.output_hw}
     try:
         with torch.inference_mode():
-            segments = POSTPROCESS[labeling.task](class_logits, mask_logits, **sizes, **labeling.postprocess)
+            segments = POSTPROCESS[labeling.task](*prediction.tensors, **sizes, **labeling.postprocess)
     except ImageError as error:
         error.size_hw = image.output_hw
         return error

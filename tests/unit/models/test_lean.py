@@ -98,7 +98,7 @@ def test_every_architecture_gives_the_logits_of_transformers(case):
     assert 0.05 < expected[1].gt(0).double().mean() < 0.95  # masks that let some pixels through and not others
     lean = lean_mask2former(model)
     assert isinstance(lean, LeanMask2Former)
-    assert furthest(forward(lean, values), expected) < 1e-9
+    assert furthest(forward(lean, values).tensors, expected) < 1e-9
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -141,9 +141,9 @@ def check_images(images):
     """Within 1e-9 in float64 for all; within 1e-4 in float32 for 90 %, since bits of the attention mask may flip."""
     plain, lean = load_model(DEMO_MODEL, CPU, lean=False), load_model(DEMO_MODEL, CPU)
     values = canvases(images)
-    single = [furthest(forward(lean, one), logits_of(plain, one)) for one in values]
+    single = [furthest(forward(lean, one).tensors, logits_of(plain, one)) for one in values]
     plain, lean = plain.double(), lean.double()
-    double = [furthest(forward(lean, one.double()), logits_of(plain, one.double())) for one in values]
+    double = [furthest(forward(lean, one.double()).tensors, logits_of(plain, one.double())) for one in values]
     assert max(double) < 1e-9
     assert np.mean(np.array(single) < 1e-4) >= 0.9, sorted(single)
 
@@ -164,11 +164,11 @@ def test_equal_images_give_equal_bytes_whatever_came_between():
     model = random_model(SWIN).float()
     lean = lean_mask2former(model)
     values = torch.randn(1, 3, 96, 75)
-    first = forward(lean, values)
+    first = forward(lean, values).tensors
     for size in ((64, 64), (75, 96), (96, 75)):
         forward(lean, torch.randn(1, 3, *size))
-    again = forward(lean_mask2former(model), values)
-    for a, b, c in zip(first, forward(lean, values), again, strict=True):
+    again = forward(lean_mask2former(model), values).tensors
+    for a, b, c in zip(first, forward(lean, values).tensors, again, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
 
@@ -182,7 +182,7 @@ def test_lower_precision_goes_the_same_way(backbone, dtype):
     with torch.autocast("cpu", dtype=dtype):
         theirs, ours = (
             logits_of(model, values),
-            forward(lean_mask2former(model), values, {v: k for k, v in DTYPES.items()}[dtype]),
+            forward(lean_mask2former(model), values, {v: k for k, v in DTYPES.items()}[dtype]).tensors,
         )
     for a, b, c in zip(exact, theirs, ours, strict=True):
         assert b.dtype == c.dtype
@@ -202,7 +202,7 @@ def test_a_transformers_that_builds_otherwise_runs_as_it_is():
     with pytest.warns(RuntimeWarning, match=r"decoder\.layers\.#\.gate.*slower"):
         assert lean_mask2former(model) is model
     values = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    assert furthest(forward(model, values), logits_of(model, values)) == 0
+    assert furthest(forward(model, values).tensors, logits_of(model, values)) == 0
 
 
 def test_another_swin_runs_as_it_is_in_a_lean_model():
@@ -214,4 +214,4 @@ def test_another_swin_runs_as_it_is_in_a_lean_model():
     assert isinstance(lean, LeanMask2Former)
     assert lean.backbone is backbone
     values = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    assert furthest(forward(lean, values), logits_of(model, values)) < 1e-9
+    assert furthest(forward(lean, values).tensors, logits_of(model, values)) < 1e-9

@@ -32,7 +32,7 @@ def test_logits_are_those_of_transformers():
     theirs = Mask2FormerForUniversalSegmentation.from_pretrained(DEMO_MODEL).double().eval()
     with torch.inference_mode():
         expected = theirs(pixel_values=values.double())
-    class_logits, mask_logits = forward(load_model(DEMO_MODEL, CPU).double(), values.double())
+    class_logits, mask_logits = forward(load_model(DEMO_MODEL, CPU).double(), values.double()).tensors
     assert torch.allclose(class_logits, expected.class_queries_logits, rtol=0, atol=1e-9)
     assert torch.allclose(mask_logits, expected.masks_queries_logits, rtol=0, atol=1e-9)
 
@@ -94,7 +94,7 @@ def test_a_timm_backbone_loads_without_asking_for_pretrained_weights(tmp_path):
     values = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         expected = theirs(pixel_values=values).masks_queries_logits
-    _, mask_logits = forward(load_model(tmp_path / "timm", CPU), values)
+    _, mask_logits = forward(load_model(tmp_path / "timm", CPU), values).tensors
     assert torch.allclose(mask_logits, expected, atol=1e-4)
 
 
@@ -127,6 +127,8 @@ def test_the_module_of_transformers_can_be_had():
     assert isinstance(plain, Mask2FormerForUniversalSegmentation)
     values = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for a, b in zip(
-        forward(plain.double(), values), forward(load_model(DEMO_MODEL, CPU).double(), values), strict=True
+        forward(plain.double(), values).tensors,
+        forward(load_model(DEMO_MODEL, CPU).double(), values).tensors,
+        strict=True,
     ):
         assert torch.allclose(a, b, rtol=0, atol=1e-9)

@@ -57,7 +57,7 @@ def difference(directory: Path, expected: Path, *, lean: bool = True) -> float:
     assert min(float(value.std()) for value in known.values()) > 0.3, "logits that differ"
     model = load_model(directory, CPU, lean=lean).to(dtype)
     assert isinstance(model, LeanMask2Former) == lean
-    found = dict(zip(("class", "masks"), forward(model, given().to(dtype)), strict=True))
+    found = dict(zip(("class", "masks"), forward(model, given().to(dtype)).tensors, strict=True))
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in known.items()}
     return max(float((found[name] - known[name]).abs().max()) for name in known) / TOLERANCE[dtype]
 
@@ -134,7 +134,7 @@ def test_training_starts_from_an_old_checkpoint(name: str) -> None:
     start = build_model(StartConfig(uri="x"), categories, task, seed=0, checkpoint=FOLDER / name)
     assert start.notes == ("the class head is the checkpoint's: it knows all 3 categories by name, of its 3",)
     known = load_file(FOLDER / name / "expected.safetensors")
-    classes, masks = forward(start.model.eval().to(known["class"].dtype), given().to(known["class"].dtype))
+    classes, masks = forward(start.model.eval().to(known["class"].dtype), given().to(known["class"].dtype)).tensors
     tolerance = TOLERANCE[known["class"].dtype]
     assert torch.allclose(classes, known["class"], rtol=0, atol=tolerance)
     assert torch.allclose(masks, known["masks"], rtol=0, atol=tolerance)
@@ -146,12 +146,12 @@ def test_what_may_be_missing_is_read_by_nothing_and_all_else_is_read(name: str) 
     model = load_model(FOLDER / name, CPU, lean=False)
     values = given().float()
     state: dict[str, Any] = {key: value for key, value in model.state_dict().items() if value.is_floating_point()}
-    known = forward(model, values)
+    known = forward(model, values).tensors
     unread = set()
     for key, value in state.items():
         kept = value.clone()
         value.fill_(math.nan)
-        found = forward(model, values)
+        found = forward(model, values).tensors
         if all(torch.equal(a, b) for a, b in zip(found, known, strict=True)):
             unread.add(key)
         value.copy_(kept)

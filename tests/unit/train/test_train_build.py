@@ -85,7 +85,7 @@ def same_answers(start: Start, loaded: Any) -> None:
     ours, theirs = start.model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     values = pixels().double()
-    answers = forward(start.model.eval().double(), values), forward(loaded.double(), values)
+    answers = forward(start.model.eval().double(), values).tensors, forward(loaded.double(), values).tensors
     assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(*answers, strict=True))
 
 
@@ -105,7 +105,7 @@ def test_a_backbone_trains_is_saved_and_gives_the_same_logits_again(kind: str, t
     same_answers(start, saved_and_loaded(start, tmp_path))
     start.model.float()
     lean = load_model(tmp_path, torch.device("cpu"))
-    for ours, theirs in zip(forward(start.model, pixels(1)), forward(lean, pixels(1)), strict=True):
+    for ours, theirs in zip(forward(start.model, pixels(1)).tensors, forward(lean, pixels(1)).tensors, strict=True):
         assert torch.allclose(ours, theirs, atol=1e-3)
     checkpoint = read_checkpoint(tmp_path, "tuned")
     assert checkpoint.trained_task == "panoptic" and checkpoint.stuff_ids == {1}
@@ -205,8 +205,8 @@ def test_a_checkpoint_s_categories_keep_their_rows_in_the_dataset_s_order() -> N
     start = build(StartConfig(uri="demo"), categories=categories, checkpoint=DEMO_MODEL)
     assert "the class head is the checkpoint's: it knows all 3 categories by name" in start.notes[0]
     values, rows = pixels(1).double(), [3, 0, len(names) - 1, len(names)]
-    classes, masks = forward(start.model.eval().double(), values)
-    wanted_classes, wanted_masks = forward(old.double(), values)
+    classes, masks = forward(start.model.eval().double(), values).tensors
+    wanted_classes, wanted_masks = forward(old.double(), values).tensors
     assert torch.allclose(classes, wanted_classes[..., rows], atol=1e-12)
     assert torch.allclose(masks, wanted_masks, atol=1e-12)
     assert start.pretrained_backbone and start.label_ids == (0, 1, 2)
