@@ -26,7 +26,7 @@ from m2f_batch.datasets.yolo.writer import Losses, check_names, write_settings, 
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.terminal import say
 from m2f_batch.storage import uris
-from m2f_batch.storage.places import open_store, stat_many
+from m2f_batch.storage.places import open_store, stat_many, writable_folder, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 TARGETS = ("coco", "yolo")
@@ -114,10 +114,7 @@ def convert(
 def _check_target(to: str, dest: str) -> None:
     if to not in TARGETS:
         raise UsageError(f"--to: {to!r} is not known; allowed: {', '.join(TARGETS)}")
-    try:
-        uris.check_written(uris.normalise(dest))
-    except UsageError as error:
-        raise UsageError(f"DEST: {error}") from None
+    writable_place(dest, "DEST")
 
 
 def _written(dataset: Dataset, sides: dict[str, list[Row]], to: str, dest: str, left: Faultless | None) -> list[str]:
@@ -225,8 +222,7 @@ def _to_yolo(dataset: Dataset, sides: dict[str, list[Row]], base: str, dest: str
         raise UsageError("--to yolo: the images lie in more than one store; YOLO needs them in one folder")
     names = [uris.below(base, row["uri"]) for rows in sides.values() for row in rows]
     check_names(names)
-    if next(open_store(dest).list(dest), None) is not None:
-        raise UsageError(f"DEST: {dest!r} is not empty; remove it, or choose another DEST")
+    writable_folder(dest, "DEST", is_new=True)
     wanted = [row["uri"] for rows in sides.values() for row in rows]
     missing = [name for name, entry in zip(wanted, stat_many(wanted), strict=True) if entry is None]
     if missing:

@@ -22,7 +22,7 @@ from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.result import STDOUT, tell
 from m2f_batch.runs.directory import RunDirectory, open_existing_run
 from m2f_batch.runs.rows import tables_by_uri
-from m2f_batch.storage.outputs import store_of_file
+from m2f_batch.storage.places import writable_file
 from m2f_batch.storage.s3.settings import recorded, using
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]
@@ -201,5 +201,5 @@ def _writer(json_file: str | None, run: RunDirectory, truth: GroundTruth) -> Cal
         return lambda report: None
     if json_file == STDOUT:
         return say_json
-    store = store_of_file(json_file, "--json", run=run.uri, read=[truth.uri])
-    return lambda report: store.write(json_file, (json.dumps(report, indent=2) + "\n").encode())
+    place = writable_file(json_file, "--json", run=run.uri, read=[truth.uri])
+    return lambda report: place.store.write(place.uri, (json.dumps(report, indent=2) + "\n").encode())

@@ -9,9 +9,8 @@ from m2f_batch.messages.terminal import say
 from m2f_batch.records import ImageRef
 from m2f_batch.runs.directory import RunDirectory, open_existing_run
 from m2f_batch.storage import uris
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import Place, writable_folder
 from m2f_batch.storage.s3.settings import recorded, using
-from m2f_batch.storage.store import ObjectError, Store, StoreUnavailable
 
 SAME, DIFFERS = 0, 1
 FILES = ("explain.json", "decoded.png", "canvas.png", "queries.png", "overlay.png", "difference.png")
@@ -31,7 +30,7 @@ def explain(run_uri: str, uri: str, dest: str | None = None) -> int:
 
 def _explain(run: RunDirectory, info: dict[str, Any], uri: str, dest: str | None) -> int:
     ref, stored = find_image(run, info, uri)
-    store, folder = _open_dest(dest or f"explain-{_name_of(ref)}", info)
+    folder = _folder(dest or f"explain-{_name_of(ref)}", info)
     # torch is loaded only for an image that there is
     from m2f_batch.explain import report, rerun
     from m2f_batch.explain.recorded import read_setup
@@ -47,11 +46,11 @@ def _explain(run: RunDirectory, info: dict[str, Any], uri: str, dest: str | None
         result = report.report_of(found, setup, stored)
         say(*lines_of_result(found, setup, result))
         written = []
-        store.delete([f"{folder}/{name}" for name in FILES])  # of an earlier explanation
+        folder.store.delete([f"{folder.uri}/{name}" for name in FILES])  # of an earlier explanation
         for name, content in report.files_of(found, setup, stored, result):
-            store.write(f"{folder}/{name}", content)
+            folder.store.write(f"{folder.uri}/{name}", content)
             written.append(name)
-        say(f"wrote   {folder}: {', '.join(sorted(written))}")
+        say(f"wrote   {folder.uri}: {', '.join(sorted(written))}")
     return SAME if result.comparison["same"] else DIFFERS
 
 
@@ -61,17 +60,9 @@ def _name_of(ref: ImageRef) -> str:
     return re.sub(r"[^\w.-]+", "_", stem[0] or stem[2])
 
 
-def _open_dest(dest: str, info: dict[str, Any]) -> tuple[Store, str]:
-    """The store of DEST and its one spelling. Raises UsageError where nothing should, or can, be written."""
-    try:
-        folder = uris.normalise(dest).rstrip("/")
-        uris.check_written(dest)
-        store = open_store(folder)
-        is_file = store.stat(folder) is not None
-    except (UsageError, ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"DEST: {error}") from None
-    if is_file:
-        raise UsageError(f"DEST: {dest!r} is a file; give a directory")
-    if uris.is_inside(folder, info["config"]["input"]["uri"]):
+def _folder(dest: str, info: dict[str, Any]) -> Place:
+    """Returns DEST. Raises UsageError where nothing should, or can, be written."""
+    folder = writable_folder(dest, "DEST")
+    if uris.is_inside(folder.uri, info["config"]["input"]["uri"]):
         raise UsageError(f"DEST: {dest!r} lies inside INPUT, where the next run would take pictures for images")
-    return store, folder
+    return folder

@@ -10,7 +10,7 @@ from m2f_batch.exports.coco import coco_json, coco_results
 from m2f_batch.exports.ids import CocoIds, coco_ids
 from m2f_batch.messages.terminal import say
 from m2f_batch.runs.directory import RunDirectory, open_existing_run
-from m2f_batch.storage.outputs import store_of_file
+from m2f_batch.storage.places import writable_file
 
 FORMATS = ("coco", "coco-results")
 
@@ -23,7 +23,7 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
     if form not in FORMATS:
         raise UsageError(f"--format: {form!r} is not known; allowed: {', '.join(FORMATS)}")
     run = open_existing_run(run_uri)
-    store = store_of_file(dest, "DEST", run=run.uri, read=[ground_truth])
+    place = writable_file(dest, "DEST", run=run.uri, read=[ground_truth])
     info = run.read_info()
     counts = info["images"]
     if not counts["ok"]:
@@ -36,7 +36,7 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
             handle.writelines(_pieces(run, info, ids, form))
         if len(ids.unmatched) == counts["ok"]:
             raise UsageError(f"--ground-truth {ground_truth}: it holds none of the images that are labelled")
-        store.upload(file, dest)
+        place.store.upload(file, place.uri)
     _say(info, ids, dest)
     return 0
 

@@ -1,15 +1,29 @@
-"""From a URI to the store that holds it, opened once per process: the one way to any, and so past the allow-lists."""
+"""Opens the store for a URI, once per process. Every access goes through here, so none escapes the allow-lists."""
 
+import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 
 from m2f_batch.config.segment import S3Config
+from m2f_batch.errors import UsageError
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.guarded import GuardedStore
 from m2f_batch.storage.local import ArrowStore, LocalStore
 from m2f_batch.storage.s3 import settings as s3_settings
-from m2f_batch.storage.store import Entry, Store
+from m2f_batch.storage.store import Entry, ObjectError, Store, StoreUnavailable
+
+OF_RUN = ("run.json", "_SUCCESS", "_state", "annotations")  # what a run directory consists of
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file or a folder: its URI in the one spelling, and the store that holds it."""
+
+    uri: str
+    store: Store
 
 
 def open_store(uri: str) -> Store:
@@ -62,3 +76,79 @@ def _open(scheme: str, authority: str, settings: S3Config | None) -> Store:
 
         return WebStore()
     return ArrowStore(f"{scheme}://{authority}") if scheme else LocalStore()
+
+
+# ---- places that a command writes
+
+
+def writable_file(dest: str, field: str, *, run: str | None = None, read: Iterable[str | None] = ()) -> Place:
+    """Returns the file that a command may write. ``run`` is the run directory that it reads, ``read`` other files.
+
+    Raises UsageError of ``field`` where it can be no file, or would take the place of one of those.
+    """
+    place = writable_place(dest, field)
+    with _of_field(field):
+        if dest.endswith("/") or place.store.is_folder(place.uri):
+            raise UsageError(f"{dest!r} is a folder; give the name of a file in it")
+        _check_above(dest, place.uri)
+    if run is not None and any(uris.is_inside(place.uri, f"{run}/{name}") for name in OF_RUN):
+        raise UsageError(f"{field}: {dest!r} is a part of the run itself; give another place")
+    if any(each is not None and _is_same(place.uri, each) for each in read):
+        raise UsageError(f"{field}: {dest!r} is what is read; give another name")
+    return place
+
+
+def writable_folder(dest: str, field: str, *, is_new: bool = False) -> Place:
+    """Returns the folder that a command may write. ``is_new``: it must hold no file.
+
+    Raises UsageError of ``field`` where it can be no folder, or holds what it must not.
+    """
+    place = writable_place(dest, field)
+    with _of_field(field):
+        is_file = place.store.stat(place.uri) is not None
+        is_empty = is_file or not is_new or next(place.store.list(place.uri), None) is None
+    if is_file:
+        raise UsageError(f"{field}: {dest!r} is a file; give a directory")
+    if not is_empty:
+        raise not_empty(dest, field)
+    return place
+
+
+def writable_place(dest: str, field: str) -> Place:
+    """Returns the place that a command may write, without a look at it. Raises UsageError of ``field``."""
+    with _of_field(field):
+        uris.check_unsigned(dest)
+        uri = uris.normalise(dest).rstrip("/") or "/"
+        uris.check_written(uri)
+        allow.check(uri)
+        return Place(uri, open_store(uri))
+
+
+def not_empty(dest: str, field: str) -> UsageError:
+    """Returns the error of a folder that must be new or empty, and is not."""
+    return UsageError(f"{field}: {dest!r} is not empty; remove it, or choose another {field}")
+
+
+@contextmanager
+def _of_field(field: str) -> Iterator[None]:
+    """Raises what is wrong with a place as a mistake in ``field``."""
+    try:
+        yield
+    except (UsageError, ObjectError, StoreUnavailable) as error:
+        raise UsageError(f"{field}: {error}") from None
+
+
+def _is_same(place: str, other: str) -> bool:
+    try:
+        return uris.is_inside(place, other) and uris.is_inside(other, place)
+    except UsageError:
+        return False  # of no place, which is said where it is read
+
+
+def _check_above(dest: str, place: str) -> None:
+    """Raises UsageError where what should be a folder above a local file is a file."""
+    above = os.path.dirname(place)
+    while not uris.root(place) and above and not os.path.exists(above):
+        above = os.path.dirname(above)
+    if not uris.root(place) and not os.path.isdir(above):
+        raise UsageError(f"{dest!r}: {above!r} is a file; give a folder")

@@ -31,8 +31,7 @@ from m2f_batch.models.source import find_model
 from m2f_batch.result import STDOUT
 from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.outputs import store_of_file
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import Place, writable_file
 from m2f_batch.storage.s3.settings import using
 
 _SHOWN = 5  # examples per kind on the screen
@@ -74,8 +73,9 @@ def lint(
     """
     if queries is not None and queries < 1:
         raise UsageError(f"--queries: must be 1 or more; got {queries}")
-    if json_file not in (None, STDOUT):
-        store_of_file(json_file, "--json", read=[config.data.train, config.data.val])
+    target: Place | None = None
+    if json_file is not None and json_file != STDOUT:
+        target = writable_file(json_file, "--json", read=[config.data.train, config.data.val])
     tally = Tally()
     out = sys.stderr if json_file == STDOUT else None
     try:
@@ -88,7 +88,7 @@ def lint(
     faults = tally.faults(ignored)
     say(*_lines(tally, ignored), _total(train, val, tally, faults), file=out)
     if json_file is not None:
-        _write(json_file, config, train, val, tally, len(faults))
+        _write(target, config, train, val, tally, len(faults))
     return 1 if faults else 0
 
 
@@ -158,7 +158,7 @@ def _total(train: Dataset, val: Dataset | None, tally: Tally, faults: Sequence[s
 
 
 def _write(
-    json_file: str, config: FinetuneConfig, train: Dataset, val: Dataset | None, tally: Tally, faults: int
+    target: Place | None, config: FinetuneConfig, train: Dataset, val: Dataset | None, tally: Tally, faults: int
 ) -> None:
     found: list[dict[str, Any]] = [
         {
@@ -176,8 +176,8 @@ def _write(
     ]
     images = {"train": train.table.num_rows, "val": 0 if val is None else val.table.num_rows}
     document = {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}
-    if json_file == STDOUT:
+    if target is None:
         say_json(document)
         return
     text = json.dumps(document, indent=1, ensure_ascii=False)
-    open_store(json_file).write(json_file, f"{text}\n".encode())
+    target.store.write(target.uri, f"{text}\n".encode())

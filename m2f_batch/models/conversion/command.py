@@ -22,8 +22,8 @@ from m2f_batch.messages.terminal import say
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint, read_config
 from m2f_batch.models.conversion.child import MAX_SHARD, Order
 from m2f_batch.models.source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
-from m2f_batch.storage import allow, uris
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage import uris
+from m2f_batch.storage.places import Place, not_empty, writable_folder
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
@@ -46,14 +46,13 @@ def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) ->
     ``max_shard``: bytes of one file of weights. Raises UsageError for a source that is no Mask2Former with pickled
     weights, or whose weights are not what they should be.
     """
-    allow.check_field("DEST", dest)
-    place = _free_place(dest)
+    place = _new_folder(dest)
     with _of_source():
         found = retry_before_run(lambda: find_model(source, wanted=TO_CONVERT))
         directory = retry_before_run(lambda: local_directory(found))
         read_config(directory, source)
     files = _pickles(directory, source)
-    with _beside(place) as folder:
+    with _beside(place.uri) as folder:
         answer = _run(files, folder, max_shard)
         names = _settle_names(folder, answer["written"])
         _copy(directory, folder, found)
@@ -72,19 +71,11 @@ def _of_source() -> Iterator[None]:
         raise type(error)(re.sub(r"^model\.\w+: ", "SRC: ", str(error))) from None
 
 
-def _free_place(dest: str) -> str:
-    """DEST in its one spelling. Raises UsageError where something is there."""
-    try:
-        place = uris.normalise(dest).rstrip("/") or "/"
-        store = open_store(place)
-        is_file = store.stat(place) is not None
-        is_empty = not is_file and next(store.list(place), None) is None
-    except (UsageError, ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"DEST: {error}") from None
-    if is_file:
-        raise UsageError(f"DEST: {dest!r} is a file; give a directory")
-    if not is_empty or (not uris.root(place) and os.path.isdir(place) and os.listdir(place)):
-        raise UsageError(f"DEST: {dest!r} is not empty; remove it, or choose another DEST")
+def _new_folder(dest: str) -> Place:
+    """Returns DEST. Raises UsageError where something is there, of a disk also a folder without files."""
+    place = writable_folder(dest, "DEST", is_new=True)
+    if not uris.root(place.uri) and os.path.isdir(place.uri) and os.listdir(place.uri):
+        raise not_empty(dest, "DEST")
     return place
 
 
@@ -243,16 +234,16 @@ def _loaded(folder: Path, source: str) -> Checkpoint:
     return checkpoint
 
 
-def _deliver(folder: Path, place: str) -> None:
+def _deliver(folder: Path, place: Place) -> None:
     """The files at DEST: by one rename, or one by one with config.json last, without which they are no model."""
     files = sorted(folder.iterdir(), key=lambda file: file.name == "config.json")
     for file in files:
         file.chmod(0o666 & ~_umask())  # safetensors writes files for their owner alone
     try:
-        if not uris.root(place):
-            _move(folder, files, Path(place))
+        if not uris.root(place.uri):
+            _move(folder, files, Path(place.uri))
             return
-        store, names = open_store(place), [f"{place}/{file.name}" for file in files]
+        store, names = place.store, [f"{place.uri}/{file.name}" for file in files]
         try:
             for file, name in zip(files, names, strict=True):
                 store.upload(file, name)
@@ -261,7 +252,7 @@ def _deliver(folder: Path, place: str) -> None:
                 store.delete(names)
             raise
     except OSError as error:
-        raise RunError(f"DEST: {place}: {error.strerror}") from None
+        raise RunError(f"DEST: {place.uri}: {error.strerror}") from None
     except (ObjectError, StoreUnavailable) as error:
         raise RunError(f"DEST: {error}") from None
 
