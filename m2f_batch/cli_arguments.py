@@ -263,9 +263,9 @@ def _add_submit(commands: "Commands") -> None:
         job.add_argument(
             "--submission-id",
             metavar="ID",
-            help="its id; a job of this id that runs, is done or was stopped is followed, one that failed with neither "
-            "2 nor 3 goes on as ID-2, one of other settings is refused; a cluster that does not answer is asked again "
-            "for 3 minutes",
+            help="its id, which makes the same command safe to repeat: a job of this id that runs or is done is "
+            "followed, one that was stopped or failed with neither 2 nor 3 goes on as ID-2, one of other settings is "
+            "refused; a cluster that does not answer is asked again for 3 minutes",
         )
     text = "follow a job that was submitted before, from the beginning of its log"
     follow = jobs.add_parser("follow", help=text, description=text)

@@ -5,9 +5,9 @@
      "started_at": "...", "finished_at": "..."}
 
 ``retry``: whether the same command may end otherwise when it is given again: not after 0, 2 and 3, but after 1, 130,
-and 137 of a job whose driver was killed. ``output`` is RUN for evaluate. What a command did not get to know is null.
-Under the name ``-`` it is the last line of stdout, and has ``"event": "result"`` besides, which is how ``submit`` reads
-it from a job's log.
+and 137 of a job whose driver was killed. ``submit follow`` of a job that has ended says false, because it ends so each
+time. ``output`` is RUN for evaluate. What a command did not get to know is null. Under the name ``-`` it is the last
+line of stdout, and has ``"event": "result"`` besides, which is how ``submit`` reads it from a job's log.
 
 FILE has at most 4096 bytes, for Kubernetes cuts ``/dev/termination-log`` there. It is emptied at the start and written
 once, and never replaced by another file, which a mount refuses: it stays empty where the process was killed, or Ray has
@@ -35,6 +35,7 @@ MAX_TEXT = 1000  # characters of an error
 FINAL = frozenset({0, 2, 3})  # exit codes that the same command would end with again
 TOTALS = ("images", "segments", "errors", "seconds", "images_per_second")  # of run.json
 FIELDS = ("output", "run_id", "totals", "error", "submission_id")
+TELLABLE = frozenset({*FIELDS, "retry"})  # retry: where it does not follow from the exit code
 
 # of the command that this process runs
 _told: dict[str, Any] = {}
@@ -42,8 +43,8 @@ _files: list[str] = []  # FILE, where one is wanted
 
 
 def tell(**fields: Any) -> None:
-    """Say what the result shall hold, some of ``FIELDS``; what is told later wins."""
-    if unknown := fields.keys() - {*FIELDS}:
+    """Say what the result shall hold, some of ``TELLABLE``; what is told later wins."""
+    if unknown := fields.keys() - TELLABLE:
         raise ValueError(f"no fields of a result: {sorted(unknown)}")
     _told.update(fields)
 
@@ -95,8 +96,8 @@ class Result:
         if self._file is None:
             return
         told = {name: _told.get(name) for name in FIELDS}
-        error = told["error"]
-        document = {"command": self._command, "exit_code": exit_code, "retry": exit_code not in FINAL, **told}
+        error, retry = told["error"], _told.get("retry", exit_code not in FINAL)
+        document = {"command": self._command, "exit_code": exit_code, "retry": retry, **told}
         document |= {"error": error and redact(str(error)), "started_at": self._started_at, "finished_at": now()}
         if document["output"] is not None:
             document["output"] = redact(str(document["output"]))

@@ -11,7 +11,8 @@ The task's log is the job's. Its XCom (`return_value`) is the command's result, 
 run_id, exit code, error. Exit codes 2 (refused) and 3 (too many broken images) fail at once, for another try would say
 the same. All others are tried again, and go on. The run of the DAG names the submission, so that a try that finds its
 job running follows it, and a job that is done is not done again. A task that is ended by hand leaves its job, which
-`m2f-batch submit follow ID --address URL` and Ctrl-C stop.
+`m2f-batch submit follow ID --address URL` and Ctrl-C stop. In that order: a job that is stopped while its task waits
+for it goes on with the task's next try.
 """
 
 import shlex

@@ -8,6 +8,7 @@ The workflow's output parameter `result` is the command's result, of a failure t
 error. Exit codes 2 (refused) and 3 (too many broken images) fail at once, for another try would say the same. All
 others are tried again, and go on. The workflow's name is the submission's, so that a try that finds its job running
 follows it. A workflow that is stopped leaves its job, which `m2f-batch submit follow ID --address URL` and Ctrl-C stop.
+In that order: a job that is stopped while its workflow waits for it goes on with the next try.
 """
 
 import shlex

@@ -10,7 +10,8 @@ The cluster is there (`kubectl apply -k infra/kubernetes/overlays/cluster`, or m
 job's. Exit codes 2 (refused) and 3 (too many broken images) fail at once, for another try would say the same. All
 others are tried again, and go on. The run's id, or that of the run that it executes again, names the submission, so
 that a try that finds its job running follows it. A run that is terminated leaves its job, which
-`m2f-batch submit follow ID --address URL` and Ctrl-C stop.
+`m2f-batch submit follow ID --address URL` and Ctrl-C stop. In that order: a job that is stopped while its run waits for
+it goes on with the run's next try.
 """
 
 import json

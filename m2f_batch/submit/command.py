@@ -40,8 +40,8 @@ T = TypeVar("T")
 def submit(job: Job, address: str | None, *, submission_id: str | None = None, is_followed: bool = True) -> int:
     """Submit a job and follow it; returns its exit code, or 0 at once where it is not followed.
 
-    A ``submission_id`` that the cluster knows is not submitted again, but followed; one that failed and may go on
-    (any exit code but 2 and 3, or a failure of Ray's) is, as ID-2, ID-3 and so on.
+    A job of this ``submission_id`` that runs or is done is followed. One that was stopped or failed goes on as ID-2,
+    ID-3 and so on, unless it would end the same way again (exit codes 2 and 3).
     """
     target, token = parse_address(address), find_token()
     check_may_submit(target, token is not None, job.allow_no_token, job.how_to_allow)
@@ -63,11 +63,14 @@ def submit(job: Job, address: str | None, *, submission_id: str | None = None, i
 
 
 def follow_submitted(job_id: str, address: str | None) -> int:
-    """Follow a job that was submitted before, from the beginning of its log; returns its exit code."""
+    """Follow a job that was submitted before, from the beginning of its log; returns its exit code.
+
+    Raises UsageError for a job that the cluster does not know.
+    """
     target, token = parse_address(address), find_token()
     tell(submission_id=job_id)
     _warn_unencrypted(target, token is not None)
-    return _follow(JobsApi(target, token), _checked_id(job_id), Patience(0, _say))
+    return _follow(JobsApi(target, token), _checked_id(job_id), Patience(0, _say), is_submitted_again=False)
 
 
 def _warn_unencrypted(target: Address, asks: bool) -> None:
@@ -159,7 +162,8 @@ async def _job_if_there(api: JobsApi, job_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _follow(api: JobsApi, job_id: str, patience: Patience) -> int:
+def _follow(api: JobsApi, job_id: str, patience: Patience, *, is_submitted_again: bool = True) -> int:
+    """Follow a job to its end; the same command, given again, submits it again unless it only follows."""
     target, shown, is_stopped = api.address, Shown(), False
     with noticed_sigterm():
         while True:
@@ -167,6 +171,8 @@ def _follow(api: JobsApi, job_id: str, patience: Patience) -> int:
                 job = asyncio.run(_followed(api, job_id, shown, patience, is_stopped=is_stopped))
                 _say(end_of(job_id, job))
                 _tell_end(job_id, job, shown.end)
+                if not is_submitted_again:
+                    tell(retry=False)
                 return exit_code(job)
             except Unanswered as error:
                 if not patience.seconds:  # it has never answered

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from m2f_batch.errors import RunError
+from m2f_batch.errors import RunError, UsageError
 from m2f_batch.messages.masking import redact
 from m2f_batch.result import FINAL
 from m2f_batch.submit.client import JobsApi, NoLiveLog, NoSuchJob, Unanswered, one_line
@@ -18,6 +18,7 @@ AGAIN_SECONDS = 2.0
 WHOLE_SECONDS = 10.0  # between two looks at the whole log, where it cannot be had as it comes
 LAST_TRIES = 3  # for the end of the log of a node that may be gone
 END_CHARACTERS = 65536  # kept of a log: its last line but what libraries say at the exit is the job's result
+LOST = "a head that starts anew forgets its jobs. Submitted again, it goes on"
 MAX_REASON = 500  # characters of Ray's message, which ends in the log's last lines
 
 Say = Callable[[str], None]
@@ -73,8 +74,8 @@ async def follow(
 ) -> dict[str, Any]:
     """Write the rest of a job's log as it comes; returns Ray's JobDetails once the job has ended.
 
-    ``is_stopped`` asks it to. Raises Unanswered when the cluster was silent for too long, RunError when it has
-    forgotten the job.
+    ``is_stopped`` asks it to. Raises Unanswered when the cluster was silent for too long, UsageError when it does not
+    know the job, RunError when it has forgotten it.
     """
     while True:
         try:
@@ -89,7 +90,9 @@ async def follow(
                 return job
             await _write_tail(api, job_id, shown, write, say)
         except NoSuchJob as error:
-            raise RunError(f"{error}; a head that starts anew forgets its jobs. Submitted again, it goes on") from None
+            if not patience.seconds:  # its first answer: there was no such job
+                raise UsageError(f"submission id: {error}; give one that submit has said. {LOST}") from None
+            raise RunError(f"{error}; {LOST}") from None
         except RunError as error:  # whatever a proxy says: the job may run
             patience.lost(error if isinstance(error, Unanswered) else Unanswered(str(error)))
         await asyncio.sleep(AGAIN_SECONDS)
@@ -140,7 +143,7 @@ def end_of(job_id: str, job: dict[str, Any]) -> str:
     """How a job has ended, in one line."""
     own = job.get("driver_exit_code")
     if job["status"] == "STOPPED":
-        return f"{job_id} was stopped; what was committed is kept, and the same job under another id goes on"
+        return f"{job_id} was stopped; what was committed is kept, and the job goes on when it is submitted again"
     if own is None and job["status"] == "FAILED":
         message = one_line(redact(str(job.get("message") or "no message")))
         return f"{job_id} failed in Ray ({job.get('error_type')}): {message[:MAX_REASON]}"
@@ -148,5 +151,5 @@ def end_of(job_id: str, job: dict[str, Any]) -> str:
 
 
 def may_be_done_again(job: dict[str, Any]) -> bool:
-    """Whether the same job, given again, would go on: not while it runs, is done, was stopped, or was refused."""
-    return job["status"] == "FAILED" and exit_code(job) not in FINAL
+    """Whether the same job, given again, would go on: where it failed or was stopped, unless it would end the same."""
+    return job["status"] in ENDED and exit_code(job) not in FINAL

@@ -48,6 +48,21 @@ def test_each_exit_code(ending: Any, tmp_path: Path) -> None:
         assert json.loads(done.stdout.splitlines()[0])["error"] == f"it is {exit_code}"
         assert f"{file.stem} ended with exit code {exit_code}" in done.stdout or "was stopped" in done.stdout
     tries = file.with_suffix(".log").read_text().count("m2f-batch submit: ")
-    submitted = [file.stem, f"{file.stem}-2", f"{file.stem}-3"] if exit_code == 1 else [file.stem]
-    assert cluster.submitted() == submitted, "a job that was stopped is followed, and not begun again"
-    assert (tries > 2) == (exit_code != 0 and exit_code not in FINAL)
+    submitted = [file.stem] if exit_code in FINAL else [file.stem, f"{file.stem}-2", f"{file.stem}-3"]
+    assert cluster.submitted() == submitted, "a job that failed or was stopped goes on under the next id"
+    assert (tries > 2) == (exit_code not in FINAL)
+
+
+@pytest.mark.parametrize("here", ["", "not executable"])
+def test_a_path_without_the_command_ends_at_once(here: str, tmp_path: Path) -> None:
+    """cron's own PATH is short. Nobody waits for 20 minutes to hear of that."""
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    if here:
+        (tmp_path / "m2f-batch").write_text("#!/nowhere/python\n")
+        (tmp_path / "m2f-batch").chmod(0o755)
+        environment["PATH"] += f":{tmp_path}"
+    words = ["/bin/sh", str(SCHEDULERS / "nightly.sh"), "night-20261129"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=20)
+    assert done.returncode in (126, 127)
+    assert "m2f-batch" in done.stdout and (here or "PATH=/usr/bin:/bin" in done.stdout), done
+    assert (done.stderr, (tmp_path / ".local").exists()) == ("", bool(here))

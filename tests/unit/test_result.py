@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,11 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.excepthook = hook
 
 
-def result_of(file: Path) -> dict[str, Any]:
+def result_of(file: Path, codes_to_try_again: Sequence[int] = (1, 130, 137)) -> dict[str, Any]:
     data = file.read_bytes()
     assert len(data) <= MAX_BYTES and data.endswith(b"\n") and data.count(b"\n") == 1
     told = json.loads(data)
-    assert told.keys() == FIELDS and told["retry"] == (told["exit_code"] in (1, 130, 137))
+    assert told.keys() == FIELDS and told["retry"] == (told["exit_code"] in codes_to_try_again)
     assert told["started_at"] <= told["finished_at"]
     return told
 
@@ -353,7 +353,14 @@ def test_submit_tells_what_its_job_tells(cluster: Cluster, tmp_path: Path, exit_
     assert cluster.submitted[0]["runtime_env"]["env_vars"][VARIABLE] == "-"
     assert str(file) not in cluster.submitted[0]["entrypoint"]
     assert main(["submit", "follow", "night", *words]) == exit_code
-    assert result_of(file)["totals"] == told["totals"]
+    again = result_of(file, codes_to_try_again=())  # a job that has ended ends so each time
+    assert again["totals"] == told["totals"]
+
+
+def test_a_job_that_nobody_knows_is_asked_for_in_vain(cluster: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    assert main(["submit", "follow", "nosuchjob", "--address", cluster.url, "--result", str(file)]) == 2
+    assert (result_of(file)["exit_code"], result_of(file)["retry"]) == (2, False)
 
 
 def test_submit_of_a_job_that_died_without_a_word(cluster: Cluster, tmp_path: Path) -> None:
