@@ -6,8 +6,13 @@
 set -eu
 here=$(dirname "$0")
 role=${ROLE:-m2f-batch}
+python=${PYTHON:-.venv/bin/python}
+if ! "$python" -c 'import yaml' 2> /dev/null; then
+    echo "role.sh: $python has no PyYAML (or is not there); run make .venv/ready, or name a Python with it: PYTHON=python3" >&2
+    exit 1
+fi
 json() {
-    "${PYTHON:-.venv/bin/python}" -c 'import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))' \
+    "$python" -c 'import json, sys, yaml; print(json.dumps(yaml.safe_load(sys.stdin)))' \
         < "$here/$1.yaml"
 }
 trust=$(json "${TRUST:-trust}")

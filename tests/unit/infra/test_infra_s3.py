@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 
+import pytest
 import yaml
 from conftest import PROJECT
 from support.infra_files import INFRA, files, overlay
@@ -93,6 +94,17 @@ def test_the_role_script_hands_the_policies_to_aws(tmp_path):
     assert verbs == ["create-role", "put-role-policy", "put-role-policy"]
     assert all(call[:4:2] == ["iam", "--role-name"] and call[3] == "m2f-batch" for call in calls)
     assert [json.loads(call[-1]) for call in calls] == [policy("trust"), policy("read"), policy("write")]
+
+
+@pytest.mark.parametrize("python", ["/nowhere/python", "without-yaml"])
+def test_the_role_script_says_that_it_needs_yaml(python, tmp_path):
+    (tmp_path / "without-yaml").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "without-yaml").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "PYTHON": python}
+    done = subprocess.run(["sh", "infra/s3/role.sh"], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert f"{python} has no PyYAML" in line and "PYTHON=python3" in line
 
 
 def test_the_profiles_script_gives_the_right_to_start_machines_to_the_head_only(tmp_path):
