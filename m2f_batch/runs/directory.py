@@ -96,11 +96,9 @@ class RunDirectory(HeldFolder):
             self.delete([self.path(name)])
 
     def prune(self) -> None:
-        """Remove empty folders of ours, and the run's own where nothing is left."""
-        for folder in ("_state", "annotations"):
-            self.store.prune(self.path(folder))
-        if not any(True for _ in self.store.list(f"{self.uri}/")):
-            self.store.prune(self.uri)
+        """Remove our empty folders, and the run's own where nothing is left."""
+        self.store.prune(self.path("annotations"))
+        super().prune()
 
     def write_manifest(self, table: pa.Table) -> None:
         """Keep what was listed. With every holder it is another file: no late request of one replaces a later one's."""

@@ -86,6 +86,12 @@ class HeldFolder:
         self.check_fence()
         self.store.delete(unwanted, staging=self.staging)
 
+    def prune(self) -> None:
+        """Remove our empty folders, and the folder itself where nothing is left."""
+        self.store.prune(self.path("_state"))
+        if not any(True for _ in self.store.list(f"{self.uri}/")):
+            self.store.prune(self.uri)
+
 
 def open_folder(uri: str, fence: Fence | None = None) -> HeldFolder:
     """Open a folder, existing or not."""

@@ -1,17 +1,18 @@
 """One attempt at a job: OUTPUT is held by a lease while it is worked on, and by nobody else."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.errors import UsageError
 from m2f_batch.flow.attempt.output_state import Standing, Work, look, work_of
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.messages.events import Events
 from m2f_batch.result import tell
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.held_folder import Fence
-from m2f_batch.runs.lease import Lease, acquire
+from m2f_batch.runs.hold import held_folder
+from m2f_batch.runs.lease import Lease
 from m2f_batch.storage.retries import retry_before_run
 
 
@@ -47,15 +48,10 @@ def held(job: Job, device: str, events: Events) -> Iterator[Attempt]:
             "writing there at the same time",
             "no_lease",
         )
-    lease = acquire(store, job.run.lease_folder, job.config.run.lease_seconds, lambda text: events.say(text, "waiting"))
-    with lease.kept():
-        staging = job.run.staging_of(lease.token)
-        store.open_staging(staging)
-        try:
-            yield _attempt(job, device, events, lease)
-        finally:
-            with suppress(TransientError, RunError):
-                _leave(job.run, lease, staging)
+    with held_folder(
+        job.run, job.config.run.lease_seconds, lambda text: events.say(text, "waiting"), job.run.holds_run
+    ) as lease:
+        yield _attempt(job, device, events, lease)
 
 
 def _attempt(job: Job, device: str, events: Events, lease: Lease) -> Attempt:
@@ -68,15 +64,3 @@ def _attempt(job: Job, device: str, events: Events, lease: Lease) -> Attempt:
     events.bind(work.info["run_id"], work.info["attempts"])
     tell(run_id=work.info["run_id"])
     return Attempt(job, standing, work, replace(job.run, fence=fence), fence, lease, events)
-
-
-def _leave(run: RunDirectory, lease: Lease, staging: str) -> None:
-    """Give OUTPUT back, if it is still ours; a run that did not begin leaves no trace."""
-    run.store.close_staging(staging)
-    lease.check()  # or we would remove empty folders of whoever has taken over
-    if run.holds_run():
-        run.store.prune(run.path("_state/tmp"))
-        lease.release()
-    else:
-        lease.undo()
-        run.prune()

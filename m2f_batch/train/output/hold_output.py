@@ -9,14 +9,14 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.errors import RunError, UsageError
 from m2f_batch.messages.spoken import now
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes, open_folder
-from m2f_batch.runs.lease import acquire
+from m2f_batch.runs.hold import held_folder
 from m2f_batch.storage.retries import retry_before_run, retry_write
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
@@ -85,20 +85,9 @@ def check_seen(place: HeldFolder) -> None:
 @contextmanager
 def held(job: TrainJob, say: Callable[[str], None]) -> Iterator[Held]:
     """OUTPUT under a lease, ready to be trained in. Raises UsageError when another command holds it."""
-    check_place(job)
     place = open_folder(job.config.output.uri)
-    lease = acquire(place.store, place.lease_folder, LEASE_SECONDS, say)
-    place = replace(place, fence=Fence(lease.token, ""))
-    with lease.kept():
-        staging = place.staging_of(lease.token)
-        place.store.open_staging(staging)
-        try:
-            yield _begun(job, place)
-        finally:
-            with suppress(TransientError, RunError):
-                place.store.close_staging(staging)
-                place.store.prune(place.path("_state/tmp"))
-                lease.release()
+    with held_folder(place, LEASE_SECONDS, say, lambda: place.store.exists(place.path(INFO))) as lease:
+        yield _begun(job, replace(place, fence=Fence(lease.token, "")))
 
 
 def finish(place: HeldFolder) -> None:

@@ -12,7 +12,7 @@ from support.engines import config_of
 from support.protocol import rows_of_unit
 
 from m2f_batch.errors import ImageError, RunError, UsageError
-from m2f_batch.flow.attempt.hold_output import _leave, held
+from m2f_batch.flow.attempt.hold_output import held
 from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import Work, check_standing, differences, is_nothing_to_do, look, work_of
 from m2f_batch.flow.attempt.plan_text import plan_lines
@@ -23,6 +23,7 @@ from m2f_batch.ray_session.session import Resources
 from m2f_batch.records import error_row, table_of
 from m2f_batch.runs.commit import commit
 from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.hold import leave
 from m2f_batch.runs.index import IndexEntry, write_index
 from m2f_batch.runs.plan import pending
 from m2f_batch.storage.store import Fenced, Unreachable
@@ -354,7 +355,7 @@ def test_who_lost_the_run_leaves_the_folders_of_the_next(images: Path) -> None:
             with pytest.raises(Fenced):
                 first.run.write("run.json", b"{}")
             with pytest.raises(Fenced):
-                _leave(job.run, first.lease, first.run.staging or "")
+                leave(job.run, first.lease, job.run.holds_run)
             second.run.write("_state/x", b"x")
             assert (images.parent / "run/_state/x").exists()
 

@@ -132,3 +132,10 @@ def test_what_is_not_ours_is_refused(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"thesis\.txt is there, and is no training of ours"):
         check_place(job_of(tmp_path, overwrite=True))
+
+
+def test_a_training_that_does_not_begin_leaves_no_trace(tmp_path: Path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="no training of ours"):
+        work(job_of(tmp_path))
+    assert [file.name for file in tmp_path.rglob("*")] == ["thesis.txt"]
