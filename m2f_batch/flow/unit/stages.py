@@ -148,7 +148,8 @@ def _label(entries: pa.StructArray, segmenter: Any) -> Iterator[Row]:
         ref, error = ImageRef(entry["uri"], entry["version"]), entry["error"]
         if error is not None:
             size_hw = tuple(error.pop("size_hw")) if error["size_hw"] else error.pop("size_hw")
-            yield error_row(ref, ImageError(**error, size_hw=size_hw))
+            told = error["stage"], error["reason"], error["message"]
+            yield error_row(ref, ImageError(*told, size_hw=size_hw))
             continue
         image, result = next(results)
         if isinstance(result, ImageError):
