@@ -17,12 +17,12 @@ from m2f_batch.datasets.findings import Finding, Report, examples
 from m2f_batch.datasets.pixel_cap import check_mask_size, opening
 from m2f_batch.errors import DecodeError, UsageError
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
-from m2f_batch.inputs.manifests import parse_json
 from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.inputs.names.images import extension_of
 from m2f_batch.inputs.names.resolved import bare, resolve_names
 from m2f_batch.messages.reading_progress import with_progress
 from m2f_batch.storage import uris
+from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -60,7 +60,7 @@ def read_bytes(uri: str, field: str) -> bytes:
 
 def read_json(uri: str, field: str) -> Any:
     """A JSON file that must be there. Raises UsageError, which begins with ``field``."""
-    return parse_json(read_bytes(uri, field), f"{field}: {uri!r}")
+    return parse_json(read_bytes(uri, field), repr(uri), field=field)
 
 
 def read_text(uri: str, field: str) -> str:

@@ -11,8 +11,8 @@ from m2f_batch.config import loading
 from m2f_batch.config.data import is_inline
 from m2f_batch.datasets import files
 from m2f_batch.errors import UsageError
-from m2f_batch.inputs.manifests import parse_json
 from m2f_batch.storage import uris
+from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import stat_many
 
 EXTENSIONS = ("json", "yaml", "yml", "txt")

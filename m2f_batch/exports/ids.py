@@ -1,6 +1,5 @@
 """COCO ids: those of the images' own JSON or of a ground truth, else 1, 2, 3, ...; categories by data set or name."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from m2f_batch.inputs.coco_input import whole
 from m2f_batch.inputs.names.near import near_pairs
 from m2f_batch.messages.masking import redact
 from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
@@ -127,11 +127,10 @@ def spelled_otherwise(pairs: Mapping[str, str]) -> str:
 
 def _read_truth(uri: str) -> dict[str, Any]:
     try:
-        tree = json.loads(open_store(uri).read(uri))
+        data = open_store(uri).read(uri)
     except (UsageError, ObjectError, StoreUnavailable) as error:
         raise UsageError(f"--ground-truth {uri}: {error}; give a COCO JSON") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--ground-truth {uri}: is not JSON ({error})") from None
+    tree = parse_json(data, f"--ground-truth {uri}:")
     for part in ("images", "categories", "annotations") if isinstance(tree, dict) else ():
         tree[part] = _as_written_elsewhere(tree.get(part))
     for part, fields in (

@@ -9,11 +9,12 @@ import pyarrow as pa
 from m2f_batch.errors import UsageError
 from m2f_batch.inputs.columns import text_column
 from m2f_batch.inputs.listed import Listing, listing_of
-from m2f_batch.inputs.manifests import is_json_lines, named, parse_json, unpacked
+from m2f_batch.inputs.manifests import is_json_lines, named, unpacked
 from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.resolved import bare, images_around, resolve_names
 from m2f_batch.messages.terminal import say
 from m2f_batch.storage import allow, uris
+from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.store import Store
 
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,18})(\.0*)?\s*", re.ASCII)

@@ -4,7 +4,6 @@ import bz2
 import codecs
 import gzip
 import io
-import json
 import lzma
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from m2f_batch.inputs import kinds
 from m2f_batch.inputs.columns import CHUNK, TEXT, chunks_of, joined, text_column
 from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS, extension_of, path_of
 from m2f_batch.storage import allow, uris
+from m2f_batch.storage.json_text import json_object_or_none, parse_json
 from m2f_batch.storage.room import Room
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
@@ -226,20 +226,9 @@ def _of_one_type(name: str, parts: list[pa.Array]) -> pa.ChunkedArray:
     return pa.chunked_array([pa.nulls(len(part), kind) if part.type == pa.null() else part for part in parts], kind)
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
-    """The parsed text. Raises UsageError, which begins with ``where``."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not valid JSON: {error}") from error
-
-
 def is_json_lines(data: bytes) -> bool:
     """Whether a text that is no JSON begins with a line that is."""
-    try:
-        return isinstance(json.loads(data.partition(b"\n")[0]), dict)
-    except (ValueError, RecursionError):
-        return False
+    return json_object_or_none(data.partition(b"\n")[0]) is not None
 
 
 # ---- a folder of Parquet

@@ -19,6 +19,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.models.label_lines import label_lines
 from m2f_batch.models.label_sets import LabelSet, find_label_set
 from m2f_batch.models.old_configs import TIMM_TENSORS, described, names_backbone, old_backbone_problems
+from m2f_batch.storage.json_text import JsonObject, read_json_object
 
 ARCHITECTURE = "Mask2FormerForUniversalSegmentation"
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
@@ -312,19 +313,18 @@ def _read_processor(directory: Path, name: str) -> dict[str, Any]:
     return processor
 
 
-def _read_json(directory: Path, file: str) -> dict[str, Any]:
+def _read_json(directory: Path, file: str) -> JsonObject:
+    where = f"{file} of {directory}"
     try:
-        tree = json.loads((directory / file).read_text(encoding="utf-8"))
+        text = (directory / file).read_text(encoding="utf-8")  # a byte order mark, which transformers refuses, stays
     except FileNotFoundError:
         below = _model_below(directory) if file == "config.json" else ""
         raise UsageError(f"model.uri: {directory} has no {file}; give a Hugging Face model directory{below}") from None
     except OSError as error:
         raise UsageError(f"model.uri: {file} of {directory} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"model.uri: {file} of {directory} is not JSON ({error})") from None
-    if not isinstance(tree, dict):
-        raise UsageError(f"model.uri: {file} of {directory} does not hold a JSON object")
-    return tree
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not valid JSON: {error}", field="model.uri") from None
+    return read_json_object(text, where, field="model.uri")
 
 
 def _front_matter(card: Path) -> dict[str, Any]:

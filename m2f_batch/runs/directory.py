@@ -27,6 +27,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes
 from m2f_batch.runs.plan import Plan, plan_of
 from m2f_batch.runs.tally import COLUMNS, Tally
+from m2f_batch.storage.json_text import json_object_or_none
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, NotFound, Unreachable
 from m2f_batch.storage.uris import check_written, normalise
@@ -136,7 +137,7 @@ class RunDirectory(HeldFolder):
         with suppress(NotFound):
             held, entry = self.store.read_entry(uri)
         self.check_fence()
-        before, token = _tree(held), info.get("token", 0)
+        before, token = json_object_or_none(held) or {}, info.get("token", 0)
         is_another = before.get("run_id", info["run_id"]) != info["run_id"] and before.get("token", 0) == token
         if is_another or before.get("token", 0) > token:
             raise self.fenced()
@@ -237,15 +238,6 @@ def open_existing_run(uri: str) -> RunDirectory:
     if not run.holds_run():
         raise UsageError(f"RUN: {uri} holds no run.json; give the OUTPUT of 'm2f-batch segment'")
     return run
-
-
-def _tree(data: bytes) -> dict[str, Any]:
-    """The JSON object that it is; empty for anything else."""
-    try:
-        tree = json.loads(data)
-    except ValueError:
-        return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -380,7 +380,7 @@ COMMANDS = {
     ),
     "a config.json a hundred thousand deep": (
         lambda w: segment(w, str(w.allowed), model=w.model("deep", config__json=f'{{"a": {deep()}}}'.encode())),
-        "model.uri: config.json .* is not JSON",
+        "model.uri: config.json .* is not valid JSON",
     ),
     "a config.json that is deep enough to be read": (
         lambda w: segment(w, str(w.allowed), model=w.model("nested", nested(900))),

@@ -13,8 +13,8 @@ from m2f_batch.config.data import is_inline
 from m2f_batch.datasets import files
 from m2f_batch.datasets.names import IGNORED_NAME, parse_texts
 from m2f_batch.errors import UsageError
-from m2f_batch.inputs.manifests import parse_json
 from m2f_batch.storage import uris
+from m2f_batch.storage.json_text import parse_json
 
 _NUMBERS = r"(\d{1,3})[\s,]+(\d{1,3})[\s,]+(\d{1,3})"
 _LINES = (re.compile(rf"(?P<name>[^:]+):{_NUMBERS}:.*"), re.compile(rf"(?P<name>.*\S)\s*,\s*{_NUMBERS}"))

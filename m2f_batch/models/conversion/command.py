@@ -23,6 +23,7 @@ from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint, read_config
 from m2f_batch.models.conversion.child import MAX_SHARD, Order
 from m2f_batch.models.source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
 from m2f_batch.storage import uris
+from m2f_batch.storage.json_text import json_object_or_none, read_json_object
 from m2f_batch.storage.places import Place, not_empty, writable_folder
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -91,9 +92,9 @@ def _pickles(directory: Path, source: str) -> list[Path]:
         hint = "; it has safetensors, which segment reads as they are" if ready else hint
         raise UsageError(f"SRC: {source} has neither {PICKLES[0]} nor {INDEX}{hint}")
     try:
-        tree = json.loads(index.read_bytes())
+        tree = read_json_object(index.read_bytes(), INDEX)
         names = sorted({*tree["weight_map"].values()})
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+    except (UsageError, KeyError, TypeError, AttributeError):
         raise UsageError(f"SRC: {INDEX} of {source} has no weight_map from tensors to files") from None
     if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.bin", name) for name in names):
         raise UsageError(f"SRC: the weight_map in {INDEX} of {source} must name .bin files of that directory")
@@ -211,11 +212,8 @@ def _copy(directory: Path, folder: Path, found: ModelSource) -> None:
             shutil.copyfile(directory / name, folder / name)
     if found.kind == "hub":
         config = folder / "config.json"
-        try:
-            tree = json.loads(config.read_bytes())
-        except ValueError:
-            return  # said when it is read
-        if isinstance(tree, dict):
+        tree = json_object_or_none(config.read_bytes())
+        if tree is not None:  # what it is else is said when it is read
             config.write_text(json.dumps(tree | {"_name_or_path": found.uri}, indent=2) + "\n")
 
 

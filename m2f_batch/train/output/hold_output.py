@@ -5,7 +5,6 @@ OUTPUT/finetune.json    config, what decides the weights, attempts; ``finished_a
 OUTPUT/_state/lease/    who works here
 """
 
-import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from m2f_batch.errors import RunError, UsageError
 from m2f_batch.messages.spoken import now
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes, open_folder
 from m2f_batch.runs.hold import held_folder
+from m2f_batch.storage.json_text import json_object_or_none
 from m2f_batch.storage.retries import retry_before_run, retry_write
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
@@ -151,9 +151,9 @@ def _foreign(place: HeldFolder) -> list[str]:
 
 def _info(place: HeldFolder) -> dict[str, Any] | None:
     try:
-        info = json.loads(place.store.read(place.path(INFO)))
+        info = json_object_or_none(place.store.read(place.path(INFO)))
     except NotFound:
         return None
-    except ValueError:
-        raise RunError(f"{place.path(INFO)} is not JSON") from None
-    return dict(info)
+    if info is None:
+        raise RunError(f"{place.path(INFO)} is not JSON")
+    return info

@@ -3,7 +3,6 @@
 Only safetensors and JSON are read, as for whole models.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.loading import first_line, quiet
 from m2f_batch.models.source import WANTED, find_model, local_directory
+from m2f_batch.storage.json_text import JsonObject, json_object_or_none
 from m2f_batch.storage.uris import expanded
 from m2f_batch.train.start.model_config import BACKBONES
 from m2f_batch.train.start.timm_backbones import STRIDES, architecture_of, hub_id_of, load_timm_weights, timm_config
@@ -133,13 +133,12 @@ def _config(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tree.items() if key not in ("out_features", "out_indices")}
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON object; empty when the file is none."""
+def _read(file: Path) -> JsonObject:
+    """Returns a JSON object, empty when the file is none."""
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json_object_or_none(file.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError):
         return {}
-    return tree if isinstance(tree, dict) else {}
 
 
 def _fetch(name: str, wanted: tuple[str, ...] = WANTED) -> Path:

@@ -188,8 +188,8 @@ def test_two_images_for_one_of_the_ground_truth_are_refused(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("{", "is not JSON"),
-        ("[" * 200_000, "is not JSON"),
+        ("{", "is not valid JSON"),
+        ("[" * 200_000, "is not valid JSON"),
         ("[]", "a list 'images'"),
         ('{"images": 5, "categories": []}', "a list 'images', each with id and file_name"),
         ('{"images": [{"id": [1], "file_name": "a"}], "categories": []}', "a list 'images'"),

@@ -88,10 +88,10 @@ def test_files_that_are_missing(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (b"{not json", "is not JSON"),
-        (b"", "is not JSON"),
-        (b"\xff\xfe", "is not JSON"),
-        (b"[" * 200_000, "is not JSON"),
+        (b"{not json", "is not valid JSON"),
+        (b"", "is not valid JSON"),
+        (b"\xff\xfe", "is not valid JSON"),
+        (b"[" * 200_000, "is not valid JSON"),
         (b"[]", "does not hold a JSON object"),
         (b'"mask2former"', "does not hold a JSON object"),
         (b"{}", "config.json of the-model says no model_type; only 'mask2former' models can be used"),
@@ -232,7 +232,7 @@ def test_an_index_that_points_elsewhere_is_refused(model: Path, tmp_path: Path, 
 def test_an_index_that_is_no_json(model: Path) -> None:
     (model / "model.safetensors").unlink()
     (model / "model.safetensors.index.json").write_text("{")
-    assert "model.safetensors.index.json of" in refusal(model) and "is not JSON" in refusal(model)
+    assert "model.safetensors.index.json of" in refusal(model) and "is not valid JSON" in refusal(model)
 
 
 def test_settings_inside_processor_config_win_as_in_transformers(model: Path) -> None:
