@@ -27,7 +27,8 @@ from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.flow.unit.stages import COMMITTED_BEFORE
 from m2f_batch.flow.watch.busy import Places
 from m2f_batch.flow.workers import Steps, see_it_load
-from m2f_batch.inputs.listing import check_output, list_input
+from m2f_batch.inputs.listing import list_input
+from m2f_batch.inputs.places import check_output
 from m2f_batch.messages.events import Events, route_logging
 from m2f_batch.models.checkpoint import check_license, read_checkpoint
 from m2f_batch.models.source import find_model, local_directory

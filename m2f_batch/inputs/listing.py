@@ -29,6 +29,7 @@ from m2f_batch.inputs.manifests import (
 from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
 from m2f_batch.inputs.names.images import extension_of, is_image_name, is_plain_image_name
+from m2f_batch.inputs.places import check_listable, glob_matcher
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import retry_before_run
@@ -77,28 +78,6 @@ def _listed(uri: str, root: str | None) -> Listing:
     return listing
 
 
-def check_output(input_uri: str, output_uri: str) -> None:
-    """Raises UsageError if OUTPUT is INPUT or lies inside it, where a next run would list our own files."""
-    folder = uris.normalise(input_uri)
-    if uris.has_glob(input_uri) and not os.path.exists(folder):
-        folder = uris.split_glob(input_uri)[0]
-    try:
-        target = uris.normalise(output_uri)
-    except UsageError as error:
-        raise UsageError(f"output.uri: {error}") from error
-    if uris.has_glob(input_uri) and not os.path.exists(uris.normalise(input_uri)):
-        # a glob takes only what it matches: it must not match what a run writes
-        matches = _glob_matcher(uris.split_glob(input_uri)[1])
-        written = (uris.below(folder, f"{target}/{name}") for name in ("run.json", "annotations/0.parquet"))
-        is_inside = target == folder or any(matches(name) for name in written)
-    else:
-        is_inside = uris.is_inside(target, folder)
-    if is_inside:
-        raise UsageError(
-            f"output.uri: {output_uri!r} is, or lies inside, input.uri {input_uri!r}; choose another place"
-        )
-
-
 @contextmanager
 def _usage() -> Iterator[None]:
     """What is wrong with a place is, here, what is wrong with the command: nothing has been written yet."""
@@ -114,6 +93,7 @@ def _usage() -> Iterator[None]:
 
 def _kind(store: Store, uri: str, place: str) -> str:
     """folder, glob, file, json, or the extension of a manifest. What is there wins over what it could mean."""
+    check_listable(uri)
     try:
         entry = None if uri.endswith("/") else store.stat(place)
     except Denied:  # keys that may read a prefix need not read the object of its name
@@ -206,7 +186,7 @@ def _of_parts(store: Store, folder: str, parts: list[str], skipped: int) -> List
 
 def _of_glob(store: Store, uri: str) -> Listing:
     folder, pattern = uris.split_glob(uri)
-    matches = _glob_matcher(pattern)
+    matches = glob_matcher(pattern)
     found = store.pages(folder, uris.glob_start(pattern))
     listing = _of_pages(page.chosen([*map(matches, uris.all_below(folder, page.uris))]) for page in found)
     names = (name.as_py() for name in listing.table["uri"])
@@ -215,16 +195,6 @@ def _of_glob(store: Store, uri: str) -> Listing:
         what, advice = kinds.foreign_name(first) or ("a manifest", "give one manifest, or a folder of Parquet")
         raise UsageError(f"input.uri: {uri!r} matches no image, but {first!r} and the like, {what}: {advice}")
     return listing
-
-
-def _glob_matcher(pattern: str) -> Callable[[str], object]:
-    from fsspec.utils import glob_translate
-
-    try:
-        return re.compile(glob_translate(pattern)).match
-    except (ValueError, re.error) as error:
-        message = f"input.uri: {pattern!r} is no valid glob: '**' stands alone between slashes ({error})"
-        raise UsageError(message) from error
 
 
 def _of_pages(pages: Iterable[Page], are_taken: Callable[[Page], Sequence[object]] | None = None) -> Listing:

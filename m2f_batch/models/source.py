@@ -91,8 +91,7 @@ def _check_allowed(source: ModelSource, kind: type[Exception]) -> None:
     """A model of the hub is hf://owner/name, its files any kept copy; links in a directory must not leave the lists."""
     places = [source.uri]
     if source.kind == "hub":
-        pinned = f"hf://{source.uri}@{source.revision}"
-        places = [pinned if source.revision and allow.is_allowed(pinned) else f"hf://{source.uri}"]
+        places = [allow.hub_place(source.uri, source.revision)]
     elif source.kind == "directory" and allow.is_confined() and os.path.isdir(source.uri):
         places += [entry.path for entry in os.scandir(source.uri) if entry.is_symlink()]
     try:

@@ -59,17 +59,22 @@ class AllowList:
 
 
 _of_job: AllowList | None = None  # of the job that this process runs
+_is_elsewhere = False  # another machine will run it
 
 
 @contextmanager
-def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> Iterator[None]:
+def confine(
+    entries: Sequence[str] | None, places: Mapping[str, str | None], *, is_elsewhere: bool = False
+) -> Iterator[None]:
     """Meanwhile this process keeps to the list of a job, ``storage.allow``; None: to that of the machine only.
 
     ``places`` are the places that the job's config names, by field. Raises UsageError for entries that are none, and
-    for places that lie outside. All threads keep to it: one job at a time.
+    for places that lie outside. All threads keep to it: one job at a time. A job that another machine runs
+    (``is_elsewhere``) is held to its own list only, because this machine's says nothing of that one.
     """
-    global _of_job
-    before = _of_job
+    global _of_job, _is_elsewhere
+    before = _of_job, _is_elsewhere
+    _is_elsewhere = is_elsewhere
     _of_job = None if entries is None else AllowList(OF_JOB, tuple(_spelled(OF_JOB, entry) for entry in entries))
     try:
         for field, uri in places.items():
@@ -77,7 +82,7 @@ def confine(entries: Sequence[str] | None, places: Mapping[str, str | None]) -> 
                 check_field(field, uri)
         yield
     finally:
-        _of_job = before
+        _of_job, _is_elsewhere = before
 
 
 def check_field(field: str, uri: str) -> None:
@@ -132,6 +137,12 @@ def check(uri: str) -> None:
     outside = _outside(uri, lists) if lists else None
     if outside is not None:
         raise NotAllowed(f"{uris.shown(uri)}: lies outside {outside.name}; allowed: {', '.join(outside.entries)}")
+
+
+def hub_place(name: str, revision: str | None) -> str:
+    """A model of the hub as lists name it: one commit of it where they name that, else the whole repository."""
+    pinned = f"hf://{name}@{revision}"
+    return pinned if revision and is_allowed(pinned) else f"hf://{name}"
 
 
 def check_web(uri: str) -> None:
@@ -190,6 +201,8 @@ def is_of_job() -> bool:
 
 
 def _lists() -> tuple[AllowList, ...]:
+    if _is_elsewhere:
+        return () if _of_job is None else (_of_job,)
     return _lists_of(_of_job, os.environ.get(OF_MACHINE), os.environ.get(OF_DRIVER))
 
 

@@ -13,14 +13,17 @@ from m2f_batch.config.data import is_inline
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
+from m2f_batch.inputs.places import check_listable, check_output
 from m2f_batch.ray_session.forwarded import forwarded
 from m2f_batch.result import STDOUT, VARIABLE
-from m2f_batch.submit.portable import check_no_secrets, check_portable
+from m2f_batch.storage import allow, uris
+from m2f_batch.submit.portable import check_no_secrets, check_portable, is_hub_id
 
 CONFIG_FILE = "job.yaml"
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 # from the signal to SIGKILL: units under way are finished for 15 s, a checkpoint of a training is written. Ray's is 3
 STOP_WAIT_SECONDS = "60"
+TIMM = "timm/"  # begins a backbone's name in timm
 TOKEN_KEY = "--set compute.allow_no_token=true"
 
 SEGMENT_PLACES = ("input.uri", "input.root", "output.uri")
@@ -62,13 +65,16 @@ class Job:
 
 
 def segment_job(config: SegmentConfig, *, is_dry_run: bool = False) -> Job:
-    """A segment job for a cluster. Raises UsageError where it means something on this machine only."""
+    """A segment job for a cluster. Raises UsageError for what would mean something else there, or be refused."""
     _check(config, SEGMENT_PLACES, ("model.uri",))
+    check_listable(config.input.uri)
+    if not uris.has_glob(config.input.uri):  # which is matched by a library that the client does not bring
+        check_output(config.input.uri, config.output.uri)
     return _with_config("segment", config, ("--dry-run",) if is_dry_run else ())
 
 
 def finetune_job(config: FinetuneConfig) -> Job:
-    """A finetune job for a cluster. Raises UsageError where it means something on this machine only."""
+    """A finetune job for a cluster. Raises UsageError for what would mean something else there, or be refused."""
     _check(config, FINETUNE_PLACES, ("model.uri", "model.backbone"))
     return _with_config("finetune", config, ())
 
@@ -101,11 +107,23 @@ def _check(config: SegmentConfig | FinetuneConfig, places: tuple[str, ...], mode
         )
     allowed = {f"storage.allow ({place})": place for place in config.storage.allow or ()}
     files = config.data.files_named if isinstance(config, FinetuneConfig) else {}
-    check_portable(
-        {**{key: _value(config, key) for key in places}, **files, **allowed},
-        {key: _value(config, key) for key in models},
-    )
+    named = {key: _value(config, key) for key in places} | files
+    check_portable(named | allowed, {key: _value(config, key) for key in models})
     check_no_secrets(config.model_dump(mode="json"))
+    with allow.confine(config.storage.allow, named, is_elsewhere=True):
+        for key in models:
+            _check_model_allowed(key, _value(config, key), config.model.revision)
+
+
+def _check_model_allowed(field: str, uri: str | None, revision: str | None) -> None:
+    """Raise UsageError for a model that the job's own list leaves out; timm alone knows where its models lie."""
+    if uri is None or uri.startswith(TIMM):
+        return
+    name, _, inline = uri.partition("@")
+    try:
+        allow.check(allow.hub_place(name, inline or revision) if is_hub_id(uri) else uri.rstrip("/"))
+    except allow.NotAllowed as error:
+        raise UsageError.about(field, error) from None
 
 
 def _value(config: SegmentConfig | FinetuneConfig, key: str) -> str | None:

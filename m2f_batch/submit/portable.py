@@ -34,8 +34,13 @@ def _place(field: str, uri: str) -> str | None:
 
 
 def _model(field: str, uri: str) -> str | None:
+    return None if is_hub_id(uri) else _place(field, uri)
+
+
+def is_hub_id(uri: str) -> bool:
+    """Whether a model's name is an id of the hub, and no directory here."""
     is_id = uris.HUB_ID.fullmatch(uri) is not None and not uri.startswith(".")
-    return None if is_id and not os.path.isdir(uri) else _place(field, uri)
+    return is_id and not os.path.isdir(uri)
 
 
 def check_no_secrets(values: Mapping[str, Any]) -> None:

@@ -12,7 +12,8 @@ from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.inputs import listed
-from m2f_batch.inputs.listing import IMAGE_EXTENSIONS, Listing, check_output, list_input
+from m2f_batch.inputs.listing import IMAGE_EXTENSIONS, Listing, list_input
+from m2f_batch.inputs.places import check_output
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.places import open_store
 

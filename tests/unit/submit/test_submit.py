@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import PROJECT
+from conftest import DEMO_MODEL, PROJECT
 from support.jobs_api import Cluster, serving
 
 from m2f_batch.cli import main
@@ -191,6 +191,49 @@ def test_what_the_cluster_could_not_do_is_refused_here(arguments, field, cluster
     said = refused(capsys, *arguments, "--address", cluster.url)
     assert field in said and "a:b" not in said and "AKIAIOSFODNN7EXAMPLE" not in said
     assert not cluster.submitted and not cluster.packages
+
+
+INSIDE = ("s3://b/in/", "s3://b/out")
+ALLOW = ("--set", f"storage.allow={[*INSIDE, '/nowhere', 'https://host/in/', str(DEMO_MODEL)]}")
+MODEL = ("--model", str(DEMO_MODEL))
+LISTED = (*MODEL, *ALLOW)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("segment", "s3://b/in", "s3://b/in", *MODEL), "output.uri: 's3://b/in' is, or lies inside, input.uri"),
+        (("segment", "/in", "/in/labels", *MODEL), "output.uri: '/in/labels' is, or lies inside, input.uri '/in'"),
+        (("segment", "https://host/a.csv", "/out", *MODEL), "input.uri: https://host/a.csv: the web is read only"),
+        (("segment", "https://host/in/", "/nowhere/out", *LISTED), "input.uri: 'https://host/in/': the web cannot"),
+        (("segment", "s3://b/in", "https://host/in/out", *LISTED), "output.uri: 'https://host/in/out': nothing can"),
+        (("segment", "s3://b/in-2/x*", "s3://b/out", *LISTED), "input.uri: s3://b/in-2/x*: lies outside storage."),
+        (("segment", "s3://b/in/", "s3://b/labels", *LISTED), "output.uri: s3://b/labels: lies outside storage."),
+        (("segment", *INSIDE, "--model", "o/n@abc", *ALLOW), "model.uri: hf://o/n: lies outside storage.allow"),
+        (("segment", *INSIDE, "--model", "s3://b/m/", *ALLOW), "model.uri: s3://b/m: lies outside storage.allow"),
+        (("finetune", "/t.json", "s3://b/out", "--set", "train.steps=1", *ALLOW), "data.train: /t.json: lies outside"),
+    ],
+)
+def test_what_the_job_would_refuse_at_once_is_refused_here(arguments, said, cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("M2F_BATCH_ALLOW", "s3://of-this-machine")  # which does not run the job
+    here = refused(capsys, *arguments, "--address", cluster.url)
+    assert said in here and not cluster.submitted and not cluster.packages
+    monkeypatch.delenv("M2F_BATCH_ALLOW")
+    assert main([*arguments]) == 2
+    there = capsys.readouterr().err
+    assert here.removeprefix("m2f-batch submit: ") == there.removeprefix(f"m2f-batch {arguments[0]}: ")
+
+
+@pytest.mark.parametrize("model", ["o/n", "o/n@abc", "p/q@abc", "s3://b/in/m/", "timm/resnet50"])
+def test_what_a_list_names_is_submitted(model, cluster, monkeypatch) -> None:
+    monkeypatch.setenv("M2F_BATCH_ALLOW", "s3://of-this-machine")
+    allowed = ("--set", f"storage.allow={[*INSIDE, 'https://host/in/', 'hf://o/n', 'hf://p/q@abc', '/data']}")
+    if model.startswith("timm/"):
+        given = ("finetune", "/data/t.json", "s3://b/out", "--set", "train.steps=1", "--set", f"model.backbone={model}")
+    else:
+        given = ("segment", "https://host/in/list.csv", "s3://b/out", "--model", model)
+    assert submit(cluster, *given, *allowed, "--no-wait") == 0
+    assert len(cluster.submitted) == 1
 
 
 def test_the_config_arrives_as_it_was_checked(tmp_path) -> None:
