@@ -2,7 +2,7 @@
 
 import sys
 
-from m2f_batch.cli import evaluate_main
+from m2f_batch.cli import main
 
 if __name__ == "__main__":
-    sys.exit(evaluate_main())
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from m2f_batch.cli import finetune_main
+from m2f_batch.cli import main
 
 if __name__ == "__main__":
-    sys.exit(finetune_main())
+    sys.exit(main(["finetune", *sys.argv[1:]]))

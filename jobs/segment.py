@@ -2,7 +2,7 @@
 
 import sys
 
-from m2f_batch.cli import segment_main
+from m2f_batch.cli import main
 
 if __name__ == "__main__":
-    sys.exit(segment_main())
+    sys.exit(main(["segment", *sys.argv[1:]]))

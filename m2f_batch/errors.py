@@ -130,22 +130,22 @@ class ImageError(Exception):
 
     ``stage`` is where (fetch, decode, preprocess, label, postprocess), ``reason`` a short stable code, ``index`` the
     position in the caller's list when there is one. ``size_hw`` is the image's size in pixels when it is known all the
-    same. ``field`` is the setting that refused the image, if one did; ``message`` ends with its name.
+    same. ``field`` is the setting that refused the image, if one did; ``self.message`` ends with its name.
     """
 
     def __init__(
         self,
         stage: str,
         reason: str,
-        problem: str,
+        message: str,
         *,
         index: int | None = None,
         size_hw: tuple[int, int] | None = None,
         field: str = "",
     ) -> None:
-        super().__init__(stage, reason, problem)
-        self.stage, self.reason, self.problem, self.field = stage, reason, problem, field
-        self.message = f"{problem} ({field})" if field else problem
+        super().__init__(stage, reason, message)
+        self.stage, self.reason, self.field = stage, reason, field
+        self.message = f"{message} ({field})" if field else message
         self.index, self.size_hw = index, size_hw
 
     def __str__(self) -> str:
@@ -162,19 +162,20 @@ class DecodeError(ImageError):
     def __init__(
         self,
         reason: str,
-        problem: str,
+        message: str,
         *,
         index: int | None = None,
         size_hw: tuple[int, int] | None = None,
         field: str = "",
     ) -> None:
-        super().__init__("decode", reason, problem, index=index, size_hw=size_hw, field=field)
+        super().__init__("decode", reason, message, index=index, size_hw=size_hw, field=field)
 
     def with_field(self, field: str) -> "DecodeError":
         """The same refusal by a setting of another name; an error that no setting made stays as it is."""
+        message: str = self.args[2]  # without the field
         named = field if self.field else ""
-        return DecodeError(self.reason, self.problem, index=self.index, size_hw=self.size_hw, field=named)
+        return DecodeError(self.reason, message, index=self.index, size_hw=self.size_hw, field=named)
 
 
-def _rebuild(kind: type[ImageError], stage: str, reason: str, problem: str) -> ImageError:
-    return kind(reason, problem) if issubclass(kind, DecodeError) else kind(stage, reason, problem)
+def _rebuild(kind: type[ImageError], stage: str, reason: str, message: str) -> ImageError:
+    return kind(reason, message) if issubclass(kind, DecodeError) else kind(stage, reason, message)

@@ -1,17 +1,19 @@
-"""Which distribution of this package is installed here: ``m2f-batch``, or ``m2f-batch-client``, which only submits.
+"""Tells which distribution of this package is installed here: ``m2f-batch``, or ``m2f-batch-client``, which submits.
 
 Both have the same code and command; their dependencies differ. A job that is submitted brings its own code to machines
 that may have another version installed, or none.
 """
 
+import re
 import socket
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from m2f_batch.errors import UsageError
 from m2f_batch.version import VERSION
 
 WHOLE, CLIENT = "m2f-batch", "m2f-batch-client"
-# what is imported of the dependencies of WHOLE, beyond those of CLIENT
+# modules of the dependencies of WHOLE that are imported, beyond those of CLIENT
 MODULES = frozenset(
     {
         *("boto3", "matplotlib", "numpy", "PIL", "pyarrow", "pycocotools", "ray", "safetensors", "scipy", "torch"),
@@ -21,7 +23,7 @@ MODULES = frozenset(
 
 
 def version_of(distribution: str) -> str | None:
-    """The version that is installed here; None where there is none."""
+    """Return the version that is installed here, None where there is none."""
     try:
         return version(distribution)
     except PackageNotFoundError:
@@ -29,9 +31,9 @@ def version_of(distribution: str) -> str | None:
 
 
 def check_installation() -> str | None:
-    """What to say of an installation of another version than this code; None where there is nothing to say.
+    """Return what to say of an installation of another version than this code, None where there is nothing to say.
 
-    Raises UsageError where both distributions are installed, for they own the same files.
+    Raises UsageError where both distributions are installed, because they own the same files.
     """
     whole, client = version_of(WHOLE), version_of(CLIENT)
     if whole and client:
@@ -47,16 +49,37 @@ def check_installation() -> str | None:
     )
 
 
-def what_to_install(command: str, missing: ModuleNotFoundError) -> str | None:
-    """What to do about a module that a command could not import; None where no distribution of ours would bring it."""
+def is_missing(requirement: str | None) -> bool:
+    """Tell whether a command cannot run here, because ``CLIENT`` alone is installed and does not bring it.
+
+    ``requirement``: of ``CLIENT``, with the extra that brings the command; None where only ``WHOLE`` does.
+    """
+    if version_of(CLIENT) is None or version_of(WHOLE) is not None:
+        return False
+    return requirement is None or bool(_missing(requirement))
+
+
+def _missing(requirement: str) -> list[str]:
+    """Return the distributions that the extra in ``requirement`` brings and that are not installed."""
+    extra = re.search(r"\[(.+)\]", requirement)
+    wanted = rf"([\w.-]+).*\bextra == ['\"]{extra[1]}['\"]" if extra else "$^"
+    found = [each[1] for line in requires(CLIENT) or () if (each := re.match(wanted, line))]
+    return [name for name in found if version_of(name) is None]
+
+
+def what_to_install(requirement: str | None, others: Iterable[str]) -> str:
+    """Say what to do about a command that is missing; ``others`` are the commands of ``CLIENT``."""
+    if requirement is not None:
+        return f"needs {_missing(requirement)[0]}, which is not installed here: pip install '{requirement}'"
+    return (
+        f"is no command of {CLIENT}, which has {' and '.join(sorted(others))}; install {WHOLE} in an environment of "
+        "its own"
+    )
+
+
+def what_is_missing(missing: ModuleNotFoundError) -> str | None:
+    """Say what to do about a module that is not there, None where no distribution of ours would bring it."""
     module = (missing.name or "").partition(".")[0]
     if module not in MODULES:
         return None
-    if version_of(CLIENT) is None:
-        return f"needs {module}, which is not installed on {socket.gethostname()}; install {WHOLE} there"
-    if command == "status":
-        return f"needs {module}, which is not installed here: pip install '{CLIENT}[status]'"
-    return (
-        f"needs {module}, and this is {CLIENT}, which has submit, submit follow and status; install {WHOLE} in an "
-        "environment of its own"
-    )
+    return f"needs {module}, which is not installed on {socket.gethostname()}; install {WHOLE} there"

@@ -27,11 +27,6 @@ TIMM = "timm/"  # begins a backbone's name in timm
 TOKEN_KEY = "--set compute.allow_no_token=true"
 
 SEGMENT_PLACES = ("input.uri", "input.root", "output.uri")
-EVALUATE_OPTIONS = (
-    *("--ground-truth", "--format", "--images", "--masks", "--ignore-index", "--do-reduce-labels", "--part"),
-    *("--crowd-as-object", "--names", "--mask-suffix", "--palette", "--max-pixels"),
-    *("--metrics", "--json", "--partial"),
-)
 FINETUNE_PLACES = (
     *("data.train", "data.train_images", "data.train_masks", "data.val", "data.val_images", "data.val_masks"),
     "output.uri",

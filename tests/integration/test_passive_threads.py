@@ -12,6 +12,7 @@ from conftest import PROJECT
 from PIL import Image
 
 from m2f_batch import cli, processes
+from m2f_batch.commands import status
 from m2f_batch.flow.crashes.isolated_child import START, Child
 
 POLICY = "OMP_WAIT_POLICY"
@@ -47,7 +48,7 @@ def test_what_the_user_set_stays(monkeypatch, given, expected):
     if given is None:
         monkeypatch.delenv(POLICY)
     seen = []
-    monkeypatch.setitem(cli.RUN, "status", lambda _: seen.append(os.environ[POLICY]) or 0)
+    monkeypatch.setattr(status, "run", lambda _: seen.append(os.environ[POLICY]) or 0)
     assert cli.main(["status", "anywhere"]) == 0
     assert seen == [expected]
 

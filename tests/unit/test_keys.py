@@ -7,6 +7,7 @@ import pytest
 from conftest import PROJECT
 
 from m2f_batch.cli import main
+from m2f_batch.commands import status
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.messages.masking import MASK, redact
@@ -128,7 +129,7 @@ def test_a_command_complains_without_keys(error, code, monkeypatch, capsys):
         raise error(f"model.uri: hub says https://cdn/x?X-Amz-Signature=0f3c0f3c&a=1 {SECRET} \x1b[2J")
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setitem(__import__("m2f_batch.cli").cli.RUN, "status", fail)
+    monkeypatch.setattr(status, "run", fail)
     assert main(["status", "x"]) == code
     said = capsys.readouterr().err
     assert said == f"m2f-batch status: model.uri: hub says https://cdn/x?X-Amz-Signature={MASK}&a=1 {MASK} \\x1b[2J\n"
@@ -138,7 +139,7 @@ def test_a_bug_is_told_without_keys(monkeypatch, capsys):
     import sys
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setitem(__import__("m2f_batch.cli").cli.RUN, "status", lambda options: {}[SECRET])
+    monkeypatch.setattr(status, "run", lambda options: {}[SECRET])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
     with pytest.raises(KeyError) as caught:
         main(["status", "x"])

@@ -16,7 +16,8 @@ from support.hand_made import Picture, box_mask
 from support.jobs_api import Cluster, serving
 from support.planned_runs import planned_run
 
-from m2f_batch.cli import RUN
+from m2f_batch.commands import verify
+from m2f_batch.commands.shared.registry import find_commands
 from m2f_batch.installed import CLIENT, MODULES, WHOLE
 from m2f_batch.submit.jobs import evaluate_job
 from m2f_batch.submit.package import working_dir
@@ -139,33 +140,47 @@ def test_its_own_mistakes_are_told_as_ours_are(client: Client, tmp_path: Path):
 
 
 def test_every_other_command_says_in_one_line_what_to_install(client: Client):
-    assert {*ARGUMENTS} == {*RUN} - {"submit"}
+    assert {*ARGUMENTS} == {*find_commands()} - {"submit"}
     code = (
         "import contextlib, io, json, sys\nfrom m2f_batch.cli import main\nsaid = {}\n"
         f"for name, arguments in {ARGUMENTS!r}.items():\n"
-        "    with contextlib.redirect_stderr(io.StringIO()) as errors:\n"
-        "        said[name] = [main([name, *arguments]), errors.getvalue()]\n"
+        "    for given in ([], arguments, ['--help']):\n"
+        "        with contextlib.redirect_stderr(io.StringIO()) as errors:\n"
+        "            said[f'{name} {given}'] = [main([name, *given]), errors.getvalue()]\n"
         "print(json.dumps(said))"
     )
     said = client.python(code)
     assert isinstance(said, dict)
-    code, text = said.pop("status")
-    assert code == 2
-    assert re.fullmatch(
-        r"m2f-batch status: needs \w+, which is not installed here: pip install 'm2f-batch-client\[status\]'\n", text
-    )
-    for name, (code, text) in said.items():
-        assert code == 2, (name, text)
+    assert len(said) == 3 * len(ARGUMENTS) - 1  # the demo is given no arguments
+    for given, (code, text) in said.items():
+        name = given.partition(" ")[0]
+        assert code == 2, (given, text)
+        if name == "status":
+            assert re.fullmatch(
+                r"m2f-batch status: needs \w+, which is not installed here: pip install 'm2f-batch-client\[status\]'\n",
+                text,
+            )
+            continue
         assert re.fullmatch(
-            rf"m2f-batch {name}: needs \w+, and this is m2f-batch-client, which has submit, submit follow and status; "
-            r"install m2f-batch in an environment of its own\n",
+            rf"m2f-batch {name}: is no command of m2f-batch-client, which has status and submit; install m2f-batch in "
+            r"an environment of its own\n",
             text,
         ), text
+
+
+def test_its_help_lists_what_it_can_run(client: Client):
+    done = client.run("--help")
+    assert done.returncode == 0
+    listed = re.findall(r"^    (\S+)", done.stdout, re.MULTILINE)
+    assert listed == ["submit"]
+    jobs = client.run("submit", "--help").stdout
+    assert {*re.findall(r"^    (\S+)", jobs, re.MULTILINE)} == {"segment", "finetune", "evaluate", "follow"}
 
 
 @pytest.mark.slow
 def test_status_where_what_it_reads_with_is_there(tmp_path: Path):
     client = install(tmp_path, "status")
+    assert {*re.findall(r"^    (\S+)", client.run("--help").stdout, re.MULTILINE)} == {"status", "submit"}
     size = (6, 5)
     pictures = [Picture(f"/p/{name}", size, [(0, 0.5, box_mask(size, 0, 0, 2, 2))]) for name in "ab"]
     run = planned_run(tmp_path / "run", [pictures])
@@ -230,7 +245,7 @@ def test_a_machine_without_the_package_says_what_it_lacks(capsys, monkeypatch):
         def lacks(options, missing=missing):
             raise ModuleNotFoundError(f"No module named {missing!r}", name=missing)
 
-        monkeypatch.setitem(cli.RUN, "verify", lacks)
+        monkeypatch.setattr(verify, "run", lacks)
         if said:
             assert cli.main(["verify", "/labels"]) == 2
             text = "m2f-batch verify: needs pyarrow, which is not installed on head; install m2f-batch there\n"

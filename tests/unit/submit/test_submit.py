@@ -276,9 +276,10 @@ def test_evaluate_is_quoted() -> None:
     done = subprocess.run(["sh", "-c", f"printf '%s\\n' {entrypoint(job)}"], capture_output=True, text=True, timeout=10)
     assert done.stdout.splitlines() == words
     # and the parser there reads it as it was given here
-    from m2f_batch.cli_arguments import new_parser
+    from m2f_batch.cli import new_parser
+    from m2f_batch.commands.shared.registry import find_commands
 
-    options = new_parser().parse_args(words[3:])
+    options = new_parser(find_commands()).parse_args(words[3:])
     assert (options.run_uri, options.ignore_index, options.partial) == (run, 255, True)
 
 

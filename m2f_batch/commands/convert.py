@@ -1,0 +1,59 @@
+"""``m2f-batch convert SRC DEST``: annotated images of one format are written in another."""
+
+import argparse
+from typing import get_args
+
+from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
+from m2f_batch.commands.shared.keys import add_keys
+from m2f_batch.config.data import DataFormat
+from m2f_batch.config.finetune import FinetuneConfig
+
+SUMMARY = "write annotated images of any format as COCO or YOLO, whole or split into train and val"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add SRC, DEST, both formats, and how images are split and left out."""
+    parser.add_argument("source", metavar="SRC", help="the annotations: data.train of the format")
+    parser.add_argument("dest", metavar="DEST", help="folder to write; of COCO without --split also the JSON itself")
+    parser.add_argument("--from", metavar="F", dest="form", required=True, help=", ".join(get_args(DataFormat)))
+    parser.add_argument("--to", metavar="T", required=True, help="coco or yolo")
+    add_keys(parser, FinetuneConfig, {**READING_KEYS, **MASK_KEYS}, has_config=False)
+    parser.add_argument("--part", metavar="NAME", default="train", help="which part of a data.yaml [%(default)s]")
+    parser.add_argument("--split", metavar="SHARE", type=float, help="share of the images to train on, e.g. 0.8")
+    parser.add_argument("--seed", metavar="N", type=int, help="which images are in which split [0]")
+    parser.add_argument("--stratify", action="store_true", help="keep the share of every class in both splits")
+    text = "what stays in one split: folder, pattern:REGEX with one group (searched in the uri), or column:NAME"
+    parser.add_argument("--group-by", metavar="GROUP", help=text)
+    text = "table with 'uri' or 'file_name' and the column of --group-by"
+    parser.add_argument("--groups", metavar="FILE", help=text)
+    text = "leave out each image that lint finds a fault with, and list them beside DEST, in left-out.csv"
+    parser.add_argument("--drop-faulty", action="store_true", help=text)
+    text = "with --drop-faulty: queries of the model [100]"
+    parser.add_argument("--queries", metavar="N", type=int, help=text)
+    text = "with --drop-faulty: kinds that are no fault, as of lint"
+    parser.add_argument("--ignore", metavar="KIND,...", help=text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write DEST and say what is in each split."""
+    from m2f_batch.datasets.convert import SplitOptions, convert
+    from m2f_batch.datasets.lint.faultless import dropping_of
+
+    return convert(
+        options.source,
+        options.dest,
+        options.form,
+        options.to,
+        images=options.images,
+        masks=options.masks,
+        ignore_index=options.ignore_index,
+        do_reduce_labels=bool(options.do_reduce_labels),
+        crowd_as_object=bool(options.crowd_as_object),
+        names=options.names,
+        mask_suffix=options.mask_suffix,
+        palette=options.palette,
+        max_pixels=options.max_pixels,
+        part=options.part,
+        split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
+        dropping=dropping_of(options.drop_faulty, options.queries, options.ignore),
+    )

@@ -1,0 +1,22 @@
+"""``m2f-batch convert-checkpoint SRC DEST``: a model with pickled weights becomes one with safetensors."""
+
+import argparse
+
+SUMMARY = "write a model whose weights are pickled (pytorch_model.bin) as safetensors, which segment reads"
+DESCRIPTION = (
+    f"{SUMMARY[0].upper()}{SUMMARY[1:]}. They are read in a process without network, keys and memory without end, "
+    "where nothing but tensors is taken, and no service is asked."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add SRC and DEST."""
+    parser.add_argument("source", metavar="SRC", help="Hugging Face directory, hub id (id@revision), or bucket URI")
+    parser.add_argument("dest", metavar="DEST", help="directory or bucket URI to write, new or empty")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write DEST and say what was read and written."""
+    from m2f_batch.models.conversion.command import convert_checkpoint
+
+    return convert_checkpoint(options.source, options.dest)

@@ -1,0 +1,21 @@
+"""``m2f-batch demo [DIR]``: the segment job on bundled scenes with the bundled model."""
+
+import argparse
+from typing import get_args
+
+from m2f_batch.config.segment import Task
+
+SUMMARY = "segment bundled scenes with the bundled model, offline, and draw a contact sheet"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add DIR and the task."""
+    parser.add_argument("directory", metavar="DIR", nargs="?", default="demo-run", help="run directory [%(default)s]")
+    parser.add_argument("--task", choices=get_args(Task), default="panoptic", help="what to find [%(default)s]")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job and draw the sheet."""
+    from m2f_batch.demo.command import demo
+
+    return demo(options.directory, options.task)

@@ -1,0 +1,81 @@
+"""``m2f-batch evaluate RUN``: the rows of a run are measured against annotated images."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
+from m2f_batch.commands.shared.keys import add_keys, add_result
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.result import tell
+
+if TYPE_CHECKING:
+    from m2f_batch.submit.jobs import Job
+
+SUMMARY = "measure a run's rows against annotated images: mask AP, PQ, mIoU, Dice, boundary IoU, by class"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add RUN and the options, which a submitted job is given in this order."""
+    parser.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+    parser.add_argument(
+        "--ground-truth",
+        metavar="FILE|DIR",
+        required=True,
+        help="COCO JSON, COCO panoptic JSON, data.yaml of YOLO, folder of labelme JSONs or of class PNGs",
+    )
+    parser.add_argument("--format", metavar="F", help="a data.format of finetune; found out if not given")
+    add_keys(parser, FinetuneConfig, READING_KEYS, has_config=False)
+    parser.add_argument("--part", metavar="NAME", default="val", help="which part of a data.yaml [%(default)s]")
+    add_keys(parser, FinetuneConfig, MASK_KEYS, has_config=False)
+    text = "some of ap, pq, miou, dice, boundary-iou [those of the run's task]"
+    parser.add_argument("--metrics", metavar="M,...", help=text)
+    parser.add_argument("--json", metavar="FILE", help="write all figures there, - for stdout")
+    parser.add_argument("--partial", action="store_true", help="measure a run that is not finished")
+    add_result(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the figures."""
+    from m2f_batch.evaluation.command import evaluate
+    from m2f_batch.evaluation.ground_truth import GroundTruth
+
+    truth = GroundTruth(
+        uri=options.ground_truth,
+        form=options.format,
+        images=options.images,
+        masks=options.masks,
+        ignore_index=options.ignore_index,
+        do_reduce_labels=bool(options.do_reduce_labels),
+        crowd_as_object=bool(options.crowd_as_object),
+        names=options.names,
+        mask_suffix=options.mask_suffix,
+        palette=options.palette,
+        max_pixels=options.max_pixels,
+        part=options.part,
+    )
+    tell(output=options.run_uri)
+    metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
+    return evaluate(options.run_uri, truth, metrics=metrics, json_file=options.json, is_partial=options.partial)
+
+
+def add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what a config says of the jobs that have one."""
+    text = "as compute.allow_no_token of the jobs that have a config"
+    parser.add_argument("--allow-no-token", action="store_true", help=text)
+
+
+def job(options: argparse.Namespace) -> "Job":
+    """Return what is submitted: every option of the command, but where this machine wants its result."""
+    from m2f_batch.submit.jobs import evaluate_job
+
+    tell(output=options.run_uri)
+    given = {name: getattr(options, name.strip("-").replace("-", "_")) for name in option_names()}
+    return evaluate_job(options.run_uri, given, allow_no_token=options.allow_no_token)
+
+
+def option_names() -> list[str]:
+    """The options of a submitted job, in the order in which it is given them."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser)
+    names = [action.option_strings[0] for action in parser._actions if action.option_strings]
+    return [name for name in names if name != "--result"]

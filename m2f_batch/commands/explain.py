@@ -1,0 +1,19 @@
+"""``m2f-batch explain RUN URI [DEST]``: why an image of a run got its row."""
+
+import argparse
+
+SUMMARY = "re-run one image of a run and write every picture and number on the way to its row"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add RUN, URI and DEST."""
+    parser.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+    parser.add_argument("uri", metavar="URI", help="the image, as rows spell it, or relative to here or to INPUT")
+    parser.add_argument("dest", metavar="DEST", nargs="?", help="directory to write [explain-NAME]")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Label the image again and say what came of it."""
+    from m2f_batch.explain.command import explain
+
+    return explain(options.run_uri, options.uri, options.dest)

@@ -1,0 +1,20 @@
+"""``m2f-batch export RUN DEST``: the rows of a run in another format."""
+
+import argparse
+
+SUMMARY = "write a run's rows in another format"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add RUN, DEST and the format."""
+    parser.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+    parser.add_argument("dest", metavar="DEST", help="file to write")
+    parser.add_argument("--format", metavar="F", default="coco", help="coco or coco-results [%(default)s]")
+    parser.add_argument("--ground-truth", metavar="FILE", help="COCO JSON whose image and category ids to take")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write DEST and say what is in it."""
+    from m2f_batch.exports.command import export
+
+    return export(options.run_uri, options.dest, options.format, options.ground_truth)

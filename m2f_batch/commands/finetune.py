@@ -1,0 +1,37 @@
+"""``m2f-batch finetune DATASET OUTPUT``: a model is trained on annotated images."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from m2f_batch.commands.shared.keys import JOB_KEYS, add_config, add_keys, add_result, config_of, without_address
+from m2f_batch.config.finetune import FinetuneConfig
+
+if TYPE_CHECKING:
+    from m2f_batch.submit.jobs import Job
+
+SUMMARY = "train a model on annotated images"
+DESCRIPTION = "Train on DATASET and leave the tuned model, a Hugging Face directory, in OUTPUT."
+KEYS = {"DATASET": "data.train", **JOB_KEYS}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add DATASET, OUTPUT, the flags and the config."""
+    add_keys(parser, FinetuneConfig, KEYS)
+    add_config(parser, FinetuneConfig)
+    add_result(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job, which prints its plan, its progress and its end."""
+    config = config_of(FinetuneConfig, options, KEYS)
+    from m2f_batch.train.command import finetune
+
+    return finetune(config)
+
+
+def job(options: argparse.Namespace) -> "Job":
+    """Return what is submitted."""
+    config = config_of(FinetuneConfig, options, without_address(KEYS))
+    from m2f_batch.submit.jobs import finetune_job
+
+    return finetune_job(config)

@@ -1,0 +1,45 @@
+"""``m2f-batch lint DATASET``: faults of annotated images that training would suffer from."""
+
+import argparse
+
+from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
+from m2f_batch.commands.shared.keys import add_keys, flags_of
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import load_config
+
+SUMMARY = "find what ruins training in annotated images: exit code 0 when there is none, 1 when there is"
+KEYS = {
+    "DATASET": "data.train",
+    "--format F": "data.format",
+    **READING_KEYS,
+    "--val DATASET": "data.val",
+    "--val-images DIR": "data.val_images",
+    "--val-masks DIR": "data.val_masks",
+    **MASK_KEYS,
+    "--split SHARE": "data.split",
+    "--split-seed N": "data.split_seed",
+    "--stratify": "data.stratify",
+    "--group-by GROUP": "data.group_by",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add DATASET, the keys of the data section, and what counts as a fault."""
+    add_keys(parser, FinetuneConfig, KEYS)
+    text = "queries of the model [model.config.num_queries: 100]"
+    parser.add_argument("--queries", metavar="N", type=int, help=text)
+    parser.add_argument("--config", metavar="FILE.yaml", help="config of finetune; flags win over it")
+    parser.add_argument("--ignore", metavar="KIND,...", default="", help="kinds that leave the exit code 0")
+    parser.add_argument("--json", metavar="FILE", help="write all that was found there, - for stdout")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what was found."""
+    flags = flags_of(options, KEYS) | {"output.uri": "-"}
+    if not options.config:
+        flags["train.steps"] = 1  # nothing is trained: what only training asks for is given
+    config = load_config(FinetuneConfig, file=options.config, flags=flags)
+    from m2f_batch.datasets.lint.command import lint
+    from m2f_batch.datasets.lint.kinds import ignored_kinds
+
+    return lint(config, options.queries, ignored=ignored_kinds(options.ignore), json_file=options.json)

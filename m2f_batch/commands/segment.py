@@ -1,0 +1,39 @@
+"""``m2f-batch segment INPUT OUTPUT``: every image becomes one row."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from m2f_batch.commands.shared.keys import JOB_KEYS, add_config, add_keys, add_result, config_of, without_address
+from m2f_batch.config.segment import SegmentConfig
+
+if TYPE_CHECKING:
+    from m2f_batch.submit.jobs import Job
+
+SUMMARY = "segment images into one row each"
+DESCRIPTION = "Segment every image of INPUT into exactly one row in OUTPUT."
+KEYS = {"INPUT": "input.uri", **JOB_KEYS, "--retry ERRORS": "run.retry"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add INPUT, OUTPUT, the flags and the config."""
+    add_keys(parser, SegmentConfig, KEYS)
+    text = "print the plan and, from a few images, what it would take; write nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+    add_config(parser, SegmentConfig)
+    add_result(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the job, which prints its plan, its progress and its end."""
+    config = config_of(SegmentConfig, options, KEYS)
+    from m2f_batch.flow.job import segment
+
+    return segment(config, is_dry_run=options.dry_run)
+
+
+def job(options: argparse.Namespace) -> "Job":
+    """Return what is submitted."""
+    config = config_of(SegmentConfig, options, without_address(KEYS))
+    from m2f_batch.submit.jobs import segment_job
+
+    return segment_job(config, is_dry_run=options.dry_run)

@@ -1,0 +1,104 @@
+"""Options and arguments that stand for keys of a config: what these mean stands in the config, and nowhere else."""
+
+import argparse
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic.fields import FieldInfo
+
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import fields_of, load_config
+from m2f_batch.config.segment import Section, SegmentConfig
+from m2f_batch.errors import renamed
+from m2f_batch.result import VARIABLE, tell
+
+# keys by what stands for them on the command line: "INPUT", "--retry ERRORS", "--overwrite"
+Keys = Mapping[str, str]
+Job = TypeVar("Job", SegmentConfig, FinetuneConfig)
+JOB_KEYS = {
+    "OUTPUT": "output.uri",
+    "--model M": "model.uri",
+    "--task TASK": "model.task",
+    "--address RAY": "compute.address",
+    "--overwrite": "output.overwrite",
+}
+
+
+def add_keys(parser: argparse.ArgumentParser, config: type[Section], keys: Keys, *, has_config: bool = True) -> None:
+    """Add an optional argument for each key, with the key's own description as help.
+
+    ``has_config``: the command takes the keys from a config, too, so that users want to know their names.
+    """
+    fields, words = dict(fields_of(config)), words_of(keys)
+    for spec, key in keys.items():
+        name, _, metavar = spec.partition(" ")
+        text = renamed(fields[key].description or "", words) + (f" ({key})" if has_config else "")
+        text = f"{text}{default_of(fields[key])}".replace("%", "%%")
+        kind = _kind(fields[key].annotation)
+        if not name.startswith("-"):
+            parser.add_argument(name.lower(), metavar=name, nargs="?", help=text)
+        elif kind is bool:
+            parser.add_argument(name, action="store_true", default=None, help=text)
+        else:
+            parser.add_argument(name, metavar=metavar, type=kind, help=text)
+
+
+def add_config(parser: argparse.ArgumentParser, config: type[Section]) -> None:
+    """Add ``--config`` and ``--set``, and list all keys below the options."""
+    parser.add_argument("--config", metavar="FILE.yaml", help="config file; flags and --set win over it")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one config key (repeatable)")
+    lines = [f"  {key:28} {field.description}{default_of(field)}" for key, field in fields_of(config)]
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "config keys:\n" + "\n".join(lines)
+
+
+def add_result(parser: argparse.ArgumentParser) -> None:
+    """Add ``--result``, of commands that schedulers start."""
+    parser.add_argument(
+        "--result",
+        metavar="FILE",
+        help="write totals, OUTPUT, run_id and exit code there as JSON, whatever the end; a file of this machine such "
+        f"as /dev/termination-log, or - for the last line of stdout [{VARIABLE}]",
+    )
+
+
+def config_of(kind: type[Job], options: argparse.Namespace, keys: Keys) -> Job:
+    """The checked config of a job, of which the result tells OUTPUT as soon as it is known."""
+    tell(output=options.output)
+    config = load_config(kind, file=options.config, overrides=options.set, flags=flags_of(options, keys))
+    tell(output=config.output.uri)
+    return config
+
+
+def flags_of(options: argparse.Namespace, keys: Keys) -> dict[str, Any]:
+    """The values that were typed, by key; None for what was not given."""
+    return {key: getattr(options, word.strip("-").replace("-", "_").lower()) for key, word in words_of(keys).items()}
+
+
+def without_address(keys: Keys) -> Keys:
+    """The flags of a job that is submitted, of which ``--address`` is the cluster's Jobs API."""
+    return {spec: key for spec, key in keys.items() if key != JOB_KEYS["--address RAY"]}
+
+
+def words_of(keys: Keys) -> dict[str, str]:
+    """What stands for each key on the command line, without the name of its value.
+
+    >>> words_of({"INPUT": "input.uri", "--retry ERRORS": "run.retry"})
+    {'input.uri': 'INPUT', 'run.retry': '--retry'}
+    """
+    return {key: spec.partition(" ")[0] for spec, key in keys.items()}
+
+
+def default_of(field: FieldInfo) -> str:
+    """The default of a config field, for help: nothing where none is said, or it is empty."""
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return "" if default in (None, (), {}) else f" [{list(default) if isinstance(default, tuple) else default}]"
+
+
+def _kind(annotation: Any) -> type:
+    """The type of one value of a field, as it is parsed from a command line."""
+    parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+    if len(parts) == 1 or typing.get_origin(annotation) is typing.Annotated:
+        return _kind(parts[0])
+    return annotation if annotation in (bool, int, float) else str

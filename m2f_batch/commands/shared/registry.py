@@ -1,0 +1,57 @@
+"""Finds the commands: each file of ``m2f_batch/commands`` is one, and no table lists them."""
+
+import argparse
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
+
+from m2f_batch import commands
+
+if TYPE_CHECKING:
+    from m2f_batch.submit.jobs import Job
+
+    Parsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+class Command(Protocol):
+    """A module ``m2f_batch.commands.<name>``; one hyphen in the command's name is one underscore in the file's.
+
+    ``run`` imports what is heavy, because all commands are loaded wherever one is. A command may have more: a
+    ``DESCRIPTION``, where the summary does not say it all, and ``CLIENT``, the requirement of the small distribution
+    that has the command, too.
+    """
+
+    SUMMARY: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare what can be typed behind the command's name."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it, print what came of it, and return the exit code."""
+
+
+@runtime_checkable
+class JobCommand(Command, Protocol):
+    """A command that ``submit`` can send to a cluster. It may have ``add_job_arguments``, beside those of its own."""
+
+    def job(self, options: argparse.Namespace) -> "Job":
+        """Return what is submitted."""
+
+
+def find_commands() -> dict[str, Command]:
+    """All commands by the names that users type.
+
+    >>> "convert-checkpoint" in find_commands()
+    True
+    """
+    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg)
+    found = {name: importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+    return {name.replace("_", "-"): cast(Command, module) for name, module in found.items()}
+
+
+def add_command(parsers: "Parsers", name: str, command: Command, conflicts: str = "error") -> argparse.ArgumentParser:
+    """Add the parser of one command to those of a command line; ``conflicts`` as argparse's ``conflict_handler``."""
+    described = getattr(command, "DESCRIPTION", f"{command.SUMMARY[0].upper()}{command.SUMMARY[1:]}.")
+    parser = parsers.add_parser(name, help=command.SUMMARY, description=described, conflict_handler=conflicts)
+    command.add_arguments(parser)
+    return parser

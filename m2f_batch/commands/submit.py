@@ -1,0 +1,48 @@
+"""``m2f-batch submit JOB``: a job runs on a Ray cluster, and is followed from here."""
+
+import argparse
+
+from m2f_batch.commands.shared.keys import add_result
+from m2f_batch.commands.shared.registry import JobCommand, add_command, find_commands
+
+SUMMARY = "send a job to a Ray cluster, follow its log, and end with its exit code"
+DESCRIPTION = f"{SUMMARY[0].upper()}{SUMMARY[1:]}. Ctrl-C asks whether to stop it; 130 when it was stopped or left."
+CLIENT = "m2f-batch-client"
+ADDRESS = "the cluster's Jobs API, http://HOST:8265 [RAY_API_SERVER_ADDRESS]"
+ID = (
+    "its id, which makes the same command safe to repeat: a job of this id that runs or is done is followed, one that "
+    "was stopped or failed with neither 2 nor 3 goes on as ID-2, one of other settings is refused; a cluster that does "
+    "not answer is asked again for 3 minutes"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add each command that can be a job, with its own arguments, and ``follow``."""
+    jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
+    for name, command in find_commands().items():
+        if not isinstance(command, JobCommand):
+            continue
+        job = add_command(jobs, name, command, conflicts="resolve")
+        job.add_argument("--address", metavar="RAY", help=ADDRESS)  # in place of that of its own Ray
+        if hasattr(command, "add_job_arguments"):
+            command.add_job_arguments(job)
+        job.add_argument("--no-wait", action="store_true", help="print its id, and do not follow it")
+        job.add_argument("--submission-id", metavar="ID", help=ID)
+    text = "follow a job that was submitted before, from the beginning of its log"
+    follow = jobs.add_parser("follow", help=text, description=f"{text[0].upper()}{text[1:]}.")
+    follow.add_argument("submission_id", metavar="ID", help="the id that submit has said")
+    follow.add_argument("--address", metavar="RAY", help=ADDRESS)
+    add_result(follow)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Submit or follow the job, and print its log."""
+    from m2f_batch.submit.command import follow_submitted, submit
+
+    if options.job == "follow":
+        return follow_submitted(options.submission_id, options.address)
+    command = find_commands()[options.job]
+    assert isinstance(command, JobCommand)
+    return submit(
+        command.job(options), options.address, submission_id=options.submission_id, is_followed=not options.no_wait
+    )

@@ -1,0 +1,18 @@
+"""``m2f-batch verify RUN``: whether a run holds what it should."""
+
+import argparse
+
+SUMMARY = "prove from storage alone that nothing is lost or doubled"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add RUN."""
+    parser.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the problems that a run has."""
+    from m2f_batch.runs.inspect.verify import verify_command
+
+    return verify_command(options.run_uri, is_json=options.json)
