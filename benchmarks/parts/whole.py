@@ -21,7 +21,7 @@ from benchmarks.lib.peers import shipped_segments
 from m2f_batch.config.segment import Precision, Task
 from m2f_batch.models.loading import forward
 from m2f_batch.records import Segment, segment_of
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.vision.device.replica import POSTPROCESS
 from m2f_batch.vision.device.threads import pinned_threads
 from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values
@@ -73,7 +73,7 @@ def whole_job(setting: Setting, folder: Path, output: Path, options: Sequence[st
     ended = time.time()
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
-    run = open_run(str(output))
+    run = open_directory(str(output))
     busy = run.read_info()["stages"]["forward"]
     last = max(path.stat().st_mtime for path in (output / "annotations").glob("*.parquet"))
     startup = last - busy["seconds"] / busy["busy"] - begun

@@ -136,7 +136,7 @@ def peak_mib() -> int:
 def cleans(count: int) -> dict[str, Any]:
     """CPU seconds of ``clean`` of changes in every file, where files themselves cost nothing."""
     from m2f_batch.runs import commit
-    from m2f_batch.runs.directory import open_run
+    from m2f_batch.runs.directory import open_directory
     from m2f_batch.runs.plan import new_plan, next_plan
     from m2f_batch.storage.store import Entry
 
@@ -147,7 +147,7 @@ def cleans(count: int) -> dict[str, Any]:
     seen: list[Any] = []
     vars(commit)["_keep_rows"] = lambda *arguments: seen.append(arguments)
     began = time.process_time()
-    commit.clean(open_run("/nowhere"), change.plan, change.dirty, {name: Entry(name, 1, "v") for name in files})
+    commit.clean(open_directory("/nowhere"), change.plan, change.dirty, {name: Entry(name, 1, "v") for name in files})
     seconds = time.process_time() - began
     assert len(seen) == len(files)
     return {"images": f"{count:,}", "files": len(files), "CPU, s": f"{seconds:.2f}"}

@@ -34,7 +34,7 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
     from m2f_batch.flow import job
     from m2f_batch.flow.unit.stages import commit_unit, label_unit
     from m2f_batch.flow.unit.units import unit_table
-    from m2f_batch.runs.directory import open_run
+    from m2f_batch.runs.directory import open_directory
     from m2f_batch.runs.held_folder import Fence
 
     bucket = f"s3://runs-{images}-{images_per_file}"
@@ -58,7 +58,7 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
             for unit in units:
                 labelled = label_unit(prepare(unit_table(unit)), StubSegmenter(0.0, None))
                 # fenced, as a replica: the first lease is the only one
-                yield from commit_unit(labelled, run=open_run(checked.run.uri, Fence(1, ""))).to_pylist()
+                yield from commit_unit(labelled, run=open_directory(checked.run.uri, Fence(1, ""))).to_pylist()
 
         assert job.run(checked, "cpu", stream) == 0
     total = sum(requests.values())

@@ -3,7 +3,6 @@
 import math
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from m2f_batch.config.loading import check_config
@@ -12,8 +11,8 @@ from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.records import segment_of
-from m2f_batch.runs.directory import RunDirectory, open_run
-from m2f_batch.runs.rows import tables_by_uri
+from m2f_batch.runs.directory import open_directory
+from m2f_batch.runs.reader import Run, open_run
 from m2f_batch.storage.uris import expanded
 from m2f_batch.vision.overlay import draw_overlay
 
@@ -35,7 +34,7 @@ def demo(directory: str, task: str) -> int:
         "output": {"uri": str(folder), "images_per_file": 8, "overwrite": is_own},
     }
     config = check_config(SegmentConfig, tree)
-    if open_run(str(folder)).holds_run() and not is_own:
+    if open_directory(str(folder)).holds_run() and not is_own:
         raise UsageError(f"DIR: {directory} holds a run that is not a demo's; give another directory")
     try:
         _draw_scenes(images)
@@ -59,18 +58,17 @@ def _draw_scenes(folder: Path) -> None:
 def _is_own(folder: Path, images: Path) -> bool:
     """Whether the run in the folder is an earlier demo, which may be replaced."""
     try:
-        return bool(open_run(str(folder)).read_info()["config"]["input"]["uri"] == str(images))
-    except (RunError, LookupError, TypeError):
+        return open_run(str(folder)).info.input_uri == str(images)
+    except (UsageError, RunError):
         return False
 
 
-def _contact_sheet(run: RunDirectory) -> Image.Image:
-    rows = [row for table in tables_by_uri(run) for row in table.to_pylist() if row["status"] == "ok"]
+def _contact_sheet(run: Run) -> Image.Image:
+    rows = [row for table in run.rows() for row in table.to_pylist() if row["status"] == "ok"]
     sheet = Image.new("RGB", (COLUMNS * CELL, math.ceil(len(rows) / COLUMNS) * CELL), "white")
     for number, row in enumerate(rows):
-        image = np.asarray(Image.open(row["uri"]).convert("RGB"))
         segments = [segment_of(entry, (row["height"], row["width"])) for entry in row["segments"]]
-        picture = Image.fromarray(draw_overlay(image, segments, STUFF_IDS))
+        picture = Image.fromarray(draw_overlay(run.image(row), segments, STUFF_IDS))
         picture.thumbnail((CELL - 8, CELL - 8))
         y, x = divmod(number, COLUMNS)
         offset = ((CELL - picture.width) // 2, (CELL - picture.height) // 2)

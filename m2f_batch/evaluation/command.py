@@ -20,8 +20,8 @@ from m2f_batch.exports.coco import file_name
 from m2f_batch.exports.ids import spelled_otherwise
 from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.result import STDOUT, tell
-from m2f_batch.runs.directory import RunDirectory, open_existing_run
-from m2f_batch.runs.rows import tables_by_uri
+from m2f_batch.runs.info import RunInfo
+from m2f_batch.runs.reader import Run, open_run
 from m2f_batch.storage.places import writable_file
 from m2f_batch.storage.s3.settings import recorded, using
 
@@ -41,43 +41,43 @@ def evaluate(
 
     Raises UsageError for a ground truth that cannot be read or does not fit, RunError for a run that is not finished.
     """
-    run = open_existing_run(run_uri)
-    info = run.read_info()
+    run = open_run(run_uri)
+    info = run.info
     if not run.is_finished() and not is_partial:
-        left = f"{info['images']['remaining']:,} of {info['images']['listed']:,} images remain"
+        left = f"{info.images.remaining:,} of {info.images.listed:,} images remain"
         raise RunError(f"RUN: {run.uri} is not finished: {left}; go on with it, or measure what is there by --partial")
-    asked, write = metrics_of(info["task"], metrics), _writer(json_file, run, truth)
-    labels, is_reduced = info["categories"], truth.do_reduce_labels
-    with using(recorded(info)):
-        form, dataset = truth.read(info["config"]["input"]["uri"])
+    asked, write = metrics_of(info.task, metrics), _writer(json_file, run, truth)
+    labels, is_reduced = info.categories, truth.do_reduce_labels
+    with using(recorded(info.config)):
+        form, dataset = truth.read(info.input_uri)
     dataset, notes = in_label_ids(labels, dataset, are_reduced=is_reduced)
     places, more = category_places(labels, dataset, truth.uri)
-    evaluator = Evaluator(dataset.categories, info["task"], places, _fitting(asked, metrics, form, dataset))
+    evaluator = Evaluator(dataset.categories, info.task, places, _fitting(asked, metrics, form, dataset))
     others = (
         [*other_readings(labels, dataset.categories, are_reduced=is_reduced)] if "miou" in evaluator.metrics else []
     )
-    pairs = _pairs(run, info, truth, dataset)
+    pairs = _pairs(run, truth, dataset)
     counts = measure(run, [evaluator, *(other.evaluator for other in others)], dataset, pairs, is_partial=is_partial)
     check_numbers(evaluator, others, truth.uri)
     _check_measured(evaluator, dataset, truth.uri)
     report = {
         "run": run.uri,
-        "run_id": info["run_id"],
-        "task": info["task"],
+        "run_id": info.run_id,
+        "task": info.task,
         "ground_truth": truth.uri,
         "format": form,
         "rows": counts,
         "warnings": [*notes, *more, *_spelled(pairs), *_warnings(info, evaluator, places, dataset, counts)],
         **evaluator.summary(),
     }
-    tell(run_id=info["run_id"], totals={"rows": counts, "metrics": report["metrics"]})
+    tell(run_id=info.run_id, totals={"rows": counts, "metrics": report["metrics"]})
     say(*lines_of(report), file=sys.stderr if json_file == STDOUT else None)
     write(report)
     return 0
 
 
 def measure(
-    run: RunDirectory, evaluators: Sequence[Evaluator], dataset: Dataset, pairs: Mapping[str, str], *, is_partial: bool
+    run: Run, evaluators: Sequence[Evaluator], dataset: Dataset, pairs: Mapping[str, str], *, is_partial: bool
 ) -> dict[str, int]:
     """Adds every annotated image to the evaluators; ``pairs`` are uris of listed images to uris of the dataset.
 
@@ -87,7 +87,7 @@ def measure(
     places = {uri: place for place, uri in enumerate(dataset.table["uri"].to_pylist())}
     counts = Counter(ok=0, error=0, remaining=0, without_row=0, not_annotated=0)
     bar = tqdm(total=len(places), unit=" images", leave=False, disable=None)  # where stderr is a terminal
-    rows = (row for table in tables_by_uri(run, COLUMNS) for row in table.to_pylist())
+    rows = (row for table in run.rows(COLUMNS) for row in table.to_pylist())
     for row in rows:
         place = places.pop(pairs.get(row["uri"], ""), None)
         if place is None:
@@ -114,15 +114,17 @@ def _image(dataset: Dataset, place: int) -> dict[str, Any]:
     return dataset.table.slice(place, 1).to_pylist()[0]
 
 
-def _pairs(run: RunDirectory, info: dict[str, Any], truth: GroundTruth, dataset: Dataset) -> dict[str, str]:
+def _pairs(run: Run, truth: GroundTruth, dataset: Dataset) -> dict[str, str]:
     """Uris of the run's images to those of the dataset."""
     wanted = dataset.table["uri"].to_pylist()
     twice = next((uri for uri, count in Counter(wanted).items() if count > 1), None)
     if twice is not None:
         raise UsageError(f"--ground-truth: {truth.uri!r} has the image {twice!r} twice")
-    listed = run.read_manifest()["uri"].to_pylist()
-    source = info["config"]["input"]
-    pairs = pair_by_uri(listed, wanted, row_path=lambda uri: file_name(uri, source), folder=truth.folder())
+    listed = run.listed()["uri"].to_pylist()
+    info = run.info
+    pairs = pair_by_uri(
+        listed, wanted, row_path=lambda uri: file_name(uri, info.input_uri, info.input_root), folder=truth.folder()
+    )
     if not pairs:
         shown = f"{wanted[0]!r}, ... and {listed[0]!r}, ..." if listed else "no image is listed"
         raise UsageError(f"--ground-truth: {truth.uri!r} and {run.uri} have no image in common ({shown})")
@@ -169,9 +171,9 @@ def _fitting(asked: frozenset[str], explicit: Sequence[str] | None, form: str, d
 
 
 def _warnings(
-    info: dict[str, Any], evaluator: Evaluator, places: Mapping[int, int], dataset: Dataset, counts: Mapping[str, int]
+    info: RunInfo, evaluator: Evaluator, places: Mapping[int, int], dataset: Dataset, counts: Mapping[str, int]
 ) -> Iterator[str]:
-    settled = info.get("postprocess") or info["config"].get("postprocess") or {}
+    settled = info.postprocess or info.config.get("postprocess") or {}
     cut = settled.get("score_threshold") or 0
     if cut > 0 and "ap" in evaluator.metrics:
         yield (
@@ -186,7 +188,7 @@ def _warnings(
         yield f"{counts['remaining']:,} annotated images remain and are left out"
     if counts["not_annotated"]:
         yield f"{counts['not_annotated']:,} rows are of images that are not annotated, and are left out"
-    unknown = [label["name"] for label in info["categories"] if label["id"] not in places]
+    unknown = [label.name for label in info.categories if label.id not in places]
     if unknown:
         yield f"labels that the ground truth lacks are left out: {', '.join(unknown)}"
     found = {dataset.categories[place].name for place in places.values()}
@@ -195,7 +197,7 @@ def _warnings(
         yield f"categories that the model lacks are never found: {', '.join(missed)}"
 
 
-def _writer(json_file: str | None, run: RunDirectory, truth: GroundTruth) -> Callable[[dict[str, Any]], None]:
+def _writer(json_file: str | None, run: Run, truth: GroundTruth) -> Callable[[dict[str, Any]], None]:
     """Writes JSON to a file anywhere; that it is none that can be written is said before anything is measured."""
     if json_file is None:
         return lambda report: None

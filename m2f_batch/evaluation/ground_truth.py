@@ -3,7 +3,6 @@
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
@@ -15,6 +14,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.exports.categories import match_categories
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.images import extension_of
+from m2f_batch.models.label_sets import Category as Label
 from m2f_batch.storage import uris
 
 # what readers call what is an option here
@@ -112,17 +112,17 @@ def form_of(uri: str, masks: str | None = None) -> str:
 
 
 def category_places(
-    labels: Sequence[dict[str, Any]], dataset: Dataset, ground_truth: str
+    labels: Sequence[Label], dataset: Dataset, ground_truth: str
 ) -> tuple[Mapping[int, int], tuple[str, ...]]:
     """Label ids of a model to indices into the dataset's categories, and what a user is told of it.
 
-    By name, as exports do; ``labels`` are the ``categories`` of run.json. Classes of PNGs that nobody has named are the
+    By name, as exports do; Classes of PNGs that nobody has named are the
     label ids themselves.
     """
     categories = dataset.categories
     places = {category.id: place for place, category in enumerate(categories)}
     if are_unnamed(categories):
-        return {label["id"]: places[label["id"]] for label in labels if label["id"] in places}, ()
+        return {label.id: places[label.id] for label in labels if label.id in places}, ()
     named = [(category.id, category.name) for category in categories]
     annotated = {categories[segment["category"]].id for row in dataset.rows() for segment in row["segments"]}
     match = match_categories(labels, named, ground_truth, annotated)

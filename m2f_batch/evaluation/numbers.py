@@ -15,6 +15,7 @@ from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.evaluation.metrics.values import mean_of
+from m2f_batch.models.label_sets import Category as Label
 from m2f_batch.models.label_sets import find_label_set
 
 # values of a label set's own PNGs that are no class
@@ -28,15 +29,13 @@ _NO_CLASS = {
 _CLEARLY = (2.0, 0.05)  # another reading fits, if its mIoU is above so many times ours, and so much
 
 
-def in_label_ids(
-    labels: Sequence[Mapping[str, Any]], dataset: Dataset, *, are_reduced: bool
-) -> tuple[Dataset, list[str]]:
+def in_label_ids(labels: Sequence[Label], dataset: Dataset, *, are_reduced: bool) -> tuple[Dataset, list[str]]:
     """``dataset`` with the label ids and names of the model, where its values can only be a known set's own.
 
-    That is so where some are no label ids and all are the set's. ``labels`` are the ``categories`` of run.json. Also
-    returns what a user is told of it.
+    That is so where some are no label ids and all are the set's. Also returns what a user is told of
+    it.
     """
-    known = find_label_set({label["id"]: label["name"] for label in labels})
+    known = find_label_set({label.id: label.name for label in labels})
     if known is None or known.name not in _NO_CLASS or are_reduced or not are_unnamed(dataset.categories):
         return dataset, []
     there = {dataset.categories[place].id for place in _present(dataset)}
@@ -44,7 +43,7 @@ def in_label_ids(
     if not there - {*range(known.size)} or not there <= allowed:
         return dataset, []
     label_of = {number: label for label, number in enumerate(known.dataset_ids)}
-    names = {label["id"]: label["name"] for label in labels}
+    names = {label.id: label.name for label in labels}
     categories = [Category(label, names[label], False) for label in range(known.size)]
     rows = (_renumbered(row, dataset.categories, label_of) for row in dataset.rows())
     said = f"the PNGs hold {_of(known.name)} own file values ({max(there)} is no label id): read as such"
@@ -81,14 +80,14 @@ class OtherReading:
 
 
 def other_readings(
-    labels: Sequence[Mapping[str, Any]], categories: Sequence[Category], *, are_reduced: bool
+    labels: Sequence[Label], categories: Sequence[Category], *, are_reduced: bool
 ) -> Iterator[OtherReading]:
     """Readings of unnamed classes beside the one as label ids; none where the classes have names."""
     if not are_unnamed(categories):
         return
     places = {category.id: place for place, category in enumerate(categories)}
-    known = find_label_set({label["id"]: label["name"] for label in labels})
-    ids = [label["id"] for label in labels]
+    known = find_label_set({label.id: label.name for label in labels})
+    ids = [label.id for label in labels]
     shifts = {number: number + (-1 if are_reduced else 1) for number in ids}
     own = {} if known is None or are_reduced else dict(zip(ids, known.dataset_ids, strict=True))
     source = f"these are {_of(known.name)} own file values: " if known and known.name in _NO_CLASS else ""

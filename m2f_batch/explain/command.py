@@ -1,13 +1,12 @@
 """``m2f-batch explain RUN URI [DEST]``: one image again, with every picture and number on its way to its row."""
 
 import re
-from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.explain.listed import find_image
 from m2f_batch.messages.terminal import say
 from m2f_batch.records import ImageRef
-from m2f_batch.runs.directory import RunDirectory, open_existing_run
+from m2f_batch.runs.info import RunInfo
+from m2f_batch.runs.reader import Run, open_run
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import Place, writable_folder
 from m2f_batch.storage.s3.settings import recorded, using
@@ -22,21 +21,20 @@ def explain(run_uri: str, uri: str, dest: str | None = None) -> int:
     Returns 0 when the result is the run's row, 1 when it is not. Raises UsageError, before anything is written, for an
     image that the run did not list, a model that is gone, or a ``dest`` that cannot be.
     """
-    run = open_existing_run(run_uri)
-    info = run.read_info()
-    with using(recorded(info)):
-        return _explain(run, info, uri, dest)
+    run = open_run(run_uri)
+    with using(recorded(run.info.config)):
+        return _explain(run, uri, dest)
 
 
-def _explain(run: RunDirectory, info: dict[str, Any], uri: str, dest: str | None) -> int:
-    ref, stored = find_image(run, info, uri)
-    folder = _folder(dest or f"explain-{_name_of(ref)}", info)
+def _explain(run: Run, uri: str, dest: str | None) -> int:
+    ref, stored = run.find(uri)
+    folder = _folder(dest or f"explain-{_name_of(ref)}", run.info)
     # torch is loaded only for an image that there is
     from m2f_batch.explain import report, rerun
     from m2f_batch.explain.recorded import read_setup
     from m2f_batch.explain.summary import lines_of_input, lines_of_result
 
-    setup, found = read_setup(info), rerun.Findings(ref)
+    setup, found = read_setup(run.info), rerun.Findings(ref)
     rerun.read_and_prepare(found, setup, stored)
     say(*lines_of_input(found, setup))  # at once: what kills the process comes after it
     try:
@@ -60,9 +58,9 @@ def _name_of(ref: ImageRef) -> str:
     return re.sub(r"[^\w.-]+", "_", stem[0] or stem[2])
 
 
-def _folder(dest: str, info: dict[str, Any]) -> Place:
+def _folder(dest: str, info: RunInfo) -> Place:
     """Returns DEST. Raises UsageError where nothing should, or can, be written."""
     folder = writable_folder(dest, "DEST")
-    if uris.is_inside(folder.uri, info["config"]["input"]["uri"]):
+    if uris.is_inside(folder.uri, info.input_uri):
         raise UsageError(f"DEST: {dest!r} lies inside INPUT, where the next run would take pictures for images")
     return folder

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 
 from m2f_batch.config.loading import check_config
-from m2f_batch.config.segment import InputConfig, ModelConfig, PostprocessConfig, PreprocessConfig
+from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.source import ModelSource, find_model, local_directory
+from m2f_batch.runs.info import RunInfo
 from m2f_batch.vision.label_settings import Labeling, installed_versions, settle
 
 
@@ -22,7 +23,7 @@ class Setup:
     the run's kind where that is to be had here, else the CPU, with the run's ``threads``.
     """
 
-    info: dict[str, Any]
+    info: RunInfo
     source: ModelSource
     checkpoint: Checkpoint
     labeling: Labeling
@@ -33,15 +34,15 @@ class Setup:
     problems: list[str]
 
 
-def read_setup(info: dict[str, Any]) -> Setup:
+def read_setup(info: RunInfo) -> Setup:
     """Everything that run.json says about how an image is labelled, with the model found again.
 
     Raises UsageError or RunError when the model is no longer there.
     """
-    config, recorded = info["config"], info["model"]
-    asked = check_config(ModelConfig, config["model"] | {"task": info["task"]})
+    config, recorded = info.config, info.model
+    asked = check_config(ModelConfig, config["model"] | {"task": info.task})
     # the revision of a model in a bucket is a hash of what lies there: looked up again, and compared
-    source = find_model(recorded["uri"], None if "://" in recorded["uri"] else recorded["revision"])
+    source = find_model(recorded.uri, None if "://" in recorded.uri else recorded.revision)
     checkpoint = read_checkpoint(local_directory(source), asked.uri)
     labeling = settle(
         checkpoint,
@@ -49,19 +50,18 @@ def read_setup(info: dict[str, Any]) -> Setup:
         check_config(PreprocessConfig, config["preprocess"]),
         check_config(PostprocessConfig, config["postprocess"]),
     )
-    max_pixels = check_config(InputConfig, config["input"]).max_pixels
-    facts = info["fingerprint_of"]
+    facts = info.fingerprint_of
     recorded_device = "cuda" if facts["cpu_threads"] is None else "cpu"
     device = recorded_device if torch.cuda.is_available() else "cpu"
     threads = facts["cpu_threads"] or config["compute"]["threads_per_actor"]
-    now = labeling.facts(checkpoint.fingerprint, max_pixels, threads if device == "cpu" else None)
-    arguments = {key: frozenset(value) if key == "stuff_ids" else value for key, value in info["postprocess"].items()}
+    now = labeling.facts(checkpoint.fingerprint, info.max_pixels, threads if device == "cpu" else None)
+    arguments = {key: frozenset(value) if key == "stuff_ids" else value for key, value in info.postprocess.items()}
     return Setup(
         info=info,
         source=source,
         checkpoint=checkpoint,
         labeling=replace(labeling, postprocess=arguments),
-        max_pixels=max_pixels,
+        max_pixels=info.max_pixels,
         device=device,
         recorded_device=recorded_device,
         threads=threads,
@@ -71,7 +71,7 @@ def read_setup(info: dict[str, Any]) -> Setup:
 
 def changed_versions(setup: Setup) -> list[str]:
     """Packages that have another version than in the run: no part of the fingerprint, yet they can move a pixel."""
-    return _differences(setup.info["versions"], installed_versions())
+    return _differences(setup.info.versions, installed_versions())
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

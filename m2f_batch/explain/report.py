@@ -131,15 +131,15 @@ def _unfinished(found: Findings) -> dict[str, Any]:
 
 def _run_tree(setup: Setup) -> dict[str, Any]:
     return {
-        "run_id": setup.info["run_id"],
+        "run_id": setup.info.run_id,
         "task": setup.labeling.task,
         "model": {"uri": setup.source.uri, "revision": setup.source.revision},
         "precision": setup.labeling.precision,
         "compile": setup.labeling.compile,
-        "preprocess": setup.info["preprocess"],
-        "postprocess": setup.info["postprocess"],
+        "preprocess": setup.info.preprocess,
+        "postprocess": setup.info.postprocess,
         "device": {"in_run": setup.recorded_device, "here": setup.device, "threads_on_cpu": setup.threads},
-        "fingerprint": {"in_run": setup.info["fingerprint"], "same": not setup.problems, "differs": setup.problems},
+        "fingerprint": {"in_run": setup.info.fingerprint, "same": not setup.problems, "differs": setup.problems},
         "versions_changed": changed_versions(setup),
     }
 

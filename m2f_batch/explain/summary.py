@@ -44,7 +44,7 @@ def lines_of_result(found: Findings, setup: Setup, report: Report) -> Iterator[s
         yield from _segment_lines(found, report)
     if found.checked is not None and (warning := found.checked.warning()):
         yield f"        {warning}"
-    for line in forward_lines(setup.info.get("forward")):
+    for line in forward_lines(setup.info.forward):
         yield f"        of the run, {line}"
     yield "seconds " + ", ".join(f"{stage} {seconds:.3f}" for stage, seconds in found.seconds.items())
     comparison = report.comparison

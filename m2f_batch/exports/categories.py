@@ -4,9 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from m2f_batch.errors import UsageError
+from m2f_batch.models.label_sets import Category as Label
 from m2f_batch.models.label_sets import find_label_set
 
 
@@ -19,14 +19,14 @@ class CategoryMatch:
 
 
 def match_categories(
-    labels: Sequence[Mapping[str, Any]],
+    labels: Sequence[Label],
     named: Sequence[tuple[int, str]],
     ground_truth: str,
     annotated: Collection[int],
 ) -> CategoryMatch:
     """The ids of a ground truth's (id, name) pairs for labels of the same names.
 
-    ``labels`` are the ``categories`` of run.json, ``annotated`` the ids that an annotation has. Of several categories
+    ``annotated`` are the ids that an annotation has. Of several categories
     of one name the only annotated one is meant, else the one with the label's own number, where the other names have
     theirs. Names that differ in case, blanks or underscores only are taken for the same. Names of known label sets vary
     ("sofa" is COCO's "couch"): where most names are common, all with the set's own ids, the other labels are matched by
@@ -40,10 +40,10 @@ def match_categories(
         theirs = f"{', '.join([*places][:5])}, ..." if places else "it has none"
         raise UsageError(
             f"--ground-truth {ground_truth}: none of its categories ({theirs}) "
-            f"has the name of a label of the model ({', '.join(label['name'] for label in labels[:5])}, ...)"
+            f"has the name of a label of the model ({', '.join(label.name for label in labels[:5])}, ...)"
         )
-    own = {label["id"]: label["dataset_id"] for label in labels}
-    is_known = find_label_set({label["id"]: label["name"] for label in labels}) is not None
+    own = {label.id: label.dataset_id for label in labels}
+    is_known = find_label_set({label.id: label.name for label in labels}) is not None
     if is_known and 2 * len(chosen) > len(named) and all(own[label] == number for label, number in chosen.items()):
         free = {number for number, _ in named} - {*chosen.values()}
         chosen |= {label: number for label, number in own.items() if label not in chosen and number in free}
@@ -58,26 +58,26 @@ def _places_by_name(named: Sequence[tuple[int, str]]) -> dict[str, list[int]]:
 
 
 def _exact(
-    labels: Sequence[Mapping[str, Any]],
+    labels: Sequence[Label],
     places: Mapping[str, Sequence[int]],
     annotated: Collection[int],
     ground_truth: str,
     notes: list[str],
 ) -> dict[int, int]:
-    sure = [label for label in labels if len(places.get(label["name"], ())) == 1]
-    are_own = bool(sure) and all(places[label["name"]][0] == label["dataset_id"] for label in sure)
+    sure = [label for label in labels if len(places.get(label.name, ())) == 1]
+    are_own = bool(sure) and all(places[label.name][0] == label.dataset_id for label in sure)
     found: dict[int, int] = {}
     for label in labels:
-        several = places.get(label["name"], ())
+        several = places.get(label.name, ())
         if len(several) > 1:
             used = [number for number in several if number in annotated]
-            is_twice_too = sum(other["name"] == label["name"] for other in labels) > 1
-            own = label["dataset_id"] if is_twice_too or (are_own and not used) else None
-            found[label["id"]] = _one_of(several, used, own, f"{ground_truth}: {label['name']!r}")
+            is_twice_too = sum(other.name == label.name for other in labels) > 1
+            own = label.dataset_id if is_twice_too or (are_own and not used) else None
+            found[label.id] = _one_of(several, used, own, f"{ground_truth}: {label.name!r}")
             others = ", ".join(str(number) for number in several)
-            notes.append(f"several categories are called {label['name']} ({others}): taken is {found[label['id']]}")
+            notes.append(f"several categories are called {label.name} ({others}): taken is {found[label.id]}")
         elif several:
-            found[label["id"]] = several[0]
+            found[label.id] = several[0]
     return found
 
 
@@ -95,7 +95,7 @@ def _one_of(several: Sequence[int], used: Sequence[int], own: int | None, where:
 
 
 def _by_near_name(
-    labels: Sequence[Mapping[str, Any]],
+    labels: Sequence[Label],
     places: Mapping[str, Sequence[int]],
     found: Mapping[int, int],
     annotated: Collection[int],
@@ -108,17 +108,17 @@ def _by_near_name(
     near: dict[str, list[str]] = defaultdict(list)
     for name in left:
         near[_loose(name)].append(name)
-    wanting: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    wanting: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
-        if label["id"] not in found:
-            wanting[_loose(label["name"])].append(label)
+        if label.id not in found:
+            wanting[_loose(label.name)].append(label)
     more: dict[int, int] = {}
     for key, those in wanting.items():
         if len(those) == 1 and len(near.get(key, ())) == 1:
             (label,), (name,) = those, near[key]
             used = [number for number in left[name] if number in annotated]
-            more[label["id"]] = _one_of(left[name], used or left[name], None, f"{ground_truth}: {name!r}")
-            notes.append(f"the label {label['name']!r} is taken for the category {name!r}")
+            more[label.id] = _one_of(left[name], used or left[name], None, f"{ground_truth}: {name!r}")
+            notes.append(f"the label {label.name!r} is taken for the category {name!r}")
     return more
 
 

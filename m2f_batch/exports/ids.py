@@ -11,7 +11,8 @@ from m2f_batch.exports.categories import match_categories
 from m2f_batch.inputs.coco_input import whole
 from m2f_batch.inputs.names.near import near_pairs
 from m2f_batch.messages.masking import redact
-from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.models.label_sets import Category as Label
+from m2f_batch.runs.reader import Run
 from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -37,19 +38,19 @@ class CocoIds:
     notes: tuple[str, ...] = ()
 
 
-def coco_ids(run: RunDirectory, info: dict[str, Any], ground_truth: str | None) -> CocoIds:
+def coco_ids(run: Run, ground_truth: str | None) -> CocoIds:
     """The numbering of a run's export.
 
     Raises UsageError for a ground truth that cannot be read, or that has no image or no category of the run.
     """
-    labels = info["categories"]
+    labels = run.info.categories
     if ground_truth is None:
-        category_ids = {label["id"]: label["dataset_id"] for label in labels}
-        return CocoIds(_own_image_ids(run, info), category_ids, [_category(label, info["task"]) for label in labels])
+        category_ids = {label.id: label.dataset_id for label in labels}
+        return CocoIds(_own_image_ids(run), category_ids, [_category(label, run.info.task) for label in labels])
     truth = _read_truth(ground_truth)
     named = [(category["id"], category["name"]) for category in truth["categories"]]
     match = match_categories(labels, named, ground_truth, _annotated(truth))
-    listed = run.read_manifest()["uri"].to_pylist()
+    listed = run.listed()["uri"].to_pylist()
     unmatched: set[str] = set()
     find, notes = _image_ids_of(truth["images"], listed, unmatched)
     if not any(find(uri, 0) is not None for uri in listed):
@@ -69,15 +70,15 @@ def _annotated(truth: dict[str, Any]) -> set[Any]:
     return {number for entry in found if isinstance(number := entry.get("category_id"), int | str)}
 
 
-def _category(label: dict[str, Any], task: str) -> dict[str, Any]:
-    category = {"id": label["dataset_id"], "name": label["name"], "supercategory": label["name"]}
-    return category | ({"isthing": int(label["isthing"])} if task == "panoptic" else {})
+def _category(label: Label, task: str) -> dict[str, Any]:
+    category = {"id": label.dataset_id, "name": label.name, "supercategory": label.name}
+    return category | ({"isthing": int(label.isthing)} if task == "panoptic" else {})
 
 
-def _own_image_ids(run: RunDirectory, info: dict[str, Any]) -> Callable[[str, int], int | None]:
-    manifest = run.read_manifest()
+def _own_image_ids(run: Run) -> Callable[[str, int], int | None]:
+    manifest = run.listed()
     # a manifest's own column may have that name too, and a folder may be called x.json
-    if "coco_id" not in manifest.column_names or not info["config"]["input"]["uri"].lower().endswith(".json"):
+    if "coco_id" not in manifest.column_names or not run.info.input_uri.lower().endswith(".json"):
         return lambda uri, position: position
     ids = dict(zip(manifest["uri"].to_pylist(), manifest["coco_id"].to_pylist(), strict=True))
     return lambda uri, position: ids[uri]

@@ -43,7 +43,7 @@ from m2f_batch.ray_session.session import (
     set_data_context,
     starts_nodes,
 )
-from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Units
 from m2f_batch.storage.allow import confine
@@ -110,7 +110,7 @@ def check(config: SegmentConfig) -> Job:
     check_license(checkpoint, config.model.allowed_licenses)
     labeling = settle(checkpoint, config.model, config.preprocess, config.postprocess)
     check_output(config.input.uri, config.output.uri)
-    run = open_run(config.output.uri)
+    run = open_directory(config.output.uri)
     try:
         retry_before_run(lambda: _check_place(run, config.output.uri))
         held = retry_before_run(lambda: look(run)).run_id

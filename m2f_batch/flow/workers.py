@@ -31,7 +31,7 @@ from m2f_batch.flow.unit.stages import (
 )
 from m2f_batch.flow.unit.units import with_seconds
 from m2f_batch.models.source import local_directory
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.held_folder import Fence
 
 STOPPING = "the run is being stopped"
@@ -127,7 +127,7 @@ class GatedActor(SegmentActor):
 def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHandle) -> pa.Table:
     """Commit one labelled unit."""
     begun = time.perf_counter()
-    done = commit_unit(table, run=open_run(run_uri, fence))
+    done = commit_unit(table, run=open_directory(run_uri, fence))
     gate.left.remote(table["unit"][0].as_py(), done["transient"][0].as_py() is None)
     return with_seconds(done, {"write": time.perf_counter() - begun})
 

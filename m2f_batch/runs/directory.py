@@ -52,7 +52,7 @@ class RunDirectory(HeldFolder):
 
     def __reduce__(self) -> tuple[Callable[..., "RunDirectory"], tuple[str, Fence | None]]:
         """Pickle the place alone. The other process opens it anew."""
-        return open_run, (self.uri, self.fence)
+        return open_directory, (self.uri, self.fence)
 
     def holds_run(self) -> bool:
         """Whether a run was begun here."""
@@ -223,7 +223,7 @@ class RunDirectory(HeldFolder):
             raise self.fenced()
 
 
-def open_run(uri: str, fence: Fence | None = None) -> RunDirectory:
+def open_directory(uri: str, fence: Fence | None = None) -> RunDirectory:
     """A run directory, existing or not."""
     return RunDirectory(normalise(uri).rstrip("/"), open_store(uri), fence)
 
@@ -234,7 +234,7 @@ def open_existing_run(uri: str) -> RunDirectory:
         check_written(uri)
     except UsageError as error:
         raise UsageError(f"RUN: {error}") from None
-    run = open_run(uri)
+    run = open_directory(uri)
     if not run.holds_run():
         raise UsageError(f"RUN: {uri} holds no run.json; give the OUTPUT of 'm2f-batch segment'")
     return run

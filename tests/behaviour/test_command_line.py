@@ -13,7 +13,7 @@ from conftest import DEMO_MODEL, PROJECT
 from PIL import Image
 from support.engines import config_of, in_process, rows_of
 
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 
 COMMAND = [str(Path(sys.executable).with_name("m2f-batch"))]
@@ -87,9 +87,9 @@ def test_from_s3_to_s3_equals_from_disk_to_disk(moto_s3, scenes, tmp_path):
     assert "12 ok + 1 error" in done.stdout
     assert result(tmp_path / "result.json", 3)["totals"]["images"]["ok"] == 12
     assert same_but_for_their_names(rows_of(f"{moto_s3.uri}/out"), rows_of(tmp_path / "disk"))
-    assert verify(open_run(f"{moto_s3.uri}/out"), "panoptic") == []
+    assert verify(open_directory(f"{moto_s3.uri}/out"), "panoptic") == []
     assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
-    assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"].encode() not in open_run(f"{moto_s3.uri}/out").store.read(
+    assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"].encode() not in open_directory(f"{moto_s3.uri}/out").store.read(
         f"{moto_s3.uri}/out/run.json"
     )
 
@@ -100,7 +100,7 @@ def test_real_s3_equals_disk(ceph_s3, scenes, tmp_path):
     ceph_s3.put({f"in/{path.relative_to(scenes)}": path.read_bytes() for path in files})
     assert in_process(config_of(f"{ceph_s3.uri}/in", f"{ceph_s3.uri}/out", DEMO_MODEL)) == 0
     assert same_but_for_their_names(rows_of(f"{ceph_s3.uri}/out"), rows_of(tmp_path / "disk"))
-    assert verify(open_run(f"{ceph_s3.uri}/out"), "panoptic") == []
+    assert verify(open_directory(f"{ceph_s3.uri}/out"), "panoptic") == []
 
 
 def same_but_for_their_names(some: list[dict], others: list[dict]) -> bool:
@@ -136,7 +136,7 @@ def test_stopped_by_a_signal(stop, scenes, tmp_path):
     assert process.returncode == 130
     assert "stopped" in errors
     assert "Traceback" not in errors
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     assert not run.is_finished()
     counts = run.read_info()["images"]
     assert counts["remaining"] > 0

@@ -133,7 +133,7 @@ def rows_of(refs, prepared, labelled):
 
 @LONG
 def test_a_run_with_poison_has_all_its_rows(folder, scenes, tmp_path):
-    from m2f_batch.runs.directory import open_run
+    from m2f_batch.runs.directory import open_directory
     from m2f_batch.runs.inspect.verify import verify
 
     hook, output = tmp_path / "hook", tmp_path / "run"
@@ -151,6 +151,6 @@ def test_a_run_with_poison_has_all_its_rows(folder, scenes, tmp_path):
     assert "15 in = 12 ok + 3 error" in done.stdout
     # each dies with its whole unit, until that is handled with care, and then alone
     assert Counter(poison_hook.deaths(hook)) == dict.fromkeys(("decode", "label"), CAREFUL_AFTER + MAX_DEATHS)
-    assert verify(open_run(str(output)), "panoptic") == []
+    assert verify(open_directory(str(output)), "panoptic") == []
     assert in_process(config_of(folder, tmp_path / "undisturbed", DEMO_MODEL)) == 0
     assert rows_of_run(output) == [*map(crashed, rows_of_run(tmp_path / "undisturbed"))]

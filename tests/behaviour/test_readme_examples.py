@@ -13,7 +13,7 @@ from support.engines import config_of, in_process, rows_of
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import SHOW_SEED, draw_scene
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 
 README = (PROJECT / "README.md").read_text()
@@ -54,7 +54,7 @@ def test_every_awkward_file_has_its_row(shared_data, tmp_path):
     assert in_process(config) == 0
     rows = rows_of(tmp_path / "run")
     assert [row["uri"] for row in rows] == files
-    assert verify(open_run(str(tmp_path / "run")), "instance") == []
+    assert verify(open_directory(str(tmp_path / "run")), "instance") == []
     errors = {Path(row["uri"]).name: row["error"]["type"] for row in rows if row["error"]}
     # what Pillow decodes is ok; so is HEIC, with its extra, but for the files below
     pillow = {Path(item["file"]).name: item["pillow_outcome"] for item in described if item["category"] != "huge"}

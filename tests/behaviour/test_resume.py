@@ -14,7 +14,7 @@ import m2f_batch.flow.unit.stages as stages
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.watch.metrics import Metrics
 from m2f_batch.runs.commit import staged
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 
 UNITS = {"output": {"images_per_file": 6}, "run": {"images_per_unit": 2}}
@@ -64,7 +64,7 @@ def test_the_same_command_goes_on(scenes, tmp_path, monkeypatch, undisturbed, ki
             kill_before(patch, number)
             with pytest.raises(Killed):
                 in_process(config)
-        run = open_run(str(tmp_path / "run"))
+        run = open_directory(str(tmp_path / "run"))
         assert not run.is_finished()
         assert verify(run, "panoptic") == []
         assert all(row in undisturbed for row in rows_of(tmp_path / "run"))
@@ -72,7 +72,7 @@ def test_the_same_command_goes_on(scenes, tmp_path, monkeypatch, undisturbed, ki
     assert in_process(config) == 0
     assert len(labelled) == 7 - sum(kills), "13 images in units of 2: what was committed is not done again"
     assert rows_of(tmp_path / "run") == undisturbed
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     assert verify(run, "panoptic") == [] and run.is_finished() and staged(run) == []
     info = run.read_info()
     assert info["attempts"] == len(kills) + 1
@@ -116,7 +116,7 @@ def test_new_changed_and_vanished_images_only(images, tmp_path, monkeypatch):
     again = config_of(images, tmp_path / "again", DEMO_MODEL)
     assert in_process(again) == 0
     assert rows_of(tmp_path / "run") == rows_of(tmp_path / "again")
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     assert verify(run, "panoptic") == [] and run.is_finished()
     assert run.read_info()["images"]["listed"] == 13
     assert (tmp_path / "run" / "_SUCCESS").exists()
@@ -149,13 +149,13 @@ def test_killed_while_the_plan_changes(images, tmp_path, monkeypatch, moment):
             in_process(config)
     ids = [row["image_id"] for row in rows_of(tmp_path / "run")]
     assert len(set(ids)) == len(ids)
-    assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
+    assert verify(open_directory(str(tmp_path / "run")), "panoptic") == []
     (images / "scene 03.png").write_bytes(kept)  # it is back, as it was
     os.utime(images / "scene 03.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     assert in_process(config) == 0
     assert in_process(config_of(images, tmp_path / "again", DEMO_MODEL)) == 0
     assert rows_of(tmp_path / "run") == rows_of(tmp_path / "again")
-    assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
+    assert verify(open_directory(str(tmp_path / "run")), "panoptic") == []
 
 
 def test_too_many_vanished_images_are_refused(images, tmp_path):
@@ -167,7 +167,7 @@ def test_too_many_vanished_images_are_refused(images, tmp_path):
     with pytest.raises(UsageError, match=r"2 of the 13 images .* input\.max_removed_fraction \(0\.1\)"):
         in_process(config)
     assert rows_of(tmp_path / "run") == before
-    assert open_run(str(tmp_path / "run")).is_finished()
+    assert open_directory(str(tmp_path / "run")).is_finished()
 
 
 @pytest.mark.parametrize("retry", ["errors", "errors=decode", "errors=Truncated", "errors=fetch"])
@@ -196,7 +196,7 @@ def test_errors_are_tried_again_when_asked(images, tmp_path, monkeypatch, retry)
         assert rows_of(tmp_path / "run") == before
     else:
         assert rows_of(tmp_path / "run") == rows_of(tmp_path / "again")
-    assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
+    assert verify(open_directory(str(tmp_path / "run")), "panoptic") == []
 
 
 def test_another_fingerprint_or_input_is_refused_with_what_differs(images, tmp_path):
@@ -217,7 +217,7 @@ def test_another_fingerprint_or_input_is_refused_with_what_differs(images, tmp_p
         output={"overwrite": True, "images_per_file": 6},
     )
     assert in_process(overwriting) == 0
-    assert open_run(str(tmp_path / "run")).read_info()["attempts"] == 1
+    assert open_directory(str(tmp_path / "run")).read_info()["attempts"] == 1
 
 
 def test_overwrite_goes_on_with_what_it_began_itself(scenes, tmp_path, monkeypatch, undisturbed):
@@ -228,9 +228,9 @@ def test_overwrite_goes_on_with_what_it_began_itself(scenes, tmp_path, monkeypat
         kill_before(patch, 4)
         with pytest.raises(Killed):
             in_process(config)
-    run_id = open_run(str(tmp_path / "run")).read_info()["run_id"]
+    run_id = open_directory(str(tmp_path / "run")).read_info()["run_id"]
     assert in_process(config) == 0
-    assert open_run(str(tmp_path / "run")).read_info()["run_id"] == run_id
+    assert open_directory(str(tmp_path / "run")).read_info()["run_id"] == run_id
     assert rows_of(tmp_path / "run") == undisturbed
 
 
@@ -270,7 +270,7 @@ def test_a_lost_lease_stops_a_run(scenes, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "commit", commit)
     with pytest.raises(RunError, match="another run has taken"):
         in_process(config)
-    assert not open_run(str(tmp_path / "run")).is_finished()
+    assert not open_directory(str(tmp_path / "run")).is_finished()
     assert json.loads((tmp_path / "run" / "run.json").read_text())["images"]["listed"] == 13
 
 
@@ -304,7 +304,7 @@ def test_small_files_of_many_nights_are_merged(scenes, tmp_path, monkeypatch, un
         before = len(labelled)
         assert in_process(config) == 0
         assert len(labelled) == before + 1, "only the new one is labelled"
-        run = open_run(str(tmp_path / "run"))
+        run = open_directory(str(tmp_path / "run"))
         assert verify(run, "panoptic") == [] and staged(run) == []
         counts.append(len(run.annotation_files()))
         assert len(rows_of(tmp_path / "run")) == night + 1

@@ -17,7 +17,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import job as jobs
 from m2f_batch.flow.attempt import finish
 from m2f_batch.records import SCHEMA
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 from m2f_batch.vision.segmenter import Segmenter
 
@@ -47,7 +47,7 @@ def test_every_image_has_exactly_one_row(engine, scenes, tmp_path, undisturbed):
     broken = next(row for row in rows if row["uri"].endswith("broken.jpg"))
     assert (broken["status"], broken["error"]["stage"], broken["segments"]) == ("error", "decode", [])
     assert all(row["segments"] for row in rows if row["status"] == "ok")
-    run = open_run(str(output))
+    run = open_directory(str(output))
     assert all(run.read_annotations(file).schema.equals(SCHEMA) for file in run.annotation_files())
     assert len(run.annotation_files()) == 3, "13 images in units of 5"
     assert verify(run, "panoptic") == []
@@ -87,7 +87,7 @@ def test_rows_do_not_depend_on_units_batches_or_order(scenes, tmp_path, undistur
     )
     assert in_process(config) == 0
     assert rows_of(tmp_path / "run") == undisturbed
-    assert open_run(str(tmp_path / "run")).read_manifest()["patient"].to_pylist().count("p0") == 1
+    assert open_directory(str(tmp_path / "run")).read_manifest()["patient"].to_pylist().count("p0") == 1
 
 
 def test_rows_do_not_depend_on_the_number_of_actors(scenes, tmp_path, undisturbed):
@@ -100,7 +100,7 @@ def test_rows_do_not_depend_on_the_number_of_actors(scenes, tmp_path, undisturbe
 def test_other_tasks_fill_the_same_columns(scenes, tmp_path, task):
     config = config_of(scenes, tmp_path / "run", DEMO_MODEL, model={"task": task})
     assert in_process(config) == 0
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     assert verify(run, task) == []
     for row in rows_of(tmp_path / "run"):
         areas = sum(segment["area"] for segment in row["segments"])
@@ -120,7 +120,7 @@ def test_a_run_of_other_settings_is_refused_unless_it_overwrites(scenes, tmp_pat
     (output / "mine.txt").write_text("not the run's")
     other = config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}, output={"overwrite": True})
     assert ENGINES["local Ray"](other) == 0
-    run = open_run(str(output))
+    run = open_directory(str(output))
     assert verify(run, "instance") == []
     assert run.read_info()["task"] == "instance"
     assert (output / "mine.txt").exists()
@@ -135,7 +135,7 @@ def test_overwrite_deletes_only_what_a_run_wrote(scenes, tmp_path):
     overwrite = config_of(scenes, output, DEMO_MODEL, output={"overwrite": True, "images_per_file": 3})
     assert in_process(overwrite) == 0
     assert [path.read_text() for path in mine] == ["mine", "mine"]
-    assert len(open_run(str(output)).annotation_files()) == 5
+    assert len(open_directory(str(output)).annotation_files()) == 5
 
 
 def test_an_output_with_other_parquet_files_is_refused(scenes, tmp_path):
@@ -160,7 +160,7 @@ def test_a_run_that_began_meanwhile_is_never_deleted(scenes, tmp_path):
         run(overwriting, "cpu", lambda units: (unit for unit in ()))
     assert run(same, "cpu", lambda units: (unit for unit in ())) == 0, "there is nothing left to do"
     assert rows_of(tmp_path / "run") == before
-    assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
+    assert verify(open_directory(str(tmp_path / "run")), "panoptic") == []
 
 
 def test_rows_that_get_lost_are_a_failed_run(scenes, tmp_path):
@@ -175,7 +175,7 @@ def test_rows_that_get_lost_are_a_failed_run(scenes, tmp_path):
 
 def test_a_retry_reports_the_rows_that_stand(scenes, tmp_path, undisturbed):
     from m2f_batch.flow.unit.stages import LABELLED_SCHEMA, commit_unit
-    from m2f_batch.runs.directory import open_run as opened
+    from m2f_batch.runs.directory import open_directory as opened
 
     run = opened(str(tmp_path / "run"))
     unit = {"unit": "0" * 32, "transient": None, "rows": undisturbed[:5]}
@@ -203,8 +203,8 @@ def test_a_transient_failure_is_no_row(scenes, tmp_path, monkeypatch, undisturbe
     rows = rows_of(output)
     assert len(rows) == 8, "the unit of five that holds the throttled image has no file"
     assert all(row in undisturbed for row in rows)
-    assert open_run(str(output)).read_info()["images"]["remaining"] == 5
-    assert not open_run(str(output)).is_finished()
+    assert open_directory(str(output)).read_info()["images"]["remaining"] == 5
+    assert not open_directory(str(output)).is_finished()
 
 
 def test_a_refusal_is_in_a_json_log_too(tmp_path, capsys):
@@ -256,7 +256,7 @@ def test_a_hopeless_run_stops_early(tmp_path):
         folder, tmp_path / "run", DEMO_MODEL, input={"max_error_fraction": 0.05}, output={"images_per_file": 10}
     )
     assert ENGINES["local Ray"](config) == 3
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     counts = run.read_info()["images"]
     assert 200 <= counts["error"] < 600
     assert counts["error"] == len(rows_of(tmp_path / "run")), "run.json counts what is there"

@@ -12,7 +12,7 @@ from benchmarks.lib import stubs
 from m2f_batch.flow import job
 from m2f_batch.flow.unit import pieces
 from m2f_batch.records import ImageRef, ok_row
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 
 
@@ -28,7 +28,7 @@ def test_two_thousand_images_around_stubs(ray_session, tmp_path, monkeypatch):
     assert job.segment(config, steps=stubs.steps(folder=str(log), pool=2)) == 0
     wanted = [ok_row(ImageRef(name, ""), stubs.SIZE_HW, [stubs.SEGMENT]) for name in sorted(names)]
     assert rows_of(tmp_path / "run") == wanted
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     assert [pq.read_metadata(file).num_rows for file in run.annotation_files()].count(190) == 10
     assert len(run.annotation_files()) == 11
     assert not any(run.store.list(run.path("_state/parts/")))
@@ -48,10 +48,12 @@ def test_files_are_rewritten_before_a_replica_is_asked_for(ray_session, tmp_path
         pq.write_table(pa.table({"uri": names}), tmp_path / "in.parquet")
         assert job.segment(config, steps=stubs.steps(folder=str(folder))) == 0
         if folder == log:
-            before = {file: os.stat(file).st_mtime_ns for file in open_run(str(tmp_path / "run")).annotation_files()}
+            before = {
+                file: os.stat(file).st_mtime_ns for file in open_directory(str(tmp_path / "run")).annotation_files()
+            }
             names = sorted({*names, "/nowhere/new.jpg"} - {*names[::30]})  # one of each file has vanished
     assert len(before) == 10 and "rewrites 10 files on CPUs first" in capsys.readouterr().out
     replica_began = os.stat(night).st_mtime_ns  # its log is the only file there
     assert all(stamp < os.stat(file).st_mtime_ns < replica_began for file, stamp in before.items())
     assert rows_of(tmp_path / "run") == [ok_row(ImageRef(name, ""), stubs.SIZE_HW, [stubs.SEGMENT]) for name in names]
-    assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
+    assert verify(open_directory(str(tmp_path / "run")), "panoptic") == []

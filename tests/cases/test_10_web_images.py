@@ -14,7 +14,7 @@ from support.web_server import Site, serving
 from m2f_batch.cli import main
 from m2f_batch.inputs.listing import list_input
 from m2f_batch.records import ImageRef
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 from m2f_batch.storage import allow
 
@@ -62,7 +62,7 @@ def test_a_run_over_images_of_the_web(site: Site, shared_cases: Path, tmp_path: 
     with allow.confine(places, {}):
         assert in_process(config) == 0
         rows = {row["uri"]: row for row in rows_of(tmp_path / "run")}
-        assert verify(open_run(str(tmp_path / "run")), "panoptic") == []
+        assert verify(open_directory(str(tmp_path / "run")), "panoptic") == []
         before = len(site.asked)
         assert in_process(config) == 0, "a night in which nothing is new asks for versions only"
     assert {method for method, _ in site.asked[before:]} <= {"HEAD", "GET"}

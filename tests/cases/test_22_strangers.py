@@ -13,7 +13,7 @@ from support.s3_servers import S3Endpoint
 
 from m2f_batch.flow.attempt import finish
 from m2f_batch.inputs.listing import list_input
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.index import read_index
 from m2f_batch.runs.inspect.verify import verify
 from m2f_batch.runs.tally import Tally
@@ -85,7 +85,7 @@ def test_strangers_are_rows_and_no_night_is_red(photographs: Path, tmp_path: Pat
     strangers = "3 not counted by input.max_error_fraction: no image, and no extension in its name"
     assert strangers in said and "exit code 3" not in said
     assert Counter(row["status"] for row in rows_of(tmp_path / "run")) == {"ok": 3, "error": 3}
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     assert (run.read_info()["errors"], run.read_info()["strangers"]) == ({"decode/NotAnImage": 3}, 3)
     assert sum(entry.strangers for entry in read_index(run).values()) == 3
     assert verify(run, "panoptic") == []

@@ -20,6 +20,7 @@ from m2f_batch.explain.recorded import read_setup
 from m2f_batch.flow.job import check
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.models.processor import plan_from_processor
+from m2f_batch.runs.reader import open_run
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.start.job import _processor, plan_job
 from m2f_batch.vision.segmenter import Segmenter
@@ -44,7 +45,7 @@ def test_what_is_not_given_is_no_part_of_the_fingerprint(one_scene: Path, tmp_pa
 def test_explain_sees_what_the_run_saw(one_scene: Path, tmp_path: Path) -> None:
     bare = model_with(tmp_path / "bare", **BARE)
     assert in_process(config_of(one_scene, tmp_path / "run", bare, preprocess={"normalize": IMAGENET})) == 0
-    setup = read_setup(json.loads((tmp_path / "run" / "run.json").read_text()))
+    setup = read_setup(open_run(str(tmp_path / "run")).info)
     assert setup.problems == [] and setup.labeling.preprocess.mean == (0.485, 0.456, 0.406)
 
 

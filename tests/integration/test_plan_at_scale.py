@@ -12,7 +12,7 @@ from support.protocol import ids, listing_of
 from m2f_batch.inputs import columns
 from m2f_batch.inputs.columns import picked, picked_apart, shared
 from m2f_batch.runs.assignment import assigned_of
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.plan import FILE, UNIT_SCHEMA, new_plan, next_plan, numbered, pending
 
 ROWS, LENGTH = 300, 8 << 20  # 2.3 GiB of text, in one buffer of 8 MiB
@@ -81,7 +81,7 @@ def test_names_are_numbered_as_they_first_appear() -> None:
 
 def test_a_manifest_is_stored_with_texts_and_kept_with_numbers(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("m2f_batch.runs.directory.MANIFEST_ROWS", 4)
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     for count in (0, 1, 9):
         listing = listing_of({f"/in/{number}.jpg": "v" for number in range(count)})
         plan = new_plan(listing, "f", 2, 1)

@@ -7,7 +7,7 @@ from typing import Any
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.records import Row
-from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.plan import Unit
 
 Engine = Callable[[SegmentConfig], int]
@@ -63,6 +63,6 @@ ENGINES: dict[str, Engine] = {"in-process": in_process, "local Ray": on_ray}
 
 def rows_of(output: str | Path) -> list[Row]:
     """All rows of a run by uri."""
-    run: RunDirectory = open_run(str(output))
+    run: RunDirectory = open_directory(str(output))
     rows = [row for file in run.annotation_files() for row in run.read_annotations(file).to_pylist()]
     return sorted(rows, key=lambda row: row["uri"])

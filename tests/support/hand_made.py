@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row, table_of
-from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.vision.masks.rle import encode_mask
 
 PROCESSOR = {"image_processor_type": "Mask2FormerImageProcessor", "size": {"height": 384, "width": 384}}
@@ -85,7 +85,7 @@ def make_run(
     coco_ids: dict[str, int] | None = None,
 ) -> RunDirectory:
     """A run with one file per unit; the units come by uri, and their files' names sort the other way round."""
-    run = open_run(str(folder))
+    run = open_directory(str(folder))
     pictures = [picture for unit in units for picture in unit]
     manifest = {
         "image_id": pa.array([picture.ref.image_id for picture in pictures], pa.int64()),

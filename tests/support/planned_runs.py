@@ -7,7 +7,7 @@ import pyarrow as pa
 from support.hand_made import Picture
 
 from m2f_batch.records import ImageRef, Row, table_of
-from m2f_batch.runs.directory import RunDirectory, open_run, parquet_bytes
+from m2f_batch.runs.directory import RunDirectory, open_directory, parquet_bytes
 from m2f_batch.runs.plan import Plan
 
 NAMES = ("cat", "dog", "sky")
@@ -27,7 +27,7 @@ def planned_run(
     folder: Path, files: Sequence[Sequence[Picture]], *, task: str = "panoptic", images_per_unit: int = 2
 ) -> RunDirectory:
     """A run of these files, whose uris may overlap; a file of which every picture remains is not there."""
-    run = open_run(str(folder))
+    run = open_directory(str(folder))
     places = sorted((picture.uri, number, picture) for number, file in enumerate(files) for picture in file)
     table = pa.table(
         {

@@ -38,6 +38,7 @@ LIGHT = [
     "m2f_batch.vision.masks.rle",
     "m2f_batch.vision.label_settings",
     "m2f_batch.runs.directory",
+    "m2f_batch.runs.reader",
     "m2f_batch.models.source",
     "m2f_batch.runs.inspect.verify",
     "m2f_batch.runs.inspect.status",

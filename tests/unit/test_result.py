@@ -23,7 +23,7 @@ from m2f_batch.flow import job
 from m2f_batch.flow.attempt import finish
 from m2f_batch.flow.unit import stages
 from m2f_batch.result import MAX_BYTES, VARIABLE, fitting, result_in, tell
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.submit import command, following
 from m2f_batch.train import command as training
 
@@ -79,7 +79,7 @@ LENIENT = ("--set", "input.max_error_fraction=0.5")
 
 def test_a_run_that_is_done_and_again_with_nothing_to_do(segment, tmp_path: Path) -> None:
     code, told = segment(*LENIENT)
-    info = open_run(str(tmp_path / "out")).read_info()
+    info = open_directory(str(tmp_path / "out")).read_info()
     assert (code, told["exit_code"], told["command"], told["error"]) == (0, 0, "segment", None)
     assert (told["output"], told["run_id"], told["submission_id"]) == (str(tmp_path / "out"), info["run_id"], None)
     counts = {"listed": 4, "ok": 3, "error": 1, "remaining": 0, "skipped": 0, "duplicates": 0}
@@ -125,7 +125,7 @@ def test_a_run_that_ends_on_the_way(segment, tmp_path: Path, monkeypatch, error,
     assert (code, told["exit_code"], told["error"], told["retry"]) == (exit_code, exit_code, message, True)
     counts = told["totals"]["images"]
     assert (counts["listed"], counts["ok"] + counts["error"], counts["remaining"]) == (4, 2, 2)
-    assert told["run_id"] == open_run(str(tmp_path / "out")).read_info()["run_id"]
+    assert told["run_id"] == open_directory(str(tmp_path / "out")).read_info()["run_id"]
 
 
 def test_what_is_refused_says_nothing_of_the_run_that_is_there(segment, tmp_path: Path) -> None:

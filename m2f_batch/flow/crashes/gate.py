@@ -24,7 +24,7 @@ from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.flow.crashes.deaths import Deaths
 from m2f_batch.flow.unit.unit_names import UnitNames
 from m2f_batch.ray_session.session import run_error
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.tally import Tally
 
@@ -39,7 +39,7 @@ class Gate:
     """Opens OUTPUT when it is first asked to; counts units under way. Its methods may run at the same time."""
 
     def __init__(self, run_uri: str, fence: Fence, work: list["ray.ObjectRef[Work]"], replicas: int) -> None:
-        self._run, self._work, self._replicas = open_run(run_uri, fence), work, replicas
+        self._run, self._work, self._replicas = open_directory(run_uri, fence), work, replicas
         self._lock = threading.Lock()
         self._base: Tally | None = None
         self._deaths, self._died, self._is_draining = Deaths(), 0, False

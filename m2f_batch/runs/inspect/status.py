@@ -9,17 +9,19 @@ from m2f_batch.errors import RunError
 from m2f_batch.messages.spoken import duration
 from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.runs.assignment import read_assigned
-from m2f_batch.runs.directory import RunDirectory, open_existing_run
+from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.forwards import forward_lines
 from m2f_batch.runs.index import read_index, staged_images, tally_by
+from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.lease import newest
+from m2f_batch.runs.reader import open_run
 from m2f_batch.runs.tally import Tally
 
 
 def status(run_uri: str, *, is_json: bool = False) -> int:
     """Print the state of a run, as JSON where asked; always 0 for a run that exists."""
-    run = open_existing_run(run_uri)
-    state = state_of(run, run.read_info())
+    run = open_run(run_uri)
+    state = state_of(run.directory, run.info)
     if is_json:
         say_json(state)
     else:
@@ -27,43 +29,43 @@ def status(run_uri: str, *, is_json: bool = False) -> int:
     return 0
 
 
-def state_of(run: RunDirectory, info: dict[str, Any]) -> dict[str, Any]:
+def state_of(run: RunDirectory, info: RunInfo) -> dict[str, Any]:
     """The state of a run: counts from its files, the rest from its run.json; ages and times left in seconds."""
     assigned, there, index = read_assigned(run), run.committed(), read_index(run)
     staged = 0 if assigned is None else staged_images(run, assigned, there)
     tally = tally_by(run, assigned, there, index)
-    listed = info["images"]["listed"] if assigned is None else assigned.listed
+    listed = info.images.listed if assigned is None else assigned.listed
     remaining = listed - tally.ok - tally.error
-    others = {name: info["images"][name] for name in ("skipped", "duplicates")}
+    others = {"skipped": info.images.skipped, "duplicates": info.images.duplicates}
     counts = {"ok": tally.ok, "error": tally.error, "remaining": remaining, "staged": staged}
     left = remaining - staged
-    rate = info["images_per_second"]
+    rate = info.images_per_second
     is_finished = run.is_finished()
     seconds_left = left / rate if left > 0 and rate else None
-    deadline = info.get("deadline_at")
-    end = datetime.fromisoformat(info["finished_at"]) if is_finished else _ending(seconds_left)
+    deadline = info.deadline_at
+    end = datetime.fromisoformat(info.finished_at) if is_finished and info.finished_at else _ending(seconds_left)
     late_by = (end - datetime.fromisoformat(deadline)).total_seconds() if deadline else None
     return {
         "run": run.uri,
-        "run_id": info["run_id"],
-        "task": info["task"],
-        "model": {"uri": info["model"]["uri"], "license": info["model"]["license"]},
+        "run_id": info.run_id,
+        "task": info.task,
+        "model": {"uri": info.model.uri, "license": info.model.license},
         "finished": is_finished,
-        "started_at": info["started_at"],
-        "finished_at": info["finished_at"] if is_finished else None,
-        "attempts": info.get("attempts", 1),
+        "started_at": info.started_at,
+        "finished_at": info.finished_at if is_finished else None,
+        "attempts": info.attempts,
         "images": {"listed": listed, **counts, **others},
         "segments": tally.segments,
         "errors": dict(tally.reasons.most_common()),
         "strangers": tally.strangers,
         "images_per_second": rate,
-        "seconds": info["seconds"],
+        "seconds": info.seconds,
         "age": None if is_finished else _age(run, run.path("run.json")),
         "seconds_left": seconds_left,
         "deadline_at": deadline,
         "late_by": late_by,
-        "retries": info.get("retries") or 0,
-        "forward": info.get("forward"),
+        "retries": info.retries,
+        "forward": info.forward,
         "lease": _lease(run),
     }
 

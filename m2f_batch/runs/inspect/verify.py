@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +12,11 @@ from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.processes import in_processes
 from m2f_batch.records import SCHEMA
 from m2f_batch.runs.assignment import Assigned, read_assigned
-from m2f_batch.runs.directory import DamagedFile, RunDirectory, open_existing_run, open_run
+from m2f_batch.runs.directory import DamagedFile, RunDirectory, open_directory
 from m2f_batch.runs.index import IndexEntry, entry_of, staged_images
+from m2f_batch.runs.info import RunInfo, read_info
 from m2f_batch.runs.inspect.row_checks import row_problems
+from m2f_batch.runs.reader import open_run
 from m2f_batch.runs.tally import Tally
 from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import Entry
@@ -64,7 +65,7 @@ def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[
     image ``ids`` that the manifest gives this file, each once. ``ids`` None: any, and the report has them. ``names``
     are the model's labels.
     """
-    run = open_run(run_uri)
+    run = open_directory(run_uri)
     uri = run.path(f"annotations/{file}.parquet")
     data, entry = retry_write(lambda: run.store.read_entry(uri))
     assigned = np.zeros(0, np.int64) if ids is None else ids
@@ -155,13 +156,12 @@ def verify_reports(
     ``each`` maps over the files, in any order. Of a file that is ``known``, as verified and of the same version, only
     the entry is looked at.
     """
-    info, foreign = retry_write(run.read_info), retry_write(run.foreign_files)
+    info, foreign = retry_write(lambda: read_info(run)), retry_write(run.foreign_files)
     problems = [f"{file}: is not of this run, and readers would take it for rows" for file in foreign]
     assigned, there = retry_write(lambda: read_assigned(run)), retry_write(run.committed)
     trusted = {} if assigned is None or known is None else _trusted(known, there, assigned)
-    names = {category["id"]: category["name"] for category in info["categories"]}
     checks = (
-        (run.uri, name, None if assigned is None else assigned.ids(name), task, names)
+        (run.uri, name, None if assigned is None else assigned.ids(name), task, info.names)
         for name in sorted(there)
         if name not in trusted
     )
@@ -176,23 +176,23 @@ def verify_reports(
         listed = assigned.image_ids
         is_changing = _is_changing(run, info)
         if is_changing:  # run.json is still that of the plan before
-            info = info | {"finished_at": None, "images": info["images"] | {"listed": len(listed)}}
+            info = replace(info, finished_at=None, images=replace(info.images, listed=len(listed)))
         found = [report for report in reports if assigned.images(report.file) or not is_changing]
         problems += [*_plan_problems(listed, assigned), *_foreign_problems(run, assigned, found)]
         absent = (assigned.ids(name) for name in assigned.names if name not in there)
         lost = np.concatenate([np.zeros(0, np.int64), *absent, *(report.missing for report in reports)])
     problems += _remaining_problems(run, info, len(listed), lost)
-    if info["finished_at"]:
+    if info.finished_at:
         problems += _total_problems(reports, info)
     return Verification(problems, reports, len(listed), len(lost))
 
 
-def _is_changing(run: RunDirectory, info: Mapping[str, Any]) -> bool:
+def _is_changing(run: RunDirectory, info: RunInfo) -> bool:
     """Whether a new plan is written, and files are being made what it says: those that it does not name go soon."""
-    if "plan" not in info or run.is_finished():
+    if info.plan is None or run.is_finished():
         return False
     plan = retry_write(run.read_plan)
-    return plan is not None and plan.plan_id != info["plan"]
+    return plan is not None and plan.plan_id != info.plan
 
 
 def _trusted(known: Mapping[str, IndexEntry], there: Mapping[str, Entry], assigned: Assigned) -> dict[str, FileReport]:
@@ -235,15 +235,15 @@ def _foreign_problems(run: RunDirectory, assigned: Assigned, reports: list[FileR
             yield f"{uri}: {report.foreign} rows are of images that the manifest {what}, e.g. {report.example}"
 
 
-def _remaining_problems(run: RunDirectory, info: dict[str, Any], listed: int, lost: Ids) -> Iterator[str]:
+def _remaining_problems(run: RunDirectory, info: RunInfo, listed: int, lost: Ids) -> Iterator[str]:
     """``lost`` are the ids of listed images that have no row."""
-    said, is_finished = info["images"]["remaining"], run.is_finished()
-    is_wrong = bool(info["finished_at"]) and len(lost) != said
+    said, is_finished = info.images.remaining, run.is_finished()
+    is_wrong = bool(info.finished_at) and len(lost) != said
     example = f", e.g. {_uri_of(run, lost)}" if len(lost) and (is_wrong or is_finished) else ""
     if is_wrong:
         yield f"{len(lost)} listed images have no row{example}; run.json says {said} remain"
-    if info["images"]["listed"] != listed:
-        yield f"run.json says {info['images']['listed']} images were listed; the manifest holds {listed}"
+    if info.images.listed != listed:
+        yield f"run.json says {info.images.listed} images were listed; the manifest holds {listed}"
     if is_finished and len(lost):
         yield f"_SUCCESS is there although {len(lost)} images remain{example}"
 
@@ -253,14 +253,14 @@ def _uri_of(run: RunDirectory, ids: Ids) -> str:
     return str(manifest["uri"][int(np.flatnonzero(np.isin(manifest["image_id"].to_numpy(), ids))[0])])
 
 
-def _total_problems(reports: list[FileReport], info: dict[str, Any]) -> Iterator[str]:
+def _total_problems(reports: list[FileReport], info: RunInfo) -> Iterator[str]:
     tally = _tally(reports)
-    said = {"ok": info["images"]["ok"], "error": info["images"]["error"], "segments": info["segments"]}
+    said = {"ok": info.images.ok, "error": info.images.error, "segments": info.segments}
     held = {"ok": tally.ok, "error": tally.error, "segments": tally.segments}
     if said != held:
         yield f"run.json counts {said}; the files hold {held}"
-    if info["errors"] != tally.reasons:
-        yield f"run.json counts the errors {info['errors']}; the files hold {dict(tally.reasons)}"
+    if info.errors != tally.reasons:
+        yield f"run.json counts the errors {info.errors}; the files hold {dict(tally.reasons)}"
 
 
 def _tally(reports: Iterable[FileReport]) -> Tally:
@@ -269,18 +269,18 @@ def _tally(reports: Iterable[FileReport]) -> Tally:
 
 def verify_command(run_uri: str, *, is_json: bool = False) -> int:
     """``m2f-batch verify RUN``: print what is wrong, or that nothing is; 0 or 1. All of it as JSON where asked."""
-    run = open_existing_run(run_uri)
-    info = run.read_info()
+    opened = open_run(run_uri)
+    run, info = opened.directory, opened.info
     sizes = [entry.size for entry in run.committed().values()]
     is_small = len(sizes) < 2 or sum(sizes) < SERIAL_BYTES or os.cpu_count() == 1
-    found = verify_reports(run, info["task"], each=map if is_small else in_processes)
+    found = verify_reports(run, info.task, each=map if is_small else in_processes)
     tally, staged = _tally(found.reports), _staged(run)
     if is_json:
         counts = {"ok": tally.ok, "error": tally.error, "remaining": found.remaining, "staged": staged}
         say_json(
             {
                 "run": run.uri,
-                "run_id": info["run_id"],
+                "run_id": info.run_id,
                 "problems": found.problems,
                 "finished": run.is_finished(),
                 "images": {"listed": found.listed, **counts},

@@ -37,9 +37,9 @@ def using(settings: S3Config) -> Iterator[None]:
         _of_job = before
 
 
-def recorded(info: Mapping[str, Any]) -> S3Config:
-    """The settings in a run's ``run.json``; those that were not given, or of an older version, are not set."""
-    storage = info.get("config", {}).get("storage") or {}
+def recorded(config: Mapping[str, Any]) -> S3Config:
+    """Return the settings in the config of a run.json. Those that it lacks are not set."""
+    storage = config.get("storage") or {}
     return check_config(S3Config, {key: value for key, value in (storage.get("s3") or {}).items() if value})
 
 

@@ -20,7 +20,8 @@ from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.evaluation.ground_truth import form_of
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.exports.categories import match_categories
-from m2f_batch.runs.directory import RunDirectory, open_run
+from m2f_batch.models.label_sets import Category
+from m2f_batch.runs.directory import RunDirectory, open_directory
 
 SIZE = (40, 60)
 OBJECTS = {  # name: [(label id, mask)]
@@ -220,8 +221,8 @@ def test_categories_of_one_side_only_are_said(tmp_path: Path, capsys: pytest.Cap
 
 def test_known_label_sets_meet_by_their_own_ids_too() -> None:
     names = ["person", *(f"n{number}" for number in range(1, 79)), "toothbrush"]  # the marks of the 80 of COCO
-    labels = [{"id": i, "name": name, "dataset_id": 2 * i + 1} for i, name in enumerate(names)]
-    named = [(label["dataset_id"], label["name"]) for label in labels]
+    labels = [Category(i, name, True, 2 * i + 1) for i, name in enumerate(names)]
+    named = [(label.dataset_id, label.name) for label in labels]
     named[57] = (115, "couch")
     assert match_categories(labels, named, "t", ()).ids == {i: 2 * i + 1 for i in range(80)}
     shifted = [(number + 1, name) for number, name in named]  # other ids: names alone count
@@ -315,7 +316,7 @@ def test_a_run_and_a_truth_in_a_bucket(tmp_path: Path, truth: Path, moto_s3: S3E
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     moto_s3.put({f"runs/1/{path.relative_to(tmp_path / 'run')}": path.read_bytes() for path in files})
     moto_s3.put({"gt/truth.json": truth.read_bytes()})
-    there = open_run(f"{moto_s3.uri}/runs/1")
+    there = open_directory(f"{moto_s3.uri}/runs/1")
     options = ["--ground-truth", f"{moto_s3.uri}/gt/truth.json", "--json", f"{moto_s3.uri}/out/report.json"]
     assert main(["evaluate", there.uri, *options]) == 0
     body = moto_s3.client().get_object(Bucket=moto_s3.bucket, Key="out/report.json")["Body"].read()

@@ -1,7 +1,6 @@
 """The reasons of an explanation, held against the definition; what an image says of itself; how two rows differ."""
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,14 +9,11 @@ from PIL import Image
 from support import reference
 from support.hand_made import box_mask
 
-from m2f_batch.errors import ImageError, UsageError
+from m2f_batch.errors import ImageError
 from m2f_batch.explain.comparison import compare
 from m2f_batch.explain.definition import define
-from m2f_batch.explain.listed import find_image
 from m2f_batch.explain.pictures import MOST_PIXELS, difference, overlay
 from m2f_batch.records import ImageRef, Segment, error_row, ok_row, table_of
-from m2f_batch.runs.directory import open_run, parquet_bytes
-from m2f_batch.runs.plan import new_plan
 from m2f_batch.vision.decode.header import describe
 from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.masks.rle import decode_mask, encode_mask
@@ -206,35 +202,3 @@ def test_one_flipped_pixel_of_a_huge_image_is_seen():
     ]
     assert overlay(gray, [new], frozenset()).shape == picture.shape
     assert overlay(gray[:5, :7], [], frozenset()).shape[0] % 5 == 0  # a small one is drawn larger
-
-
-@pytest.fixture
-def run_uri(tmp_path: Path) -> str:
-    """A run over three listed images, one of which has a row."""
-    import pyarrow as pa
-
-    names = [str(tmp_path / "photos" / name) for name in ("a b.jpg", "more/c.jpg", "z.jpg")]
-    refs = [ImageRef(name, "7-1") for name in names]
-    listing = pa.table(
-        {"image_id": pa.array([ref.image_id for ref in refs], pa.int64()), "uri": names, "version": ["7-1"] * 3}
-    )
-    run, plan = open_run(str(tmp_path / "run")), new_plan(listing, "f", 2, 2)
-    run.write_manifest(plan.manifest())
-    rows = [ok_row(ref, (8, 8), []) for ref in refs[:2]]
-    file = plan.table["file"][0].as_py()
-    run.store.write(run.path(f"annotations/{file}.parquet"), parquet_bytes(table_of(rows)))
-    return run.uri
-
-
-def test_an_image_is_found_by_any_spelling(run_uri, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    photos = str(tmp_path / "photos")
-    run, info = open_run(run_uri), {"config": {"input": {"uri": photos, "root": None}}}
-    for spelling in (f"{photos}/a b.jpg", "photos/more/../a b.jpg", f"file://{photos}/a%20b.jpg", "a b.jpg"):
-        found = find_image(run, info, spelling)
-        assert (found.ref.uri, found.row["image_id"]) == (f"{photos}/a b.jpg", found.ref.image_id)
-    assert find_image(run, info, "z.jpg").row is None
-    with pytest.raises(UsageError, match=r"URI: 'c.jpg' is none of the 3 images.*did you mean .*/more/c.jpg\?"):
-        find_image(run, info, "c.jpg")
-    with pytest.raises(UsageError, match=r"did you mean \S*photos/a b.jpg,"):
-        find_image(run, info, "photos/a bb.jpg")

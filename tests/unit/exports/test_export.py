@@ -18,6 +18,7 @@ from m2f_batch.exports.coco import coco_json, coco_results, file_name
 from m2f_batch.exports.command import export
 from m2f_batch.exports.ids import coco_ids
 from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.reader import open_run
 
 SIZE = (40, 60)
 
@@ -249,11 +250,11 @@ def test_rows_are_read_a_unit_at_a_time(run: RunDirectory, monkeypatch: pytest.M
         return read(self, uri, columns)
 
     monkeypatch.setattr(RunDirectory, "read_annotations", counted)
-    info = run.read_info()
-    pieces = coco_json(run, info, coco_ids(run, info, None))
+    opened = open_run(run.uri)
+    pieces = coco_json(opened, coco_ids(opened, None))
     assert json.loads(next(pieces).rpartition(', "images": [')[0] + "}")["categories"][2]["id"] == 200
     assert reads == []
-    pieces = coco_results(run, coco_ids(run, info, None))
+    pieces = coco_results(opened, coco_ids(opened, None))
     counts = []
     for _ in range(7):  # "[", and six segments
         next(pieces)
@@ -358,4 +359,4 @@ def test_export_to_a_bucket(run: RunDirectory, tmp_path: Path, moto_s3: S3Endpoi
 )
 def test_file_names(uri: str, source: str, root: str | None, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
-    assert file_name(uri, {"uri": source, "root": root}) == name
+    assert file_name(uri, source, root) == name

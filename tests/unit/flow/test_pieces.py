@@ -18,7 +18,7 @@ from m2f_batch.flow.unit.units import DONE_SCHEMA
 from m2f_batch.flow.workers import Steps, prepare
 from m2f_batch.ray_session.few_waiting import FewWaiting, set_few_waiting
 from m2f_batch.records import ImageRef
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.plan import Unit, Units
 
 
@@ -110,7 +110,7 @@ def test_a_unit_that_was_committed_is_not_fetched_again(gate: Gate, monkeypatch,
     assert fetched == ["file-00000-of-00004", "file-00001-of-00004", "file-00003-of-00004"]
     assert [row["transient"][0].as_py() for row in made] == ["fetched", "fetched", COMMITTED_BEFORE, "fetched"]
     stub = StubSegmenter(0.0, None)
-    done = commit_unit(label_unit(made[2], stub), run=open_run(str(tmp_path / "run")))
+    done = commit_unit(label_unit(made[2], stub), run=open_directory(str(tmp_path / "run")))
     assert done.schema.equals(DONE_SCHEMA)
     dataset = SimpleNamespace(iter_batches=lambda **_: [done, commit_unit(label_unit(made[3], stub), run=None)])  # type: ignore[arg-type]
     assert [unit["transient"] for unit in _stream(dataset)] == ["fetched"]  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import m2f_batch.vision.pixels.preprocess as preprocess
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.flow.unit.units import DONE_SCHEMA, LABELLED_SCHEMA, PREPARED_SCHEMA, rows_of, split_unit, with_seconds
 from m2f_batch.records import SCHEMA, ImageRef, Segment, error_row, ok_row, table_of
-from m2f_batch.runs.directory import open_run, parquet_bytes
+from m2f_batch.runs.directory import open_directory, parquet_bytes
 from m2f_batch.runs.plan import Unit
 
 FETCH_SECONDS, DECODE_SECONDS = 0.02, 0.03
@@ -78,7 +78,7 @@ def test_seconds_travel_with_the_unit_and_add_up(fakes, tmp_path):
     labelled = stages.label_unit(unit, FakeSegmenter())
     assert labelled.schema.equals(LABELLED_SCHEMA)
     assert dict(labelled["seconds"].to_pylist()[0]) == {**seconds, "forward": 2.0, "postprocess": 0.5}
-    done = with_seconds(stages.commit_unit(labelled, run=open_run(str(tmp_path / "run"))), {"write": 0.25})
+    done = with_seconds(stages.commit_unit(labelled, run=open_directory(str(tmp_path / "run"))), {"write": 0.25})
     assert done.schema.equals(DONE_SCHEMA)
     (row,) = done.to_pylist()
     assert dict(row["seconds"]) == {**seconds, "forward": 2.0, "postprocess": 0.5, "write": 0.25}
@@ -102,7 +102,7 @@ def test_a_unit_may_be_a_row_of_a_larger_block(fakes, tmp_path):
         [stages.label_unit(block.slice(row, 1), segmenter) for row in range(3)]
     ).combine_chunks()
     assert segmenter.shapes == [(5, 2, 3), (4, 2, 3)]
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     for row, (name, heights) in enumerate(units.items()):
         stages.commit_unit(labelled.slice(row, 1), run=run)
         written = run.read_annotations(run.path(f"annotations/{name}.parquet"))
@@ -111,7 +111,7 @@ def test_a_unit_may_be_a_row_of_a_larger_block(fakes, tmp_path):
 
 def test_a_unit_that_was_not_fetched_whole_has_no_rows(fakes, tmp_path):
     unit = prepared(1, 7, 2)
-    done = stages.commit_unit(stages.label_unit(unit, FakeSegmenter()), run=open_run(str(tmp_path / "run")))
+    done = stages.commit_unit(stages.label_unit(unit, FakeSegmenter()), run=open_directory(str(tmp_path / "run")))
     (row,) = done.to_pylist()
     assert (row["transient"], row["ok"], row["error"]) == ("s3: SlowDown", 0, 0)
     assert not (tmp_path / "run").exists()

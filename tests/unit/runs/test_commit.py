@@ -20,7 +20,7 @@ from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import Work, look
 from m2f_batch.runs import commit as commits
 from m2f_batch.runs.commit import clean, commit, join_whole, staged, staged_files, sweep, write_dirty
-from m2f_batch.runs.directory import RunDirectory, open_run, parquet_bytes
+from m2f_batch.runs.directory import RunDirectory, open_directory, parquet_bytes
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import acquire
 from m2f_batch.runs.plan import Change, Plan, Unit, new_plan, pending
@@ -57,7 +57,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> RunDirectory:
 
 def held(uri: str, plan: Plan) -> RunDirectory:
     """The next holder of a run; ``plan`` is the run's from now on."""
-    plain = open_run(uri)
+    plain = open_directory(uri)
     for token in range(1, 9):
         if plain.store.write_new(plain.path(f"_state/lease/{token:09d}.json"), uuid.uuid4().bytes):
             break
@@ -451,7 +451,7 @@ def test_files_of_a_plan_that_was_never_written_are_still_cleaned() -> None:
 
 def test_a_finished_run_is_not_unfinished_by_who_lost_it(tmp_path: Path) -> None:
     """It was stopped right before its first request."""
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     plan = a_plan()
     old = held(run.uri, plan)
     new = held(run.uri, plan)
@@ -462,7 +462,7 @@ def test_a_finished_run_is_not_unfinished_by_who_lost_it(tmp_path: Path) -> None
 
 
 def test_a_lease_that_was_acquired_fences(tmp_path: Path) -> None:
-    run = open_run(str(tmp_path / "run"))
+    run = open_directory(str(tmp_path / "run"))
     lease = acquire(run.store, run.lease_folder, 60, print)
     mine = replace(run, fence=Fence(lease.token, "p"))
     run.store.open_staging(mine.staging or "")

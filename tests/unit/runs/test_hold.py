@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.runs.hold import held_folder, leave
 from m2f_batch.storage.store import Fenced
 
-pytestmark = pytest.mark.parametrize("opened", [open_folder, open_run])
+pytestmark = pytest.mark.parametrize("opened", [open_folder, open_directory])
 Opened = Callable[[str], HeldFolder]
 
 

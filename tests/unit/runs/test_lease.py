@@ -20,7 +20,7 @@ from support.memory_store import MemoryStore
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.runs import lease as leases
-from m2f_batch.runs.directory import open_run
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import Lease, acquire, is_taken_over, newest, newest_token
 from m2f_batch.storage.places import open_store
@@ -340,7 +340,7 @@ def test_an_answer_that_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_undone_it_leaves_no_trace_and_fences_who_still_works_for_it(folder: str) -> None:
     lease = take(folder)
-    run = open_run(folder.removesuffix("/_state/lease"), Fence(lease.token, "p"))
+    run = open_directory(folder.removesuffix("/_state/lease"), Fence(lease.token, "p"))
     run.check_fence()
     lease.undo()
     assert [*open_store(folder).list(folder)] == []

@@ -174,9 +174,9 @@ def test_what_submit_sends() -> None:
 
 def test_every_job_with_places_has_the_keys_and_run_json_keeps_them() -> None:
     assert SegmentConfig.model_fields["storage"].annotation is FinetuneConfig.model_fields["storage"].annotation
-    run = {"config": config("anonymous=[open]").model_dump(mode="json")}
-    assert s3_settings.recorded(run) == S3Config(anonymous=("open",))
-    assert s3_settings.recorded({"config": {}}) == s3_settings.recorded({"config": {"storage": {}}}) == S3Config()
+    of_run = config("anonymous=[open]").model_dump(mode="json")
+    assert s3_settings.recorded(of_run) == S3Config(anonymous=("open",))
+    assert s3_settings.recorded({}) == s3_settings.recorded({"storage": {}}) == S3Config()
 
 
 def test_stores_of_other_settings_are_other_stores(moto_s3: S3Endpoint) -> None:

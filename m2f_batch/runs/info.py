@@ -1,0 +1,145 @@
+"""Reads run.json as typed values.
+
+The writer of a run keeps the tree of run.json as it is, see ``flow/attempt/run_info.py``. Keys that are not known here
+are left alone, because a newer release may have written them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from m2f_batch.config.loading import check_config
+from m2f_batch.config.segment import InputConfig, Task
+from m2f_batch.errors import RunError
+from m2f_batch.models.label_sets import Category
+from m2f_batch.runs.directory import RunDirectory
+
+Tree = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model of a run. ``revision`` is None for a local directory."""
+
+    uri: str
+    revision: str | None
+    license: str | None
+
+
+@dataclass(frozen=True)
+class ImageCounts:
+    """Counts of images: ``listed`` is the sum of ``ok``, ``error`` and ``remaining``."""
+
+    listed: int
+    ok: int
+    error: int
+    remaining: int
+    skipped: int
+    duplicates: int
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The content of run.json.
+
+    ``config`` is the resolved config of the last attempt. It holds ``input_uri``, which is INPUT, and ``input_root``,
+    the folder of the bare file names of a COCO JSON. ``fingerprint_of`` are the facts that decide a label.
+    ``preprocess`` and ``postprocess`` are the settled arguments. ``seconds`` and ``images_per_second`` are those of the
+    last attempt. The fields from ``fingerprint`` on are missing in the run.json of some releases.
+    """
+
+    run_id: str
+    task: Task
+    model: ModelInfo
+    config: Tree
+    input_uri: str
+    input_root: str | None
+    categories: tuple[Category, ...]
+    images: ImageCounts
+    segments: int
+    errors: Mapping[str, int]
+    seconds: float
+    images_per_second: float
+    started_at: str
+    finished_at: str | None
+    fingerprint: str | None
+    fingerprint_of: Tree
+    preprocess: Tree
+    postprocess: Tree
+    versions: Tree
+    plan: str | None
+    attempts: int
+    retries: int
+    strangers: int
+    forward: Tree | None
+    deadline_at: str | None
+
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels of an image that is decoded."""
+        told = {key: value for key, value in self.config["input"].items() if key in ("uri", "max_pixels")}
+        return check_config(InputConfig, told).max_pixels
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The names of the labels by id."""
+        return {category.id: category.name for category in self.categories}
+
+
+def read_info(run: RunDirectory) -> RunInfo:
+    """Read the run.json of a run. Raises RunError when it is none."""
+    tree = run.read_info()
+    try:
+        return info_of(tree)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        raise RunError(f"RUN: {run.path('run.json')} is not the run.json of a run") from None
+
+
+def info_of(tree: Tree) -> RunInfo:
+    """Return the tree of a run.json as typed values.
+
+    Raises LookupError, TypeError, ValueError or AttributeError for a tree without what the contract promises.
+    """
+    model = tree["model"]
+    return RunInfo(
+        run_id=tree["run_id"],
+        task=tree["task"],
+        model=ModelInfo(model["uri"], model.get("revision"), model.get("license")),
+        config=tree["config"],
+        input_uri=tree["config"]["input"]["uri"],
+        input_root=tree["config"]["input"].get("root"),
+        categories=tuple(_category(label) for label in tree["categories"]),
+        images=_counts(tree["images"]),
+        segments=tree["segments"],
+        errors=dict(tree["errors"]),
+        seconds=tree["seconds"],
+        images_per_second=tree["images_per_second"],
+        started_at=tree["started_at"],
+        finished_at=tree["finished_at"],
+        fingerprint=tree.get("fingerprint"),
+        fingerprint_of=tree.get("fingerprint_of") or {},
+        preprocess=tree.get("preprocess") or {},
+        postprocess=tree.get("postprocess") or {},
+        versions=tree.get("versions") or {},
+        plan=tree.get("plan"),
+        attempts=tree.get("attempts", 1),
+        retries=tree.get("retries") or 0,
+        strangers=tree.get("strangers", 0),
+        forward=tree.get("forward"),
+        deadline_at=tree.get("deadline_at"),
+    )
+
+
+def _category(label: Tree) -> Category:
+    return Category(label["id"], label["name"], label["isthing"], label.get("dataset_id", label["id"] + 1))
+
+
+def _counts(counts: Tree) -> ImageCounts:
+    return ImageCounts(
+        counts["listed"],
+        counts["ok"],
+        counts["error"],
+        counts["remaining"],
+        counts.get("skipped", 0),
+        counts.get("duplicates", 0),
+    )

@@ -1,0 +1,183 @@
+"""Reads a run: what run.json says, its rows, and the images behind them. Writes nothing, loads neither torch nor Ray.
+
+>>> run = open_run("demo-run")                                               # doctest: +SKIP
+>>> run.info.task, run.row("demo-run/images/scene-00.png")["status"]         # doctest: +SKIP
+('instance', 'ok')
+"""
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from m2f_batch.errors import UsageError
+from m2f_batch.inputs.fetch import fetch
+from m2f_batch.messages.near_miss import near_misses
+from m2f_batch.records import ImageRef, Row
+from m2f_batch.runs.directory import RunDirectory, open_existing_run
+from m2f_batch.runs.info import RunInfo, read_info
+from m2f_batch.runs.rows import Order, order_of, tables_by_uri
+from m2f_batch.storage import uris
+from m2f_batch.storage.s3.settings import recorded, using
+from m2f_batch.storage.store import NotFound
+
+NEIGHBORS = 1000  # listed names on either side of an unknown one that are searched for a typo
+
+
+class Listed(NamedTuple):
+    """A listed image and its row, which is None as long as the image remains."""
+
+    ref: ImageRef
+    row: Row | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run to read, finished or not.
+
+    The files are those of the moment when rows are first asked for, so that two passes over them see the same rows.
+    Open the run again to see more.
+    """
+
+    directory: RunDirectory
+    info: RunInfo
+
+    @property
+    def uri(self) -> str:
+        """The run directory, in its one spelling."""
+        return self.directory.uri
+
+    def is_finished(self) -> bool:
+        """Whether the run is finished and verified."""
+        return self.directory.is_finished()
+
+    @cached_property
+    def _order(self) -> Order:
+        return order_of(self.directory)
+
+    def rows(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Yield all rows, or some of their columns, in the order of their URIs, a few hundred at a time."""
+        return tables_by_uri(self.directory, columns, self._order)
+
+    def listed(self) -> pa.Table:
+        """Return what INPUT listed, by URI: ``uri``, ``version``, ``image_id`` and the columns of its manifest."""
+        return self.directory.read_manifest()
+
+    def row(self, uri: str) -> Row | None:
+        """Return the row of an image, None as long as the image remains. See ``find`` for the spellings of ``uri``."""
+        return self.find(uri).row
+
+    def find(self, uri: str) -> Listed:
+        """Find an image by its URI as the rows have it, by another spelling of that, or by a path relative to INPUT.
+
+        Raises UsageError, which names similar images, when it was not listed.
+        """
+        plan = self.directory.read_plan()
+        if plan is None:
+            raise UsageError(f"{self.uri} has listed no images yet", field="RUN", hint="try again when it has")
+        listed = plan.table["uri"]
+        for spelling in _spellings(uri, self.info):
+            at = pc.index(listed, pa.scalar(spelling, listed.type)).as_py()
+            if at >= 0:
+                ref = ImageRef(spelling, plan.table["version"][at].as_py())
+                return Listed(ref, self._row_in(plan.table["file"][at].as_py(), ref))
+        near = ", ".join(map(uris.shown, _near(uri, listed.to_pylist())))
+        hint = f"did you mean {near}?" if near else "give it as the rows spell it, or relative to here or to INPUT"
+        problem = f"is none of the {len(listed):,} images that {self.uri} listed"
+        raise UsageError(problem, field="URI", value=uris.shown(uri), hint=hint)
+
+    def _row_in(self, file: str, ref: ImageRef) -> Row | None:
+        try:
+            rows = self.directory.read_annotations(self.directory.path(f"annotations/{file}.parquet"))
+        except NotFound:
+            return None
+        at = pc.index(rows["image_id"], pa.scalar(ref.image_id, pa.int64())).as_py()
+        return rows.slice(at, 1).to_pylist()[0] if at >= 0 else None
+
+    def sample(self, n: int, where: pc.Expression | None = None, seed: int = 0) -> list[Row]:
+        """Draw up to ``n`` rows at random, by URI: those for which ``where`` holds, or any.
+
+        One ``seed`` always draws the same rows, however the run was cut into files. Without ``where`` only the files
+        of the drawn rows are read, with it all are.
+        """
+        if n < 1:
+            return []
+        order = self._order if where is not None else _drawn(self._order, n, seed)
+        drawn: list[tuple[int, int, Row]] = []  # the greatest rank first; the number of the row breaks ties
+        number = 0
+        for table in tables_by_uri(self.directory, None, order):
+            rows = table if where is None else table.filter(where)
+            for at, rank in enumerate(_ranks(rows["image_id"].to_numpy(), seed).tolist()):
+                number += 1
+                if len(drawn) < n or -rank > drawn[0][0]:
+                    put = heapq.heappush if len(drawn) < n else heapq.heapreplace
+                    put(drawn, (-rank, number, rows.slice(at, 1).to_pylist()[0]))
+        return [row for _, _, row in sorted(drawn, key=lambda each: each[1])]
+
+    def image(self, row: Row) -> NDArray[np.uint8]:
+        """Return the pixels behind a row, uint8 [H, W, 3], as the run's decode policy gives them.
+
+        Raises ImageError for an image that cannot be read, has changed since it was listed, or lies outside the
+        allow-lists.
+        """
+        from m2f_batch.vision.decode.image import decode  # not on top because machines that only submit have no Pillow
+
+        with using(recorded(self.info.config)):
+            data = fetch(ImageRef(row["uri"], row["version"]))
+        return decode(data, max_pixels=self.info.max_pixels)
+
+
+def open_run(uri: str) -> Run:
+    """Open a run to read. Raises UsageError where there is none, RunError where its run.json is damaged."""
+    directory = open_existing_run(uri)
+    return Run(directory, read_info(directory))
+
+
+def _drawn(order: Order, n: int, seed: int) -> Order:
+    """Reduce an order to the ``n`` images that are drawn, where the manifest names the images of each file."""
+    if not order.wanted:
+        return order
+    ids = np.concatenate([*order.wanted.values()])
+    drawn = ids[np.argsort(_ranks(ids, seed), kind="stable")[:n]]
+    wanted = {file: mine for file, all_ in order.wanted.items() if len(mine := np.intersect1d(all_, drawn))}
+    return replace(order, files=[(first, file) for first, file in order.files if file in wanted], wanted=wanted)
+
+
+def _ranks(image_ids: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
+    """Return a random number for each image: the finalizer of SplitMix64 over its id and the seed."""
+    with np.errstate(over="ignore"):
+        mixed = image_ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _spellings(uri: str, info: RunInfo) -> Iterator[str]:
+    yield uri
+    try:
+        yield uris.normalise(uri)
+    except UsageError as error:
+        raise UsageError.about("URI", error) from None
+    for folder in (info.input_uri, info.input_root, uris.parent(info.input_uri)):
+        with suppress(UsageError):
+            if folder:
+                yield uris.join(folder, uri)
+
+
+def _near(uri: str, listed: list[str]) -> list[str]:
+    """Return up to three listed URIs with the same file name, else with one like it; ``listed`` is sorted."""
+    name = uri.rpartition("/")[2]
+    same = [other for other in listed if other.rpartition("/")[2] == name]
+    if same:
+        return same[:3]
+    at = bisect_left(listed, uris.normalise(uri))
+    names = {other.rpartition("/")[2]: other for other in listed[max(0, at - NEIGHBORS) : at + NEIGHBORS]}
+    return [names[near] for near in near_misses(name, names, 3)]
