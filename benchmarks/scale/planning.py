@@ -135,9 +135,9 @@ def peak_mib() -> int:
 
 def cleans(count: int) -> dict[str, Any]:
     """CPU seconds of ``clean`` of changes in every file, where files themselves cost nothing."""
-    from m2f_batch.runs import commit
     from m2f_batch.runs.directory import open_directory
     from m2f_batch.runs.plan import new_plan, next_plan
+    from m2f_batch.runs.writing import repair
     from m2f_batch.storage.store import Entry
 
     plan = new_plan(listing(count, LENGTH), "f", FILE, UNIT)
@@ -145,9 +145,9 @@ def cleans(count: int) -> dict[str, Any]:
     change = next_plan(plan, listing(count, LENGTH, 1), files, np.zeros(0, np.int64), "f", FILE, UNIT)
     assert len(change.dirty) == len(files)
     seen: list[Any] = []
-    vars(commit)["_keep_rows"] = lambda *arguments: seen.append(arguments)
+    vars(repair)["_keep_rows"] = lambda *arguments: seen.append(arguments)
     began = time.process_time()
-    commit.clean(open_directory("/nowhere"), change.plan, change.dirty, {name: Entry(name, 1, "v") for name in files})
+    repair.clean(open_directory("/nowhere"), change.plan, change.dirty, {name: Entry(name, 1, "v") for name in files})
     seconds = time.process_time() - began
     assert len(seen) == len(files)
     return {"images": f"{count:,}", "files": len(files), "CPU, s": f"{seconds:.2f}"}

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 
 from m2f_batch.runs.assignment import Assigned
-from m2f_batch.runs.commit import staged
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.held_folder import json_bytes
 from m2f_batch.runs.plan import file_and_part
 from m2f_batch.runs.tally import COLUMNS, NO_IMAGE, Tally
+from m2f_batch.runs.writing.commit import staged
 from m2f_batch.storage.store import Entry, NotFound, threaded
 
 NAME = "_state/index.json"

@@ -13,9 +13,9 @@ from support.engines import config_of, in_process, rows_of
 import m2f_batch.flow.unit.stages as stages
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.watch.metrics import Metrics
-from m2f_batch.runs.commit import staged
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
+from m2f_batch.runs.writing.commit import staged
 
 UNITS = {"output": {"images_per_file": 6}, "run": {"images_per_unit": 2}}
 

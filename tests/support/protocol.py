@@ -16,10 +16,11 @@ from m2f_batch.errors import ImageError
 from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import Work, look
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
-from m2f_batch.runs.commit import commit, staged, sweep
 from m2f_batch.runs.directory import INFO_KEYS, RunDirectory
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.plan import Change, Plan, Unit, Units, new_plan, next_plan, pending
+from m2f_batch.runs.writing.commit import commit, staged
+from m2f_batch.runs.writing.repair import sweep
 
 FILE, UNIT = 4, 2  # images
 

@@ -11,11 +11,12 @@ from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.names.images import may_be_stranger
 from m2f_batch.messages.spoken import now
 from m2f_batch.result import tell, tell_run
-from m2f_batch.runs.commit import join_whole, staged, sweep
 from m2f_batch.runs.forwards import forward_lines
 from m2f_batch.runs.index import read_index, write_index
 from m2f_batch.runs.inspect.verify import Each, verify_reports
 from m2f_batch.runs.tally import Tally, tally_in
+from m2f_batch.runs.writing.commit import staged
+from m2f_batch.runs.writing.repair import join_whole, sweep
 from m2f_batch.storage.retries import retry_write
 
 EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped

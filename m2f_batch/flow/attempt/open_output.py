@@ -9,9 +9,12 @@ from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.runs import index
 from m2f_batch.runs.assignment import assigned_of
-from m2f_batch.runs.commit import Each, clean, join_whole, stage_merged, staged, staged_files, sweep, write_dirty
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.tally import Tally, tally_in
+from m2f_batch.runs.writing.commit import staged, staged_files
+from m2f_batch.runs.writing.each import Each
+from m2f_batch.runs.writing.merge import stage_merged
+from m2f_batch.runs.writing.repair import clean, join_whole, sweep, write_dirty
 from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 

@@ -27,9 +27,9 @@ from m2f_batch.flow.unit.units import (
 )
 from m2f_batch.inputs.fetch import fetch_many
 from m2f_batch.records import ImageRef, Row, error_row, ok_row, table_of
-from m2f_batch.runs.commit import commit
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.tally import Tally
+from m2f_batch.runs.writing.commit import commit
 from m2f_batch.storage.retries import retried
 from m2f_batch.vision.pixels.prepared import Prepared
 

@@ -21,11 +21,11 @@ from m2f_batch.flow.job import check
 from m2f_batch.messages.events import Events
 from m2f_batch.ray_session.session import Resources
 from m2f_batch.records import error_row, table_of
-from m2f_batch.runs.commit import commit
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.hold import leave
 from m2f_batch.runs.index import IndexEntry, write_index
 from m2f_batch.runs.plan import pending
+from m2f_batch.runs.writing.commit import commit
 from m2f_batch.storage.store import Fenced, Unreachable
 
 FACTS: dict[str, Any] = {

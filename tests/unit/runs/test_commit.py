@@ -18,12 +18,13 @@ from support.protocol import World, ids, info_of, listing_of, rows_of_unit, too_
 from m2f_batch.errors import TransientError
 from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import Work, look
-from m2f_batch.runs import commit as commits
-from m2f_batch.runs.commit import clean, commit, join_whole, staged, staged_files, sweep, write_dirty
 from m2f_batch.runs.directory import RunDirectory, open_directory, parquet_bytes
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import acquire
 from m2f_batch.runs.plan import Change, Plan, Unit, new_plan, pending
+from m2f_batch.runs.writing import commit as commits
+from m2f_batch.runs.writing.commit import commit, staged, staged_files
+from m2f_batch.runs.writing.repair import clean, join_whole, sweep, write_dirty
 from m2f_batch.storage import retries
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import Fenced, StoreUnavailable

@@ -14,9 +14,9 @@ from support.protocol import World, ids, listing_of, rows_of_unit, too_late
 
 from m2f_batch.errors import TransientError
 from m2f_batch.flow.attempt import open_output as beginning
-from m2f_batch.runs import commit as commits
 from m2f_batch.runs import plan as plans
-from m2f_batch.runs.commit import commit, staged
+from m2f_batch.runs.writing.commit import commit, staged
+from m2f_batch.runs.writing.repair import sweep
 from m2f_batch.storage.store import Fenced
 
 STEPS = 20
@@ -103,11 +103,11 @@ def live(seed: int, wake: Wake | None, patch: pytest.MonkeyPatch) -> Lives:
     rng, images = lives.rng, changed(changed({}, random.Random(seed)), random.Random(seed + 1))
     if wake is wake_unfenced:  # until ``sweep``, which finds what they left
 
-        def sweep(*args: Any) -> None:
+        def last_sweep(*args: Any) -> None:
             lives.may_wake = False
-            commits.sweep(*args)
+            sweep(*args)
 
-        patch.setattr(beginning, "sweep", sweep)
+        patch.setattr(beginning, "sweep", last_sweep)
     for _ in range(STEPS):
         if rng.random() < 0.6:
             images = changed(images, rng)
