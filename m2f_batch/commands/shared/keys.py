@@ -33,9 +33,10 @@ def add_keys(parser: argparse.ArgumentParser, config: type[Section], keys: Keys,
     fields, words = dict(fields_of(config)), words_of(keys)
     for spec, key in keys.items():
         name, _, metavar = spec.partition(" ")
-        text = renamed(fields[key].description or "", words) + (f" ({key})" if has_config else "")
-        text = f"{text}{default_of(fields[key])}".replace("%", "%%")
         kind = _kind(fields[key].annotation)
+        text = renamed(fields[key].description or "", words) + (f" ({key})" if has_config else "")
+        text += "" if kind is bool else default_of(fields[key])
+        text = text.replace("%", "%%")
         if not name.startswith("-"):
             parser.add_argument(name.lower(), metavar=name, nargs="?", help=text)
         elif kind is bool:

@@ -1,0 +1,96 @@
+"""Commands are files: one more is one file, and what ``submit`` sends follows from the command."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import PROJECT
+
+from m2f_batch.cli import main, new_parser
+from m2f_batch.commands import evaluate
+from m2f_batch.commands.shared.keys import JOB_KEYS, flags_of, without_address
+from m2f_batch.commands.shared.registry import JobCommand, find_commands
+
+TOY = '''
+"""``m2f-batch toy WORD``: the word again."""
+
+SUMMARY = "say a word"
+
+def add_arguments(parser):
+    parser.add_argument("word", metavar="WORD", help="any word")
+
+def run(options):
+    print(options.word * 2)
+    return 3
+'''
+
+
+def test_one_file_is_one_more_command(tmp_path: Path):
+    shutil.copytree(
+        PROJECT / "m2f_batch", tmp_path / "m2f_batch", ignore=shutil.ignore_patterns("__pycache__", "model")
+    )
+    (tmp_path / "m2f_batch/commands/toy.py").write_text(TOY)
+
+    def typed(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-m", "m2f_batch.cli", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
+        )
+        return done.returncode, done.stdout.decode() + done.stderr.decode()
+
+    assert typed("toy", "ha") == (3, "haha\n")
+    code, said = typed("--help")
+    assert code == 0 and re.search(r"^    toy +say a word$", said, re.MULTILINE)
+    code, said = typed("toy")
+    assert code == 2 and "the following arguments are required: WORD" in said
+
+
+def test_every_command_says_what_it_does():
+    for name, command in find_commands().items():
+        assert command.SUMMARY.strip() and callable(command.run), name
+    jobs = {name for name, command in find_commands().items() if isinstance(command, JobCommand)}
+    assert jobs == {"segment", "finetune", "evaluate"}
+
+
+def test_an_evaluation_is_submitted_with_each_option_in_the_order_that_its_settings_are_known_by():
+    words = "submit evaluate /run --ground-truth /t --format coco --max-pixels 9 --allow-no-token --result f --partial"
+    options = new_parser(find_commands()).parse_args([*words.split(), "--crowd-as-object", "--metrics", "ap,pq"])
+    job = evaluate.job(options)
+    assert job.arguments == (
+        *("--ground-truth=/t", "--format=coco", "--part=val", "--crowd-as-object", "--max-pixels=9"),
+        *("--metrics=ap,pq", "--partial", "--", "/run"),
+    )
+    assert job.allow_no_token
+
+
+def test_flags_are_values_of_keys():
+    options = new_parser(find_commands()).parse_args(
+        ["segment", "in", "--model", "m", "--retry", "tiff", "--overwrite"]
+    )
+    from m2f_batch.commands.segment import KEYS
+
+    assert flags_of(options, KEYS) == {
+        "input.uri": "in",
+        "output.uri": None,
+        "model.uri": "m",
+        "model.task": None,
+        "compute.address": None,
+        "output.overwrite": True,
+        "run.retry": "tiff",
+    }
+    assert {*JOB_KEYS.values()} - {*without_address(JOB_KEYS).values()} == {"compute.address"}
+
+
+def test_of_commands_that_read_masks_numbers_are_numbers(capsys):
+    options = new_parser(find_commands()).parse_args(
+        ["evaluate", "r", "--ground-truth", "t", "--ignore-index", "255", "--do-reduce-labels"]
+    )
+    assert (options.ignore_index, options.do_reduce_labels, options.crowd_as_object) == (255, True, None)
+    try:
+        main(["lint", "d", "--split", "much"])
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert "argument --split: invalid float value: 'much'" in capsys.readouterr().err
