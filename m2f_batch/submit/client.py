@@ -6,6 +6,7 @@ has set up, sends it to whoever is asked, and imports all of Ray.
 
 import os
 import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -165,7 +166,7 @@ class JobsApi:
         if 300 <= status < 400 and not self._has_let_us_in:
             raise UsageError(f"--address: {url} answers {said}, which leads elsewhere; give the Jobs API's own address")
         if status >= 500 or status in (404, 429) or status < 400:  # of a proxy, while the head is away
-            raise Unanswered(f"{url} answers {said}")
+            raise Unanswered(f"{url} answers {said}", hint="" if self._has_let_us_in else _next_step(status))
         raise RunError(f"{url} answers {said}")
 
     def _strange(self) -> Unanswered:
@@ -175,7 +176,31 @@ class JobsApi:
         if isinstance(error, aiohttp.ClientResponseError):
             return Unanswered(f"{self.address.url} does not answer as a web server does; is it the Jobs API's port?")
         reason = _reason(_cause(error)) or ("no answer in time" if isinstance(error, TimeoutError) else repr(error))
-        return Unanswered(f"{self.address.url} cannot be reached ({reason})")
+        hint = "" if self._has_let_us_in else _next_step(error)
+        return Unanswered(f"{self.address.url} cannot be reached ({reason})", hint=hint)
+
+
+def _next_step(fault: Exception | int) -> str:
+    """What to look at where a cluster that has never answered does not: by an error, or by the status of an answer."""
+    cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
+    match cause:
+        case 404:
+            return (
+                "is its path right? The Jobs API's is http://HOST:8265, or what a proxy or an ingress puts before /api"
+            )
+        case int() if cause >= 500:
+            return "that is what a proxy says where no head is behind it: is the head up?"
+        case ConnectionRefusedError():
+            return "is the head up, and its dashboard's port (8265) forwarded to there (kubectl port-forward, ssh -L)?"
+        case ssl.SSLError():
+            return "where that port speaks no TLS, its address begins with http://"
+        case aiohttp.ServerDisconnectedError():
+            return "where that port speaks TLS, its address begins with https://"
+        case socket.gaierror():
+            return "is the host's name right, and known on this machine?"
+        case TimeoutError():
+            return "does a firewall or a network policy stand between?"
+    return ""
 
 
 def _cause(error: Exception) -> str:

@@ -66,7 +66,7 @@ class Patience:
             raise error
         if self.since is None:
             self.since = time.monotonic()
-            self.say(f"{error}; trying again for {self.seconds:g} s")
+            self.say(f"{error.problem}; trying again for {self.seconds:g} s")
 
 
 async def follow(

@@ -60,4 +60,5 @@ def test_a_certificate_of_somebody_else_is_sent_no_token(cluster: Cluster) -> No
 def test_http_where_https_is_spoken(cluster: Cluster) -> None:
     done = submit(cluster.url.replace("https://", "http://"))
     assert done.returncode == 1 and done.stdout == "" and "cannot be reached" in done.stderr
+    assert "where that port speaks TLS, its address begins with https://" in done.stderr
     assert not cluster.tokens_seen and not cluster.submitted

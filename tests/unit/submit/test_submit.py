@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import socket
 import subprocess
 import sys
 import zipfile
@@ -157,8 +158,48 @@ def test_nobody_there(capsys) -> None:
     with serving(Cluster()) as gone:
         pass
     assert main(["submit", *SEGMENT, "--address", gone.url]) == 1
-    assert capsys.readouterr().err.endswith(f" {gone.url} cannot be reached (Connection refused)\n")
+    said = capsys.readouterr().err
+    assert f" {gone.url} cannot be reached (Connection refused); is the head up, and its dashboard's port" in said
     assert main(["submit", "follow", "some-id", "--address", gone.url]) == 1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "status", "said"),
+    [
+        (
+            "https",
+            None,
+            None,
+            "(TLS: wrong version number); where that port speaks no TLS, its address begins with http:",
+        ),
+        ("http", "no-such.invalid", None, "); is the host's name right, and known on this machine?"),
+        (
+            "http",
+            None,
+            404,
+            "answers 404 <html>of a proxy</html>; is its path right? The Jobs API's is http://HOST:8265",
+        ),
+        (
+            "http",
+            None,
+            502,
+            "answers 502 <html>of a proxy</html>; that is what a proxy says where no head is behind it",
+        ),
+    ],
+)
+def test_what_to_look_at_where_nobody_has_answered(scheme, host, status, said, cluster, capsys) -> None:
+    cluster.proxy["/api/"] = [status] * 10 if status else []
+    address = cluster.url.replace("http:", f"{scheme}:").replace("127.0.0.1", host or "127.0.0.1")
+    assert main(["submit", *SEGMENT, "--address", address]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_head_that_takes_no_connection(cluster, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("m2f_batch.submit.client.ANSWER_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = "http://{}:{}".format(*silent.getsockname())
+        assert main(["submit", *SEGMENT, "--address", address]) == 1
+    assert "(no answer in time); does a firewall or a network policy stand between?" in capsys.readouterr().err
 
 
 # ---- what is refused and what is sent
