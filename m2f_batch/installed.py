@@ -5,6 +5,7 @@ that may have another version installed, or none.
 """
 
 import re
+import shlex
 import socket
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -70,7 +71,10 @@ def _missing(requirement: str) -> list[str]:
 def what_to_install(requirement: str | None, others: Iterable[str]) -> str:
     """Say what to do about a command that is missing; ``others`` are the commands of ``CLIENT``."""
     if requirement is not None:
-        return f"needs {_missing(requirement)[0]}, which is not installed here: pip install '{requirement}'"
+        missing = ", ".join(_missing(requirement))
+        return (
+            f"needs {missing}, which {CLIENT} leaves out for their size; to add: pip install {shlex.quote(requirement)}"
+        )
     return (
         f"is no command of {CLIENT}, which has {' and '.join(sorted(others))}; install {WHOLE} in an environment of "
         "its own"
