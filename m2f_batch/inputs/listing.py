@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from m2f_batch.backends import find_backend
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.inputs import kinds
 from m2f_batch.inputs.coco_input import list_coco
@@ -115,7 +116,7 @@ def _meant(uri: str) -> str:
     if uri.startswith("$"):
         return " ('~' is put in, '$NAME' is not)"
     scheme = re.match(r"([a-z][a-z0-9+.]+):/?(?!/)", uri)
-    if scheme and scheme[1] in (*uris.SCHEMES, *uris.WEB, "file"):
+    if scheme and find_backend(scheme[1]) is not None:
         return f" (a URI begins with {scheme[1]}://)"
     bare = uri.strip().strip("\"'")
     return f" (there is {bare!r})" if bare != uri and bare and os.path.exists(uris.expanded(bare)) else ""

@@ -9,52 +9,44 @@ they are.
 
 import os
 import re
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
+from functools import cache, lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
+from m2f_batch.backends import Backend, all_backends
+
 MASK = "***"
-VARIABLES = (
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN",
-    "RAY_AUTH_TOKEN",
-    "AZURE_STORAGE_KEY",
-    "AZURE_STORAGE_SAS_TOKEN",
-    "AZURE_STORAGE_CONNECTION_STRING",
-    "AZURE_CLIENT_SECRET",
+# of Ray, whose token no store knows
+RAY_SECRETS, RAY_SECRET_FILES, RAY_SECRET_FILES_IN = (
+    ("RAY_AUTH_TOKEN",),
+    ("RAY_AUTH_TOKEN_PATH",),
+    (("HOME", ".ray/auth_token"),),
 )
-FILE_VARIABLES = (
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-    "HF_TOKEN_PATH",
-    "RAY_AUTH_TOKEN_PATH",
-)
-# (the variable that names a folder, a file in it)
-FOLDER_FILES = (
-    ("HF_HOME", "token"),
-    ("XDG_CACHE_HOME", "huggingface/token"),
-    ("HOME", ".cache/huggingface/token"),
-    ("HOME", ".ray/auth_token"),
-)
-# (the variable that names the file, where it is in a home otherwise): profiles of "key = value"
-PROFILES = (("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"), ("AWS_CONFIG_FILE", ".aws/config"))
 MIN_LENGTH = 8  # the shortest secret that S3 servers take; "test" is no secret, and is part of ordinary words
 MAX_FILE_BYTES = 16384
 
 _END = r"""\s"'<>"""  # what ends a URL in a text
-_PROFILE_KEY = re.compile(r"(?m)^\s*aws_(?:access_key_id|secret_access_key|session_token|security_token)\s*=\s*(\S+)")
-_ACCOUNT_KEY = re.compile(r"(?i)AccountKey=([^;\s]+)")
 _PORT = rf"\d{{1,5}}(?![^/?#,;)\]}}{_END}])"
-_NAMES = "|".join(VARIABLES)
-_PATTERNS = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
+
+
+@cache
+def secret_variables() -> tuple[str, ...]:
+    """Returns the environment variables whose values are masked: those of every kind of store, and Ray's."""
+    return (*(name for backend in all_backends() for name in backend.secrets), *RAY_SECRETS)
+
+
+@cache
+def secret_file_variables() -> tuple[str, ...]:
+    """Returns the environment variables that name a file whose text is masked."""
+    return (*(name for backend in all_backends() for name in backend.secret_files), *RAY_SECRET_FILES)
+
+
+@cache
+def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Returns what a secret is known by in any text, whichever store it is of, and what takes its place."""
+    names = "|".join(map(re.escape, secret_variables()))
+    patterns = (
         # scheme://user:password@host; an unencoded "/" or "@" in the password too, as long as it is not host:port
         (
             rf"(?<=://)(?!\[)[^/?#@:{_END}]{{0,256}}:(?!{_PORT})(?:[^/?#{_END}]{{0,2048}}|[^{_END}]{{0,2048}}?)@",
@@ -73,8 +65,8 @@ _PATTERNS = tuple(
         (r"(\b(?:Credential|Signature)=)[A-Za-z0-9/+_%-]{16,}", rf"\1{MASK}"),
         (r"(?i)(\bauthorization['\"]?\s*[:=]\s*b?['\"]?(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]+", rf"\1{MASK}"),
         # NAME=value and 'NAME': 'value', as environments are printed, whoever's they are
-        (rf"(?i)((?:{_NAMES})\s*=\s*['\"]?)[^&,;{_END}]+", rf"\1{MASK}"),
-        (rf"(?i)((?:{_NAMES})(['\"]):\s*(['\"]))[^'\"]+(?=\3)", rf"\1{MASK}"),
+        (rf"(?i)((?:{names})\s*=\s*['\"]?)[^&,;{_END}]+", rf"\1{MASK}"),
+        (rf"(?i)((?:{names})(['\"]):\s*(['\"]))[^'\"]+(?=\3)", rf"\1{MASK}"),
         # answers of the metadata service, of STS and of OAuth, as JSON, printed dicts and XML
         (
             r"(?i)(\b(?:SecretAccessKey|(?:Session|access_|refresh_|id_)?Token)\\?['\"]\s*:\s*b?\\?['\"])[^\\\s'\"]{16,}",
@@ -92,7 +84,7 @@ _PATTERNS = tuple(
         (r"\bhf_[A-Za-z0-9]{30,}", f"hf_{MASK}"),
         (r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*", MASK),
     )
-)
+    return tuple((re.compile(pattern), replacement) for pattern, replacement in patterns)
 
 
 def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
@@ -110,23 +102,31 @@ def masked(text: str, secrets: list[str]) -> str:
         return text
     for secret in secrets:
         text = text.replace(secret, MASK)
-    for pattern, replacement in _PATTERNS:
+    for pattern, replacement in _patterns():
         text = pattern.sub(replacement, text)
     return text
 
 
 def secrets_of(environ: Mapping[str, str]) -> list[str]:
-    """The secrets that an environment holds or names, as they are and percent-encoded; the longest first."""
-    found = {environ.get(name, "").strip() for name in VARIABLES}
-    found |= {_file_text(environ[name]) for name in FILE_VARIABLES if environ.get(name)}
-    found |= {_file_text(f"{environ[folder]}/{name}") for folder, name in FOLDER_FILES if environ.get(folder)}
-    found |= {*_ACCOUNT_KEY.findall(environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))}
-    home = environ.get("HOME")
-    for name, default in PROFILES:
-        path = environ.get(name) or (home and f"{home}/{default}")
-        found |= {*_PROFILE_KEY.findall(_file_text(path))} if path else set()
+    """Returns the secrets that an environment holds or names, as they are and percent-encoded, the longest first."""
+    found = {environ.get(name, "").strip() for name in secret_variables()}
+    found |= {_file_text(environ[name]) for name in secret_file_variables() if environ.get(name)}
+    files = [*RAY_SECRET_FILES_IN, *(pair for backend in all_backends() for pair in backend.secret_files_in)]
+    found |= {_file_text(f"{environ[folder]}/{name}") for folder, name in files if environ.get(folder)}
+    for backend in all_backends():
+        found |= {*_of_profiles(backend, environ)}
+        for name, pattern in backend.secret_parts:
+            found |= {*re.findall(pattern, environ.get(name, ""))}
     found = {secret for secret in found if len(secret) >= MIN_LENGTH}
     return sorted(found | {quote(secret, safe="") for secret in found}, key=len, reverse=True)
+
+
+def _of_profiles(backend: Backend, environ: Mapping[str, str]) -> Iterator[str]:
+    """Yields the secrets in a store's files of ``key = value`` lines."""
+    home, keys = environ.get("HOME"), "|".join(backend.profile_keys)
+    for name, default in backend.profiles:
+        path = environ.get(name) or (home and f"{home}/{default}")
+        yield from re.findall(rf"(?m)^\s*(?:{keys})\s*=\s*(\S+)", _file_text(path)) if path else ()
 
 
 def _file_text(path: str) -> str:

@@ -110,7 +110,7 @@ def _find_at(uri: str, revision: str | None, wanted: tuple[str, ...]) -> ModelSo
         return find_model(place.path, revision, wanted)
     if revision is not None:
         raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the URI {uri}")
-    if place.scheme in uris.WEB:
+    if place.is_web:
         where = "a hub id (owner/name), a directory or an object-store URI"
         raise UsageError(f"model.uri: {uris.without_secrets(uri)!r}: models are not read from the web; give {where}")
     source = ModelSource(str(place).rstrip("/"), "bucket", wanted=wanted)

@@ -1,28 +1,30 @@
-"""Which environment variables travel with a job to the nodes of a cluster, where they stand in its metadata."""
+"""Chooses the environment variables that travel with a job to the nodes of a cluster, where its metadata shows them."""
 
 import os
 from collections.abc import Mapping
 
-# endpoint, region, ways of asking, time-outs; keys belong to the nodes
-FORWARDED = (
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_DEFAULT_REGION",
-    "AWS_REGION",
-    "AWS_REQUEST_CHECKSUM_CALCULATION",
-    "AWS_RESPONSE_CHECKSUM_VALIDATION",
-    "AWS_VIRTUAL_HOSTING",
-    "AWS_REQUEST_PAYER",
-    "AWS_NO_SIGN_REQUEST",
-    "HF_HUB_OFFLINE",
-    "M2F_BATCH_S3_TIMEOUT",
-)
+from m2f_batch.backends import all_backends
+
+
+def forwarded_names() -> tuple[str, ...]:
+    """Returns the names of the variables: endpoints, regions, ways of asking, time-outs. Keys belong to the nodes."""
+    return tuple(name for backend in all_backends() for name in backend.forwarded)
 
 
 def forwarded(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Those of an environment's variables that travel.
+    """Returns those of an environment's variables that travel.
 
     >>> forwarded({"AWS_REGION": "eu-central-1", "AWS_SECRET_ACCESS_KEY": "no"})
     {'AWS_REGION': 'eu-central-1'}
     """
-    return {name: environ[name] for name in FORWARDED if name in environ}
+    return {name: environ[name] for name in forwarded_names() if name in environ}
+
+
+def endpoints(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns those of them that say which servers are asked.
+
+    >>> endpoints({"AWS_REGION": "eu-central-1", "AWS_ENDPOINT_URL": "https://minio:9000"})
+    {'AWS_ENDPOINT_URL': 'https://minio:9000'}
+    """
+    names = (name for backend in all_backends() for name in backend.endpoints)
+    return {name: environ[name] for name in names if name in environ}

@@ -19,6 +19,7 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from m2f_batch import backends
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError
@@ -164,7 +165,8 @@ def names_address(host: str, address: str) -> bool:
     lists = _lists()
     wanted = ipaddress.ip_address(address)
     return bool(lists) and all(
-        any(_is_named(prefix, host, wanted) for prefix in each.prefixes if prefix.scheme in uris.WEB) for each in lists
+        any(_is_named(prefix, host, wanted) for prefix in each.prefixes if backends.is_web(prefix.scheme))
+        for each in lists
     )
 
 
@@ -226,13 +228,13 @@ def _split(text: str) -> list[str]:
 
 def _spelled(name: str, entry: str) -> str:
     """An entry in the one spelling, which means the same on every machine. Raises UsageError for what is none."""
-    if entry.endswith("://") and entry.removesuffix("://") in uris.SCHEMES:
+    if entry.endswith("://") and backends.has_buckets(entry.removesuffix("://")):
         return entry
     try:
         place = uris.parse(entry)
     except UsageError as error:
         raise UsageError(f"{name}: {entry!r}: {error}") from None
-    if place.scheme in uris.WEB and re.search("[?#]", place.path):
+    if place.is_web and re.search("[?#]", place.path):
         raise UsageError(f"{name}: {entry!r} has a query; give https://HOST/ or https://HOST/PREFIX/")
     if "*" in entry or not {".", ".."}.isdisjoint(place.path.split("/")):
         raise UsageError(f"{name}: {entry!r} is no place: give folders or prefixes, which hold all below them, no '*'")
@@ -249,7 +251,7 @@ def _entries(uri: str, lists: tuple[AllowList, ...]) -> tuple[tuple[str, ...], l
     """The segments of a place's path, and the entry of each list that it lies in."""
     place = uris.parse(uri)
     scheme, authority, path = place
-    if scheme in uris.WEB:
+    if place.is_web:
         authority, path = _web_place(place)
     parts = tuple(path.split("/") if scheme else os.path.realpath(path).strip("/").split("/"))
     if scheme and (".." in parts or "." in parts):
@@ -273,7 +275,7 @@ def _web_place(place: uris.Location) -> tuple[str, str]:
     """The host and port of a URL in one spelling, and its path; ``..`` where that has dots in any disguise."""
     host, port = host_of(place.authority)
     host = f"[{host}]" if ":" in host else host
-    is_plain = port is None or port == {"http": 80, "https": 443}[place.scheme]
+    is_plain = port is None or port == backends.port_of(place.scheme)
     path = re.split("[?#]", place.path)[0]
     decoded, last = path, ""
     while decoded != last:  # some servers decode twice
@@ -287,7 +289,7 @@ def _prefix(entry: str) -> _Prefix:
     if entry.endswith("://"):
         return _Prefix(entry.removesuffix("://"), None, ())
     place = uris.parse(entry)
-    if place.scheme in uris.WEB:
+    if place.is_web:
         place = place._replace(authority=_web_place(place)[0])
     path = place.path if place.scheme else os.path.realpath(place.path)
     trimmed = path.strip("/") if not place.scheme else path.rstrip("/")

@@ -1,19 +1,17 @@
-"""Stores of files: this machine's disks, and any other ``pyarrow.fs`` file system."""
+"""Reads and writes the files of this machine's disks."""
 
 import contextlib
 import errno
 import io
 import os
-import shutil
 import stat
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
-from pyarrow import ArrowException, ArrowInvalid, fs
+from pyarrow import ArrowException
 
-from m2f_batch.errors import TransientError, UsageError
+from m2f_batch.errors import TransientError
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.staging import close_folder, delete_file, open_folder, temporary_file
 from m2f_batch.storage.store import Denied, Entry, NotFound, Store, StoreUnavailable, Unreadable, faults
@@ -23,6 +21,7 @@ SETTLED_SECONDS = 60.0  # after the last write, a size that is not what a file g
 
 
 def version(size: int, mtime_ns: int | None) -> str:
+    """Returns the version of a file of a disk, or of a store that tells no ETags."""
     return f"{size}-{mtime_ns or 0}"
 
 
@@ -33,7 +32,8 @@ _PASSING_ERRNO = {
 _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
-def _file_fault(uri: str, error: Exception) -> Exception | None:
+def file_fault(uri: str, error: Exception) -> Exception | None:
+    """Returns our error for one of the operating system's or of Arrow; None for any other."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return NotFound(f"{uri}: no such file")
     if isinstance(error, PermissionError):
@@ -65,7 +65,7 @@ class LocalStore(Store):
     """This machine's files. Symlinks are followed, but for loops and those that leave the allow-lists."""
 
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
-        with faults(folder, _file_fault, of_one=False):
+        with faults(folder, file_fault, of_one=False):
             yield from self._walk(_local(folder), start, ())
 
     def _walk(self, folder: str, start: str, above: tuple[tuple[int, int], ...]) -> Iterator[Entry]:
@@ -97,7 +97,7 @@ class LocalStore(Store):
 
     def stat(self, uri: str) -> Entry | None:
         path = _local(uri)
-        with faults(path, _file_fault):
+        with faults(path, file_fault):
             try:
                 info = os.stat(path)
             except (FileNotFoundError, NotADirectoryError):
@@ -109,7 +109,7 @@ class LocalStore(Store):
 
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
         path = _local(uri)
-        with faults(path, _file_fault):
+        with faults(path, file_fault):
             before = os.stat(path)
             if not stat.S_ISREG(before.st_mode):  # opening a pipe would wait for its writer
                 raise Unreadable(f"{uris.shown(path)}: not a regular file")
@@ -132,7 +132,7 @@ class LocalStore(Store):
     def _replace(self, uri: str, source: IO[bytes], staging: str | None = None) -> None:
         path = _local(uri)
         with (
-            faults(path, _file_fault, of_one=False),
+            faults(path, file_fault, of_one=False),
             temporary_file(path, source, staging and _local(staging)) as temporary,
         ):
             os.replace(temporary, path)
@@ -140,7 +140,7 @@ class LocalStore(Store):
     def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
         path = _local(uri)
         with (
-            faults(path, _file_fault, of_one=False),
+            faults(path, file_fault, of_one=False),
             temporary_file(path, io.BytesIO(data), staging and _local(staging)) as temporary,
         ):
             try:
@@ -153,7 +153,7 @@ class LocalStore(Store):
     def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
         path = _local(uri)
         with (
-            faults(path, _file_fault, of_one=False),
+            faults(path, file_fault, of_one=False),
             temporary_file(path, io.BytesIO(data), staging and _local(staging)) as temporary,
         ):
             there = self.stat(path)  # nothing but ``staging`` keeps others from replacing it meanwhile
@@ -164,7 +164,7 @@ class LocalStore(Store):
 
     def age(self, uri: str) -> float | None:
         path = _local(uri)
-        with faults(path, _file_fault):
+        with faults(path, file_fault):
             try:
                 written = os.stat(path).st_mtime
             except FileNotFoundError:
@@ -173,11 +173,11 @@ class LocalStore(Store):
                 return os.stat(temporary).st_mtime - written
 
     def open_staging(self, folder: str) -> None:
-        with faults(folder, _file_fault, of_one=False):
+        with faults(folder, file_fault, of_one=False):
             open_folder(_local(folder))
 
     def close_staging(self, folder: str) -> None:
-        with faults(folder, _file_fault, of_one=False):
+        with faults(folder, file_fault, of_one=False):
             close_folder(_local(folder))
 
     def prune(self, folder: str) -> None:
@@ -186,8 +186,13 @@ class LocalStore(Store):
                 os.rmdir(path)
 
     def _delete(self, uri: str, staging: str | None) -> None:
-        with faults(uri, _file_fault, of_one=False):
+        with faults(uri, file_fault, of_one=False):
             delete_file(_local(uri), staging and _local(staging))
+
+
+def open_store(scheme: str, authority: str) -> LocalStore:
+    """Returns the store of all disks."""
+    return LocalStore()
 
 
 def _local(uri: str) -> str:
@@ -196,94 +201,3 @@ def _local(uri: str) -> str:
 
 def _local_entry(path: str, info: os.stat_result) -> Entry:
     return Entry(path, info.st_size, version(info.st_size, info.st_mtime_ns))
-
-
-class ArrowStore(Store):
-    """Any other ``pyarrow.fs`` file system. ``write_new`` looks, then writes: two writers may both win."""
-
-    is_exclusive = False
-
-    def __init__(self, root: str) -> None:
-        try:
-            self._files, self._base = fs.FileSystem.from_uri(root + "/")
-        except (ArrowInvalid, ValueError) as error:
-            raise UsageError(
-                f"{root}: not one of the file systems of pyarrow.fs (file, s3, gs, abfs, hdfs, hf)"
-            ) from error
-        except (OSError, ImportError) as error:
-            raise StoreUnavailable(f"{root}: {str(error).splitlines()[0]}") from error
-
-    def _path(self, uri: str) -> str:
-        name = uris.parse(uri).path
-        return (f"{self._base.rstrip('/')}/{name}" if self._base else name).rstrip("/")
-
-    def _entry(self, uri: str, info: fs.FileInfo) -> Entry:
-        return Entry(uri, info.size or 0, version(info.size or 0, info.mtime_ns))
-
-    def list(self, folder: str, start: str = "") -> Iterator[Entry]:
-        base = self._path(folder).strip("/")
-        with faults(folder, _file_fault, of_one=False):
-            found = self._files.get_file_info(fs.FileSelector(self._path(folder), allow_not_found=True, recursive=True))
-        for info in found:
-            name = uris.below(base, info.path.lstrip("/"))
-            if info.type == fs.FileType.File and name.startswith(start):
-                yield self._entry(f"{folder.rstrip('/')}/{name}", info)
-
-    def is_folder(self, uri: str) -> bool:
-        with faults(uri, _file_fault, of_one=False):
-            return bool(self._files.get_file_info(self._path(uri)).type == fs.FileType.Directory)
-
-    def stat(self, uri: str) -> Entry | None:
-        with faults(uri, _file_fault):
-            info = self._files.get_file_info(self._path(uri))
-        return self._entry(uri, info) if info.type == fs.FileType.File else None
-
-    def read_entry(self, uri: str) -> tuple[bytes, Entry]:
-        with faults(uri, _file_fault):
-            with self._files.open_input_stream(self._path(uri)) as file:
-                data = file.read()
-            entry = self.stat(uri)
-        if entry is None or entry.size != len(data):
-            raise TransientError(f"{uris.shown(uri)}: {len(data)} bytes came")
-        return data, entry
-
-    def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
-        self._replace(uri, io.BytesIO(data))
-
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
-        with open(file, "rb") as source:
-            self._replace(uri, source)
-
-    def _replace(self, uri: str, source: IO[bytes]) -> None:
-        path = self._path(uri)
-        folder, _, name = path.rpartition("/")
-        temporary = f"{folder}/.{name}.{uuid.uuid4().hex}.tmp"
-        with faults(uri, _file_fault, of_one=False):
-            self._files.create_dir(folder, recursive=True)
-            with self._files.open_output_stream(temporary) as file:
-                shutil.copyfileobj(source, file, _CHUNK)
-            self._files.move(temporary, path)
-
-    def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
-        if self.exists(uri):
-            return False
-        self.write(uri, data)
-        return True
-
-    def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
-        there = self.stat(uri)
-        if there is None or there.version != version:
-            return False
-        self.write(uri, data)
-        return True
-
-    def age(self, uri: str) -> float | None:
-        with faults(uri, _file_fault):
-            info = self._files.get_file_info(self._path(uri))
-        if info.type != fs.FileType.File:
-            return None
-        return max(0.0, time.time() - (info.mtime_ns or 0) / 1e9)  # such stores do not say what time it is there
-
-    def _delete(self, uri: str, staging: str | None) -> None:
-        with faults(uri, _file_fault, of_one=False), contextlib.suppress(FileNotFoundError):
-            self._files.delete_file(self._path(uri))

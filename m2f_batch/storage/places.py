@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 
-from m2f_batch.config.segment import S3Config
+from m2f_batch.backends import Backend, find_backend, load
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.guarded import GuardedStore
-from m2f_batch.storage.local import ArrowStore, LocalStore
-from m2f_batch.storage.s3 import settings as s3_settings
 from m2f_batch.storage.store import Entry, ObjectError, Store, StoreUnavailable
 
 OF_RUN = ("run.json", "_SUCCESS", "_state", "annotations")  # what a run directory consists of
@@ -34,7 +32,7 @@ def open_store(uri: str) -> Store:
     """
     place = uris.parse(uri)
     opened = partial(_opened, place.scheme, place.authority)
-    return GuardedStore(opened) if allow.is_confined() or place.scheme in uris.WEB else opened()
+    return GuardedStore(opened) if allow.is_confined() or place.is_web else opened()
 
 
 def stat_many(wanted: Iterable[str]) -> list[Entry | None]:
@@ -60,22 +58,22 @@ _OPENING = threading.Lock()
 
 
 def _opened(scheme: str, authority: str) -> Store:
+    settings = _backend(scheme).settings
     with _OPENING:  # neither boto3's nor our cache makes one client only when threads race
-        return _open(scheme, authority, s3_settings.current() if scheme == "s3" else None)
+        return _open(scheme, authority, load(settings)() if settings else None)
 
 
 @cache
-def _open(scheme: str, authority: str, settings: S3Config | None) -> Store:
-    if settings is not None:
-        from m2f_batch.storage.s3.client import new_client
-        from m2f_batch.storage.s3.store import S3Store
+def _open(scheme: str, authority: str, settings: object) -> Store:
+    store: Store = load(_backend(scheme).opener)(scheme, authority)
+    return store
 
-        return S3Store(new_client(authority))
-    if scheme in uris.WEB:
-        from m2f_batch.storage.web.store import WebStore
 
-        return WebStore()
-    return ArrowStore(f"{scheme}://{authority}") if scheme else LocalStore()
+def _backend(scheme: str) -> Backend:
+    """Returns the kind of store of a scheme that ``uris.parse`` has let pass."""
+    backend = find_backend(scheme)
+    assert backend is not None, scheme
+    return backend
 
 
 # ---- places that a command writes

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from m2f_batch import backends
+from m2f_batch.backends import Backend
 from m2f_batch.errors import UsageError
 
-# of objects: what pyarrow.fs speaks itself. It would take any other for one of fsspec's, and so open what that opens:
-# web pages, archives, ``fsspec+file:///etc``. ``mock`` is its file system in memory
-SCHEMES = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs", "hf", "mock"})
-WEB = frozenset({"http", "https"})  # read only, and only where an allow-list names the host
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")  # of a model
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@%\\\[\]]+)(:\d{1,5})?")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -38,6 +36,11 @@ class Location(NamedTuple):
     authority: str
     path: str
 
+    @property
+    def is_web(self) -> bool:
+        """Whether it is a URL of the web."""
+        return backends.is_web(self.scheme)
+
     def __str__(self) -> str:
         if not self.scheme:
             return self.path
@@ -56,27 +59,36 @@ def parse(uri: str) -> Location:
         return Location("", "", os.path.abspath(expanded(uri)))
     scheme, rest = match[1].lower(), match[2]
     authority, _, path = rest.partition("/")
-    if scheme == "file":  # file:///a%20b: the one scheme with percent-encoding, as everywhere
+    backend = backends.find_backend(scheme)
+    if backend is None:
+        raise UsageError(f"{scheme}://...: no scheme of files that can be opened; {_meant(scheme)}")
+    if backend.is_local:  # file:///a%20b: the one scheme with percent-encoding, as everywhere
         return Location("", "", os.path.abspath(unquote("/" + path)))
-    if scheme in WEB:
+    if backend.is_web:
         return _web_location(scheme, authority, path)
-    if scheme not in SCHEMES:
-        known = ", ".join(sorted({"file", *SCHEMES} - {"mock"}))
-        hint = "write s3://" if scheme in ("s3a", "s3n") else f"allowed: {known}, and local paths"
-        raise UsageError(f"{scheme}://...: no scheme of files that can be opened; {hint}")
+    _check_authority(backend, scheme, authority)
+    return Location(scheme, authority, path)
+
+
+def _check_authority(backend: Backend, scheme: str, authority: str) -> None:
+    """Raises UsageError for what can be no bucket, or carries a secret or options."""
     if ":" in authority.rpartition("@")[0]:  # the URI would go into every row
         raise UsageError(f"{scheme}://...: keys and passwords come from the environment, never from the URI")
     if re.search(r"[?#%\\\s]", authority) or not authority.isprintable():
         # pyarrow.fs would take what follows for options of the file system: another server's address, say
         raise UsageError(f"{scheme}://...: a host or bucket has no '?', '#', '%', '\\' or blank; options are not taken")
-    if scheme == "s3" and authority.startswith("anonymous@"):  # as Ray takes it
-        raise UsageError(
-            "s3://anonymous@...: wanted s3://BUCKET/KEY; that no keys are used is a setting: storage.s3.anonymous: "
-            "true, or a list of such buckets (or AWS_NO_SIGN_REQUEST=YES)"
-        )
-    if scheme == "s3" and not re.fullmatch(r"[A-Za-z0-9._-]+", authority):
-        raise UsageError("s3://...: wanted s3://BUCKET/KEY, BUCKET of letters, digits, '.', '-' and '_', no keys in it")
-    return Location(scheme, authority, path)
+    for wanted, told in backend.authority:
+        if not re.fullmatch(wanted, authority):
+            raise UsageError(told)
+
+
+def _meant(scheme: str) -> str:
+    """Returns what to do about a scheme that no store has."""
+    for backend in backends.all_backends():
+        if scheme in backend.misspelled:
+            return f"write {backend.schemes[0]}://"
+    known = {name for each in backends.all_backends() if not each.is_web for name in {*each.schemes} - {*each.hidden}}
+    return f"allowed: {', '.join(sorted(known - {''}))}, and local paths"
 
 
 def expanded(path: str) -> str:
@@ -103,16 +115,21 @@ def is_web(uri: str) -> bool:
     >>> is_web("https://host/a.jpg"), is_web("HTTP://host/"), is_web("s3://bucket/a.jpg")
     (True, True, False)
     """
-    return uri[:8].lower().startswith(("http://", "https://"))
+    scheme, mark, _ = uri.partition("://")
+    return bool(mark) and backends.is_web(scheme.lower())
 
 
 def check_written(uri: str) -> None:
-    """Raise UsageError for a place that can only be read: the web.
+    """Raise UsageError for a place in a store that can only be read.
 
     >>> check_written("s3://bucket/runs/1")
     """
-    if is_web(uri):
-        raise UsageError(f"{without_secrets(uri)!r}: nothing can be written to the web; give a folder or a bucket")
+    scheme, mark, _ = uri.partition("://")
+    backend = backends.find_backend(scheme.lower()) if mark else None
+    if backend is not None and not backend.is_writable:
+        raise UsageError(
+            f"{without_secrets(uri)!r}: nothing can be written to {backend.name}; give a folder or a bucket"
+        )
 
 
 def check_unsigned(uri: str) -> None:
@@ -203,7 +220,7 @@ def parent(uri: str) -> str:
     place = parse(uri)
     if not place.scheme:
         return posixpath.dirname(place.path)
-    path = place.path.partition("?")[0] if place.scheme in WEB else place.path
+    path = place.path.partition("?")[0] if place.is_web else place.path
     folder, slash, _ = path.rpartition("/")
     # a folder without name: only the slash at the end tells it from the one above
     return str(place._replace(path=folder + slash if folder.endswith("/") or (slash and not folder) else folder))

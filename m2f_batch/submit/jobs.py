@@ -14,7 +14,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
 from m2f_batch.inputs.places import check_listable, check_output
-from m2f_batch.ray_session.forwarded import forwarded
+from m2f_batch.ray_session.forwarded import endpoints, forwarded
 from m2f_batch.result import STDOUT, VARIABLE
 from m2f_batch.storage import allow, uris
 from m2f_batch.submit.portable import check_no_secrets, check_portable, is_hub_id
@@ -55,7 +55,7 @@ class Job:
 
     def settings(self, variables: Mapping[str, str]) -> str:
         """A hash of what was asked for, at which object store, whichever version of this package asks."""
-        stores = sorted(pair for pair in variables.items() if pair[0].startswith("AWS_ENDPOINT_URL"))
+        stores = sorted(endpoints(variables).items())
         return hashlib.sha256(json.dumps([self.name, self.arguments, self.config, stores]).encode()).hexdigest()[:16]
 
 

@@ -27,6 +27,7 @@ DOORS = {
 }
 # what may be loaded by a command line, a driver or a pure module
 LIGHT = [
+    "m2f_batch.backends",
     "m2f_batch.cli",
     "m2f_batch.records",
     "m2f_batch.models.label_sets",

@@ -15,6 +15,7 @@ from m2f_batch.errors import TransientError
 from m2f_batch.storage import uris
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.s3 import columns, settings
+from m2f_batch.storage.s3.client import new_client
 from m2f_batch.storage.s3.faults import Refused, is_doubtful, is_whole
 from m2f_batch.storage.s3.faults import code_of as _code
 from m2f_batch.storage.s3.faults import s3_fault as _s3_fault
@@ -45,6 +46,11 @@ CHUNK_BYTES = 2**20
 
 class _NoParts(Exception):
     """The server sends whole objects only."""
+
+
+def open_store(scheme: str, authority: str) -> "S3Store":
+    """Returns the store of a bucket. Raises UsageError, StoreUnavailable for variables that are wrong."""
+    return S3Store(new_client(authority))
 
 
 class S3Store(Store):

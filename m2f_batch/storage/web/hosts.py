@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import urllib3
 
+from m2f_batch import backends
 from m2f_batch.errors import TransientError
 from m2f_batch.storage import allow, uris
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 20.0  # without a byte
 PER_ADDRESS = 16  # connections at a time
-_PORTS = {"http": 80, "https": 443}
 _LOCK = threading.Lock()
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -41,7 +41,7 @@ def pools_of(uri: str) -> list[urllib3.HTTPConnectionPool]:
     place = uris.parse(uri)
     host, port = allow.host_of(place.authority)
     host = host if host.isascii() else host.encode("idna").decode()
-    port = port or _PORTS[place.scheme]
+    port = port or backends.port_of(place.scheme)
     found = _addresses(uri, host, port)
     asked = [address for address in found if is_public(address) or allow.names_address(host, address)]
     if not asked:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 
-from m2f_batch.messages.masking import FILE_VARIABLES, MASK, VARIABLES, redact
+from m2f_batch.messages.masking import MASK, redact, secret_file_variables, secret_variables
 from m2f_batch.messages.redact import MAX_TEXT, redacted
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
@@ -94,7 +94,7 @@ def test_secrets_are_recognised_by_where_they_stand_or_what_they_look_like(place
     assert redact(clean, {}) == clean
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("name", secret_variables())
 def test_values_of_variables_are_masked_wherever_they_stand(name):
     environ = {name: SECRET}
     for text in (SECRET, f"a{SECRET}b", f"s3://b/{SECRET}/x", quote(SECRET, safe=""), f"'{SECRET}', {SECRET}"):
@@ -105,11 +105,11 @@ def test_values_of_variables_are_masked_wherever_they_stand(name):
 
 
 def test_short_and_empty_values_mangle_nothing():
-    environ = dict.fromkeys(VARIABLES, "test") | {"AWS_ACCESS_KEY_ID": "", "HF_TOKEN": " "}
+    environ = dict.fromkeys(secret_variables(), "test") | {"AWS_ACCESS_KEY_ID": "", "HF_TOKEN": " "}
     assert redact("a test of s3://test/tests", environ) == "a test of s3://test/tests"
 
 
-@pytest.mark.parametrize("name", FILE_VARIABLES)
+@pytest.mark.parametrize("name", secret_file_variables())
 def test_tokens_in_files_are_masked_and_their_replacements_too(name, tmp_path):
     path = tmp_path / "token"
     environ = {name: str(path)}
@@ -126,7 +126,7 @@ def test_secrets_between_ordinary_texts(seed):
     draw = random.Random(seed)
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/+=-_.~%@:"
     key = "".join(draw.choices(alphabet, k=draw.randint(8, 60)))
-    environ = {draw.choice(VARIABLES): key}
+    environ = {draw.choice(secret_variables()): key}
     place, secret = draw.choice(HIDING_PLACES)
     ordinary = draw.sample(ORDINARY, 3)
     text = f"{ordinary[0]} {key} {ordinary[1]} {place.format(secret)} {ordinary[2]}"

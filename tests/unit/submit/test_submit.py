@@ -21,7 +21,7 @@ from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.installed import MODULES
-from m2f_batch.ray_session.forwarded import FORWARDED
+from m2f_batch.ray_session.forwarded import forwarded_names
 from m2f_batch.submit import command, following, interrupts
 from m2f_batch.submit.address import find_token, parse_address
 from m2f_batch.submit.client import Unanswered
@@ -35,7 +35,7 @@ SEGMENT = ("segment", "s3://bucket/images", "s3://bucket/labels", "--model", "s3
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No token and no settings of this machine; a cluster is asked again at once."""
-    for name in (*FORWARDED, "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+    for name in (*forwarded_names(), "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -379,7 +379,7 @@ def test_only_endpoint_region_and_checksums_travel(cluster, monkeypatch) -> None
 
 def test_the_readme_names_what_travels() -> None:
     _, _, section = (PROJECT / "README.md").read_text().partition("## Submit to a cluster")
-    ours = [name for name in (*FORWARDED, STOP_WAIT) if not name.startswith("AWS_")]
+    ours = [name for name in (*forwarded_names(), STOP_WAIT) if not name.startswith("AWS_")]
     assert [name for name in ours if f"`{name}`" not in section.partition("\n## ")[0]] == []
 
 
