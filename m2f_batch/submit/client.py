@@ -1,7 +1,7 @@
-"""Ray's Jobs API over HTTP (docs.ray.io: Ray Jobs REST API; packages as Ray's own client sends them).
+"""Speaks Ray's Jobs API over HTTP (docs.ray.io: Ray Jobs REST API) and sends packages as Ray's own client does.
 
-Not Ray's client: it waits for ever for an answer that does not come, takes its token from what a Ray in this process
-has set up, sends it to whoever is asked, and imports all of Ray.
+Ray's own client is not used, because it waits for ever for an answer that does not come, takes its token from what a
+Ray in this process has set up, sends it to whoever is asked, and imports all of Ray.
 """
 
 import os
@@ -15,7 +15,7 @@ from typing import Any, Self
 import aiohttp
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.submit.address import TOKEN_ADVICE, Address
+from m2f_batch.submit.address import FLAG, TOKEN_ADVICE, Address
 
 CONNECT_SECONDS = 10
 ANSWER_SECONDS = 60  # a head that has just started took 10 and more to take its first job
@@ -24,7 +24,7 @@ HEARTBEAT_SECONDS = 20  # a log without lines is alive as long as its server ans
 
 
 class Unanswered(RunError):
-    """The cluster could not be reached, or did not answer; it may, later."""
+    """The cluster could not be reached, or did not answer. It may answer later."""
 
 
 class NoSuchJob(RunError):
@@ -32,11 +32,11 @@ class NoSuchJob(RunError):
 
 
 class NoLiveLog(RunError):
-    """What stands before the cluster lets no WebSocket pass; a log can be had as a whole only."""
+    """A proxy lets no WebSocket pass, so that the log can be had as a whole only."""
 
 
 class JobsApi:
-    """One cluster's Jobs API, open for the length of an ``async with``; the next one knows what this one has learnt."""
+    """One cluster's Jobs API, open for the length of an ``async with``, which may be entered again."""
 
     def __init__(self, address: Address, token: str | None) -> None:
         self.address, self._token = address, token
@@ -54,7 +54,7 @@ class JobsApi:
         await self._session.close()
 
     async def authenticate(self) -> bool:
-        """Whether the cluster asks for a token, now or before; it is sent from now on, to those that do only.
+        """Find out whether the cluster asks for a token, now or before, and send it from now on to one that does.
 
         Raises UsageError where it asks for one that we do not have.
         """
@@ -64,7 +64,7 @@ class JobsApi:
             self._check(status, answer.get("text", ""))
         asks = not is_old and answer.get("authentication_mode") not in (None, "disabled")
         if asks and self._token is None:
-            raise UsageError(f"--address: {self.address.url} asks for a token, and there is none: {TOKEN_ADVICE}")
+            raise UsageError(f"{self.address.url} asks for a token, and there is none: {TOKEN_ADVICE}", field=FLAG)
         if asks:
             self._headers = {"Authorization": f"Bearer {self._token}"}
         status, version = await self._request("GET", "/api/version")
@@ -74,12 +74,12 @@ class JobsApi:
         if "ray_version" not in version:
             if self._has_let_us_in:
                 raise self._strange()
-            raise UsageError(f"--address: {self.address.url} is no Jobs API of Ray; wanted: http://HOST:8265")
+            raise UsageError(f"{self.address.url} is no Jobs API of Ray; wanted: http://HOST:8265", field=FLAG)
         self._has_let_us_in = True
         return bool(self._headers)
 
     async def job(self, job_id: str) -> dict[str, Any]:
-        """Ray's JobDetails. Raises NoSuchJob."""
+        """Return Ray's JobDetails. Raises NoSuchJob."""
         status, answer = await self._answer("GET", f"/api/jobs/{job_id}", missing=True)
         if status == 404 and "does not exist" in answer.get("text", ""):  # Ray's own 404, not that of a proxy
             raise NoSuchJob(f"the cluster at {self.address.url} knows no job {job_id}")
@@ -89,28 +89,28 @@ class JobsApi:
         return answer
 
     async def submit(self, job_id: str, entrypoint: str, runtime_env: dict[str, Any], metadata: dict[str, str]) -> None:
-        """Begin a job; raises RunError where Ray refuses it, and where it has one of this id."""
+        """Begin a job. Raises RunError where Ray refuses it, and where it has one of this id."""
         body = {"submission_id": job_id, "entrypoint": entrypoint, "runtime_env": runtime_env, "metadata": metadata}
         await self._answer("POST", "/api/jobs/", json=body)
 
     async def stop(self, job_id: str) -> None:
-        """Ask for a job's end; it may take time for it."""
+        """Ask for a job's end, for which the job may take its time."""
         await self._answer("POST", f"/api/jobs/{job_id}/stop")
 
     async def send_package(self, name: str, data: bytes) -> str:
-        """The URI of an archive that the cluster has from now on."""
+        """Send an archive unless the cluster has it. Returns its URI there."""
         status, _ = await self._answer("GET", f"/api/packages/gcs/{name}", missing=True)
         if status == 404:
             await self._answer("PUT", f"/api/packages/gcs/{name}", data=data)
         return f"gcs://{name}"
 
     async def log(self, job_id: str) -> str:
-        """All that the job has printed until now."""
+        """Return everything that the job has printed until now."""
         _, answer = await self._answer("GET", f"/api/jobs/{job_id}/logs")
         return str(answer.get("logs") or "")
 
     async def tail(self, job_id: str) -> AsyncIterator[str]:
-        """What the job has printed, from its beginning, and goes on printing, until its end or a lost connection.
+        """Yield the job's log from its beginning and as it grows, until the job ends or the connection is lost.
 
         Raises NoLiveLog.
         """
@@ -128,14 +128,14 @@ class JobsApi:
             raise self._unanswered(error) from None
 
     async def _answer(self, method: str, path: str, *, missing: bool = False, **body: Any) -> tuple[int, Any]:
-        """A successful answer; with ``missing``, also one that what was asked for is not there."""
+        """Return a successful answer, with ``missing`` also one that says that there is no such thing (404)."""
         status, answer = await self._request(method, path, **body)
         if not (missing and status == 404):
             self._check(status, answer.get("text", ""))
         return status, answer
 
     async def _request(self, method: str, path: str, **body: Any) -> tuple[int, Any]:
-        """Status and JSON; the text of an answer that is none, as ``text``."""
+        """Return status and JSON. The text of an answer that is no JSON stands under ``text``."""
         try:
             async with self._session.request(
                 method, self.address.url + path, headers=self._headers, allow_redirects=False, **body
@@ -149,22 +149,27 @@ class JobsApi:
         except (aiohttp.ClientError, OSError) as error:  # time-outs are OSErrors
             if isinstance(error, aiohttp.ClientConnectorCertificateError) and not self._has_let_us_in:
                 raise UsageError(
-                    f"--address: {self.address.url} shows a certificate that is not trusted here "
-                    f"({_reason(_cause(error))}); name its authority's in SSL_CERT_FILE"
+                    f"{self.address.url} shows a certificate that is not trusted here ({_reason(_cause(error))})",
+                    field=FLAG,
+                    hint="name its authority's in SSL_CERT_FILE",
                 ) from None
             raise self._unanswered(error) from None
 
     def _check(self, status: int, text: str) -> None:
-        """Raise what an answer's status means, where it is no success."""
+        """Raise the error that an answer's status means, where it is no success."""
         if status == 200:
             return
         url, said = self.address.url, f"{status} {_reason(text)}".rstrip()
         if status in (401, 403) and self._has_let_us_in:
             raise Unanswered(f"{url} answers {said}, but has let us in before (a proxy, or a head with another token)")
         if status in (401, 403):
-            raise UsageError(f"--address: {url} refuses the token ({said}); take the cluster's: {TOKEN_ADVICE}")
+            raise UsageError(
+                f"{url} refuses the token ({said})", field=FLAG, hint=f"take the cluster's: {TOKEN_ADVICE}"
+            )
         if 300 <= status < 400 and not self._has_let_us_in:
-            raise UsageError(f"--address: {url} answers {said}, which leads elsewhere; give the Jobs API's own address")
+            raise UsageError(
+                f"{url} answers {said}, which leads elsewhere", field=FLAG, hint="give the Jobs API's own address"
+            )
         if status >= 500 or status in (404, 429) or status < 400:  # of a proxy, while the head is away
             raise Unanswered(f"{url} answers {said}", hint="" if self._has_let_us_in else _next_step(status))
         raise RunError(f"{url} answers {said}")
@@ -181,7 +186,7 @@ class JobsApi:
 
 
 def _next_step(fault: Exception | int) -> str:
-    """What to look at where a cluster that has never answered does not: by an error, or by the status of an answer."""
+    """Say what to look at where a cluster has not answered yet, by an error or by the status of an answer."""
     cause = fault.os_error if isinstance(fault, aiohttp.ClientConnectorError) else fault
     match cause:
         case 404:
@@ -204,7 +209,7 @@ def _next_step(fault: Exception | int) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """What kept a request from being answered, without the host and TLS settings that aiohttp's text repeats."""
+    """Say why a request was not answered, without the host and TLS settings that aiohttp's text repeats."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _of_openssl(str(error.certificate_error))
     if not isinstance(error, aiohttp.ClientConnectorError):
@@ -215,7 +220,7 @@ def _cause(error: Exception) -> str:
 
 
 def _of_openssl(text: str) -> str:
-    """A text of OpenSSL without its code and place in Python.
+    """Strip a text of OpenSSL of its code and its place in Python.
 
     >>> _of_openssl("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
     'wrong version number'
@@ -224,7 +229,7 @@ def _of_openssl(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text of somebody else as it may be printed: on one line, and nothing that moves a cursor.
+    """Make a text of somebody else fit to print: on one line, with nothing that moves a cursor.
 
     >>> one_line("not\\n  there\\x1b[2J")
     'not there[2J'
@@ -233,6 +238,6 @@ def one_line(text: str) -> str:
 
 
 def _reason(text: str) -> str:
-    """What an answer that is no success says: the last line of it, which is what a traceback ends with."""
+    """Return the last line of an answer that is no success, because a traceback says there what was wrong."""
     lines = [line for line in text.splitlines() if line.strip()]
     return one_line(lines[-1])[:MAX_REASON] if lines else ""

@@ -1,4 +1,4 @@
-"""``m2f-batch submit``: check a job here, send it to a Ray cluster, follow its log, and end with its exit code."""
+"""Sends a checked job to a Ray cluster, follows its log, and ends with its exit code (``m2f-batch submit``)."""
 
 import asyncio
 import re
@@ -33,12 +33,13 @@ SUBMIT_SECONDS = 180.0  # of trying again to hand a job over, and with an id of 
 AGAIN_SECONDS = 2.0
 MOST_ATTEMPTS = 100
 SETTINGS = "m2f_batch_settings"  # in a job's metadata
+ID_FLAG = "--submission-id"
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 T = TypeVar("T")
 
 
 def submit(job: Job, address: str | None, *, submission_id: str | None = None, is_followed: bool = True) -> int:
-    """Submit a job and follow it; returns its exit code, or 0 at once where it is not followed.
+    """Submit a job and follow it. Returns its exit code, or 0 at once where it is not followed.
 
     A job of this ``submission_id`` that runs or is done is followed. One that was stopped or failed goes on as ID-2,
     ID-3 and so on, unless it would end the same way again (exit codes 2 and 3).
@@ -63,7 +64,7 @@ def submit(job: Job, address: str | None, *, submission_id: str | None = None, i
 
 
 def follow_submitted(job_id: str, address: str | None) -> int:
-    """Follow a job that was submitted before, from the beginning of its log; returns its exit code.
+    """Follow a job that was submitted before, from the beginning of its log. Returns its exit code.
 
     Raises UsageError for a job that the cluster does not know.
     """
@@ -81,7 +82,7 @@ def _warn_unencrypted(target: Address, asks: bool) -> None:
 async def _submit(
     api: JobsApi, job: Job, job_id: str, variables: dict[str, str], *, is_known: bool
 ) -> tuple[str, bool]:
-    """The id under which the job is on the cluster, and whether it is there since now."""
+    """Return the id under which the job is on the cluster, and whether it is there since now."""
     target, settings = api.address, job.settings(variables)
     seconds = SUBMIT_SECONDS if is_known else 0  # without an id somebody waits, maybe for a typo
     async with api:
@@ -99,19 +100,20 @@ async def _submit(
             if not may_be_done_again(there):
                 return attempt_id, False
             _say(end_of(attempt_id, there))
-        raise UsageError(f"--submission-id: {job_id} was tried {MOST_ATTEMPTS} times; give another one")
+        raise UsageError(f"{job_id} was tried {MOST_ATTEMPTS} times", field=ID_FLAG, hint="give another one")
 
 
 def _check_same(there: dict[str, Any], settings: str, job_id: str, target: Address) -> None:
     if (there.get("metadata") or {}).get(SETTINGS, settings) != settings:  # what others submit says nothing of them
         raise UsageError(
-            f"--submission-id: {job_id} is another job on this cluster, with other settings; give this one an id of "
-            f"its own. That one is followed by:\n    {_again(job_id, target)}"
+            f"{job_id} is another job on this cluster, with other settings",
+            field=ID_FLAG,
+            hint=f"give this one an id of its own. That one is followed by:\n    {_again(job_id, target)}",
         )
 
 
 async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """What the cluster answers; asked again for ``seconds`` while it does not."""
+    """Ask the cluster, again for ``seconds`` while it does not answer."""
     patience = Patience(seconds, _say)
     while True:
         try:
@@ -126,9 +128,10 @@ async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
 async def _hand_over(
     api: JobsApi, job_id: str, job: Job, variables: dict[str, str], settings: str
 ) -> dict[str, Any] | None:
-    """Submit the job once, whatever becomes of the connection meanwhile; returns one of this id that was found there.
+    """Submit the job once, whatever becomes of the connection meanwhile.
 
-    That is ours, whose answer was lost, or somebody else's, who was faster.
+    Returns the job of this id that was found there instead: ours, whose answer was lost, or somebody else's, who was
+    faster.
     """
     name, data = working_dir(job)
     patience = Patience(SUBMIT_SECONDS, _say)
@@ -163,7 +166,7 @@ async def _job_if_there(api: JobsApi, job_id: str) -> dict[str, Any] | None:
 
 
 def _follow(api: JobsApi, job_id: str, patience: Patience, *, is_submitted_again: bool = True) -> int:
-    """Follow a job to its end; the same command, given again, submits it again unless it only follows."""
+    """Follow a job to its end. Without ``is_submitted_again`` the command ends the same way each time from then on."""
     target, shown, is_stopped = api.address, Shown(), False
     with noticed_sigterm():
         while True:
@@ -189,7 +192,7 @@ def _follow(api: JobsApi, job_id: str, patience: Patience, *, is_submitted_again
 
 
 def _left(job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) -> str:
-    """What is known of a job that we leave."""
+    """Say what is known of a job that we leave."""
     if is_stopped and not shown.is_being_stopped:
         return f"{job_id} may not have been asked to stop: the cluster has not answered"
     if is_stopped:
@@ -201,9 +204,9 @@ def _left(job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) ->
 
 def _tell_end(job_id: str, job: dict[str, Any], log: str) -> None:
     """Tell our result what the job's own says, whose line stands at the end of its log unless it died."""
-    told = result_in(log) or {}
-    tell(**{name: told[name] for name in ("output", "run_id", "totals", "error") if told.get(name) is not None})
-    if exit_code(job) and not told:
+    own = result_in(log) or {}
+    tell(**{name: own[name] for name in ("output", "run_id", "totals", "error") if own.get(name) is not None})
+    if exit_code(job) and not own:
         tell(error=end_of(job_id, job))
 
 
@@ -220,7 +223,8 @@ def _new_id(job: str) -> str:
 
 def _checked_id(job_id: str) -> str:
     if not ID.fullmatch(job_id):
-        raise UsageError(f"submission id: {job_id!r} is not allowed; allowed: up to 128 letters, digits, '-', '_', '.'")
+        allowed = "up to 128 letters, digits, '-', '_', '.'"
+        raise UsageError("is not allowed", field="submission id", value=job_id, allowed=allowed)
     return job_id
 
 
@@ -233,7 +237,7 @@ def _if_submitted(job_id: str, target: Address) -> str:
 
 
 def _write(text: str) -> None:
-    """The job's log is our standard output."""
+    """Write a part of the job's log to our standard output."""
     sys.stdout.write(text)
     sys.stdout.flush()
 

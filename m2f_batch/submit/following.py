@@ -1,4 +1,4 @@
-"""A submitted job from here: its log as it comes, through lost connections, until it has ended."""
+"""Follows a submitted job: writes its log as it comes, through lost connections, until it has ended."""
 
 import asyncio
 import time
@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Shown:
-    """What was seen of a job: how much of its log, which begins anew with each connection, and the end of that."""
+    """The part of a job's log that was seen. Each connection begins the log anew."""
 
     characters: int = 0
     is_live: bool = True
@@ -34,7 +34,7 @@ class Shown:
     is_being_stopped: bool = False  # the cluster has taken our request
 
     def news(self, start: int, text: str) -> str:
-        """What was not written yet of a text that begins ``start`` characters after the log's beginning."""
+        """Return the new part of a text that begins ``start`` characters after the log's beginning."""
         known = max(0, self.characters - start)
         self.characters = max(self.characters, start + len(text))
         self.end = (self.end + text[known:])[-END_CHARACTERS:]
@@ -43,7 +43,7 @@ class Shown:
 
 @dataclass
 class Patience:
-    """How long a cluster may be silent: ``seconds`` until it is given up. 0: it has not answered yet, and has to."""
+    """The time for which a cluster may be silent, in ``seconds``. 0: it has not answered yet, and has to at once."""
 
     seconds: float
     say: Say
@@ -51,17 +51,17 @@ class Patience:
 
     @property
     def is_silent(self) -> bool:
-        """Whether it has not answered, yet or any more."""
+        """True where it has not answered, yet or any more."""
         return not self.seconds or self.since is not None
 
     def heard(self) -> None:
-        """It has answered, and may be silent for a while from now on."""
+        """Note that it has answered, so that it may be silent for a while from now on."""
         if self.since is not None:
             self.say("the cluster answers again")
         self.since, self.seconds = None, PATIENCE_SECONDS
 
     def lost(self, error: Unanswered) -> None:
-        """It has not answered; raises the error when it has not for too long."""
+        """Note that it has not answered. Raises the error when it has not for too long."""
         if not self.seconds or (self.since is not None and time.monotonic() - self.since > self.seconds):
             raise error
         if self.since is None:
@@ -72,7 +72,7 @@ class Patience:
 async def follow(
     api: JobsApi, job_id: str, shown: Shown, patience: Patience, write: Say, say: Say, *, is_stopped: bool = False
 ) -> dict[str, Any]:
-    """Write the rest of a job's log as it comes; returns Ray's JobDetails once the job has ended.
+    """Write the rest of a job's log as it comes. Returns Ray's JobDetails once the job has ended.
 
     ``is_stopped`` asks it to. Raises Unanswered when the cluster was silent for too long, UsageError when it does not
     know the job, RunError when it has forgotten it.
@@ -91,8 +91,9 @@ async def follow(
             await _write_tail(api, job_id, shown, write, say)
         except NoSuchJob as error:
             if not patience.seconds:  # its first answer: there was no such job
-                raise UsageError(f"submission id: {error}; give one that submit has said. {LOST}") from None
-            raise RunError(f"{error}; {LOST}") from None
+                hint = f"give one that submit has said. {LOST}"
+                raise UsageError(str(error), field="submission id", hint=hint) from None
+            raise RunError(str(error), hint=LOST) from None
         except RunError as error:  # whatever a proxy says: the job may run
             patience.lost(error if isinstance(error, Unanswered) else Unanswered(str(error)))
         await asyncio.sleep(AGAIN_SECONDS)
@@ -113,7 +114,7 @@ async def _write_tail(api: JobsApi, job_id: str, shown: Shown, write: Say, say: 
 
 
 async def _write_rest(api: JobsApi, job_id: str, shown: Shown, write: Say, say: Say) -> None:
-    """What a connection did not bring that was lost at the end."""
+    """Write the part of the log that a lost connection did not bring."""
     for tries_left in reversed(range(LAST_TRIES)):
         try:
             write(shown.news(0, await api.log(job_id)))
@@ -126,7 +127,7 @@ async def _write_rest(api: JobsApi, job_id: str, shown: Shown, write: Say, say: 
 
 
 def exit_code(job: dict[str, Any]) -> int:
-    """What a job that has ended ends ours with: its own code, or 1 where Ray failed; a signal as a shell gives it.
+    """Return the exit code for a job that has ended: its own, 1 where Ray failed, for a signal as a shell gives it.
 
     >>> exit_code({"status": "FAILED", "driver_exit_code": 3}), exit_code({"status": "STOPPED"})
     (3, 130)
@@ -140,7 +141,7 @@ def exit_code(job: dict[str, Any]) -> int:
 
 
 def end_of(job_id: str, job: dict[str, Any]) -> str:
-    """How a job has ended, in one line."""
+    """Say in one line how a job has ended."""
     own = job.get("driver_exit_code")
     if job["status"] == "STOPPED":
         return f"{job_id} was stopped; what was committed is kept, and the job goes on when it is submitted again"
@@ -151,5 +152,5 @@ def end_of(job_id: str, job: dict[str, Any]) -> str:
 
 
 def may_be_done_again(job: dict[str, Any]) -> bool:
-    """Whether the same job, given again, would go on: where it failed or was stopped, unless it would end the same."""
+    """Tell whether a job goes on when it is submitted again: it failed or was stopped, and may end otherwise."""
     return job["status"] in ENDED and exit_code(job) not in FINAL

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a job is followed: it runs elsewhere, so somebody has to say what is to become of it."""
+"""Handles Ctrl-C and SIGTERM while a job is followed, which goes on elsewhere unless somebody has it stopped."""
 
 import signal
 import sys
@@ -13,12 +13,12 @@ ANSWERS: dict[str, Answer] = {"s": "stop", "l": "leave", "g": "go on"}
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: whoever sent it does not wait for an answer."""
+    """SIGTERM, whose sender does not wait for an answer."""
 
 
 @contextmanager
 def noticed_sigterm() -> Iterator[None]:
-    """SIGTERM raises Terminated in the main thread."""
+    """Have SIGTERM raise Terminated in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -34,7 +34,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def what_to_do(interrupt: KeyboardInterrupt, job_id: str) -> Answer:
-    """What is to become of the job: asked on a terminal; left running without one, or at a second Ctrl-C."""
+    """Ask on a terminal what is to become of the job. Without one, or at a second Ctrl-C, it is left running."""
     if isinstance(interrupt, Terminated) or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return "leave"
     question = f"\n{job_id} runs on the cluster. [s]top it, [l]eave it running, [g]o on following? "

@@ -1,4 +1,4 @@
-"""What is submitted: a job, checked here as it will be checked there, as a command line and the config beside it."""
+"""Makes the job to submit: a command line and a config, checked here as the job itself will check them."""
 
 import hashlib
 import json
@@ -34,9 +34,9 @@ FINETUNE_PLACES = (
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML with each text in quotes, for the loader takes bare texts for numbers that this one does not (1e5).
+    """Writes YAML with each text in quotes, because the loader takes bare texts for numbers that this does not (1e5).
 
-    Not JSON, of which PyYAML reads some texts otherwise: escaped surrogates, a bare NEL.
+    JSON would not do, because PyYAML reads some of its texts otherwise: escaped surrogates, a bare NEL.
     """
 
 
@@ -45,7 +45,12 @@ _Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:y
 
 @dataclass(frozen=True)
 class Job:
-    """``name`` segment, finetune or evaluate; ``config`` is the text of ``CONFIG_FILE``, where the job has one."""
+    """A job's command line and config.
+
+    Attributes:
+        name: segment, finetune or evaluate.
+        config: the text of ``CONFIG_FILE``, where the job has one.
+    """
 
     name: str
     arguments: tuple[str, ...]
@@ -54,13 +59,13 @@ class Job:
     how_to_allow: str = TOKEN_KEY
 
     def settings(self, variables: Mapping[str, str]) -> str:
-        """A hash of what was asked for, at which object store, whichever version of this package asks."""
+        """Hash what is asked for, and of which object store. Every version of this package gives the same hash."""
         stores = sorted(endpoints(variables).items())
         return hashlib.sha256(json.dumps([self.name, self.arguments, self.config, stores]).encode()).hexdigest()[:16]
 
 
 def segment_job(config: SegmentConfig, *, is_dry_run: bool = False) -> Job:
-    """A segment job for a cluster. Raises UsageError for what would mean something else there, or be refused."""
+    """Make a segment job for a cluster. Raises UsageError for what would mean something else there, or be refused."""
     _check(config, SEGMENT_PLACES, ("model.uri",))
     check_listable(config.input.uri)
     if not uris.has_glob(config.input.uri):  # which is matched by a library that the client does not bring
@@ -69,13 +74,13 @@ def segment_job(config: SegmentConfig, *, is_dry_run: bool = False) -> Job:
 
 
 def finetune_job(config: FinetuneConfig) -> Job:
-    """A finetune job for a cluster. Raises UsageError for what would mean something else there, or be refused."""
+    """Make a finetune job for a cluster. Raises UsageError as ``segment_job`` does."""
     _check(config, FINETUNE_PLACES, ("model.uri", "model.backbone"))
     return _with_config("finetune", config, ())
 
 
 def evaluate_job(run_uri: str, options: Mapping[str, Any], *, allow_no_token: bool = False) -> Job:
-    """An evaluate job for a cluster; ``options`` by their names on the command line, None and False: not given."""
+    """Make an evaluate job for a cluster. ``options`` have the command line's names, None and False mean not given."""
     named = {name: options.get(name) for name in ("--ground-truth", "--images", "--masks", "--json")}
     named["--json"] = None if named["--json"] == STDOUT else named["--json"]  # of the job: its log, which is followed
     files = {name: options.get(name) for name in ("--names", "--palette") if not is_inline(options.get(name) or "")}
@@ -87,7 +92,7 @@ def evaluate_job(run_uri: str, options: Mapping[str, Any], *, allow_no_token: bo
 
 
 def runtime_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that travel with a job, in its metadata. Raises UsageError where one holds a key."""
+    """Return the variables that travel with a job, in its metadata. Raises UsageError where one holds a key."""
     variables = forwarded(environ) | {STOP_WAIT: environ.get(STOP_WAIT, STOP_WAIT_SECONDS), VARIABLE: STDOUT}
     check_no_secrets(variables)
     return variables
@@ -97,8 +102,10 @@ def _check(config: SegmentConfig | FinetuneConfig, places: tuple[str, ...], mode
     address = config.compute.address
     if address not in (None, "auto"):
         raise UsageError(
-            f"compute.address: {address!r} does not apply to a job that is submitted, which runs on the cluster of "
-            "--address; leave it out, or give auto"
+            "does not apply to a job that is submitted, which runs on the cluster of --address",
+            field="compute.address",
+            value=address,
+            hint="leave it out, or give auto",
         )
     allowed = {f"storage.allow ({place})": place for place in config.storage.allow or ()}
     files = config.data.files_named if isinstance(config, FinetuneConfig) else {}
@@ -111,7 +118,10 @@ def _check(config: SegmentConfig | FinetuneConfig, places: tuple[str, ...], mode
 
 
 def _check_model_allowed(field: str, uri: str | None, revision: str | None) -> None:
-    """Raise UsageError for a model that the job's own list leaves out; timm alone knows where its models lie."""
+    """Raise UsageError for a model that the job's own list leaves out.
+
+    Models of timm are left to the job, because timm alone knows their places on the hub.
+    """
     if uri is None or uri.startswith(TIMM):
         return
     name, _, inline = uri.partition("@")

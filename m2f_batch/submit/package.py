@@ -1,4 +1,4 @@
-"""The working directory of a submitted job: the package that checked it, and its config, as one archive."""
+"""Packs the working directory of a submitted job: the package that checked it, and its config, as one archive."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of zip files; the same files make the same arch
 
 
 def entrypoint(job: Job) -> str:
-    """The shell command of the driver. It is seen by all who see the cluster's jobs.
+    """Return the shell command of the driver, which is seen by all who see the cluster's jobs.
 
     >>> entrypoint(Job("segment", ("--config", "job.yaml")))
     'python -m m2f_batch.cli segment --config job.yaml'
@@ -23,7 +23,7 @@ def entrypoint(job: Job) -> str:
 
 
 def working_dir(job: Job) -> tuple[str, bytes]:
-    """The archive and its name, by which Ray knows whether it has it."""
+    """Return the archive and its name, by which Ray knows whether it has it."""
     files = dict(_own_code())
     if job.config is not None:
         files[CONFIG_FILE] = job.config.encode()
@@ -32,7 +32,7 @@ def working_dir(job: Job) -> tuple[str, bytes]:
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """A zip file of files by their names; the same bytes for the same files."""
+    """Zip files by their names. The same files give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         for name, data in sorted(files.items()):
@@ -43,9 +43,9 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def _own_code() -> Iterator[tuple[str, bytes]]:
-    """The package's files by their place in the working directory, without the weights of the demo's model."""
+    """Yield the package's files by their names in the working directory, without the demo's model."""
     root = Path(str(m2f_batch.__file__)).parent
     for file in root.rglob("*"):
-        place = file.relative_to(root)
-        if file.is_file() and "__pycache__" not in place.parts and place.parts[:2] != ("demo", "model"):
-            yield str(Path(root.name) / place), file.read_bytes()
+        name = file.relative_to(root)
+        if file.is_file() and "__pycache__" not in name.parts and name.parts[:2] != ("demo", "model"):
+            yield str(Path(root.name) / name), file.read_bytes()

@@ -1,4 +1,4 @@
-"""What of a job means the same on a cluster as here: absolute paths and URIs, and no secrets."""
+"""Checks that a job means the same on a cluster as here: absolute paths and URIs, and no secrets."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ ALLOWED = "allowed: an absolute path on storage that all nodes share, or an obje
 
 
 def check_portable(places: Mapping[str, str | None], models: Mapping[str, str | None] | None = None) -> None:
-    """Raise UsageError, one line for each field whose place only means something on this machine, or is none.
+    """Raise UsageError, with a line for each field whose place only means something on this machine, or is none.
 
     ``models`` may also be ids of the hub.
     """
@@ -38,20 +38,19 @@ def _model(field: str, uri: str) -> str | None:
 
 
 def is_hub_id(uri: str) -> bool:
-    """Whether a model's name is an id of the hub, and no directory here."""
+    """Tell whether a model's name is an id of the hub, and no directory here."""
     is_id = uris.HUB_ID.fullmatch(uri) is not None and not uri.startswith(".")
     return is_id and not os.path.isdir(uri)
 
 
 def check_no_secrets(values: Mapping[str, Any]) -> None:
-    """Raise UsageError where a value holds a key: all of them can be read on the cluster, and some in job metadata."""
+    """Raise UsageError where a value holds a key, because it could be read on the cluster, some in job metadata."""
     for name, value in values.items():
         for text in _texts(value):
             if redact(text) != text:
-                raise UsageError(
-                    f"{name}: {redact(text)!r} holds a key, which would be seen on the cluster; keys belong to the "
-                    "nodes, in the variables or files that the AWS tools read, or in their role"
-                )
+                hint = "keys belong to the nodes, in the variables or files that the AWS tools read, or in their role"
+                problem = "holds a key, which would be seen on the cluster"
+                raise UsageError(problem, field=name, value=redact(text), hint=hint)
 
 
 def _texts(value: Any) -> list[str]:
