@@ -3,9 +3,8 @@
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from m2f_batch.config.segment import Number, Pixels, Section, Whole
+from m2f_batch.config.section import MAX_PIXELS, Number, Pixels, Section, Whole, conflict
 
 DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
 PNG_FORMATS = ("semantic-png", "instance-png")  # whose masks are files beside the images
@@ -16,13 +15,8 @@ Palette = str | tuple[Color, ...] | dict[str | Whole, Color]
 
 
 def is_inline(text: str) -> bool:
-    """Whether names or colors are given as a text of YAML, and not as the file that holds them."""
+    """Tell whether names or colors are given as a text of YAML, and not as the file that holds them."""
     return text.lstrip()[:1] in ("[", "{")
-
-
-def conflict(message: str) -> PydanticCustomError:
-    """A mistake between fields; the message names them."""
-    return PydanticCustomError("conflict", message.replace("{", "{{").replace("}", "}}"))
 
 
 class DataConfig(Section):
@@ -46,26 +40,28 @@ class DataConfig(Section):
     split: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         None, description="share of the images of data.train to train on, the rest validates; only without data.val"
     )
-    split_seed: Annotated[Whole, Field(ge=0)] = Field(0, description="which images are on which side of data.split")
-    stratify: bool = Field(False, description="keep the share of every class on both sides of data.split")
+    split_seed: Annotated[Whole, Field(ge=0)] = Field(
+        0, description="decides which images are in which part of data.split"
+    )
+    stratify: bool = Field(False, description="keep the share of every class in both parts of data.split")
     group_by: str | None = Field(
         None,
-        description="what must stay on one side of data.split: folder, or pattern:REGEX with one group, e.g. "
-        "'pattern:(patient\\d+)'; without it images of one patient or film stand on both sides",
+        description="groups of images that stay in one part of data.split: folder, or pattern:REGEX with one group, "
+        "e.g. 'pattern:(patient\\d+)'. Without it both parts may have images of one patient or film",
     )
     ignore_index: Annotated[Whole, Field(ge=0, le=65535)] | None = Field(
-        None, description="PNG formats: value of pixels that count for nothing; never taken from the model's processor"
+        None, description="PNG formats: value of pixels that are ignored; never taken from the model's processor"
     )
     do_reduce_labels: bool = Field(
-        False, description="semantic-png: 0 is background that counts for nothing, and class ids are values less 1"
+        False, description="semantic-png: 0 is background, which is ignored, and class ids are values less 1"
     )
     crowd_as_object: bool = Field(
         False,
-        description="coco, coco-panoptic: masks with iscrowd: 1 are learnt as objects; for files whose tool writes so "
-        "what is one object, as CVAT does with brush masks",
+        description="coco, coco-panoptic: masks with iscrowd: 1 are learned as objects; for files of tools that "
+        "write single objects so, as CVAT does with brush masks",
     )
     max_pixels: Pixels = Field(
-        200_000_000, description="pixels of one image or mask, checked before decoding, as input.max_pixels"
+        MAX_PIXELS, description="pixels of one image or mask, checked before decoding, as input.max_pixels"
     )
     names: ClassNames | None = Field(
         None,
@@ -75,13 +71,13 @@ class DataConfig(Section):
     mask_suffix: str | None = Field(
         None,
         min_length=1,
-        description="PNG formats: what ends the masks' names, less extension, where images have another ending or "
+        description="PNG formats: ending of the masks' names before the extension, where images have another or "
         "none, e.g. _mask; if not set, found where no mask has an image's name, as Cityscapes' _gtFine_labelIds",
     )
     palette: Palette | None = Field(
         None,
         description="semantic-png as pictures: the color of each class, a file or a map of names or ids to [r, g, b], "
-        "e.g. {road: [128, 64, 128]}; __ignore__ is the name of colors that count for nothing",
+        "e.g. {road: [128, 64, 128]}; __ignore__ is the name of colors that are ignored",
     )
 
     @property

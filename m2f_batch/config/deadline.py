@@ -1,8 +1,7 @@
-"""When a run should be done, as people write it: a time, a time of day, or how long it may take."""
+"""Reads when a run should be done: a time, a time of day, or how long it may take."""
 
 import re
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
 
 ALLOWED = "a time (2026-11-30T06:00+01:00), a time of day (06:00, the next one) or a duration (8h, 1d 12h, 90m)"
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)\s*d)?\s*(?:(\d+(?:\.\d+)?)\s*h)?\s*(?:(\d+(?:\.\d+)?)\s*m(?:in)?)?")
@@ -10,9 +9,9 @@ _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(Z|[+-]\d{2}:\d{2})?")
 
 
 def deadline_at(text: str, begun: datetime) -> datetime:
-    """The moment that ``text`` means to a run that began at ``begun``; times without a zone are UTC.
+    """Return the moment that ``text`` means to a run that began at ``begun``.
 
-    Raises ValueError for what is none.
+    Times without a zone are UTC. Raises ValueError for a text that means none.
 
     >>> begun = datetime(2026, 11, 29, 22, 0, tzinfo=UTC)
     >>> [deadline_at(text, begun).isoformat() for text in ("8h", "06:00", "2026-11-30T06:00+01:00")]
@@ -34,8 +33,8 @@ def deadline_at(text: str, begun: datetime) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def as_text(value: Any) -> Any:
-    """A deadline as it was typed: YAML takes a time for a datetime, and some times of day for numbers.
+def as_text(value: object) -> object:
+    """Return a deadline as it was typed, because YAML takes a time for a datetime, and some times of day for numbers.
 
     Raises ValueError for what ``deadline_at`` does not take.
     """

@@ -8,20 +8,21 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from m2f_batch.config.data import PNG_FORMATS, DataConfig, conflict
-from m2f_batch.config.segment import (
+from m2f_batch.config.data import PNG_FORMATS, DataConfig
+from m2f_batch.config.section import (
     Count,
     CountOrRange,
     Fraction,
-    Normalization,
+    Licenses,
     Number,
+    RayAddress,
     Section,
-    Size,
-    StorageConfig,
-    Task,
-    TrainComputeConfig,
+    TokenWaiver,
     Whole,
+    conflict,
 )
+from m2f_batch.config.segment import Normalization, Size, Task
+from m2f_batch.config.storage import StorageConfig
 
 Resize = Literal["fit", "shortest_edge"]
 Positive = Annotated[Number, Field(gt=0)]
@@ -30,7 +31,7 @@ CanvasEdge = Annotated[Whole, Field(ge=32, multiple_of=32)]  # the coarsest feat
 
 
 class StartConfig(Section):
-    """What training starts from: a checkpoint, a pretrained backbone, or nothing."""
+    """The start of a training: a checkpoint, a pretrained backbone, or nothing."""
 
     uri: str | None = Field(
         None,
@@ -53,9 +54,7 @@ class StartConfig(Section):
         description="backbone of a new model: Hugging Face directory, hub id, or timm/NAME (extra timm)",
     )
     backbone_weights: bool = Field(True, description="start from the pretrained weights of model.backbone")
-    allowed_licenses: tuple[str, ...] | None = Field(
-        None, description="licences of weights that may be used, e.g. [mit, apache-2.0]; others are refused"
-    )
+    allowed_licenses: Licenses = None
 
     @model_validator(mode="after")
     def _one_start(self) -> "StartConfig":
@@ -65,7 +64,7 @@ class StartConfig(Section):
 
 
 class AugmentConfig(Section):
-    """From an annotated image to a training example: scaled at random, cropped or padded, mirrored, colours changed."""
+    """From an annotated image to a training example: scaled at random, cropped or padded, mirrored, colors changed."""
 
     crop_size: CanvasEdge | tuple[CanvasEdge, CanvasEdge] = Field(
         1024,
@@ -97,7 +96,7 @@ class AugmentConfig(Section):
 
 
 class TrainConfig(Section):
-    """The recipe; the defaults are the paper's for COCO."""
+    """The recipe. Its defaults are the paper's for COCO."""
 
     value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {"precision": {"float32": "fp32", "bfloat16": "bf16"}}
 
@@ -145,7 +144,7 @@ class TrainConfig(Section):
     freeze_batch_norms: bool | None = Field(
         None,
         description="keep batch norms of the backbone as they are, as the paper does; true unless its weights are "
-        "random. Otherwise every worker's few images make its own statistics, and two workers are not one",
+        "random. Unfrozen statistics are computed per worker, so that results then depend on the number of workers",
     )
     activation_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass: less memory, about a third more time"
@@ -177,14 +176,29 @@ class TrainConfig(Section):
         return self
 
 
+class TrainComputeConfig(Section):
+    """The machines that a training takes."""
+
+    address: RayAddress = None
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there are GPUs")
+    gpus_per_worker: Annotated[Number, Field(gt=0)] | None = Field(None, description="GPU share of a worker; 1 on cuda")
+    threads_per_worker: Count | None = Field(
+        None, description="CPU threads of a worker's forward and backward pass; its share of the node if not set"
+    )
+    data_cpus: Count | None = Field(
+        None, description="CPUs that read and augment; those that workers leave, at least 1, if not set"
+    )
+    allow_no_token: TokenWaiver = False
+
+
 class TunedModelConfig(Section):
-    """Where the tuned model goes, and how it is to be used."""
+    """The directory of the tuned model, and how that is to be used."""
 
     uri: str = Field(min_length=1, description="directory or object-store URI; becomes a Hugging Face directory")
     overwrite: bool = Field(
         False,
-        description="delete the training in output.uri and start anew; an unfinished one of the same settings goes on "
-        "if it was last worked on with overwrite, too. If not set, what is there goes on",
+        description="delete the training in output.uri and start anew, unless it is an unfinished one of the same "
+        "settings that was begun so. If not set, the training that is there is resumed",
     )
     size: Size | None = Field(
         None,
@@ -218,7 +232,7 @@ class FinetuneConfig(Section):
 
     @model_validator(mode="after")
     def _keys_apply(self) -> "FinetuneConfig":
-        """A key that does nothing is a mistake; not if at its default, which takes back what a file says."""
+        """Refuse keys that do nothing, unless they are at their defaults, which take back what a file says."""
         data, model, train, compute = self.data, self.model, self.train, self.compute
         validates = data.val is not None or data.split is not None
         rules = [

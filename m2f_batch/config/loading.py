@@ -1,29 +1,31 @@
-"""Config from file, ``--set`` and flags to a checked model; every mistake is reported, all of them at once."""
+"""Makes a checked config of a file, ``--set`` and flags, and reports all mistakes in it at once."""
 
 import itertools
 import os
 import re
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeGuard, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from m2f_batch.config.segment import Section
+from m2f_batch.config.section import Section
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.near_miss import did_you_mean
 
 MAX_SIZE = 1_000_000  # bytes of a config, and values in a YAML: a thousand times what makes sense
-Tree = dict[str, Any]
+Tree = dict[str, object]  # of a section; values may be trees
+Fields = Mapping[str, FieldInfo]  # by dotted key
 C = TypeVar("C", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
     """YAML that takes 1e-5 for the number it is, and no key twice."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         doubled = sorted({name for name in names if names.count(name) > 1})
         if doubled:
@@ -37,9 +39,9 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(
-    kind: type[C], *, file: str | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    kind: type[C], *, file: str | None = None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
 ) -> C:
-    """A checked config. Precedence: flag, ``--set``, file, default.
+    """Return a checked config. Precedence: flag, ``--set``, file, default.
 
     ``overrides`` are ``dotted.key=yaml`` texts, ``flags`` maps dotted keys to values (None = not given).
     Raises UsageError with one line per mistake: field, value, what is allowed.
@@ -51,14 +53,17 @@ def load_config(
     return _checked(kind, tree, problems)
 
 
-def check_config(kind: type[C], tree: Mapping[str, Any]) -> C:
-    """A checked config, or section of one, from a plain tree; raises UsageError with one line per mistake."""
+def check_config(kind: type[C], tree: Mapping[str, object]) -> C:
+    """Return a checked config, or section of one, from a plain tree.
+
+    Raises UsageError with one line per mistake.
+    """
     problems: list[str] = []
     return _checked(kind, _canonical(kind, tree, "one place", problems), problems)
 
 
-def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All (dotted key, pydantic field) of a config, sections opened."""
+def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield all (dotted key, field) of a config, with its sections opened."""
     for name, field in kind.model_fields.items():
         section = _section(kind, name)
         if section is not None:
@@ -67,13 +72,13 @@ def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", field
 
 
-def _is_open(kind: type[BaseModel], name: Any) -> bool:
-    """Whether a config's field is a mapping of any keys, such as ``model.config`` of the finetune job."""
+def _is_open(kind: type[BaseModel], name: str) -> bool:
+    """Tell whether a config's field is a mapping of any keys, such as ``model.config`` of the finetune job."""
     return name in kind.model_fields and typing.get_origin(kind.model_fields[name].annotation) is dict
 
 
-def _section(kind: type[BaseModel], name: Any) -> type[BaseModel] | None:
-    """The section that a config holds under a name; None for a plain field or an unknown name."""
+def _section(kind: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """Return the section that a config holds under a name, None for a plain field or an unknown name."""
     annotation = kind.model_fields[name].annotation if name in kind.model_fields else None
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
@@ -89,17 +94,23 @@ def _read_file(file: str) -> Tree:
             raise ValueError(f"more than {MAX_SIZE:,} bytes")
         tree = _yaml(text)
     except OSError as error:
-        raise UsageError(f"--config {file}: cannot be read ({error.strerror}); give a YAML file") from None
+        problem = f"cannot be read ({error.strerror})"
+        raise UsageError(problem, field=f"--config {file}", hint="give a YAML file") from None
     except ValueError as error:
         where = " ".join(str(error).split())
-        raise UsageError(f"--config {file}: is not YAML ({where})") from None
-    if tree is not None and not isinstance(tree, dict):
-        raise UsageError(f"--config {file}: must hold a mapping such as 'input: {{uri: photos}}'")
+        raise UsageError(f"is not YAML ({where})", field=f"--config {file}") from None
+    if tree is not None and not _is_tree(tree):
+        raise UsageError("must hold a mapping such as 'input: {uri: photos}'", field=f"--config {file}")
     return tree or {}
 
 
-def _yaml(text: str) -> Any:
-    """The value of a YAML text; ValueError when it has none."""
+def _is_tree(value: object) -> TypeGuard[Tree]:
+    """Tell whether a value of YAML is a mapping. Keys that are no texts are found unknown by the check."""
+    return isinstance(value, dict)
+
+
+def _yaml(text: str) -> object:
+    """Return the value of a YAML text. Raises ValueError when it has none."""
     try:
         return parse_yaml(text, _Loader)
     except (yaml.YAMLError, RecursionError) as error:
@@ -107,8 +118,9 @@ def _yaml(text: str) -> Any:
 
 
 def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """The value of a YAML text from anywhere. Raises ValueError, YAMLError, RecursionError when it has none, and where
-    aliases of aliases would make it endless for whoever looks at it.
+    """Return the value of a YAML text from anywhere.
+
+    Raises ValueError, YAMLError or RecursionError when it has none, or when aliases of aliases would make it endless.
     """
     value = yaml.load(text, loader)
     if sum(1 for _ in itertools.islice(_nodes(value), MAX_SIZE + 1)) > MAX_SIZE:
@@ -116,7 +128,7 @@ def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> An
     return value
 
 
-def _nodes(value: Any) -> Iterator[Any]:
+def _nodes(value: object) -> Iterator[object]:
     yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | set | tuple) else ():
         yield from _nodes(item)
@@ -137,14 +149,14 @@ def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems
     return tree
 
 
-def _takes_text(annotation: Any) -> bool:
-    """Whether a field is plain text, optional or not."""
+def _takes_text(annotation: object) -> bool:
+    """Tell whether a field is plain text, optional or not."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return set(typing.get_args(annotation)) == {str, type(None)}
     return annotation is str
 
 
-def _tree_of_flags(flags: Mapping[str, Any], problems: list[str]) -> Tree:
+def _tree_of_flags(flags: Mapping[str, object], problems: list[str]) -> Tree:
     tree: Tree = {}
     for key, value in flags.items():
         if value is not None:
@@ -152,20 +164,21 @@ def _tree_of_flags(flags: Mapping[str, Any], problems: list[str]) -> Tree:
     return tree
 
 
-def _assign(tree: Tree, key: str, value: Any, where: str, problems: list[str]) -> None:
+def _assign(tree: Tree, key: str, value: object, where: str, problems: list[str]) -> None:
     *sections, last = key.split(".")
     for section in sections:
-        tree = tree.setdefault(section, {})
-        if not isinstance(tree, dict):
+        below = tree.setdefault(section, {})
+        if not _is_tree(below):
             problems.append(f"{where}: {section} was given a value before, and cannot hold {last} too")
             return
+        tree = below
     tree[last] = value
 
 
 def _canonical(
-    kind: type[BaseModel], tree: Mapping[str, Any], where: str, problems: list[str], prefix: str = ""
+    kind: type[BaseModel], tree: Mapping[str, object], where: str, problems: list[str], prefix: str = ""
 ) -> Tree:
-    """The tree in our words instead of transformers'; a key and its alias together are a mistake."""
+    """Return the tree in our words instead of transformers'. A key and its alias together are a mistake."""
     key_aliases, value_aliases = (kind.key_aliases, kind.value_aliases) if issubclass(kind, Section) else ({}, {})
     ours: Tree = {}
     for name, value in tree.items():
@@ -173,10 +186,8 @@ def _canonical(
         if key != name and key in tree:
             problems.append(f"{prefix}{key} and its alias {prefix}{name} are both given in {where}: keep one of them")
             continue
-        if (
-            section is not None or _is_open(kind, name)
-        ) and value is None:  # a section whose keys are all commented out
-            value = {}
+        if value is None and (section is not None or _is_open(kind, name)):
+            value = {}  # a section whose keys are all commented out
         if section is not None and isinstance(value, Mapping):
             value = _canonical(section, value, where, problems, f"{prefix}{name}.")
         if isinstance(value, str):
@@ -185,20 +196,20 @@ def _canonical(
     return ours
 
 
-def _merge(kind: type[BaseModel], base: Tree, over: Mapping[str, Any]) -> None:
+def _merge(kind: type[BaseModel], base: Tree, over: Mapping[str, object]) -> None:
     """Lay one source over another: sections key by key, everything else whole (a size is not mixed with another)."""
     for key, value in over.items():
-        section = _section(kind, key)
-        if _is_open(kind, key) and isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
-            base[key] = _overlaid(base[key], value)
+        section, below = _section(kind, key), base.get(key)
+        if _is_open(kind, key) and isinstance(value, Mapping) and isinstance(below, Mapping):
+            base[key] = _overlaid(below, value)
         elif section is None or not isinstance(value, Mapping):
             base[key] = value
-        elif isinstance(base.setdefault(key, {}), dict):  # else what lies below is a mistake, and stays to be told
-            _merge(section, base[key], value)
+        elif _is_tree(below := base.setdefault(key, {})):  # any other value there is a mistake, found by the check
+            _merge(section, below, value)
 
 
-def _overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
-    """A mapping of any keys with another laid over it, at every depth."""
+def _overlaid(base: Mapping[str, object], over: Mapping[str, object]) -> Tree:
+    """Return a mapping of any keys with another laid over it, at every depth."""
     tree = dict(base)
     for key, value in over.items():
         below = tree.get(key)
@@ -247,23 +258,23 @@ def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree) -> list
     return list(lines.values())
 
 
-def _known_prefix(parts: list[str], known: Mapping[str, Any]) -> str:
-    """The dotted key of an error's place, without pydantic's names for the branches of a union."""
+def _known_prefix(parts: list[str], known: Fields) -> str:
+    """Return the dotted key of an error's place, without pydantic's names for the branches of a union."""
     for end in range(len(parts), 0, -1):
         if ".".join(parts[:end]) in known:
             return ".".join(parts[:end])
     return ".".join(parts)
 
 
-def _value(tree: Tree, key: str) -> Any:
-    value: Any = tree
+def _value(tree: object, key: str) -> object:
     for part in key.split("."):
-        value = value[part]
-    return value
+        assert _is_tree(tree)
+        tree = tree[part]
+    return tree
 
 
-def _near(key: str, known: Mapping[str, Any]) -> str:
-    """The known key or section of a name like this one, its own section's first; else those that stand beside it."""
+def _near(key: str, known: Fields) -> str:
+    """Name the known key or section that was meant, in the section of ``key`` first, else the keys beside it."""
     section, _, last = key.rpartition(".")
     beside = [name for name in known if name.startswith(f"{section}.")] or list(known)
     sections = dict.fromkeys(name.partition(".")[0] for name in known)
@@ -271,5 +282,5 @@ def _near(key: str, known: Mapping[str, Any]) -> str:
     return did_you_mean(last, by_last) or f"known keys: {', '.join(beside)}"
 
 
-def _allowed(field: Any) -> str:
+def _allowed(field: FieldInfo) -> str:
     return f"allowed: {field.description}" if field.description else "see --help"

@@ -1,33 +1,29 @@
-"""The config of the segment job: every field with its unit, its default and the reason for it, and nowhere else.
-
-The sections that the finetune job shares, or has its own form of, are here too.
-
-Loading and error messages are in ``loading``.
-"""
+"""The config of the segment job: every field with its unit, its default and the reason for it, and nowhere else."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from m2f_batch.config.deadline import ALLOWED, as_text
+from m2f_batch.config.section import (
+    MAX_PIXELS,
+    Count,
+    CountOrRange,
+    Fraction,
+    Licenses,
+    Number,
+    Pixels,
+    RayAddress,
+    Section,
+    TokenWaiver,
+    Whole,
+)
+from m2f_batch.config.storage import StorageConfig
 
 
-def _no_bool(value: Any) -> Any:
-    """pydantic would take true for 1."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number_type", "Input should be a number")
-    return value
-
-
-def _ordered(value: int | tuple[int, int]) -> int | tuple[int, int]:
-    if isinstance(value, tuple) and value[0] > value[1]:
-        raise PydanticCustomError("range_order", "Input should have its minimum first")
-    return value
-
-
-def _deadline(value: Any) -> Any:
+def _deadline(value: object) -> object:
     try:
         return as_text(value)
     except ValueError as error:
@@ -37,24 +33,7 @@ def _deadline(value: Any) -> Any:
 
 Task = Literal["instance", "semantic", "panoptic"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-Number = Annotated[float, BeforeValidator(_no_bool)]
-Fraction = Annotated[Number, Field(ge=0, le=1)]
-Pixels = Annotated[Whole, Field(ge=1)]
-Count = Annotated[Whole, Field(ge=1)]
-CountOrRange = Annotated[Count | tuple[Count, Count], AfterValidator(_ordered)]
-
 Deadline = Annotated[str | None, BeforeValidator(_deadline)]
-
-# keys of both jobs
-RayAddress = Annotated[str | None, Field(description="Ray cluster; RAY_ADDRESS or a local Ray if not set")]
-TokenWaiver = Annotated[
-    bool,
-    Field(
-        description="let submit send the job to another machine whose cluster asks for no token: whoever reaches such "
-        "a cluster runs code on it, so only where nobody else can"
-    ),
-]
 
 # which postprocess keys decide something in which task
 POSTPROCESS_KEYS: dict[Task, frozenset[str]] = {
@@ -64,19 +43,8 @@ POSTPROCESS_KEYS: dict[Task, frozenset[str]] = {
 }
 
 
-class Section(BaseModel):
-    """A frozen part of a config; unknown keys are errors.
-
-    ``key_aliases`` and ``value_aliases`` (by key) are transformers' words for ours, taken wherever a config is given.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
-    key_aliases: ClassVar[Mapping[str, str]] = {}
-    value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {}
-
-
 class InputConfig(Section):
-    """Where images come from."""
+    """The images to label."""
 
     uri: str = Field(min_length=1, description="directory, object-store prefix, glob, file, manifest or COCO JSON")
     root: str | None = Field(None, description="folder of the file names of a COCO JSON; its own folder if not set")
@@ -89,15 +57,17 @@ class InputConfig(Section):
         0.1, description="share of the listed images that may vanish from one run to the next; above it nothing is done"
     )
     max_pixels: Pixels = Field(
-        200_000_000, description="pixels of one image, checked before decoding; 200 million RGB pixels are 0.6 GB"
+        MAX_PIXELS, description="pixels of one image, checked before decoding; 200 million RGB pixels are 0.6 GB"
     )
     fetch_threads: Count = Field(16, le=256, description="downloads at once per fetching task")
 
 
 class ModelConfig(Section):
-    """Which model, and how it computes."""
+    """The model, and how it computes."""
 
-    value_aliases = {"precision": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}}
+    value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "precision": {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    }
 
     uri: str = Field(
         min_length=1, description="Hugging Face directory, hub id (id@revision), or object-store URI of a directory"
@@ -110,20 +80,18 @@ class ModelConfig(Section):
         description="torch.compile the model: minutes at the start, faster afterwards; what is checked at the "
         "start are its parts before they are compiled",
     )
-    allowed_licenses: tuple[str, ...] | None = Field(
-        None, description="licences of weights that may be used, e.g. [mit, apache-2.0]; others are refused"
-    )
+    allowed_licenses: Licenses = None
 
 
 class AspectSize(Section):
-    """Aspect ratio kept: the shortest edge in pixels, unless the longest would exceed its own."""
+    """A size by edges, in pixels: the shortest, unless the longest would exceed its own. The aspect ratio is kept."""
 
     shortest_edge: Pixels
     longest_edge: Pixels
 
 
 class ExactSize(Section):
-    """Exactly this size in pixels; the aspect ratio is not kept."""
+    """A size in pixels, at which the aspect ratio is not kept."""
 
     height: Pixels
     width: Pixels
@@ -160,7 +128,7 @@ class PreprocessConfig(Section):
 class PostprocessConfig(Section):
     """From logits to segments. A field that is not set takes the paper's value for the task."""
 
-    key_aliases = {
+    key_aliases: ClassVar[Mapping[str, str]] = {
         "label_ids_to_fuse": "stuff_ids",
         "threshold": "score_threshold",
         "overlap_mask_area_threshold": "overlap_threshold",
@@ -182,7 +150,7 @@ class PostprocessConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and with how much. Decides no label, except ``threads_per_actor`` on CPU (rounding)."""
+    """The machines that a run takes. Nothing here decides a label but ``threads_per_actor`` on CPU, by rounding."""
 
     address: RayAddress = None
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the cluster has GPUs")
@@ -200,21 +168,8 @@ class ComputeConfig(Section):
     allow_no_token: TokenWaiver = False
 
 
-class TrainComputeConfig(Section):
-    """Where a training runs, and with how much."""
-
-    address: RayAddress = None
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there are GPUs")
-    gpus_per_worker: Annotated[Number, Field(gt=0)] | None = Field(None, description="GPU share of a worker; 1 on cuda")
-    threads_per_worker: Count | None = Field(
-        None, description="CPU threads of a worker's forward and backward pass; what its node holds per worker"
-    )
-    data_cpus: Count | None = Field(None, description="CPUs that read and augment; what workers leave, and never none")
-    allow_no_token: TokenWaiver = False
-
-
 class OutputConfig(Section):
-    """Where rows go."""
+    """The run directory that takes the rows."""
 
     uri: str = Field(min_length=1, description="directory or object-store URI of the run, not inside the input")
     overwrite: bool = Field(
@@ -227,18 +182,18 @@ class OutputConfig(Section):
 
 
 class RunConfig(Section):
-    """How a run behaves. Decides no label."""
+    """The behavior of a run. Nothing here decides a label."""
 
     images_per_unit: Count = Field(
         32,
         le=4096,
-        description="images that travel and are committed together; a killed process costs 4 units at most; dozens of "
-        "fast actors want more, for each unit costs the driver as much, and memory for the images of one",
+        description="images that are labeled and committed together. Larger: less work for the driver, for dozens of "
+        "fast actors. Smaller: less work lost when an actor dies (2 to 4 units), and less memory",
     )
     retry: Annotated[str, Field(pattern=r"^(errors(=[A-Za-z]+(/[A-Za-z]+)?)?|tiff)$")] | None = Field(
         None,
         description="label images again whose row is an error: errors, or errors=REASON (fetch, decode/Truncated); "
-        "tiff: those named .tif or .tiff, of which older releases read some layouts wrong",
+        "or tiff: those named .tif or .tiff, of which older releases read some layouts wrong",
     )
     lease_seconds: Annotated[Number, Field(ge=3, le=3600)] = Field(
         60, description="a run that has said nothing for so long may be taken over by another one"
@@ -249,47 +204,6 @@ class RunConfig(Section):
         description=f"when the run should be done: {ALLOWED}; UTC where no zone is given. status, the log and the "
         "metrics say whether it will be late, and nothing stops it; a run that was killed keeps the moment that it had",
     )
-
-
-class S3Config(Section):
-    """How S3, or a server that speaks its protocol, is asked. Decides no label."""
-
-    addressing_style: Literal["auto", "virtual", "path"] | None = Field(
-        None,
-        description="where requests name the bucket: virtual (BUCKET.host/KEY), path (host/BUCKET/KEY), or auto; as "
-        "AWS_VIRTUAL_HOSTING, ~/.aws/config or boto3 say if not set: path at endpoints other than AWS",
-    )
-    request_payer: Literal["requester"] | None = Field(
-        None, description="requester: read requester-pays buckets, at the cost of these keys; or AWS_REQUEST_PAYER"
-    )
-    anonymous: bool | tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")], ...] = Field(
-        False,
-        description="true: ask without keys, as public buckets want; or the names of those buckets, where others need "
-        "keys; or AWS_NO_SIGN_REQUEST=YES",
-    )
-
-    @model_validator(mode="after")
-    def _payer_has_keys(self) -> "S3Config":
-        if self.anonymous is True and self.request_payer is not None:
-            raise PydanticCustomError(
-                "conflict",
-                "storage.s3.request_payer: 'requester' does not apply to storage.s3.anonymous true: who pays is known "
-                "by keys",
-            )
-        return self
-
-
-class StorageConfig(Section):
-    """What a job may read and write, and how. Decides no label."""
-
-    allow: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
-        None,
-        min_length=1,
-        description="the only places that may be read or written, with all below them: folders, s3://bucket/prefix/, "
-        "s3:// (all buckets), hf://owner/name (a model of the hub), https://host/prefix/ (images on the web, of which "
-        "nothing is read otherwise); any but the web if not set",
-    )
-    s3: S3Config = S3Config()
 
 
 class SegmentConfig(Section):

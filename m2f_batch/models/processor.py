@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from m2f_batch.config.segment import AspectSize, ExactSize, Pixels, Section
+from m2f_batch.config.section import Pixels, Section
+from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import UsageError
 from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, Channels, PreprocessPlan
 

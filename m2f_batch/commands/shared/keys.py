@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import fields_of, load_config
-from m2f_batch.config.segment import Section, SegmentConfig
+from m2f_batch.config.section import Section
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import renamed
 from m2f_batch.result import VARIABLE, tell
 

@@ -4,7 +4,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from m2f_batch.config.segment import S3Config
+from m2f_batch.config.storage import S3Config
 from m2f_batch.errors import UsageError
 from m2f_batch.storage.retries import count_retry
 from m2f_batch.storage.s3 import columns

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from m2f_batch.config.loading import check_config
-from m2f_batch.config.segment import S3Config
+from m2f_batch.config.storage import S3Config
 from m2f_batch.errors import UsageError
 
 OF_DRIVER = "M2F_BATCH_S3_OF_DRIVER"  # what a driver was told, for its workers: S3Config as JSON

@@ -10,7 +10,8 @@ from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
-from m2f_batch.config.segment import S3Config, SegmentConfig
+from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.config.storage import S3Config
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store
