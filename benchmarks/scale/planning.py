@@ -160,16 +160,17 @@ def command(count: str, output: str, night: str) -> None:
     from benchmarks.lib.stubs import steps
     from benchmarks.scale.scale import _timed, _watch_store
     from m2f_batch.config.segment import SegmentConfig
-    from m2f_batch.flow import job
+    from m2f_batch.flow import engine, job
+    from m2f_batch.flow.attempt import output_state
     from m2f_batch.inputs.listed import Listing
 
     listed = Listing(listing(int(count), LENGTH, int(night), has_etags=True), 0, 0)
     vars(job)["list_input"] = lambda *_, **__: listed
     times: dict[str, Any] = {}
-    for name in ("work_of", "build"):
-        _timed(job, name, times, name)
+    for place, name in ((output_state, "work_of"), (engine, "build")):
+        _timed(place, name, times, name)
     threading.Thread(target=_watch_store, args=(times,), daemon=True).start()
-    stream, began = job._stream, time.time()
+    stream, began = engine.results_of, time.time()
 
     def noted(dataset: Any) -> Any:
         for unit in stream(dataset):
@@ -180,7 +181,7 @@ def command(count: str, output: str, night: str) -> None:
             os._exit(0)
             yield unit
 
-    vars(job)["_stream"] = noted
+    vars(engine)["results_of"] = noted
     config = {"input": {"uri": "/nowhere"}, "output": {"uri": output}, "model": {"uri": str(MODEL), "task": "instance"}}
     compute = {"device": "cpu", "threads_per_actor": 1, "actors": 1}
     job.segment(SegmentConfig.model_validate({**config, "compute": compute}), steps=steps())

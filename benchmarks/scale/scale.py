@@ -44,22 +44,22 @@ workers and actors that of one; the driver's growth is that in steady state."""
 def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
     """Run the job with stubs; its times go to ``options["times"]`` as JSON (epoch seconds)."""
     from m2f_batch.config.segment import SegmentConfig
-    from m2f_batch.flow import job
+    from m2f_batch.flow import engine, job
     from m2f_batch.flow.attempt import finish
 
     times: dict[str, Any] = {"units": []}
     _timed(job, "list_input", times, "listing")
-    _timed(job, "build", times, "build")
+    _timed(engine, "build", times, "build")
     _timed(finish, "verify_reports", times, "verify")
     threading.Thread(target=_watch_store, args=(times,), daemon=True).start()
-    stream = job._stream
+    stream = engine.results_of
 
     def noted(dataset: Any) -> Any:
         for unit in stream(dataset):
             times["units"].append((time.time(), unit["ok"]))
             yield unit
 
-    vars(job)["_stream"] = noted
+    vars(engine)["results_of"] = noted
     config = SegmentConfig.model_validate(
         {
             "input": {"uri": manifest},

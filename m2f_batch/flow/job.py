@@ -1,32 +1,25 @@
-"""The segment job from config to exit code: check everything, say the plan, hold OUTPUT, stream, verify."""
+"""Runs the segment job from config to exit code: check, connect, decide and say the plan, hold OUTPUT, follow."""
 
-from collections.abc import Generator
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import ray
-from ray.actor import ActorHandle
-from ray.data import Dataset
-from ray.exceptions import GetTimeoutError, NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
+from ray.exceptions import RayError
 
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.flow.attempt.finish import FEW_FILES, say_nothing_to_do
+from m2f_batch.errors import Plain, RunError, TransientError, UsageError
+from m2f_batch.flow.attempt.finish import say_nothing_to_do
 from m2f_batch.flow.attempt.follow import Engine, Started, Stream, follow
 from m2f_batch.flow.attempt.hold_output import Attempt, held
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Work, is_nothing_to_do, look, work_of
+from m2f_batch.flow.attempt.output_state import Decision, decide, read_run_json, run_id_of
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
-from m2f_batch.flow.crashes.gate import answer_of, gate_for
 from m2f_batch.flow.dry_run import dry_run
-from m2f_batch.flow.pipeline import Flow, build
+from m2f_batch.flow.engine import start_on_ray
+from m2f_batch.flow.pipeline import Flow
 from m2f_batch.flow.unit.actor import ActorSettings
-from m2f_batch.flow.unit.stages import COMMITTED_BEFORE
 from m2f_batch.flow.watch.busy import Places
-from m2f_batch.flow.workers import Steps, see_it_load
+from m2f_batch.flow.workers import Steps
 from m2f_batch.inputs.listing import list_input
 from m2f_batch.inputs.places import check_output
 from m2f_batch.messages.events import Events, route_logging
@@ -34,7 +27,6 @@ from m2f_batch.models.checkpoint import check_license, read_checkpoint
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.ray_session.session import (
     connected,
-    held_now,
     may_grow,
     on_cluster,
     plan_resources,
@@ -52,16 +44,13 @@ from m2f_batch.storage.s3.settings import using
 from m2f_batch.storage.store import Unreachable
 from m2f_batch.vision.label_settings import settle
 
-Results = Generator[dict[str, Any], None, None]
-DRAIN_TIMEOUT = 5.0  # seconds for an answer of the gate
-
 
 def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | None = None) -> int:
-    """Segment every image of INPUT into one row in OUTPUT; returns the exit code.
+    """Segment every image of INPUT into one row in OUTPUT, and return the exit code.
 
     A dry run labels a few images, says what the whole would take, and writes nothing. Raises UsageError before anything
-    is written, RunError when the run cannot go on (what is committed stays, and the same command goes on). Other
-    ``steps`` stand in for decoding and the model, to measure what is around them.
+    is written. Raises RunError when the run cannot go on: what is committed stays, and the same command goes on.
+    Benchmarks give other ``steps`` in place of decoding and the model.
     """
     places = {"input.uri": config.input.uri, "input.root": config.input.root, "output.uri": config.output.uri}
     events = Events(config.run.log)
@@ -69,7 +58,7 @@ def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | N
         with using(config.storage.s3), confine(config.storage.allow, places):
             return _segment(config, is_dry_run, steps or Steps(), events)
     except (UsageError, RunError, TransientError) as error:
-        events.failed(error)  # stderr says it too, but who reads a json log reads that
+        events.failed(error)  # stderr says it too, but a json log must say it
         raise
 
 
@@ -77,34 +66,31 @@ def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Even
     job = check(config)
     with connected(config.compute):
         route_logging(events)
-        grows = may_grow(config.compute)
-        resources = plan_resources(config.compute, present(), may_grow=grows, starts_nodes=grows and starts_nodes())
-        standing = retry_before_run(lambda: look(job.run))
-        work = work_of(job, standing, resources.device)
-        for line in plan_lines(job, resources, work, is_done=is_nothing_to_do(work, standing)):
+        flow = _flow_of(job, steps)
+        decision = decide(job, flow.resources.device)
+        for line in plan_lines(job, flow.resources, decision):
             events.say(line, "plan")
-        del standing, work  # with very many images each is as much as their listing, and it is looked at again
-        compute = config.compute
-        actor = ActorSettings(job.source, job.labeling, resources.device, compute.threads_per_actor, compute.batch_size)
-        flow = Flow(
-            job.run.uri,
-            actor,
-            resources,
-            config.input.max_pixels,
-            config.input.fetch_threads,
-            steps=steps,
-        )
-        set_data_context(resources)
+        set_data_context(flow.resources)
         try:
             if is_dry_run:
+                del decision  # with very many images it is as large as their listing
                 return dry_run(job, flow, events)
-            return _attempt(job, resources.device, events, partial(_on_ray, flow), on_cluster)
+            return _attempt(job, decision, flow.resources.device, events, partial(start_on_ray, flow), on_cluster)
         except RayError as error:
             raise run_error(error) from None
 
 
+def _flow_of(job: Job, steps: Steps) -> Flow:
+    """Plan what the replicas and tasks of a job get of the cluster that is connected."""
+    compute, grows = job.config.compute, may_grow(job.config.compute)
+    resources = plan_resources(compute, present(), may_grow=grows, starts_nodes=grows and starts_nodes())
+    actor = ActorSettings(job.source, job.labeling, resources.device, compute.threads_per_actor, compute.batch_size)
+    reading = job.config.input
+    return Flow(job.run.uri, actor, resources, reading.max_pixels, reading.fetch_threads, steps=steps)
+
+
 def check(config: SegmentConfig) -> Job:
-    """Everything that can be wrong with a job and seen before it starts; raises UsageError."""
+    """Check all that can be wrong with a job and be seen before it starts. Raises UsageError."""
     source = retry_before_run(lambda: find_model(config.model.uri, config.model.revision))
     checkpoint = read_checkpoint(retry_before_run(lambda: local_directory(source)), config.model.uri)
     check_license(checkpoint, config.model.allowed_licenses)
@@ -113,40 +99,38 @@ def check(config: SegmentConfig) -> Job:
     run = open_directory(config.output.uri)
     try:
         retry_before_run(lambda: _check_place(run, config.output.uri))
-        held = retry_before_run(lambda: look(run)).run_id
+        run_id = run_id_of(retry_before_run(lambda: read_run_json(run)))  # the rest is read once INPUT is listed
     except Unreachable as error:
-        raise RunError(f"output.uri: {error}; the same command may succeed later") from None
+        raise RunError.about("output.uri", error, hint="the same command may succeed later") from None
     except RunError as error:  # a file in its way, no bucket, wrong keys
-        raise UsageError(f"output.uri: {error}") from None
+        raise UsageError.about("output.uri", error) from None
     listing = list_input(config.input.uri, root=config.input.root)
-    return Job(config, run, source, checkpoint, labeling, listing, held)
+    return Job(config, run, source, checkpoint, labeling, listing, run_id)
 
 
 def _check_place(run: RunDirectory, uri: str) -> None:
     if "://" not in run.uri and run.store.stat(run.uri) is not None:
-        raise UsageError(f"output.uri: {uri} is a file; give a directory")
+        raise UsageError("is a file", field="output.uri", value=Plain(uri), hint="give a directory")
     foreign = run.foreign_files()
     if foreign:
-        raise UsageError(
-            f"output.uri: {foreign[0]} is not ours, and readers would take it for rows; give another OUTPUT"
-        )
+        problem = "is not ours, and readers would take it for rows"
+        raise UsageError(problem, field="output.uri", value=Plain(foreign[0]), hint="give another OUTPUT")
 
 
 def run(job: Job, device: str, stream: Stream) -> int:
-    """The job in this process: ``stream`` labels and commits the units that it is given; returns the exit code."""
-    # what is refused is refused before a lease is written
-    work_of(job, retry_before_run(lambda: look(job.run)), device)
+    """Run the job in this process: ``stream`` labels and commits the units that it gets. Returns the exit code."""
+    decision = decide(job, device)
 
     def engine(attempt: Attempt, units: Units) -> Started:
         base = begin(attempt.run, attempt.work)
         return Started(stream(units), lambda: base, None, Places(device, fetch_threads=job.config.input.fetch_threads))
 
-    return _attempt(job, device, Events(job.config.run.log), engine, map)
+    return _attempt(job, decision, device, Events(job.config.run.log), engine, map)
 
 
-def _attempt(job: Job, device: str, events: Events, engine: Engine, each: Each) -> int:
-    with held(job, device, events) as attempt:
-        if is_nothing_to_do(attempt.work, attempt.standing):
+def _attempt(job: Job, decision: Decision, device: str, events: Events, engine: Engine, each: Each) -> int:
+    with held(job, decision, device, events) as attempt:
+        if attempt.decision.is_nothing_to_do:
             return say_nothing_to_do(attempt)
         try:
             return follow(attempt, engine, each)
@@ -160,68 +144,3 @@ def _attempt(job: Job, device: str, events: Events, engine: Engine, each: Each) 
         finally:
             with suppress(TransientError, RunError):
                 attempt.write_log()
-
-
-def _on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
-    """The job on Ray: OUTPUT is opened on the cluster, where the first replica to have its model asks for it."""
-    resources = flow.resources
-    there, asked = resources.held(present()), partial(held_now, resources)
-    places = Places(resources.device, there.preparing, flow.fetch_threads, there.replicas, asked)
-    if not len(units):
-        base = begin(attempt.run, attempt.work, on_cluster if attempt.work.change.rewritten > FEW_FILES else map)
-        return Started(_nothing(), lambda: base, None, places)
-    work = ray.put(attempt.work)
-    gate = gate_for(flow.run_uri, attempt.fence, work, flow.resources.actors[1])
-
-    def drained() -> bool:
-        try:
-            return bool(ray.get(gate.drain.remote(), timeout=DRAIN_TIMEOUT) == 0)
-        except (RayError, GetTimeoutError):
-            return True  # nobody to wait for
-
-    def deaths() -> int:
-        # asked every few seconds, also of a gate that was just closed: nobody is to wait for an answer
-        try:
-            return int(ray.get(gate.deaths.remote(), timeout=DRAIN_TIMEOUT))
-        except (RayError, GetTimeoutError):
-            return 0
-
-    stream = _stream(build(units, replace(flow, fence=attempt.fence), gate))
-    if attempt.work.change.rewritten > FEW_FILES:
-        stream = _once_rewritten(flow, attempt, stream)
-    opened = partial(answer_of, gate.opened)
-    return Started(stream, opened, drained, places, deaths, partial(_kill, gate, work))
-
-
-def _once_rewritten(flow: Flow, attempt: Attempt, stream: Results) -> Results:
-    """``stream``, once CPUs of the cluster have made OUTPUT what the plan says: a GPU that was there would wait.
-
-    As ever, nothing is written before a model was seen to load. The gate finds that nothing is left to do.
-    """
-    # without tries of Ray's own: it would start one that has too little memory again for ever
-    looking = ray.remote(num_cpus=flow.resources.cpus_per_task, max_retries=0)(see_it_load)
-    # where its process dies, a replica may still have the memory for it: then OUTPUT is opened as for few files
-    with suppress(WorkerCrashedError, OutOfMemoryError, NodeDiedError):
-        ray.get(looking.remote(flow.actor, flow.steps))
-        attempt.events.say(f"rewrites {attempt.work.change.rewritten:,} files on CPUs first", "rewriting")
-        begin(attempt.run, attempt.work, on_cluster)
-    yield from stream
-
-
-def _kill(gate: ActorHandle, _: "ray.ObjectRef[Work]") -> None:
-    """The end of a gate, and of what is kept for it."""
-    with suppress(RayError):
-        ray.kill(gate)
-
-
-def _nothing() -> Generator[dict[str, Any], None, None]:
-    yield from ()
-
-
-def _stream(dataset: Dataset) -> Generator[dict[str, Any], None, None]:
-    """What became of each unit, as Ray Data commits them.
-
-    Of one that was committed before nothing is said: either it was said then, or the files are counted at the end.
-    """
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from (unit for unit in batch.to_pylist() if unit["transient"] != COMMITTED_BEFORE)

@@ -115,6 +115,11 @@ class RunDirectory(HeldFolder):
         uri = self.path("_state/manifest.parquet")
         return self._parse(uri, self.store.read(uri), numbered="file")
 
+    def plan_version(self) -> str | None:
+        """The version of the file that holds the plan; None when there is none yet."""
+        entry = self.store.stat(self.path("_state/manifest.parquet"))
+        return None if entry is None else entry.version
+
     def read_plan(self) -> Plan | None:
         """The plan of the run; None when there is none yet."""
         try:

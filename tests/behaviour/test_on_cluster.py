@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 
-from m2f_batch.flow import job
+from m2f_batch.flow import engine
 from m2f_batch.ray_session.session import on_cluster
 
 
@@ -57,7 +57,7 @@ def test_what_dies_while_it_loads_a_model_is_tried_once_and_the_run_goes_on(ray_
 
     steps = SimpleNamespace(load=None, check=dies)
     flow = SimpleNamespace(resources=SimpleNamespace(cpus_per_task=1.0), actor=None, steps=steps)
-    assert [*job._once_rewritten(flow, None, iter(["a", "b"]))] == ["a", "b"]  # nothing was rewritten, nor said
+    assert [*engine.once_rewritten(flow, None, iter(["a", "b"]))] == ["a", "b"]  # nothing was rewritten, nor said
     assert (tmp_path / "tries").read_text() == "1"
 
 

@@ -14,7 +14,7 @@ from support.memory_store import MemoryStore
 
 from m2f_batch.errors import ImageError
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Work, look
+from m2f_batch.flow.attempt.output_state import Work, read_output_state
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
 from m2f_batch.runs.directory import INFO_KEYS, RunDirectory
 from m2f_batch.runs.held_folder import Fence
@@ -75,15 +75,15 @@ class World:
         """The next attempt has the lease, and knows what to do; nothing else was written."""
         self.token += 1
         self.store.write(self.plain.path(f"_state/lease/{self.token:09d}.json"), b"{}")
-        standing, listing = look(self.plain), listing_of(images)
-        if standing.plan is None:
+        state, listing = read_output_state(self.plain), listing_of(images)
+        if state.plan is None:
             change = Change(new_plan(listing, "f", self.file, self.unit))
         else:
             wanted = np.array(self.errors() if retry else [], np.int64)
-            change = next_plan(standing.plan, listing, standing.there, wanted, "f", self.file, self.unit)
-        change = replace(change, dirty=tuple(dict.fromkeys([*standing.dirty, *change.dirty])))
+            change = next_plan(state.plan, listing, state.there, wanted, "f", self.file, self.unit)
+        change = replace(change, dirty=tuple(dict.fromkeys([*state.dirty, *change.dirty])))
         fence = Fence(self.token, change.plan.plan_id)
-        units = pending(change.plan, {*standing.there, *change.merged}, staged(self.plain))
+        units = pending(change.plan, {*state.there, *change.merged}, staged(self.plain))
         work = Work(change, info_of(change.plan, self.token))
         return Held(replace(self.plain, fence=fence), work, units)
 

@@ -112,7 +112,7 @@ def say_nothing_to_do(attempt: Attempt) -> int:
 
     It counts as a success: a night without new images is no reason for an alarm.
     """
-    info = attempt.standing.info or {}
+    info = attempt.decision.state.info or {}
     counts = info["images"]
     lines = [
         f"done    nothing new: {counts['listed']:,} in = {counts['ok']:,} ok + {counts['error']:,} error,"

@@ -47,7 +47,7 @@ Engine = Callable[[Attempt, Units], Started]
 
 def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
     """Do what there is to do, and verify it through the map ``each``; returns the exit code."""
-    there = {*attempt.standing.there, *attempt.work.change.merged}
+    there = {*attempt.decision.state.there, *attempt.work.change.merged}
     units = pending(attempt.work.plan, there, retry_write(lambda: staged(attempt.run)))
     started = engine(attempt, units)
     state = State(attempt, started.opened, started.deaths)

@@ -3,10 +3,7 @@
 Every step may be done again after a kill at any moment, by the same command.
 """
 
-from typing import Any
-
-from m2f_batch.errors import RunError
-from m2f_batch.flow.attempt.output_state import Work
+from m2f_batch.flow.attempt.output_state import Work, read_run_json
 from m2f_batch.runs import index
 from m2f_batch.runs.assignment import assigned_of
 from m2f_batch.runs.directory import RunDirectory
@@ -16,7 +13,6 @@ from m2f_batch.runs.writing.each import Each
 from m2f_batch.runs.writing.merge import stage_merged
 from m2f_batch.runs.writing.repair import clean, join_whole, sweep, write_dirty
 from m2f_batch.storage.retries import retry_write
-from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 
 def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
@@ -25,7 +21,7 @@ def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
     ``each`` maps over files that are rewritten. Returns what is done already. Raises Fenced when another run has taken
     over, TransientError when storage does not answer for long.
     """
-    before = retry_write(lambda: _info_of(run))
+    before = retry_write(lambda: read_run_json(run))
     mine = {key: work.info.get(key) for key in ("run_id", "plan", "token")}
     if before is not None and mine["token"] is not None and mine.items() <= before.items():
         return tally_in(before)  # done; whoever asks again was started again
@@ -57,15 +53,3 @@ def tally_of(run: RunDirectory, work: Work) -> Tally:
     parts = staged_files(run, set(assigned.names) - there.keys())
     known = retry_write(lambda: index.read_index(run))
     return retry_write(lambda: index.tally_by(run, assigned, there, known)) + retry_write(lambda: run.tally(parts))
-
-
-def _info_of(run: RunDirectory) -> dict[str, Any] | None:
-    """run.json; empty when nobody can read it, None when there is none. Raises what storage raises."""
-    if not run.holds_run():
-        return None
-    try:
-        return run.read_info()
-    except (StoreUnavailable, ObjectError):
-        raise  # says nothing about the run
-    except RunError:
-        return {}

@@ -1,4 +1,4 @@
-"""What OUTPUT holds when a command begins, and what is left to do: everything, the rest, what is new, nothing."""
+"""Reads the state of OUTPUT and decides what a command does: start, resume, update, or nothing."""
 
 import json
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.attempt.run_info import Job, first_info, next_info
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.index import read_index
-from m2f_batch.runs.lease import newest_token
 from m2f_batch.runs.plan import Change, Plan, default_images_per_file, new_plan, next_plan
-from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable
+from m2f_batch.storage.retries import retry_before_run
+from m2f_batch.storage.store import Entry, NotFound, ObjectError, StoreUnavailable, Unreachable
 from m2f_batch.storage.uris import normalise
 from m2f_batch.vision.label_settings import fingerprint_of
 
-# where a fact of the fingerprint comes from
+# config keys that facts of the fingerprint come from
 KEYS = {
     "model": "model.uri (its weights or processor)",
     "task": "model.task",
@@ -33,25 +33,43 @@ KEYS = {
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What OUTPUT holds: run.json (None: no run; empty: nobody can read it), the plan, committed files, a lease."""
+class OutputState:
+    """What OUTPUT holds.
+
+    info: run.json, None without a run, empty where nobody can read it.
+    plan: the plan of the run, None where there is none.
+    plan_version: the version of the file that holds the plan.
+    there: the committed files by name.
+    dirty: the files of which rows must go before anything is labeled.
+    is_finished: whether ``_SUCCESS`` is there.
+    """
 
     info: dict[str, Any] | None
     plan: Plan | None
+    plan_version: str | None
     there: Mapping[str, Entry]
     dirty: tuple[str, ...]
     is_finished: bool
-    token: int
 
     @property
     def run_id(self) -> str | None:
-        """Of the run that is there."""
-        return None if self.info is None else str(self.info.get("run_id", ""))
+        """The id of the run that is there."""
+        return run_id_of(self.info)
+
+    def is_same(self, before: "OutputState") -> bool:
+        """Whether nothing has changed since ``before``, which this state was read with."""
+        return self.plan is before.plan and replace(self, plan=None) == replace(before, plan=None)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a command has to do: ``change`` with its plan, ``info`` for run.json, whether a run is to be deleted."""
+    """What a command has to do.
+
+    change: the plan, and how it differs from the one that is there.
+    info: run.json as it will be written.
+    over: whether the run that is there is deleted first.
+    is_new: whether a new run begins.
+    """
 
     change: Change
     info: dict[str, Any]
@@ -64,98 +82,147 @@ class Work:
         return self.change.plan
 
 
-def look(run: RunDirectory) -> Standing:
-    """What OUTPUT holds now. Nothing is written."""
-    token, info, plan, dirty = newest_token(run.store, run.lease_folder), None, None, []
-    if run.holds_run():
+@dataclass(frozen=True)
+class Decision:
+    """The state of OUTPUT, and what a command does with it."""
+
+    state: OutputState
+    work: Work
+
+    @property
+    def is_nothing_to_do(self) -> bool:
+        """Whether the run is finished, and INPUT lists what it listed."""
+        state, work = self.state, self.work
+        is_same = state.plan is not None and work.plan is state.plan and not work.change.dirty
+        return state.is_finished and is_same and set(work.plan.names()) == state.there.keys()
+
+
+def decide(job: Job, device: str, before: Decision | None = None) -> Decision:
+    """Read the state of OUTPUT and decide what to do, and write nothing.
+
+    A decision of ``before`` stands where nothing has changed since. Raises UsageError where OUTPUT holds what this
+    command may not resume or update.
+    """
+    try:
+        state = retry_before_run(lambda: read_output_state(job.run, None if before is None else before.state))
+    except Unreachable as error:
+        raise RunError.about("output.uri", error, hint="the same command may succeed later") from None
+    except ObjectError as error:
+        raise UsageError.about("output.uri", error) from None
+    if before is not None and state.is_same(before.state):
+        return before
+    return Decision(state, work_of(job, state, device))
+
+
+def read_output_state(run: RunDirectory, before: OutputState | None = None) -> OutputState:
+    """Read what OUTPUT holds now, and write nothing.
+
+    The plan of ``before`` is taken where its file still has that version, because reading it again costs seconds and
+    memory with millions of images.
+    """
+    info, plan, version, dirty = read_run_json(run), None, None, []
+    if info:
         try:
-            info = run.read_info()
-            plan = run.read_plan()
+            version = run.plan_version()
+            is_known = before is not None and before.plan is not None and before.plan_version == version
+            plan = before.plan if before is not None and is_known else run.read_plan()
             dirty = run.read_dirty()  # of any plan: one that was not written may have been told of an older one's files
         except (StoreUnavailable, ObjectError):
             raise  # says nothing about the run
         except RunError:
             info, plan = {}, None
-    return Standing(info, plan, run.committed(), tuple(dirty), run.is_finished(), token)
+    return OutputState(info, plan, version, run.committed(), tuple(dirty), run.is_finished())
 
 
-def check_standing(job: Job, standing: Standing, device: str) -> None:
-    """Raises UsageError where OUTPUT holds what this command may not go on with."""
-    output, info = job.config.output.uri, standing.info
+def run_id_of(info: dict[str, Any] | None) -> str | None:
+    """The id of a run by its run.json: None without a run, empty where nobody can read it."""
+    return None if info is None else str(info.get("run_id", ""))
+
+
+def read_run_json(run: RunDirectory) -> dict[str, Any] | None:
+    """Read run.json: None where there is none, empty where it is not that of a run. Raises what storage raises."""
+    try:
+        return run.read_info()
+    except NotFound:
+        return None
+    except (StoreUnavailable, ObjectError):
+        raise
+    except RunError:
+        return {}
+
+
+def check_output_state(job: Job, state: OutputState, device: str) -> None:
+    """Raise UsageError where OUTPUT holds what this command may not go on with."""
+    output, info = Plain(job.config.output.uri), state.info
     if info is None:
-        if standing.there:
-            example = next(iter(standing.there.values())).uri
-            raise UsageError(
-                f"output.uri: {output} holds annotations without a run.json, e.g. {example}; give another OUTPUT"
-            )
+        if state.there:
+            example = next(iter(state.there.values())).uri
+            problem = f"holds annotations without a run.json, e.g. {example}"
+            raise UsageError(problem, field="output.uri", value=output, hint="give another OUTPUT")
         return
-    if _is_overwritten(job, standing, device):
+    if _is_overwritten(job, state, device):
         return
     way_out = "give another OUTPUT, or --overwrite to delete it"
-    if standing.plan is None:
-        raise UsageError(f"output.uri: {output} holds a run that cannot be gone on with; {way_out}")
+    if state.plan is None:
+        problem = "holds a run that cannot be gone on with"
+        raise UsageError(problem, field="output.uri", value=output, hint=way_out)
     if info["config"]["input"]["uri"] != normalise(job.config.input.uri):
-        raise UsageError(
-            f"output.uri: {output} holds a run over {info['config']['input']['uri']}, and input.uri is "
-            f"{job.config.input.uri}; {way_out}"
-        )
+        problem = f"holds a run over {info['config']['input']['uri']}, and input.uri is {job.config.input.uri}"
+        raise UsageError(problem, field="output.uri", value=output, hint=way_out)
     different = differences(info.get("fingerprint_of"), job.facts(device))
     if different:
         ours = fingerprint_of(job.facts(device))
-        raise UsageError(
-            f"output.uri: {output} holds a run with the fingerprint {info['fingerprint'][:12]}, and this command's is "
-            f"{ours[:12]}: {'; '.join(different)}; give the same settings, {way_out}"
+        problem = (
+            f"holds a run with the fingerprint {info['fingerprint'][:12]}, and this command's is {ours[:12]}: "
+            f"{'; '.join(different)}"
         )
+        raise UsageError(problem, field="output.uri", value=output, hint=f"give the same settings, {way_out}")
 
 
-def _is_overwritten(job: Job, standing: Standing, device: str) -> bool:
-    """Whether the run that is there is to be deleted. One of the same settings that was not finished goes on."""
-    info = standing.info
+def _is_overwritten(job: Job, state: OutputState, device: str) -> bool:
+    """Whether the run that is there is deleted. An unfinished one of the same settings goes on."""
+    info = state.info
     if info is None or not job.config.output.overwrite:
         return False
     goes_on = (
-        standing.plan is not None
-        and not standing.is_finished
+        state.plan is not None
+        and not state.is_finished
         and info["config"]["input"]["uri"] == normalise(job.config.input.uri)
         and not differences(info.get("fingerprint_of"), job.facts(device))
     )
     return not goes_on
 
 
-def work_of(job: Job, standing: Standing, device: str) -> Work:
-    """What there is to do. Raises UsageError as ``check_standing`` does, and when too many images have vanished."""
-    check_standing(job, standing, device)
+def work_of(job: Job, state: OutputState, device: str) -> Work:
+    """Find what there is to do. Raises UsageError as ``check_output_state`` does, and when too many images are gone."""
+    check_output_state(job, state, device)
     listing, config = job.listing.table, job.config
     per_file = config.output.images_per_file or default_images_per_file(listing.num_rows)
     per_unit = min(config.run.images_per_unit, per_file)
-    over = _is_overwritten(job, standing, device)
-    if standing.info is None or over or standing.plan is None:
+    over = _is_overwritten(job, state, device)
+    if state.info is None or over or state.plan is None:
         facts = job.facts(device)
         plan = new_plan(listing, fingerprint_of(facts), per_file, per_unit)
         return Work(Change(plan, new=listing.num_rows), first_info(job, facts, plan), over, is_new=True)
-    retry = _to_retry(job, standing)
-    fingerprint = standing.info["fingerprint"]
-    change = next_plan(standing.plan, listing, standing.there, retry, fingerprint, per_file, per_unit)
-    listed = standing.plan.table.num_rows
+    retry = _to_retry(job, state)
+    fingerprint = state.info["fingerprint"]
+    change = next_plan(state.plan, listing, state.there, retry, fingerprint, per_file, per_unit)
+    listed = state.plan.table.num_rows
     if change.vanished > config.input.max_removed_fraction * listed:
         raise UsageError(
-            f"input.uri: {change.vanished:,} of the {listed:,} images that {config.output.uri} holds are not in "
+            f"{change.vanished:,} of the {listed:,} images that {config.output.uri} holds are not in "
             f"{config.input.uri} any more, more than input.max_removed_fraction "
-            f"({config.input.max_removed_fraction:g}) allows; their rows would go; raise it if that is meant"
+            f"({config.input.max_removed_fraction:g}) allows; their rows would go",
+            field="input.uri",
+            hint="raise it if that is meant",
         )
-    dirty = tuple(dict.fromkeys([*standing.dirty, *change.dirty]))
+    dirty = tuple(dict.fromkeys([*state.dirty, *change.dirty]))
     change = replace(change, dirty=dirty)
-    return Work(change, next_info(job, standing.info, change.plan))
-
-
-def is_nothing_to_do(work: Work, standing: Standing) -> bool:
-    """Whether the run is finished, and INPUT lists what it listed."""
-    is_same = standing.plan is not None and work.plan is standing.plan and not work.change.dirty
-    return standing.is_finished and is_same and set(work.plan.names()) == standing.there.keys()
+    return Work(change, next_info(job, state.info, change.plan))
 
 
 def differences(held: dict[str, Any] | None, ours: dict[str, Any]) -> list[str]:
-    """What differs between the facts of two fingerprints, in words. Fewer GPUs, or none, may finish a run."""
+    """Say what differs between the facts of two fingerprints. Fewer GPUs, or none, may finish a run."""
     if held is None:
         return ["it does not say what its labels were decided by"]
     other_device = held.get("cpu_threads") is None or ours.get("cpu_threads") is None
@@ -179,15 +246,15 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _to_retry(job: Job, standing: Standing) -> "np.ndarray[Any, np.dtype[np.int64]]":
-    """Image ids of the rows that run.retry asks to be labelled again."""
+def _to_retry(job: Job, state: OutputState) -> "np.ndarray[Any, np.dtype[np.int64]]":
+    """Find the image ids of the rows that run.retry asks to be labeled again."""
     wanted = job.config.run.retry
     ids: list[int] = []
-    if wanted == "tiff" and standing.plan is not None:
-        ids = standing.plan.table.filter(named_tiff(standing.plan.table))["image_id"].to_pylist()
+    if wanted == "tiff" and state.plan is not None:
+        ids = state.plan.table.filter(named_tiff(state.plan.table))["image_id"].to_pylist()
     elif wanted is not None:
         reason, index = wanted.partition("=")[2], read_index(job.run)
-        for name, entry in standing.there.items():
+        for name, entry in state.there.items():
             known = index.get(name)
             if known is not None and known.version == entry.version and not known.error:
                 continue
@@ -197,7 +264,7 @@ def _to_retry(job: Job, standing: Standing) -> "np.ndarray[Any, np.dtype[np.int6
 
 
 def named_tiff(listing: pa.Table) -> pa.ChunkedArray:
-    """Which images of a listing are TIFFs by their names."""
+    """Mark the images of a listing whose names are those of TIFFs."""
     return pc.match_substring_regex(listing["uri"], r"(?i)\.tiff?$")
 
 

@@ -1,10 +1,10 @@
-"""The plan of a run, said before anything is spent."""
+"""Says the plan of a run before anything is spent."""
 
 from collections.abc import Iterator
 
 import pyarrow.compute as pc
 
-from m2f_batch.flow.attempt.output_state import Work, named_tiff
+from m2f_batch.flow.attempt.output_state import Decision, named_tiff
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.ray_session.session import Resources, present
 from m2f_batch.runs.plan import default_images_per_file
@@ -12,9 +12,9 @@ from m2f_batch.vision.decode.image import DECODER
 from m2f_batch.vision.label_settings import DEFAULTS
 
 
-def plan_lines(job: Job, resources: Resources, work: Work, *, is_done: bool) -> Iterator[str]:
-    """The plan, said before anything is spent; ``is_done``: there is nothing to do."""
-    listing, config = job.listing, job.config
+def plan_lines(job: Job, resources: Resources, decision: Decision) -> Iterator[str]:
+    """Yield the lines of the plan."""
+    listing, config, work, is_done = job.listing, job.config, decision.work, decision.is_nothing_to_do
     yield (
         f"input   {config.input.uri}: {listing.table.num_rows:,} images"
         f" ({listing.skipped:,} other files skipped, {listing.duplicates:,} duplicates)"

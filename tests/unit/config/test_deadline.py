@@ -16,7 +16,7 @@ from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
 from m2f_batch.flow.attempt import reporter as module
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import look, work_of
+from m2f_batch.flow.attempt.output_state import read_output_state, work_of
 from m2f_batch.flow.attempt.reporter import State
 from m2f_batch.flow.job import check
 from m2f_batch.flow.watch.busy import Places
@@ -91,7 +91,7 @@ def planned(tmp_path: Path) -> Callable[..., Any]:
 
     def planned(**run: Any) -> Any:
         job = check(config_of(folder, tmp_path / "out", DEMO_MODEL, run=run))
-        return SimpleNamespace(job=job, work=work_of(job, look(job.run), "cpu"))
+        return SimpleNamespace(job=job, work=work_of(job, read_output_state(job.run), "cpu"))
 
     return planned
 

@@ -9,7 +9,7 @@ from ray.data import DataContext
 from benchmarks.lib.stubs import StubSegmenter
 from m2f_batch.flow import workers
 from m2f_batch.flow.crashes.gate import DONE, Gate
-from m2f_batch.flow.job import _stream
+from m2f_batch.flow.engine import results_of
 from m2f_batch.flow.unit import pieces
 from m2f_batch.flow.unit.pieces import UNITS_PER_PIECE, Blocks, apart, each_unit
 from m2f_batch.flow.unit.stages import COMMITTED_BEFORE, commit_unit, label_unit
@@ -113,7 +113,7 @@ def test_a_unit_that_was_committed_is_not_fetched_again(gate: Gate, monkeypatch,
     done = commit_unit(label_unit(made[2], stub), run=open_directory(str(tmp_path / "run")))
     assert done.schema.equals(DONE_SCHEMA)
     dataset = SimpleNamespace(iter_batches=lambda **_: [done, commit_unit(label_unit(made[3], stub), run=None)])  # type: ignore[arg-type]
-    assert [unit["transient"] for unit in _stream(dataset)] == ["fetched"]  # type: ignore[arg-type]
+    assert [unit["transient"] for unit in results_of(dataset)] == ["fetched"]  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
 
 

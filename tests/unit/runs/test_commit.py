@@ -17,7 +17,7 @@ from support.protocol import World, ids, info_of, listing_of, rows_of_unit, too_
 
 from m2f_batch.errors import TransientError
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Work, look
+from m2f_batch.flow.attempt.output_state import Work, read_output_state
 from m2f_batch.runs.directory import RunDirectory, open_directory, parquet_bytes
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.lease import acquire
@@ -443,7 +443,7 @@ def test_files_of_a_plan_that_was_never_written_are_still_cleaned() -> None:
         with pytest.raises(Killed):
             begin(held.run, held.work)
         world.store.before_write = lambda: None
-    assert look(world.plain).dirty
+    assert read_output_state(world.plain).dirty
     world.do(world.take(images))
     assert sorted(world.rows()) == sorted(ids(listing_of(images)))
     world.do(world.take(IMAGES))  # and the image that vanished is back

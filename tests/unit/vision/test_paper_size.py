@@ -17,7 +17,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 from m2f_batch.config.segment import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import check_standing, differences, look, work_of
+from m2f_batch.flow.attempt.output_state import check_output_state, decide, differences, read_output_state, work_of
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check
@@ -196,7 +196,7 @@ OLD_FACTS = json.loads(
 
 def begun(job: Job, facts: dict[str, Any]) -> None:
     """A run that was begun with these facts."""
-    begin(job.run, work_of(job, look(job.run), "cpu"))
+    begin(job.run, work_of(job, read_output_state(job.run), "cpu"))
     facts = {"model": job.checkpoint.fingerprint, **facts}
     job.run.write_info(job.run.read_info() | {"fingerprint_of": facts, "fingerprint": fingerprint_of(facts)})
 
@@ -204,12 +204,12 @@ def begun(job: Job, facts: dict[str, Any]) -> None:
 def test_a_run_of_an_older_release_goes_on_unless_its_labels_would_change(tmp_path: Path) -> None:
     edges = job_of(tmp_path, "COCO panoptic", SIZES["edges"], stuff_ids=[])
     begun(edges, OLD_FACTS)
-    assert look(edges.run).info["fingerprint_of"]["semantics"] == "2"
-    check_standing(edges, look(edges.run), "cpu")
-    assert work_of(edges, look(edges.run), "cpu").info["attempts"] == 2
+    assert read_output_state(edges.run).info["fingerprint_of"]["semantics"] == "2"
+    check_output_state(edges, read_output_state(edges.run), "cpu")
+    assert work_of(edges, read_output_state(edges.run), "cpu").info["attempts"] == 2
     paper = job_of(tmp_path, "COCO panoptic", "paper", stuff_ids=[])
     with pytest.raises(UsageError) as caught:
-        check_standing(paper, look(paper.run), "cpu")
+        check_output_state(paper, read_output_state(paper.run), "cpu")
     assert (
         "the version of the semantics (3: preprocess.size paper rounds as detectron2; the same edges in numbers go on "
         'with 2) is "2" there and "3" here; give the same settings'
@@ -224,7 +224,7 @@ def test_a_run_over_mapillary_s_labels_is_refused_by_its_threshold(tmp_path: Pat
     ]
     given = job_of(tmp_path, "Mapillary Vistas", exact, stuff_ids=[], score_threshold=0.8)
     begun(given, OLD_FACTS)
-    check_standing(given, look(given.run), "cpu")
+    check_output_state(given, read_output_state(given.run), "cpu")
 
 
 def test_the_plan_says_the_size_and_the_threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +232,7 @@ def test_the_plan_says_the_size_and_the_threshold(tmp_path: Path, monkeypatch: p
     resources = Resources("cpu", (1, 1), 1.0, 0.0, 1.0)
 
     def lines(job: Job) -> list[str]:
-        work = work_of(job, look(job.run), "cpu")
-        return [line.strip() for line in plan_lines(job, resources, work, is_done=False)]
+        return [line.strip() for line in plan_lines(job, resources, decide(job, "cpu"))]
 
     said = lines(job_of(tmp_path, "Mapillary Vistas", "paper"))
     assert (

@@ -14,7 +14,15 @@ from support.protocol import rows_of_unit
 from m2f_batch.errors import ImageError, RunError, UsageError
 from m2f_batch.flow.attempt.hold_output import held
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Work, check_standing, differences, is_nothing_to_do, look, work_of
+from m2f_batch.flow.attempt.output_state import (
+    Decision,
+    Work,
+    check_output_state,
+    decide,
+    differences,
+    read_output_state,
+    work_of,
+)
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check
@@ -67,7 +75,7 @@ def label(job: Job, work: Work, files: int | None = None, *, finish: bool = True
 def done(images: Path) -> Job:
     """A job whose run is finished."""
     job = job_of(images)
-    label(job, work_of(job, look(job.run), "cpu"))
+    label(job, work_of(job, read_output_state(job.run), "cpu"))
     return job
 
 
@@ -94,40 +102,40 @@ def test_fewer_gpus_or_none_may_finish_a_run() -> None:
 
 def test_a_new_run_an_unfinished_one_and_a_finished_one(images: Path) -> None:
     job = job_of(images)
-    standing = look(job.run)
-    assert (standing.info, standing.plan, standing.run_id, standing.token) == (None, None, None, 0)
-    work = work_of(job, standing, "cpu")
+    state = read_output_state(job.run)
+    assert (state.info, state.plan, state.run_id) == (None, None, None)
+    work = work_of(job, state, "cpu")
     assert work.is_new and not work.over and work.change.new == 6 and work.info["attempts"] == 1
     assert not (images.parent / "run").exists()
     label(job, work, files=1)
-    standing = look(job.run)
-    again = work_of(job, standing, "cuda")
-    assert not again.is_new and again.plan is standing.plan and again.change.said() == "no change"
+    state = read_output_state(job.run)
+    again = work_of(job, state, "cuda")
+    assert not again.is_new and again.plan is state.plan and again.change.said() == "no change"
     assert (again.info["run_id"], again.info["attempts"]) == (work.info["run_id"], 2)
-    assert [len(unit.refs) for unit in pending(again.plan, standing.there)] == [2, 2]
-    assert not is_nothing_to_do(again, standing)
+    assert [len(unit.refs) for unit in pending(again.plan, state.there)] == [2, 2]
+    assert not Decision(state, again).is_nothing_to_do
     label(job, again)
-    standing = look(job.run)
-    assert is_nothing_to_do(work_of(job, standing, "cpu"), standing)
+    state = read_output_state(job.run)
+    assert Decision(state, work_of(job, state, "cpu")).is_nothing_to_do
 
 
 def test_what_makes_a_finished_run_worth_a_look(images: Path) -> None:
     job = done(images)
-    standing = look(job.run)
-    work = work_of(job, standing, "cpu")
-    name, *_ = standing.there
-    assert is_nothing_to_do(work, standing)
+    state = read_output_state(job.run)
+    work = work_of(job, state, "cpu")
+    name, *_ = state.there
+    assert Decision(state, work).is_nothing_to_do
     cases = [
-        replace(standing, is_finished=False),
-        replace(standing, there={file: entry for file, entry in standing.there.items() if file != name}),
-        replace(standing, there={**standing.there, "0" * 32: standing.there[name]}),
-        replace(standing, dirty=(name,)),
+        replace(state, is_finished=False),
+        replace(state, there={file: entry for file, entry in state.there.items() if file != name}),
+        replace(state, there={**state.there, "0" * 32: state.there[name]}),
+        replace(state, dirty=(name,)),
     ]
     for case in cases:
-        assert not is_nothing_to_do(work_of(job, case, "cpu"), case)
+        assert not Decision(case, work_of(job, case, "cpu")).is_nothing_to_do
     (images / "6.png").write_bytes(b"x")
     more = job_of(images)
-    assert not is_nothing_to_do(work_of(more, standing, "cpu"), standing)
+    assert not Decision(state, work_of(more, state, "cpu")).is_nothing_to_do
 
 
 def refusals(images: Path) -> dict[str, tuple[Any, str]]:
@@ -169,15 +177,15 @@ def test_refusals_and_the_way_out(images: Path, case: str) -> None:
     act, message = refusals(images)[case]
     job = act()
     before = {path: path.read_bytes() for path in (images.parent / "run").rglob("*") if path.is_file()}
-    for look_at in (check_standing, work_of):
+    for look_at in (check_output_state, work_of):
         with pytest.raises(UsageError, match=message):
-            look_at(job, look(job.run), "cpu")
+            look_at(job, read_output_state(job.run), "cpu")
     over = replace(job, config=replace_output(job, overwrite=True))
     if case == "nobody's":
         with pytest.raises(UsageError, match=message):
-            work_of(over, look(job.run), "cpu")
+            work_of(over, read_output_state(job.run), "cpu")
     else:
-        work = work_of(over, look(job.run), "cpu")
+        work = work_of(over, read_output_state(job.run), "cpu")
         assert work.over and work.is_new and work.info["attempts"] == 1
     assert {path: path.read_bytes() for path in (images.parent / "run").rglob("*") if path.is_file()} == before
 
@@ -199,32 +207,32 @@ def test_a_store_that_cannot_be_reached_says_nothing_about_the_run(
 
             patch.setattr(RunDirectory, name, fail)
             with pytest.raises(Unreachable):
-                look(job.run)
+                read_output_state(job.run)
             with pytest.raises(RunError, match=r"output\.uri: the S3 endpoint.*may succeed later"):
-                job_of(images)
+                decide(job_of(images), "cpu")
 
 
 def test_overwrite_goes_on_with_what_it_began(images: Path) -> None:
     job = done(images)
     over = job_of(images, output={"overwrite": True})
-    work = work_of(over, look(job.run), "cpu")
-    assert work.over and work.info["run_id"] != look(job.run).run_id
+    work = work_of(over, read_output_state(job.run), "cpu")
+    assert work.over and work.info["run_id"] != read_output_state(job.run).run_id
     label(over, work, files=1, finish=False)
     assert len(job.run.annotation_files()) == 1 and not job.run.is_finished()
     assert job.run.read_info()["run_id"] == work.info["run_id"]
-    again = work_of(over, look(job.run), "cpu")
+    again = work_of(over, read_output_state(job.run), "cpu")
     assert not again.over and again.info["run_id"] == work.info["run_id"] and again.info["attempts"] == 2
     elsewhere = job_of(images, output={"overwrite": True}, postprocess={"score_threshold": 0.3})
-    assert work_of(elsewhere, look(job.run), "cpu").over
+    assert work_of(elsewhere, read_output_state(job.run), "cpu").over
     label(over, again)
-    assert work_of(over, look(job.run), "cpu").over, "finished, it is made anew"
+    assert work_of(over, read_output_state(job.run), "cpu").over, "finished, it is made anew"
 
 
 def test_begin_again_deletes_nothing_of_its_own(images: Path) -> None:
     """A gate that died is started again, with the same work."""
     done(images)
     over = job_of(images, output={"overwrite": True})
-    work = work_of(over, look(over.run), "cpu")
+    work = work_of(over, read_output_state(over.run), "cpu")
     label(over, work, files=2, finish=False)
     assert begin(over.run, work).images == 4
     assert len(over.run.annotation_files()) == 2
@@ -235,14 +243,14 @@ def test_too_many_vanished_images(images: Path) -> None:
     for number, allowed in ((1, 0.17), (2, 1 / 3), (3, 0.5)):
         (images / f"{number}.png").unlink()
         job = job_of(images, input={"max_removed_fraction": allowed})
-        change = work_of(job, look(job.run), "cpu").change
+        change = work_of(job, read_output_state(job.run), "cpu").change
         assert (change.vanished, change.said()) == (number, f"{number} vanished")
         job = job_of(images, input={"max_removed_fraction": allowed - 0.01})
         with pytest.raises(UsageError, match=rf"input\.uri: {number} of the 6 images .* input\.max_removed_fraction"):
-            work_of(job, look(job.run), "cpu")
+            work_of(job, read_output_state(job.run), "cpu")
     os.utime(images / "0.png", (1, 1))  # changed, and not vanished
     job = job_of(images, input={"max_removed_fraction": 0.5})
-    assert work_of(job, look(job.run), "cpu").change.said() == "1 changed, 3 vanished"
+    assert work_of(job, read_output_state(job.run), "cpu").change.said() == "1 changed, 3 vanished"
 
 
 @pytest.mark.parametrize(
@@ -259,8 +267,8 @@ def test_too_many_vanished_images(images: Path) -> None:
 def test_which_errors_are_tried_again(images: Path, retry: str, numbers: list[int]) -> None:
     run = done(images).run
     job = job_of(images, run={"retry": retry})
-    work = work_of(job, look(run), "cpu")
-    units = [*pending(work.plan, look(run).there)]
+    work = work_of(job, read_output_state(run), "cpu")
+    units = [*pending(work.plan, read_output_state(run).there)]
     assert [Path(ref.uri).stem for unit in units for ref in unit.refs] == [str(number) for number in numbers]
     assert work.change.retried == len(numbers) == len(work.change.dirty)
     label(job, work)
@@ -276,30 +284,30 @@ def test_tiffs_of_an_older_release_go_on_and_can_be_labelled_again(
     monkeypatch.setattr("m2f_batch.flow.attempt.plan_text.present", lambda: [{"CPU": 2.0}])
     resources = Resources("cpu", (1, 1), 1.0, 0.0, 1.0)
 
-    def said(job: Job, is_done: bool) -> list[str]:
-        lines = plan_lines(job, resources, work_of(job, look(job.run), "cpu"), is_done=is_done)
+    def said(job: Job) -> list[str]:
+        lines = plan_lines(job, resources, decide(job, "cpu"))
         return [line for line in lines if "TIFF" in line]
 
     for number, name in ((1, "1.tif"), (4, "4.TIFF")):
         (images / f"{number}.png").rename(images / name)
     job = done(images)
-    assert job.run.read_info()["decoder"] == 2 and said(job, True) == []
+    assert job.run.read_info()["decoder"] == 2 and said(job) == []
     old = job.run.read_info()
     del old["decoder"]
     job.run.write_info(old)
-    standing = look(job.run)
-    assert is_nothing_to_do(work_of(job, standing, "cpu"), standing)
-    assert said(job, True) == [
+    state = read_output_state(job.run)
+    assert Decision(state, work_of(job, state, "cpu")).is_nothing_to_do
+    assert said(job) == [
         "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats), may"
         " have labelled the 2 that are here; --retry tiff labels them again"
     ]
     (images / "7.png").write_bytes(b"x")
-    assert work_of(job_of(images), look(job.run), "cpu").info["decoder"] == 1, "its rows are still there"
+    assert work_of(job_of(images), read_output_state(job.run), "cpu").info["decoder"] == 1, "its rows are still there"
     again = job_of(images, run={"retry": "tiff"})
-    work = work_of(again, look(job.run), "cpu")
+    work = work_of(again, read_output_state(job.run), "cpu")
     assert work.change.said() == "1 new, 2 tried again"
     label(again, work)
-    assert job.run.read_info()["decoder"] == 2 and said(job_of(images), True) == []
+    assert job.run.read_info()["decoder"] == 2 and said(job_of(images)) == []
 
 
 def test_files_that_hold_no_error_are_not_read(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +328,7 @@ def test_files_that_hold_no_error_are_not_read(images: Path, monkeypatch: pytest
 
     monkeypatch.setattr(RunDirectory, "read_annotations", read_annotations)
     job = job_of(images, run={"retry": "errors"})
-    assert work_of(job, look(run), "cpu").change.retried == 2
+    assert work_of(job, read_output_state(run), "cpu").change.retried == 2
     assert sorted(read) == sorted(there[name].uri for name in (second, third))
 
 
@@ -328,20 +336,20 @@ def test_another_run_that_began_meanwhile_is_not_overwritten(images: Path) -> No
     done(images)
     over = job_of(images, output={"overwrite": True})
     other = job_of(images, output={"overwrite": True})
-    label(other, work_of(other, look(other.run), "cpu"))
-    run_id = look(other.run).run_id
+    label(other, work_of(other, read_output_state(other.run), "cpu"))
+    run_id = read_output_state(other.run).run_id
     with (
         pytest.raises(UsageError, match=r"output\.uri: another run has just begun in .*/run; give another OUTPUT"),
-        held(over, "cpu", Events("text")),
+        held(over, decide(over, "cpu"), "cpu", Events("text")),
     ):
         pass
-    assert look(other.run).run_id == run_id and other.run.is_finished()
+    assert read_output_state(other.run).run_id == run_id and other.run.is_finished()
     assert json.loads((images.parent / "run/_state/lease/000000001.json").read_text())["released"]
 
 
 def test_a_run_that_did_not_begin_leaves_no_trace(images: Path) -> None:
     job = job_of(images)
-    with pytest.raises(RunError, match="no model"), held(job, "cpu", Events("text")) as attempt:
+    with pytest.raises(RunError, match="no model"), held(job, decide(job, "cpu"), "cpu", Events("text")) as attempt:
         assert attempt.work.info["token"] == attempt.fence.token == 1
         raise RunError("no model")
     assert not (images.parent / "run").exists()
@@ -349,9 +357,9 @@ def test_a_run_that_did_not_begin_leaves_no_trace(images: Path) -> None:
 
 def test_who_lost_the_run_leaves_the_folders_of_the_next(images: Path) -> None:
     job = job_of(images)
-    with held(job, "cpu", Events("text")) as first:
+    with held(job, decide(job, "cpu"), "cpu", Events("text")) as first:
         first.lease.release()
-        with held(job, "cpu", Events("text")) as second:
+        with held(job, decide(job, "cpu"), "cpu", Events("text")) as second:
             with pytest.raises(Fenced):
                 first.run.write("run.json", b"{}")
             with pytest.raises(Fenced):
@@ -366,7 +374,7 @@ def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyP
     job = job_of(images)
 
     def said(resources: Resources) -> list[str]:
-        lines = [*plan_lines(job, resources, work_of(job, look(job.run), "cpu"), is_done=False)]
+        lines = [*plan_lines(job, resources, decide(job, "cpu"))]
         return [line for line in lines if "waits for" in line or "GPU is up" in line]
 
     on_gpus = Resources("cuda", (1, 8), 1.0, 1.0, 1.0, starts_nodes=True)

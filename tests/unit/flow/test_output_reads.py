@@ -1,0 +1,111 @@
+"""OUTPUT is read once before the lease, and under it again only as far as it has changed."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import DEMO_MODEL
+from support.engines import config_of
+from support.protocol import rows_of_unit
+
+from m2f_batch.flow.attempt.hold_output import held
+from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.flow.attempt.output_state import Work, decide
+from m2f_batch.flow.job import check
+from m2f_batch.messages.events import Events
+from m2f_batch.runs.directory import RunDirectory
+from m2f_batch.runs.plan import pending
+from m2f_batch.runs.writing.commit import commit
+from m2f_batch.storage.local import LocalStore
+
+MANIFEST = "_state/manifest.parquet"
+# run.json, the list of files and the mark of success, once under the lease and once before it
+BOTH_TIMES = {"read run.json": 2, "list annotations/": 2, "stat _SUCCESS": 2}
+# before INPUT is listed
+CHECK = {"stat .": 1, "read run.json": 1, "list annotations/": 1}
+RESUME = {"stat " + MANIFEST: 2, "read " + MANIFEST: 1, "read _state/dirty.json": 2}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """The requests that read OUTPUT so far, but for those of the lease itself."""
+    counted: Counter[str] = Counter()
+    output = str(tmp_path / "run")
+
+    def count(method: str, word: str) -> None:
+        before: Callable[..., Any] = getattr(LocalStore, method)
+
+        def counting(store: LocalStore, uri: str, *rest: Any, **more: Any) -> Any:
+            if uri.startswith(output) and "/_state/lease" not in uri:
+                counted[f"{word} {uri.removeprefix(output).removeprefix('/') or '.'}"] += 1
+            return before(store, uri, *rest, **more)
+
+        monkeypatch.setattr(LocalStore, method, counting)
+
+    for method, word in (("read_entry", "read"), ("stat", "stat"), ("list", "list")):
+        count(method, word)
+    return counted
+
+
+Act = Callable[[RunDirectory, Work], object]
+
+
+def command(folder: Path, asked: Counter[str], act: Act | None = None, *, is_done: bool = False) -> Counter[str]:
+    """Give a command that is killed after ``act``; returns what it has read when it knows what there is to do."""
+    asked.clear()
+    job = check(config_of(folder / "images", folder / "run", DEMO_MODEL, output={"images_per_file": 2}))
+    decision = decide(job, "cpu")
+    with held(job, decision, "cpu", Events("text")) as attempt:
+        told = Counter(asked)
+        assert attempt.decision.is_nothing_to_do == decision.is_nothing_to_do == is_done
+        if act is not None:
+            act(attempt.run, attempt.work)
+    return told
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for number in range(4):
+        (tmp_path / f"images/{number}.png").write_bytes(b"x" * (number + 1))
+    return tmp_path
+
+
+def test_a_first_start_and_a_dry_run_of_it(images: Path, asked: Counter[str]) -> None:
+    first = command(images, asked)
+    assert first == Counter(BOTH_TIMES) + Counter(CHECK)
+    asked.clear()
+    job = check(config_of(images / "images", images / "run", DEMO_MODEL, output={"images_per_file": 2}))
+    decide(job, "cpu")
+    dry = Counter(dict.fromkeys(BOTH_TIMES, 1))
+    assert asked == dry + Counter(CHECK)
+
+
+def test_a_resume_reads_the_plan_once(images: Path, asked: Counter[str]) -> None:
+    command(images, asked, begin)
+    assert command(images, asked) == Counter(BOTH_TIMES) + Counter(CHECK) + Counter(RESUME)
+
+
+def test_nothing_to_do_reads_the_plan_once(images: Path, asked: Counter[str]) -> None:
+    def finished(run: RunDirectory, work: Work) -> None:
+        begin(run, work)
+        for unit in pending(work.plan, {}):
+            commit(run, unit.name, rows_of_unit(unit))
+        run.mark_success()
+
+    command(images, asked, finished)
+    assert command(images, asked, is_done=True) == Counter(BOTH_TIMES) + Counter(CHECK) + Counter(RESUME)
+
+
+def test_a_plan_that_changed_before_the_lease_is_read_again(images: Path, asked: Counter[str]) -> None:
+    command(images, asked, begin)
+    job = check(config_of(images / "images", images / "run", DEMO_MODEL, output={"images_per_file": 2}))
+    decision = decide(job, "cpu")
+    (images / "images" / "3.png").write_bytes(b"xxxxx")
+    command(images, asked, begin)
+    with held(job, decision, "cpu", Events("text")) as attempt:
+        assert attempt.decision.state.plan_version != decision.state.plan_version
+        assert attempt.work.info["attempts"] == decision.work.info["attempts"] + 1 == 3
+        assert attempt.work.change.changed == 1, "for this command listed the image as it was before"
