@@ -6,7 +6,8 @@
 
 Dagster starts no schedule by itself: switch it on in its page, once.
 
-The cluster is there (`kubectl apply -k infra/kubernetes/overlays/cluster`, or machines). The log of the step is the
+The cluster is there (`kubectl apply -k infra/kubernetes/overlays/cluster` and `-f infra/kubernetes/ingress.yaml`, or
+machines). The log of the step is the
 job's. Exit codes 2 (refused) and 3 (too many broken images) fail at once, for another try would say the same. All
 others are tried again, and go on. The run's id, or that of the run that it executes again, names the submission, so
 that a try that finds its job running follows it. A run that is terminated leaves its job, which

@@ -118,3 +118,11 @@ def locked(package: str) -> str:
     found = re.search(rf"^{package}==(\S+)", (PROJECT / "requirements.lock").read_text(), re.MULTILINE)
     assert found
     return found[1]
+
+
+def amount(quantity: object, unit: float = 1) -> float:
+    """A quantity of Kubernetes as a number: sizes in GiB, times ``unit``."""
+    text = str(quantity)
+    if text.endswith("Gi"):
+        return float(text.removesuffix("Gi")) * unit
+    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import yaml
-from support.infra_files import INFRA, OVERLAYS, cluster_spec, of_ray, overlay, pods
+from support.infra_files import INFRA, OVERLAYS, amount, cluster_spec, of_ray, overlay, pods
 from test_infra_policies import selects
 
 RAY = (INFRA / "kubernetes" / "base" / "ray.yaml").read_text()
@@ -61,14 +61,6 @@ def test_the_table_is_what_karpenter_publishes():
     published = {"c7i.4xlarge": (15.89, 27381), "g6.4xlarge": (15.89, 57691), "g6.2xlarge": (7.91, 29317)}
     for machine, (cores, memory) in published.items():
         assert allocatable(machine)[:2] == (pytest.approx(cores), pytest.approx(memory, abs=1))
-
-
-def amount(text, unit=1):
-    """A quantity of Kubernetes, in units; sizes in GiB times ``unit``."""
-    text = str(text)
-    if text.endswith("Gi"):
-        return float(text.removesuffix("Gi")) * unit
-    return float(text.removesuffix("m")) / 1000 if text.endswith("m") else float(text)
 
 
 def too_large(requests, machine):

@@ -193,6 +193,59 @@ def test_gke_opens_its_metadata_server_and_nothing_else():
     assert wrong(policies_of("cluster"), OF_GKE, {}) == OF_GKE.keys()
 
 
+CONTROLLER = Pod("traefik", {"app.kubernetes.io/name": "traefik", "app.kubernetes.io/instance": "traefik-traefik"})
+THROUGH_THE_INGRESS = {"the controller to the Jobs API": (CONTROLLER, HEAD, "TCP", 8265)}
+NOT_THROUGH_THE_INGRESS = {
+    "the controller to the GCS": (CONTROLLER, HEAD, "TCP", 6379),
+    "the controller to Ray Client": (CONTROLLER, HEAD, "TCP", 10001),
+    "the controller to metrics": (CONTROLLER, HEAD, "TCP", 8080),
+    "the controller to a worker": (CONTROLLER, WORKER, "TCP", 8265),
+    "the controller to a job's own cluster": (
+        CONTROLLER,
+        Pod(OURS, {**HEAD.labels, "ray.io/cluster": "m2f-batch-segment-abc"}),
+        "TCP",
+        8265,
+    ),
+    "another pod beside the controller": (Pod("traefik", {"app": "web"}), HEAD, "TCP", 8265),
+    "a pod that calls itself the controller": (Pod("default", CONTROLLER.labels), HEAD, "TCP", 8265),
+}
+
+
+def ingress():
+    """The Ingress, and the policy that stands beside it."""
+    return [*yaml.safe_load_all((INFRA / "kubernetes" / "ingress.yaml").read_text())]
+
+
+def test_the_ingress_controller_reaches_the_jobs_api_and_nothing_else():
+    _, opened = ingress()
+    refused = {**REFUSED, **NOT_THROUGH_THE_INGRESS}
+    assert wrong(policies_of("cluster"), THROUGH_THE_INGRESS, refused) == THROUGH_THE_INGRESS.keys()
+    assert wrong([*policies_of("cluster"), opened], {**ALLOWED, **THROUGH_THE_INGRESS}, refused) == set()
+    for selector, found in (
+        ("podSelector", {"another pod beside the controller"}),
+        ("namespaceSelector", {*THROUGH_THE_INGRESS}),  # what is left takes pods of our own namespace
+    ):
+        broken = copy.deepcopy(opened)
+        del broken["spec"]["ingress"][0]["from"][0][selector]
+        assert wrong([*policies_of("cluster"), broken], THROUGH_THE_INGRESS, refused) == found, selector
+
+
+def test_the_ingress_ends_tls_for_the_address_that_recipes_name():
+    door, opened = ingress()
+    (rule,), (tls,) = door["spec"]["rules"], door["spec"]["tls"]
+    (path,) = rule["http"]["paths"]
+    cluster = next(thing for thing in overlay("cluster") if thing["kind"] == "RayCluster")
+    assert path["backend"]["service"] == {"name": f"{cluster['metadata']['name']}-head-svc", "port": {"number": 8265}}
+    assert opened["spec"]["podSelector"]["matchLabels"]["ray.io/cluster"] == cluster["metadata"]["name"]
+    assert {door["metadata"]["namespace"], opened["metadata"]["namespace"]} == {cluster["metadata"]["namespace"]}
+    assert cluster["spec"]["authOptions"]["mode"] == "token", "whoever gets through has to have it"
+    assert tls["hosts"] == [rule["host"]] and tls["secretName"]
+    assert door["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.entrypoints"] == "websecure"
+    for file in ("crontab", "dagster_nightly.py"):
+        text = (INFRA / "schedulers" / file).read_text()
+        assert f"RAY_API_SERVER_ADDRESS=https://{rule['host']}" in text and "infra/kubernetes/ingress.yaml" in text
+
+
 def test_the_operators_are_those_that_were_read():
     """The table of how KubeRay's operator is installed, where it is beside the checkout."""
     file = SHARED / "k8s" / "operators.md"

@@ -2,14 +2,29 @@
 
 import copy
 import json
+import math
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
-from support.infra_files import INFRA, KUBERAY, KUBERNETES, OF_RAY, OVERLAYS, crd, of_ray, overlay, pods, rendered
+from support.infra_files import (
+    INFRA,
+    KUBERAY,
+    KUBERNETES,
+    OF_RAY,
+    OVERLAYS,
+    amount,
+    cluster_spec,
+    crd,
+    of_ray,
+    overlay,
+    pods,
+    rendered,
+)
 
 KUBERNETES_VERSIONS = ("1.31", "1.34")
 
@@ -59,20 +74,56 @@ def test_pods_of_rays_kinds_are_what_kubernetes_defines(version):
         validate({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}, version, strict=True)
 
 
-@pytest.mark.parametrize("version", KUBERAY)
-def test_what_kueue_wants_is_a_comment_that_works(version, tmp_path):
-    """The lines of overlays/segment-spot, as kubectl renders them without their marks."""
+def queued_segment(tmp_path):
+    """The job of overlays/segment-spot with the lines for Kueue, as kubectl renders them without their marks."""
     for folder in ("infra/kubernetes", "jobs"):
         shutil.copytree(INFRA.parent / folder, tmp_path / folder)
     file = tmp_path / "infra/kubernetes/overlays/segment-spot/kustomization.yaml"
     lines = re.search(r"(?m)^#   patchesJson6902:\n(#   [- ] ?.*\n)+", file.read_text())
     file.write_text(file.read_text() + lines[0].replace("#   ", ""))
     (thing,) = of_ray(rendered(str(file.parent)))
+    return thing
+
+
+@pytest.mark.parametrize("version", KUBERAY)
+def test_what_kueue_wants_is_a_comment_that_works(version, tmp_path):
+    thing = queued_segment(tmp_path)
     jsonschema.Draft7Validator(crd(version, "RayJob")).validate(thing)
     assert thing["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "gpus"}
     cluster = thing["spec"]["rayClusterSpec"]
     assert cluster["enableInTreeAutoscaling"] is False and thing["spec"]["shutdownAfterJobFinishes"] is True
     assert [(each["minReplicas"], each["replicas"]) for each in cluster["workerGroupSpecs"]] == [(8, 8), (1, 1)]
+
+
+def test_kueues_quota_is_what_one_such_job_asks_for(tmp_path):
+    thing = queued_segment(tmp_path)
+    flavor, cluster_queue, local_queue = yaml.safe_load_all((KUBERNETES / "kueue.yaml").read_text())
+    replicas = {each["groupName"]: each["replicas"] for each in cluster_spec(thing)["workerGroupSpecs"]}
+    asked: Counter[str] = Counter()
+    for name, pod in pods(thing):
+        for container in pod["containers"]:
+            for resource, quantity in container["resources"]["requests"].items():
+                asked[resource] += amount(quantity) * replicas.get(name, 1)
+    (group,) = cluster_queue["spec"]["resourceGroups"]
+    (kind,) = group["flavors"]
+    quota = {each["name"]: amount(each["nominalQuota"]) for each in kind["resources"]}
+    assert asked.keys() == quota.keys() == {*group["coveredResources"]}
+    assert quota == {resource: math.ceil(wanted) for resource, wanted in asked.items()}
+    assert asked["nvidia.com/gpu"] == 8 and asked["ephemeral-storage"] == 608
+    assert kind["name"] == flavor["metadata"]["name"]
+    assert local_queue["spec"]["clusterQueue"] == cluster_queue["metadata"]["name"]
+    assert thing["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == local_queue["metadata"]["name"]
+    assert thing["metadata"]["namespace"] == local_queue["metadata"]["namespace"]
+    namespace = {"kubernetes.io/metadata.name": thing["metadata"]["namespace"]}
+    assert cluster_queue["spec"]["namespaceSelector"]["matchLabels"] == namespace
+
+
+def test_what_a_training_waits_for_in_vain_is_what_the_comment_says():
+    comment = (KUBERNETES / "overlays/finetune-eight/finetune.yaml").read_text()
+    (thing,) = of_ray(overlay("finetune-eight"))
+    tries, gpus = map(int, re.search(r"at most\n# (\d) x (\d) GPU hours", comment).groups())
+    assert tries == thing["spec"]["backoffLimit"] + 1 and thing["spec"]["preRunningDeadlineSeconds"] == 3600
+    assert gpus == thing["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["maxReplicas"] - 1
 
 
 def test_every_manifest_is_in_an_overlay():
@@ -102,7 +153,7 @@ def test_the_config_map_holds_the_presets_as_they_are():
         assert mounted["data"] == presets["data"]
 
 
-@pytest.mark.parametrize("file", ["prometheus/access.yaml", "kubernetes/gke.yaml"])
+@pytest.mark.parametrize("file", ["prometheus/access.yaml", "kubernetes/gke.yaml", "kubernetes/ingress.yaml"])
 @pytest.mark.parametrize("version", KUBERNETES_VERSIONS)
 def test_what_is_applied_by_itself_is_what_kubernetes_defines(version, file):
     validate = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed").validate
