@@ -84,7 +84,10 @@ class Result:
                 _write(file, b"")
             except OSError as error:
                 raise UsageError(
-                    f"--result: {file!r} cannot be written ({error.strerror}); give a file in a folder that exists"
+                    f"cannot be written ({error.strerror})",
+                    field="--result",
+                    value=file,
+                    hint="give a file in a folder that exists",
                 ) from None
         self._file = file
         _files.append(file)
@@ -182,7 +185,9 @@ def result_in(log: str) -> dict[str, Any] | None:
 
 def _local(file: str) -> str:
     if "://" in file:
-        raise UsageError(f"--result: {redact(file)!r} is no local file; give a path on this machine, or -")
+        raise UsageError(
+            "is no local file", field="--result", value=redact(file), hint="give a path on this machine, or -"
+        )
     return os.path.expanduser(file)
 
 
@@ -197,7 +202,9 @@ def _check_free(file: str) -> None:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not {"command", "exit_code", "retry"} <= found.keys():
-        raise UsageError(f"--result: {file!r} holds something else than a result; remove it, or give another file")
+        raise UsageError(
+            "holds something else than a result", field="--result", value=file, hint="remove it, or give another file"
+        )
 
 
 def _write(file: str, data: bytes) -> None:

@@ -55,7 +55,7 @@ def read_bytes(uri: str, field: str) -> bytes:
     try:
         return fetch(uri)
     except (ObjectError, StoreUnavailable, UsageError) as error:
-        raise UsageError(f"{field}: {error}") from error
+        raise UsageError.about(field, error) from error
 
 
 def read_json(uri: str, field: str) -> Any:
@@ -68,7 +68,7 @@ def read_text(uri: str, field: str) -> str:
     try:
         return read_bytes(uri, field).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{field}: {uri!r} is not UTF-8 text: {error}") from error
+        raise UsageError(f"is not UTF-8 text: {error}", field=field, value=uri) from error
 
 
 def folder_of(uri: str, field: str) -> str:
@@ -78,8 +78,8 @@ def folder_of(uri: str, field: str) -> str:
         if open_store(place).is_folder(place):
             return place
     except (ObjectError, StoreUnavailable, UsageError) as error:
-        raise UsageError(f"{field}: {error}") from error
-    raise UsageError(f"{field}: {uri!r}: there is no such folder")
+        raise UsageError.about(field, error) from error
+    raise UsageError(": there is no such folder", field=field, value=uri)
 
 
 def is_folder(uri: str, field: str) -> bool:
@@ -87,7 +87,7 @@ def is_folder(uri: str, field: str) -> bool:
     try:
         return open_store(uri).is_folder(uris.normalise(uri))
     except (ObjectError, StoreUnavailable, UsageError) as error:
-        raise UsageError(f"{field}: {error}") from error
+        raise UsageError.about(field, error) from error
 
 
 def exists(uri: str) -> bool:

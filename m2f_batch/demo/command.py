@@ -8,7 +8,7 @@ from PIL import Image
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.records import segment_of
 from m2f_batch.runs.directory import open_directory
@@ -35,11 +35,15 @@ def demo(directory: str, task: str) -> int:
     }
     config = check_config(SegmentConfig, tree)
     if open_directory(str(folder)).holds_run() and not is_own:
-        raise UsageError(f"DIR: {directory} holds a run that is not a demo's; give another directory")
+        raise UsageError(
+            "holds a run that is not a demo's", field="DIR", value=Plain(directory), hint="give another directory"
+        )
     try:
         _draw_scenes(images)
     except OSError as error:
-        raise UsageError(f"DIR: {directory} cannot be written ({error.strerror}); give another directory") from None
+        raise UsageError(
+            f"cannot be written ({error.strerror})", field="DIR", value=Plain(directory), hint="give another directory"
+        ) from None
     code = segment(config)
     sheet = folder / "contact-sheet.png"
     _contact_sheet(open_run(str(folder))).save(sheet)

@@ -39,7 +39,9 @@ def metrics_of(task: Task, asked: Sequence[str] | None = None) -> frozenset[str]
     """The metrics that are asked, or a task's usual ones. Raises UsageError for one that does not fit the task."""
     for metric in asked or ():
         if metric not in METRICS[task]:
-            raise UsageError(f"--metrics: {metric!r} is not known for {task} rows; allowed: {', '.join(METRICS[task])}")
+            raise UsageError(
+                f"is not known for {task} rows", field="--metrics", value=metric, allowed=", ".join(METRICS[task])
+            )
     return frozenset(asked or USUAL.get(task, ()) or METRICS[task])
 
 

@@ -114,7 +114,9 @@ def check_numbers(evaluator: Evaluator, others: Sequence[OtherReading], ground_t
         theirs = other.mean_iou()
         if theirs > _CLEARLY[0] * ours + _CLEARLY[1]:
             raise UsageError(
-                f"--ground-truth: {ground_truth!r}: taken for label ids, its values give an mIoU of {ours:.3f}, and "
-                f"read otherwise {theirs:.3f}: {other.advice}; if they are label ids, name the classes by a file of "
-                "names as --ground-truth, with the folder as --masks"
+                f": taken for label ids, its values give an mIoU of {ours:.3f}, and read otherwise "
+                f"{theirs:.3f}: {other.advice}; if they are label ids, name the classes by a file of "
+                "names as --ground-truth, with the folder as --masks",
+                field="--ground-truth",
+                value=ground_truth,
             )

@@ -68,4 +68,6 @@ def _ambiguous(rows: list[str], truths: list[str]) -> UsageError:
         text = f"{rows[0]!r} may be its image {truths[0]!r} or {truths[1]!r}"
     else:
         text = f"its image {truths[0]!r} may be {rows[0]!r} or {rows[1]!r}"
-    return UsageError(f"--ground-truth: {text}; give --images, the folder from which paths are those of the run")
+    return UsageError(
+        text, field="--ground-truth", hint="give --images, the folder from which paths are those of the run"
+    )

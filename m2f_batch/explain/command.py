@@ -62,5 +62,7 @@ def _folder(dest: str, info: RunInfo) -> Place:
     """Returns DEST. Raises UsageError where nothing should, or can, be written."""
     folder = writable_folder(dest, "DEST")
     if uris.is_inside(folder.uri, info.input_uri):
-        raise UsageError(f"DEST: {dest!r} lies inside INPUT, where the next run would take pictures for images")
+        raise UsageError(
+            "lies inside INPUT, where the next run would take pictures for images", field="DEST", value=dest
+        )
     return folder

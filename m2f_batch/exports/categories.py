@@ -39,8 +39,9 @@ def match_categories(
     if not chosen:
         theirs = f"{', '.join([*places][:5])}, ..." if places else "it has none"
         raise UsageError(
-            f"--ground-truth {ground_truth}: none of its categories ({theirs}) "
-            f"has the name of a label of the model ({', '.join(label.name for label in labels[:5])}, ...)"
+            f"none of its categories ({theirs}) has the name of a label of the model "
+            f"({', '.join(label.name for label in labels[:5])}, ...)",
+            field=f"--ground-truth {ground_truth}",
         )
     own = {label.id: label.dataset_id for label in labels}
     is_known = find_label_set({label.id: label.name for label in labels}) is not None

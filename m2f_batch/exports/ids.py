@@ -56,7 +56,7 @@ def coco_ids(run: Run, ground_truth: str | None) -> CocoIds:
     if not any(find(uri, 0) is not None for uri in listed):
         names = [image["file_name"] for image in truth["images"]]
         shown = f"{names[0]!r}, ... and {listed[0]!r}, ..." if names and listed else "one of them lists none"
-        raise UsageError(f"--ground-truth {ground_truth}: it and {run.uri} have no image in common ({shown})")
+        raise UsageError(f"it and {run.uri} have no image in common ({shown})", field=f"--ground-truth {ground_truth}")
     unmatched.clear()
     return CocoIds(find, match.ids, truth["categories"], unmatched, notes=(*match.notes, *notes))
 
@@ -114,7 +114,7 @@ def _image_ids_of(
         if image_id is None:
             unmatched.add(uri)
         elif taken.setdefault(image_id, uri) != uri:
-            raise UsageError(f"--ground-truth: its image {image_id} may be {taken[image_id]!r} or {uri!r}")
+            raise UsageError(f"its image {image_id} may be {taken[image_id]!r} or {uri!r}", field="--ground-truth")
         return image_id
 
     return find, [spelled_otherwise(pairs)] if pairs else []
@@ -130,7 +130,7 @@ def _read_truth(uri: str) -> dict[str, Any]:
     try:
         data = open_store(uri).read(uri)
     except (UsageError, ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"--ground-truth {uri}: {error}; give a COCO JSON") from None
+        raise UsageError.about(f"--ground-truth {uri}", error, hint="give a COCO JSON") from None
     tree = parse_json(data, f"--ground-truth {uri}:")
     for part in ("images", "categories", "annotations") if isinstance(tree, dict) else ():
         tree[part] = _as_written_elsewhere(tree.get(part))
@@ -141,7 +141,8 @@ def _read_truth(uri: str) -> dict[str, Any]:
         items = tree.get(part) if isinstance(tree, dict) else None
         if not isinstance(items, list) or not all(_has(item, fields) for item in items):
             raise UsageError(
-                f"--ground-truth {uri}: must be a COCO JSON: a list {part!r}, each with {' and '.join(fields)}"
+                f"must be a COCO JSON: a list {part!r}, each with {' and '.join(fields)}",
+                field=f"--ground-truth {uri}",
             )
     return tree
 

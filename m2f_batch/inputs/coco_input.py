@@ -46,18 +46,20 @@ def list_coco(store: Store, place: str, root: str | None) -> Listing:
     around, bases = images_around(folder) if root is None else folder, [folder] * len(names)
     found = resolve_names(names, around, IMAGE_EXTENSIONS, bases=bases, takes_urls=root is not None)
     for at, fault in found.faults.items():
-        raise UsageError(f"input.uri: {place!r}: images[{at}]: file_name {bare(names[at])!r}: {fault}")
+        raise UsageError(f": images[{at}]: file_name {bare(names[at])!r}: {fault}", field="input.uri", value=place)
     for at, uri in enumerate(found.uris):
         try:
             allow.check_web(uri or "")
         except UsageError as error:
             here = "; where the files are in a folder, give it as input.root"
-            raise UsageError(f"input.uri: {place!r}: images[{at}]: {bare(names[at])!r}: {error}{here}") from error
+            raise UsageError(
+                f": images[{at}]: {bare(names[at])!r}: {error}{here}", field="input.uri", value=place
+            ) from error
     say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, around)), file=sys.stderr)
     try:
         column = text_column(uri for uri in found.uris if uri is not None)
     except UnicodeEncodeError as error:
-        raise UsageError(f"input.uri: a listed uri is not valid Unicode: {error.object!r}") from error
+        raise UsageError(f"a listed uri is not valid Unicode: {error.object!r}", field="input.uri") from error
     return listing_of(column, None, pa.table({"coco_id": pa.array(numbers, pa.int64())}), 0)
 
 
@@ -72,7 +74,7 @@ def _images(store: Store, place: str) -> list[Any]:
     images = [*images.values()] if isinstance(images, dict) else images  # as in LIVECell
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
         rows = f"; {_AS_LINES}" if isinstance(document, list) else ""
-        raise UsageError(f"input.uri: {place!r} is no COCO JSON: it has no list 'images'{rows}")
+        raise UsageError(f"is no COCO JSON: it has no list 'images'{rows}", field="input.uri", value=place)
     return images
 
 
@@ -82,9 +84,13 @@ def _names_and_ids(images: list[Any], place: str) -> tuple[list[str], list[int]]
     for position, image in enumerate(images):
         name, number = image.get("file_name") or image.get("coco_url"), whole(image.get("id"))
         if not isinstance(name, str) or not name or number is None or not -(2**63) <= number < 2**63:
-            raise UsageError(f"input.uri: {place!r}: images[{position}] needs a text 'file_name' and an integer 'id'")
+            raise UsageError(
+                f": images[{position}] needs a text 'file_name' and an integer 'id'", field="input.uri", value=place
+            )
         if seen.setdefault(number, name) != name:
-            raise UsageError(f"input.uri: {place!r}: the id {number} is that of {seen[number]!r} and of {name!r}")
+            raise UsageError(
+                f": the id {number} is that of {seen[number]!r} and of {name!r}", field="input.uri", value=place
+            )
         names.append(name)
         numbers.append(number)
     return names, numbers
@@ -94,4 +100,4 @@ def _root(root: str) -> str:
     try:
         return uris.normalise(root)
     except UsageError as error:
-        raise UsageError(f"input.root: {error}") from error
+        raise UsageError.about("input.root", error) from error

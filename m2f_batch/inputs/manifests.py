@@ -117,9 +117,9 @@ def named(place: str) -> Iterator[None]:
         told = str(error).splitlines()[0]
         is_other = isinstance(error, UnicodeDecodeError) or "invalid UTF8" in told
         told += "; save it as UTF-8" if is_other else ""
-        raise UsageError(f"input.uri: {place!r} cannot be read: {told}") from error
+        raise UsageError(f"cannot be read: {told}", field="input.uri", value=place) from error
     except UsageError as error:
-        raise UsageError(f"input.uri: {place!r}: {error}") from error
+        raise UsageError(f": {error}", field="input.uri", value=place) from error
 
 
 def resolved(column: pa.ChunkedArray, folder: str) -> pa.Array:

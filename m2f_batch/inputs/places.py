@@ -16,7 +16,7 @@ def check_output(input_uri: str, output_uri: str) -> None:
     try:
         target = uris.normalise(output_uri)
     except UsageError as error:
-        raise UsageError(f"output.uri: {error}") from error
+        raise UsageError.about("output.uri", error) from error
     if uris.has_glob(input_uri) and not os.path.exists(uris.normalise(input_uri)):
         # a glob takes only what it matches: it must not match what a run writes
         matches = glob_matcher(uris.split_glob(input_uri)[1])
@@ -26,7 +26,10 @@ def check_output(input_uri: str, output_uri: str) -> None:
         is_inside = uris.is_inside(target, folder)
     if is_inside:
         raise UsageError(
-            f"output.uri: {output_uri!r} is, or lies inside, input.uri {input_uri!r}; choose another place"
+            f"is, or lies inside, input.uri {input_uri!r}",
+            field="output.uri",
+            value=output_uri,
+            hint="choose another place",
         )
 
 

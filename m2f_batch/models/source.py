@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.errors import Plain, RunError, TransientError, UsageError
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable
@@ -50,22 +50,33 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
         source = ModelSource(os.path.abspath(uri), "directory", wanted=wanted)
         _check_allowed(source, UsageError)
         if revision is not None:
-            raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the directory {uri}")
+            raise UsageError(
+                f"needs a hub id in model.uri, not the directory {uri}", field="model.revision", value=revision
+            )
         return source
     if "://" in uri:
         return _find_at(uri, revision, wanted)
     if uris.HUB_ID.fullmatch(uri) and not uri.startswith((".", "/")):
         name, _, inline = uri.partition("@")
         if inline and revision and inline != revision:
-            raise UsageError(f"model.revision: {revision!r} and model.uri {uri!r} name two revisions: keep one")
+            raise UsageError(
+                f"and model.uri {uri!r} name two revisions: keep one", field="model.revision", value=revision
+            )
         source = ModelSource(name, "hub", inline or revision, wanted)
         _check_allowed(source, UsageError)
         return _pin_hub(source)
     if os.path.isfile(uri):
-        raise UsageError(f"model.uri: {given!r} is a file; give its directory, {os.path.dirname(os.path.abspath(uri))}")
+        raise UsageError(
+            "is a file",
+            field="model.uri",
+            value=given,
+            hint=f"give its directory, {os.path.dirname(os.path.abspath(uri))}",
+        )
     raise UsageError(
-        f"model.uri: {given!r} is no directory here, no hub id (owner/name) and no object-store URI; "
-        "give a Hugging Face directory with config.json and model.safetensors"
+        "is no directory here, no hub id (owner/name) and no object-store URI",
+        field="model.uri",
+        value=given,
+        hint="give a Hugging Face directory with config.json and model.safetensors",
     )
 
 
@@ -78,8 +89,9 @@ def local_directory(source: ModelSource) -> Path:
     if source.kind == "directory":
         if not os.path.isdir(source.uri):
             raise RunError(
-                f"model.uri: the directory {source.uri} is not on node {os.uname().nodename}; "
-                "on several nodes use a shared path, a hub id or an object-store URI"
+                f"the directory {source.uri} is not on node {os.uname().nodename}; on several nodes use "
+                "a shared path, a hub id or an object-store URI",
+                field="model.uri",
             )
         return Path(source.uri)
     if source.kind == "hub":
@@ -105,20 +117,30 @@ def _find_at(uri: str, revision: str | None, wanted: tuple[str, ...]) -> ModelSo
     try:
         place = uris.parse(uri)
     except UsageError as error:
-        raise UsageError(f"model.uri: {error}") from None
+        raise UsageError.about("model.uri", error) from None
     if not place.scheme and os.path.isdir(place.path):
         return find_model(place.path, revision, wanted)
     if revision is not None:
-        raise UsageError(f"model.revision: {revision!r} needs a hub id in model.uri, not the URI {uri}")
+        raise UsageError(f"needs a hub id in model.uri, not the URI {uri}", field="model.revision", value=revision)
     if place.is_web:
         where = "a hub id (owner/name), a directory or an object-store URI"
-        raise UsageError(f"model.uri: {uris.without_secrets(uri)!r}: models are not read from the web; give {where}")
+        raise UsageError(
+            ": models are not read from the web",
+            field="model.uri",
+            value=uris.without_secrets(uri),
+            hint=f"give {where}",
+        )
     source = ModelSource(str(place).rstrip("/"), "bucket", wanted=wanted)
     _check_allowed(source, UsageError)
     with _bucket_errors(UsageError):
         entries = _bucket_files(source)
     if not any(PurePosixPath(entry.uri).name == "config.json" for entry in entries):
-        raise UsageError(f"model.uri: {source.uri} holds no config.json; give the URI of a Hugging Face directory")
+        raise UsageError(
+            "holds no config.json",
+            field="model.uri",
+            value=Plain(source.uri),
+            hint="give the URI of a Hugging Face directory",
+        )
     return replace(source, revision=_digest(entries))
 
 
@@ -157,7 +179,9 @@ def _fetch_from_bucket(source: ModelSource) -> Path:
 
 
 def _changed(source: ModelSource) -> RunError:
-    return RunError(f"model.uri: {source.uri} changed while the run was going on; start the run again")
+    return RunError(
+        "changed while the run was going on", field="model.uri", value=Plain(source.uri), hint="start the run again"
+    )
 
 
 @contextmanager
@@ -165,7 +189,7 @@ def _bucket_errors(kind: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (TransientError, Unreachable) as error:
-        raise RunError(f"model.uri: {error}; the same command may succeed later") from error
+        raise RunError.about("model.uri", error, hint="the same command may succeed later") from error
     except (UsageError, ObjectError, StoreUnavailable) as error:
         raise kind(f"model.uri: {error}") from error
 
@@ -175,7 +199,9 @@ def _cache_errors(cache: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(f"model.uri: cannot be kept in {cache} ({error.strerror}); set XDG_CACHE_HOME") from None
+        raise RunError(
+            f"cannot be kept in {cache} ({error.strerror})", field="model.uri", hint="set XDG_CACHE_HOME"
+        ) from None
 
 
 @contextmanager

@@ -120,7 +120,10 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         if address is None:
             raise RunError(f"Ray does not start on this machine: {reason}") from None
         raise UsageError(
-            f"compute.address: {address!r} cannot be reached ({reason}); start it, or leave it out.{_token_hint()}"
+            f"cannot be reached ({reason})",
+            field="compute.address",
+            value=address,
+            hint=f"start it, or leave it out.{_token_hint()}",
         ) from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits at once with code 15
@@ -185,8 +188,9 @@ def _check_reachable(address: str | None) -> None:
         socket.create_connection((place[1], int(place[2])), timeout=10).close()
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"compute.address: nobody answers at {address} ({error}); give the address of a running Ray cluster, "
-            "auto on one of its nodes, or none for a local Ray"
+            f"nobody answers at {address} ({error})",
+            field="compute.address",
+            hint="give the address of a running Ray cluster, auto on one of its nodes, or none for a local Ray",
         ) from None
 
 
@@ -276,9 +280,11 @@ def plan_resources(
     share = (compute.gpus_per_actor or 1.0) if on_gpu else 0.0
     if on_gpu and not may_grow and share > max(node.get("GPU", 0.0) for node in nodes):
         what = f"{share:g} GPUs on one node" if gpus else "a GPU"
-        raise UsageError(f"compute.device: cuda needs {what}, and this Ray has none; allowed here: auto, cpu")
+        raise UsageError(f"cuda needs {what}, and this Ray has none; allowed here: auto, cpu", field="compute.device")
     if not on_gpu and compute.gpus_per_actor is not None:
-        raise UsageError(f"compute.gpus_per_actor: {compute.gpus_per_actor} does not apply to compute.device cpu")
+        raise UsageError(
+            "does not apply to compute.device cpu", field="compute.gpus_per_actor", value=compute.gpus_per_actor
+        )
     low, high = _bounds(compute, int(gpus // share) if on_gpu else int(max(cpus - 1, 0) // compute.threads_per_actor))
     device, per_actor = ("cuda", 1.0) if on_gpu else ("cpu", float(compute.threads_per_actor))
     if starts_nodes or (may_grow and not cpus):

@@ -10,7 +10,7 @@ from typing import Any
 
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import InputConfig, Task
-from m2f_batch.errors import RunError
+from m2f_batch.errors import Plain, RunError
 from m2f_batch.models.label_sets import Category
 from m2f_batch.runs.directory import RunDirectory
 
@@ -92,7 +92,7 @@ def read_info(run: RunDirectory) -> RunInfo:
     try:
         return info_of(tree)
     except (LookupError, TypeError, ValueError, AttributeError):
-        raise RunError(f"RUN: {run.path('run.json')} is not the run.json of a run") from None
+        raise RunError("is not the run.json of a run", field="RUN", value=Plain(run.path("run.json"))) from None
 
 
 def info_of(tree: Tree) -> RunInfo:

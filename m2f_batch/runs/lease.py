@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.errors import Plain, RunError, TransientError, UsageError
 from m2f_batch.messages.spoken import now
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import Fenced, NotFound, Store
@@ -153,8 +153,10 @@ def acquire(store: Store, folder: str, seconds: float, say: Callable[[str], None
             continue
         if _is_alive_here(held) or (seen is not None and not is_same):
             raise UsageError(
-                f"output.uri: {folder.removesuffix('/_state/lease')} is held by another run, {held.holder}, since "
-                f"{held.since}; wait until it ends, stop it, or give another OUTPUT"
+                f"is held by another run, {held.holder}, since {held.since}",
+                field="output.uri",
+                value=Plain(folder.removesuffix("/_state/lease")),
+                hint="wait until it ends, stop it, or give another OUTPUT",
             )
         if seen is None:
             say(f"waiting, at most {held.seconds:g} s, to see whether {held.holder} still works on OUTPUT")

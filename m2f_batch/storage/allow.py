@@ -97,7 +97,7 @@ def check_field(field: str, uri: str) -> None:
         if not (is_allowed(place) or is_allowed(folder)):
             check(place)
     except (NotAllowed, UsageError) as error:
-        raise UsageError(f"{field}: {error}") from None
+        raise UsageError.about(field, error) from None
 
 
 def is_confined() -> bool:

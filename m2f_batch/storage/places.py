@@ -90,9 +90,9 @@ def writable_file(dest: str, field: str, *, run: str | None = None, read: Iterab
             raise UsageError(f"{dest!r} is a folder; give the name of a file in it")
         _check_above(dest, place.uri)
     if run is not None and any(uris.is_inside(place.uri, f"{run}/{name}") for name in OF_RUN):
-        raise UsageError(f"{field}: {dest!r} is a part of the run itself; give another place")
+        raise UsageError("is a part of the run itself", field=field, value=dest, hint="give another place")
     if any(each is not None and _is_same(place.uri, each) for each in read):
-        raise UsageError(f"{field}: {dest!r} is what is read; give another name")
+        raise UsageError("is what is read", field=field, value=dest, hint="give another name")
     return place
 
 
@@ -106,7 +106,7 @@ def writable_folder(dest: str, field: str, *, is_new: bool = False) -> Place:
         is_file = place.store.stat(place.uri) is not None
         is_empty = is_file or not is_new or next(place.store.list(place.uri), None) is None
     if is_file:
-        raise UsageError(f"{field}: {dest!r} is a file; give a directory")
+        raise UsageError("is a file", field=field, value=dest, hint="give a directory")
     if not is_empty:
         raise not_empty(dest, field)
     return place
@@ -124,7 +124,7 @@ def writable_place(dest: str, field: str) -> Place:
 
 def not_empty(dest: str, field: str) -> UsageError:
     """Returns the error of a folder that must be new or empty, and is not."""
-    return UsageError(f"{field}: {dest!r} is not empty; remove it, or choose another {field}")
+    return UsageError("is not empty", field=field, value=dest, hint=f"remove it, or choose another {field}")
 
 
 @contextmanager
@@ -133,7 +133,7 @@ def _of_field(field: str) -> Iterator[None]:
     try:
         yield
     except (UsageError, ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"{field}: {error}") from None
+        raise UsageError.about(field, error) from None
 
 
 def _is_same(place: str, other: str) -> bool:

@@ -36,10 +36,12 @@ def check_room(images: int, text: int, memory: int) -> None:
     fit = max(0, int((memory - BASE) / each))
     size = 10 ** max(0, len(str(fit)) - 2)
     raise UsageError(
-        f"input.uri: lists {images:,} images and more. A run over these takes {need / 1e9:.3g} GB of memory beside its "
-        f"driver ({each:.0f} bytes per image, measured), which has {memory / 1e9:.3g} GB: at most some "
-        f"{fit // size * size:,} such images. Split INPUT by prefix, each with an OUTPUT of its own, or give the "
-        "driver (on a cluster, the head) more memory"
+        f"lists {images:,} images and more. A run over these takes {need / 1e9:.3g} GB of "
+        f"memory beside its driver ({each:.0f} bytes per image, measured), which has "
+        f"{memory / 1e9:.3g} GB: at most some {fit // size * size:,} such images. Split INPUT "
+        "by prefix, each with an OUTPUT of its own, or give the driver (on a cluster, the head) more "
+        "memory",
+        field="input.uri",
     )
 
 

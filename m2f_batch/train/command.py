@@ -174,7 +174,7 @@ def _here(job: TrainJob) -> Callable[[HeldFolder], None]:
     compute = job.config.compute
     device = compute.device if compute.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("compute.device: 'cuda' is not to be had here; allowed: auto, cpu")
+        raise UsageError("'cuda' is not to be had here", field="compute.device", allowed="auto, cpu")
     check_gpu(torch.device(device))
     check_device(job.config, device)
     cpus = len(os.sched_getaffinity(0))

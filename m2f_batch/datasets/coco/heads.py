@@ -84,7 +84,7 @@ def parts_of(document: Any, place: str) -> tuple[list[Any], list[Any], list[Any]
     for part in _PARTS:
         items = document.get(part) if isinstance(document, dict) else None
         if not isinstance(items, list | dict):
-            raise UsageError(f"data.train: {place!r} is no COCO JSON: it has no list {part!r}")
+            raise UsageError(f"is no COCO JSON: it has no list {part!r}", field="data.train", value=place)
         found.append(items if isinstance(items, list) else entries_of(items))
     images, annotations, categories = found
     return images, annotations, categories

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import Plain, UsageError
 
 
 class Kind(NamedTuple):
@@ -191,5 +191,7 @@ def ignored_kinds(text: str) -> tuple[str, ...]:
     kinds = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise UsageError(f"--ignore: {', '.join(unknown)}: not known; known are {', '.join(KINDS)}")
+        raise UsageError(
+            f": not known; known are {', '.join(KINDS)}", field="--ignore", value=Plain(", ".join(unknown))
+        )
     return kinds

@@ -11,7 +11,7 @@ from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.masks import Setting, mask_findings, queries_wanted
 from m2f_batch.datasets.lint.splits import group_findings, name_findings
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import Plain, UsageError
 
 _TELLING = 24  # characters of an image's masks: fewer may be two images' by chance
 
@@ -48,7 +48,11 @@ def warnings_of(train: Dataset, val: Dataset | None, setting: Setting, group_by:
         if shared:
             others = f" ({len(shared):,} such groups)" if len(shared) > 1 else ""
             advice = KINDS["group-on-both-sides"].advice
-            raise UsageError(f"data.group_by: {shared[0].where} is on both sides: {shared[0].text}{others}; {advice}")
+            raise UsageError(
+                f"is on both sides: {shared[0].text}{others}; {advice}",
+                field="data.group_by",
+                value=Plain(shared[0].where),
+            )
     effects = {kind: KINDS[kind].effect for kind in found}
     if (kind := "more-objects-than-queries") in found:
         effects[kind] += f", and {enough_queries(train, val, is_semantic=setting.is_semantic)}"

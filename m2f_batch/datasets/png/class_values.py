@@ -60,7 +60,7 @@ def scheme_of(
         return Scheme(None)
     left = {number: name for number, name in names.items() if number != -1 and number + do_reduce_labels not in void}
     if not left or min(left) < 0:
-        raise UsageError("data.names: names of classes need ids of 0 or more")
+        raise UsageError("names of classes need ids of 0 or more", field="data.names")
     if not do_reduce_labels and _is_ade20k(left):
         text = "the names are ADE20K's, whose own files hold 0 for no label and class ids + 1: "
         text += f"as it is, 0 is read as {left[0]!r}; for such files set data.do_reduce_labels"

@@ -49,7 +49,7 @@ def pairs(
     place = uris.normalise(annotations)
     is_folder = files.is_folder(place, "data.train")
     if masks is None and not is_folder:
-        raise UsageError(f"data.train_masks: {annotations!r} is no folder of masks; give that folder")
+        raise UsageError("is no folder of masks", field="data.train_masks", value=annotations, hint="give that folder")
     folder = files.folder_of(masks or place, "data.train_masks")
     place_of_images = folder if images is None else files.folder_of(images, "data.train_images")
     found, kinds = _list_masks(folder, report)
@@ -111,7 +111,7 @@ def _list_masks(folder: str, report: Report) -> tuple[dict[str, str], Sequence[s
         why += ": JPEG is lossy and makes values that nobody drew, so masks are never read from it; export PNGs"
     else:
         why += "; masks are read from PNGs and TIFFs: write them as such"
-    raise UsageError(f"data.train_masks: {folder!r} has no PNG{why}")
+    raise UsageError(f"has no PNG{why}", field="data.train_masks", value=folder)
 
 
 def _apart(
@@ -141,8 +141,9 @@ def _by_suffix(found: dict[str, str], suffix: str, folder: str) -> tuple[str, di
     chosen = {stem.removesuffix(suffix): mask for stem, mask in found.items() if stem.endswith(suffix)}
     if not chosen:
         raise UsageError(
-            f"data.mask_suffix: {suffix!r} ends the name of none of {len(found):,} masks in {folder!r} "
-            f"({examples(sorted(found))})"
+            f"ends the name of none of {len(found):,} masks in {folder!r} ({examples(sorted(found))})",
+            field="data.mask_suffix",
+            value=suffix,
         )
     return suffix, chosen
 

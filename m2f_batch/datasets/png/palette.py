@@ -44,7 +44,9 @@ def given_palette(
     for (key, value), number in zip(entries, numbers, strict=True):
         color = _color(value, f"{field}: {key!r}")
         if color in classes:
-            raise UsageError(f"{field}: {key!r}: the color {shown(color)} is also that of class {classes[color]}")
+            raise UsageError(
+                f": the color {shown(color)} is also that of class {classes[color]}", field=field, value=key
+            )
         classes[color] = number
     return classes, named
 
@@ -63,12 +65,14 @@ def _ids(keys: Sequence[str], names: Mapping[int, str] | None, field: str) -> tu
         real = [key for key in keys if key != IGNORED_NAME]
         names = dict(enumerate(real))
         if len({*real}) < len(real):
-            raise UsageError(f"{field}: a name comes twice")
+            raise UsageError("a name comes twice", field=field)
     by_name = {name: number for number, name in (names or {}).items()} | {IGNORED_NAME: -1}
     numbers = []
     for key in keys:
         if key not in by_name and not _is_id(key):
-            raise UsageError(f"{field}: {key!r} is no name of a class; they are {', '.join((names or {}).values())}")
+            raise UsageError(
+                f"is no name of a class; they are {', '.join((names or {}).values())}", field=field, value=key
+            )
         numbers.append(by_name[key] if key in by_name else int(key))
     return numbers, None if names is None else dict(names)
 
@@ -85,7 +89,7 @@ def _entries(given: Given, field: str) -> list[tuple[str, Any]]:
         return [(str(key), value) for key, value in found.items()]
     if isinstance(found, Sequence) and found and not isinstance(found, str):
         return [(str(number), color) for number, color in enumerate(found)]
-    raise UsageError(f"{field}: wanted {_FORMS}")
+    raise UsageError(f"wanted {_FORMS}", field=field)
 
 
 def _read(uri: str, field: str) -> Any:

@@ -70,10 +70,10 @@ def sources_of(settings: Settings, split: str, report: Report) -> list[str]:
     listed = [found] if isinstance(found, str) else found
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
         text = f"{split!r} must be a folder of images, or a list of such; data.train_images names the folder"
-        raise UsageError(f"data.train: {place!r}: {text}")
+        raise UsageError(f": {text}", field="data.train", value=place)
     base = values.get("path") or "."
     if not isinstance(base, str):
-        raise UsageError(f"data.train: {place!r}: 'path' must be a folder; got {base!r}")
+        raise UsageError(f": 'path' must be a folder; got {base!r}", field="data.train", value=place)
     return [_source(place, base, name, split, report) for name in listed]
 
 
@@ -97,8 +97,10 @@ def _source(place: str, base: str, name: str, split: str, report: Report) -> str
             return reading
     shown = ", ".join(map(repr, tried[:3]))
     raise UsageError(
-        f"data.train: {place!r}: {split}: {name!r}: there is no such folder or list (looked for at {shown}); "
-        "data.train_images names the folder"
+        f": {split}: {name!r}: there is no such folder or list (looked for at {shown}); "
+        "data.train_images names the folder",
+        field="data.train",
+        value=place,
     )
 
 

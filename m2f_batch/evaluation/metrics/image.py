@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import Plain, UsageError
 from m2f_batch.evaluation.metrics.regions import Rle, rle_of
 
 
@@ -71,8 +71,10 @@ def found_in(row: Mapping[str, Any] | None, truth: Truth, category_of: Mapping[i
     size_hw = (row["height"], row["width"])
     if size_hw != truth.size_hw:
         raise UsageError(
-            f"--ground-truth: {row['uri']} is {_spoken(size_hw)}, but its annotations are of "
-            f"{_spoken(truth.size_hw)} (height x width); annotate the image as it is shown, after EXIF orientation"
+            f"is {_spoken(size_hw)}, but its annotations are of {_spoken(truth.size_hw)} (height x width)",
+            field="--ground-truth",
+            value=Plain(row["uri"]),
+            hint="annotate the image as it is shown, after EXIF orientation",
         )
     return found_of(row["segments"], size_hw, category_of)
 

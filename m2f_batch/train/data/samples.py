@@ -16,7 +16,7 @@ from m2f_batch.config.finetune import Resize
 from m2f_batch.config.segment import Task
 from m2f_batch.datasets.masks import as_rle, union_rle
 from m2f_batch.datasets.pixel_cap import image_of
-from m2f_batch.errors import ImageError, RunError
+from m2f_batch.errors import ImageError, Plain, RunError
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
@@ -81,8 +81,10 @@ def make_sample(row: Mapping[str, Any], position: int, recipe: Recipe, retries: 
     size_hw = (image.shape[0], image.shape[1])
     if size_hw != (row["height"], row["width"]):
         raise RunError(
-            f"data.train: {row['uri']} has {size_hw[1]} x {size_hw[0]} pixels, its annotations are for "
-            f"{row['width']} x {row['height']}; m2f-batch lint finds all of these"
+            f"has {size_hw[1]} x {size_hw[0]} pixels, its annotations are for {row['width']} x "
+            f"{row['height']}; m2f-batch lint finds all of these",
+            field="data.train",
+            value=Plain(row["uri"]),
         )
     rng = np.random.default_rng((recipe.seed, position, row["image_id"] % (1 << 63)))
     view = draw_view(rng, size_hw, recipe.crop_hw, recipe.scale, recipe.flip, recipe.resize)
@@ -136,4 +138,6 @@ def _pixels(row: Mapping[str, Any], max_pixels: int, retries: Retries) -> NDArra
     try:
         return image_of(retries.run(lambda: open_store(uri).read(uri)), max_pixels)
     except (ObjectError, ImageError) as error:
-        raise RunError(f"data.train: {uri} cannot be used ({error}); m2f-batch lint finds all of these") from None
+        raise RunError(
+            f"cannot be used ({error}); m2f-batch lint finds all of these", field="data.train", value=Plain(uri)
+        ) from None

@@ -22,12 +22,17 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
         fitting = [name for name in names if fnmatchcase(name, pattern)]
         if not fitting:
             raise UsageError(
-                f"train.freeze: {pattern!r} fits no parameter; allowed: names of parameters, * for any text, e.g. "
-                f"{names[0].rpartition('.')[0].split('.embeddings')[0]}.* or {names[-1]}"
+                "fits no parameter",
+                field="train.freeze",
+                value=pattern,
+                allowed=(
+                    "names of parameters, * for any text, e.g. "
+                    f"{names[0].rpartition('.')[0].split('.embeddings')[0]}.* or {names[-1]}"
+                ),
             )
         frozen += fitting
     if set(frozen) == set(names):
-        raise UsageError(f"train.freeze: {list(patterns)} leaves no parameter to train")
+        raise UsageError("leaves no parameter to train", field="train.freeze", value=list(patterns))
     _stop(model, frozen)
     return sorted(set(frozen))
 

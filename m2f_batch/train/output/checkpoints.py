@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from m2f_batch.errors import RunError
+from m2f_batch.errors import Plain, RunError
 from m2f_batch.runs.held_folder import HeldFolder, json_bytes
 from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import NotFound
@@ -48,12 +48,14 @@ def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
         data = retry_write(lambda: place.store.read(uri))
     except NotFound:
         raise RunError(
-            f"output.uri: {uri} is gone; delete its folder, and the same command takes an older one"
+            "is gone; delete its folder, and the same command takes an older one", field="output.uri", value=Plain(uri)
         ) from None
     if len(data) != info["bytes"]:
         raise RunError(
-            f"output.uri: {uri} has {len(data)} bytes instead of {info['bytes']}; delete its folder, and the same "
-            "command takes an older one"
+            f"has {len(data)} bytes instead of {info['bytes']}; delete its folder, and the same command "
+            "takes an older one",
+            field="output.uri",
+            value=Plain(uri),
         )
     state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return state, info

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.messages.spoken import now
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes, open_folder
 from m2f_batch.runs.hold import held_folder
@@ -47,15 +47,22 @@ def check_place(job: TrainJob) -> dict[str, Any] | None:
         # before its first checkpoint there is nothing to lose: a mistake found late is corrected in the same OUTPUT
         is_kept = info is not None and ("finished_at" in info or bool(retry_before_run(lambda: _markers(place))))
     except RunError as error:  # a file in its way, no bucket, wrong keys
-        raise UsageError(f"output.uri: {error}") from None
+        raise UsageError.about("output.uri", error) from None
     if others:
-        raise UsageError(f"output.uri: {others[0]} is there, and is no training of ours; give another OUTPUT")
+        raise UsageError(
+            "is there, and is no training of ours",
+            field="output.uri",
+            value=Plain(others[0]),
+            hint="give another OUTPUT",
+        )
     if info is None or job.config.output.overwrite or "is_removed" in info:
         return info
     if is_kept and (different := _different(info, job)):
         raise UsageError(
-            f"output.uri: {uri} holds a training with other settings ({', '.join(different)}); give another OUTPUT, "
-            "the settings in its finetune.json, or output.overwrite to start anew"
+            f"holds a training with other settings ({', '.join(different)})",
+            field="output.uri",
+            value=Plain(uri),
+            hint="give another OUTPUT, the settings in its finetune.json, or output.overwrite to start anew",
         )
     return info
 
@@ -77,8 +84,9 @@ def check_seen(place: HeldFolder) -> None:
     """Raise RunError where this process's node does not see the OUTPUT that the command has begun."""
     if retry_write(lambda: _info(place)) is None:
         raise RunError(
-            f"output.uri: what is written to {place.uri} is not to be seen on node {os.uname().nodename}; with several "
-            "nodes give an object-store URI, or a directory that all of them share"
+            f"what is written to {place.uri} is not to be seen on node {os.uname().nodename}; with "
+            "several nodes give an object-store URI, or a directory that all of them share",
+            field="output.uri",
         )
 
 

@@ -43,7 +43,11 @@ def labels_of(categories: Sequence[Category], task: Task) -> Labels:
         )
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise UsageError(f"data.train: several categories are called {', '.join(doubled)}; give each a name of its own")
+        raise UsageError(
+            f"several categories are called {', '.join(doubled)}",
+            field="data.train",
+            hint="give each a name of its own",
+        )
     stuff = tuple(label for label, index in enumerate(learnt) if not categories[index].isthing)
     places = {index: label for label, index in enumerate(learnt)}
     return Labels(tuple(names), stuff, tuple(places.get(index, -1) for index in range(len(categories))))

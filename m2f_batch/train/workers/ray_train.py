@@ -143,17 +143,24 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
     per_worker = (compute.gpus_per_worker or 1.0) if device == "cuda" else 0.0
     if most > 1 and 0 < per_worker < 1:
         raise UsageError(
-            f"compute.gpus_per_worker: {per_worker:g} with {most} workers is not allowed: NCCL connects no two on one "
-            "GPU; allowed: 1 or more, or train.workers=1"
+            f"{per_worker:g} with {most} workers is not allowed: NCCL connects no two on one GPU",
+            field="compute.gpus_per_worker",
+            allowed="1 or more, or train.workers=1",
         )
     if per_worker * least > gpus:
-        raise UsageError(f"train.workers: {least} workers need {per_worker * least:g} GPUs; the cluster has {gpus:g}")
+        raise UsageError(
+            f"workers need {per_worker * least:g} GPUs; the cluster has {gpus:g}",
+            field="train.workers",
+            value=least,
+        )
     check_device(job.config, device)
     present = max(least, min(most, int(gpus / per_worker) if per_worker else int(max(1.0, cpus))))
     data_cpus = float(compute.data_cpus or max(1.0, cpus - present if device == "cuda" else cpus / 2))
     held = (cpus - min(data_cpus, cpus - LEAST_CPU * present)) / present
     if held < LEAST_CPU * 0.99:
-        raise UsageError(f"train.workers: {present} workers do not fit on {cpus:g} CPUs; give fewer")
+        raise UsageError(
+            f"workers do not fit on {cpus:g} CPUs", field="train.workers", value=present, hint="give fewer"
+        )
     threads = compute.threads_per_worker or max(1, math.floor(cpus / present))
     return Share(round(held, 3), per_worker, threads, max(1, int(data_cpus / TASK_CPUS / present)))
 
