@@ -1,9 +1,10 @@
-"""How processes share the cores of this machine: a map over them, and threads that wait without using one."""
+"""Maps over processes and threads, some items ahead, and lets threads wait without using a core."""
 
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from multiprocessing import get_context
@@ -25,6 +26,38 @@ def let_threads_sleep() -> None:
     """
     for name, value in PASSIVE.items():
         os.environ.setdefault(name, value)
+
+
+def ahead(submit: Callable[[_A], _T], items: Iterable[_A], most: int) -> Iterator[tuple[_A, _T]]:
+    """Yields each item with what ``submit`` has begun for it, in order. Up to ``most`` are begun and not yielded.
+
+    >>> [*ahead(str, range(3), 2)]
+    [(0, '0'), (1, '1'), (2, '2')]
+    """
+    left = iter(items)
+    begun = deque((item, submit(item)) for item in islice(left, most))
+    while begun:
+        yield begun.popleft()
+        begun.extend((item, submit(item)) for item in islice(left, 1))
+
+
+def in_threads(
+    act: Callable[[_A], _T], items: Iterable[_A], threads: int, most: int, *, waits: bool = True
+) -> Iterator[tuple[_A, _T]]:
+    """Yields each item with what ``act`` returns for it, in order. Up to ``most`` items are under way or done.
+
+    Raises what ``act`` raises, at the item's turn. Then, or where nobody wants more, items that no thread has begun are
+    dropped, and those that are under way are waited for if ``waits``.
+
+    >>> [*in_threads(str, range(3), 2, 4)]
+    [(0, '0'), (1, '1'), (2, '2')]
+    """
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for item, future in ahead(lambda item: pool.submit(act, item), items, most):
+            yield item, future.result()
+    finally:
+        pool.shutdown(wait=waits, cancel_futures=True)
 
 
 def in_processes(act: Callable[[_A], _T], items: Iterable[_A], workers: int | None = None) -> Iterator[_T]:

@@ -5,7 +5,6 @@ import itertools
 import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,6 +20,7 @@ from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.inputs.names.images import extension_of
 from m2f_batch.inputs.names.resolved import bare, resolve_names
 from m2f_batch.messages.reading_progress import with_progress
+from m2f_batch.processes import in_threads
 from m2f_batch.storage import uris
 from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import open_store
@@ -225,20 +225,14 @@ def rows_of(
     the number of items where they have no length.
     """
     total = len(items) if isinstance(items, Sized) else total
-    for item, (row, findings) in with_progress(_in_threads(read_one, items), total, "files of annotated images"):
+    threads = min(32, os.cpu_count() or 1)
+    read = in_threads(read_one, items, threads, _AHEAD * threads)
+    for item, (row, findings) in with_progress(read, total, "files of annotated images"):
         image = image_of(item) or (None if row is None else row.get("uri"))
         for finding in findings:
             report(finding if image is None else replace(finding, image=image))
         if row is not None:
             yield row
-
-
-def _in_threads(read_one: Callable[[_T], Read], items: Iterable[_T]) -> Iterator[tuple[_T, Read]]:
-    threads = min(32, os.cpu_count() or 1)
-    left = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        while some := [*itertools.islice(left, _AHEAD * threads)]:
-            yield from zip(some, pool.map(read_one, some), strict=True)
 
 
 def numbered(rows: Iterable[Row]) -> Iterator[Row]:

@@ -1,11 +1,10 @@
 """A listed image to its bytes, or to the reason why there are none."""
 
-import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from m2f_batch.errors import ImageError
+from m2f_batch.processes import in_threads
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.allow import Astray, NotAllowed
 from m2f_batch.storage.places import open_store
@@ -46,21 +45,9 @@ def fetch_many(
 
     Raises TransientError and StoreUnavailable as ``fetch`` does, at the image's turn.
     """
-    shared = retries or Retries()
-    left = iter(refs)
-    running: deque[tuple[ImageRef, Future[bytes | ImageError]]] = deque()
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="fetch")
-    try:
-        for ref in itertools.islice(left, 2 * threads):
-            running.append((ref, pool.submit(_outcome, ref, shared)))
-        while running:
-            ref, future = running.popleft()
-            outcome = future.result()
-            if (following := next(left, None)) is not None:
-                running.append((following, pool.submit(_outcome, following, shared)))
-            yield ref, outcome
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # a failed unit must not wait for its others' retries
+    outcome = partial(_outcome, retries=retries or Retries())
+    # a failed unit must not wait for its others' retries
+    return in_threads(outcome, refs, threads, 2 * threads, waits=False)
 
 
 def _outcome(ref: ImageRef, retries: Retries) -> bytes | ImageError:

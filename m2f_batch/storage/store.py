@@ -10,11 +10,11 @@ import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 from m2f_batch.errors import RunError
+from m2f_batch.processes import in_threads
 from m2f_batch.storage import uris
 
 _T = TypeVar("_T")
@@ -199,11 +199,8 @@ class Store(ABC):
 
 
 def threaded(act: Callable[[str], _T], wanted: Iterable[str], threads: int = THREADS) -> Iterator[_T]:
-    """``map`` in threads, in order, holding no more than some thousand futures at a time."""
-    left = iter(wanted)
-    with ThreadPoolExecutor(threads) as pool:
-        while chunk := [*itertools.islice(left, 100 * threads)]:
-            yield from pool.map(act, chunk)
+    """Yields what ``act`` returns for each, in order, from threads, some thousand ahead."""
+    return (done for _, done in in_threads(act, wanted, threads, 100 * threads))
 
 
 @contextlib.contextmanager

@@ -4,13 +4,13 @@ Each worker asks for its own positions, in order, a bounded number ahead. Who ge
 and the step: with a Ray Data dataset that is split while it streams, it would be settled by who asks first.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 import ray
 
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.processes import ahead
 from m2f_batch.train.data.samples import Recipe, Sample
 from m2f_batch.train.data.stream import Span, Step, maker
 
@@ -27,14 +27,10 @@ def ray_stream(
     steps = [*span.positions()]
     positions = chain.from_iterable(chain.from_iterable(steps))
     left = iter(lambda: [*islice(positions, PER_TASK)], [])
-    ahead = deque(task.remote(dataset, recipe, some) for some in islice(left, TASKS_AHEAD * tasks))
 
     def samples() -> Iterator[Sample]:
-        while ahead:
-            made: list[Sample] = ray.get(ahead.popleft())
-            if (some := next(left, None)) is not None:
-                ahead.append(task.remote(dataset, recipe, some))
-            yield from made
+        for _, made in ahead(lambda some: task.remote(dataset, recipe, some), left, TASKS_AHEAD * tasks):
+            yield from ray.get(made)
 
     made = samples()
     for parts in steps:

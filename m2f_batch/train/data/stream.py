@@ -4,12 +4,12 @@ Without Ray a few threads make them (Pillow and numpy let go of the interpreter)
 Data's tasks. Both give the same examples in the same order.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.processes import ahead
 from m2f_batch.storage.retries import Retries
 from m2f_batch.train.data.order import image_at, micro_batches, share
 from m2f_batch.train.data.samples import Recipe, Sample, make_sample
@@ -49,15 +49,14 @@ def maker(dataset: Dataset, recipe: Recipe) -> Callable[[int], Sample]:
 
 def threaded_stream(make: Callable[[int], Sample], span: Span, threads: int) -> Iterator[Step]:
     """The steps of ``span``, made by threads while earlier ones are trained on."""
-    waiting: deque[list[list[Future[Sample]]]] = deque()
     pool = ThreadPoolExecutor(threads, thread_name_prefix="examples")
+
+    def submit(parts: list[range]) -> list[list[Future[Sample]]]:
+        return [[pool.submit(make, position) for position in part] for part in parts]
+
     try:
-        for parts in span.positions():
-            waiting.append([[pool.submit(make, position) for position in part] for part in parts])
-            if len(waiting) > STEPS_AHEAD:
-                yield _ready(waiting.popleft())
-        while waiting:
-            yield _ready(waiting.popleft())
+        for _, begun in ahead(submit, span.positions(), STEPS_AHEAD + 1):
+            yield _ready(begun)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 

@@ -1,11 +1,13 @@
 """Bytes, or the reason why there are none."""
 
 import http.server
+import itertools
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -161,9 +163,11 @@ def test_the_client_itself_tries_again(throttled: Throttled, monkeypatch: pytest
     assert (retries.count, throttled.requests) == (0, 3)
 
 
-def test_the_budget_ends_the_tries(throttled: Throttled) -> None:
+def test_the_budget_ends_the_tries(throttled: Throttled, monkeypatch: pytest.MonkeyPatch) -> None:
     throttled.left = 10**9
-    retries = Retries(budget=1.5, first_wait=0.02, longest_wait=0.1)
+    clock = itertools.count()  # a tenth of a second later at each look, however slow the machine is
+    monkeypatch.setattr("m2f_batch.storage.retries.time", SimpleNamespace(monotonic=lambda: next(clock) / 10))
+    retries = Retries(budget=1.5, first_wait=0.02, longest_wait=0.1, sleep=lambda _: None)
     with pytest.raises(TransientError, match=r"^s3://bucket/a.jpg: SlowDown \(\d+ tries in 1.5 s\)$"):
         fetch(REF, retries)
     assert retries.count == throttled.requests - 1 >= 3

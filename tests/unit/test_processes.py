@@ -1,0 +1,53 @@
+"""Maps that work some items ahead: in order, bounded, and ended by the first error."""
+
+import threading
+import time
+
+import pytest
+
+from m2f_batch.processes import ahead, in_threads
+
+
+def test_no_more_is_begun_than_was_asked_for():
+    begun: list[int] = []
+
+    def submit(item: int) -> int:
+        begun.append(item)
+        return -item
+
+    pairs = ahead(submit, iter(range(6)), 3)
+    assert begun == []
+    assert next(pairs) == (0, 0) and begun == [0, 1, 2]
+    assert next(pairs) == (1, -1) and begun == [0, 1, 2, 3]
+    assert [*pairs] == [(2, -2), (3, -3), (4, -4), (5, -5)] and begun == [*range(6)]
+    assert [*ahead(submit, [], 3)] == []
+
+
+def test_results_of_threads_come_in_order():
+    def slower_at_first(item: int) -> int:
+        time.sleep(0.02 * (4 - item % 5))
+        return item * item
+
+    assert [*in_threads(slower_at_first, range(20), 5, 10)] == [(item, item * item) for item in range(20)]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_an_error_comes_at_its_turn_and_drops_what_was_not_begun(waits):
+    begun, ended, go_on = [], [], threading.Event()
+
+    def act(item: int) -> int:
+        begun.append(item)
+        if item == 1:
+            raise ValueError("one")
+        if item > 1:
+            go_on.wait(10 if not waits else 0.05)
+        ended.append(item)
+        return item
+
+    pairs = in_threads(act, range(100), 2, 50, waits=waits)
+    assert next(pairs) == (0, 0)
+    with pytest.raises(ValueError, match="one"):
+        next(pairs)
+    assert len(begun) < 6
+    assert ([*sorted(begun)] == [*sorted([*ended, 1])]) is waits, "those under way are waited for, or not"
+    go_on.set()
