@@ -1,12 +1,12 @@
 """``m2f-batch convert SRC DEST``: annotated images of one format are written in another."""
 
 import argparse
-from typing import get_args
 
 from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
 from m2f_batch.commands.shared.keys import add_keys
-from m2f_batch.config.data import DataFormat
 from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.formats import read_formats
+from m2f_batch.datasets.format import dataset_targets
 
 SUMMARY = "write annotated images of any format as COCO or YOLO, whole or split into train and val"
 
@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add SRC, DEST, both formats, and how images are split and left out."""
     parser.add_argument("source", metavar="SRC", help="the annotations: data.train of the format")
     parser.add_argument("dest", metavar="DEST", help="folder to write; of COCO without --split also the JSON itself")
-    parser.add_argument("--from", metavar="F", dest="form", required=True, help=", ".join(get_args(DataFormat)))
-    parser.add_argument("--to", metavar="T", required=True, help="coco or yolo")
+    parser.add_argument("--from", metavar="F", dest="form", required=True, help=", ".join(read_formats()))
+    parser.add_argument("--to", metavar="T", required=True, help=" or ".join(dataset_targets()))
     add_keys(parser, FinetuneConfig, {**READING_KEYS, **MASK_KEYS}, has_config=False)
     parser.add_argument("--part", metavar="NAME", default="train", help="which part of a data.yaml [%(default)s]")
     parser.add_argument("--split", metavar="SHARE", type=float, help="share of the images to train on, e.g. 0.8")

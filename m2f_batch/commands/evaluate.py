@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
 from m2f_batch.commands.shared.keys import add_keys, add_result
 from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.formats import read_formats
 from m2f_batch.result import tell
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ground-truth",
         metavar="FILE|DIR",
         required=True,
-        help="COCO JSON, COCO panoptic JSON, data.yaml of YOLO, folder of labelme JSONs or of class PNGs",
+        help=", ".join(known.help for known in read_formats().values()),
     )
     parser.add_argument("--format", metavar="F", help="a data.format of finetune; found out if not given")
     add_keys(parser, FinetuneConfig, READING_KEYS, has_config=False)

@@ -2,14 +2,16 @@
 
 import argparse
 
+from m2f_batch.datasets.format import run_targets
+
 SUMMARY = "write a run's rows in another format"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add RUN, DEST and the format."""
     parser.add_argument("run_uri", metavar="RUN", help="the OUTPUT of a run")
-    parser.add_argument("dest", metavar="DEST", help="file to write")
-    parser.add_argument("--format", metavar="F", default="coco", help="coco or coco-results [%(default)s]")
+    parser.add_argument("dest", metavar="DEST", help="file or folder to write")
+    parser.add_argument("--format", metavar="F", default="coco", help=f"{', '.join(run_targets())} [%(default)s]")
     parser.add_argument("--ground-truth", metavar="FILE", help="COCO JSON whose image and category ids to take")
 
 

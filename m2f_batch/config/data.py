@@ -1,13 +1,13 @@
 """The ``data`` section of a finetune config: annotated images, in any format that is read."""
 
-from typing import Annotated, Literal
+from typing import Annotated, NewType
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
+from m2f_batch.config.formats import format_read, read_formats, takers
 from m2f_batch.config.section import MAX_PIXELS, Number, Pixels, Section, Whole, conflict
 
-DataFormat = Literal["coco", "coco-panoptic", "semantic-png", "instance-png", "yolo", "labelme"]
-PNG_FORMATS = ("semantic-png", "instance-png")  # whose masks are files beside the images
+FormatName = NewType("FormatName", str)  # no plain str, so that --set takes YAML for it, as for all choices
 ClassNames = str | tuple[str | Whole, ...] | dict[str | Whole, str | Whole]
 _Channel = Annotated[Whole, Field(ge=0, le=255)]
 Color = str | tuple[_Channel, _Channel, _Channel]
@@ -19,11 +19,16 @@ def is_inline(text: str) -> bool:
     return text.lstrip()[:1] in ("[", "{")
 
 
+def _of(key: str, text: str) -> str:
+    """The description of a key that only some formats take."""
+    return f"{takers(key)}: {text}"
+
+
 class DataConfig(Section):
     """Annotated images, to train on and to validate with."""
 
-    format: DataFormat = Field(
-        "coco", description="coco, coco-panoptic, semantic-png, instance-png, yolo or labelme; of data.val too"
+    format: Annotated[FormatName, PlainValidator(format_read)] = Field(
+        FormatName("coco"), description=f"{', '.join(read_formats())}; of data.val too"
     )
     train: str = Field(
         min_length=1,
@@ -50,34 +55,48 @@ class DataConfig(Section):
         "e.g. 'pattern:(patient\\d+)'. Without it both parts may have images of one patient or film",
     )
     ignore_index: Annotated[Whole, Field(ge=0, le=65535)] | None = Field(
-        None, description="PNG formats: value of pixels that are ignored; never taken from the model's processor"
+        None,
+        description=_of("ignore_index", "value of pixels that are ignored; never taken from the model's processor"),
     )
     do_reduce_labels: bool = Field(
-        False, description="semantic-png: 0 is background, which is ignored, and class ids are values less 1"
+        False,
+        description=_of("do_reduce_labels", "0 is background, which is ignored, and class ids are values less 1"),
     )
     crowd_as_object: bool = Field(
         False,
-        description="coco, coco-panoptic: masks with iscrowd: 1 are learned as objects; for files of tools that "
-        "write single objects so, as CVAT does with brush masks",
+        description=_of(
+            "crowd_as_object",
+            "masks with iscrowd: 1 are learned as objects; for files of tools that "
+            "write single objects so, as CVAT does with brush masks",
+        ),
     )
     max_pixels: Pixels = Field(
         MAX_PIXELS, description="pixels of one image or mask, checked before decoding, as input.max_pixels"
     )
     names: ClassNames | None = Field(
         None,
-        description="PNG formats: names of the classes, of data.val too: a file (JSON, YAML, or one per line), a list "
-        "from 0 or a map of ids; if not set, a file beside the masks such as names.txt or classes.json, if it fits",
+        description=_of(
+            "names",
+            "names of the classes, of data.val too: a file (JSON, YAML, or one per line), a list "
+            "from 0 or a map of ids; if not set, a file beside the masks such as names.txt or classes.json, if it fits",
+        ),
     )
     mask_suffix: str | None = Field(
         None,
         min_length=1,
-        description="PNG formats: ending of the masks' names before the extension, where images have another or "
-        "none, e.g. _mask; if not set, found where no mask has an image's name, as Cityscapes' _gtFine_labelIds",
+        description=_of(
+            "mask_suffix",
+            "ending of the masks' names before the extension, where images have another or "
+            "none, e.g. _mask; if not set, found where no mask has an image's name, as Cityscapes' _gtFine_labelIds",
+        ),
     )
     palette: Palette | None = Field(
         None,
-        description="semantic-png as pictures: the color of each class, a file or a map of names or ids to [r, g, b], "
-        "e.g. {road: [128, 64, 128]}; __ignore__ is the name of colors that are ignored",
+        description=_of(
+            "palette",
+            "of pictures, the color of each class, a file or a map of names or ids to [r, g, b], "
+            "e.g. {road: [128, 64, 128]}; __ignore__ is the name of colors that are ignored",
+        ),
     )
 
     @property

@@ -8,7 +8,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from m2f_batch.config.data import PNG_FORMATS, DataConfig
+from m2f_batch.config.data import DataConfig
+from m2f_batch.config.formats import read_formats
 from m2f_batch.config.section import (
     Count,
     CountOrRange,
@@ -234,16 +235,17 @@ class FinetuneConfig(Section):
     def _keys_apply(self) -> "FinetuneConfig":
         """Refuse keys that do nothing, unless they are at their defaults, which take back what a file says."""
         data, model, train, compute = self.data, self.model, self.train, self.compute
+        takes = read_formats()[data.format].takes
         validates = data.val is not None or data.split is not None
         rules = [
             (data.split is not None, "data", "split_seed", "without data.split"),
             (data.split is not None, "data", "stratify", "without data.split"),
-            (data.format in PNG_FORMATS, "data", "names", f"to data.format {data.format!r}"),
-            (data.format in PNG_FORMATS, "data", "mask_suffix", f"to data.format {data.format!r}"),
-            (data.format == "semantic-png", "data", "palette", f"to data.format {data.format!r}"),
+            ("names" in takes, "data", "names", f"to data.format {data.format!r}"),
+            ("mask_suffix" in takes, "data", "mask_suffix", f"to data.format {data.format!r}"),
+            ("palette" in takes, "data", "palette", f"to data.format {data.format!r}"),
             (data.palette is None, "data", "do_reduce_labels", "with data.palette, which says what each color is"),
             (validates, "data", "group_by", "without data.split or data.val"),
-            (data.format.startswith("coco"), "data", "crowd_as_object", f"to data.format {data.format!r}"),
+            ("crowd_as_object" in takes, "data", "crowd_as_object", f"to data.format {data.format!r}"),
             (model.uri is not None, "model", "revision", "without model.uri"),
             (model.backbone is not None, "model", "backbone_weights", "without model.backbone"),
             (train.schedule == "step", "train", "milestones", f"to train.schedule {train.schedule!r}"),
@@ -269,7 +271,7 @@ class FinetuneConfig(Section):
         this, which transformers reads nowhere.
         """
         named = self.model.config.get("ignore_value")
-        in_masks = self.data.format in PNG_FORMATS
+        in_masks = "ignore_index" in read_formats()[self.data.format].takes
         return named if self.data.ignore_index is None and in_masks else self.data.ignore_index
 
     @property

@@ -1,8 +1,8 @@
-"""``m2f-batch convert``: a dataset of any format as COCO or YOLO, split or whole, with what became of it at the end."""
+"""Converts a dataset of any format to COCO or YOLO, split or whole: ``m2f-batch convert``."""
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from m2f_batch.datasets.coco.writer import coco_pieces
+from m2f_batch.datasets.annotated import DatasetImages
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import NOTES, Finding, examples, stop
+from m2f_batch.datasets.format import Format, Target, dataset_targets
 from m2f_batch.datasets.lint.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.splits import name_findings
@@ -22,14 +23,12 @@ from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.splits.groups import group_keys
 from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.datasets.wording import in_words_of
-from m2f_batch.datasets.yolo.writer import Losses, check_names, write_settings, write_side
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.terminal import say
 from m2f_batch.storage import uris
-from m2f_batch.storage.places import open_store, stat_many, writable_folder, writable_place
+from m2f_batch.storage.places import open_store, stat_many, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
-TARGETS = ("coco", "yolo")
 LEFT_OUT = "left-out.csv"  # beside what is written
 # what readers call what is an option here
 _OPTIONS = {
@@ -79,15 +78,16 @@ def convert(
     split: SplitOptions | None = None,
     dropping: Dropping | None = None,
 ) -> int:
-    """Write ``source`` to ``dest`` and print what is on each side; returns 0.
+    """Writes ``source`` to ``dest``, prints what is in each split and returns 0.
 
-    ``dropping``: without the images that have faults, and with a list of these beside what is written.
+    ``dropping`` leaves out the images that have faults, and lists them beside what is written.
 
-    COCO: DEST is the JSON, or a folder for ``annotations.json``, with a split for ``train.json`` and ``val.json``;
-    images stay where they are. YOLO: DEST is a folder. Raises UsageError before anything is written.
+    DEST of a format that is one file is the file, or a folder for ``annotations.json``, or for ``train.json`` and
+    ``val.json``. Its images stay where they are. Raises UsageError before anything is written.
     """
     split = split or SplitOptions()
-    _check_target(to, dest)
+    target = _target_format(to)
+    writable_place(dest, "DEST")
     _check_options(split)
     options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
@@ -96,42 +96,88 @@ def convert(
     try:
         if dropping is None:
             dataset = read(report=_report)
-            sides = _sides(sorted(dataset.rows(), key=lambda row: row["uri"]), split)
+            splits = _divided(sorted(dataset.rows(), key=lambda row: row["uri"]), split)
         else:
             with pixel_cap(max_pixels):
-                dataset, left = faultless(read, source, form, dropping, _report, are_things=to == "yolo")
+                dataset, left = faultless(read, source, form, dropping, _report, are_things=not target.writes_stuff)
             left.check({"train": left.rows}, source)
-            sides = left.drop_leaks(_sides(left.rows, split))
-            left.check(sides, source)
+            splits = left.drop_leaks(_divided(left.rows, split))
+            left.check(splits, source)
     except UsageError as error:
         raise UsageError(in_words_of(_OPTIONS, str(error))) from error
-    if not any(sides.values()):
+    if not any(splits.values()):
         raise UsageError(f"SRC: {source!r} has no images")
-    say(*_written(dataset, sides, to, dest, left))
+    say(*_written(dataset, splits, target, dest, left))
     return 0
 
 
-def _check_target(to: str, dest: str) -> None:
-    if to not in TARGETS:
-        raise UsageError(f"--to: {to!r} is not known; allowed: {', '.join(TARGETS)}")
-    writable_place(dest, "DEST")
+def _target_format(to: str) -> Format:
+    known = dataset_targets()
+    if to not in known:
+        raise UsageError("is not known", field="--to", value=to, allowed=", ".join(known))
+    return known[to]
 
 
-def _written(dataset: Dataset, sides: dict[str, list[Row]], to: str, dest: str, left: Faultless | None) -> list[str]:
-    """Writes all, and what is to be said of it."""
-    base = common_folder([row["uri"] for rows in sides.values() for row in rows])
+def _written(
+    dataset: Dataset, splits: Mapping[str, list[Row]], target: Format, dest: str, left: Faultless | None
+) -> list[str]:
+    """Writes all, and gives the lines for a person."""
+    base = common_folder([row["uri"] for rows in splits.values() for row in rows])
     try:
         place = uris.normalise(dest)
-        names = f"{place.removesuffix('.json')}.{LEFT_OUT}" if place.endswith(".json") else f"{place}/{LEFT_OUT}"
+        is_file = bool(target.suffix) and place.endswith(target.suffix)
+        names = f"{place.removesuffix(target.suffix)}.{LEFT_OUT}" if is_file else f"{place}/{LEFT_OUT}"
         if left is not None and open_store(names).exists(names):
-            raise UsageError(f"DEST: {names!r} is there already; remove it, or choose another DEST")
-        lines = _to_coco(dataset, sides, base, place) if to == "coco" else _to_yolo(dataset, sides, base, place)
+            raise _is_there(names)
+        images = {split: DatasetImages(dataset, rows, base) for split, rows in splits.items()}
+        lines = _write(target, images, place, base)
         if left is not None:
             open_store(names).write(names, left.table())
             lines += left.lines(names)
     except (ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"DEST: {error}") from error
-    return [*_counts(dataset, sides), *lines]
+        raise UsageError.about("DEST", error) from error
+    return [*_counts(dataset, splits), *lines]
+
+
+def _write(target: Format, images: Mapping[str, DatasetImages], dest: str, base: str) -> list[str]:
+    """Writes the splits, whole or not at all where each is a file."""
+    store, names = open_store(dest), _file_names(target, [*images], dest)
+    for name in names.values():
+        if store.exists(name):
+            raise _is_there(name)
+    with tempfile.TemporaryDirectory() as folder:
+        option, hint = f"--to {target.name}", "--images names their folder"
+        place = Target(dest=dest, staging=Path(folder), option=option, source="SRC", hint=hint)
+        lines = [*target.written(images, place)]
+        for split, name in names.items():
+            store.upload(Path(folder) / split, name)
+    return [*_of_images_that_stay(names, images, base), *lines] if names else lines
+
+
+def _file_names(target: Format, splits: Sequence[str], dest: str) -> dict[str, str]:
+    """The file of each split; none where a folder is written."""
+    if not target.suffix:
+        return {}
+    is_file = dest.endswith(target.suffix)
+    if len(splits) == 1:
+        return dict.fromkeys(splits, dest if is_file else f"{dest}/annotations{target.suffix}")
+    if is_file:
+        raise UsageError("is one file, and --split writes two", field="DEST", value=dest, hint="give a folder")
+    return {split: f"{dest}/{split}{target.suffix}" for split in splits}
+
+
+def _of_images_that_stay(names: Mapping[str, str], images: Mapping[str, DatasetImages], base: str) -> Iterator[str]:
+    yield f"wrote {', '.join(names.values())}"
+    yield f"images stay where they are: data.train_images: {base or '(any)'}"
+    local = [row["uri"] for each in images.values() for row in each.rows if not uris.root(row["uri"])]
+    absent = [uri for uri, entry in zip(local, stat_many(local), strict=True) if entry is None]
+    if absent:
+        text = f"warning: {len(absent):,} of {len(local):,} images are not there ({examples(absent)})"
+        yield f"{text}: m2f-batch lint names them, --drop-faulty leaves them out, --images names their folder"
+
+
+def _is_there(name: str) -> UsageError:
+    return UsageError("is there already", field="DEST", value=name, hint="remove it, or choose another DEST")
 
 
 def _report(finding: Finding) -> None:
@@ -158,7 +204,8 @@ def _check_options(split: SplitOptions) -> None:
         raise UsageError("--groups: goes with --group-by column:NAME")
 
 
-def _sides(rows: list[Row], split: SplitOptions) -> dict[str, list[Row]]:
+def _divided(rows: list[Row], split: SplitOptions) -> dict[str, list[Row]]:
+    """The rows of each split."""
     if split.share is None:
         return {"train": rows}
     names = [row["uri"] for row in rows]
@@ -166,8 +213,8 @@ def _sides(rows: list[Row], split: SplitOptions) -> dict[str, list[Row]]:
     groups = group_keys(names, split.group_by, split.groups) if split.group_by is not None else None
     is_train = split_images(labels, split.share, seed=split.seed or 0, groups=groups, stratify=split.stratify)
     return {
-        side: [rows[number] for number in np.flatnonzero(chosen)]
-        for side, chosen in (("train", is_train), ("val", ~is_train))
+        name: [rows[number] for number in np.flatnonzero(chosen)]
+        for name, chosen in (("train", is_train), ("val", ~is_train))
     }
 
 
@@ -187,68 +234,21 @@ def common_folder(names: Sequence[str]) -> str:
     return folder if not folder.endswith(":/") and not folder.endswith(":") else ""
 
 
-def _to_coco(dataset: Dataset, sides: dict[str, list[Row]], base: str, dest: str) -> list[str]:
-    store, is_file = open_store(dest), dest.endswith(".json")
-    if is_file and len(sides) > 1:
-        raise UsageError(f"DEST: {dest!r} is one file, and --split writes two; give a folder")
-    names = {"train": dest if is_file else f"{dest}/annotations.json"}
-    if len(sides) > 1:
-        names = {side: f"{dest}/{side}.json" for side in sides}
-    for name in names.values():
-        if store.exists(name):
-            raise UsageError(f"DEST: {name!r} is there already; remove it, or choose another DEST")
-    with tempfile.TemporaryDirectory() as folder:
-        for side, rows in sides.items():
-            with (Path(folder) / side).open("w", encoding="utf-8") as handle:
-                handle.writelines(coco_pieces(dataset, rows, base))
-        for side, name in names.items():
-            store.upload(Path(folder) / side, name)
-    ignored = sum(row["ignored"] is not None for rows in sides.values() for row in rows)
-    lines = [f"wrote {', '.join(names.values())}", f"images stay where they are: data.train_images: {base or '(any)'}"]
-    local = [row["uri"] for rows in sides.values() for row in rows if not uris.root(row["uri"])]
-    absent = [uri for uri, entry in zip(local, stat_many(local), strict=True) if entry is None]
-    if absent:
-        text = f"warning: {len(absent):,} of {len(local):,} images are not there ({examples(absent)})"
-        lines.append(f"{text}: m2f-batch lint names them, --drop-faulty leaves them out, --images names their folder")
-    if ignored:
-        lines.append(
-            f"coco: {ignored:,} images have ignored pixels, kept under a key 'ignored' that COCO does not know"
-        )
-    return lines
-
-
-def _to_yolo(dataset: Dataset, sides: dict[str, list[Row]], base: str, dest: str) -> list[str]:
-    if not base:
-        raise UsageError("--to yolo: the images lie in more than one store; YOLO needs them in one folder")
-    names = [uris.below(base, row["uri"]) for rows in sides.values() for row in rows]
-    check_names(names)
-    writable_folder(dest, "DEST", is_new=True)
-    wanted = [row["uri"] for rows in sides.values() for row in rows]
-    missing = [name for name, entry in zip(wanted, stat_many(wanted), strict=True) if entry is None]
-    if missing:
-        counted = f"{len(missing):,} of {len(wanted):,} images are not there, e.g. {missing[0]!r}"
-        raise UsageError(f"SRC: {counted}; --images names their folder")
-    losses = Losses()
-    for side, rows in sides.items():
-        losses += write_side(dataset, rows, base, dest, side)
-    write_settings(dataset, dest, sides)
-    lines = [f"wrote {dest}/data.yaml, images/ and labels/; classes are 0 to {len(dataset.categories) - 1}"]
-    return lines + losses.lines()
-
-
-def _counts(dataset: Dataset, sides: dict[str, list[Row]]) -> list[str]:
+def _counts(dataset: Dataset, splits: Mapping[str, list[Row]]) -> list[str]:
     lines, found = [], dict[str, set[int]]()
-    for side, rows in sides.items():
+    for split, rows in splits.items():
         labels = Counter(segment["category"] for row in rows for segment in row["segments"])
-        found[side] = {*labels}
+        found[split] = {*labels}
         bare = sum(not row["segments"] for row in rows)
         lines.append(
-            f"{side:5} {len(rows):,} images ({bare:,} without labels), {labels.total():,} labels "
+            f"{split:5} {len(rows):,} images ({bare:,} without labels), {labels.total():,} labels "
             f"of {len(labels):,} of {len(dataset.categories):,} categories"
         )
     lines += [f"warning: {finding}; {KINDS[finding.kind].advice}" for finding in name_findings(dataset, "SRC")]
-    for side, other in (("train", "val"), ("val", "train")):
-        alone = [dataset.categories[number].name for number in sorted(found.get(side, set()) - found.get(other, set()))]
-        if len(sides) > 1 and alone:
-            lines.append(f"only in {side}: {', '.join(alone)}")
+    for split, other in (("train", "val"), ("val", "train")):
+        alone = [
+            dataset.categories[number].name for number in sorted(found.get(split, set()) - found.get(other, set()))
+        ]
+        if len(splits) > 1 and alone:
+            lines.append(f"only in {split}: {', '.join(alone)}")
     return lines

@@ -4,9 +4,9 @@ Masks are compressed COCO RLE, never dense; H, W are pixels of the image after E
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,14 @@ class Category:
     id: int
     name: str
     isthing: bool
+
+
+class Stated(NamedTuple):
+    """The box [x, y, w, h] and the area in pixels of one annotation, None where the file has none."""
+
+    where: str
+    bbox: Sequence[float] | None
+    area: float | None
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,17 @@
-"""From a format's name to its reader: the one door to a dataset."""
+"""Reads a dataset of any format. All commands read datasets through here."""
 
 from collections.abc import Callable, Collection
-from functools import partial
-from typing import Any, get_args
 
-from m2f_batch.config.data import PNG_FORMATS, ClassNames, DataFormat, Palette
+from m2f_batch.config.data import ClassNames, Palette
+from m2f_batch.config.formats import OWN_KEYS, read_formats, takers
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
-from m2f_batch.datasets.formats.coco import read_coco
-from m2f_batch.datasets.formats.coco_panoptic import read_coco_panoptic
-from m2f_batch.datasets.formats.instance_png import read_instance_png
-from m2f_batch.datasets.formats.labelme import read_labelme
-from m2f_batch.datasets.formats.semantic_png import read_semantic_png
-from m2f_batch.datasets.formats.yolo import read_yolo
+from m2f_batch.datasets.format import Source, formats
 from m2f_batch.datasets.learnable import learnable, learnable_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
-from m2f_batch.datasets.recognize import naming_formats
+from m2f_batch.datasets.recognize.annotations import naming_formats
 from m2f_batch.errors import UsageError
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
-
-HAVE_CROWDS = ("coco", "coco-panoptic")
-# the formats that an option is for
-_TAKE = {
-    "train_masks": ("coco-panoptic", *PNG_FORMATS, "yolo"),
-    "ignore_index": PNG_FORMATS,
-    "names": PNG_FORMATS,
-    "mask_suffix": PNG_FORMATS,
-    "do_reduce_labels": ("semantic-png",),
-    "palette": ("semantic-png",),
-    "crowd_as_object": HAVE_CROWDS,
-}
 
 
 @naming_formats
@@ -57,26 +39,26 @@ def read_dataset(
     the format and for what cannot be read at all. ``max_pixels``: of an image or mask that is opened.
     """
     values = (masks, ignore_index, names, mask_suffix, do_reduce_labels, palette, crowd_as_object)
-    _check_fit(
-        form, {field for field, value in zip(_TAKE, values, strict=True) if value is not None and value is not False}
-    )
+    given = {key for key, value in zip(OWN_KEYS, values, strict=True) if value is not None and value is not False}
+    read = _reader_of(form, given)
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"data.max_pixels: must be 1 or more; got {max_pixels}")
-    of_masks: dict[str, Any] = {"ignore_index": ignore_index, "class_names": names, "mask_suffix": mask_suffix}
-    read_with_masks: dict[str, Callable[..., Dataset]] = {
-        "coco-panoptic": read_coco_panoptic,
-        "semantic-png": partial(read_semantic_png, **of_masks, do_reduce_labels=do_reduce_labels, colors=palette),
-        "instance-png": partial(read_instance_png, **of_masks),
-        "yolo": partial(read_yolo, split=split),
-    }
+    source = Source(
+        annotations=annotations,
+        images=images,
+        masks=masks,
+        ignore_index=ignore_index,
+        do_reduce_labels=do_reduce_labels,
+        names=names,
+        mask_suffix=mask_suffix,
+        palette=palette,
+        split=split,
+    )
     try:
         with pixel_cap(max_pixels):
-            if form in read_with_masks:
-                dataset = read_with_masks[form](annotations, images, masks, report=report)
-            else:
-                dataset = (read_coco if form == "coco" else read_labelme)(annotations, images, report=report)
+            dataset = read(source, report)
     except (ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"data.train: {error}") from error
+        raise UsageError.about("data.train", error) from error
     if crowd_as_object:
         dataset = dataset.crowds_as_objects()
     for finding in learnable_findings(learnable(dataset), annotations):
@@ -84,14 +66,17 @@ def read_dataset(
     return dataset
 
 
-def _check_fit(form: str, given: Collection[str]) -> None:
-    """Raises UsageError for a format that is none, and for an option that is ``given`` and not one of its own."""
-    if form not in get_args(DataFormat):
-        raise UsageError(f"data.format: {form!r} is not known; allowed: {', '.join(get_args(DataFormat))}")
-    for field in _TAKE:
-        if field in given and form not in _TAKE[field]:
-            if field == "train_masks":
-                raise UsageError(f"data.train_masks: the format {form} has no folder of masks; leave it out")
-            raise UsageError(f"data.{field}: only for {' and '.join(_TAKE[field])}, not for {form}")
+def _reader_of(form: str, given: Collection[str]) -> Callable[[Source, Report], Dataset]:
+    """The reader of a format. Raises UsageError for one that is not read, and for keys ``given`` that it refuses."""
+    known = formats().get(form)
+    if known is None or known.read is None:
+        raise UsageError("is not known", field="data.format", value=form, allowed=", ".join(read_formats()))
+    for key in OWN_KEYS:
+        if key in given and key not in known.takes:
+            if key == "train_masks":
+                problem = f"the format {form} has no folder of masks"
+                raise UsageError(problem, field="data.train_masks", hint="leave it out")
+            raise UsageError(f"only for {takers(key, ' and ')}, not for {form}", field=f"data.{key}")
     if {"palette", "do_reduce_labels"} <= {*given}:
-        raise UsageError("data.do_reduce_labels: not with data.palette, which says what each color is")
+        raise UsageError("not with data.palette, which says what each color is", field="data.do_reduce_labels")
+    return known.read

@@ -10,14 +10,15 @@ from typing import Any
 from tqdm import tqdm
 
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.format import formats
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
 from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
 from m2f_batch.evaluation.numbers import check_numbers, in_label_ids, other_readings
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.evaluation.table import lines_of
-from m2f_batch.exports.coco import file_name
 from m2f_batch.exports.ids import spelled_otherwise
+from m2f_batch.exports.run_images import file_name
 from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.result import STDOUT, tell
 from m2f_batch.runs.info import RunInfo
@@ -158,7 +159,7 @@ def _check_measured(evaluator: Evaluator, dataset: Dataset, ground_truth: str) -
 
 def _fitting(asked: frozenset[str], explicit: Sequence[str] | None, form: str, dataset: Dataset) -> frozenset[str]:
     """The metrics that the truth is good for. Raises UsageError for one that was asked for and is not."""
-    if any(category.isthing for category in dataset.categories) and form != "semantic-png":
+    if any(category.isthing for category in dataset.categories) and formats()[form].task != "semantic":
         return asked
     unfit = asked & OBJECT_METRICS
     if explicit and unfit:

@@ -1,14 +1,14 @@
 """The ground truth that a run is measured against: which format it is in, and which labels are its categories."""
 
-import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.datasets.reading import read_dataset
-from m2f_batch.datasets.recognize import look_at
+from m2f_batch.datasets.recognize.annotations import look_at, look_into
 from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
 from m2f_batch.exports.categories import match_categories
@@ -32,7 +32,6 @@ _OPTIONS = {
     "data.palette": "--palette",
     "data.max_pixels": "--max-pixels",
 }
-_PNG_FORMATS = ("semantic-png", "instance-png")
 _TIFF = {"tif", "tiff"}  # masks, too, where no PNG is
 
 
@@ -84,7 +83,8 @@ class GroundTruth:
 
     def _images_of(self, form: str, input_uri: str) -> str | None:
         """Masks without their images beside them are of INPUT."""
-        if form not in _PNG_FORMATS or not files.is_folder(input_uri, "input.uri"):
+        known = formats().get(form)
+        if known is None or known.size_from != "mask" or not files.is_folder(input_uri, "input.uri"):
             return None
         listed = {extension_of(uri) for uri in files.list_all(uris.normalise(self.masks or self.uri), IMAGE_EXTENSIONS)}
         return None if listed - ({"png"} if "png" in listed else _TIFF) else input_uri
@@ -93,15 +93,15 @@ class GroundTruth:
 def form_of(uri: str, masks: str | None = None) -> str:
     """The format of a file or folder, by what is in it. Raises UsageError where nothing tells."""
     place = uris.normalise(uri)
-    if masks is not None and posixpath.splitext(place)[1].lower() == ".txt":
-        return "semantic-png"  # names of its classes
     found = look_at(uri)
     if found is None:
         is_folder = files.is_folder(place, "--ground-truth")
+        folder = look_into(place) if is_folder else None
+        meant = [name for name, known in formats().items() if known.is_meant and known.is_meant(place, folder, masks)]
+        if meant:
+            return meant[0]
         if not is_folder:
             files.read_bytes(place, "--ground-truth")  # or why it cannot be read
-        elif files.list_all(place, _TIFF):
-            return "semantic-png"
         state = "has no labelme JSON and no PNG" if is_folder else "is in no format that is known"
         raise UsageError(f"--ground-truth: {uri!r} {state}; give {'a file, or ' * is_folder}--format")
     if found.form is None:

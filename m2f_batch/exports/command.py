@@ -1,47 +1,52 @@
-"""``m2f-batch export``: which format, whose ids, and the file written whole or not at all."""
+"""Exports a run in another format, whole or not at all: ``m2f-batch export``."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
+from m2f_batch.datasets.format import Target, run_targets
 from m2f_batch.errors import UsageError
-from m2f_batch.exports.coco import coco_json, coco_results
 from m2f_batch.exports.ids import CocoIds, coco_ids
+from m2f_batch.exports.run_images import RunImages
 from m2f_batch.messages.terminal import say
 from m2f_batch.runs.info import RunInfo
-from m2f_batch.runs.reader import Run, open_run
-from m2f_batch.storage.places import writable_file
+from m2f_batch.runs.reader import open_run
+from m2f_batch.storage.places import writable_file, writable_folder
 
-FORMATS = ("coco", "coco-results")
+SPLIT = "run"  # all that is exported
 
 
 def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) -> int:
-    """Write a run to ``dest`` in ``form``; returns 0.
+    """Writes a run to ``dest`` in ``form`` and returns 0.
 
     Raises UsageError for what cannot be exported, and where no image would be in it.
     """
-    if form not in FORMATS:
-        raise UsageError(f"--format: {form!r} is not known; allowed: {', '.join(FORMATS)}")
+    known = run_targets()
+    if form not in known:
+        raise UsageError("is not known", field="--format", value=form, allowed=", ".join(known))
     run = open_run(run_uri)
-    place = writable_file(dest, "DEST", run=run.uri, read=[ground_truth])
+    target = known[form]
+    if target.suffix:
+        place = writable_file(dest, "DEST", run=run.uri, read=[ground_truth])
+    else:
+        place = writable_folder(dest, "DEST", is_new=True)
     counts = run.info.images
     if not counts.ok:
         left = f"{counts.error:,} failed, {counts.remaining:,} remain"
-        raise UsageError(f"RUN: {run.uri} has no labelled image to export ({left})")
+        raise UsageError(f"{run.uri} has no labelled image to export ({left})", field="RUN")
+    if run.info.task not in target.writes_tasks:
+        problem = f"is for {' and '.join(sorted(target.writes_tasks))}; {run.uri} is {run.info.task}"
+        raise UsageError(problem, field="--format", value=form)
     ids = coco_ids(run, ground_truth)
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "export.json"
-        with file.open("w", encoding="utf-8") as handle:
-            handle.writelines(_pieces(run, ids, form))
+        staged = Target(dest=place.uri, staging=Path(folder), option=f"--format {form}", source="RUN")
+        said = [*target.written({SPLIT: RunImages(run, ids)}, staged)]
         if len(ids.unmatched) == counts.ok:
             raise UsageError(f"--ground-truth {ground_truth}: it holds none of the images that are labelled")
-        place.store.upload(file, place.uri)
+        if target.suffix:
+            place.store.upload(Path(folder) / SPLIT, place.uri)
     _say(run.info, ids, dest)
+    say(*said)
     return 0
-
-
-def _pieces(run: Run, ids: CocoIds, form: str) -> Iterator[str]:
-    return coco_json(run, ids) if form == "coco" else coco_results(run, ids)
 
 
 def _say(info: RunInfo, ids: CocoIds, dest: str) -> None:

@@ -34,7 +34,7 @@ from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.datasets import findings
-from m2f_batch.datasets.lint.command import _SUMMARIES
+from m2f_batch.datasets.lint.command import SUMMARIES
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.errors import RunError
 from m2f_batch.train.command import plan_lines
@@ -216,7 +216,7 @@ def test_a_wrong_command_is_one_message_and_2(arguments, message, tmp_path, monk
 
 
 def test_every_finding_of_the_readers_has_a_kind():
-    assert {*findings.KINDS, *findings.NOTES} <= {*KINDS, *_SUMMARIES}
+    assert {*findings.KINDS, *findings.NOTES} <= {*KINDS, *SUMMARIES}
 
 
 def test_real_photographs_are_clean_and_their_copies_are_not(shared_data, tmp_path):

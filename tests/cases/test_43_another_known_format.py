@@ -10,8 +10,8 @@ from PIL import Image
 from support.hand_made import Picture, make_run
 
 from m2f_batch.cli import main
-from m2f_batch.datasets import recognize as formats
-from m2f_batch.datasets.recognize import look_at
+from m2f_batch.datasets import format as records
+from m2f_batch.datasets.recognize.annotations import look_at
 
 COMMANDS = {
     "lint": lambda place, form: ["lint", place, "--format", form],
@@ -168,6 +168,6 @@ def test_livecell_is_coco(shared_cases):
 
 
 def test_a_large_json_is_told_by_its_words(case, monkeypatch):
-    monkeypatch.setattr(formats, "_PARSED", 10)
+    monkeypatch.setattr(records, "PARSED", 10)
     assert look_at(str(case / "coco/train.json")).form == "coco"
     assert look_at(str(case / "panoptic/train.json")).form == "coco-panoptic"

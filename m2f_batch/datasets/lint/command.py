@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from m2f_batch.config.finetune import FinetuneConfig
-from m2f_batch.datasets.coco.boxes import Claim
-from m2f_batch.datasets.dataset import Dataset
+from m2f_batch.datasets.dataset import Dataset, Stated
 from m2f_batch.datasets.findings import Finding
-from m2f_batch.datasets.lint.claims import claims_of
+from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.lint.copies import copy_findings
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS
@@ -37,7 +36,7 @@ from m2f_batch.storage.s3.settings import using
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON
 # summed up by the readers, and found one by one here
-_SUMMARIES = ("annotation-id", "box-mismatch")
+SUMMARIES = ("annotation-id", "box-mismatch")
 
 
 class Tally:
@@ -102,26 +101,27 @@ def _queries(config: FinetuneConfig) -> int:
 def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, Dataset | None]:
     """Read everything, and put what is wrong into ``tally``; returns both sides."""
     data = config.dataset
+    form = formats()[data.format]
 
     def report(finding: Finding) -> None:
-        # of YOLO, each image without labels has a row, and is found below
-        if finding.kind not in _SUMMARIES and not (finding.kind == "unlabelled-image" and data.format == "yolo"):
+        # images without labels that have a row are found below, one by one
+        if finding.kind not in SUMMARIES and not (finding.kind == "unlabelled-image" and form.keeps_unlabeled):
             tally.add(finding)
 
     train, val = read_splits(data, report)
-    claims: list[dict[int, list[Claim]]] = []
+    stated: list[dict[int, list[Stated]]] = []
     for annotations in (data.train, data.val):
-        found, findings = claims_of(annotations, data.format) if annotations is not None else ({}, [])
-        claims.append(found if annotations is not None else claims[0])
+        found, findings = form.stated(annotations) if annotations is not None and form.stated else ({}, [])
+        stated.append(found if annotations is not None else stated[0])
         for finding in findings:
             tally.add(finding)
     splits = [dataset for dataset in (train, val) if dataset is not None]
     tally.annotations = sum(sum(counts(dataset).values()) for dataset in splits)
     setting = setting_of(config.augment, queries, is_semantic=config.model.task == "semantic")
     seen: list[Seen | None] = []
-    for dataset, own in zip((train, val), claims, strict=True):
+    for dataset, own in zip((train, val), stated, strict=True):
         if dataset is not None:
-            seen += looks(dataset, data.format, own, setting, tally.add)
+            seen += looks(dataset, form, own, setting, tally.add)
     uris = [uri for dataset in splits for uri in dataset.table["uri"].to_pylist()]
     in_val = [number >= train.table.num_rows for number in range(len(uris))]
     found_at_last = [*copy_findings(uris, in_val, seen)]

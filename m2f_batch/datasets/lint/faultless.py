@@ -14,7 +14,7 @@ from m2f_batch.config.finetune import AugmentConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import NOTES, Finding, Report
-from m2f_batch.datasets.lint.claims import claims_of
+from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.lint.copies import copy_findings
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS, ignored_kinds
@@ -124,8 +124,9 @@ def faultless(
     found = []
     setting = setting_of(AugmentConfig(), dropping.queries, is_semantic=False)
     categories = [replace(one, isthing=one.isthing or are_things) for one in dataset.categories]
-    claims, _ = claims_of(source, form)
-    looked = looks(dataset, form, claims, setting, found.append, categories)
+    known = formats()[form]
+    stated = known.stated(source)[0] if known.stated else {}
+    looked = looks(dataset, known, stated, setting, found.append, categories)
     result.seen = dict(zip(dataset.table["uri"].to_pylist(), looked, strict=True))
     faults = _faults(found, dropping)
     result.drop(one for one in faults if not KINDS[one.kind].tolerated)

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding
+from m2f_batch.datasets.format import Format
 from m2f_batch.datasets.lint.near_copies import Print, print_of
 from m2f_batch.datasets.pixel_cap import image_of, opening
 from m2f_batch.errors import DecodeError, TransientError, UsageError
@@ -24,10 +25,6 @@ _TURNS = {
     7: "mirrored and turned by 90 degrees",
     8: "turned by 90 degrees",
 }
-# whose annotations have no size of their own
-_SIZED_BY_IMAGE = ("yolo",)
-# whose height and width are those of their masks
-MASK_FORMATS = ("semantic-png", "instance-png")
 
 
 class Seen(NamedTuple):
@@ -37,7 +34,7 @@ class Seen(NamedTuple):
     print: Print
 
 
-def look_at(row: Mapping[str, Any], form: str) -> tuple[Seen | None, list[Finding]]:
+def look_at(row: Mapping[str, Any], form: Format) -> tuple[Seen | None, list[Finding]]:
     """Reads and decodes the image of a row. Raises StoreUnavailable where the store is lost."""
     uri, size_hw = row["uri"], (row["height"], row["width"])
     try:
@@ -50,7 +47,7 @@ def look_at(row: Mapping[str, Any], form: str) -> tuple[Seen | None, list[Findin
     seen = Seen(hashlib.blake2b(data, digest_size=16).digest(), print_of(image))
     if image.shape[:2] == size_hw:
         turn = _orientation(data)
-        is_told = turn > 4 and size_hw[0] != size_hw[1] and form not in _SIZED_BY_IMAGE
+        is_told = turn > 4 and size_hw[0] != size_hw[1] and form.size_from != "image"
         if turn == 1 or is_told or not row["segments"]:
             return seen, []
         text = f"has the EXIF orientation {turn}: {_TURNS[turn]} for show, and sizes cannot tell how it was annotated"
@@ -58,7 +55,7 @@ def look_at(row: Mapping[str, Any], form: str) -> tuple[Seen | None, list[Findin
     sizes = f"has {image.shape[1]} x {image.shape[0]} pixels, its annotations are for {size_hw[1]} x {size_hw[0]}"
     if size_hw == image.shape[1::-1] and _stored_hw(data) == size_hw:
         return seen, [Finding("exif-size", uri, f"{sizes}: those before its EXIF orientation")]
-    kind = "mask-size" if form in MASK_FORMATS else "image-size"
+    kind = "mask-size" if form.size_from == "mask" else "image-size"
     turned = ": height and width are swapped" if size_hw == image.shape[1::-1] else ""
     return seen, [Finding(kind, uri, sizes + turned)]
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from m2f_batch.config.finetune import AugmentConfig
 from m2f_batch.datasets import files
-from m2f_batch.datasets.coco.boxes import Claim
-from m2f_batch.datasets.dataset import Category, Dataset
+from m2f_batch.datasets.dataset import Category, Dataset, Stated
 from m2f_batch.datasets.findings import Report
+from m2f_batch.datasets.format import Format
 from m2f_batch.datasets.lint.images import Seen, look_at
 from m2f_batch.datasets.lint.masks import Setting, mask_findings
 
@@ -19,8 +19,8 @@ def setting_of(augment: AugmentConfig, queries: int, *, is_semantic: bool) -> Se
 
 def looks(
     dataset: Dataset,
-    form: str,
-    claims: Mapping[int, Sequence[Claim]],
+    form: Format,
+    stated: Mapping[int, Sequence[Stated]],
     setting: Setting,
     report: Report,
     categories: Sequence[Category] | None = None,
@@ -32,7 +32,7 @@ def looks(
 
     def read_one(row: files.Row) -> files.Read:
         seen, findings = look_at(row, form)
-        own = claims.get(row["image_id"], ())
+        own = stated.get(row["image_id"], ())
         found = [*findings, *mask_findings(row, categories or dataset.categories, own, setting)]
         return {"seen": seen, "uri": row["uri"]}, found
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from m2f_batch.datasets.coco.boxes import Claim, contradiction
-from m2f_batch.datasets.dataset import Category
+from m2f_batch.datasets.coco.boxes import contradiction
+from m2f_batch.datasets.dataset import Category, Stated
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.masks import as_rle
 
@@ -47,10 +47,10 @@ def queries_wanted(row: Mapping[str, Any], *, is_semantic: bool) -> int:
 def mask_findings(
     row: Mapping[str, Any],
     categories: Sequence[Category],
-    claims: Sequence[Claim],
+    stated: Sequence[Stated],
     setting: Setting,
 ) -> Iterator[Finding]:
-    """The findings of one row of a dataset; ``claims`` are its segments' own, or none."""
+    """The findings of one row of a dataset; ``stated`` are the boxes and areas of its segments, or none."""
     segments, size_hw = row["segments"], (row["height"], row["width"])
     objects = [number for number, segment in enumerate(segments) if not segment["iscrowd"]]
     wanted = queries_wanted(row, is_semantic=setting.is_semantic)
@@ -63,13 +63,13 @@ def mask_findings(
         return
     rles = [as_rle(segment["counts"], size_hw) for segment in segments]
     areas, boxes = coco_mask.area(rles), coco_mask.toBbox(rles)
-    known = claims if len(claims) == len(segments) else ()
+    known = stated if len(stated) == len(segments) else ()
     names = [_name(row, number, categories, known) for number in range(len(segments))]
     for number in objects:
         isthing = categories[segments[number]["category"]].isthing
         yield from _shape(names[number], int(areas[number]), boxes[number], setting.ratio(size_hw), isthing)
-    for number, claim in enumerate(known):
-        fault = contradiction(claim, int(areas[number]), boxes[number].tolist())
+    for number, one in enumerate(known):
+        fault = contradiction(one, int(areas[number]), boxes[number].tolist())
         if fault:
             yield Finding("box-mismatch", names[number], fault)
     for first, second, iou in twins([segment["category"] for segment in segments], rles, areas):
@@ -78,10 +78,10 @@ def mask_findings(
             yield Finding("duplicate-annotation", names[second], text)
 
 
-def _name(row: Mapping[str, Any], number: int, categories: Sequence[Category], claims: Sequence[Claim]) -> str:
+def _name(row: Mapping[str, Any], number: int, categories: Sequence[Category], stated: Sequence[Stated]) -> str:
     name = categories[row["segments"][number]["category"]].name
-    if claims:
-        return f"{claims[number].where}: {row['uri']} ({name!r})"
+    if stated:
+        return f"{stated[number].where}: {row['uri']} ({name!r})"
     return f"{row['uri']}: object {number + 1} ({name!r})"
 
 

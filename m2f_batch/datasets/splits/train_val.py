@@ -8,6 +8,7 @@ import pyarrow as pa
 from m2f_batch.config.data import DataConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
+from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.splits.groups import group_keys
@@ -37,7 +38,7 @@ def read_splits(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datas
             options["names"] = names
         return read_dataset(data.format, annotations, images, masks, **options, split=part, report=report)
 
-    is_semantic = data.format == "semantic-png"
+    is_semantic = formats()[data.format].task == "semantic"
     names: dict[int, str] | None = None
     train = read(data.train, data.train_images, data.train_masks, "train")
     if not train.table.num_rows:

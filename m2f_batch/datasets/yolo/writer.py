@@ -1,4 +1,4 @@
-"""A dataset in YOLO's layout: ``data.yaml``, ``images/SIDE/``, ``labels/SIDE/``, one outline per object.
+"""Writes YOLO's layout: ``data.yaml``, ``images/SPLIT/`` and ``labels/SPLIT/``, with one outline for each object.
 
 An outline runs along the edges of pixels, so a mask of one part without holes is held exactly. Further parts and holes
 hang on it by seams without area: exact for readers that fill even-odd, as ours, and as Ultralytics' own joined parts.
@@ -7,32 +7,38 @@ hang on it by seams without area: exact for readers that fill even-odd, as ours,
 import os
 import posixpath
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 
 import yaml
 from pycocotools import mask as coco_mask
 
 from m2f_batch.datasets import files
-from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.datasets.masks import as_rle, even_odd_rle, polygons_rle
+from m2f_batch.datasets.annotated import AnnotatedImages, AnnotatedSegment
+from m2f_batch.datasets.format import Target
+from m2f_batch.datasets.masks import Size, as_rle, even_odd_rle, polygons_rle
 from m2f_batch.datasets.yolo.contours import Loop, loops_of, one_path
 from m2f_batch.datasets.yolo.lines import parts_of
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import open_store, stat_many, writable_folder
 
 
 @dataclass
 class Losses:
-    """What YOLO cannot hold: numbers of masks; ``plain`` are IoUs of masks with their largest outline, holes filled."""
+    """Counts the masks that YOLO cannot hold.
+
+    Attributes:
+        inexact: the IoUs below 1 of masks with what their lines read back as.
+        plain: the IoUs of masks of several outlines with the largest of these, holes filled.
+    """
 
     holes: int = 0
     parts: int = 0
     crowds: int = 0
     empty: int = 0
     ignored: int = 0
-    inexact: list[float] = field(default_factory=list)  # IoUs below 1 of masks with what their line reads back as
+    inexact: list[float] = field(default_factory=list)
     plain: list[float] = field(default_factory=list)
 
     def __add__(self, other: "Losses") -> "Losses":
@@ -65,52 +71,79 @@ class Losses:
         return said
 
 
-def check_names(names: Iterable[str]) -> None:
+def write_yolo(splits: Mapping[str, AnnotatedImages], target: Target) -> Iterator[str]:
+    """Writes images, label files and, last, ``data.yaml`` below DEST, and yields what YOLO cannot hold.
+
+    Classes are 0, 1, 2, ... in the order of the categories. An image without objects gets an empty label file. Raises
+    UsageError before anything is written.
+    """
+    listed = [image for images in splits.values() for image in images.images(with_segments=False)]
+    if any(image.name == image.uri for image in listed):
+        problem = "the images lie in more than one store; YOLO needs them in one folder"
+        raise UsageError(problem, field=target.option)
+    _check_names((image.name for image in listed), target.option)
+    writable_folder(target.dest, "DEST", is_new=True)
+    _check_there([image.uri for image in listed], target)
+    losses = Losses()
+    for split, images in splits.items():
+        losses += _write_split(images, target.dest, split)
+    categories = next(iter(splits.values())).categories  # which all splits share
+    names = {number: category.name for number, category in enumerate(categories)}
+    _write_settings(names, target.dest, splits)
+    yield f"wrote {target.dest}/data.yaml, images/ and labels/; classes are 0 to {len(names) - 1}"
+    yield from losses.lines()
+
+
+def _check_names(names: Iterable[str], option: str) -> None:
     """Raises UsageError where two images would share a label file."""
     seen: dict[str, str] = {}
     for name in names:
         stem = posixpath.splitext(name)[0]
         if seen.setdefault(stem, name) != name:
-            raise UsageError(f"--to yolo: {seen[stem]!r} and {name!r} would share one label file; rename one of them")
+            problem = f"{seen[stem]!r} and {name!r} would share one label file; rename one of them"
+            raise UsageError(problem, field=option)
 
 
-def write_side(dataset: Dataset, rows: Iterable[files.Row], base: str, dest: str, side: str) -> Losses:
-    """Images and label files of one side below ``dest``; an image without objects gets an empty label file."""
+def _check_there(wanted: list[str], target: Target) -> None:
+    missing = [name for name, entry in zip(wanted, stat_many(wanted), strict=True) if entry is None]
+    if missing:
+        problem = f"{len(missing):,} of {len(wanted):,} images are not there, e.g. {missing[0]!r}"
+        raise UsageError(problem, field=target.source, hint=target.hint)
+
+
+def _write_split(images: AnnotatedImages, dest: str, split: str) -> Losses:
     losses = Losses()
-    for row in rows:
-        name = uris.below(base, row["uri"])
-        lines = [line for segment in row["segments"] if (line := _line(segment, row, losses))]
-        losses.ignored += row["ignored"] is not None
-        label = f"{dest}/labels/{side}/{posixpath.splitext(name)[0]}.txt"
+    for image in images.images():
+        lines = [line for segment in image.segments if (line := _line(segment, image.size_hw, losses))]
+        losses.ignored += image.ignored is not None
+        label = f"{dest}/labels/{split}/{posixpath.splitext(image.name)[0]}.txt"
         open_store(dest).write(label, "".join(f"{line}\n" for line in lines).encode())
-        _place(row["uri"], f"{dest}/images/{side}/{name}")
+        _copy(image.uri, f"{dest}/images/{split}/{image.name}")
     return losses
 
 
-def write_settings(dataset: Dataset, dest: str, sides: Iterable[str]) -> None:
-    """``data.yaml``, last: classes are 0, 1, 2, ... in the order of the dataset's categories."""
-    settings: dict[str, object] = {side: f"images/{side}" for side in sides}
-    settings["names"] = {number: category.name for number, category in enumerate(dataset.categories)}
+def _write_settings(names: Mapping[int, str], dest: str, splits: Iterable[str]) -> None:
+    settings: dict[str, object] = {split: f"images/{split}" for split in splits}
+    settings["names"] = dict(names)
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     open_store(dest).write(f"{dest}/data.yaml", text.encode())
 
 
-def _line(segment: files.Row, row: files.Row, losses: Losses) -> str | None:
-    size_hw = row["height"], row["width"]
-    if segment["iscrowd"]:
+def _line(segment: AnnotatedSegment, size_hw: Size, losses: Losses) -> str | None:
+    if segment.iscrowd:
         losses.crowds += 1
         return None
-    loops = loops_of(segment["counts"], size_hw)
+    loops = loops_of(segment.counts, size_hw)
     if not loops:
         losses.empty += 1
         return None
     path = [(f"{x / size_hw[1]:.6f}", f"{y / size_hw[0]:.6f}") for x, y in one_path(loops)]
     words = [word.rstrip("0").rstrip(".") for point in path for word in point]
-    _measure(segment["counts"], loops, [float(word) for word in words], size_hw, losses)
-    return " ".join([str(segment["category"]), *words])
+    _measure(segment.counts, loops, [float(word) for word in words], size_hw, losses)
+    return " ".join([str(segment.category), *words])
 
 
-def _measure(counts: str, loops: list[Loop], points: list[float], size_hw: tuple[int, int], losses: Losses) -> None:
+def _measure(counts: str, loops: list[Loop], points: list[float], size_hw: Size, losses: Losses) -> None:
     again = even_odd_rle(parts_of(points, size_hw), size_hw)
     if again != counts:
         losses.inexact.append(_iou(again, counts, size_hw))
@@ -122,11 +155,11 @@ def _measure(counts: str, loops: list[Loop], points: list[float], size_hw: tuple
         losses.plain.append(_iou(largest, counts, size_hw))
 
 
-def _iou(first: str, second: str, size_hw: tuple[int, int]) -> float:
+def _iou(first: str, second: str, size_hw: Size) -> float:
     return float(coco_mask.iou([as_rle(first, size_hw)], [as_rle(second, size_hw)], [0])[0, 0])
 
 
-def _place(source: str, target: str) -> None:
+def _copy(source: str, target: str) -> None:
     """A copy, never a link: training tools rewrite images that they find damaged, and the user's must stay."""
     if uris.root(source) or uris.root(target):
         open_store(target).write(target, files.fetch(source))

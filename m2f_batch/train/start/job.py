@@ -12,6 +12,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES
+from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.learnable import Learnable, learnable, learnable_findings
 from m2f_batch.datasets.splits.train_val import read_splits
 from m2f_batch.errors import UsageError
@@ -22,7 +23,6 @@ from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.train.data.samples import Recipe
 
-FORMAT_TASK: dict[str, Task] = {"coco-panoptic": "panoptic", "semantic-png": "semantic"}  # the others: instance
 STEPS_PER_VALIDATION = 0.1  # of all steps, if not set
 
 
@@ -120,6 +120,7 @@ UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_c
 def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
     train, val = read_splits(config.dataset)
+    annotated = formats()[config.data.format].task
     source, license_, task, processor = None, None, config.model.task, None
     if config.model.uri is not None:
         uri, revision = config.model.uri, config.model.revision
@@ -127,9 +128,9 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         found = read_checkpoint(retry_before_run(lambda: local_directory(pinned)), uri)
         check_license(found, config.model.allowed_licenses)
         # another task than the checkpoint's can be learnt: only where none is named, its own is meant
-        task = task or found.trained_task or FORMAT_TASK.get(config.data.format) or choose_task(found, None)
+        task = task or found.trained_task or annotated or choose_task(found, None)
         license_, processor = found.license, dict(found.processor)
-    task = task or FORMAT_TASK.get(config.data.format, "instance")
+    task = task or annotated or "instance"
     normalization = None
     if config.model.backbone is not None:
         from m2f_batch.train.start.backbones import find_backbone  # loads torch

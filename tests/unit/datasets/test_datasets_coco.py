@@ -225,7 +225,7 @@ def test_missing_and_broken_files(tmp_path):
         read(tmp_path, tree(), images=str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match=r"data.format: 'voc' is not known; allowed: coco, "):
         read_dataset("voc", "x")
-    with pytest.raises(UsageError, match=r"data.ignore_index: only for semantic-png and instance-png, not for coco"):
+    with pytest.raises(UsageError, match=r"data.ignore_index: only for instance-png and semantic-png, not for coco"):
         read(tmp_path, tree(), ignore_index=0)
     with pytest.raises(UsageError, match=r"data.train_masks: the format coco has no folder of masks"):
         read(tmp_path, tree(), masks=str(tmp_path))

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from m2f_batch.datasets.coco.boxes import Claim, claim_of, contradiction
-from m2f_batch.datasets.dataset import Category, dataset_of
+from m2f_batch.datasets.coco.boxes import contradiction, stated_by
+from m2f_batch.datasets.dataset import Category, Stated, dataset_of
 from m2f_batch.datasets.lint.copies import copy_findings
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.masks import SAME, Setting, sliver, twins
@@ -123,14 +123,14 @@ def test_the_canvas_scales_an_image_until_it_fits():
     ],
 )
 def test_boxes_and_areas_are_held_against_the_mask(bbox, area, text):
-    said = contradiction(Claim("", bbox, area), 900, [10.0, 10.0, 40.0, 30.0])
+    said = contradiction(Stated("", bbox, area), 900, [10.0, 10.0, 40.0, 30.0])
     assert said is None if text is None else text in said
 
 
 def test_what_is_no_box_or_area_claims_nothing():
-    assert claim_of({"bbox": [1, 2, 3], "area": "9"}, "here") == Claim("here", None, None)
-    assert claim_of({"bbox": [10, 10, 40, float("nan")], "area": float("inf")}, "here") == Claim("here", None, None)
-    assert claim_of({}, "here") == Claim("here", None, None)
+    assert stated_by({"bbox": [1, 2, 3], "area": "9"}, "here") == Stated("here", None, None)
+    assert stated_by({"bbox": [10, 10, 40, float("nan")], "area": float("inf")}, "here") == Stated("here", None, None)
+    assert stated_by({}, "here") == Stated("here", None, None)
 
 
 def test_queries_are_those_of_the_config_then_of_the_checkpoint(tmp_path):

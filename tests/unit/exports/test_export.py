@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from pycocotools.cocoeval import COCOeval
 from support.hand_made import Picture, box_mask, make_run
 from support.s3_servers import S3Endpoint
 
+from m2f_batch.datasets.coco.writer import coco_pieces, results_pieces
 from m2f_batch.errors import ImageError, UsageError
-from m2f_batch.exports.coco import coco_json, coco_results, file_name
 from m2f_batch.exports.command import export
 from m2f_batch.exports.ids import coco_ids
+from m2f_batch.exports.run_images import RunImages, file_name
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.reader import open_run
 
@@ -251,10 +253,10 @@ def test_rows_are_read_a_unit_at_a_time(run: RunDirectory, monkeypatch: pytest.M
 
     monkeypatch.setattr(RunDirectory, "read_annotations", counted)
     opened = open_run(run.uri)
-    pieces = coco_json(opened, coco_ids(opened, None))
+    pieces = coco_pieces(RunImages(opened, coco_ids(opened, None)), "RUN", Counter())
     assert json.loads(next(pieces).rpartition(', "images": [')[0] + "}")["categories"][2]["id"] == 200
     assert reads == []
-    pieces = coco_results(opened, coco_ids(opened, None))
+    pieces = results_pieces(RunImages(opened, coco_ids(opened, None)))
     counts = []
     for _ in range(7):  # "[", and six segments
         next(pieces)
