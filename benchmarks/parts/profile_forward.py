@@ -21,9 +21,10 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 
 from benchmarks.lib.models import LABELS, STAGES, SWIN_T
 from benchmarks.lib.timing import machine, table
+from m2f_batch.models.families.mask2former import FAMILY
 from m2f_batch.models.fast_layers.linear import product
-from m2f_batch.models.loading import forward
-from m2f_batch.models.mask2former.mask2former import lean_mask2former
+from m2f_batch.models.loading import OriginalPredictor, forward
+from m2f_batch.models.mask2former.fast import fast_mask2former
 
 PASSES, SHOWN, GEMM = 5, 18, 2048
 
@@ -85,11 +86,11 @@ def gemm_rates() -> dict[str, float]:
 
 
 def new_model(eager: bool) -> Any:
-    """Swin-T with random weights, lean or as transformers builds it."""
+    """Swin-T with random weights, fast or as transformers builds it."""
     torch.manual_seed(0)
     backbone = SwinConfig(**SWIN_T, out_features=STAGES)
     model = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=backbone, num_labels=LABELS)).eval()
-    return model if eager else lean_mask2former(model)
+    return OriginalPredictor(FAMILY, model) if eager else fast_mask2former(model)
 
 
 def profile(model: Any, values: Tensor) -> tuple[float, list[Call]]:

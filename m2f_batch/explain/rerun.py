@@ -101,6 +101,7 @@ def label(found: Findings, setup: Setup) -> None:
             model, found.checked = load_checked(
                 setup.checkpoint.directory,
                 device,
+                task=setup.labeling.task,
                 precision=setup.labeling.precision,
                 threads=setup.threads,
                 compile_model=setup.labeling.compile,

@@ -146,7 +146,7 @@ def see_it_load(settings: ActorSettings, steps: Steps) -> None:
 
             from m2f_batch.models.loading import load_model
 
-            load_model(local_directory(settings.source), torch.device("cpu"))
+            load_model(local_directory(settings.source), torch.device("cpu"), task=settings.labeling.task)
         steps.check(settings)
 
 

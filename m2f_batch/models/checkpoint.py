@@ -1,4 +1,4 @@
-"""What a model directory says about itself, read without torch: labels, task, licence, weights, fingerprint."""
+"""A model directory is read without torch: its labels, task, license, weights and fingerprint."""
 
 import hashlib
 import json
@@ -16,17 +16,12 @@ from safetensors import SafetensorError, safe_open
 from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import UsageError
+from m2f_batch.models.family import Family, all_families, family_of
 from m2f_batch.models.label_lines import label_lines
 from m2f_batch.models.label_sets import LabelSet, find_label_set
-from m2f_batch.models.old_configs import TIMM_TENSORS, described, names_backbone, old_backbone_problems
 from m2f_batch.storage.json_text import JsonObject, read_json_object
 
-ARCHITECTURE = "Mask2FormerForUniversalSegmentation"
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
-# a panoptic model answers all three (paper, section 4.3); the others were never taught what the rest needs
-CAN_DO: dict[Task, tuple[Task, ...]] = {"panoptic": TASKS, "instance": ("instance",), "semantic": ("semantic",)}
-# the cards of the published zoo say "other"; the zoo says this
-PUBLISHED_LICENSES = {"facebook/mask2former-": "cc-by-nc-4.0"}
 DEFAULT_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}
 # keys of config.json by which transformers would read other files than those checked here, or other numbers
 MAX_DEPTH = 50  # of objects in config.json; published ones have 3
@@ -38,12 +33,17 @@ LFS_START, LFS_ADVICE = b"version https://git-lfs", "it is a pointer of Git LFS;
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A Mask2Former directory: ``name`` is what the user called it, ``config`` and ``processor`` its two JSON files."""
+    """A model directory, which the user called ``name``, with its two JSON files."""
 
     name: str
     directory: Path
     config: dict[str, Any]
     processor: dict[str, Any]
+
+    @property
+    def family(self) -> Family:
+        """The rules of its architecture."""
+        return family_of(self.config, self.name)
 
     @cached_property
     def id2label(self) -> dict[int, str]:
@@ -70,22 +70,17 @@ class Checkpoint:
         found = (task for last in lasts for task in TASKS if f"-{task}" in last)
         return stated if stated in TASKS else next(found, None)
 
-    @property
-    def backbone_width(self) -> int | None:
-        """``embed_dim`` of a Swin backbone (96 for tiny and small), else None."""
-        width = (self.config.get("backbone_config") or {}).get("embed_dim")
-        return width if isinstance(width, int) else None
-
     @cached_property
     def license(self) -> str:
-        """Licence of the weights: the model card's front matter, or the published table; "unknown" otherwise."""
+        """The license of the weights by the model card, else by the tables of published models, else "unknown"."""
         stated = _front_matter(self.directory / "README.md").get("license") or "unknown"
         stated = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
         if stated in ("other", "unknown"):
             for name in (self.name, str(self.config.get("_name_or_path", ""))):
-                for prefix, published in PUBLISHED_LICENSES.items():
-                    if name.startswith(prefix):
-                        return published
+                for family in all_families().values():
+                    for prefix, published in family.licenses.items():
+                        if name.startswith(prefix):
+                            return published
         return stated.lower()
 
     @cached_property
@@ -106,7 +101,7 @@ class Checkpoint:
 
 
 def read_checkpoint(directory: Path, name: str) -> Checkpoint:
-    """Read and check a model directory. Raises UsageError when it is not a whole Mask2Former in safetensors."""
+    """Read and check a model directory. Raises UsageError when it is no whole model of a family in safetensors."""
     checkpoint = Checkpoint(name, directory, read_config(directory, name), _read_processor(directory, name))
     _check_weights(checkpoint)
     return checkpoint
@@ -115,44 +110,41 @@ def read_checkpoint(directory: Path, name: str) -> Checkpoint:
 def read_config(directory: Path, name: str) -> dict[str, Any]:
     """config.json of a model directory, checked, as it stands there. Raises UsageError."""
     config = _read_json(directory, "config.json")
-    kind = config.get("model_type")
-    if kind != "mask2former":
-        what = f"config.json of {name} says no model_type" if kind is None else f"{name} is a {kind!r} model"
-        raise UsageError(f"model.uri: {what}; only 'mask2former' models can be used")
+    family = family_of(config, name)
     if config.get("id2label") is None:  # transformers leaves the default two labels out
         config["id2label"] = dict(DEFAULT_LABELS)
     labels = config["id2label"]
     if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
         raise UsageError(
             f"model.uri: config.json of {name}: the ids of id2label must be 0, 1, 2, ... without gaps; write\n"
-            f"{label_lines(labels, _labels_in_weights(directory))}"
+            f"{label_lines(labels, _labels_in_weights(directory, family))}"
         )
-    wrong = next(_config_problems(config), None)
+    wrong = next(_config_problems(config, family), None)
     if wrong:
         raise UsageError(f"model.uri: config.json of {name}: {wrong}")
     return config
 
 
 def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
-    """The task of the run, checked against what the model was trained for."""
+    """The task of the run, checked against what the family can do and the model was trained for."""
     trained = checkpoint.trained_task
-    if asked is None and trained is None:
+    able = checkpoint.family.tasks(checkpoint.config, trained, checkpoint.label_set)
+    task = asked or trained or (able[0] if len(able) == 1 else None)
+    if task is None:
         raise UsageError(
             f"model.task: is not given, and neither the name nor the config of {checkpoint.name} says it; "
-            "allowed: instance, semantic, panoptic (--task)"
+            f"allowed: {', '.join(able)} (--task)"
         )
-    if asked is not None and trained is not None and asked not in CAN_DO[trained]:
+    if task not in able:
+        why = "was trained for" if trained is not None else f"can do, as all of {checkpoint.family.name}"
         raise UsageError(
-            f"model.task: {asked!r} is not what {checkpoint.name} was trained for; "
-            f"allowed with this model: {', '.join(CAN_DO[trained])}"
+            f"model.task: {task!r} is not what {checkpoint.name} {why}; allowed with this model: {', '.join(able)}"
         )
-    task = asked or trained
-    assert task is not None
     return task
 
 
 def check_license(checkpoint: Checkpoint, allowed: tuple[str, ...] | None) -> None:
-    """Raise UsageError when ``model.allowed_licenses`` is given and does not hold the weights' licence."""
+    """Raise UsageError when ``model.allowed_licenses`` is given and does not hold the weights' license."""
     if allowed is not None and not set(checkpoint.license.split(", ")) <= {name.lower() for name in allowed}:
         raise UsageError(
             f"model.allowed_licenses: the weights of {checkpoint.name} are {checkpoint.license!r}; "
@@ -180,18 +172,14 @@ def tensor_shapes(file: Path) -> dict[str, list[int]]:
         return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  # no mapping
 
 
-def _config_problems(config: dict[str, Any]) -> Iterator[str]:
-    """What config.json must not hold, since it may come from anywhere."""
-    labels, stuff, backbone = (config.get(key) for key in ("id2label", "label_ids_to_fuse", "backbone_config"))
+def _config_problems(config: dict[str, Any], family: Family) -> Iterator[str]:
+    """Yield what config.json must not hold, because it may come from anywhere."""
+    labels, stuff = config.get("id2label"), config.get("label_ids_to_fuse")
     if labels is not None and not all(isinstance(name, str | int) for name in labels.values()):
         yield "the names in id2label must be texts"
     if stuff is not None and not (isinstance(stuff, list) and all(type(i) is int for i in stuff)):
         yield f"label_ids_to_fuse must be a list of label ids, not {stuff!r}"
-    if backbone is not None and not isinstance(backbone, dict):
-        yield f"backbone_config must be an object, not {backbone!r}"
-    elif backbone is not None and not isinstance(backbone.get("model_type"), str):
-        yield "backbone_config must have a model_type, e.g. swin"
-    yield from old_backbone_problems(config)
+    yield from family.config_problems(config)
     for key in REDIRECTS:
         if config.get(key) is not None:
             yield f"{key} is not supported; save the model anew without it"
@@ -199,7 +187,7 @@ def _config_problems(config: dict[str, Any]) -> Iterator[str]:
 
 
 def _foreign_parts(tree: Any, depth: int = 0) -> Iterator[str]:
-    """What would make transformers run a kernel of the hub, or timm read another repository or folder."""
+    """Yield what would make transformers run a kernel of the hub, or timm read another repository or folder."""
     if depth > MAX_DEPTH:
         yield f"it is nested more than {MAX_DEPTH} deep"
         return
@@ -219,17 +207,18 @@ def _lasting(tree: Any) -> Any:
     return tree
 
 
-def _labels_in_weights(directory: Path) -> int | None:
-    """How many labels the class head knows, as far as the files can be read."""
+def _labels_in_weights(directory: Path, family: Family) -> int | None:
+    """The number of labels that the class head knows, as far as the files can be read."""
     with suppress(UsageError, SafetensorError, OSError):
         for file in weight_files(directory):
-            head = tensor_shapes(file).get("class_predictor.weight")
+            head = tensor_shapes(file).get(family.class_head)
             if head:
-                return head[0] - 1
+                return head[0] - family.no_object
     return None
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:
+    family = checkpoint.family
     shapes: dict[str, list[int]] = {}
     for file in weight_files(checkpoint.directory):
         if not file.exists():
@@ -239,31 +228,27 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         except (SafetensorError, OSError) as error:
             reason = LFS_ADVICE if _is_pointer(file) else str(error)
             raise UsageError(f"model.uri: {file.name} of {checkpoint.name} is not whole: {reason}") from None
-    head = shapes.get("class_predictor.weight")
+    head = shapes.get(family.class_head)
     if not head:
-        wrapped = next((name for name in shapes if name.endswith(".class_predictor.weight")), None)
+        wrapped = next((name for name in shapes if name.endswith(f".{family.class_head}")), None)
         hint = f"; it has {wrapped}: save the model itself, not what wraps it (model.module.save_pretrained, ...)"
         raise UsageError(
-            f"model.uri: {checkpoint.name} has no class_predictor.weight, so is not a {ARCHITECTURE}"
+            f"model.uri: {checkpoint.name} has no {family.class_head}, so is not a {family.class_name}"
             + (hint if wrapped else "")
         )
-    if head[0] != len(checkpoint.id2label) + 1:
-        labels, known = checkpoint.config["id2label"], head[0] - 1
+    if head[0] != len(checkpoint.id2label) + family.no_object:
+        labels, known = checkpoint.config["id2label"], head[0] - family.no_object
         names = "no labels" if labels == DEFAULT_LABELS else f"{len(labels)} labels"
         raise UsageError(
             f"model.uri: {checkpoint.name} names {names} in config.json, but its weights know {known}; write\n"
             f"{label_lines({} if labels == DEFAULT_LABELS else labels, known)}"
         )
-    if names_backbone(checkpoint.config) and not any(name.startswith(TIMM_TENSORS) for name in shapes):
-        backbone = checkpoint.config["backbone"]
-        raise UsageError(
-            f"model.uri: config.json of {checkpoint.name}: backbone {backbone!r} is no model of timm in the weights; "
-            f"{described(backbone)}"
-        )
+    for problem in family.weight_problems(checkpoint.config, shapes):
+        raise UsageError(f"model.uri: config.json of {checkpoint.name}: {problem}")
 
 
 def _missing_weights(checkpoint: Checkpoint, missing: str) -> str:
-    """What is to be done about a file of weights that is not there, by what is."""
+    """Advise what to do about a file of weights that is not there, by what is."""
     name, there = checkpoint.name, {path.name for path in checkpoint.directory.iterdir()}
     if missing != "model.safetensors":
         return f"{name} has no {missing}, which model.safetensors.index.json names; copy it there from where it came"
@@ -287,20 +272,20 @@ def _missing_weights(checkpoint: Checkpoint, missing: str) -> str:
 
 
 def _is_pointer(file: Path) -> bool:
-    """Whether a file is what Git LFS leaves in place of one that was not fetched."""
+    """Tell whether a file is what Git LFS leaves in place of one that was not fetched."""
     with suppress(OSError), open(file, "rb") as handle:
         return handle.read(len(LFS_START)) == LFS_START
     return False
 
 
 def _model_below(directory: Path) -> str:
-    """Where the model is, if a folder too high was given: of a training, or of the hub's cache."""
+    """Say where the model is, if a folder too high was given: of a training, or of the hub's cache."""
     found = sorted(path.parent for pattern in ("*", "snapshots/*") for path in directory.glob(f"{pattern}/config.json"))
     return f"; there is one in {', '.join(map(str, found[-3:]))}" if found else ""
 
 
 def _read_processor(directory: Path, name: str) -> dict[str, Any]:
-    """The image processor's settings; those inside processor_config.json win, as in transformers."""
+    """The image processor's settings. Those inside processor_config.json win, as in transformers."""
     processor = None
     if (directory / "processor_config.json").exists():
         processor = _read_json(directory, "processor_config.json").get("image_processor")

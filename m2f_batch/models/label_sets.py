@@ -1,14 +1,12 @@
 """Model label ids, dataset category ids, names, and what is stuff.
 
 Nothing in a checkpoint's config.json says which labels are stuff, nor which ids its dataset uses; the published label
-sets are recognised by their size and a few names. Source: detectron2's dataset metadata.
+sets are recognized by their size and a few names. Source: detectron2's dataset metadata.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-from m2f_batch.config.segment import AspectSize
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ LABEL_SETS = (
 
 
 def find_label_set(id2label: Mapping[int, str]) -> LabelSet | None:
-    """The published label set with these names, if it is one; names are compared stripped."""
+    """The published label set with these names, if it is one. Names are compared stripped."""
     for known in LABEL_SETS:
         if len(id2label) == known.size and all(id2label.get(i, "").strip() == name for i, name in known.marks):
             return known
@@ -93,7 +91,7 @@ def find_label_set(id2label: Mapping[int, str]) -> LabelSet | None:
 def find_stuff_ids(
     configured: frozenset[int] | None, in_checkpoint: frozenset[int] | None, label_set: LabelSet | None
 ) -> tuple[frozenset[int], StuffSource]:
-    """Which label ids are stuff, and who says so: the config, else the checkpoint, else the label set, else nobody."""
+    """The label ids that are stuff, and who says so: the config, the checkpoint, the label set, or nobody."""
     if configured is not None:
         return configured, "config"
     if in_checkpoint is not None:
@@ -106,29 +104,9 @@ def find_stuff_ids(
 def categories_of(
     id2label: Mapping[int, str], stuff_ids: frozenset[int], label_set: LabelSet | None
 ) -> tuple[Category, ...]:
-    """All labels by id; outside the known label sets the dataset id is the label id + 1."""
+    """All labels by id. Outside the known label sets the dataset id is the label id + 1."""
     dataset_ids = label_set.dataset_ids if label_set else None
     return tuple(
         Category(i, id2label[i].strip(), i not in stuff_ids, dataset_ids[i] if dataset_ids else i + 1)
         for i in sorted(id2label)
     )
-
-
-def paper_size(label_set: LabelSet | None, task: str, backbone_width: int | None) -> AspectSize | None:
-    """The test size of the paper for a label set, in pixels; None when there is none.
-
-    ADE20K semantic models up to Swin-S (``backbone_width`` <= 96, or no Swin) use the smaller size.
-    """
-    small_ade = task == "semantic" and (backbone_width is None or backbone_width <= 96)
-    sizes = {
-        "COCO panoptic": (800, 1333),
-        "COCO instance": (800, 1333),
-        "Cityscapes": (1024, 2048),
-        "Cityscapes instance": (1024, 2048),
-        "ADE20K": (512, 2048) if small_ade else (640, 2560),
-        "Mapillary Vistas": (2048, 2048),
-    }
-    if label_set is None:
-        return None
-    shortest, longest = sizes[label_set.name]
-    return AspectSize(shortest_edge=shortest, longest_edge=longest)

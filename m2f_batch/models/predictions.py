@@ -4,9 +4,9 @@ B images, Q queries, C classes, (h, w) the size of the logits. Of one image alon
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,11 @@ class PixelLogits:
 Prediction = QueryLogits | PixelLogits
 
 
-class Predictor(Protocol):
-    """A loaded model on its device."""
+class Predictor(nn.Module):
+    """A loaded model whose forward pass gives a prediction."""
 
-    def __call__(self, pixel_values: Tensor) -> Prediction:
-        """Pixel values [B, 3, Hc, Wc] of images of equal canvas to their prediction."""
-        ...
+    if TYPE_CHECKING:
+
+        def __call__(self, pixel_values: Tensor) -> Prediction:
+            """Pixel values [B, 3, Hc, Wc] of images of equal canvas to their prediction."""
+            ...

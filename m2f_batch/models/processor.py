@@ -1,6 +1,6 @@
 """A preprocessor_config.json, in every form the hub has, is read into a PreprocessPlan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
@@ -13,12 +13,6 @@ from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, Channe
 LONGEST_EDGE = 1333  # the default of version 4
 DIVISOR = 32  # the default of every version, also where null stands (4.57's fast processors; the others fail on it)
 SIZES = "a number of pixels, {shortest_edge, longest_edge}, {shortest_edge} or {height, width}"
-# the processors whose arithmetic this is; the names of older checkpoints are taken for today's
-PROCESSORS = frozenset(
-    f"{family}{kind}"
-    for family in ("Mask2Former", "MaskFormer")
-    for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
-)
 
 
 class LoneEdge(Section):
@@ -36,7 +30,7 @@ def _not_zero(std: Channels | float) -> Channels | float:
 class ProcessorConfig(BaseModel):
     """The settings of a preprocessor_config.json that inference uses, in every form the hub has.
 
-    Missing keys take the defaults of ``Mask2FormerImageProcessor``; keys for training are ignored.
+    Missing keys take the defaults of the processors of MaskFormer and its successors. Keys for training are ignored.
     """
 
     image_processor_type: str | None = None
@@ -55,8 +49,8 @@ class ProcessorConfig(BaseModel):
     pad_size: ExactSize | None = None
 
 
-def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
-    """The checkpoint's own settings, from its preprocessor_config.json.
+def plan_from_processor(processor: Mapping[str, Any], known: Set[str] | None = None) -> PreprocessPlan:
+    """The checkpoint's own settings, from a preprocessor_config.json of a ``known`` kind, if that is given.
 
     Raises UsageError for a processor of another kind, or with settings that mean nothing.
     """
@@ -72,8 +66,8 @@ def plan_from_processor(processor: Mapping[str, Any]) -> PreprocessPlan:
             "mend its preprocessor_config.json"
         ) from None
     kind = settings.image_processor_type or settings.feature_extractor_type or ""
-    if kind and kind not in PROCESSORS:
-        raise UsageError(f"model.uri: image processor {kind!r} is not known; allowed: {', '.join(sorted(PROCESSORS))}")
+    if kind and known is not None and kind not in known:
+        raise UsageError(f"model.uri: image processor {kind!r} is not known; allowed: {', '.join(sorted(known))}")
     size, lone_edge = _size_of(settings)
     pad = settings.pad_size
     return PreprocessPlan(

@@ -10,19 +10,11 @@ from typing import Any
 from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task
-from m2f_batch.models.label_sets import Category, StuffSource, categories_of, find_stuff_ids, paper_size
+from m2f_batch.models.label_sets import Category, StuffSource, categories_of, find_stuff_ids
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_normalization, with_size
-from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.version import VERSION
 from m2f_batch.vision.decode.image import DECODE_POLICY_VERSION
 
-# the paper's values by task; what is not here does not apply
-DEFAULTS: dict[Task, dict[str, Any]] = {
-    "instance": {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 100},
-    "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
-    "semantic": {},
-}
-MAPILLARY_PANOPTIC = {"score_threshold": 0.0}  # of the paper's config for Mapillary Vistas
 # One for each way from image to segments that settings choose: bump the one whose labels change, and runs that do not
 # use it go on. 3: preprocess.size paper is rounded as detectron2 does.
 SEMANTICS_VERSION, PAPER_SIZE_VERSION = "2", "3"
@@ -72,9 +64,7 @@ def settle(
     task = choose_task(checkpoint, model.task)
     _refuse_inapplicable(postprocess, task)
     stuff_ids, source, notes = _stuff(checkpoint, postprocess.stuff_ids, task)
-    arguments = dict(DEFAULTS[task])
-    if task == "panoptic" and checkpoint.label_set is not None and checkpoint.label_set.name == "Mapillary Vistas":
-        arguments |= MAPILLARY_PANOPTIC
+    arguments = checkpoint.family.postprocess(task, checkpoint.label_set)
     arguments |= {key: getattr(postprocess, key) for key in arguments if getattr(postprocess, key) is not None}
     if "stuff_ids" in POSTPROCESS_KEYS[task]:
         arguments["stuff_ids"] = stuff_ids
@@ -129,11 +119,11 @@ def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task:
 
 
 def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
-    size = preprocess.size
+    size, family, labels = preprocess.size, checkpoint.family, checkpoint.label_set
     if size == "checkpoint":
-        return plan_from_processor(checkpoint.processor)
+        return family.pixels(checkpoint.config, checkpoint.processor, task)
     if size == "paper":
-        published = paper_size(checkpoint.label_set, task, checkpoint.backbone_width)
+        published = None if labels is None else family.paper_size(checkpoint.config, labels, task)
         if published is None:
             raise UsageError(
                 f"preprocess.size: 'paper' needs a known label set, and the {len(checkpoint.id2label)} labels of "
@@ -141,7 +131,8 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
             )
         size = published
     # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
-    plan = plan_from_processor({**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True})
+    any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
+    plan = family.pixels(checkpoint.config, any_size, task)
     return with_size(plan, size, as_detectron2=preprocess.size == "paper")
 
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig, Task
 from m2f_batch.errors import ImageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
+from m2f_batch.models.predictions import Predictor
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
@@ -50,7 +50,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Predictor,
         labeling: Labeling,
         device: torch.device,
         *,
@@ -138,7 +138,9 @@ class Segmenter:
         )
         where = torch.device(device)
         threads = options.get("threads", DEFAULT_THREADS)
-        model, checked = load_checked(checkpoint.directory, where, precision=labeling.precision, threads=threads)
+        model, checked = load_checked(
+            checkpoint.directory, where, task=labeling.task, precision=labeling.precision, threads=threads
+        )
         return cls(model, labeling, where, checked=checked, **options)
 
     def __call__(self, images: Sequence[ImageLike]) -> list[list[Segment]]:

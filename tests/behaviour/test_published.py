@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from support.hand_made import weights
 
 from m2f_batch.config.segment import ExactSize
-from m2f_batch.models.architecture import architecture_of
 from m2f_batch.models.checkpoint import choose_task, read_checkpoint
 from m2f_batch.models.loading import forward, load_model
-from m2f_batch.models.mask2former.mask2former import LeanMask2Former
+from m2f_batch.models.mask2former.fast import FastMask2Former
+from m2f_batch.models.mask2former.original import architecture_of
 from m2f_batch.models.processor import plan_from_processor
 
 FOLDER = PROJECT / "tests" / "published"
@@ -97,7 +97,7 @@ def test_logits_at_full_size_are_those_of_4_57(name: str, python_of_4_57: Path, 
     assert read_checkpoint(place, name).id2label
     model = load_model(place, torch.device("cpu"))
     shutil.rmtree(place)  # up to 900 MB, which is mapped or read by now
-    assert isinstance(model, LeanMask2Former)
+    assert isinstance(model, FastMask2Former)
     found = dict(zip(("class", "masks"), forward(model.double(), known["pixel_values"]).tensors, strict=True))
     worst = {key: float((found[key] - known[key]).abs().max()) for key in found}
     spread = {key: float(known[key].std()) for key in found}

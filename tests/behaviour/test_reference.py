@@ -53,35 +53,35 @@ def test_rows_equal_the_plain_definition(model, logits, task):
         # its logits reach 700, so float32 arithmetic that is not the same to the bit moves them by more than 1e-4 (two
         # threads against one move transformers' own by 1.6e-3): "the same logits" are those of the same module
         cpu = torch.device("cpu")
-        segmenter = Segmenter(load_model(model, cpu, lean=False), segmenter.labeling, cpu)
+        segmenter = Segmenter(load_model(model, cpu, fast=False), segmenter.labeling, cpu)
     assert_rows(segmenter, logits, task, at_least=5 if model != DEMO_MODEL else 2)
 
 
 @pytest.mark.parametrize("task", sorted(CASES))
-def test_rows_equal_the_plain_definition_of_the_lean_logits(random_model, logits_of_the_lean_model, task):
+def test_rows_equal_the_plain_definition_of_the_fast_logits(random_model, logits_of_the_fast_model, task):
     segmenter = Segmenter.from_pretrained(str(random_model), task=task, **CASES[task])
-    assert_rows(segmenter, logits_of_the_lean_model, task, at_least=5)
+    assert_rows(segmenter, logits_of_the_fast_model, task, at_least=5)
 
 
-def test_lean_logits_are_those_of_transformers_in_float64(random_model):
+def test_fast_logits_are_those_of_transformers_in_float64(random_model):
     cpu = torch.device("cpu")
-    lean, theirs = (load_model(random_model, cpu, lean=lean).double() for lean in (True, False))
+    fast, theirs = (load_model(random_model, cpu, fast=fast).double() for fast in (True, False))
     processor = AutoImageProcessor.from_pretrained(random_model, backend="torchvision")
     values = processor(IMAGES[0], return_tensors="pt")["pixel_values"].double()
-    for ours, wanted in zip(forward(lean, values).tensors, forward(theirs, values).tensors, strict=True):
+    for ours, wanted in zip(forward(fast, values).tensors, forward(theirs, values).tensors, strict=True):
         assert wanted.abs().max() > 10
         assert torch.allclose(ours, wanted, rtol=0, atol=1e-9)
 
 
 @pytest.fixture(scope="module")
-def logits_of_the_lean_model(random_model: Path) -> list[tuple]:
+def logits_of_the_fast_model(random_model: Path) -> list[tuple]:
     """What our forward pass gives for each image alone."""
     processor = AutoImageProcessor.from_pretrained(random_model, backend="torchvision")
-    lean, results = load_model(random_model, torch.device("cpu")), []
+    fast, results = load_model(random_model, torch.device("cpu")), []
     for image in IMAGES:
         values = processor(image, return_tensors="pt")["pixel_values"]
         with pinned_threads(2):
-            class_logits, mask_logits = forward(lean, values).tensors
+            class_logits, mask_logits = forward(fast, values).tensors
         results.append((class_logits[0], mask_logits[0], tuple(values.shape[-2:]), image.shape[:2]))
     return results
 

@@ -39,7 +39,9 @@ def in_process(config: SegmentConfig) -> int:
     job = check(config)
     cpu, threads = torch.device("cpu"), config.compute.threads_per_actor
     batch_size = config.compute.batch_size or 8
-    model, checked = load_checked(job.checkpoint.directory, cpu, precision=job.labeling.precision, threads=threads)
+    model, checked = load_checked(
+        job.checkpoint.directory, cpu, task=job.labeling.task, precision=job.labeling.precision, threads=threads
+    )
     segmenter = Segmenter(model, job.labeling, cpu, threads=threads, batch_size=batch_size, checked=checked)
     options = {"plan": job.labeling.preprocess, "max_pixels": config.input.max_pixels, "threads": 4}
 

@@ -9,9 +9,16 @@ from safetensors.numpy import load_file, save_file
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, Mask2FormerImageProcessor
 
 from m2f_batch.demo.scenes import draw_scene
+from m2f_batch.models.families.mask2former import FAMILY
+from m2f_batch.models.loading import OriginalPredictor
 
 LABELS = 80
 IMAGES = [draw_scene(7).image[:150], draw_scene(1).image[:, :120], draw_scene(2).image[:200, :200]]  # three canvases
+
+
+def predictor(model: Mask2FormerForUniversalSegmentation) -> OriginalPredictor:
+    """A Mask2Former of transformers, as it is run."""
+    return OriginalPredictor(FAMILY, model)
 
 
 def save_random_model(directory: Path) -> Path:

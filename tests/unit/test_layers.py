@@ -18,7 +18,13 @@ HEAVY = ("torch", "torchvision", "transformers", "ray", "boto3", "scipy")
 # which rooms and modules may import it, anywhere in a file
 DOORS = {
     "ray": ("flow", "ray_session", "train.workers", "train.data.ray_stream"),
-    "transformers": ("models.architecture", "models.loading", "train.start"),
+    "transformers": (
+        "models.config_classes",
+        "models.from_tensors",
+        "models.loading",
+        "models.mask2former",
+        "train.start",
+    ),
     "boto3": ("storage.s3",),
     "torch": (
         *("models", "vision", "explain", "train"),
@@ -35,6 +41,7 @@ LIGHT = [
     "m2f_batch.models.checkpoint",
     "m2f_batch.models.preprocess_plan",
     "m2f_batch.models.processor",
+    "m2f_batch.models.families.mask2former",
     "m2f_batch.vision.decode.image",
     "m2f_batch.vision.masks.rle",
     "m2f_batch.vision.label_settings",

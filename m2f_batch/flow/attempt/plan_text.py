@@ -9,7 +9,6 @@ from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.ray_session.session import Resources, present
 from m2f_batch.runs.plan import default_images_per_file
 from m2f_batch.vision.decode.image import DECODER
-from m2f_batch.vision.label_settings import DEFAULTS
 
 
 def plan_lines(job: Job, resources: Resources, decision: Decision) -> Iterator[str]:
@@ -53,7 +52,8 @@ def _model_lines(job: Job) -> Iterator[str]:
             yield "        warning: nothing says which labels are stuff, so none is merged; set postprocess.stuff_ids"
         else:
             yield f"        {stuff} stuff labels, from the {labeling.stuff_ids_from}"
-        threshold, usual = labeling.postprocess["score_threshold"], DEFAULTS["panoptic"]["score_threshold"]
+        usual_postprocess = job.checkpoint.family.postprocess("panoptic", None)
+        threshold, usual = labeling.postprocess["score_threshold"], usual_postprocess["score_threshold"]
         if config.postprocess.score_threshold is None and threshold != usual:
             yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"
     for note in labeling.notes:

@@ -33,6 +33,7 @@ def load_segmenter(settings: ActorSettings) -> Any:
     model, checked = load_checked(
         local_directory(settings.source),
         device,
+        task=labeling.task,
         precision=labeling.precision,
         threads=settings.threads,
         compile_model=labeling.compile,

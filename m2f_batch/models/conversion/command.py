@@ -221,11 +221,9 @@ def _loaded(folder: Path, source: str) -> Checkpoint:
     """The new model, once it loads. Raises UsageError where it is no whole Mask2Former."""
     try:
         checkpoint = read_checkpoint(folder, source)
-        import torch
+        from m2f_batch.models.loading import load_original
 
-        from m2f_batch.models.loading import load_model
-
-        load_model(folder, torch.device("cpu"), lean=False)
+        load_original(folder)
     except (UsageError, RunError) as error:
         text = re.sub(r"^model\.uri: ", "", str(error)).replace(str(folder), source)
         raise UsageError(f"SRC: {text}") from None

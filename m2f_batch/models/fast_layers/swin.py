@@ -29,7 +29,7 @@ PARAMETERS = {
 }
 
 
-class LeanSwin(nn.Module):
+class FastSwin(nn.Module):
     """Pixel values [B, 3, Hc, Wc] to the feature maps [B, C, H, W] of the stages asked for, finest first."""
 
     def __init__(self, backbone: Any) -> None:
@@ -37,7 +37,9 @@ class LeanSwin(nn.Module):
         check_structure(backbone, "SwinBackbone", PARAMETERS)
         swin = backbone.swin
         self.embeddings = swin.embeddings
-        self.blocks: Any = nn.ModuleList(nn.ModuleList(map(LeanBlock, stage.blocks)) for stage in swin.encoder.layers)
+        self.blocks: Any = nn.ModuleList(
+            nn.ModuleList(map(FastSwinBlock, stage.blocks)) for stage in swin.encoder.layers
+        )
         self.merges = nn.ModuleList(stage.downsample or nn.Identity() for stage in swin.encoder.layers)
         self.norms: Any = backbone.hidden_states_norms
         self.stages = list(backbone.stage_names)  # the stem, then each stage
@@ -71,7 +73,7 @@ class LeanSwin(nn.Module):
         return map_of(self.norms[stage](x), size) if stage in self.norms else None
 
 
-class LeanBlock(nn.Module):
+class FastSwinBlock(nn.Module):
     """One Swin layer with windows of one size, shifted or not."""
 
     masked_bias: Tensor

@@ -41,7 +41,7 @@ PARAMETERS = {
 LEVELS = 3
 
 
-class LeanMaskedDecoder(nn.Module):
+class FastMaskedDecoder(nn.Module):
     """``transformers``' Mask2FormerTransformerModule and the class head."""
 
     def __init__(self, module: Any, class_predictor: nn.Linear) -> None:
@@ -56,7 +56,7 @@ class LeanMaskedDecoder(nn.Module):
         self.queries = module.queries_features.weight
         self.level_embed = module.level_embed.weight
         layers = list(module.decoder.layers)
-        self.layers = nn.ModuleList(map(LeanDecoderLayer, layers))
+        self.layers = nn.ModuleList(map(FastDecoderLayer, layers))
         self.norm = module.decoder.layernorm
         self.embedder = module.decoder.mask_predictor.mask_embedder
         self.class_predictor = class_predictor
@@ -98,7 +98,7 @@ class LeanMaskedDecoder(nn.Module):
         return torch.zeros_like(logits).masked_fill_(outside, float("-inf"))[:, None]
 
 
-class LeanDecoderLayer(nn.Module):
+class FastDecoderLayer(nn.Module):
     """Masked cross-attention, self-attention, feed-forward network; norms before or after each."""
 
     def __init__(self, layer: Any) -> None:

@@ -26,7 +26,7 @@ PARAMETERS = {
 LEVELS = 3
 
 
-class LeanPixelDecoder(nn.Module):
+class FastPixelDecoder(nn.Module):
     """``transformers``' Mask2FormerPixelDecoder."""
 
     def __init__(self, decoder: Any) -> None:
@@ -36,7 +36,7 @@ class LeanPixelDecoder(nn.Module):
             raise UnknownStructureError(f"not {LEVELS} feature levels, or no encoder layer")
         self.projections = decoder.input_projections
         self.level_embed = decoder.level_embed
-        self.layers: Any = nn.ModuleList(map(LeanDeformableLayer, decoder.encoder.layers))
+        self.layers: Any = nn.ModuleList(map(FastDeformableLayer, decoder.encoder.layers))
         self.laterals = nn.ModuleList(decoder.lateral_convolutions)
         self.outputs: Any = nn.ModuleList(decoder.output_convolutions)
         if any(type(activation) is not nn.ReLU for _, _, activation in decoder.output_convolutions):
@@ -84,7 +84,7 @@ class LeanPixelDecoder(nn.Module):
         return full.view(1, len(full), -1)
 
 
-class LeanDeformableLayer(nn.Module):
+class FastDeformableLayer(nn.Module):
     """One encoder layer: deformable attention over all levels, then a feed-forward network."""
 
     def __init__(self, layer: Any) -> None:

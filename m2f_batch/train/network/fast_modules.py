@@ -28,16 +28,16 @@ def quicken(model: nn.Module) -> list[str]:
             if type(child).__name__ != DEFORMABLE:
                 continue
             try:
-                setattr(parent, name, QuickDeformableAttention(child))
+                setattr(parent, name, FastDeformableAttention(child))
             except (UnknownStructureError, AttributeError) as error:
                 notes.append(f"{error}: training is slower than it could be")
     for module in model.modules():
         if type(module) is nn.Linear:
-            module.__class__ = QuickLinear  # its parameters, hooks and names stay as they are
+            module.__class__ = FastLinear  # its parameters, hooks and names stay as they are
     return notes[:1]
 
 
-class QuickLinear(nn.Linear):
+class FastLinear(nn.Linear):
     """A linear layer, by oneDNN where that is quicker."""
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name
@@ -72,7 +72,7 @@ class _Product(torch.autograd.Function):
         return to_x, to_weight, to_bias
 
 
-class QuickDeformableAttention(nn.Module):
+class FastDeformableAttention(nn.Module):
     """``transformers``' deformable attention in the pixel decoder, with its parameters, attributes and arguments."""
 
     def __init__(self, attention: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from m2f_batch.evaluation.evaluator import MAIN
-from m2f_batch.models.loading import quiet
+from m2f_batch.models.from_tensors import quiet
 from m2f_batch.runs.held_folder import HeldFolder, json_bytes
 from m2f_batch.storage.retries import retry_write
 from m2f_batch.train import distributed

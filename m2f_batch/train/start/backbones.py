@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.models.loading import first_line, quiet
+from m2f_batch.models.from_tensors import first_line, quiet
 from m2f_batch.models.source import WANTED, find_model, local_directory
 from m2f_batch.storage.json_text import JsonObject, json_object_or_none
 from m2f_batch.storage.uris import expanded

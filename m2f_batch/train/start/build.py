@@ -16,9 +16,10 @@ from m2f_batch.config.finetune import StartConfig, TrainConfig
 from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import UsageError
+from m2f_batch.models.backbone_configs import current_config
 from m2f_batch.models.checkpoint import read_config
-from m2f_batch.models.loading import load_model, quiet
-from m2f_batch.models.old_configs import current_config
+from m2f_batch.models.from_tensors import quiet
+from m2f_batch.models.loading import load_original
 from m2f_batch.train.network.fast_modules import quicken
 from m2f_batch.train.network.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused
 from m2f_batch.train.network.recompute import recompute_activations
@@ -58,7 +59,7 @@ def build_model(
         config = _with_labels(new_config(start.config, _base(checkpoint, backbone)), labels, task)
     model = _new_model(config, seed)
     if checkpoint is not None:
-        notes = _take_over(model, load_model(checkpoint, torch.device("cpu"), lean=False), labels, start)
+        notes = _take_over(model, load_original(checkpoint).model, labels, start)
     elif backbone is not None and backbone.directory is not None:
         new = load_backbone_weights(model, backbone)
         notes = [f"backbone {backbone.name}: pretrained{f', {len(new)} new norms of its outputs' if new else ''}"]

@@ -13,7 +13,7 @@ from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.near_miss import did_you_mean
-from m2f_batch.models.architecture import annotation, coerced, own_fields
+from m2f_batch.models.config_classes import annotation, coerced, own_fields
 
 PARAMETERS = tuple(Mask2FormerConfig.__annotations__)
 RENAMED = {"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"}

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.models.loading import first_line
+from m2f_batch.models.from_tensors import first_line
 
 STRIDES = (4, 8, 16, 32)  # of the four feature maps that Mask2Former takes
 PREFIXES = ("_backbone.", "timm_model.")  # that the wrappers of transformers put before timm's names

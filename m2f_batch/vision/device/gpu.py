@@ -6,7 +6,7 @@ import warnings
 import torch
 
 from m2f_batch.errors import RunError
-from m2f_batch.models.loading import first_line
+from m2f_batch.models.from_tensors import first_line
 
 # the oldest driver of Linux for any toolkit of a CUDA version: "minor version compatibility" in NVIDIA's release notes
 OLDEST_DRIVER = {"12": 525, "13": 580}

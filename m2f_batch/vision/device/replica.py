@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import ImageError
 from m2f_batch.models.loading import forward
-from m2f_batch.models.predictions import Prediction
+from m2f_batch.models.predictions import Prediction, Predictor
 from m2f_batch.records import Segment
 from m2f_batch.vision.device.engine import Result, Steps
 from m2f_batch.vision.label_settings import Labeling
@@ -51,7 +51,7 @@ class Seconds:
             return seconds
 
 
-def replica(model: nn.Module, labeling: Labeling, device: torch.device) -> Steps:
+def replica(model: Predictor, labeling: Labeling, device: torch.device) -> Steps:
     """The steps of a model that was loaded on ``device``."""
     kind = CudaReplica if device.type == "cuda" else Replica
     return kind(model, labeling, device)
@@ -60,7 +60,7 @@ def replica(model: nn.Module, labeling: Labeling, device: torch.device) -> Steps
 class Replica:
     """The steps on a device that has computed when the call returns, as a CPU has."""
 
-    def __init__(self, model: nn.Module, labeling: Labeling, device: torch.device) -> None:
+    def __init__(self, model: Predictor, labeling: Labeling, device: torch.device) -> None:
         self.model, self.labeling, self.device = model, labeling, device
 
     def load(self, images: list[Prepared]) -> Tensor:
@@ -93,7 +93,7 @@ class Replica:
 class CudaReplica:
     """The steps on CUDA, where a call returns before its work is done."""
 
-    def __init__(self, model: nn.Module, labeling: Labeling, device: torch.device) -> None:
+    def __init__(self, model: Predictor, labeling: Labeling, device: torch.device) -> None:
         self.model, self.labeling, self.device = model, labeling, device
         self._copying, self._finishing = _stream(device), _stream(device)
 

@@ -12,6 +12,7 @@ from support.hand_made import PROCESSOR, make_model, weights
 
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint, weight_files
+from m2f_batch.models.families.mask2former import backbone_width
 
 LINES = ['  "id2label"', '  "label2id"']
 
@@ -62,7 +63,7 @@ def test_what_transformers_saves_is_read(tmp_path: Path) -> None:
     Mask2FormerImageProcessor(size={"shortest_edge": 100, "longest_edge": 200}).save_pretrained(tmp_path)
     save_file(weights(5), tmp_path / "model.safetensors")
     checkpoint = read_checkpoint(tmp_path, "m")
-    assert checkpoint.id2label == labels and checkpoint.stuff_ids == {3, 4} and checkpoint.backbone_width == 96
+    assert checkpoint.id2label == labels and checkpoint.stuff_ids == {3, 4} and backbone_width(checkpoint.config) == 96
     assert dict(checkpoint.processor["size"]) == {"shortest_edge": 100, "longest_edge": 200}
     Mask2FormerConfig().save_pretrained(tmp_path)  # the two default labels are not written
     save_file(weights(2), tmp_path / "model.safetensors")
@@ -137,7 +138,11 @@ def test_hostile_configs(model: Path, changes: dict[str, Any], told: str) -> Non
 def test_odd_but_harmless_values_of_a_config(model: Path) -> None:
     set_config(model, backbone_config={"model_type": "swin", "embed_dim": "wide"}, task=["panoptic"], _name_or_path=5)
     checkpoint = read_checkpoint(model, "m")
-    assert checkpoint.backbone_width is None and checkpoint.trained_task is None and checkpoint.license == "unknown"
+    assert (
+        backbone_width(checkpoint.config) is None
+        and checkpoint.trained_task is None
+        and checkpoint.license == "unknown"
+    )
 
 
 def header(tree: Any, data: bytes = b"") -> bytes:
@@ -292,7 +297,7 @@ def test_allowed_licences(model: Path) -> None:
 
 
 def named(name: str, **config: Any) -> Checkpoint:
-    return Checkpoint(name, Path("/nowhere"), config, {})
+    return Checkpoint(name, Path("/nowhere"), {"model_type": "mask2former", "id2label": {"0": "a"}, **config}, {})
 
 
 @pytest.mark.parametrize(

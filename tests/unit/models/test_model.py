@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.errors import RunError
-from m2f_batch.models.loading import forward, load_model, processor_pixel_values
+from m2f_batch.models.loading import OriginalPredictor, forward, load_model, processor_pixel_values
 
 CPU = torch.device("cpu")
 
@@ -123,8 +123,8 @@ def test_a_compiled_model_keeps_its_code_for_later_processes(monkeypatch, tmp_pa
 
 
 def test_the_module_of_transformers_can_be_had():
-    plain = load_model(DEMO_MODEL, CPU, lean=False)
-    assert isinstance(plain, Mask2FormerForUniversalSegmentation)
+    plain = load_model(DEMO_MODEL, CPU, fast=False)
+    assert isinstance(plain, OriginalPredictor) and isinstance(plain.model, Mask2FormerForUniversalSegmentation)
     values = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     for a, b in zip(
         forward(plain.double(), values).tensors,

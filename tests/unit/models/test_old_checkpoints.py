@@ -20,10 +20,10 @@ from m2f_batch.config.finetune import StartConfig
 from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import RunError
-from m2f_batch.models.architecture import is_never_read
 from m2f_batch.models.checkpoint import read_checkpoint, weight_files
 from m2f_batch.models.loading import forward, load_model, processor_pixel_values
-from m2f_batch.models.mask2former.mask2former import LeanMask2Former
+from m2f_batch.models.mask2former.fast import FastMask2Former
+from m2f_batch.models.mask2former.original import is_never_read
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.start.build import build_model
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
@@ -50,13 +50,13 @@ def given() -> torch.Tensor:
     return (torch.from_numpy(image(64, 96)).permute(2, 0, 1)[None].double() - 118) / 57
 
 
-def difference(directory: Path, expected: Path, *, lean: bool = True) -> float:
+def difference(directory: Path, expected: Path, *, fast: bool = True) -> float:
     """The largest difference of any logit from the version's own; in its precision, and over its tolerance."""
     known = load_file(expected / "expected.safetensors")
     dtype = known["masks"].dtype
     assert min(float(value.std()) for value in known.values()) > 0.3, "logits that differ"
-    model = load_model(directory, CPU, lean=lean).to(dtype)
-    assert isinstance(model, LeanMask2Former) == lean
+    model = load_model(directory, CPU, fast=fast).to(dtype)
+    assert isinstance(model, FastMask2Former) == fast
     found = dict(zip(("class", "masks"), forward(model, given().to(dtype)).tensors, strict=True))
     assert {name: value.shape for name, value in found.items()} == {name: value.shape for name, value in known.items()}
     return max(float((found[name] - known[name]).abs().max()) for name in known) / TOLERANCE[dtype]
@@ -92,7 +92,7 @@ def test_each_gives_the_logits_of_its_own_version(name: str) -> None:
     place = FOLDER / name
     assert read_checkpoint(place, name).id2label == NAMES
     assert difference(place, place) <= 1
-    assert difference(place, place, lean=False) <= 1
+    assert difference(place, place, fast=False) <= 1
 
 
 @pytest.mark.parametrize("name", [name for name, each in VARIANTS.items() if "config.json" in each["files"]])
@@ -143,7 +143,7 @@ def test_training_starts_from_an_old_checkpoint(name: str) -> None:
 @pytest.mark.parametrize("name", ["4.26.1-swin", "4.57.6-resnet"])
 def test_what_may_be_missing_is_read_by_nothing_and_all_else_is_read(name: str) -> None:
     """Each tensor in turn becomes NaN: exactly those that may be missing change no logit."""
-    model = load_model(FOLDER / name, CPU, lean=False)
+    model = load_model(FOLDER / name, CPU, fast=False)
     values = given().float()
     state: dict[str, Any] = {key: value for key, value in model.state_dict().items() if value.is_floating_point()}
     known = forward(model, values).tensors

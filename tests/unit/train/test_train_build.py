@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import DEMO_MODEL
 from safetensors.torch import save_file
+from support.models import predictor
 from support.train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
 from torch import Tensor
 from transformers import (
@@ -25,7 +26,7 @@ from m2f_batch.demo.scenes import CATEGORIES as DEMO_NAMES
 from m2f_batch.demo.scenes import STUFF_IDS
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.checkpoint import read_checkpoint
-from m2f_batch.models.loading import forward, load_model
+from m2f_batch.models.loading import forward, load_model, load_original
 from m2f_batch.train.loop.optimizer import new_optimizer
 from m2f_batch.train.network.forward import layer_logits
 from m2f_batch.train.network.freezing import train_mode
@@ -73,11 +74,11 @@ def train(model: Any, steps: int = 2, batch: Tensor | None = None) -> list[float
     return losses
 
 
-def saved_and_loaded(start: Start, directory: Path, lean: bool = False) -> Any:
+def saved_and_loaded(start: Start, directory: Path) -> Any:
     with torch.no_grad():
         start.model.save_pretrained(directory)
     Mask2FormerImageProcessor(size={"shortest_edge": 128, "longest_edge": 192}).save_pretrained(directory)
-    return load_model(directory, torch.device("cpu"), lean=lean)
+    return load_original(directory).model
 
 
 def same_answers(start: Start, loaded: Any) -> None:
@@ -85,7 +86,10 @@ def same_answers(start: Start, loaded: Any) -> None:
     ours, theirs = start.model.state_dict(), loaded.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
     values = pixels().double()
-    answers = forward(start.model.eval().double(), values).tensors, forward(loaded.double(), values).tensors
+    answers = (
+        forward(predictor(start.model.eval().double()), values).tensors,
+        forward(predictor(loaded.double()), values).tensors,
+    )
     assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(*answers, strict=True))
 
 
@@ -104,8 +108,10 @@ def test_a_backbone_trains_is_saved_and_gives_the_same_logits_again(kind: str, t
     train(start.model)
     same_answers(start, saved_and_loaded(start, tmp_path))
     start.model.float()
-    lean = load_model(tmp_path, torch.device("cpu"))
-    for ours, theirs in zip(forward(start.model, pixels(1)).tensors, forward(lean, pixels(1)).tensors, strict=True):
+    fast = load_model(tmp_path, torch.device("cpu"))
+    for ours, theirs in zip(
+        forward(predictor(start.model), pixels(1)).tensors, forward(fast, pixels(1)).tensors, strict=True
+    ):
         assert torch.allclose(ours, theirs, atol=1e-3)
     checkpoint = read_checkpoint(tmp_path, "tuned")
     assert checkpoint.trained_task == "panoptic" and checkpoint.stuff_ids == {1}
@@ -198,22 +204,22 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_checkpoint_s_categories_keep_their_rows_in_the_dataset_s_order() -> None:
-    old = load_model(DEMO_MODEL, torch.device("cpu"), lean=False)
+    old = load_original(DEMO_MODEL).model
     names = list(DEMO_NAMES)
     chosen = [names[3], names[0], f" {names[-1].upper()} "]
     categories = [Category(i, name, True) for i, name in enumerate(chosen)]
     start = build(StartConfig(uri="demo"), categories=categories, checkpoint=DEMO_MODEL)
     assert "the class head is the checkpoint's: it knows all 3 categories by name" in start.notes[0]
     values, rows = pixels(1).double(), [3, 0, len(names) - 1, len(names)]
-    classes, masks = forward(start.model.eval().double(), values).tensors
-    wanted_classes, wanted_masks = forward(old.double(), values).tensors
+    classes, masks = forward(predictor(start.model.eval().double()), values).tensors
+    wanted_classes, wanted_masks = forward(predictor(old.double()), values).tensors
     assert torch.allclose(classes, wanted_classes[..., rows], atol=1e-12)
     assert torch.allclose(masks, wanted_masks, atol=1e-12)
     assert start.pretrained_backbone and start.label_ids == (0, 1, 2)
 
 
 def test_categories_that_a_checkpoint_does_not_know_get_new_rows_said_aloud() -> None:
-    old = load_model(DEMO_MODEL, torch.device("cpu"), lean=False)
+    old = load_original(DEMO_MODEL).model
     categories = [Category(99, "moon", True), *DEMO_CATEGORIES, Category(98, "comet", True)]
     start = build(StartConfig(uri="demo"), checkpoint=DEMO_MODEL, categories=categories)
     count = len(DEMO_NAMES)
@@ -245,7 +251,7 @@ def test_parameters_over_a_checkpoint(tmp_path: Path) -> None:
         categories=DEMO_CATEGORIES,
     )
     assert any("of the checkpoint are not used" in note for note in fewer.notes)
-    forward(fewer.model.eval(), pixels(1))
+    forward(predictor(fewer.model.eval()), pixels(1))
     with pytest.raises(UsageError, match=r"model\.config: with hidden_dim as given, \d+ tensors .* do not fit"):
         build(StartConfig(uri="demo", config={"hidden_dim": 32}), checkpoint=DEMO_MODEL, categories=DEMO_CATEGORIES)
 

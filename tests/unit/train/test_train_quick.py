@@ -10,7 +10,7 @@ from support.train_models import CATEGORIES, small_config
 from torch import Tensor, nn
 
 from m2f_batch.config.finetune import StartConfig
-from m2f_batch.train.network.fast_modules import QuickDeformableAttention, QuickLinear, quicken
+from m2f_batch.train.network.fast_modules import FastDeformableAttention, FastLinear, quicken
 from m2f_batch.train.network.forward import layer_logits
 from m2f_batch.train.start.build import build_model
 
@@ -55,7 +55,7 @@ def test_parameters_stay_where_they_are() -> None:
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert [name for name, _ in ours.named_parameters()] == [name for name, _ in theirs.named_parameters()]
     kinds = {type(module) for module in ours.modules()}
-    assert QuickLinear in kinds and QuickDeformableAttention in kinds and nn.Linear not in kinds
+    assert FastLinear in kinds and FastDeformableAttention in kinds and nn.Linear not in kinds
     theirs.load_state_dict(ours.state_dict())
 
 
@@ -65,7 +65,7 @@ def test_products_and_their_gradients(shape: tuple[int, ...], bias: bool) -> Non
     batch, rows, inside, outside = shape
     torch.manual_seed(1)
     layer = nn.Linear(inside, outside, bias=bias)
-    layer.__class__ = QuickLinear
+    layer.__class__ = FastLinear
     for x in (torch.randn(batch, rows, inside), torch.randn(rows, batch, inside).transpose(0, 1), torch.randn(inside)):
         x = x.detach().requires_grad_()
         layer.zero_grad()
@@ -83,7 +83,7 @@ def test_products_and_their_gradients(shape: tuple[int, ...], bias: bool) -> Non
 
 def test_what_is_frozen_gets_no_gradient() -> None:
     layer = nn.Linear(6, 4)
-    layer.__class__ = QuickLinear
+    layer.__class__ = FastLinear
     layer.weight.requires_grad_(False)
     x = torch.randn(3, 6)
     layer(x).sum().backward()
@@ -96,7 +96,7 @@ def test_bf16_computes_as_torch_does() -> None:
     layer, x = nn.Linear(32, 8), torch.randn(4, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         wanted = layer(x)
-        layer.__class__ = QuickLinear
+        layer.__class__ = FastLinear
         assert wanted.dtype == torch.bfloat16 and torch.equal(layer(x), wanted)
 
 

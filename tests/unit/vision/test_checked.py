@@ -17,10 +17,10 @@ from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.errors import RunError
 from m2f_batch.flow.unit.actor import ActorSettings, load_segmenter
 from m2f_batch.models.checkpoint import read_checkpoint
-from m2f_batch.models.loading import forward, load_model
-from m2f_batch.models.mask2former import masked_decoder, pixel_decoder
-from m2f_batch.models.mask2former.mask2former import LeanMask2Former
-from m2f_batch.models.mask2former.masked_decoder import LeanDecoderLayer
+from m2f_batch.models.loading import OriginalPredictor, forward, load_model
+from m2f_batch.models.mask2former import check, masked_decoder, pixel_decoder
+from m2f_batch.models.mask2former.fast import FastMask2Former
+from m2f_batch.models.mask2former.masked_decoder import FastDecoderLayer
 from m2f_batch.models.source import find_model
 from m2f_batch.runs.forwards import Forwards, forward_lines
 from m2f_batch.runs.inspect.status import status
@@ -33,18 +33,18 @@ Break = Callable[[pytest.MonkeyPatch, float], None]
 
 
 def checked(precision: Any = "fp32", **options: Any) -> tuple[Any, Forward]:
-    return load_checked(DEMO_MODEL, CPU, precision=precision, threads=2, **options)
+    return load_checked(DEMO_MODEL, CPU, task="panoptic", precision=precision, threads=2, **options)
 
 
 def break_features(patch: pytest.MonkeyPatch, by: float) -> None:
     """The last feature map of the backbone."""
-    real = LeanMask2Former.features
+    real = FastMask2Former.features
 
-    def features(self: LeanMask2Former, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def features(self: FastMask2Former, values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         *others, last = real(self, values)
         return *others, last * (1 + by)
 
-    patch.setattr(LeanMask2Former, "features", features)
+    patch.setattr(FastMask2Former, "features", features)
 
 
 def break_sampling(patch: pytest.MonkeyPatch, by: float) -> None:
@@ -55,13 +55,13 @@ def break_sampling(patch: pytest.MonkeyPatch, by: float) -> None:
 
 def break_third_layer(patch: pytest.MonkeyPatch, by: float) -> None:
     """A kernel of the decoder, from its third layer on; each layer attends twice."""
-    real, calls = LeanDecoderLayer._attend, []
+    real, calls = FastDecoderLayer._attend, []
 
-    def attend(self: LeanDecoderLayer, *inputs: Any) -> Any:
+    def attend(self: FastDecoderLayer, *inputs: Any) -> Any:
         calls.append(1)
         return real(self, *inputs) * (1 + by if len(calls) > 4 else 1)
 
-    patch.setattr(LeanDecoderLayer, "_attend", attend)
+    patch.setattr(FastDecoderLayer, "_attend", attend)
 
 
 def break_products(patch: pytest.MonkeyPatch, by: float) -> None:
@@ -71,8 +71,8 @@ def break_products(patch: pytest.MonkeyPatch, by: float) -> None:
 
 
 def break_classes(patch: pytest.MonkeyPatch, by: float) -> None:
-    real = module.linear
-    patch.setattr(module, "linear", lambda *inputs: real(*inputs) * (1 + by))
+    real = check.linear
+    patch.setattr(check, "linear", lambda *inputs: real(*inputs) * (1 + by))
 
 
 BREAKS: dict[str, tuple[Break, str]] = {
@@ -87,7 +87,7 @@ BREAKS: dict[str, tuple[Break, str]] = {
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_sound_machine_is_fast(precision: str) -> None:
     model, how = checked(precision)
-    assert isinstance(model, LeanMask2Former)
+    assert isinstance(model, FastMask2Former)
     assert (how.kind, how.why, how.warning(), str(how)) == ("fast", None, None, "fast")
     assert 0 < how.seconds < 60
 
@@ -106,7 +106,7 @@ def test_a_broken_kernel_computes_nothing(name: str, precision: str, monkeypatch
     assert float(difference) > limit and allowed == f"{limit:g} is allowed in {precision}"
     assert how.warning() == f"the model goes on with transformers' own modules, which are slower: {how.why}"
     values = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    theirs = forward(load_model(DEMO_MODEL, CPU, lean=False), values, precision).tensors
+    theirs = forward(load_model(DEMO_MODEL, CPU, fast=False), values, precision).tensors
     for ours, wanted in zip(forward(model, values, precision).tensors, theirs, strict=True):
         assert torch.equal(ours, wanted)
 
@@ -141,7 +141,7 @@ def test_a_kernel_that_raises(error: Exception, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(pixel_decoder, "deformable_attention", fails)
     model, how = checked()
-    assert how.kind == "slow" and not isinstance(model, LeanMask2Former)
+    assert how.kind == "slow" and not isinstance(model, FastMask2Former)
     assert how.why == f"{type(error).__name__}: {next(iter(str(error).splitlines()), type(error).__name__)}"
 
 
@@ -168,9 +168,9 @@ def test_a_reference_that_raises_checks_nothing(monkeypatch: pytest.MonkeyPatch)
     def fails(*inputs: Any) -> None:
         raise ValueError("no")
 
-    monkeypatch.setattr(module, "observe", fails)
+    monkeypatch.setattr(check, "observe", fails)
     model, how = checked()
-    assert isinstance(model, LeanMask2Former)
+    assert isinstance(model, FastMask2Former)
     assert str(how) == "fast: ValueError: no"
     assert how.warning() == "the model's forward pass could not be checked: ValueError: no"
 
@@ -181,14 +181,14 @@ def test_a_device_that_is_lost_ends_the_process(monkeypatch: pytest.MonkeyPatch)
 
     def to(self: torch.nn.Module, *arguments: Any) -> Any:
         moved.append(type(self).__name__)
-        if moved.count("Mask2FormerForUniversalSegmentation") > 4 and not isinstance(self, LeanMask2Former):
+        if moved.count("OriginalPredictor") > 4 and not isinstance(self, FastMask2Former):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return real(self, *arguments)
 
     break_sampling(monkeypatch, 0.3)
     monkeypatch.setattr(torch.nn.Module, "to", to)
     for at in range(1, 6):
-        moved[:] = ["Mask2FormerForUniversalSegmentation"] * at
+        moved[:] = ["OriginalPredictor"] * at
         try:
             checked()
         except RunError as error:
@@ -211,7 +211,7 @@ def test_a_device_that_is_lost_to_the_reference_ends_the_process(monkeypatch: py
             raise RuntimeError("CUDA error: the same again")
         return real(self, *arguments)
 
-    monkeypatch.setattr(module, "observe", fails)
+    monkeypatch.setattr(check, "observe", fails)
     monkeypatch.setattr(torch.nn.Module, "to", to)
     words = "^model.uri: cpu failed in the model's check \\(RuntimeError: CUDA error: unspecified launch failure\\)$"
     with pytest.raises(RunError, match=words):
@@ -223,22 +223,22 @@ def test_the_reference_is_off_the_device_before_ours_is_on_it(monkeypatch: pytes
     real, places = torch.nn.Module.to, []
 
     def to(self: torch.nn.Module, device: Any) -> Any:
-        places.append((isinstance(self, LeanMask2Former), str(device)))
+        places.append((isinstance(self, FastMask2Former), str(device)))
         return real(self, CPU)
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
     monkeypatch.setattr(module, "image_values", lambda device, real=module.image_values: real(CPU))
-    load_checked(DEMO_MODEL, torch.device("meta"), precision="fp32", threads=2)
+    load_checked(DEMO_MODEL, torch.device("meta"), task="panoptic", precision="fp32", threads=2)
     assert places[-3:] == [(False, "meta"), (False, "cpu"), (True, "meta")]
 
 
 @pytest.mark.slow
 def test_compiled_is_what_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled, how = checked(compile_model=True)
-    assert type(compiled).__name__ == "OptimizedModule" and isinstance(compiled._orig_mod, LeanMask2Former)
+    assert type(compiled).__name__ == "OptimizedModule" and isinstance(compiled._orig_mod, FastMask2Former)
     break_sampling(monkeypatch, 0.3)
     compiled, how = checked(compile_model=True)
-    assert how.kind == "slow" and type(compiled._orig_mod).__name__ == "Mask2FormerForUniversalSegmentation"
+    assert how.kind == "slow" and isinstance(compiled._orig_mod, OriginalPredictor)
 
 
 def test_the_same_machine_comes_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_a_replica_holds_it_until_its_first_unit(cuda, tmp_path):
     cuda((7, 0), "Tesla V100-SXM2-16GB")
 
     def load(settings):
-        return load_checked(directory, torch.device(settings.device), precision="fp32", threads=1)
+        return load_checked(directory, torch.device(settings.device), task="panoptic", precision="fp32", threads=1)
 
     settings = ActorSettings(find_model(str(directory), None), None, "cuda", 1, None)
     actor = GatedActor(settings, None, Steps(load=load, check=lambda _: None))

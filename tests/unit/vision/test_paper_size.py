@@ -88,7 +88,7 @@ def settled(label_set: str | None, task: str, size: Any, **postprocess: Any) -> 
     names |= {str(i): name for i, name in known.marks} if known else {}
     config = {"id2label": names, "backbone_config": {"embed_dim": 96}}
     return settle(
-        Checkpoint("m", Path("m"), config, PUBLISHED),
+        Checkpoint("m", Path("m"), {"model_type": "mask2former", **config}, PUBLISHED),
         ModelConfig(uri="m", task=task),
         PreprocessConfig(size=size),
         PostprocessConfig(**postprocess),

@@ -1,4 +1,4 @@
-"""config.json as older transformers wrote it, in today's words, so that nothing in it has to be asked of anybody.
+"""A config.json of older transformers is told in today's words, so that nothing in it has to be asked of anybody.
 
 Until version 4 a config could name its backbone instead of describing it. Version 5 then asks the hub by that name,
 for a local directory too.
@@ -11,14 +11,13 @@ from typing import Any
 BACKBONE_KEYS = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs")
 # what version 4 took from ``backbone_kwargs`` for a backbone of timm
 TIMM_KWARGS = ("num_channels", "features_only", "out_indices", "freeze_batch_norm_2d")
-# tensors of a backbone of timm begin so
-TIMM_TENSORS = "model.pixel_level_module.encoder._backbone."
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked config.json with its backbone in ``backbone_config``; ``use_pretrained_backbone`` means nothing here.
+    """A checked config.json with its backbone in ``backbone_config``.
 
-    Weights of the directory replace whatever a backbone was trained on, so none are ever looked for.
+    ``use_pretrained_backbone`` means nothing here, because weights of the directory replace whatever a
+    backbone was trained on. None are ever looked for.
     """
     tree = {key: value for key, value in config.items() if key not in BACKBONE_KEYS}
     if names_backbone(config):
@@ -28,12 +27,17 @@ def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def names_backbone(config: Mapping[str, Any]) -> bool:
-    """Whether the backbone is only named."""
+    """Tell whether the backbone is only named."""
     return config.get("backbone") is not None and config.get("backbone_config") is None
 
 
-def old_backbone_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    """Why a backbone that is only named cannot be built from what the directory holds."""
+def backbone_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why the backbone cannot be built from what the directory holds."""
+    backbone = config.get("backbone_config")
+    if backbone is not None and not isinstance(backbone, dict):
+        yield f"backbone_config must be an object, not {backbone!r}"
+    elif backbone is not None and not isinstance(backbone.get("model_type"), str):
+        yield "backbone_config must have a model_type, e.g. swin"
     if not names_backbone(config):
         return
     name, kwargs = config["backbone"], config.get("backbone_kwargs") or {}
@@ -52,7 +56,7 @@ def old_backbone_problems(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def described(name: str) -> str:
-    """What to do about a backbone that is no part of timm."""
+    """Advise what to do about a backbone that is no part of timm."""
     return (
         f"write its settings as backbone_config, which AutoConfig.from_pretrained({name!r}).to_dict() gives, with the "
         "out_features that the model was trained with, and remove backbone"

@@ -1,17 +1,18 @@
-"""The lean forward computes the logits of transformers: every architecture in float64, real images in float32 too."""
+"""The fast forward computes the logits of transformers: every architecture in float64, real images in float32 too."""
 
 import numpy as np
 import pytest
 import torch
 from conftest import DEMO_MODEL
+from support.models import predictor
 from torch import nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
-from m2f_batch.models.fast_layers.swin import LeanBlock
-from m2f_batch.models.loading import DTYPES, forward, load_model
-from m2f_batch.models.mask2former.mask2former import LeanMask2Former, lean_mask2former
+from m2f_batch.models.fast_layers.swin import FastSwinBlock
+from m2f_batch.models.loading import DTYPES, forward, load_model, load_original
+from m2f_batch.models.mask2former.fast import FastMask2Former, fast_mask2former
 from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.device.checked_model import _choose
 from m2f_batch.vision.segmenter import pinned_threads
@@ -96,27 +97,27 @@ def test_every_architecture_gives_the_logits_of_transformers(case):
     values = torch.randn(batch, 3, height, width, dtype=torch.float64)
     expected = logits_of(model, values)
     assert 0.05 < expected[1].gt(0).double().mean() < 0.95  # masks that let some pixels through and not others
-    lean = lean_mask2former(model)
-    assert isinstance(lean, LeanMask2Former)
-    assert furthest(forward(lean, values).tensors, expected) < 1e-9
+    fast = fast_mask2former(model)
+    assert isinstance(fast, FastMask2Former)
+    assert furthest(forward(fast, values).tensors, expected) < 1e-9
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_architecture_passes_its_own_check(case):
     backbone, settings, _ = CASES[case]
     for precision in ("fp32", "bf16"):
-        model, kind, why = _choose(random_model(backbone, **settings).float(), CPU, precision)
+        model, kind, why = _choose(predictor(random_model(backbone, **settings).float()), CPU, precision)
         if "absolute" in case:  # runs on images of 64 x 64 only
             assert kind == "fast" and "must match the size of tensor" in why
         else:
             assert (kind, why) == ("fast", None)
-        assert isinstance(model, LeanMask2Former)
+        assert isinstance(model, FastMask2Former)
 
 
 def test_a_broken_window_of_swin_does_not(monkeypatch):
-    real = LeanBlock._attend
-    monkeypatch.setattr(LeanBlock, "_attend", lambda self, *inputs: real(self, *inputs) * 1.01)
-    _, kind, why = _choose(random_model(SWIN).float(), CPU, "fp32")
+    real = FastSwinBlock._attend
+    monkeypatch.setattr(FastSwinBlock, "_attend", lambda self, *inputs: real(self, *inputs) * 1.01)
+    _, kind, why = _choose(predictor(random_model(SWIN).float()), CPU, "fp32")
     assert kind == "slow"
     assert why.startswith("feature map 1 of the backbone: off by ")
 
@@ -139,11 +140,11 @@ def canvases(images):
 
 def check_images(images):
     """Within 1e-9 in float64 for all; within 1e-4 in float32 for 90 %, since bits of the attention mask may flip."""
-    plain, lean = load_model(DEMO_MODEL, CPU, lean=False), load_model(DEMO_MODEL, CPU)
+    plain, fast = load_original(DEMO_MODEL).model, load_model(DEMO_MODEL, CPU)
     values = canvases(images)
-    single = [furthest(forward(lean, one).tensors, logits_of(plain, one)) for one in values]
-    plain, lean = plain.double(), lean.double()
-    double = [furthest(forward(lean, one.double()).tensors, logits_of(plain, one.double())) for one in values]
+    single = [furthest(forward(fast, one).tensors, logits_of(plain, one)) for one in values]
+    plain, fast = plain.double(), fast.double()
+    double = [furthest(forward(fast, one.double()).tensors, logits_of(plain, one.double())) for one in values]
     assert max(double) < 1e-9
     assert np.mean(np.array(single) < 1e-4) >= 0.9, sorted(single)
 
@@ -162,13 +163,13 @@ def test_logits_of_photographs(shared_data):
 
 def test_equal_images_give_equal_bytes_whatever_came_between():
     model = random_model(SWIN).float()
-    lean = lean_mask2former(model)
+    fast = fast_mask2former(model)
     values = torch.randn(1, 3, 96, 75)
-    first = forward(lean, values).tensors
+    first = forward(fast, values).tensors
     for size in ((64, 64), (75, 96), (96, 75)):
-        forward(lean, torch.randn(1, 3, *size))
-    again = forward(lean_mask2former(model), values).tensors
-    for a, b, c in zip(first, forward(lean, values).tensors, again, strict=True):
+        forward(fast, torch.randn(1, 3, *size))
+    again = forward(fast_mask2former(model), values).tensors
+    for a, b, c in zip(first, forward(fast, values).tensors, again, strict=True):
         assert torch.equal(a, b)
         assert torch.equal(a, c)
 
@@ -182,7 +183,7 @@ def test_lower_precision_goes_the_same_way(backbone, dtype):
     with torch.autocast("cpu", dtype=dtype):
         theirs, ours = (
             logits_of(model, values),
-            forward(lean_mask2former(model), values, {v: k for k, v in DTYPES.items()}[dtype]).tensors,
+            forward(fast_mask2former(model), values, {v: k for k, v in DTYPES.items()}[dtype]).tensors,
         )
     for a, b, c in zip(exact, theirs, ours, strict=True):
         assert b.dtype == c.dtype
@@ -192,17 +193,17 @@ def test_lower_precision_goes_the_same_way(backbone, dtype):
 def test_weights_are_not_doubled():
     model = random_model(SWIN)
     before = sum(parameter.numel() for parameter in model.parameters())
-    lean = lean_mask2former(model)
-    assert sum(parameter.numel() for parameter in lean.parameters()) <= before
+    fast = fast_mask2former(model)
+    assert sum(parameter.numel() for parameter in fast.parameters()) <= before
 
 
 def test_a_transformers_that_builds_otherwise_runs_as_it_is():
     model = random_model(RESNET)
     model.model.transformer_module.decoder.layers[0].gate = nn.Parameter(torch.ones(1))
     with pytest.warns(RuntimeWarning, match=r"decoder\.layers\.#\.gate.*slower"):
-        assert lean_mask2former(model) is model
+        assert fast_mask2former(model) is None
     values = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    assert furthest(forward(model, values).tensors, logits_of(model, values)) == 0
+    assert furthest(forward(predictor(model), values).tensors, logits_of(model, values)) == 0
 
 
 def test_another_swin_runs_as_it_is_in_a_lean_model():
@@ -210,8 +211,8 @@ def test_another_swin_runs_as_it_is_in_a_lean_model():
     backbone = model.model.pixel_level_module.encoder
     backbone.swin.encoder.layers[0].blocks[0].attention.scale = nn.Parameter(torch.ones(1))
     with pytest.warns(RuntimeWarning, match=r"attention\.scale.*slower"):
-        lean = lean_mask2former(model)
-    assert isinstance(lean, LeanMask2Former)
-    assert lean.backbone is backbone
+        fast = fast_mask2former(model)
+    assert isinstance(fast, FastMask2Former)
+    assert fast.backbone is backbone
     values = torch.randn(1, 3, 64, 64, dtype=torch.float64)
-    assert furthest(forward(lean, values).tensors, logits_of(model, values)) < 1e-9
+    assert furthest(forward(fast, values).tensors, logits_of(model, values)) < 1e-9

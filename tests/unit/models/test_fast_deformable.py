@@ -45,7 +45,7 @@ def test_samples_that_are_no_number_stay_inside(bad):
 
 KERNEL = """
 import torch
-from test_lean_deformable import SIZES, samples_around
+from test_fast_deformable import SIZES, samples_around
 from m2f_batch.models.mask2former.deformable import with_grid_sample
 from m2f_batch.models.mask2former.deformable_triton import sample
 for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 1e-2), (torch.bfloat16, 5e-2)):

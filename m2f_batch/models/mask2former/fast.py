@@ -10,31 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from m2f_batch.models.fast_layers.structure import UnknownStructureError
-from m2f_batch.models.fast_layers.swin import LeanSwin
-from m2f_batch.models.mask2former.masked_decoder import LeanMaskedDecoder
-from m2f_batch.models.mask2former.pixel_decoder import LeanPixelDecoder
+from m2f_batch.models.fast_layers.swin import FastSwin
+from m2f_batch.models.mask2former.masked_decoder import FastMaskedDecoder
+from m2f_batch.models.mask2former.pixel_decoder import FastPixelDecoder
+from m2f_batch.models.predictions import Predictor, QueryLogits
 
 # backbones that are faster on pixels in this order, and give the same values (checked by tests)
-CHANNELS_LAST = {"LeanSwin", "ResNetBackbone"}
+CHANNELS_LAST = {"FastSwin", "ResNetBackbone"}
 
 # what taking over a module that is built otherwise may raise
 NOT_KNOWN_HERE = (UnknownStructureError, AttributeError, KeyError, IndexError, TypeError, RuntimeError)
 
 
-class LeanMask2Former(nn.Module):
+class FastMask2Former(Predictor):
     """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, K + 1] and mask logits [B, Q, h, w]."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         pixel_level = model.model.pixel_level_module
         decoder = pixel_level.decoder
-        self.backbone = lean_backbone(pixel_level.encoder)
-        self.pixel_decoder = LeanPixelDecoder(decoder)
-        self.masked_decoder = LeanMaskedDecoder(model.model.transformer_module, model.class_predictor)
+        self.backbone = fast_backbone(pixel_level.encoder)
+        self.pixel_decoder = FastPixelDecoder(decoder)
+        self.masked_decoder = FastMaskedDecoder(model.model.transformer_module, model.class_predictor)
 
-    def forward(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor) -> QueryLogits:
         """Class logits and mask logits."""
-        return self.masked_decoder(*self.pixel_decoder(self.features(pixel_values)))
+        return QueryLogits(*self.masked_decoder(*self.pixel_decoder(self.features(pixel_values))))
 
     def features(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The backbone's feature maps [B, C_i, H_i, W_i], finest first."""
@@ -44,13 +45,13 @@ class LeanMask2Former(nn.Module):
         return features if isinstance(features, tuple) else tuple(features.feature_maps)
 
 
-def lean_mask2former(model: nn.Module) -> nn.Module:
-    """A LeanMask2Former of the model's weights, or the model itself, with a warning, if it is built otherwise.
+def fast_mask2former(model: nn.Module) -> "FastMask2Former | None":
+    """A FastMask2Former of the model's weights, or None, with a warning, if the model is built otherwise.
 
     The weights are shared or replaced: drop ``model`` afterwards, and memory has not grown.
     """
     try:
-        return LeanMask2Former(model).eval().requires_grad_(False)
+        return FastMask2Former(model).eval().requires_grad_(False)
     except NOT_KNOWN_HERE as error:
         warnings.warn(
             f"this transformers builds Mask2Former in a way that is not known here ({error}): it runs as it "
@@ -58,15 +59,15 @@ def lean_mask2former(model: nn.Module) -> nn.Module:
             RuntimeWarning,
             stacklevel=2,
         )
-        return model
+        return None
 
 
-def lean_backbone(backbone: nn.Module) -> nn.Module:
-    """A LeanSwin for transformers' Swin; any other backbone as it is."""
+def fast_backbone(backbone: nn.Module) -> nn.Module:
+    """A FastSwin for transformers' Swin; any other backbone as it is."""
     if type(backbone).__name__ != "SwinBackbone":
         return backbone
     try:
-        return LeanSwin(backbone)
+        return FastSwin(backbone)
     except NOT_KNOWN_HERE as error:
         warnings.warn(
             f"the Swin of this transformers is not known here ({error}): it runs as it is, which is slower",

@@ -1,0 +1,118 @@
+"""Mask2Former (https://arxiv.org/abs/2112.01527), whose panoptic checkpoints answer all three tasks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2f_batch.config.segment import AspectSize, Task
+from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
+from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.models.processor import plan_from_processor
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction
+
+# the processors whose arithmetic is ours, by today's names and by those of older checkpoints
+PROCESSORS = frozenset(
+    f"{family}{kind}"
+    for family in ("Mask2Former", "MaskFormer")
+    for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
+)
+# a panoptic model answers all three (paper, section 4.3), because the others were never taught what the rest needs
+TASKS: dict[Task | None, tuple[Task, ...]] = {
+    None: ("instance", "semantic", "panoptic"),
+    "panoptic": ("instance", "semantic", "panoptic"),
+    "instance": ("instance",),
+    "semantic": ("semantic",),
+}
+POSTPROCESS: dict[Task, dict[str, Any]] = {
+    "instance": {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 100},
+    "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
+    "semantic": {},
+}
+MAPILLARY_PANOPTIC = {"score_threshold": 0.0}  # of the paper's config for Mapillary Vistas
+PAPER_SIZES = {
+    "COCO panoptic": (800, 1333),
+    "COCO instance": (800, 1333),
+    "Cityscapes": (1024, 2048),
+    "Cityscapes instance": (1024, 2048),
+    "ADE20K": (640, 2560),
+    "Mapillary Vistas": (2048, 2048),
+}
+SMALL_ADE20K, SMALL_WIDTH = (512, 2048), 96  # of semantic models up to Swin-S, or with no Swin
+# tensors of a backbone of timm begin so
+TIMM_TENSORS = "model.pixel_level_module.encoder._backbone."
+
+
+def _tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
+    return TASKS[trained]
+
+
+def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
+    if names_backbone(config) and not any(name.startswith(TIMM_TENSORS) for name in shapes):
+        backbone = config["backbone"]
+        yield f"backbone {backbone!r} is no model of timm in the weights; {described(backbone)}"
+
+
+def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    return plan_from_processor(processor, PROCESSORS)
+
+
+def _paper_size(config: JsonMapping, label_set: LabelSet, task: Task) -> AspectSize | None:
+    edges, width = PAPER_SIZES.get(label_set.name), backbone_width(config)
+    if label_set.name == "ADE20K" and task == "semantic" and (width is None or width <= SMALL_WIDTH):
+        edges = SMALL_ADE20K
+    return None if edges is None else AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
+
+
+def backbone_width(config: JsonMapping) -> int | None:
+    """``embed_dim`` of a Swin backbone (96 for tiny and small), else None."""
+    width = (config.get("backbone_config") or {}).get("embed_dim")
+    return width if isinstance(width, int) else None
+
+
+def _postprocess(task: Task, label_set: LabelSet | None) -> dict[str, Any]:
+    is_mapillary = task == "panoptic" and label_set is not None and label_set.name == "Mapillary Vistas"
+    return POSTPROCESS[task] | (MAPILLARY_PANOPTIC if is_mapillary else {})
+
+
+def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
+    from m2f_batch.models.mask2former.original import load
+
+    return load(directory, config)
+
+
+def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.mask2former.original import predict
+
+    return predict(model, pixel_values)
+
+
+def _fast() -> FastForward:
+    from m2f_batch.models.mask2former.check import FastMask2FormerForward
+
+    return FastMask2FormerForward()
+
+
+FAMILY = Family(
+    name="Mask2Former",
+    model_type="mask2former",
+    class_name="Mask2FormerForUniversalSegmentation",
+    class_head="class_predictor.weight",
+    no_object=True,
+    tasks=_tasks,
+    config_problems=backbone_problems,
+    weight_problems=_weight_problems,
+    pixels=_pixels,
+    paper_size=_paper_size,
+    postprocess=_postprocess,
+    load=_load,
+    predict=_predict,
+    fast=_fast,
+    # the cards of the published zoo say "other", but the zoo says this
+    licenses={"facebook/mask2former-": "cc-by-nc-4.0"},
+)

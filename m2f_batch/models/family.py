@@ -1,0 +1,108 @@
+"""A family is a model architecture and its rules, told in one file of ``models/families``.
+
+Such a file defines ``FAMILY``. The folder is listed, so no table names the files. A record and its file load neither
+torch nor transformers: what computes is imported by the functions that need it.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from m2f_batch.config.segment import AspectSize, Task
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.models import families
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.preprocess_plan import PreprocessPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction, Predictor
+
+JsonMapping = Mapping[str, Any]
+Shapes = Mapping[str, Sequence[int]]
+
+
+class FastForward(Protocol):
+    """A faster way to a family's predictions, with what its check at load needs (``vision/device/checked_model``)."""
+
+    def build(self, model: "nn.Module") -> "Predictor | None":
+        """The faster network with the weights of a model of ``transformers``; None where that is built otherwise."""
+        ...
+
+    def compared(
+        self, model: "nn.Module", pixel_values: "Tensor"
+    ) -> "Callable[[Predictor], Iterator[tuple[str, Tensor, Tensor]]]":
+        """Run ``transformers``' modules on pixel values once, and keep what they gave.
+
+        The answer takes the faster network, and yields each part of it by name, with what it gives for the inputs that
+        ``transformers``' part had, and what that gave.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """The rules of one architecture. ``config`` is always a checked config.json, ``processor`` the image processor's.
+
+    - ``name`` for people, ``model_type`` and ``aliases`` as in config.json, ``class_name`` of ``transformers``.
+    - ``class_head`` is the tensor with one row per label, and one more where there is a ``no_object`` class.
+    - ``tasks(config, trained, label_set)`` are the tasks it can do. ``trained`` is the task that name or config state.
+    - ``config_problems(config)`` and ``weight_problems(config, shapes)`` yield what is wrong, a line each.
+    - ``pixels(config, processor, task)`` is the checkpoint's own preprocessing. Raises UsageError for a processor that
+      the family does not take.
+    - ``paper_size(config, label_set, task)`` is the test size that was published for a label set.
+    - ``postprocess(task, label_set)`` are the published values of the task's settings. What is absent does not apply.
+    - ``load(directory, config, task)`` is the model of ``transformers`` in float32 on the CPU, and ``predict`` runs it.
+    - ``licenses`` are those of published weights, by the beginning of their name.
+    """
+
+    name: str
+    model_type: str
+    class_name: str
+    class_head: str
+    no_object: bool
+    tasks: Callable[[JsonMapping, Task | None, LabelSet | None], Sequence[Task]]
+    config_problems: Callable[[JsonMapping], Iterator[str]]
+    weight_problems: Callable[[JsonMapping, Shapes], Iterator[str]]
+    pixels: Callable[[JsonMapping, JsonMapping, Task], PreprocessPlan]
+    paper_size: Callable[[JsonMapping, LabelSet, Task], AspectSize | None]
+    postprocess: Callable[[Task, LabelSet | None], dict[str, Any]]
+    load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
+    predict: Callable[["nn.Module", "Tensor"], "Prediction"]
+    fast: Callable[[], FastForward] | None = None
+    aliases: tuple[str, ...] = ()
+    licenses: Mapping[str, str] = field(default_factory=dict)
+
+
+@cache
+def all_families() -> Mapping[str, Family]:
+    """The families by model_type and alias. Raises RunError, naming the file, where one of them is not whole."""
+    found: dict[str, Family] = {}
+    for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda module: module.name):
+        file = f"models/families/{module.name}.py"
+        try:
+            family = getattr(importlib.import_module(f"{families.__name__}.{module.name}"), "FAMILY", None)
+        except Exception as error:
+            raise RunError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
+        if not isinstance(family, Family):
+            raise RunError(f"{file}: FAMILY is {family!r}, but the file of a family must define FAMILY = Family(...)")
+        for kind in (family.model_type, *family.aliases):
+            if kind in found:
+                raise RunError(f"{file}: FAMILY is for model_type {kind!r}, which {found[kind].name} is for already")
+            found[kind] = family
+    return found
+
+
+def family_of(config: JsonMapping, name: str) -> Family:
+    """The family of a config.json. Raises UsageError, which names the supported ones, when there is none."""
+    kind, known = config.get("model_type"), all_families()
+    family = known.get(kind) if isinstance(kind, str) else None
+    if family is None:
+        what = f"config.json of {name} says no model_type" if kind is None else f"{name} is a {kind!r} model"
+        raise UsageError(f"model.uri: {what}; only {', '.join(map(repr, sorted(known)))} models can be used")
+    return family
