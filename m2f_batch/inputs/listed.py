@@ -33,7 +33,7 @@ class Listing:
 
 def listing_of(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None, skipped: int) -> Listing:
     """``versions`` None: to be looked up. Of a uri that comes twice the first entry wins."""
-    Room().take(names)
+    Room().take(names, *(() if kept is None else kept.columns))
     rows = first_of_each(names)
     duplicates = len(names) - len(rows)
     ordered = taken(names, rows)

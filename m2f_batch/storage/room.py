@@ -52,8 +52,8 @@ class Room:
         self._memory = driver_memory() if memory is None else memory
         self._images = self._text = 0
 
-    def take(self, names: pa.Array, *others: pa.Array) -> None:
-        """Take the next images, and other columns of text of theirs. Raises UsageError once there are too many."""
+    def take(self, names: pa.Array, *others: pa.Array | pa.ChunkedArray) -> None:
+        """Take the next images, and other columns of theirs. Raises UsageError once there are too many."""
         self._images += len(names)
         self._text += sum(column.nbytes for column in (names, *others))
         check_room(self._images, self._text, self._memory)

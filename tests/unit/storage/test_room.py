@@ -11,6 +11,7 @@ from conftest import DEMO_MODEL
 from m2f_batch.cli import main
 from m2f_batch.errors import UsageError
 from m2f_batch.inputs import columns, manifests
+from m2f_batch.inputs.listed import listing_of
 from m2f_batch.storage import room, store
 from m2f_batch.storage.room import BASE, Room, check_room, driver_memory, needed
 
@@ -77,6 +78,17 @@ def test_too_many_images_end_the_listing(
     assert re.search(r"input\.uri: lists (\d+) images and more\. A run over these takes 1\.07 GB of memory", told)
     assert told.endswith("or give the driver (on a cluster, the head) more memory")
     assert not (tmp_path / "out").exists()
+
+
+def test_kept_columns_of_a_manifest_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are in the plan and in what is written, as the names are."""
+    names = pa.array([f"/{number:03d}.jpg" for number in range(100)], pa.large_string())
+    kept = pa.table({"patient": ["p" * 1000] * 100, "age": [70] * 100})
+    versions = pa.array(["v1"] * 100, pa.large_string())
+    monkeypatch.setattr(room, "driver_memory", lambda: needed(100, names.nbytes + kept.nbytes - 1))
+    assert listing_of(names, versions, kept.select(["age"]), 0).table.num_rows == 100
+    with pytest.raises(UsageError, match="lists 100 images and more"):
+        listing_of(names, versions, kept, 0)
 
 
 def test_a_listing_is_not_blamed_for_memory_that_ray_itself_lacks() -> None:
