@@ -17,6 +17,9 @@ _T = TypeVar("_T")
 # OpenMP's threads sleep while they wait for each other. By default they spin for milliseconds, on cores that others
 # want too: with one other busy process on the machine a step of training was seen to take 3 to 12 times as long.
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+# Seconds that a Ray that starts here may take. By default it gives up after 30 s, which a busy machine can need.
+START_SECONDS = 180
+FOR_START = {"RAY_raylet_start_wait_time_s": str(START_SECONDS)}
 
 
 def let_threads_sleep() -> None:

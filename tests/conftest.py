@@ -10,6 +10,8 @@ from support.client_venv import client  # noqa: F401  a fixture for all tests
 from support.s3_gates import gate  # noqa: F401  a fixture for all tests
 from support.s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  # noqa: F401  fixtures for all tests
 
+from m2f_batch.processes import FOR_START
+
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
 DEMO_MODEL = PROJECT / "m2f_batch" / "demo" / "model"
@@ -19,7 +21,8 @@ LONG = pytest.mark.skipif(os.environ.get("CHAOS") != "all", reason="takes minute
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")  # as m2f_batch.ray_session.session has it
+for name, value in FOR_START.items():
+    os.environ.setdefault(name, value)
 
 # A shell that starts tests in the background has SIGINT ignored, which they and all that they start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -26,7 +26,7 @@ from ray.experimental.internal_kv import _internal_kv_get
 from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.masking import redact
-from m2f_batch.processes import PASSIVE
+from m2f_batch.processes import FOR_START, PASSIVE, START_SECONDS
 from m2f_batch.ray_session.bytecode import kept_bytecode
 from m2f_batch.ray_session.few_waiting import set_few_waiting
 from m2f_batch.ray_session.forwarded import forwarded
@@ -42,8 +42,6 @@ _T = TypeVar("_T")
 AUTOSCALER_V2 = (b"__autoscaler_v2_enabled", b"__autoscaler")
 NEVER = -1.0  # a utilization that no pool falls to
 LOOK_SECONDS = 2.0  # until Ray's count of free CPUs was seen to follow
-# How long a Ray that starts here may take. By default it gives up after 30 s, which a busy machine was seen to need.
-FOR_START = {"RAY_raylet_start_wait_time_s": "180"}
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,17 @@ class Resources:
             for node in nodes
         )
 
+    def may_starve(self, nodes: Sequence[Mapping[str, float]]) -> bool:
+        """Whether replicas could take every CPU of these nodes, and leave none to the tasks that feed them."""
+        cpus, fitting = 0.0, 0
+        for node in nodes:
+            cpus += node.get("CPU", 0.0)
+            by_cpu = int(node.get("CPU", 0.0) / self.cpus_per_actor)
+            by_gpu = int(node.get("GPU", 0.0) / self.gpus_per_actor) if self.gpus_per_actor else by_cpu
+            fitting += min(by_cpu, by_gpu)
+        taken = min(self.asked_at_once, fitting) * self.cpus_per_actor
+        return fitting > 0 and cpus - taken < self.cpus_per_task
+
 
 @contextmanager
 def connected(compute: ComputeConfig) -> Iterator[None]:
@@ -115,10 +124,17 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": environment} if environment else None,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:
+        # where a node does not start in time, Ray raises an Exception of no class of its own
+        if not isinstance(error, OSError | ValueError | RuntimeError) and type(error) is not Exception:
+            raise
         reason = next(iter(str(error).splitlines()), "")
         if address is None:
-            raise RunError(f"Ray does not start on this machine: {reason}") from None
+            raise RunError(
+                f"Ray does not start on this machine: {reason}",
+                hint=f"it was given {START_SECONDS} s; free CPUs, memory and the disk of RAY_TMPDIR or /tmp, and give "
+                "the same command again",
+            ) from None
         raise UsageError(
             f"cannot be reached ({reason})",
             field="compute.address",
@@ -223,17 +239,22 @@ def on_cluster(act: Callable[[_A], _T], items: Iterable[_A]) -> Iterator[_T]:
     task, share = ray.remote(num_cpus=1)(act), 2 if starts_nodes() else 1
     left, running = iter(items), list[Any]()
     looked_at, room = -math.inf, 0
-    while True:
-        if time.monotonic() - looked_at > LOOK_SECONDS:  # what was begun just now is not counted at once
-            free = int(ray.available_resources().get("CPU", 0.0)) + len(running)
-            looked_at, room = time.monotonic(), max(free // share - len(running), not running)
-        started = [task.remote(item) for item in islice(left, room)]
-        running, room = running + started, 0
-        if not running:
-            return
-        done, running = ray.wait(running, timeout=LOOK_SECONDS)
-        room = len(done)
-        yield from ray.get(done)
+    try:
+        while True:
+            if time.monotonic() - looked_at > LOOK_SECONDS:  # what was begun just now is not counted at once
+                free = int(ray.available_resources().get("CPU", 0.0)) + len(running)
+                looked_at, room = time.monotonic(), max(free // share - len(running), not running)
+            started = [task.remote(item) for item in islice(left, room)]
+            running, room = running + started, 0
+            if not running:
+                return
+            done, running = ray.wait(running, timeout=LOOK_SECONDS)
+            room = len(done)
+            yield from ray.get(done)
+    finally:
+        for each in running:  # after an error, or where nobody asks for the rest
+            with suppress(RayError):
+                ray.cancel(each)
 
 
 def may_grow(compute: ComputeConfig) -> bool:

@@ -4,12 +4,21 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 import ray
+from conftest import DEMO_MODEL
+from PIL import Image
+from ray._private.state import actors
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
+from support.engines import config_of, in_process, rows_of
 
-from m2f_batch.flow import engine
+from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.errors import RunError
+from m2f_batch.flow import engine, job
+from m2f_batch.ray_session import session
 from m2f_batch.ray_session.session import on_cluster
 
 
@@ -45,6 +54,75 @@ def test_no_task_waits_for_a_cpu_that_another_job_has(ray_session):
     assert 2 <= max(at_once) <= 3
     assert not waited, waited[:1]
     ray.kill(neighbour)
+
+
+def test_half_of_the_free_cpus_are_left_where_an_autoscaler_listens(ray_session, monkeypatch):
+    monkeypatch.setattr(session, "starts_nodes", lambda: True)
+
+    def slowly(_: int) -> tuple[float, float]:
+        began = time.time()
+        time.sleep(0.5)
+        return began, time.time()
+
+    while ray.available_resources().get("CPU", 0) < 4:
+        time.sleep(0.1)
+    done = [*on_cluster(slowly, range(8))]
+    at_once = max(sum(began <= at < ended for began, ended in done) for at, _ in done)
+    assert len(done) == 8 and at_once <= 2
+
+
+def test_tasks_are_canceled_after_an_error(ray_session, tmp_path):
+    def act(number: int) -> None:
+        if number == 0:
+            time.sleep(1)
+            raise RunError("the bucket is gone")
+        (tmp_path / f"began-{number}").touch()
+        for _ in range(100):
+            time.sleep(0.1)
+        (tmp_path / f"ended-{number}").touch()
+
+    with pytest.raises(RunError, match="the bucket is gone"):
+        [*on_cluster(act, range(12))]
+    until = time.time() + 6
+    while ray.available_resources().get("CPU", 0) < 4:
+        assert time.time() < until, "a task goes on"
+        time.sleep(0.1)
+    assert [*tmp_path.glob("began-*")] and not [*tmp_path.glob("ended-*")]
+
+
+def test_a_night_without_a_unit_to_label_asks_for_no_gpu_and_no_node(ray_session, tmp_path, monkeypatch):
+    """Rows of images that are gone are dropped in tasks, while a replica would wait for a GPU that no node has."""
+    (tmp_path / "in").mkdir()
+    for number in range(24):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / "in" / f"{number:02d}.png")
+
+    def config_for(device: str) -> SegmentConfig:
+        sections = {"input": {"max_removed_fraction": 1.0}, "output": {"images_per_file": 2}}
+        return config_of(tmp_path / "in", tmp_path / "run", DEMO_MODEL, compute={"device": device}, **sections)
+
+    assert in_process(config_for("cpu")) == 0
+    for number in range(0, 24, 2):
+        (tmp_path / "in" / f"{number:02d}.png").unlink()
+    monkeypatch.setenv("RAY_ADDRESS", "auto")  # a cluster that may get nodes
+    monkeypatch.setattr(job, "starts_nodes", lambda: True)
+    monkeypatch.setattr(session, "starts_nodes", lambda: True)
+    gcs = ray._raylet.GcsClient(ray.get_runtime_context().gcs_address)
+    waited, over = [], threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            waited.extend(get_cluster_resource_state(gcs).pending_resource_requests)
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    began = {*actors()}
+    code = job.segment(config_for("cuda"))
+    over.set()
+    watch.join()
+    assert code == 0
+    assert not waited, waited[:1]
+    assert {*actors()} == began
+    assert [int(Path(row["uri"]).stem) for row in rows_of(tmp_path / "run")] == [*range(1, 24, 2)]
 
 
 def test_what_dies_while_it_loads_a_model_is_tried_once_and_the_run_goes_on(ray_session, tmp_path):

@@ -23,6 +23,7 @@ import pytest
 from conftest import DEMO_MODEL, LONG, PROJECT
 
 from m2f_batch.demo.dataset import write_dataset
+from m2f_batch.processes import FOR_START, PASSIVE
 
 SECONDS = 240.0  # for what takes some 20 on a machine with nothing else to do
 SECRET = secrets.token_urlsafe(30)
@@ -53,8 +54,8 @@ class Head:
         ours = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # jobs are run by "python"
             "RAY_TMPDIR": self.folder,
-            "RAY_raylet_start_wait_time_s": "180",
-            "OMP_WAIT_POLICY": "PASSIVE",
+            **FOR_START,
+            **PASSIVE,
             "HOME": self.folder,
         }
         gcs, dashboard, agent, client, metrics = self.ports

@@ -20,18 +20,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from m2f_batch.processes import FOR_START, PASSIVE, START_SECONDS
+
 WORKERS = ("a", "b", "c")
 GCS_PORT, JOBS_PORT = 6379, 8265
-UP_SECONDS = 120
+UP_SECONDS = START_SECONDS
 OBJECT_STORE_BYTES = 120 << 20
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_enable_worker_prestart": "0",  # processes that nobody asked for
-    "RAY_raylet_start_wait_time_s": str(UP_SECONDS),
     "HF_HUB_OFFLINE": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    **FOR_START,
+    **PASSIVE,
 }
 
 

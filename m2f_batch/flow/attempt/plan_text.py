@@ -80,6 +80,11 @@ def _compute_lines(job: Job, resources: Resources) -> Iterator[str]:
             f"        waits for nodes: a replica takes {takes} on one node, and what fetches and decodes for it"
             f" {resources.cpus_per_task:g} CPU more"
         )
+    elif resources.starts_nodes and resources.may_starve(nodes):
+        yield (
+            f"        note: the replicas can take all {cpus:g} CPUs, and then what fetches and decodes for them waits"
+            " for a node with a free one; give GPU nodes more CPUs than GPUs, or set a lower compute.actors"
+        )
     if resources.device == "cpu" and config.compute.device == "auto" and resources.starts_nodes:
         yield "        note: no GPU is up, so the model runs on CPUs; to wait for one, set compute.device: cuda"
     if len(nodes) > 1 and "://" not in job.run.uri:

@@ -375,7 +375,7 @@ def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyP
 
     def said(resources: Resources) -> list[str]:
         lines = [*plan_lines(job, resources, decide(job, "cpu"))]
-        return [line for line in lines if "waits for" in line or "GPU is up" in line]
+        return [line for line in lines if "waits for" in line or "GPU is up" in line or "can take all" in line]
 
     on_gpus = Resources("cuda", (1, 8), 1.0, 1.0, 1.0, starts_nodes=True)
     assert said(on_gpus) == [
@@ -389,4 +389,11 @@ def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyP
     ]
     nodes.append({"CPU": 4.0, "GPU": 1.0})
     assert said(on_gpus) == []
+    nodes[1] = {"CPU": 2.0, "GPU": 2.0}
+    assert said(on_gpus) == [
+        "        note: the replicas can take all 2 CPUs, and then what fetches and decodes for them waits for a node"
+        " with a free one; give GPU nodes more CPUs than GPUs, or set a lower compute.actors"
+    ]
+    assert said(replace(on_gpus, starts_nodes=False)) == []
+    nodes[1] = {"CPU": 4.0, "GPU": 1.0}
     assert said(replace(on_cpus, starts_nodes=False)) == []

@@ -10,7 +10,7 @@ from support.infra_files import INFRA, OVERLAYS, files, of_ray, overlay, pods
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.ray_session.session import FOR_START
+from m2f_batch.processes import FOR_START
 from m2f_batch.storage import allow
 
 LAPTOP = "segment-cpu"  # its places are the laptop's own

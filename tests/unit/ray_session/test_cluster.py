@@ -8,8 +8,8 @@ from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
 from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.processes import PASSIVE
-from m2f_batch.ray_session.session import AUTOSCALER_V2, FOR_START, connected, plan_resources, run_error, starts_nodes
+from m2f_batch.processes import FOR_START, PASSIVE
+from m2f_batch.ray_session.session import AUTOSCALER_V2, connected, plan_resources, run_error, starts_nodes
 
 
 @pytest.mark.parametrize(
@@ -186,3 +186,47 @@ def test_a_local_ray_gets_time_to_start_on_a_busy_machine(monkeypatch):
     with connected(ComputeConfig()):
         assert not (FOR_START | PASSIVE).keys() & os.environ.keys()
     assert seen == {"address": "local", "RAY_raylet_start_wait_time_s": "180", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_a_local_ray_that_does_not_start_is_one_line(monkeypatch):
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(RunError) as caught, connected(ComputeConfig()):
+        pass
+    assert str(caught.value) == (
+        "Ray does not start on this machine: The current node timed out during startup.; it was given 180 s; "
+        "free CPUs, memory and the disk of RAY_TMPDIR or /tmp, and give the same command again"
+    )
+
+
+def test_a_bug_in_starting_ray_stays_a_bug(monkeypatch):
+    def init(**_):
+        raise KeyError("no such key")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(KeyError), connected(ComputeConfig()):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("actors", "nodes", "may_starve"),
+    [
+        ((1, 2), [{"GPU": 1, "CPU": 1}], True),
+        ((1, 2), [{"GPU": 1, "CPU": 1}] * 2, True),
+        ((1, 2), [{"GPU": 1, "CPU": 1}] * 3, False),
+        ((1, 2), [{"GPU": 1, "CPU": 1}] * 2 + [{"CPU": 1}], False),
+        ((1, 8), [{"GPU": 4, "CPU": 4}], True),
+        ((1, 8), [{"GPU": 4, "CPU": 5}], False),
+        ((1, 8), [{"GPU": 4, "CPU": 2}], True),
+        ((1, 8), [{}, {"CPU": 2}], False),
+    ],
+)
+def test_gpu_nodes_with_no_more_cpus_than_replicas_may_starve_them(actors, nodes, may_starve):
+    pool = plan_resources(ComputeConfig(device="cuda", actors=actors), [{}], may_grow=True, starts_nodes=True)
+    assert pool.may_starve(nodes) is may_starve
