@@ -111,10 +111,22 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
                 )
         yield
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    _join(address)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits at once with code 15
+    with raw_lines_in_log():
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str | None) -> None:
+    """Join the cluster at the address, or start a local Ray without one. Raises UsageError, RunError."""
     environment = _environment(is_local=address is None)
     if address is None:
         keep_private()
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _muted_stderr(), kept_bytecode(), _set(PASSIVE | FOR_START):
             ray.init(
@@ -141,13 +153,6 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
             value=address,
             hint=f"start it, or leave it out.{_token_hint()}",
         ) from None
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # ray.init puts its own there, which exits at once with code 15
-    with raw_lines_in_log():
-        try:
-            yield
-        finally:
-            ray.shutdown()
 
 
 def _environment(*, is_local: bool) -> dict[str, str]:
