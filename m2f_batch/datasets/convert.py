@@ -124,7 +124,7 @@ def _written(
     """Writes all, and gives the lines for a person."""
     base = common_folder([row["uri"] for rows in splits.values() for row in rows])
     try:
-        place = uris.normalise(dest)
+        place = uris.normalize(dest)
         is_file = bool(target.suffix) and place.endswith(target.suffix)
         names = f"{place.removesuffix(target.suffix)}.{LEFT_OUT}" if is_file else f"{place}/{LEFT_OUT}"
         if left is not None and open_store(names).exists(names):

@@ -74,7 +74,7 @@ def read_text(uri: str, field: str) -> str:
 def folder_of(uri: str, field: str) -> str:
     """The one spelling of a folder that must be there."""
     try:
-        place = uris.normalise(uri)
+        place = uris.normalize(uri)
         if open_store(place).is_folder(place):
             return place
     except (ObjectError, StoreUnavailable, UsageError) as error:
@@ -85,7 +85,7 @@ def folder_of(uri: str, field: str) -> str:
 def is_folder(uri: str, field: str) -> bool:
     """Whether there is such a folder; UsageError where that cannot be known."""
     try:
-        return open_store(uri).is_folder(uris.normalise(uri))
+        return open_store(uri).is_folder(uris.normalize(uri))
     except (ObjectError, StoreUnavailable, UsageError) as error:
         raise UsageError.about(field, error) from error
 

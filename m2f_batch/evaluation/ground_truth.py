@@ -54,7 +54,7 @@ class GroundTruth:
 
     def folder(self) -> str:
         """The folder that the paths of its images begin in, where that can be told: else one that holds the truth."""
-        place = uris.normalise(self.images or self.uri)
+        place = uris.normalize(self.images or self.uri)
         return place if self.images or files.is_folder(place, "--ground-truth") else uris.parent(place)
 
     def read(self, input_uri: str) -> tuple[str, Dataset]:
@@ -86,13 +86,13 @@ class GroundTruth:
         known = formats().get(form)
         if known is None or known.size_from != "mask" or not files.is_folder(input_uri, "input.uri"):
             return None
-        listed = {extension_of(uri) for uri in files.list_all(uris.normalise(self.masks or self.uri), IMAGE_EXTENSIONS)}
+        listed = {extension_of(uri) for uri in files.list_all(uris.normalize(self.masks or self.uri), IMAGE_EXTENSIONS)}
         return None if listed - ({"png"} if "png" in listed else _TIFF) else input_uri
 
 
 def form_of(uri: str, masks: str | None = None) -> str:
     """The format of a file or folder, by what is in it. Raises UsageError where nothing tells."""
-    place = uris.normalise(uri)
+    place = uris.normalize(uri)
     found = look_at(uri)
     if found is None:
         is_folder = files.is_folder(place, "--ground-truth")

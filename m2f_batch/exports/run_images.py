@@ -93,8 +93,8 @@ def file_name(uri: str, source: str, root: str | None) -> str:
     >>> file_name("/photos/2024/a.jpg", "/photos/*/a*.jpg", None)
     '2024/a.jpg'
     """
-    folders = [uris.normalise(root)] if root else []
+    folders = [uris.normalize(root)] if root else []
     if uris.has_glob(source):
         folders.append(uris.split_glob(source)[0])
-    folders += [uris.normalise(source), uris.parent(source)]
+    folders += [uris.normalize(source), uris.parent(source)]
     return next((uris.below(folder, uri) for folder in folders if uri.startswith(f"{folder.rstrip('/')}/")), uri)

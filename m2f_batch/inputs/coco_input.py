@@ -98,6 +98,6 @@ def _names_and_ids(images: list[Any], place: str) -> tuple[list[str], list[int]]
 
 def _root(root: str) -> str:
     try:
-        return uris.normalise(root)
+        return uris.normalize(root)
     except UsageError as error:
         raise UsageError.about("input.root", error) from error

@@ -56,7 +56,7 @@ def list_input(uri: str, *, root: str | None = None) -> Listing:
 
 
 def _listed(uri: str, root: str | None) -> Listing:
-    place = uris.normalise(uri)
+    place = uris.normalize(uri)
     store = open_store(place)
     kind = _kind(store, uri, place)
     if root is not None and kind != "json":

@@ -10,14 +10,14 @@ from m2f_batch.storage import uris
 
 def check_output(input_uri: str, output_uri: str) -> None:
     """Raises UsageError if OUTPUT is INPUT or lies inside it, where a next run would list our own files."""
-    folder = uris.normalise(input_uri)
+    folder = uris.normalize(input_uri)
     if uris.has_glob(input_uri) and not os.path.exists(folder):
         folder = uris.split_glob(input_uri)[0]
     try:
-        target = uris.normalise(output_uri)
+        target = uris.normalize(output_uri)
     except UsageError as error:
         raise UsageError.about("output.uri", error) from error
-    if uris.has_glob(input_uri) and not os.path.exists(uris.normalise(input_uri)):
+    if uris.has_glob(input_uri) and not os.path.exists(uris.normalize(input_uri)):
         # a glob takes only what it matches: it must not match what a run writes
         matches = glob_matcher(uris.split_glob(input_uri)[1])
         written = (uris.below(folder, f"{target}/{name}") for name in ("run.json", "annotations/0.parquet"))

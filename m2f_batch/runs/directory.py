@@ -30,7 +30,7 @@ from m2f_batch.runs.tally import COLUMNS, Tally
 from m2f_batch.storage.json_text import json_object_or_none
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, NotFound, Unreachable
-from m2f_batch.storage.uris import check_written, normalise
+from m2f_batch.storage.uris import check_written, normalize
 
 # what other commands read of run.json
 INFO_KEYS = frozenset(
@@ -230,7 +230,7 @@ class RunDirectory(HeldFolder):
 
 def open_directory(uri: str, fence: Fence | None = None) -> RunDirectory:
     """A run directory, existing or not."""
-    return RunDirectory(normalise(uri).rstrip("/"), open_store(uri), fence)
+    return RunDirectory(normalize(uri).rstrip("/"), open_store(uri), fence)
 
 
 def open_existing_run(uri: str) -> RunDirectory:

@@ -163,7 +163,7 @@ def _ranks(image_ids: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
 def _spellings(uri: str, info: RunInfo) -> Iterator[str]:
     yield uri
     try:
-        yield uris.normalise(uri)
+        yield uris.normalize(uri)
     except UsageError as error:
         raise UsageError.about("URI", error) from None
     for folder in (info.input_uri, info.input_root, uris.parent(info.input_uri)):
@@ -178,6 +178,6 @@ def _near(uri: str, listed: list[str]) -> list[str]:
     same = [other for other in listed if other.rpartition("/")[2] == name]
     if same:
         return same[:3]
-    at = bisect_left(listed, uris.normalise(uri))
+    at = bisect_left(listed, uris.normalize(uri))
     names = {other.rpartition("/")[2]: other for other in listed[max(0, at - NEIGHBORS) : at + NEIGHBORS]}
     return [names[near] for near in near_misses(name, names, 3)]

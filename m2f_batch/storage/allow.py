@@ -92,7 +92,7 @@ def check_field(field: str, uri: str) -> None:
         uris.check_unsigned(uri)
         if field in _WRITTEN:
             uris.check_written(uri)
-        place = uris.normalise(uri)
+        place = uris.normalize(uri)
         folder = uris.split_glob(uri)[0] if uris.has_glob(uri) else place
         if not (is_allowed(place) or is_allowed(folder)):
             check(place)

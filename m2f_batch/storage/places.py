@@ -116,7 +116,7 @@ def writable_place(dest: str, field: str) -> Place:
     """Returns the place that a command may write, without a look at it. Raises UsageError of ``field``."""
     with _of_field(field):
         uris.check_unsigned(dest)
-        uri = uris.normalise(dest).rstrip("/") or "/"
+        uri = uris.normalize(dest).rstrip("/") or "/"
         uris.check_written(uri)
         allow.check(uri)
         return Place(uri, open_store(uri))

@@ -159,10 +159,6 @@ class Store(ABC):
         """Removes the folder where nothing is left in it or below; stores without folders have nothing to do."""
         return
 
-    def normalise(self, uri: str) -> str:
-        """The one spelling of ``uri``, which listings and rows use."""
-        return uris.normalise(uri)
-
     def is_version(self, entry: Entry, version: str) -> bool:
         """Whether what was read is of a version that was listed."""
         return entry.version == version

@@ -143,10 +143,10 @@ def check_unsigned(uri: str) -> None:
         raise UsageError("a URI holds a signature or a key: these come from the environment, never from the URI")
 
 
-def normalise(uri: str) -> str:
+def normalize(uri: str) -> str:
     """The one spelling of a URI.
 
-    >>> normalise("/a/../b/x.jpg"), normalise("file:///a%20b"), normalise("s3://bucket/50%25.jpg")
+    >>> normalize("/a/../b/x.jpg"), normalize("file:///a%20b"), normalize("s3://bucket/50%25.jpg")
     ('/b/x.jpg', '/a b', 's3://bucket/50%25.jpg')
     """
     return str(parse(uri))
@@ -195,18 +195,18 @@ def join(folder: str, name: str) -> str:
     """
     if name.startswith("/") or _URI.fullmatch(name):
         check_unsigned(name)
-        return normalise(name)
+        return normalize(name)
     place = parse(folder)
     folder_path = place.path if place.path.endswith("/") or not place.path else f"{place.path}/"
     if not place.scheme:
-        return normalise(folder_path + name)
+        return normalize(folder_path + name)
     parts = folder_path.split("/")[:-1]
     for part in name.split("/"):  # not by normpath: a key may hold "//"
         if part == ".." and parts and parts[-1] != "..":
             parts.pop()
         elif part != ".":
             parts.append(part)
-    return normalise(str(place._replace(path="/".join(parts))))
+    return normalize(str(place._replace(path="/".join(parts))))
 
 
 def parent(uri: str) -> str:
@@ -275,7 +275,7 @@ def split_glob(uri: str) -> tuple[str, str]:
     first = 3 if _URI.fullmatch(uri) else 0  # "s3:", "", "bucket" are no patterns
     split = next(index for index, part in enumerate(parts) if index >= first and _MAGIC.search(part))
     folder = "/".join(parts[:split]) or ("/" if uri.startswith("/") else ".")
-    return normalise(folder), "/".join(parts[split:])
+    return normalize(folder), "/".join(parts[split:])
 
 
 def glob_start(pattern: str) -> str:

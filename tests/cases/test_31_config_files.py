@@ -35,9 +35,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_place_is_spelled_without_it(home: Path) -> None:
     for place in ("~", "~/", "~/photos/../photos"):
-        assert uris.normalise(place).startswith(str(home))
-    assert uris.normalise("~no-such-user-here/x") == f"{Path.cwd()}/~no-such-user-here/x"
-    assert uris.normalise("./~/x") == f"{Path.cwd()}/~/x", "a folder of that name"
+        assert uris.normalize(place).startswith(str(home))
+    assert uris.normalize("~no-such-user-here/x") == f"{Path.cwd()}/~no-such-user-here/x"
+    assert uris.normalize("./~/x") == f"{Path.cwd()}/~/x", "a folder of that name"
     assert uris.join("/lists", "~/a.jpg") == "/lists/~/a.jpg", "an entry of a manifest is data"
     assert [uri.removeprefix(f"{home}/") for uri in list_input("~/photos").table["uri"].to_pylist()] == [
         "photos/a.png",

@@ -53,7 +53,7 @@ def read_coco(annotations: str, images: str | None = None, *, report: Report = s
 
     Raises UsageError for a file that is none; what is wrong in it goes to ``report``.
     """
-    place = uris.normalise(annotations)
+    place = uris.normalize(annotations)
     document = files.read_json(place, "data.train")
     listed, entries, categories = parts_of(document, place)
     del document
@@ -135,7 +135,7 @@ def stated_in_coco(annotations: str) -> tuple[dict[int, list[Stated]], list[Find
 
     The findings are those of annotation ids. What else is wrong is found by ``read_coco``.
     """
-    place = uris.normalise(annotations)
+    place = uris.normalize(annotations)
     listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
     heads = read_heads(listed, categories, place, lambda finding: None)
     known = heads.positions()

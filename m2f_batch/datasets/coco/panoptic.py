@@ -39,7 +39,7 @@ def read_coco_panoptic(
     An image without an annotation is wholly void. Raises UsageError for a file that is none; what is wrong in it goes
     to ``report``.
     """
-    place = uris.normalise(annotations)
+    place = uris.normalize(annotations)
     folder = files.folder_of(masks or place.removesuffix(".json"), "data.train_masks")
     listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
     heads = read_heads(listed, categories, place, report)
@@ -67,7 +67,7 @@ def read_coco_panoptic(
 
 def stated_in_panoptic(annotations: str) -> tuple[dict[int, list[Stated]], list[Finding]]:
     """The boxes and areas that ``segments_info`` states, by image id in the order of the dataset's segments."""
-    place = uris.normalise(annotations)
+    place = uris.normalize(annotations)
     listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
     heads = read_heads(listed, categories, place, lambda finding: None)
     stated: dict[int, list[Stated]] = {}

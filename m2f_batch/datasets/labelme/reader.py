@@ -58,7 +58,7 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     or beside it, with the ids that labelme gives them; without it the labels in use by name, with ids from 1. Raises
     UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
     """
-    place = uris.normalise(annotations)
+    place = uris.normalize(annotations)
     listed = [*files.list_files(place, ["json"], report).values()] if files.is_folder(place, "data.train") else [place]
     if not listed:
         raise UsageError(f"data.train: {annotations!r} has no JSON")

@@ -46,7 +46,7 @@ def pairs(
     the masks, as anything but PNG, or as those without the suffix. A mask without an image is a finding, images without
     a mask are left out aloud.
     """
-    place = uris.normalise(annotations)
+    place = uris.normalize(annotations)
     is_folder = files.is_folder(place, "data.train")
     if masks is None and not is_folder:
         raise UsageError("is no folder of masks", field="data.train_masks", value=annotations, hint="give that folder")

@@ -39,7 +39,7 @@ class Known(NamedTuple):
 def look_at(annotations: str) -> Known | None:
     """The format of a file or folder, or None where nothing tells it or it cannot be read."""
     try:
-        place = uris.normalise(annotations)
+        place = uris.normalize(annotations)
         is_folder = open_store(place).is_folder(place)
         return _of_folder(place) if is_folder else _of_file(place, files.fetch(place))
     except (UsageError, RunError):
@@ -52,12 +52,12 @@ def misnamed(form: str, annotations: str) -> str | None:
     if found is None:
         return None
     is_same = found.form == form or (found.form is not None and _are_masks(found.form) and _are_masks(form))
-    if is_same and found.place == uris.normalise(annotations):
+    if is_same and found.place == uris.normalize(annotations):
         return None
     if found.form is None:
         return f"data.train: {annotations!r} looks like {found.words}, which is not read: {found.advice}"
     wanted = [] if is_same else [f"--format {found.form} (data.format={found.form})"]
-    wanted += [f"give its file {found.place!r}"] if found.place != uris.normalise(annotations) else []
+    wanted += [f"give its file {found.place!r}"] if found.place != uris.normalize(annotations) else []
     return f"data.train: {annotations!r} looks like {found.words}: {', '.join(wanted)}"
 
 

@@ -33,7 +33,7 @@ def group_keys(images: Sequence[str], group_by: str, table: str | None = None, f
     if kind == "pattern":
         return _by_pattern(images, rest, field)
     if kind == "column" and table is not None:
-        return _by_column(images, rest, uris.normalise(table), field)
+        return _by_column(images, rest, uris.normalize(table), field)
     raise UsageError("is not known", field=field, value=group_by, allowed=_FORMS)
 
 

@@ -59,9 +59,9 @@ def read_yolo(
 def _labelled(source: str, masks: str | None, place: str, report: Report) -> _Pairs:
     """The images of a folder, or of a text file that lists them, and where their label files should be."""
     if source.endswith(".txt") and not files.is_folder(source, "data.train_images"):
-        images = _of_list(uris.normalise(source), place, report)
+        images = _of_list(uris.normalize(source), place, report)
         if masks:
-            folder = uris.normalise(masks)
+            folder = uris.normalize(masks)
             return [(image, f"{folder}/{posixpath.splitext(posixpath.basename(image))[0]}.txt") for image in images]
         return [(image, label_of(image)) for image in images]
     folder = files.folder_of(source, "data.train_images")

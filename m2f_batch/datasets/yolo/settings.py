@@ -31,7 +31,7 @@ class Settings(NamedTuple):
 
 def read_settings(annotations: str, report: Report) -> Settings:
     """The settings of a ``data.yaml``. Raises UsageError for a file that is none."""
-    place = uris.normalise(annotations)
+    place = uris.normalize(annotations)
     where = f"data.train: {place!r}"
     text = files.read_text(place, "data.train")
     values, texts = parse_yaml(text, where), parse_texts(text, where)
@@ -117,7 +117,7 @@ def _readings(folder: str, base: str, name: str) -> Iterator[str]:
     if not _is_elsewhere(plain_base) and base != ".":
         above = uris.parent(folder)
         beside = (folder, *([] if uris.root(folder) else ["."]), above, f"{folder}/datasets", f"{above}/datasets")
-        roots += [uris.join(uris.normalise(place), plain_base) for place in beside]
+        roots += [uris.join(uris.normalize(place), plain_base) for place in beside]
     for spelling in spellings:
         yield from (uris.join(place, spelling) for place in roots if not _DRIVE.match(spelling))
     # of another machine: the last folders, below here, and of a relative name all of its own

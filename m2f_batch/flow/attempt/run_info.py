@@ -15,7 +15,7 @@ from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.source import ModelSource
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.plan import Plan
-from m2f_batch.storage.uris import normalise
+from m2f_batch.storage.uris import normalize
 from m2f_batch.vision.decode.image import DECODER
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, installed_versions
 
@@ -130,7 +130,7 @@ def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
         if tree[section][key] is not None:
-            tree[section][key] = normalise(tree[section][key])
+            tree[section][key] = normalize(tree[section][key])
     tree["compute"] = redacted(tree["compute"])  # an address may hold a password
     return tree
 

@@ -187,7 +187,7 @@ def _redirected(uri: str, at: str, location: str) -> str:
     try:
         location = urljoin(at, location)
         if uris.is_web(location):
-            target = uris.normalise(location)
+            target = uris.normalize(location)
             allow.check(target)
             return target
     except (allow.NotAllowed, UsageError):

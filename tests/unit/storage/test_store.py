@@ -493,7 +493,6 @@ def test_relative_and_file_uris_name_local_files(tmp_path: Path, monkeypatch: py
     store.write("a b.txt", b"x")
     assert store.read(f"file://{tmp_path}/a%20b.txt") == b"x"
     assert store.stat("./a b.txt") == Entry(f"{tmp_path}/a b.txt", 1, f"1-{os.stat('a b.txt').st_mtime_ns}")
-    assert store.normalise("a b.txt") == f"{tmp_path}/a b.txt"
 
 
 @pytest.mark.parametrize(
