@@ -65,9 +65,15 @@ class CommandError(Exception):
         >>> str(UsageError.about("DEST", UsageError("is a folder", value="a/")))
         "DEST: 'a/' is a folder"
         """
-        if isinstance(error, CommandError) and not error.field and not (hint and error.hint):
-            return cls(error.problem, field=field, value=error.value, allowed=error.allowed, hint=hint or error.hint)
-        return cls(str(error), field=field, hint=hint)
+        if not isinstance(error, CommandError) or error.field:
+            return cls(str(error), field=field, hint=hint)
+        found = cls(error.problem, field=field, value=error.value, allowed=error.allowed, hint=error.hint)
+        return found.with_hint(hint)
+
+    def with_hint(self, hint: str) -> Self:
+        """The same mistake with one thing more that can be done about it."""
+        hints = "; ".join(filter(None, (self.hint, hint)))
+        return type(self)(self.problem, field=self.field, value=self.value, allowed=self.allowed, hint=hints)
 
     def with_field(self, field: str) -> Self:
         """The same mistake in a field of another name, which takes the place of ``self.field``."""

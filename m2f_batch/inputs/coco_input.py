@@ -69,7 +69,7 @@ def _images(store: Store, place: str) -> list[Any]:
     try:
         document = parse_json(data, f"input.uri: {place!r}")
     except UsageError as error:
-        raise UsageError(f"{error}; {_AS_LINES}") if is_json_lines(data) else error from None
+        raise (error.with_hint(_AS_LINES) if is_json_lines(data) else error) from None
     images = document.get("images") if isinstance(document, dict) else None
     images = [*images.values()] if isinstance(images, dict) else images  # as in LIVECell
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):

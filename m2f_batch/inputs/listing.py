@@ -60,7 +60,12 @@ def _listed(uri: str, root: str | None) -> Listing:
     store = open_store(place)
     kind = _kind(store, uri, place)
     if root is not None and kind != "json":
-        raise UsageError(f"input.root: {root!r} goes with a COCO JSON (its file names), and {uri!r} is none; leave it")
+        raise UsageError(
+            f"goes with a COCO JSON (its file names), and {uri!r} is none",
+            field="input.root",
+            value=root,
+            hint="leave it",
+        )
     if kind == "json":
         listing = list_coco(store, place, root)
     elif kind in READERS:
@@ -70,12 +75,12 @@ def _listed(uri: str, root: str | None) -> Listing:
     else:
         listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
     if not listing.table.num_rows and kind in (*READERS, "json"):
-        raise UsageError(f"input.uri: {uri!r} has no images: it names none")
+        raise UsageError("has no images: it names none", field="input.uri", value=uri)
     if not listing.table.num_rows:
         taken = "any extension" if kind == "glob" else ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
         there = f"; there are {'; '.join(listing.notes)}" if listing.notes else ""
-        none = f"input.uri: {uri!r} has no images ({listing.skipped} files skipped)"
-        raise UsageError(f"{none}; taken are: {taken}{there}")
+        problem = f"has no images ({listing.skipped} files skipped); taken are: {taken}{there}"
+        raise UsageError(problem, field="input.uri", value=uri)
     return listing
 
 
@@ -85,11 +90,12 @@ def _usage() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise (error if str(error).startswith("input.") else UsageError(f"input.uri: {error}")) from error.__cause__
+        named = error if error.field in ("input.uri", "input.root") else UsageError.about("input.uri", error)
+        raise named from error.__cause__
     except (TransientError, Unreachable) as error:
-        raise RunError(f"input.uri: {error}; the same command may succeed later") from error
+        raise RunError.about("input.uri", error, hint="the same command may succeed later") from error
     except (ObjectError, StoreUnavailable) as error:
-        raise UsageError(f"input.uri: {error}") from error
+        raise UsageError.about("input.uri", error) from error
 
 
 def _kind(store: Store, uri: str, place: str) -> str:
@@ -108,7 +114,9 @@ def _kind(store: Store, uri: str, place: str) -> str:
         return "folder"
     if uris.has_glob(uri):
         return "glob"
-    raise UsageError(f"input.uri: {uri!r}: there is no such file, directory or prefix{_meant(uri)}; wanted {_FORMS}")
+    raise UsageError(
+        f": there is no such file, directory or prefix{_meant(uri)}; wanted {_FORMS}", field="input.uri", value=uri
+    )
 
 
 def _meant(uri: str) -> str:
@@ -133,13 +141,13 @@ def _check_image(store: Store, place: str, entry: Entry) -> None:
             return
         told = kinds.foreign_bytes(data)
     what, advice = told or ("neither an image nor a list of images, by its name and its bytes", "give another file")
-    raise UsageError(f"input.uri: {place!r} is {what}: {advice}; wanted {_FORMS}")
+    raise UsageError(f"is {what}: {advice}; wanted {_FORMS}", field="input.uri", value=place)
 
 
 def _required(store: Store, place: str) -> Entry:
     entry = store.stat(place)
     if entry is None:
-        raise UsageError(f"input.uri: {place!r} has just vanished")
+        raise UsageError("has just vanished", field="input.uri", value=place)
     return entry
 
 
@@ -194,7 +202,9 @@ def _of_glob(store: Store, uri: str) -> Listing:
     if listing.table.num_rows and all(kind_of(name) or kinds.foreign_name(name) for name in names):
         first = listing.table["uri"][0].as_py()
         what, advice = kinds.foreign_name(first) or ("a manifest", "give one manifest, or a folder of Parquet")
-        raise UsageError(f"input.uri: {uri!r} matches no image, but {first!r} and the like, {what}: {advice}")
+        raise UsageError(
+            f"matches no image, but {first!r} and the like, {what}: {advice}", field="input.uri", value=uri
+        )
     return listing
 
 

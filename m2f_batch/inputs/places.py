@@ -51,5 +51,5 @@ def glob_matcher(pattern: str) -> Callable[[str], object]:
     try:
         return re.compile(glob_translate(pattern)).match
     except (ValueError, re.error) as error:
-        message = f"input.uri: {pattern!r} is no valid glob: '**' stands alone between slashes ({error})"
-        raise UsageError(message) from error
+        problem = f"is no valid glob: '**' stands alone between slashes ({error})"
+        raise UsageError(problem, field="input.uri", value=pattern) from error

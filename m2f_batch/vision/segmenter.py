@@ -20,7 +20,7 @@ import torch
 
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig, Task
-from m2f_batch.errors import ImageError
+from m2f_batch.errors import DecodeError, ImageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.predictions import Predictor
 from m2f_batch.models.source import find_model, local_directory
@@ -153,13 +153,16 @@ class Segmenter:
             results.append(result)
         return results
 
-    def rows(self, images: Sequence[ImageLike]) -> list[Row]:
-        """Rows of the contract, failures too; ``uri`` is ``memory:INDEX`` and ``version`` a hash of the image."""
+    def rows(self, images: Sequence[ImageLike], *, cap_key: str = "input.max_pixels") -> list[Row]:
+        """Return rows of the contract, failures too, with the uri ``memory:INDEX`` and a hash of the image as version.
+
+        ``cap_key``: the setting that a row names for an image of more than ``max_pixels``.
+        """
         rows = []
         for index, (image, (prepared, result)) in enumerate(zip(images, self._results(images), strict=True)):
             ref = ImageRef(f"memory:{index}", _content_hash(image))
             if isinstance(result, ImageError):
-                rows.append(error_row(ref, result))
+                rows.append(error_row(ref, result.with_field(cap_key) if isinstance(result, DecodeError) else result))
             else:
                 assert prepared is not None
                 rows.append(ok_row(ref, prepared.output_hw, result))

@@ -79,3 +79,9 @@ def test_an_image_error_is_the_same_in_another_process():
     error.message = "is masked"
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == "image 3: fetch: NotFound: is masked"
+
+
+def test_a_hint_comes_behind_the_others():
+    error = UsageError("is no COCO JSON", field="input.uri", value="a", hint="give another file")
+    assert str(error.with_hint("or lines")) == "input.uri: 'a' is no COCO JSON; give another file; or lines"
+    assert str(error.with_hint("")) == str(error)

@@ -14,7 +14,7 @@ from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.pixel_cap import KEY
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.storage.places import open_store
@@ -52,15 +52,15 @@ def validate(
     images = share_of(dataset, distributed.rank(), distributed.size()).rows()
     retries = Retries()
     while some := [*islice(images, AT_ONCE)]:
-        rows = segmenter.rows([_bytes(image["uri"], retries) for image in some])
+        rows = segmenter.rows([_bytes(image["uri"], retries) for image in some], cap_key=KEY)
         for row, image in zip(rows, some, strict=True):
             if row["status"] != "ok":
-                message = row["error"]["message"].replace("input.max_pixels", KEY)
-                raise RunError(f"data.val: {image['uri']} cannot be used ({message})")
+                message = row["error"]["message"]
+                raise RunError(f"cannot be used ({message})", field="data.val", value=Plain(image["uri"]))
             try:
                 evaluator.add(row | {"uri": image["uri"]}, image)
             except UsageError as error:  # of another size than its annotations: evaluate's words for it
-                raise RunError(str(error).replace("--ground-truth", "data.val")) from error
+                raise RunError.about("data.val", error.with_field("")) from error
     first, *others = distributed.gathered(evaluator)
     for other in others:
         first.merge(other)
@@ -86,4 +86,4 @@ def _bytes(uri: str, retries: Retries) -> bytes:
     try:
         return retries.run(lambda: open_store(uri).read(uri))
     except ObjectError as error:
-        raise RunError(f"data.val: {uri} cannot be used ({error})") from None
+        raise RunError(f"cannot be used ({error})", field="data.val", value=Plain(uri)) from None
