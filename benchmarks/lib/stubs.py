@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.flow.unit.stages import Spent, prepare_unit_by
 from m2f_batch.flow.workers import Steps
 from m2f_batch.records import ImageRef, Segment
+from m2f_batch.vision.cuts.view import View, Window
 from m2f_batch.vision.pixels.prepared import Prepared
 
 SIZE_HW = (4, 4)
@@ -32,7 +34,13 @@ def prepare(table: pa.Table, **_: Any) -> pa.Table:
 
 def _pixels(refs: list[ImageRef]) -> Iterator[Prepared]:
     for _ in refs:
-        yield Prepared(np.zeros((1, 1, 3), np.uint8), (1, 1), SIZE_HW)
+        yield one_view(np.zeros((1, 1, 3), np.uint8), SIZE_HW)
+
+
+def one_view(content: NDArray[np.uint8], size_hw: tuple[int, int]) -> Prepared:
+    """An image of this size, seen whole as ``content``."""
+    content_hw = (content.shape[0], content.shape[1])
+    return Prepared((content,), (View(Window(0, 0, *size_hw), content_hw, content_hw),), size_hw)
 
 
 def check(_: ActorSettings) -> None:
@@ -44,6 +52,8 @@ class StubSegmenter:
 
     ``log``: a file of lines of JSON: first whether torch is loaded, then ``[began, ended]`` (time.time) of each batch.
     """
+
+    checked = None  # it has no forward pass
 
     def __init__(self, seconds: float, log: Path | None) -> None:
         self._seconds, self._log, self._device, self._spent = seconds, log, threading.Lock(), 0.0

@@ -40,7 +40,9 @@ def canvases(
     """Pixel values [1, 3, Hc, Wc] of photographs at exactly this size."""
     plan = with_size(plan_from_processor({}), ExactSize(height=size[0], width=size[1]))
     images = [prepare_image(data, plan, DEFAULT_MAX_PIXELS) for data in photographs(count)]
-    return [pixel_values([image], plan, device).to(dtype) for image in images if isinstance(image, Prepared)]
+    return [
+        pixel_values(image.contents, size, plan, device).to(dtype) for image in images if isinstance(image, Prepared)
+    ]
 
 
 def cycle(run: Callable[[Tensor], Any], images: list[Tensor], device: torch.device) -> Callable[[], Any]:

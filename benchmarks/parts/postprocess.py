@@ -19,8 +19,9 @@ from benchmarks.lib.photos import where_from
 from benchmarks.lib.timing import Rounds, parser, publish, ratio_of, say, show_seconds, table, take_turns
 from benchmarks.lib.work import CANVASES, SQUARE, Work, make_work
 from m2f_batch.config.segment import Task
+from m2f_batch.models.predictions import QueryLogits
 from m2f_batch.records import Segment
-from m2f_batch.vision.device.replica import POSTPROCESS
+from m2f_batch.vision.postprocess import POSTPROCESS
 
 SIZES = ((480, 640), (1080, 1920), (2160, 3840))
 
@@ -63,7 +64,7 @@ def cells(quick: bool) -> Iterator[Cell]:
 @torch.inference_mode()
 def ours(work: Work) -> list[Segment]:
     """The contract's function for the task."""
-    return POSTPROCESS[work.task](work.class_logits, work.mask_logits, **work.sizes, **work.options)
+    return POSTPROCESS[QueryLogits, work.task](work.class_logits, work.mask_logits, **work.sizes, **work.options)
 
 
 def measure(cell: Cell, size: Any, rounds: Rounds, way: Way = ours) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def main() -> int:
     torch.set_num_threads(1)
     size = SQUARE if chosen.canvas == "384" else None
     rounds = Rounds(2, 2) if chosen.quick else Rounds()
-    for task in POSTPROCESS:  # what a first call costs is not what is asked
+    for _, task in POSTPROCESS:  # what a first call costs is not what is asked
         measure(Cell(task, (120, 160), 5, 80), SQUARE, Rounds(1, 1))
     lines = [measure(cell, size, rounds) for cell in cells(chosen.quick)]
     canvas = "384x384" if size else ", ".join(f"{t} {s.shortest_edge}/{s.longest_edge}" for t, s in CANVASES.items())

@@ -42,7 +42,7 @@ def ours(files: list[bytes], plan: PreprocessPlan) -> list[Tensor]:
     for data in files:
         prepared = prepare_image(data, plan, DEFAULT_MAX_PIXELS)
         assert isinstance(prepared, Prepared)
-        values.append(pixel_values([prepared], plan, torch.device("cpu")))
+        values.append(pixel_values(prepared.contents, prepared.views[0].canvas_hw, plan, torch.device("cpu")))
     return values
 
 

@@ -22,9 +22,10 @@ from m2f_batch.config.segment import Precision, Task
 from m2f_batch.models.loading import forward
 from m2f_batch.records import Segment, segment_of
 from m2f_batch.runs.directory import open_directory
-from m2f_batch.vision.device.replica import POSTPROCESS
 from m2f_batch.vision.device.threads import pinned_threads
+from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values
+from m2f_batch.vision.postprocess import segments_of
 from m2f_batch.vision.segmenter import Segmenter
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -87,28 +88,33 @@ def whole_job(setting: Setting, folder: Path, output: Path, options: Sequence[st
 
 def alone(segmenter: Segmenter, setting: Setting, names: Sequence[str], images: Sequence[Prepared]) -> Done:
     """Forward and post-processing one after the other, of images prepared in memory."""
-    plan, options = segmenter.labeling.preprocess, segmenter.labeling.postprocess
+    options = segmenter.labeling.postprocess
     found, begun = {}, time.perf_counter()
     for batch in _batches(list(zip(names, images, strict=True)), setting.batch_size):
-        values = pixel_values([image for _, image in batch], plan, segmenter.device)
-        logits = forward(segmenter.model, values, setting.precision).tensors
-        for (name, image), classes, masks in zip(batch, *logits, strict=True):
-            sizes = {"canvas": image.canvas_hw, "content": image.content_hw, "output": image.output_hw}
+        values = _values([image for _, image in batch], segmenter)
+        prediction = forward(segmenter.model, values, setting.precision)
+        for index, (name, image) in enumerate(batch):
+            frame = Frame(image.views[0].canvas_hw, image.views[0].content_hw, image.output_hw)
             with pinned_threads(1):  # as the job does it; another number rounds the scores otherwise
-                found[name] = POSTPROCESS[setting.task](classes, masks, **sizes, **options)
+                found[name] = segments_of(prediction.of_image(index), setting.task, frame, options)
     return Done(len(images), time.perf_counter() - begun, found)
 
 
 def forward_alone(segmenter: Segmenter, setting: Setting, images: Sequence[Prepared]) -> Done:
     """Forward passes of pixel values that are on the device already."""
-    plan = segmenter.labeling.preprocess
-    batches = [pixel_values(batch, plan, segmenter.device) for batch in _batches(list(images), setting.batch_size)]
+    batches = [_values(batch, segmenter) for batch in _batches(list(images), setting.batch_size)]
     _synchronise(setting.device)
     begun = time.perf_counter()
     for values in batches:
         forward(segmenter.model, values, setting.precision)
     _synchronise(setting.device)
     return Done(len(images), time.perf_counter() - begun, {})
+
+
+def _values(images: Sequence[Prepared], segmenter: Segmenter) -> torch.Tensor:
+    """Pixel values of images that are seen whole."""
+    contents = [content for image in images for content in image.contents]
+    return pixel_values(contents, images[0].views[0].canvas_hw, segmenter.labeling.preprocess, segmenter.device)
 
 
 def ready_pipeline(setting: Setting) -> Any:

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.lib.stubs import BATCH, SIZE_HW, Load, check, uris
+from benchmarks.lib.stubs import BATCH, SIZE_HW, Load, check, one_view, uris
 from benchmarks.lib.timing import parser, publish, say, table
 from benchmarks.scale.growing_cluster import GrowingCluster
 from m2f_batch.flow.unit.actor import ActorSettings
@@ -61,7 +61,7 @@ class Prepare:
                 until = time.thread_time() + DECODE_SECONDS
                 while time.thread_time() < until:
                     pass
-                yield Prepared(np.zeros((1, 1, 3), np.uint8), (1, 1), SIZE_HW)
+                yield one_view(np.zeros((1, 1, 3), np.uint8), SIZE_HW)
             spent.seconds["decode"] += time.thread_time() - before
 
         done = prepare_unit_by(table, pixels, spent)

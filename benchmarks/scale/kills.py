@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.lib.processes import Watch, descendants
-from benchmarks.lib.stubs import SIZE_HW, Load, check, uris
+from benchmarks.lib.stubs import SIZE_HW, Load, check, one_view, uris
 from benchmarks.lib.timing import PROJECT, parser, publish, say, table
 
 NODES, CPUS = 4, 2
@@ -56,7 +56,7 @@ class Fetch:
 
         def pixels(refs: list[Any]) -> Iterator[Prepared]:
             for _ in refs:
-                yield Prepared(np.zeros((*CONTENT_HW, 3), np.uint8), CONTENT_HW, SIZE_HW)
+                yield one_view(np.zeros((*CONTENT_HW, 3), np.uint8), SIZE_HW)
 
         with open(Path(self.folder) / str(os.getpid()), "ab", buffering=0) as notes:
             notes.write(f"{table['unit'][0].as_py()} {len(table['images'][0])}\n".encode())

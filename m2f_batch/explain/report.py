@@ -164,11 +164,11 @@ def _levels_tree(counts: NDArray[np.int64]) -> dict[str, float]:
 def _preprocessed_tree(found: Findings, setup: Setup) -> dict[str, Any] | None:
     if found.prepared is None or found.values is None:
         return None
-    prepared, (height, width) = found.prepared, found.prepared.content_hw
+    prepared, (height, width) = found.prepared, found.view.content_hw
     content = found.values[:, :height, :width]
     return {
         "size": setup.labeling.preprocess.describe(),
-        "canvas_hw": list(prepared.canvas_hw),
+        "canvas_hw": list(found.view.canvas_hw),
         "content_hw": [height, width],
         "scale_hw": [height / prepared.output_hw[0], width / prepared.output_hw[1]],
         "pixel_values": {name: _spread(plane) for name, plane in zip("RGB", content, strict=True)},

@@ -19,6 +19,7 @@ from m2f_batch.messages.masking import redact
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.uris import shown
+from m2f_batch.vision.cuts.view import View
 from m2f_batch.vision.decode.header import describe
 from m2f_batch.vision.decode.image import decode
 from m2f_batch.vision.device.checked_model import Forward, load_checked
@@ -52,10 +53,18 @@ class Findings:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
+    def view(self) -> View:
+        """The one view of an image that was prepared."""
+        assert self.prepared is not None
+        (view,) = self.prepared.views
+        return view
+
+    @property
     def frame(self) -> Frame:
         """Where the mask logits lie; of an image that was prepared."""
         assert self.prepared is not None
-        return Frame(self.prepared.canvas_hw, self.prepared.content_hw, self.prepared.output_hw)
+        view = self.view
+        return Frame(view.canvas_hw, view.content_hw, self.prepared.output_hw)
 
     def row(self) -> Row:
         """The row that follows."""
@@ -84,8 +93,9 @@ def read_and_prepare(found: Findings, setup: Setup, stored: Row | None) -> None:
                 found.rgb = decode(found.data, max_pixels=setup.max_pixels)
             found.header = describe(found.data, found.ref.uri, whole=True)
             with found.timing("resize"):
-                found.prepared = prepare(found.rgb, setup.labeling.preprocess)
-            found.values = pixel_values([found.prepared], setup.labeling.preprocess, torch.device("cpu"))[0]
+                found.prepared = prepare(found.rgb, setup.labeling.preprocess, setup.labeling.cut)
+            contents, canvas_hw = found.prepared.contents, found.view.canvas_hw
+            found.values = pixel_values(contents, canvas_hw, setup.labeling.preprocess, torch.device("cpu"))[0]
         except MemoryError as error:
             raise TransientError(f"{shown(found.ref.uri)}: out of memory while decoding or resizing it") from error
     if found.data is not None and found.header is None:
@@ -108,13 +118,14 @@ def label(found: Findings, setup: Setup) -> None:
             )
             steps = replica(model, setup.labeling, device)
         with pinned_threads(setup.threads), found.timing("forward"):
-            computed = steps.forward(steps.load([found.prepared]))
+            computed = steps.forward(steps.load(found.prepared.contents, found.view.canvas_hw))
             steps.wait(computed)
         found.class_logits, found.mask_logits = (
             logits.float().cpu() for logits in computed.prediction.of_image(0).tensors
         )
         with pinned_threads(1), found.timing("postprocess"):
-            result = steps.finish(found.prepared, computed, 0)
+            result = steps.finish(steps.begin(found.prepared), 0, computed, 0)
+        assert result is not None
         if isinstance(result, ImageError):
             raise result
         found.segments = result

@@ -70,6 +70,7 @@ def labelled(
     resources = flow.resources
     plan = {
         "plan": flow.actor.labeling.preprocess,
+        "cut": flow.actor.labeling.cut,
         "max_pixels": flow.max_pixels,
         "threads": flow.fetch_threads,
     }

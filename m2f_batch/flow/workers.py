@@ -20,6 +20,7 @@ from m2f_batch.flow.crashes.deaths import CAREFUL_AFTER
 from m2f_batch.flow.crashes.gate import DONE, answer_of
 from m2f_batch.flow.crashes.isolated import IsolatedSegmenter, prepare_isolated
 from m2f_batch.flow.unit.actor import ActorSettings, SegmentActor, check_processor, load_segmenter
+from m2f_batch.flow.unit.labeler import Labeler
 from m2f_batch.flow.unit.stages import (
     COMMITTED_BEFORE,
     Spent,
@@ -43,7 +44,7 @@ class Steps:
     """What is done to units. Other ones stand in for the model where not it is measured."""
 
     prepare: Callable[..., pa.Table] = prepare_unit
-    load: Callable[[ActorSettings], Any] = load_segmenter
+    load: Callable[[ActorSettings], Labeler] = load_segmenter
     check: Callable[[ActorSettings], None] = check_processor
 
 
@@ -64,7 +65,7 @@ def prepare(
     elif deaths >= GIVEN_UP_AFTER:
         done = skipped_unit(table, _given_up(deaths))
     else:
-        isolated = partial(prepare_isolated, plan=options["plan"], max_pixels=options["max_pixels"])
+        isolated = partial(prepare_isolated, **{name: options[name] for name in ("plan", "cut", "max_pixels")})
         done = prepare_unit_by(table, isolated, Spent())
     gate.end.remote(unit, "prepare")
     return done
@@ -120,8 +121,7 @@ class GatedActor(SegmentActor):
             return super().__call__(table)
         if deaths >= GIVEN_UP_AFTER:
             return super().__call__(skipped_unit(table, _given_up(deaths)))
-        checked = getattr(self.segmenter, "checked", None)
-        return label_unit(table, IsolatedSegmenter(self._settings, checked=checked))
+        return label_unit(table, IsolatedSegmenter(self._settings, checked=self.segmenter.checked))
 
 
 def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHandle) -> pa.Table:

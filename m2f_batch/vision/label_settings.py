@@ -13,6 +13,8 @@ from m2f_batch.models.checkpoint import Checkpoint, choose_task
 from m2f_batch.models.label_sets import Category, StuffSource, categories_of, find_stuff_ids
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_normalization, with_size
 from m2f_batch.version import VERSION
+from m2f_batch.vision.cuts.view import Cut
+from m2f_batch.vision.cuts.whole import WHOLE
 from m2f_batch.vision.decode.image import DECODE_POLICY_VERSION
 
 # One for each way from image to segments that settings choose: bump the one whose labels change, and runs that do not
@@ -33,6 +35,7 @@ class Labeling:
     stuff_ids_from: StuffSource
     notes: tuple[str, ...] = ()  # what a user should hear before the run
     own_normalization: bool = False  # the checkpoint's image processor does not decide it
+    cut: Cut = WHOLE
 
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, Any]:
         """What decides a label, as JSON has it; ``cpu_threads`` is None on other devices."""
@@ -49,7 +52,7 @@ class Labeling:
             "decode_policy": [DECODE_POLICY_VERSION, max_pixels],
             "semantics": PAPER_SIZE_VERSION if as_detectron2 else SEMANTICS_VERSION,
         }
-        return json.loads(json.dumps(facts, default=str))
+        return json.loads(json.dumps({**facts, **self.cut.facts()}, default=str))
 
 
 def fingerprint_of(facts: dict[str, Any]) -> str:

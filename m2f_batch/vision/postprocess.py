@@ -7,6 +7,7 @@ Ties go to the lowest query, then the lowest class. NaN and infinite logits rais
 """
 
 import math
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from m2f_batch.config.segment import Task
 from m2f_batch.errors import ImageError
+from m2f_batch.models.predictions import Prediction, QueryLogits
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.records import Segment
 from m2f_batch.vision.masks.frame import Frame
@@ -26,6 +29,12 @@ from m2f_batch.vision.masks.semantic import find_winners
 
 DEVICES = ("cpu", "cuda")  # logits on another come to the CPU
 NO_STUFF: frozenset[int] = frozenset()
+
+
+def segments_of(prediction: Prediction, task: Task, frame: Frame, settings: Mapping[str, object]) -> list[Segment]:
+    """Segments of one image from its prediction. ``settings`` are the keyword arguments of the task's function."""
+    function = POSTPROCESS[type(prediction), task]
+    return function(*prediction.tensors, canvas=frame.canvas, content=frame.content, output=frame.output, **settings)
 
 
 class _Found(NamedTuple):
@@ -173,3 +182,11 @@ def _segments(found: list[_Found], frame: Frame) -> list[Segment]:
         )
         for number, item in enumerate(found, start=1)
     ]
+
+
+# a kind of prediction and a task: its function takes the tensors of one image's prediction, the sizes and the settings
+POSTPROCESS: dict[tuple[type[Prediction], Task], Callable[..., list[Segment]]] = {
+    (QueryLogits, "instance"): instance_segments,
+    (QueryLogits, "panoptic"): panoptic_segments,
+    (QueryLogits, "semantic"): semantic_segments,
+}

@@ -27,12 +27,13 @@ from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.device.checked_model import Forward, load_checked
-from m2f_batch.vision.device.engine import Engine, Result
+from m2f_batch.vision.device.engine import Engine
 from m2f_batch.vision.device.micro_batches import BatchSizes
 from m2f_batch.vision.device.replica import replica
 from m2f_batch.vision.device.threads import pin_threads, pinned_threads
 from m2f_batch.vision.label_settings import Labeling, settle
-from m2f_batch.vision.pixels.preprocess import ImageLike, Prepared, prepare_image
+from m2f_batch.vision.pixels.prepared import Prepared, Result
+from m2f_batch.vision.pixels.preprocess import ImageLike, prepare_image
 
 __all__ = ["Segmenter", "pinned_threads"]
 
@@ -173,7 +174,7 @@ class Segmenter:
 
         def submitted() -> Iterator[Future[Result]]:
             for image in images:  # each as soon as it is decoded: the next is decoded while it computes
-                item = prepare_image(image, self.labeling.preprocess, self.max_pixels)
+                item = prepare_image(image, self.labeling.preprocess, self.max_pixels, self.labeling.cut)
                 prepared.append(item)
                 if isinstance(item, Prepared):
                     yield from self._engine.submit([item])

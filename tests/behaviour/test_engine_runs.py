@@ -3,20 +3,22 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import DEMO_MODEL
 from support.engines import config_of, in_process, on_ray, rows_of
+from support.views import frame_of, values_of, view_of
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.errors import ImageError
 from m2f_batch.flow import pipeline
 from m2f_batch.flow.workers import GatedActor
 from m2f_batch.models.loading import forward
-from m2f_batch.vision.device.replica import segments_of
-from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare
+from m2f_batch.vision.pixels.preprocess import Prepared, prepare
+from m2f_batch.vision.postprocess import segments_of
 from m2f_batch.vision.segmenter import Segmenter, pinned_threads
 
 SIZE = {"shortest_edge": 96, "longest_edge": 160}  # several canvases for the images below
@@ -38,14 +40,15 @@ def one_by_one(segmenter: Segmenter, images: list[Prepared]) -> Iterator[object]
     labeling = segmenter.labeling
     for image in images:
         with pinned_threads(segmenter.threads):
-            values = pixel_values([image], labeling.preprocess, segmenter.device)
+            values = values_of([image], labeling.preprocess)
             prediction = forward(segmenter.model, values, labeling.precision)
-            yield segments_of(image, prediction.of_image(0), labeling)
+            found = segments_of(prediction.of_image(0), labeling.task, frame_of(image), labeling.postprocess)
+            yield [replace(segment, category=labeling.categories[segment.category_id].name) for segment in found]
 
 
 def test_rows_are_those_of_the_plain_loop_whatever_the_neighbours(segmenter):
     images = prepared(segmenter, 24)
-    assert len({image.canvas_hw for image in images}) >= 4
+    assert len({view_of(image).canvas_hw for image in images}) >= 4
     expected = list(one_by_one(segmenter, images))
     assert sum(map(len, expected)) > 40
     assert segmenter.label(images) == expected

@@ -26,6 +26,7 @@ from m2f_batch.models.source import find_model
 from m2f_batch.ray_session.bytecode import kept_bytecode
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
 from m2f_batch.storage.places import open_store
+from m2f_batch.vision.cuts.whole import WHOLE
 from m2f_batch.vision.pixels.preprocess import Prepared, prepare_image
 from m2f_batch.vision.segmenter import Segmenter
 
@@ -83,7 +84,7 @@ def test_a_unit_with_poison_has_all_its_rows(folder, tmp_path, monkeypatch):
         deaths,
         "prepare",
         tmp_path,
-        partial(prepare_isolated, refs, plan=plan, max_pixels=10**6),
+        partial(prepare_isolated, refs, plan=plan, cut=WHOLE, max_pixels=10**6),
     )
     assert tries == 3
     images = [image for image in prepared if isinstance(image, Prepared)]
@@ -106,8 +107,8 @@ def test_a_unit_with_poison_has_all_its_rows(folder, tmp_path, monkeypatch):
     assert table_of(rows).equals(table_of(expected)), "to the last bit of every score"
     for ours, theirs in zip(prepared, here, strict=True):
         if isinstance(ours, Prepared):
-            assert (ours.canvas_hw, ours.output_hw) == (theirs.canvas_hw, theirs.output_hw)
-            assert np.array_equal(ours.content, theirs.content)
+            assert (ours.views, ours.output_hw) == (theirs.views, theirs.output_hw)
+            assert np.array_equal(ours.contents, theirs.contents)
 
 
 def crashed(row):

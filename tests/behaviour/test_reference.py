@@ -7,6 +7,7 @@ import torch
 from conftest import DEMO_MODEL
 from support import reference
 from support.models import IMAGES, save_random_model
+from support.views import frame_of, values_of
 from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.models.loading import forward, load_model
@@ -109,11 +110,11 @@ def test_a_batched_forward_changes_rounding_only(random_model):
     # what CUDA does: images of equal canvas share a forward pass; in float64 nothing but the last digits may change
     segmenter = Segmenter.from_pretrained(str(random_model), task="instance", **CASES["instance"])
     segmenter.model.double()
-    from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
+    from m2f_batch.vision.pixels.preprocess import prepare
 
     plan = segmenter.labeling.preprocess
     prepared = [prepare(image[:100, :150], plan) for image in [IMAGES[0], IMAGES[2]]]
-    batch = pixel_values(prepared, plan, torch.device("cpu")).double()
+    batch = values_of(prepared, plan).double()
     together = forward(segmenter.model, batch).tensors
     for index in range(len(prepared)):
         alone = forward(segmenter.model, batch[index : index + 1]).tensors
@@ -123,23 +124,22 @@ def test_a_batched_forward_changes_rounding_only(random_model):
 
 def test_explicit_sizes_crop_the_padding_they_add(random_model):
     # at a size that leaves padding on both sides, against the definition on our canvas
-    from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
+    from m2f_batch.vision.pixels.preprocess import prepare
 
     size = {"shortest_edge": 150, "longest_edge": 230}
     segmenter = Segmenter.from_pretrained(str(random_model), task="panoptic", size=size, **CASES["panoptic"])
     plan = segmenter.labeling.preprocess
     for image, found in zip(IMAGES, segmenter(IMAGES), strict=True):
         prepared = prepare(image, plan)
-        assert prepared.content_hw != prepared.canvas_hw
+        canvas, content, _ = frame_of(prepared)
+        assert content != canvas
         with pinned_threads(2):
-            class_logits, mask_logits = forward(
-                segmenter.model, pixel_values([prepared], plan, torch.device("cpu"))
-            ).tensors
+            class_logits, mask_logits = forward(segmenter.model, values_of([prepared], plan)).tensors
         expected = reference.panoptic(
             class_logits[0],
             mask_logits[0],
-            canvas=prepared.canvas_hw,
-            content=prepared.content_hw,
+            canvas=canvas,
+            content=content,
             output=image.shape[:2],
             **CASES["panoptic"],
         )

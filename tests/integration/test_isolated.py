@@ -27,7 +27,7 @@ def acts(tmp_path):
 
     def prepare(*uris: str, stage: str = "decode", **options):
         refs = [ImageRef(uri, stage) for uri in uris]
-        return prepare_isolated(refs, plan=tmp_path, max_pixels=1, worker=poison_workers.acting, **options)
+        return prepare_isolated(refs, plan=tmp_path, cut=None, max_pixels=1, worker=poison_workers.acting, **options)
 
     return prepare
 
@@ -175,7 +175,12 @@ def test_a_bug_is_raised_with_its_traceback(acts, tmp_path, uri, kind, message, 
 def test_a_process_that_does_not_start_is_no_row(how, kind, match):
     with pytest.raises(kind, match=match):
         prepare_isolated(
-            [ImageRef("a", "1")], plan=how, max_pixels=1, worker=poison_workers.dying_at_start, limits=LIMITS
+            [ImageRef("a", "1")],
+            plan=how,
+            cut=None,
+            max_pixels=1,
+            worker=poison_workers.dying_at_start,
+            limits=LIMITS,
         )
 
 
@@ -215,10 +220,12 @@ def test_killed_from_outside_during_an_image(acts, tmp_path):
 
 def test_it_dies_with_its_parent(tmp_path):
     code = f"""
-import poison_workers
+from support import poison_workers
 from m2f_batch.flow.crashes.isolated import prepare_isolated
 from m2f_batch.records import ImageRef
-prepare_isolated([ImageRef("hang", "decode")], plan={str(tmp_path)!r}, max_pixels=1, worker=poison_workers.acting)
+prepare_isolated(
+    [ImageRef("hang", "decode")], plan={str(tmp_path)!r}, cut=None, max_pixels=1, worker=poison_workers.acting
+)
 """
     search = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     log = tmp_path / "tries of hang"

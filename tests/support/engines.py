@@ -43,7 +43,12 @@ def in_process(config: SegmentConfig) -> int:
         job.checkpoint.directory, cpu, task=job.labeling.task, precision=job.labeling.precision, threads=threads
     )
     segmenter = Segmenter(model, job.labeling, cpu, threads=threads, batch_size=batch_size, checked=checked)
-    options = {"plan": job.labeling.preprocess, "max_pixels": config.input.max_pixels, "threads": 4}
+    options = {
+        "plan": job.labeling.preprocess,
+        "cut": job.labeling.cut,
+        "max_pixels": config.input.max_pixels,
+        "threads": 4,
+    }
 
     def stream(units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
         for unit in units:

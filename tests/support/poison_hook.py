@@ -63,10 +63,10 @@ def _patch(module: Any) -> None:
             _die("decode", signal.SIGSEGV)
         return prepare_image(image, *arguments)
 
-    def poisoned_pixel_values(images: Any, *arguments: Any) -> Any:
-        if any((image.content == 128).all() for image in images):
+    def poisoned_pixel_values(contents: Any, *arguments: Any) -> Any:
+        if any((content == 128).all() for content in contents):
             _die("label", signal.SIGABRT)
-        return pixel_values(images, *arguments)
+        return pixel_values(contents, *arguments)
 
     module.prepare_image, module.pixel_values = poisoned_prepare_image, poisoned_pixel_values
 

@@ -17,7 +17,7 @@ class Unpicklable(Exception):
         super().__init__("three")
 
 
-def acting(folder, _):
+def acting(folder, *_):
     """An item's uri says what becomes of it: ``ok``, ``kill 11``, ``kill 9 twice``, ``exit 7``, ``hang``, ...
 
     ``folder`` keeps how often each was tried, and by which process.
@@ -65,7 +65,7 @@ def acting(folder, _):
     return act
 
 
-def dying_at_start(how, _):
+def dying_at_start(how, *_):
     """Ends before it is ready."""
     if how == "raise":
         raise RunError("model.uri: does not load")

@@ -154,6 +154,8 @@ def test_an_error_row_holds_no_key(monkeypatch):
     from m2f_batch.records import ImageRef
 
     class Segmenter:
+        checked = None
+
         def label(self, images):
             return []
 

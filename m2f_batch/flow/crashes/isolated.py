@@ -18,17 +18,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 from m2f_batch.errors import ImageError, RunError, TransientError
 from m2f_batch.flow.crashes.isolated_child import START, Child, Died, Enter, Work
 from m2f_batch.flow.unit.actor import ActorSettings, SegmentActor
 from m2f_batch.inputs.fetch import fetch
-from m2f_batch.records import ImageRef, Segment
+from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.records import ImageRef
+from m2f_batch.vision.cuts.view import Cut
+from m2f_batch.vision.pixels.prepared import Prepared, Result
 
-if TYPE_CHECKING:  # it loads torch
-    from m2f_batch.vision.pixels.preprocess import Prepared
-
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 MAX_DEATHS = 3  # of one kind, at one image
 # Seconds without a word, far above what is honest: a decode takes seconds, but a forward pass of a large image on a
 # busy CPU minutes; fetching has a budget of its own; a first forward pass may compile the model.
@@ -39,7 +41,7 @@ _CRASHES = frozenset(
 )
 
 
-def preparing(plan: Any, max_pixels: int) -> Work:
+def preparing(plan: PreprocessPlan, cut: Cut, max_pixels: int) -> Work[ImageRef, Prepared | ImageError]:
     """What a child does to each ImageRef: fetch, decode and resize, as ``stages.prepare_unit`` does."""
     import torch
 
@@ -47,24 +49,24 @@ def preparing(plan: Any, max_pixels: int) -> Work:
 
     torch.set_num_threads(1)
 
-    def prepare(ref: ImageRef, enter: Enter) -> "Prepared | ImageError":
+    def prepare(ref: ImageRef, enter: Enter) -> Prepared | ImageError:
         try:
             data = fetch(ref)
         except ImageError as error:
             return error
         enter("decode")
-        return prepare_image(data, plan, max_pixels)
+        return prepare_image(data, plan, max_pixels, cut)
 
     return prepare
 
 
-def labelling(settings: ActorSettings) -> Work:
+def labeling(settings: ActorSettings) -> Work[Prepared, Result]:
     """What a child does to each Prepared: label it, alone. Raises RunError for a model that does not load."""
     if not settings.labeling.compile:  # a compiled model keeps its batch size, each is compiled anew
         settings = replace(settings, batch_size=1)
     segmenter = SegmentActor(settings).segmenter
 
-    def label(image: "Prepared", enter: Enter) -> list[Segment] | ImageError:
+    def label(image: Prepared, enter: Enter) -> Result:
         (result,) = segmenter.label([image])
         return result
 
@@ -74,26 +76,27 @@ def labelling(settings: ActorSettings) -> Work:
 def prepare_isolated(
     refs: Iterable[ImageRef],
     *,
-    plan: Any,
+    plan: PreprocessPlan,
+    cut: Cut,
     max_pixels: int,
-    worker: Callable[[Any, int], Work] = preparing,
+    worker: Callable[[PreprocessPlan, Cut, int], Work[ImageRef, Prepared | ImageError]] = preparing,
     limits: Mapping[str, float] = LIMITS,
-) -> "list[Prepared | ImageError]":
+) -> list[Prepared | ImageError]:
     """Each image fetched, decoded and resized in a child process, or why it is not; in their order.
 
     The bytes are those of ``prepare_image`` in this process. Raises TransientError and RunError as ``fetch`` and
     ``prepare_image`` do, and when children die of something else than an image.
     """
-    return _one_by_one(refs, partial(worker, plan, max_pixels), "fetch", limits)
+    return _one_by_one(refs, partial(worker, plan, cut, max_pixels), "fetch", limits)
 
 
 def label_isolated(
     settings: ActorSettings,
-    prepared: "Sequence[Prepared]",
+    prepared: Sequence[Prepared],
     *,
-    worker: Callable[[ActorSettings], Work] = labelling,
+    worker: Callable[[ActorSettings], Work[Prepared, Result]] = labeling,
     limits: Mapping[str, float] = LIMITS,
-) -> list[list[Segment] | ImageError]:
+) -> list[Result]:
     """Segments of each prepared image from a model in a child process, or why there are none; in their order.
 
     On CPU in float32 the segments are those of the actor, byte for byte. The child's model takes memory of the device
@@ -113,12 +116,15 @@ class IsolatedSegmenter:
     """In place of a Segmenter where a unit is labelled."""
 
     def __init__(
-        self, settings: ActorSettings, worker: Callable[[ActorSettings], Work] = labelling, checked: object = None
+        self,
+        settings: ActorSettings,
+        worker: Callable[[ActorSettings], Work[Prepared, Result]] = labeling,
+        checked: object | None = None,
     ) -> None:
         self._settings, self._worker = settings, worker
         self.checked = checked  # as the actor's own: the check has one outcome on one machine
 
-    def label(self, images: "Sequence[Prepared]") -> list[list[Segment] | ImageError]:
+    def label(self, images: Sequence[Prepared]) -> list[Result]:
         """As ``label_isolated``."""
         return label_isolated(self._settings, images, worker=self._worker)
 
@@ -128,13 +134,17 @@ class IsolatedSegmenter:
 
 
 def _one_by_one(
-    items: Iterable[Any], prepare: Callable[[], Work], stage: str, limits: Mapping[str, float]
-) -> list[Any]:
+    items: Iterable[Item], prepare: Callable[[], Work[Item, Answer]], stage: str, limits: Mapping[str, float]
+) -> list[Answer | ImageError]:
     with closing(Child(prepare, limits)) as child:
-        return [_outcome(child, item, stage, limits) for item in items]
+        results: list[Answer | ImageError] = []
+        for item in items:
+            outcome = _outcome(child, item, stage, limits)
+            results.append(outcome)
+        return results
 
 
-def _outcome(child: Child, item: Any, stage: str, limits: Mapping[str, float]) -> Any:
+def _outcome(child: Child[Item, Answer], item: Item, stage: str, limits: Mapping[str, float]) -> Answer | ImageError:
     deaths: Counter[tuple[str, str | None]] = Counter()
     while True:
         try:

@@ -17,9 +17,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
-from typing import IO, Any
+from typing import IO, Generic, TypeVar
 
 from m2f_batch.errors import ImageError, RunError, TransientError, UsageError
 from m2f_batch.processes import PASSIVE
@@ -27,9 +28,10 @@ from m2f_batch.storage import allow
 from m2f_batch.storage.s3 import settings
 
 Enter = Callable[[str], None]  # says which stage of an item begins
-Work = Callable[[Any, Enter], Any]
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+Work = Callable[[Item, Enter], Answer]
 START = "start"  # the stage before the first item
-_READY, _STAGE, _DONE, _RAISED = "ready", "stage", "done", "raised"
 _BOOT = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -54,14 +56,14 @@ class Died(Exception):
         self.stage, self.returncode, self.stderr = stage, returncode, stderr
 
 
-class Child:
+class Child(Generic[Item, Answer]):
     """The parent's end. ``ask`` starts a process where there is none, and leaves none behind when it died.
 
     ``prepare`` is called in the child once per life and returns what answers each item. ``limits`` are the seconds that
     each stage may be silent.
     """
 
-    def __init__(self, prepare: Callable[[], Work], limits: Mapping[str, float]) -> None:
+    def __init__(self, prepare: Callable[[], Work[Item, Answer]], limits: Mapping[str, float]) -> None:
         self._prepare, self._limits = prepare, limits
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection | None = None
@@ -72,25 +74,25 @@ class Child:
         """Of the process, when there is one."""
         return None if self._process is None else self._process.pid
 
-    def ask(self, item: Any, stage: str) -> Any:
+    def ask(self, item: Item, stage: str) -> Answer:
         """What the child makes of an item, which begins with ``stage``.
 
         Raises Died, and what was raised in the child as itself; what is none of our own errors brings its traceback.
         """
-        message = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+        question = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
         if self._process is None:
             self._start()
         assert self._pipe is not None
         try:
-            self._pipe.send_bytes(message)
+            self._pipe.send_bytes(question)
         except OSError:
             raise self._died(None) from None
         while True:
-            kind, content = self._receive(stage, self._limits[stage])
-            if kind == _STAGE:
-                stage = content
-            else:
-                return content
+            message = self._receive(stage, self._limits[stage])
+            if isinstance(message, _Done):
+                return message.answer
+            if isinstance(message, _Stage):
+                stage = message.name
 
     def close(self) -> None:
         """End the process, if there is one. It keeps nothing that is worth waiting for."""
@@ -119,7 +121,7 @@ class Child:
             self._pipe.send_bytes(pickle.dumps(self._prepare))
         self._receive(None, self._limits[START])
 
-    def _receive(self, stage: str | None, limit: float) -> tuple[str, Any]:
+    def _receive(self, stage: str | None, limit: float) -> "_Message[Answer]":
         """The next message. A death shows at the pipe or, if some process of the child's holds that open, by itself."""
         assert self._process is not None and self._pipe is not None
         until = time.monotonic() + limit
@@ -127,13 +129,13 @@ class Child:
             is_alive = self._process.poll() is None  # asked first: what it sent before it died counts
             if self._pipe.poll(_LOOK_SECONDS if is_alive else 0):
                 try:
-                    kind, content = pickle.loads(self._pipe.recv_bytes())
+                    message: _Message[Answer] = pickle.loads(self._pipe.recv_bytes())
                 except (EOFError, OSError):
                     raise self._died(stage) from None
-                if kind == _RAISED:
+                if isinstance(message, _Raised):
                     self.close()
-                    raise _with_traceback(*content)
-                return kind, content
+                    raise _with_traceback(message.error, message.text)
+                return message
             if not is_alive:
                 raise self._died(stage)
             if time.monotonic() > until:
@@ -153,6 +155,36 @@ class Child:
         return Died(stage, None if is_silent else returncode, stderr)
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """The child has begun its life."""
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The child begins a stage of the item."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Done(Generic[Answer]):
+    """The child has made this of the item."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """The child has raised this. ``text`` is its traceback."""
+
+    error: Exception
+    text: str
+
+
+_Message = _Ready | _Stage | _Done[Answer] | _Raised
+
+
 def _with_traceback(error: Exception, text: str) -> Exception:
     if not isinstance(error, (ImageError, RunError, TransientError, UsageError)):
         error.add_note(f"in a child process:\n{text}")
@@ -165,16 +197,16 @@ def serve(channel: int, parent: int) -> None:
     os.set_inheritable(channel, False)
     with Connection(channel) as pipe:
 
-        def tell(kind: str, content: Any = None) -> None:
-            pipe.send_bytes(pickle.dumps((kind, content), protocol=pickle.HIGHEST_PROTOCOL))
+        def tell(message: _Message[object]) -> None:
+            pipe.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
         try:
             work = pickle.loads(_next(pipe))()
-            tell(_READY)
+            tell(_Ready())
             while True:
-                tell(_DONE, work(pickle.loads(_next(pipe)), lambda stage: tell(_STAGE, stage)))
+                tell(_Done(work(pickle.loads(_next(pipe)), lambda stage: tell(_Stage(stage)))))
         except Exception as error:  # noqa: BLE001  # whatever it is, it is the parent's to handle
-            tell(_RAISED, (_travelling(error), traceback.format_exc()))
+            tell(_Raised(_sendable(error), traceback.format_exc()))
 
 
 def _live_and_die_with(parent: int) -> None:
@@ -193,7 +225,7 @@ def _next(pipe: Connection) -> bytes:
         sys.exit(0)
 
 
-def _travelling(error: Exception) -> Exception:
+def _sendable(error: Exception) -> Exception:
     """The error, or its text where it cannot be sent."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from m2f_batch.errors import RunError
+from m2f_batch.flow.unit.labeler import Labeler
 from m2f_batch.flow.unit.stages import label_unit
 from m2f_batch.models.source import ModelSource, local_directory
 from m2f_batch.vision.label_settings import Labeling
@@ -22,7 +23,7 @@ class ActorSettings:
     batch_size: int | None  # found by trying when None
 
 
-def load_segmenter(settings: ActorSettings) -> Any:
+def load_segmenter(settings: ActorSettings) -> Labeler:
     """The model on its device, ready to label."""
     import torch
 
@@ -48,7 +49,7 @@ class SegmentActor:
     """
 
     def __init__(self, settings: ActorSettings) -> None:
-        self.segmenter = load_segmenter(settings)
+        self.segmenter: Labeler = load_segmenter(settings)
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Label one prepared unit."""
@@ -76,7 +77,8 @@ def check_processor(settings: ActorSettings) -> None:
     theirs = processor_pixel_values(local_directory(settings.source), image, **ours_instead)
     if theirs is None:
         return
-    ours = pixel_values([prepare(image, plan)], plan, torch.device("cpu"))
+    prepared = prepare(image, plan)
+    ours = pixel_values(prepared.contents, prepared.views[0].canvas_hw, plan, torch.device("cpu"))
     if ours.shape != theirs.shape or not torch.equal(ours, theirs):
         raise RunError(
             f"model.uri: the image processor of {settings.source.uri} gives other pixel values than ours; "

@@ -9,28 +9,31 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
 from m2f_batch.errors import ImageError, TransientError
+from m2f_batch.flow.unit.labeler import Labeler
 from m2f_batch.flow.unit.units import (
     DONE_SCHEMA,
     LABELLED_SCHEMA,
     PREPARED_SCHEMA,
-    contents_of,
     items_of,
     prepared_array,
+    prepared_of,
     rows_of,
     unit_row,
     unit_table,
 )
 from m2f_batch.inputs.fetch import fetch_many
+from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.records import ImageRef, Row, error_row, ok_row, table_of
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.tally import Tally
 from m2f_batch.runs.writing.commit import commit
 from m2f_batch.storage.retries import retried
+from m2f_batch.vision.cuts.view import Cut
 from m2f_batch.vision.pixels.prepared import Prepared
 
 __all__ = ["LABELLED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
@@ -38,7 +41,7 @@ Item = TypeVar("Item")
 COMMITTED_BEFORE = "committed before"  # in place of a reason: the unit is done, and storage knows what came of it
 
 
-def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -> pa.Table:
+def prepare_unit(table: pa.Table, *, plan: PreprocessPlan, cut: Cut, max_pixels: int, threads: int) -> pa.Table:
     """Fetch, decode and resize every image of one unit; a failed one carries its reason along."""
     import torch
 
@@ -47,10 +50,10 @@ def prepare_unit(table: pa.Table, *, plan: Any, max_pixels: int, threads: int) -
     torch.set_num_threads(1)  # one task, one CPU; a resize in uint8 does not depend on it
     spent = Spent()
 
-    def prepared(refs: list[ImageRef]) -> Iterator[Any]:
+    def prepared(refs: list[ImageRef]) -> Iterator[Prepared | ImageError]:
         for _, data in _clocked(fetch_many(refs, threads=threads), spent.seconds):
             begun = time.thread_time()  # not the clock: what another process takes of this core is not our decoding
-            yield data if isinstance(data, ImageError) else prepare_image(data, plan, max_pixels)
+            yield data if isinstance(data, ImageError) else prepare_image(data, plan, max_pixels, cut)
             spent.seconds["decode"] += time.thread_time() - begun
             spent.bytes += 0 if isinstance(data, ImageError) else len(data)
 
@@ -65,7 +68,9 @@ class Spent:
     bytes: int = 0
 
 
-def prepare_unit_by(table: pa.Table, prepare: Callable[[list[ImageRef]], Iterable[Any]], spent: Spent) -> pa.Table:
+def prepare_unit_by(
+    table: pa.Table, prepare: Callable[[list[ImageRef]], Iterable[Prepared | ImageError]], spent: Spent
+) -> pa.Table:
     """A unit with what ``prepare`` makes of each of its images: a Prepared or an ImageError."""
     (unit,) = table.to_pylist()
     refs = [ImageRef(image["uri"], image["version"]) for image in unit["images"]]
@@ -84,7 +89,7 @@ def skipped_unit(table: pa.Table, why: str) -> pa.Table:
     return unit_row(PREPARED_SCHEMA, facts, prepared_array([], []))
 
 
-def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
+def label_unit(table: pa.Table, segmenter: Labeler) -> pa.Table:
     """Rows of one prepared unit, in the order of its images."""
     (unit,) = table.drop_columns(["images"]).to_pylist()
     try:
@@ -95,8 +100,7 @@ def label_unit(table: pa.Table, segmenter: Any) -> pa.Table:
         # since the segmenter was last asked: units that it had at the same time share it by chance
         unit["seconds"] = [*unit["seconds"], *segmenter.take_seconds().items()]
     unit["replica"] = f"{socket.gethostname()}:{os.getpid()}"
-    checked = getattr(segmenter, "checked", None)  # what stands in for a model has no forward pass
-    unit["forward"] = None if checked is None else str(checked)
+    unit["forward"] = None if segmenter.checked is None else str(segmenter.checked)
     return unit_row(LABELLED_SCHEMA, unit, rows.to_struct_array().combine_chunks())
 
 
@@ -135,21 +139,13 @@ def _clocked(items: Iterable[Item], seconds: dict[str, float]) -> Iterator[Item]
         yield item
 
 
-def _label(entries: pa.StructArray, segmenter: Any) -> Iterator[Row]:
-    names = [field.name for field in entries.type if field.name != "content"]
-    slim = pa.StructArray.from_arrays([entries.field(name) for name in names], names).to_pylist()
-    prepared = [
-        Prepared(pixels.reshape(*entry["content_hw"], 3), tuple(entry["canvas_hw"]), tuple(entry["output_hw"]))
-        for entry, pixels in zip(slim, contents_of(entries), strict=True)
-        if entry["error"] is None
-    ]
+def _label(images: pa.StructArray, segmenter: Labeler) -> Iterator[Row]:
+    refs, items = prepared_of(images)
+    prepared = [item for item in items if isinstance(item, Prepared)]
     results = iter(zip(prepared, segmenter.label(prepared), strict=True))
-    for entry in slim:
-        ref, error = ImageRef(entry["uri"], entry["version"]), entry["error"]
-        if error is not None:
-            size_hw = tuple(error.pop("size_hw")) if error["size_hw"] else error.pop("size_hw")
-            told = error["stage"], error["reason"], error["message"]
-            yield error_row(ref, ImageError(*told, size_hw=size_hw))
+    for ref, item in zip(refs, items, strict=True):
+        if isinstance(item, ImageError):
+            yield error_row(ref, item)
             continue
         image, result = next(results)
         if isinstance(result, ImageError):

@@ -16,19 +16,27 @@ from numpy.typing import NDArray
 from m2f_batch.errors import ImageError
 from m2f_batch.records import SCHEMA, ImageRef
 from m2f_batch.runs.plan import UNIT_SCHEMA, Unit
+from m2f_batch.vision.cuts.view import View, Window
+from m2f_batch.vision.pixels.prepared import Prepared
 
 _SECONDS = pa.map_(pa.string(), pa.float64())
 _HW = pa.list_(pa.int32(), 2)
 _ERROR = pa.struct([("stage", pa.string()), ("reason", pa.string()), ("message", pa.string()), ("size_hw", _HW)])
+_VIEW = pa.struct(
+    [
+        ("window", pa.list_(pa.int32(), 4)),
+        ("content_hw", _HW),
+        ("canvas_hw", _HW),
+        ("content", pa.large_binary()),
+    ]
+)
 _PREPARED = pa.struct(
     [
         ("uri", pa.string()),
         ("version", pa.string()),
         ("error", _ERROR),
-        ("content", pa.large_binary()),
-        ("content_hw", _HW),
-        ("canvas_hw", _HW),
         ("output_hw", _HW),
+        ("views", pa.list_(_VIEW)),
     ]
 )
 PREPARED_SCHEMA = pa.schema(
@@ -116,38 +124,78 @@ def split_unit(table: pa.Table) -> pa.Table:
     return pa.concat_tables([unit_row(PREPARED_SCHEMA, part, images.slice(at, 1)) for at in range(len(images))])
 
 
-def prepared_array(refs: Sequence[ImageRef], results: Sequence[Any]) -> pa.StructArray:
-    """The images of a prepared unit from what became of each: a ``Prepared``, or the ImageError why there is none."""
-    errors = [_error_entry(result) if isinstance(result, ImageError) else None for result in results]
+def prepared_array(refs: Sequence[ImageRef], results: Sequence[Prepared | ImageError]) -> pa.StructArray:
+    """Pack the images of a prepared unit: each ``Prepared``, or the ImageError why there is none."""
     images = [None if isinstance(result, ImageError) else result for result in results]
     columns = {
         "uri": [ref.uri for ref in refs],
         "version": [ref.version for ref in refs],
-        "error": errors,
-        **{name: [getattr(image, name, None) for image in images] for name in ("content_hw", "canvas_hw", "output_hw")},
+        "error": [_error_entry(result) if isinstance(result, ImageError) else None for result in results],
+        "output_hw": [None if image is None else image.output_hw for image in images],
     }
     arrays = {name: pa.array(values, _PREPARED.field(name).type) for name, values in columns.items()}
-    arrays["content"] = _binary([image.content for image in images if image is not None], errors)
+    counts = [0 if image is None else len(image.views) for image in images]
+    views = _views_array([image for image in images if image is not None])
+    arrays["views"] = pa.ListArray.from_arrays(np.cumsum([0, *counts], dtype=np.int32), views)
     return pa.StructArray.from_arrays([arrays[field.name] for field in _PREPARED], fields=list(_PREPARED))
 
 
-def _binary(contents: list[NDArray[np.uint8]], errors: list[Any]) -> pa.LargeBinaryArray:
-    """The images' bytes one behind the other; none where there is an error."""
-    left = iter(contents)
-    lengths = [0 if error else next(left).nbytes for error in errors]
-    offsets = np.cumsum([0, *lengths], dtype=np.int64)
+def _views_array(images: Sequence[Prepared]) -> pa.StructArray:
+    rows = [[*view.window, *view.content_hw, *view.canvas_hw] for image in images for view in image.views]
+    sizes = np.array(rows, np.int32).reshape(len(rows), 8)
+    lists = [
+        pa.FixedSizeListArray.from_arrays(pa.array(sizes[:, first:last].ravel()), last - first)
+        for first, last in itertools.pairwise((0, 4, 6, 8))
+    ]
+    contents = _binary([content for image in images for content in image.contents])
+    return pa.StructArray.from_arrays([*lists, contents], fields=list(_VIEW))
+
+
+def _binary(contents: list[NDArray[np.uint8]]) -> pa.LargeBinaryArray:
+    """Pack bytes one behind the other."""
+    offsets = np.cumsum([0, *(content.nbytes for content in contents)], dtype=np.int64)
     data = np.concatenate([np.empty(0, np.uint8), *(content.reshape(-1) for content in contents)])
-    return pa.Array.from_buffers(pa.large_binary(), len(lengths), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+    return pa.Array.from_buffers(pa.large_binary(), len(contents), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
-def contents_of(images: pa.StructArray) -> list[NDArray[np.uint8]]:
-    """The uint8 bytes of each prepared image, in place: a scalar of Arrow's would copy them."""
-    array = images.field("content")
+def prepared_of(images: pa.StructArray) -> tuple[list[ImageRef], list[Prepared | ImageError]]:
+    """Unpack what ``prepared_array`` packed. Pixels stay in place: a scalar of Arrow's would copy them."""
+    names = [field.name for field in _PREPARED if field.name != "views"]
+    entries = pa.StructArray.from_arrays([images.field(name) for name in names], names).to_pylist()
+    nested = images.field("views")
+    views, contents = _views_of(nested.flatten())
+    bounds = itertools.pairwise((nested.offsets.to_numpy() - nested.offsets[0].as_py()).tolist())
+    results: list[Prepared | ImageError] = [
+        Prepared(tuple(contents[first:last]), tuple(views[first:last]), tuple(entry["output_hw"]))
+        if entry["error"] is None
+        else _error_of(entry["error"])
+        for entry, (first, last) in zip(entries, bounds, strict=True)
+    ]
+    return [ImageRef(entry["uri"], entry["version"]) for entry in entries], results
+
+
+def _views_of(array: pa.StructArray) -> tuple[list[View], list[NDArray[np.uint8]]]:
+    lists = (array.field(name) for name in ("window", "content_hw", "canvas_hw"))
+    columns = (each.flatten().to_numpy().reshape(-1, each.type.list_size).tolist() for each in lists)
+    views = [
+        View(Window(*window), (content[0], content[1]), (canvas[0], canvas[1]))
+        for window, content, canvas in zip(*columns, strict=True)
+    ]
+    pixels = _bytes_of(array.field("content"))
+    return views, [each.reshape(*view.content_hw, 3) for view, each in zip(views, pixels, strict=True)]
+
+
+def _bytes_of(array: pa.LargeBinaryArray) -> list[NDArray[np.uint8]]:
     _, offsets, data = array.buffers()
     bounds = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
     whole = np.frombuffer(data, np.uint8) if data is not None and data.size else np.empty(0, np.uint8)
-    return [whole[first:last] for first, last in itertools.pairwise(bounds)]
+    return [whole[first:last] for first, last in itertools.pairwise(bounds.tolist())]
 
 
 def _error_entry(error: ImageError) -> dict[str, Any]:
     return {"stage": error.stage, "reason": error.reason, "message": error.message, "size_hw": error.size_hw}
+
+
+def _error_of(entry: dict[str, Any]) -> ImageError:
+    size_hw = None if entry["size_hw"] is None else (entry["size_hw"][0], entry["size_hw"][1])
+    return ImageError(entry["stage"], entry["reason"], entry["message"], size_hw=size_hw)

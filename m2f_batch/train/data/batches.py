@@ -10,7 +10,6 @@ from torch import Tensor
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.train.data.samples import Sample
 from m2f_batch.train.objective.loss_parts import ImageTarget
-from m2f_batch.vision.pixels.prepared import Prepared
 from m2f_batch.vision.pixels.preprocess import pixel_values
 
 
@@ -21,8 +20,8 @@ def on_device(
 
     ``plan`` says how to normalise, as for ``segment``. Of more than ``max_objects`` objects the largest are kept.
     """
-    images = [Prepared(sample.image, canvas_hw, sample.content_hw) for sample in samples]
-    return pixel_values(images, plan, device), [_target(sample, canvas_hw, device, max_objects) for sample in samples]
+    values = pixel_values([sample.image for sample in samples], canvas_hw, plan, device)
+    return values, [_target(sample, canvas_hw, device, max_objects) for sample in samples]
 
 
 def too_many(samples: Sequence[Sample], max_objects: int) -> int:

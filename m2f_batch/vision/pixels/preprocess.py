@@ -1,7 +1,9 @@
-"""Pixels to pixel values: resize on the CPU in uint8, normalise and pad on the model's device in float32.
+"""Turns pixels into pixel values: resizes on the CPU in uint8, normalizes and pads on the model's device in float32.
 
 The same numbers as ``Mask2FormerImageProcessor`` (torchvision backend) gives for one image alone.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,7 +14,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tvF
 
 from m2f_batch.errors import DecodeError, ImageError, TransientError
-from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
+from m2f_batch.vision.cuts.view import Cut, Window
+from m2f_batch.vision.cuts.whole import WHOLE
 from m2f_batch.vision.decode.image import decode, from_pil
 from m2f_batch.vision.pixels.prepared import Prepared
 
@@ -28,10 +32,10 @@ INTERPOLATIONS = {
 }
 
 
-def prepare_image(image: ImageLike, plan: PreprocessPlan, max_pixels: int) -> Prepared | ImageError:
-    """Encoded bytes, a PIL image or an RGB array [H, W, 3] to what the model takes, or why it cannot be had."""
+def prepare_image(image: ImageLike, plan: PreprocessPlan, max_pixels: int, cut: Cut = WHOLE) -> Prepared | ImageError:
+    """Prepare encoded bytes, a PIL image or an RGB array [H, W, 3] for the model, or say why that cannot be."""
     try:
-        return prepare(_rgb(image, max_pixels), plan)
+        return prepare(_rgb(image, max_pixels), plan, cut)
     except ImageError as error:
         return error
     except MemoryError as error:  # this machine's trouble, not the image's: another attempt may find room
@@ -50,36 +54,48 @@ def _rgb(image: ImageLike, max_pixels: int) -> NDArray[np.uint8]:
     return image
 
 
-def prepare(image: NDArray[np.uint8], plan: PreprocessPlan) -> Prepared:
-    """Resize an RGB image, uint8 [H, W, 3]. Raises ImageError when the plan leaves nothing of it."""
+def prepare(image: NDArray[np.uint8], plan: PreprocessPlan, cut: Cut = WHOLE) -> Prepared:
+    """Resize the views of an RGB image, uint8 [H, W, 3]. Raises ImageError when the plan leaves nothing of it."""
     output_hw = (image.shape[0], image.shape[1])
-    content_hw, canvas_hw = plan.content_size(output_hw), plan.canvas_size(output_hw)
-    if plan.size is None:
-        return Prepared(image, canvas_hw, output_hw)
+    views = cut.views(plan, output_hw)
+    scaled = _resized(image, cut.scaled_hw(plan, output_hw), plan, output_hw)
+    contents = (_resized(_part(scaled, view.window), view.content_hw, plan, output_hw) for view in views)
+    return Prepared(tuple(contents), views, output_hw)
+
+
+def _part(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
+    y, x, height, width = window
+    return image[y : y + height, x : x + width]
+
+
+def _resized(image: NDArray[np.uint8], size_hw: SizeHW, plan: PreprocessPlan, output_hw: SizeHW) -> NDArray[np.uint8]:
+    if image.shape[:2] == size_hw:
+        return image
     planes = _tensor(image).permute(2, 0, 1).contiguous()[None]
     try:
-        resized = tvF.resize(planes, list(content_hw), INTERPOLATIONS[plan.resample], antialias=True)[0]
+        resized = tvF.resize(planes, list(size_hw), INTERPOLATIONS[plan.resample], antialias=True)[0]
     except RuntimeError as error:  # torch's own limits, e.g. a filter wider than it can hold
         message = str(error).splitlines()[0]
         if "alloc" in message:
             raise MemoryError(message) from error
         raise ImageError("preprocess", "CannotResize", message, size_hw=output_hw) from None
-    return Prepared(resized.permute(1, 2, 0).contiguous().numpy(), canvas_hw, output_hw)
+    return resized.permute(1, 2, 0).contiguous().numpy()
 
 
-def pixel_values(images: list[Prepared], plan: PreprocessPlan, device: torch.device) -> Tensor:
-    """Normalised canvases, float32 [B, 3, Hc, Wc], of images that share one canvas."""
-    (canvas_hw,) = {image.canvas_hw for image in images}
-    batch = torch.zeros((len(images), 3, *canvas_hw), dtype=torch.float32, device=device)
+def pixel_values(
+    contents: Sequence[NDArray[np.uint8]], canvas_hw: SizeHW, plan: PreprocessPlan, device: torch.device
+) -> Tensor:
+    """Normalize contents, uint8 [hc, wc, 3], on canvases of one size: float32 [B, 3, Hc, Wc]."""
+    batch = torch.zeros((len(contents), 3, *canvas_hw), dtype=torch.float32, device=device)
     scale = _scale(plan, device)
-    for slot, image in zip(batch, images, strict=True):
-        height, width = image.content_hw
-        slot[:, :height, :width] = _normalise(_on_device(image.content, device).permute(2, 0, 1), plan, scale)
+    for slot, content in zip(batch, contents, strict=True):
+        height, width = content.shape[:2]
+        slot[:, :height, :width] = _normalized(_on_device(content, device).permute(2, 0, 1), plan, scale)
     return batch
 
 
 def _on_device(image: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """An image on a device; on CUDA from pinned memory, so that the copy does not hold anybody up."""
+    """Copy an image to a device. On CUDA it goes through pinned memory, so that the copy holds nobody up."""
     if device.type != "cuda":
         return _tensor(image).to(device)
     pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
@@ -88,7 +104,7 @@ def _on_device(image: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 
 def _tensor(image: NDArray[np.uint8]) -> Tensor:
-    """Shared memory where torch allows it: a read-only array, as PIL and Arrow give, is copied."""
+    """Share memory where torch allows it. A read-only array, as PIL and Arrow give, is copied, and so is a window."""
     return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
 
@@ -102,8 +118,8 @@ def _scale(plan: PreprocessPlan, device: torch.device) -> tuple[Tensor, Tensor] 
     return mean[:, None, None], std[:, None, None]
 
 
-def _normalise(planes: Tensor, plan: PreprocessPlan, scale: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Rescale and normalise uint8 [3, h, w] to float32."""
+def _normalized(planes: Tensor, plan: PreprocessPlan, scale: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Rescale and normalize uint8 [3, h, w] to float32."""
     if scale is None:
         return planes * plan.rescale_factor if plan.rescale_factor is not None else planes.float()
     mean, std = scale

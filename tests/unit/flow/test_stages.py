@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.views import one_view
 
 import m2f_batch.flow.unit.stages as stages
 import m2f_batch.vision.pixels.preprocess as preprocess
@@ -13,6 +14,7 @@ from m2f_batch.flow.unit.units import DONE_SCHEMA, LABELLED_SCHEMA, PREPARED_SCH
 from m2f_batch.records import SCHEMA, ImageRef, Segment, error_row, ok_row, table_of
 from m2f_batch.runs.directory import open_directory, parquet_bytes
 from m2f_batch.runs.plan import Unit
+from m2f_batch.vision.cuts.whole import WHOLE
 
 FETCH_SECONDS, DECODE_SECONDS = 0.02, 0.03
 
@@ -20,9 +22,11 @@ FETCH_SECONDS, DECODE_SECONDS = 0.02, 0.03
 class FakeSegmenter:
     """One segment per image, whose area is the sum of its pixels."""
 
+    checked = None
+
     def label(self, images):
-        self.shapes = [image.content.shape for image in images]
-        return [[Segment(1, 0, "ball", 0.5, int(i.content.sum()), (0, 0, 1, 1), "01", i.output_hw)] for i in images]
+        self.shapes = [image.contents[0].shape for image in images]
+        return [[Segment(1, 0, "ball", 0.5, int(i.contents[0].sum()), (0, 0, 1, 1), "01", i.output_hw)] for i in images]
 
     def take_seconds(self):
         return {"forward": 2.0, "postprocess": 0.5}
@@ -39,13 +43,13 @@ def fakes(monkeypatch):
                 raise TransientError("s3: SlowDown")
             yield ref, bytes([int(ref.version)])
 
-    def prepare_image(data, plan, max_pixels):
+    def prepare_image(data, plan, max_pixels, cut):
         height, until = data[0], time.thread_time() + DECODE_SECONDS
         while time.thread_time() < until:
             pass
         if height == 3:
             return ImageError("decode", "Truncated", "short", size_hw=(3, 2))
-        return preprocess.Prepared(np.full((height, 2, 3), height, np.uint8), (32, 32), (10 * height, 20))
+        return one_view(np.full((height, 2, 3), height, np.uint8), (32, 32), (10 * height, 20))
 
     monkeypatch.setattr(stages, "fetch_many", fetch_many)
     monkeypatch.setattr(preprocess, "prepare_image", prepare_image)
@@ -53,7 +57,7 @@ def fakes(monkeypatch):
 
 def prepared(*heights: int, name: str = "unit") -> pa.Table:
     refs = tuple(ImageRef(f"/p/{name}/{height}.jpg", str(height)) for height in heights)
-    return stages.prepare_unit(stages.unit_table(Unit(name, refs)), plan=None, max_pixels=1, threads=1)
+    return stages.prepare_unit(stages.unit_table(Unit(name, refs)), plan=None, cut=WHOLE, max_pixels=1, threads=1)
 
 
 def expected_rows(*heights: int, name: str = "unit") -> list[dict]:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import DEMO_MODEL
 from support.models import predictor
+from support.views import values_of
 from torch import nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
 from transformers.models.auto import CONFIG_MAPPING
@@ -126,7 +127,7 @@ def canvases(images):
     from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
     from m2f_batch.models.checkpoint import read_checkpoint
     from m2f_batch.vision.label_settings import settle
-    from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
+    from m2f_batch.vision.pixels.preprocess import Prepared, prepare_image
 
     plan = settle(
         read_checkpoint(DEMO_MODEL, str(DEMO_MODEL)),
@@ -135,7 +136,7 @@ def canvases(images):
         PostprocessConfig(),
     ).preprocess
     prepared = [prepare_image(image, plan, DEFAULT_MAX_PIXELS) for image in images]
-    return [pixel_values([one], plan, CPU) for one in prepared if isinstance(one, Prepared)]
+    return [values_of([one], plan) for one in prepared if isinstance(one, Prepared)]
 
 
 def check_images(images):

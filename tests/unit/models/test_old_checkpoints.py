@@ -15,6 +15,7 @@ import torch
 from conftest import PROJECT
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from support.views import values_of
 
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.config.segment import Task
@@ -26,7 +27,7 @@ from m2f_batch.models.mask2former.fast import FastMask2Former
 from m2f_batch.models.mask2former.original import is_never_read
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.start.build import build_model
-from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
+from m2f_batch.vision.pixels.preprocess import prepare
 from m2f_batch.vision.segmenter import Segmenter
 
 FOLDER = PROJECT / "tests" / "old_checkpoints"
@@ -110,7 +111,7 @@ def test_every_form_of_processor_gives_the_canvas_of_its_own_version(name: str, 
     step = 1.0 if plan.mean is None else 1 / 255 / 0.2
     for seen in VARIANTS[name]["images"]:
         pixels = image(*seen["image"])
-        values = pixel_values([prepare(pixels, plan)], plan, CPU)
+        values = values_of([prepare(pixels, plan)], plan)
         assert list(values.shape[2:]) == seen["canvas"], seen["image"]
         for measure, known in ((values.mean, seen["mean"]), (values.std, seen["std"])):
             assert torch.allclose(measure((2, 3))[0].double(), torch.tensor(known).double(), rtol=0, atol=step)

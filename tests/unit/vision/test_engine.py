@@ -8,11 +8,13 @@ from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, wait
 import numpy as np
 import pytest
 import torch
+from support.views import one_view, view_of
 
 from m2f_batch.errors import ImageError
 from m2f_batch.vision.device.engine import UNFINISHED, Engine, _failing
-from m2f_batch.vision.device.micro_batches import BatchSizes, Job
-from m2f_batch.vision.pixels.preprocess import Prepared
+from m2f_batch.vision.device.micro_batches import BatchSizes
+from m2f_batch.vision.device.views import ImageJob, ViewJob
+from m2f_batch.vision.pixels.prepared import Prepared
 
 CANVASES = [(32, 32), (32, 64), (64, 32)]
 
@@ -20,11 +22,19 @@ CANVASES = [(32, 32), (32, 64), (64, 32)]
 def images_of(count: int, canvases=CANVASES) -> list[Prepared]:
     """Images that are told apart by their first byte."""
     content = np.arange(count, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
-    return [Prepared(content[number], canvases[number * 7 % len(canvases)], (1, 1)) for number in range(count)]
+    return [one_view(content[number], canvases[number * 7 % len(canvases)], (1, 1)) for number in range(count)]
 
 
-def name_of(image: Prepared) -> int:
-    return int(image.content[0, 0, 0])
+def name_of(content: np.ndarray) -> int:
+    return int(content[0, 0, 0])
+
+
+class On(list):
+    """Contents on one canvas."""
+
+    def __init__(self, canvas_hw, contents):
+        super().__init__(contents)
+        self.canvas_hw = canvas_hw
 
 
 class Noted:
@@ -32,16 +42,19 @@ class Noted:
 
     def __init__(self, *, room: int = 1000, failing: dict[str, type[Exception]] | None = None) -> None:
         self.room, self.failing = room, failing or {}
-        self.batches: list[list[Prepared]] = []  # of all attempts
+        self.batches: list[list[np.ndarray]] = []  # of all attempts
         self.finished: list[int] = []
         self.freed = 0
         self.most_alive = 0  # micro-batches between forward and the end of finish
         self.lock = threading.Lock()
 
-    def load(self, images):
+    def begin(self, image):
+        return image
+
+    def load(self, contents, canvas_hw):
         if "load" in self.failing:
             raise self.failing["load"]("in load")
-        return list(images)
+        return On(canvas_hw, contents)
 
     def forward(self, loaded):
         with self.lock:
@@ -58,19 +71,20 @@ class Noted:
         with self.lock:
             return 0.0 if name_of(computed[0]) in self.finished else 0.5 / len(computed)
 
-    def finish(self, image, computed, index):
-        assert computed[index] is image
-        if "finish" in self.failing and name_of(image) == 3:
+    def finish(self, image, at, computed, index):
+        (content,) = image.contents
+        assert at == 0 and computed[index] is content
+        if "finish" in self.failing and name_of(content) == 3:
             raise self.failing["finish"]("in finish")
         with self.lock:
-            self.finished.append(name_of(image))
-        return name_of(image)
+            self.finished.append(name_of(content))
+        return name_of(content)
 
     def free_memory(self):
         self.freed += 1
 
-    def seconds_of(self, images):
-        return None if len(images) > self.room else max(len(images), 4) * 0.001
+    def seconds_of(self, contents, canvas_hw):
+        return None if len(contents) > self.room else max(len(contents), 4) * 0.001
 
 
 def engine_of(steps, size: int | None = 4, finishers: int = 2, fill: bool = False) -> Engine:
@@ -91,8 +105,9 @@ def test_several_callers_get_their_own_results_in_their_order(size, finishers):
     with ThreadPoolExecutor(4) as callers:
         parts = [images[start : start + 25] for start in range(0, 200, 25)]
         results = list(callers.map(lambda part: results_of(engine, part), parts))
-    assert results == [[name_of(image) for image in part] for part in parts]
-    assert all(len({image.canvas_hw for image in batch}) == 1 for batch in steps.batches)
+    assert results == [[name_of(*image.contents) for image in part] for part in parts]
+    canvas_of = {name_of(*image.contents): view_of(image).canvas_hw for image in images}
+    assert all({canvas_of[name_of(content)] for content in batch} == {batch.canvas_hw} for batch in steps.batches)
     assert all(len(batch) <= size for batch in steps.batches)
     assert sorted(steps.finished) == list(range(200)), "each image once"
     if size > 1:
@@ -110,9 +125,9 @@ def test_a_thread_that_cannot_start_is_an_error_at_once(which):
 
 
 def test_a_failure_reaches_the_jobs_that_are_left_and_no_others():
-    done, left = (Job(image) for image in images_of(2))
-    done.future.set_result([])
-    with pytest.raises(KeyError, match="submit"), _failing([done, left]):
+    done, left = (ImageJob(image, None) for image in images_of(2))
+    done.succeed([])
+    with pytest.raises(KeyError, match="submit"), _failing([ViewJob(done, 0), ViewJob(left, 0)]):
         raise KeyError("submit")
     assert done.future.result() == []
     assert isinstance(left.future.exception(timeout=1), KeyError)
@@ -140,7 +155,7 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on():
     sizes = [len(batch) for batch in steps.batches]
     assert sizes[:4] == [16, 8, 4, 2]
     assert set(sizes[3:]) == {2}, "the canvas keeps its smaller size"
-    assert steps.batches[0][:2] == steps.batches[3], "the same images again"
+    assert list(map(name_of, steps.batches[0][:2])) == list(map(name_of, steps.batches[3])), "the same views again"
     assert steps.freed == 3
     assert steps.finished and sorted(steps.finished) == list(range(40))
 
@@ -150,13 +165,13 @@ def test_another_canvas_keeps_its_size():
     forward = steps.forward
 
     def tight(loaded):
-        steps.room = 1 if loaded[0].canvas_hw == (64, 32) else 4
+        steps.room = 1 if loaded.canvas_hw == (64, 32) else 4
         return forward(loaded)
 
     steps.forward = tight
     images = images_of(64, [(32, 32), (64, 32)])
     assert results_of(engine_of(steps, 4), images) == list(range(64))
-    assert {len(batch) for batch in steps.batches if batch[0].canvas_hw == (32, 32)} == {4}
+    assert {len(batch) for batch in steps.batches if batch.canvas_hw == (32, 32)} == {4}
 
 
 def test_a_compiled_model_sees_one_shape_per_canvas():
@@ -173,10 +188,10 @@ def test_out_of_memory_while_loading_is_the_same():
     steps = Noted()
     load = steps.load
 
-    def tight(images):
-        if len(images) > 2:
+    def tight(contents, canvas_hw):
+        if len(contents) > 2:
             raise torch.OutOfMemoryError("too many")
-        return load(images)
+        return load(contents, canvas_hw)
 
     steps.load = tight
     assert results_of(engine_of(steps, 8), images_of(20)) == list(range(20))
@@ -213,7 +228,7 @@ def test_a_bug_reaches_the_caller_and_the_engine_goes_on(where):
 
 def test_a_bad_image_is_a_result():
     steps, error = Noted(), ImageError("postprocess", "NanLogits", "none")
-    steps.finish = lambda image, computed, index: error
+    steps.finish = lambda image, at, computed, index: error
     assert results_of(engine_of(steps), images_of(3)) == [error] * 3
 
 
@@ -238,14 +253,14 @@ def test_the_batch_size_is_found_on_the_commonest_canvas(room, found):
     gate.set()
     assert [future.result(timeout=60) for future in futures] == list(range(60))
     assert engine._sizes.size == found
-    most = {canvas: max(len(b) for b in steps.batches if b[0].canvas_hw == canvas) for canvas in ((32, 32), (64, 64))}
+    most = {canvas: max(len(b) for b in steps.batches if b.canvas_hw == canvas) for canvas in ((32, 32), (64, 64))}
     assert most == {(32, 32): found, (64, 64): 1}
 
 
 def test_a_probe_that_fails_is_not_the_end():
     steps = Noted()
 
-    def broken(images):
+    def broken(contents, canvas_hw):
         raise ZeroDivisionError
 
     steps.seconds_of = broken

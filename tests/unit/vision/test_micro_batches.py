@@ -1,16 +1,21 @@
 """Which images go together and how many, without a model."""
 
-import numpy as np
+from dataclasses import dataclass
+
 import pytest
 
-from m2f_batch.vision.device.micro_batches import LARGEST, PATIENCE, BatchSizes, Buffer, Job, find_batch_size
-from m2f_batch.vision.pixels.preprocess import Prepared
+from m2f_batch.vision.device.micro_batches import LARGEST, PATIENCE, BatchSizes, Buffer, find_batch_size
 
 SMALL, WIDE, TALL = (32, 32), (32, 64), (64, 32)
 
 
-def job(canvas: tuple[int, int]) -> Job:
-    return Job(Prepared(np.zeros((1, 1, 3), np.uint8), canvas, (1, 1)))
+@dataclass(frozen=True, eq=False)
+class Waits:
+    canvas_hw: tuple[int, int]
+
+
+def job(canvas: tuple[int, int]) -> Waits:
+    return Waits(canvas)
 
 
 def test_a_full_group_goes_first_then_that_of_the_oldest():
@@ -29,7 +34,7 @@ def test_what_comes_later_fills_a_group_up():
     assert buffer.take(lambda canvas: 3) == [first, later]
 
 
-def test_no_image_waits_for_ever():
+def test_no_view_waits_for_ever():
     buffer = Buffer()
     rare = job(WIDE)
     buffer.put([rare])

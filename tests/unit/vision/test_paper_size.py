@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from conftest import DEMO_MODEL
 from PIL import Image
 from support.engines import config_of
+from support.views import values_of, view_of
 from transformers.image_transforms import get_size_with_aspect_ratio
 
 from m2f_batch.config.segment import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig
@@ -26,7 +26,7 @@ from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.ray_session.session import Resources
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, settle
-from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
+from m2f_batch.vision.pixels.preprocess import prepare
 
 PUBLISHED = {"size": {"height": 384, "width": 384}, "size_divisor": 32}
 TESTED = {
@@ -145,9 +145,9 @@ def test_pixels_of_photographs_are_within_one_level_of_pillow_s(shared_data: Pat
         height, width = detectron2_shape(photo.height, photo.width, 800, 1333)
         expected = np.asarray(photo.resize((width, height), Image.Resampling.BILINEAR), np.int16)
         prepared = prepare(np.asarray(photo), plan)
-        assert prepared.content_hw == (height, width)
-        assert np.abs(prepared.content.astype(np.int16) - expected).max() <= 1
-        values = pixel_values([prepared], plan, torch.device("cpu"))[0]
+        assert view_of(prepared).content_hw == (height, width)
+        assert np.abs(prepared.contents[0].astype(np.int16) - expected).max() <= 1
+        values = values_of([prepared], plan)[0]
         assert not values[:, height:].any() and not values[:, :, width:].any()
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from support.views import values_of, view_of
 from transformers import AutoImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
@@ -12,7 +13,8 @@ from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.models.preprocess_plan import size_with_aspect_ratio, with_size
 from m2f_batch.models.processor import plan_from_processor
-from m2f_batch.vision.pixels.preprocess import pixel_values, prepare, prepare_image
+from m2f_batch.vision.cuts.view import View, Window
+from m2f_batch.vision.pixels.preprocess import prepare, prepare_image
 
 CPU = torch.device("cpu")
 SHAPES = [(48, 64), (97, 61), (300, 200), (3, 90), (1, 1), (32, 32), (401, 33)]
@@ -56,7 +58,7 @@ def test_pixel_values_are_the_processors(tmp_path, name, kind):
                 processor(pixels, input_data_format="channels_last", return_tensors="pt")
             continue
         theirs = processor(pixels, input_data_format="channels_last", return_tensors="pt")["pixel_values"]
-        ours = pixel_values([prepared], plan, CPU)
+        ours = values_of([prepared], plan)
         assert ours.shape == theirs.shape
         assert torch.equal(ours, theirs.float())
         compared += 1
@@ -66,18 +68,18 @@ def test_pixel_values_are_the_processors(tmp_path, name, kind):
 def test_a_batch_is_its_images_alone():
     plan = plan_from_processor({"size": {"height": 64, "width": 96}})
     prepared = [prepare(image(shape, seed), plan) for seed, shape in enumerate([(50, 60), (90, 20)])]
-    batch = pixel_values(prepared, plan, CPU)
+    batch = values_of(prepared, plan)
     for one, alone in zip(batch, prepared, strict=True):
-        assert torch.equal(one, pixel_values([alone], plan, CPU)[0])
+        assert torch.equal(one, values_of([alone], plan)[0])
 
 
 @pytest.mark.parametrize("shape", SHAPES[:3])
 def test_explicit_edges_keep_the_aspect_ratio_and_pad_with_zeros_after_normalisation(shape):
     plan = with_size(plan_from_processor({}), AspectSize(shortest_edge=80, longest_edge=133))
     prepared = prepare(image(shape), plan)
-    assert prepared.content_hw == get_size_with_aspect_ratio(shape, 80, 133)
-    values = pixel_values([prepared], plan, CPU)[0]
-    height, width = prepared.content_hw
+    assert view_of(prepared).content_hw == get_size_with_aspect_ratio(shape, 80, 133)
+    values = values_of([prepared], plan)[0]
+    height, width = view_of(prepared).content_hw
     assert values.shape[1] % 32 == values.shape[2] % 32 == 0
     assert 0 <= values.shape[1] - height < 32
     assert 0 <= values.shape[2] - width < 32
@@ -85,13 +87,13 @@ def test_explicit_edges_keep_the_aspect_ratio_and_pad_with_zeros_after_normalisa
     assert not values[:, :, width:].any()
     # the content is what the processor gives for exactly that size
     exact = with_size(plan_from_processor({}), ExactSize(height=height, width=width))
-    assert torch.equal(values[:, :height, :width], pixel_values([prepare(image(shape), exact)], exact, CPU)[0])
+    assert torch.equal(values[:, :height, :width], values_of([prepare(image(shape), exact)], exact)[0])
 
 
 def test_an_exact_size_is_exact():
     plan = with_size(plan_from_processor({}), ExactSize(height=50, width=70))
     prepared = prepare(image((100, 100)), plan)
-    assert prepared.content_hw == prepared.canvas_hw == (50, 70)
+    assert view_of(prepared) == View(Window(0, 0, 100, 100), (50, 70), (50, 70))
 
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 480), (500, 500), (100, 1000), (1000, 3), (333, 500), (1, 5000)])
