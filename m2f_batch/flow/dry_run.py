@@ -1,4 +1,4 @@
-"""``segment --dry-run``: a few images through the stages of a run, and what the whole would take. Writes nothing."""
+"""Runs ``segment --dry-run``: labels a few images, and says what the whole would take. Writes nothing."""
 
 import time
 from collections import Counter
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt.run_info import Job
-from m2f_batch.flow.pipeline import Flow, labelled
+from m2f_batch.flow.pipeline import Flow, labeled
 from m2f_batch.flow.prediction import (
     Estimate,
     Machines,
@@ -34,22 +34,22 @@ from m2f_batch.runs.directory import parquet_bytes
 from m2f_batch.runs.plan import Unit, Units, default_images_per_file
 from m2f_batch.runs.tally import Tally
 
-# images, and images per unit: on CUDA whole units, which fill micro-batches; on CPU each image is measured alone
+# images, and images per unit. On CUDA whole units fill micro-batches, on CPU each image is measured alone.
 PROBES = {"cpu": (24, 4), "cuda": (256, 32)}
-PROBE_SECONDS = 60.0  # after the first result no more are waited for
-WARM = 4  # with so many units left, the first is not counted: it warms caches and finds the batch size
+PROBE_SECONDS = 60.0  # that are waited after the first result
+WARM = 4  # with more units than this the first does not count, because it warms caches and finds the batch size
 
 
 @dataclass
 class Probe:
-    """What came back."""
+    """The results of the probe."""
 
     units: list[ProbedUnit] = field(default_factory=list)
     rows: list[pa.Table] = field(default_factory=list)
     transient: list[str] = field(default_factory=list)
 
     def add(self, unit: pa.Table) -> None:
-        """Take one labelled unit."""
+        """Take one labeled unit."""
         (facts,) = unit.drop_columns(["rows"]).to_pylist()
         if facts["transient"] is not None:
             self.transient.append(facts["transient"])
@@ -73,7 +73,7 @@ def dry_run(job: Job, flow: Flow, events: Events) -> int:
 
 
 def report_lines(job: Job, probe: Probe, machines: Machines, seconds: float) -> Iterator[str]:
-    """What a probe says, line by line; ``seconds`` is how long it took."""
+    """Yield the lines about a probe that took ``seconds``."""
     table, tally = pa.concat_tables(probe.rows), Tally()
     tally.add(table)
     listed, units = job.listing.table.num_rows, probe.units
@@ -87,7 +87,7 @@ def report_lines(job: Job, probe: Probe, machines: Machines, seconds: float) -> 
     counted = units[1:] if len(units) > WARM else units
     each = seconds_per_image(counted)
     if "forward" not in each or tally.ok == 0:
-        yield "predict nothing: none of these images could be labelled"
+        yield "predict nothing: none of these images could be labeled"
         return
     yield "        seconds per image: " + ", ".join(f"{stage} {value:.4f}" for stage, value in each.items())
     rate, limit = images_per_second(counted, machines)
@@ -102,7 +102,7 @@ def report_lines(job: Job, probe: Probe, machines: Machines, seconds: float) -> 
     )
     size = per_image(units, lambda unit: unit.rle_bytes)
     per_file = job.config.output.images_per_file or default_images_per_file(listed)
-    # files are compressed, masks are what differs between images: the interval is theirs
+    # the interval is that of the masks, because they are what differs between images
     scale = listed * file_bytes(table, per_file) / table.num_rows
     output = size.times(scale / size.value) if size.value else Estimate(scale, scale, scale)
     read = per_image(units, lambda unit: unit.read_bytes).times(listed)
@@ -122,7 +122,7 @@ def _probe(job: Job, flow: Flow) -> Probe:
     alone = replace(flow, resources=replace(flow.resources, actors=(1, 1)))
     prepare = _prepare_apart if flow.resources.device == "cpu" else prepare_unit
     probe, until = Probe(), None
-    dataset = labelled(units, alone, None, prepare)
+    dataset = labeled(units, alone, None, prepare)
     for block in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for row in range(block.num_rows):
             probe.add(block.slice(row, 1))
@@ -137,7 +137,7 @@ def _prepare_apart(table: pa.Table, **options: Any) -> pa.Table:
 
 
 def _machines(flow: Flow) -> Machines:
-    """What the run will have: the most actors that it asks for."""
+    """Return the machines of the run, with the most actors that it asks for."""
     nodes, most = present(), flow.resources.actors[1]
     planned = flow.resources
     cores = sum(node.get("CPU", 0.0) for node in nodes)
@@ -145,12 +145,12 @@ def _machines(flow: Flow) -> Machines:
 
 
 def file_bytes(rows: pa.Table, images_per_file: int) -> int:
-    """Bytes of these rows as a run would write them, in files of ``images_per_file``."""
+    """Return the bytes of these rows as a run would write them, in files of ``images_per_file``."""
     return sum(len(parquet_bytes(rows.slice(at, images_per_file))) for at in range(0, rows.num_rows, images_per_file))
 
 
 def _limit(stage: str, machines: Machines) -> tuple[str, str]:
-    """What limits the rate, and what to change."""
+    """Name what limits the rate, and what to change."""
     match stage:
         case "forward":
             return "the forward pass", faster_model(machines.device)

@@ -19,7 +19,7 @@ from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.flow.crashes.gate import answer_of, gate_for
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.unit.stages import COMMITTED_BEFORE
-from m2f_batch.flow.watch.busy import Places
+from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.workers import see_it_load
 from m2f_batch.ray_session.session import held_now, on_cluster, present
 from m2f_batch.runs.plan import Units
@@ -32,10 +32,10 @@ def start_on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
     """Start the units on Ray. The first process whose model has loaded asks for OUTPUT to be opened."""
     resources = flow.resources
     there, asked = resources.held(present()), partial(held_now, resources)
-    places = Places(resources.device, there.preparing, flow.fetch_threads, there.replicas, asked)
+    slots = Slots(resources.device, there.preparing, flow.fetch_threads, there.replicas, asked)
     if not len(units):
         base = begin(attempt.run, attempt.work, on_cluster if attempt.work.change.rewritten > FEW_FILES else map)
-        return Started(_nothing(), lambda: base, None, places)
+        return Started(_nothing(), lambda: base, None, slots)
     work = ray.put(attempt.work)
     gate = gate_for(flow.run_uri, attempt.fence, work, flow.resources.actors[1])
 
@@ -43,10 +43,10 @@ def start_on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
         try:
             return bool(ray.get(gate.drain.remote(), timeout=DRAIN_TIMEOUT) == 0)
         except (RayError, GetTimeoutError):
-            return True  # nobody to wait for
+            return True  # without a gate nothing is in flight
 
     def deaths() -> int:
-        # asked every few seconds, also of a gate that was just closed: nobody is to wait for an answer
+        # asked every few seconds, also of a gate that was just closed, so nobody waits long for an answer
         try:
             return int(ray.get(gate.deaths.remote(), timeout=DRAIN_TIMEOUT))
         except (RayError, GetTimeoutError):
@@ -56,17 +56,17 @@ def start_on_ray(flow: Flow, attempt: Attempt, units: Units) -> Started:
     if attempt.work.change.rewritten > FEW_FILES:
         stream = once_rewritten(flow, attempt, stream)
     opened = partial(answer_of, gate.opened)
-    return Started(stream, opened, drained, places, deaths, partial(_kill, gate, work))
+    return Started(stream, opened, drained, slots, deaths, partial(_kill, gate, work))
 
 
 def once_rewritten(flow: Flow, attempt: Attempt, stream: Results) -> Results:
-    """``stream``, once CPUs of the cluster have made OUTPUT what the plan says: a GPU that was there would wait.
+    """Yield from ``stream`` once CPUs of the cluster have rewritten OUTPUT, because a GPU that is there would wait.
 
-    As ever, nothing is written before a model was seen to load. The gate finds that nothing is left to do.
+    Nothing is written before a model was seen to load. The gate then finds that nothing is left to do.
     """
-    # without tries of Ray's own: it would start one that has too little memory again for ever
+    # without Ray's own tries, because it would start a task with too little memory again for ever
     looking = ray.remote(num_cpus=flow.resources.cpus_per_task, max_retries=0)(see_it_load)
-    # where its process dies, a replica may still have the memory for it: then OUTPUT is opened as for few files
+    # where its process dies, a replica may still have the memory, and OUTPUT is opened as for few files
     with suppress(WorkerCrashedError, OutOfMemoryError, NodeDiedError):
         ray.get(looking.remote(flow.actor, flow.steps))
         attempt.events.say(f"rewrites {attempt.work.change.rewritten:,} files on CPUs first", "rewriting")
@@ -75,7 +75,7 @@ def once_rewritten(flow: Flow, attempt: Attempt, stream: Results) -> Results:
 
 
 def _kill(gate: ActorHandle, _: "ray.ObjectRef[Work]") -> None:
-    """The end of a gate, and of what is kept for it."""
+    """End a gate, and let go what is kept for it."""
     with suppress(RayError):
         ray.kill(gate)
 
@@ -85,9 +85,9 @@ def _nothing() -> Generator[dict[str, Any], None, None]:
 
 
 def results_of(dataset: Dataset) -> Generator[dict[str, Any], None, None]:
-    """What became of each unit, as Ray Data commits them.
+    """Yield what was committed of each unit.
 
-    Of one that was committed before nothing is said: either it was said then, or the files are counted at the end.
+    A unit that was committed before is left out, because it was yielded then, or the files are counted at the end.
     """
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         yield from (unit for unit in batch.to_pylist() if unit["transient"] != COMMITTED_BEFORE)

@@ -18,7 +18,7 @@ from m2f_batch.flow.dry_run import dry_run
 from m2f_batch.flow.engine import start_on_ray
 from m2f_batch.flow.pipeline import Flow
 from m2f_batch.flow.unit.actor import ActorSettings
-from m2f_batch.flow.watch.busy import Places
+from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.workers import Steps
 from m2f_batch.inputs.listing import list_input
 from m2f_batch.inputs.places import check_output
@@ -123,7 +123,7 @@ def run(job: Job, device: str, stream: Stream) -> int:
 
     def engine(attempt: Attempt, units: Units) -> Started:
         base = begin(attempt.run, attempt.work)
-        return Started(stream(units), lambda: base, None, Places(device, fetch_threads=job.config.input.fetch_threads))
+        return Started(stream(units), lambda: base, None, Slots(device, fetch_threads=job.config.input.fetch_threads))
 
     return _attempt(job, decision, device, Events(job.config.run.log), engine, map)
 

@@ -1,9 +1,9 @@
-"""The file to open first: a run's data flow as one lazy Ray dataset.
+"""Builds the data flow of a run as one lazy Ray dataset. Open this file first.
 
 units of the manifest, in pieces -> fetch, decode, resize (CPU tasks) -> label, commit (actor pool)
 
-An actor commits what it labelled: rows cross no process, and the driver has a step less to schedule. As tasks of their
-own, which mostly wait, commits made Ray start dozens of processes.
+An actor commits what it labeled. So rows cross no process, and the driver has a step less to schedule. Commits in tasks
+of their own, which mostly wait, made Ray start dozens of processes.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,16 +23,17 @@ from m2f_batch.ray_session.session import Resources
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.plan import Units
 
-# of a CPU: steps that ask for the same would share one process, and images would be decoded where the model computes
+# Ray reuses a worker process for tasks with equal resource requests. Asking for 0.001 CPU less keeps decoding out of
+# the processes that hold a model.
 APART = 0.001
-# units that an actor works on at once: one is unpacked or committed while another computes; on CUDA more: they share
-# micro-batches: COCO's photographs at 800 / 1333 fill one of 8 to 2.9, 4.0 and 4.9 with 1, 2 and 4 units
+# Units per actor in flight. 2 overlap I/O with compute. On CUDA, units also share micro-batches: COCO's photographs at
+# 800 / 1333 fill a batch of 8 to 2.9, 4.0 and 4.9 with 1, 2 and 4 units (measured).
 UNITS_AT_ONCE = {"cpu": 2, "cuda": 4}
 
 
 @dataclass(frozen=True)
 class Flow:
-    """The settings of the four steps. Without a ``fence`` nothing can be committed."""
+    """The settings of the data flow. Without a ``fence`` nothing can be committed."""
 
     run_uri: str
     actor: ActorSettings
@@ -44,17 +45,17 @@ class Flow:
 
 
 def build(units: Units, flow: Flow, gate: ActorHandle) -> Dataset:
-    """One row per unit, at the end what was committed of it. Nothing runs before the dataset is iterated.
+    """Build the dataset: one row per unit, at the end what was committed of it. Iterating it runs it.
 
-    OUTPUT is opened through ``gate`` as soon as the model was seen to load, and before anything is labelled.
+    OUTPUT is opened through ``gate`` as soon as the model was seen to load, and before anything is labeled.
     """
     (first,) = units.part(0, 1)["unit"].to_pylist()
     gated = {"gate": gate, "first": first, "actor": flow.actor, "steps": flow.steps}
     committing = partial(commit, run_uri=flow.run_uri, fence=flow.fence, gate=gate)
-    return labelled(units, flow, gate, prepare, gated, committing)
+    return labeled(units, flow, gate, prepare, gated, committing)
 
 
-def labelled(
+def labeled(
     units: Units,
     flow: Flow,
     gate: ActorHandle | None,
@@ -62,10 +63,10 @@ def labelled(
     options: Mapping[str, Any] | None = None,
     then: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Dataset:
-    """The same up to the rows: one row per unit, of ``LABELLED_SCHEMA``, or what the actor makes of it by ``then``.
+    """Build the dataset up to the labels: one row per unit, or what the actor makes of it by ``then``.
 
-    Ray starts tasks and actors again for as long as their processes die, since nodes come and go. That no image makes
-    them die for ever is our business: see ``workers`` and ``gate``.
+    Ray starts tasks and actors again for as long as their processes die, because nodes come and go. ``workers`` and
+    ``gate`` see to it that no image makes them die for ever.
     """
     resources = flow.resources
     plan = {
@@ -93,10 +94,10 @@ def labelled(
 
 
 def _pool(resources: Resources) -> ActorPoolStrategy:
-    """The actor pool: fixed, or growing and shrinking between its bounds.
+    """Return the actor pool: fixed, or growing and shrinking between its bounds.
 
     Ray Data adds replicas only where the nodes that are there have room, and asks for twice as many nodes each time.
-    So those that are worth a node each are there from the start, waiting for one: each works as soon as its node is up.
+    So replicas that are worth a node each are asked for from the start, and each works as soon as its node is up.
     """
     low, high = resources.actors
     return ActorPoolStrategy(
@@ -109,10 +110,12 @@ def _pool(resources: Resources) -> ActorPoolStrategy:
 
 
 def _pieces(units: Units) -> Dataset:
-    """A block per piece. Where there are many, a task takes them apart as they are needed, and none is there before."""
+    """Return a block per piece. Where there are many, a task takes pieces apart when their units are needed."""
     blocks = Blocks(units)
-    dataset = ray.data.from_blocks(cast("list[pa.Table]", blocks))  # which goes over them, and asks for nothing else
+    dataset = ray.data.from_blocks(
+        cast("list[pa.Table]", blocks)
+    )  # from_blocks goes over them, and asks for nothing else
     if blocks.are_pieces:
         return dataset
-    alone = TaskPoolStrategy(size=1)  # one at a time is quick enough, and Ray Data keeps no CPUs for more
+    alone = TaskPoolStrategy(size=1)  # one task is quick enough, and Ray Data keeps no CPUs for more
     return dataset.map_batches(apart, batch_size=None, batch_format="pyarrow", num_cpus=APART, compute=alone)

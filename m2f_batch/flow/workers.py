@@ -1,7 +1,7 @@
-"""What runs on the nodes of a cluster, around the stages of a unit: the gate is asked, the dead are counted.
+"""Runs the stages of a unit on the nodes of a cluster: asks the gate, and takes care of units whose workers died.
 
-A unit of which two workers died is prepared, or labelled, image by image in a child process: the image that crashes
-its process becomes a row, and the others are as ever.
+A unit whose workers died twice is prepared, or labeled, image by image in a child process. The image that crashes its
+process becomes a row, and the others are labeled as usual.
 """
 
 import gc
@@ -36,12 +36,12 @@ from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.held_folder import Fence
 
 STOPPING = "the run is being stopped"
-GIVEN_UP_AFTER = 8  # deaths of a unit's workers: something kills them even where they only wait for a child process
+GIVEN_UP_AFTER = 8  # deaths of a unit's workers, because something kills even those that only wait for a child
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What is done to units. Other ones stand in for the model where not it is measured."""
+    """The functions that process a unit. Benchmarks of the scheduler replace them by stubs."""
 
     prepare: Callable[..., pa.Table] = prepare_unit
     load: Callable[[ActorSettings], Labeler] = load_segmenter
@@ -51,14 +51,14 @@ class Steps:
 def prepare(
     table: pa.Table, *, gate: ActorHandle, first: str, actor: ActorSettings, steps: Steps, **options: Any
 ) -> pa.Table:
-    """Prepare one unit, with care where its workers died; the run's first also sees whether the model loads."""
+    """Prepare one unit, with care where its workers died. The first unit of a run also tries to load the model."""
     unit = table["unit"][0].as_py()
     deaths = answer_of(gate.begin, unit, "prepare")
     if deaths is None:
         return skipped_unit(table, STOPPING)
-    if deaths == DONE:  # a process died that had more to make than this unit, or an object of Ray's store was lost
+    if deaths == DONE:  # a process with more units died, or an object of Ray's store was lost
         return skipped_unit(table, COMMITTED_BEFORE)
-    if unit == first and deaths == 0:  # else it may be the model that kills it, and replicas open the gate too
+    if unit == first and deaths == 0:  # after a death the model may be what kills, and replicas open the gate too
         open_once_it_loads(gate, actor, steps)
     if deaths < CAREFUL_AFTER:
         done = steps.prepare(table, **options)
@@ -72,9 +72,9 @@ def prepare(
 
 
 class GatedActor(SegmentActor):
-    """A replica that labels nothing before the gate is open; without a gate, at once.
+    """A replica that labels nothing before the gate is open. Without a gate it labels at once.
 
-    ``then`` is done to each labelled unit, while another one computes: see ``commit``.
+    ``then`` is done to each labeled unit while another one computes: see ``commit``.
     """
 
     def __init__(
@@ -93,18 +93,18 @@ class GatedActor(SegmentActor):
             with _fast_imports():
                 self.segmenter = steps.load(settings)
                 steps.check(settings)
-        except RunError as error:  # what Ray makes of an actor that does not start is no message
+        except RunError as error:  # Ray's own error for an actor that does not start is no message
             self._problem = error
             return
         if gate is not None:
-            gate.open.remote()  # whether that succeeds is asked when the first unit is labelled
+            gate.open.remote()  # the first unit that is labeled asks whether that succeeded
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Label one prepared unit, and do what is to be done then. Raises RunError when the model does not load."""
-        done = self._labelled(table)
+        """Label one prepared unit, then do ``then``. Raises RunError when the model does not load."""
+        done = self._labeled(table)
         return done if self._then is None else self._then(done)
 
-    def _labelled(self, table: pa.Table) -> pa.Table:
+    def _labeled(self, table: pa.Table) -> pa.Table:
         if self._problem is not None:
             raise self._problem
         if self._gate is None:
@@ -125,7 +125,7 @@ class GatedActor(SegmentActor):
 
 
 def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHandle) -> pa.Table:
-    """Commit one labelled unit."""
+    """Commit one labeled unit."""
     begun = time.perf_counter()
     done = commit_unit(table, run=open_directory(run_uri, fence))
     gate.left.remote(table["unit"][0].as_py(), done["transient"][0].as_py() is None)
@@ -135,7 +135,7 @@ def commit(table: pa.Table, *, run_uri: str, fence: Fence | None, gate: ActorHan
 def open_once_it_loads(gate: ActorHandle, settings: ActorSettings, steps: Steps) -> None:
     """Load the model on this node's CPU, and open the gate. Raises RunError when it does not load."""
     see_it_load(settings, steps)
-    gate.open.remote()  # whether that succeeds is asked by those who label
+    gate.open.remote()  # replicas ask whether that succeeded
 
 
 def see_it_load(settings: ActorSettings, steps: Steps) -> None:
@@ -156,7 +156,7 @@ def _given_up(deaths: int) -> str:
 
 @contextmanager
 def _fast_imports() -> Iterator[None]:
-    """Without looking for garbage: importing makes a million objects, and none is; a sixth of its time."""
+    """Import without looking for garbage, because a million objects are made and none is garbage: a sixth less time."""
     gc.disable()
     try:
         yield

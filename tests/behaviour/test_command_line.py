@@ -38,7 +38,7 @@ def test_demo_and_what_follows_it(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (home / ".ray" / "auth_token").stat().st_mode & 0o777 == 0o600, "of its Ray, which others must not enter"
     assert "25 in = 24 ok + 1 error" in done.stdout
-    assert "licence of the weights: mit" in done.stdout
+    assert "license of the weights: mit" in done.stdout
     assert not [line for line in done.stderr.splitlines() if "Traceback" in line or "Warning" in line], done.stderr
     run = tmp_path / "run"
     with Image.open(run / "contact-sheet.png") as sheet:

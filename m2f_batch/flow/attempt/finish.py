@@ -1,4 +1,4 @@
-"""The end of an attempt: what remains, the proof, ``_SUCCESS``, and what the user is told."""
+"""Ends an attempt: proves the run from its files, writes ``_SUCCESS``, and tells the user what was done or remains."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,15 +19,15 @@ from m2f_batch.runs.writing.commit import staged
 from m2f_batch.runs.writing.repair import join_whole, sweep
 from m2f_batch.storage.retries import retry_write
 
-EARLY_STOP_IMAGES = 200  # so many rows before a hopeless run may be stopped
+EARLY_STOP_IMAGES = 200  # rows before a hopeless run may be stopped
 FEW_FILES = 8
 OK, TOO_MANY_ERRORS = 0, 3
 
 
 def is_hopeless(job: Job, progress: Progress) -> bool:
-    """Whether so many images of this attempt have failed that the rest is not worth trying.
+    """Return whether so many images of this attempt have failed that the rest is not worth trying.
 
-    As long as there was nothing but strangers, that takes an INPUT in which nothing else is listed.
+    Where only strangers have come so far, INPUT must list nothing else.
     """
     mine = progress.mine
     if mine.judged.images < EARLY_STOP_IMAGES or not _too_many_errors(job, mine):
@@ -52,7 +52,7 @@ def _over_the_limit(job: Job) -> str:
 
 
 def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | None:
-    """The totals of a run that is whole, from its files, each of which was read and found right; None for another.
+    """Read every file of a whole run, check it, and return the totals. Returns None for a run that is not whole.
 
     Raises RunError for a run that is not what it says.
     """
@@ -74,7 +74,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
         )
     tally = sum((report.tally for report in found.reports), start=Tally())
     if tally.images != found.listed:
-        raise RunError(f"{found.listed - tally.images:,} images got no row, which must not happen; please report it")
+        raise _internal_error(attempt, found.listed - tally.images)
     retry_write(lambda: write_index(run, {report.file: report.entry() for report in found.reports}))
     return {
         "images": attempt.work.info["images"] | {"ok": tally.ok, "error": tally.error, "remaining": 0},
@@ -85,7 +85,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
 
 
 def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, *, is_stopped_early: bool) -> int:
-    """Say that the run is done, or what remains; returns the exit code. Raises RunError when something remains."""
+    """Say that the run is done, or what remains, and return the exit code. Raises RunError when something remains."""
     job, run = attempt.job, attempt.run
     done = info_now(attempt.work.info, progress)
     remaining = done["images"]["remaining"]
@@ -101,16 +101,24 @@ def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, 
             f"({len(progress.transient)} units of work failed in passing); try again later"
         )
     elif not is_stopped_early:
-        raise RunError(f"{remaining:,} images got no row, which must not happen; please report it")
+        raise _internal_error(attempt, remaining)
     lines = _closing_lines(job, done, progress)
     attempt.events.say("\n".join(lines), "done", images=done["images"], errors=done["errors"])
     return _exit_code(job, tally_in(done))
 
 
-def say_nothing_to_do(attempt: Attempt) -> int:
-    """INPUT lists what it listed when the run was finished; returns the exit code that it had.
+def _internal_error(attempt: Attempt, missing: int) -> RunError:
+    log = attempt.run.path(f"_state/log/{attempt.fence.token:09d}.jsonl")
+    return RunError(
+        f"internal error: {missing:,} of {attempt.job.listing.table.num_rows:,} listed images have no row. Nothing is "
+        f"lost: run the same command again. Please report this with {log}"
+    )
 
-    It counts as a success: a night without new images is no reason for an alarm.
+
+def say_nothing_to_do(attempt: Attempt) -> int:
+    """Say that INPUT lists what it listed when the run was finished, and return the exit code that the run had.
+
+    It counts as a success, because a night without new images is no reason for an alarm.
     """
     info = attempt.decision.state.info or {}
     counts = info["images"]

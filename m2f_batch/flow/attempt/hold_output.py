@@ -32,7 +32,7 @@ class Attempt:
 
     @property
     def work(self) -> Work:
-        """What there is to do."""
+        """The work of the decision."""
         return self.decision.work
 
     def write_log(self) -> None:

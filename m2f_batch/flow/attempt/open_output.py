@@ -1,6 +1,6 @@
-"""OUTPUT becomes what the plan says, before the first image is labelled: the first that a run writes but for its lease.
+"""Prepares OUTPUT before the first image: deletes an overwritten run, writes the plan, drops stale rows, run.json last.
 
-Every step may be done again after a kill at any moment, by the same command.
+Idempotent: after a kill at any moment the same command does every step again.
 """
 
 from m2f_batch.flow.attempt.output_state import Work, read_run_json
@@ -16,15 +16,15 @@ from m2f_batch.storage.retries import retry_write
 
 
 def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
-    """Delete the run that is to be overwritten, write the plan, drop the rows that it does not want, write run.json.
+    """Prepare OUTPUT for the plan, and return what is done already.
 
-    ``each`` maps over files that are rewritten. Returns what is done already. Raises Fenced when another run has taken
-    over, TransientError when storage does not answer for long.
+    ``each`` maps over files that are rewritten. Raises Fenced when another run has taken over, TransientError when
+    storage does not answer for long.
     """
     before = retry_write(lambda: read_run_json(run))
     mine = {key: work.info.get(key) for key in ("run_id", "plan", "token")}
     if before is not None and mine["token"] is not None and mine.items() <= before.items():
-        return tally_in(before)  # done; whoever asks again was started again
+        return tally_in(before)  # done, and the process that asks was started again
     if work.over and before is not None and before.get("run_id") != work.info["run_id"]:
         retry_write(run.remove)
     retry_write(lambda: run.delete([run.path("_SUCCESS")]))
@@ -48,7 +48,7 @@ def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
 
 
 def tally_of(run: RunDirectory, work: Work) -> Tally:
-    """What is done: committed files of the plan, and units that wait for the others of their file."""
+    """Count what is done: committed files of the plan, and units that wait for the others of their file."""
     assigned, there = assigned_of(work.plan.manifest()), retry_write(run.committed)
     parts = staged_files(run, set(assigned.names) - there.keys())
     known = retry_write(lambda: index.read_index(run))

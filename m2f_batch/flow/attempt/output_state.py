@@ -34,7 +34,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class OutputState:
-    """What OUTPUT holds.
+    """The state of OUTPUT.
 
     info: run.json, None without a run, empty where nobody can read it.
     plan: the plan of the run, None where there is none.
@@ -57,13 +57,13 @@ class OutputState:
         return run_id_of(self.info)
 
     def is_same(self, before: "OutputState") -> bool:
-        """Whether nothing has changed since ``before``, which this state was read with."""
+        """Return whether nothing has changed since ``before``, which this state was read with."""
         return self.plan is before.plan and replace(self, plan=None) == replace(before, plan=None)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a command has to do.
+    """The work of a command.
 
     change: the plan, and how it differs from the one that is there.
     info: run.json as it will be written.
@@ -91,7 +91,7 @@ class Decision:
 
     @property
     def is_nothing_to_do(self) -> bool:
-        """Whether the run is finished, and INPUT lists what it listed."""
+        """True where the run is finished, and INPUT lists what it listed."""
         state, work = self.state, self.work
         is_same = state.plan is not None and work.plan is state.plan and not work.change.dirty
         return state.is_finished and is_same and set(work.plan.names()) == state.there.keys()
@@ -180,7 +180,7 @@ def check_output_state(job: Job, state: OutputState, device: str) -> None:
 
 
 def _is_overwritten(job: Job, state: OutputState, device: str) -> bool:
-    """Whether the run that is there is deleted. An unfinished one of the same settings goes on."""
+    """Return whether the run that is there is deleted. An unfinished one of the same settings goes on."""
     info = state.info
     if info is None or not job.config.output.overwrite:
         return False

@@ -35,7 +35,7 @@ def plan_lines(job: Job, resources: Resources, decision: Decision) -> Iterator[s
     if work.info["decoder"] < DECODER and (tiffs := pc.sum(named_tiff(listing.table)).as_py()):
         yield (
             "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats),"
-            f" may have labelled the {tiffs:,} that are here; --retry tiff labels them again"
+            f" may have labeled the {tiffs:,} that are here; --retry tiff labels them again"
         )
 
 
@@ -44,7 +44,7 @@ def _model_lines(job: Job) -> Iterator[str]:
     revision = f" @ {job.source.revision[:12]}" if job.source.revision else ""
     asked = "" if config.model.task else " (inferred from the model)"
     yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"
-    yield f"        licence of the weights: {job.checkpoint.license}"
+    yield f"        license of the weights: {job.checkpoint.license}"
     yield f"        canvas: {labeling.preprocess.describe()}; {labeling.precision}"
     if labeling.task == "panoptic":
         stuff = len(labeling.postprocess["stuff_ids"])

@@ -1,4 +1,4 @@
-"""What an attempt leaves for those who watch it: run.json, the index of files, the log, metrics. Every few seconds."""
+"""Writes what others watch of an attempt every few seconds: run.json, the index of files, the log, metrics."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,8 +21,11 @@ INDEX_SECONDS = 60.0  # a list of all files goes with it
 LATE_SECONDS = 300.0  # before that, the rate is that of a start
 
 
-class State:
-    """Written as soon as OUTPUT is open; ``opened`` gives what was done before then, None until that is known."""
+class Reporter:
+    """Reports on an attempt as soon as OUTPUT is open.
+
+    ``opened`` gives the tally of earlier attempts, None until OUTPUT is open. ``deaths`` counts lost worker processes.
+    """
 
     def __init__(self, attempt: Attempt, opened: Callable[[], Tally | None], deaths: Callable[[], int]) -> None:
         self._attempt, self._opened, self._count_deaths = attempt, opened, deaths
@@ -44,7 +47,7 @@ class State:
             self._parts[file] = tally + tally_of_unit(unit), left - 1
 
     def refresh(self, progress: Progress) -> None:
-        """Write what there is to say. Raises what storage raises."""
+        """Write the state of this moment. Raises what storage raises."""
         self._refresh_times(progress)
         if self._base is None:
             self._base = self._opened()
@@ -65,10 +68,10 @@ class State:
             self._index()
 
     def _refresh_times(self, progress: Progress) -> None:
-        """What is known before OUTPUT is open, too: the wait for the first node may be the longest of all."""
+        """Report times, before OUTPUT is open too, because the wait for the first node may be the longest of all."""
         left = progress.seconds_left
         eta = None if left is None else time.time() + left
-        self._metrics.set_times(0.0 if progress.labelled else progress.seconds, eta, self._deadline)
+        self._metrics.set_times(0.0 if progress.labeled else progress.seconds, eta, self._deadline)
         self._metrics.set_nodes_lost(self._lost.count())
         progress.busy.look()
         if self._is_late or self._deadline is None or progress.seconds < LATE_SECONDS:
@@ -91,12 +94,12 @@ class State:
         write_index(self._attempt.run, known)
 
     def recount(self, progress: Progress) -> None:
-        """Say how it ended. Where units were under way then, the files know what became of them."""
+        """Report how the attempt ended. The files tell what became of units that were in flight."""
         self.refresh(progress)
         if self._base is not None and progress.done != progress.total:
             progress.recount(tally_of(self._attempt.run, self._attempt.work))
             self.refresh(progress)
 
     def succeeded(self) -> None:
-        """The run was verified, and ``_SUCCESS`` is there."""
+        """Report that the run was verified and ``_SUCCESS`` written."""
         self._metrics.succeeded()

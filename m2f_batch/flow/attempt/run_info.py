@@ -1,4 +1,4 @@
-"""A checked job, and what run.json says of it."""
+"""Holds a checked job, and makes the run.json of its run."""
 
 import uuid
 from dataclasses import asdict, dataclass
@@ -22,7 +22,10 @@ from m2f_batch.vision.label_settings import Labeling, fingerprint_of, installed_
 
 @dataclass(frozen=True)
 class Job:
-    """A checked job: nothing was written so far."""
+    """A checked job, of which nothing was written so far.
+
+    held: the run_id of the run that OUTPUT held when the job was checked, None without one.
+    """
 
     config: SegmentConfig
     run: RunDirectory
@@ -30,16 +33,16 @@ class Job:
     checkpoint: Checkpoint
     labeling: Labeling
     listing: Listing
-    held: str | None  # the run_id of the run that OUTPUT held
+    held: str | None
 
     def facts(self, device: str) -> dict[str, Any]:
-        """What decides a label of this job on a device."""
+        """Return the facts that decide a label of this job on a device."""
         threads = self.config.compute.threads_per_actor if device == "cpu" else None
         return self.labeling.facts(self.checkpoint.fingerprint, self.config.input.max_pixels, threads)
 
 
 def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """run.json of a new run, before the first image."""
+    """Return run.json of a new run, before the first image."""
     return {
         "run_id": uuid.uuid4().hex,
         **_settings(job),
@@ -61,7 +64,7 @@ def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    """run.json of a run that is gone on with: its identity stays, and what it says of this attempt is new."""
+    """Return run.json of a run that goes on: its identity stays, and the facts of this attempt are new."""
     return {
         **before,
         **_settings(job),
@@ -79,7 +82,7 @@ def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 def _deadline(job: Job, before: dict[str, Any] | None) -> str | None:
-    """When the run should be done; what was killed keeps the moment that it had, as long as the key is the same."""
+    """Return when the run should be done. A killed run keeps its moment as long as the key is the same."""
     text = job.config.run.deadline
     if text is None:
         return None
@@ -126,7 +129,7 @@ def _counts(job: Job) -> dict[str, Any]:
 
 
 def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
-    """The config with its places spelled out, so that they mean the same in another working directory."""
+    """Return the config with whole places, because relative ones mean others in another working directory."""
     tree = config.model_dump(mode="json")
     for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
         if tree[section][key] is not None:
@@ -136,7 +139,7 @@ def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
 
 
 def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    """run.json with the counts of this moment; ``seconds`` and ``images_per_second`` are this attempt's."""
+    """Return run.json with the counts of this moment. ``seconds`` and ``images_per_second`` are this attempt's."""
     tally, seconds = progress.tally, progress.seconds
     done = tally.ok + tally.error
     counts = {"ok": tally.ok, "error": tally.error, "remaining": info["images"]["listed"] - done}
@@ -146,7 +149,7 @@ def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
         "errors": dict(tally.reasons.most_common()),
         "strangers": tally.strangers,
         "seconds": round(seconds, 3),
-        "images_per_second": round(progress.labelled / seconds, 3) if seconds else 0.0,
+        "images_per_second": round(progress.labeled / seconds, 3) if seconds else 0.0,
         "stages": progress.busy.report(),
         "retries": progress.retries,
         "forward": progress.forwards.report(info.get("forward")),

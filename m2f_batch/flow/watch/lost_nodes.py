@@ -1,4 +1,4 @@
-"""Nodes of the cluster that a run has lost: taken away, or dead; not those that the autoscaler lets go for idleness."""
+"""Counts nodes that a run has lost: taken away or dead, without those that the autoscaler lets go for idleness."""
 
 from contextlib import suppress
 
@@ -6,14 +6,14 @@ IDLE = 4  # NodeDeathInfo.AUTOSCALER_DRAIN_IDLE of Ray 2.60's common.proto
 
 
 class LostNodes:
-    """Counts from now on; nothing without a Ray session."""
+    """Counts from now on, and nothing without a Ray session."""
 
     def __init__(self) -> None:
         self._before = _dead()
         self._lost: set[str] = set()  # Ray forgets the oldest
 
     def count(self) -> int:
-        """How many were lost so far."""
+        """Return the number of nodes lost so far."""
         self._lost |= _dead() - self._before
         return len(self._lost)
 

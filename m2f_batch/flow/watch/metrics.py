@@ -1,26 +1,26 @@
-"""What a run does, as Ray's application metrics: scraped by Prometheus from the node that runs the driver.
+"""Reports a run as Ray's application metrics, which Prometheus scrapes from the node of the driver.
 
     name at the endpoint                              type     labels           meaning
     ray_m2f_batch_images_total                        counter  run, status      rows committed: ok, error, stranger
     ray_m2f_batch_errors_total                        counter  run, reason      error rows by stage/type
     ray_m2f_batch_segments_total                      counter  run              segments in committed rows
     ray_m2f_batch_units_total                         counter  run, status      units of work: committed, transient
-    ray_m2f_batch_stage_seconds_total                 counter  run, stage       seconds that a stage took, all places
+    ray_m2f_batch_stage_seconds_total                 counter  run, stage       seconds that a stage took, all slots
     ray_m2f_batch_bytes_read_total                    counter  run              bytes of images read from storage
     ray_m2f_batch_retries_total                       counter  run              requests to storage that were repeated
     ray_m2f_batch_unit_deaths_total                   counter  run              processes that died while at a unit
     ray_m2f_batch_nodes_lost_total                    counter  run              nodes that died or were taken away
     ray_m2f_batch_images_remaining                    gauge    run              images that have no row yet
-    ray_m2f_batch_busy_ratio                          gauge    run, stage       share of its places that a stage uses
+    ray_m2f_batch_busy_ratio                          gauge    run, stage       share of its slots that a stage uses
     ray_m2f_batch_replicas                            gauge    run              replicas at work, after a first unit
     ray_m2f_batch_waiting_seconds                     gauge    run              without a first unit so far; then 0
     ray_m2f_batch_eta_timestamp_seconds               gauge    run              when it ends at its rate, Unix time
     ray_m2f_batch_deadline_timestamp_seconds          gauge    run              ``run.deadline``, Unix time
     ray_m2f_batch_last_success_timestamp_seconds      gauge    run              when ``_SUCCESS`` was written, Unix time
 
-A stranger is an error row that ``input.max_error_fraction`` leaves out: no image, and a name without extension.
+A stranger is an error row that ``input.max_error_fraction`` leaves out: it is no image, and its name has no extension.
 ``run`` is OUTPUT, printable ASCII of at most 80 characters. Ray adds the prefix and labels of its own (node, session,
-``WorkerId``: sum over them). Counters belong to one attempt: they begin at 0 with the driver, and a series appears with
+``WorkerId``): sum over them. Counters belong to one attempt. They begin at 0 with the driver, and a series appears with
 its first increment. Ray forgets a gauge 20 seconds after it was last set, so ``set_state`` belongs into a loop, and an
 alarm on the last success takes ``last_over_time``.
 
@@ -101,9 +101,9 @@ class Metrics:
         self._count_up_to("unit_deaths_total", deaths)
 
     def set_times(self, waiting: float, eta: float | None, deadline: float | None) -> None:
-        """How long the run has waited for its first unit (s), when it will end and when it should (Unix times).
+        """Set the seconds of waiting for the first unit, and when the run will end and should (Unix times).
 
-        To be said every few seconds, from the start on; None where it is not known or not asked for.
+        Call it every few seconds from the start on. A time is None where it is not known or not asked for.
         """
         self._record("waiting_seconds", waiting)
         for name, at in (("eta_timestamp_seconds", eta), ("deadline_timestamp_seconds", deadline)):
@@ -111,11 +111,11 @@ class Metrics:
                 self._record(name, at)
 
     def set_nodes_lost(self, nodes: int) -> None:
-        """Nodes that this attempt has lost so far."""
+        """Count the nodes that this attempt has lost so far."""
         self._count_up_to("nodes_lost_total", nodes)
 
     def succeeded(self, at: float | None = None) -> None:
-        """The run was verified and ``_SUCCESS`` written, now or at a Unix time."""
+        """Set when the run was verified and ``_SUCCESS`` written: now, or a Unix time."""
         self._record("last_success_timestamp_seconds", time.time() if at is None else at)
 
     def _count_up_to(self, name: str, total: int) -> None:
@@ -127,7 +127,7 @@ class Metrics:
             self._record(name, value, **tags)
 
     def _record(self, name: str, value: float, **tags: str) -> None:
-        """The one place that calls Ray: numbers on a dashboard must never end a run."""
+        """Call Ray here alone, because numbers on a dashboard must never end a run."""
         instrument = self._instruments.get(name)
         if instrument is None:
             return
@@ -146,7 +146,7 @@ class Metrics:
 
 @lru_cache(maxsize=1024)
 def label(text: str) -> str:
-    """A text as a label's value: without keys, printable ASCII (Ray takes no other), at most ``MAX_LABEL`` characters.
+    """Return a text as a label's value: without keys, at most ``MAX_LABEL`` characters of printable ASCII.
 
     >>> label("s3://me:secret@bucket/übung/")
     's3://***:***@bucket/\\\\xfcbung'
@@ -160,7 +160,7 @@ def label(text: str) -> str:
 
 
 def _instruments() -> dict[str, Any]:
-    """Ray's counters and gauges by our short name; none without a session."""
+    """Return Ray's counters and gauges by our short name, none without a session."""
     import ray
     from ray.util.metrics import Counter, Gauge
 

@@ -1,4 +1,4 @@
-"""What a user sees while a run goes on: a bar on a terminal, plain lines elsewhere, and run.json kept fresh."""
+"""Shows the progress of a run: a bar on a terminal, plain lines elsewhere, and a call that keeps run.json fresh."""
 
 import sys
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from m2f_batch.errors import RunError, TransientError
-from m2f_batch.flow.watch.busy import Busy, Places
+from m2f_batch.flow.watch.busy import Busy, Slots
 from m2f_batch.messages.events import STATE, Events
 from m2f_batch.messages.spoken import duration
 from m2f_batch.runs.forwards import Forwards
@@ -21,12 +21,12 @@ BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {rema
 
 
 class Progress:
-    """Counts of a run, shown from a thread of its own; ``on_refresh`` is called every few seconds with them."""
+    """Counts a run and shows it from a thread of its own, which calls ``on_refresh`` every few seconds."""
 
     def __init__(
-        self, total: int, places: Places, on_refresh: Callable[["Progress"], None], events: Events | None = None
+        self, total: int, slots: Slots, on_refresh: Callable[["Progress"], None], events: Events | None = None
     ) -> None:
-        self.total, self.busy = total, Busy(places)
+        self.total, self.busy = total, Busy(slots)
         self.base, self.mine = Tally(), Tally()  # done before this attempt, and in it
         self.transient: list[str] = []
         self.retries, self.forwards = 0, Forwards()
@@ -38,7 +38,7 @@ class Progress:
 
     @property
     def tally(self) -> Tally:
-        """What is committed."""
+        """The committed rows."""
         return self.base + self.mine
 
     @property
@@ -47,19 +47,19 @@ class Progress:
         return self.base.images + self.mine.images
 
     @property
-    def labelled(self) -> int:
+    def labeled(self) -> int:
         """Images that got their row in this attempt."""
         return self.mine.images
 
     @property
     def seconds(self) -> float:
-        """Since the run began."""
+        """The seconds since the run began."""
         return time.monotonic() - self._started
 
     @property
     def seconds_left(self) -> float | None:
-        """At the rate of this attempt so far; None before its first image."""
-        return (self.total - self.done) * self.seconds / self.labelled if self.labelled and self.seconds > 0 else None
+        """The seconds left at the rate of this attempt, None before its first image."""
+        return (self.total - self.done) * self.seconds / self.labeled if self.labeled and self.seconds > 0 else None
 
     def __enter__(self) -> "Progress":
         self._thread.start()
@@ -80,7 +80,7 @@ class Progress:
         if line := self.forwards.add(unit):
             self._events.say(line, "forward", process=unit["replica"])
         self.retries += unit.get("retries") or 0
-        # a new one, not a changed one: the thread that shows it must never see half a unit
+        # a new tally, because the thread that shows it must never see half a unit
         more = tally_of_unit(unit)
         self.mine = self.mine + more
         if self._bar is not None:
@@ -88,19 +88,19 @@ class Progress:
             self._bar.update(more.images)
 
     def recount(self, tally: Tally) -> None:
-        """Take what was counted from storage: units that were under way may have been committed without a word."""
+        """Take a count from storage, because units in flight may have been committed although their reply was lost."""
         self.mine = tally - self.base
 
     def begin_from(self, base: Tally) -> None:
-        """Count what was done before."""
+        """Take the tally of earlier attempts."""
         if self._bar is not None:
             self._bar.initial = base.images
             self._bar.update(base.images - self.base.images)
         self.base = base
 
     def line(self) -> str:
-        """The state as one plain line."""
-        rate, seconds_left = self.labelled / self.seconds if self.seconds > 0 else 0.0, self.seconds_left
+        """Return the state as one plain line."""
+        rate, seconds_left = self.labeled / self.seconds if self.seconds > 0 else 0.0, self.seconds_left
         waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes?)"
         left = waiting if seconds_left is None else f"{duration(seconds_left)} left"
         return f"{self.done:,} of {self.total:,} images  {rate:.1f} images/s  {left}  {self.tally.error:,} errors"
@@ -108,7 +108,7 @@ class Progress:
     def _tick(self) -> None:
         next_line = time.monotonic() + LINE_SECONDS
         while not self._stop.wait(REFRESH_SECONDS):
-            # the next is seconds away, and a lost bucket stops the commits too
+            # the next refresh is seconds away, and a lost bucket stops the commits too
             with suppress(TransientError, RunError):
                 self._on_refresh(self)
             if self._bar is not None:

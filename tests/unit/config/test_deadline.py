@@ -17,9 +17,9 @@ from m2f_batch.errors import UsageError
 from m2f_batch.flow.attempt import reporter as module
 from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import read_output_state, work_of
-from m2f_batch.flow.attempt.reporter import State
+from m2f_batch.flow.attempt.reporter import Reporter
 from m2f_batch.flow.job import check
-from m2f_batch.flow.watch.busy import Places
+from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.watch.lost_nodes import IDLE, LostNodes
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.messages.events import Events
@@ -130,8 +130,8 @@ def test_before_the_first_node_comes_a_wait_is_told_and_then_that_it_will_be_lat
     made, events = planned(deadline="1h"), Events()
     run: RunDirectory = made.job.run
     attempt: Any = SimpleNamespace(run=run, work=made.work, events=events)
-    state = State(attempt, lambda: None, lambda: 0)
-    progress = Progress(100, Places(), state.refresh, events)
+    state = Reporter(attempt, lambda: None, lambda: 0)
+    progress = Progress(100, Slots(), state.refresh, events)
     told: Told = state._metrics  # type: ignore[assignment]
     progress._started -= 1000
     state.refresh(progress)

@@ -299,7 +299,7 @@ def test_tiffs_of_an_older_release_go_on_and_can_be_labelled_again(
     assert Decision(state, work_of(job, state, "cpu")).is_nothing_to_do
     assert said(job) == [
         "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats), may"
-        " have labelled the 2 that are here; --retry tiff labels them again"
+        " have labeled the 2 that are here; --retry tiff labels them again"
     ]
     (images / "7.png").write_bytes(b"x")
     assert work_of(job_of(images), read_output_state(job.run), "cpu").info["decoder"] == 1, "its rows are still there"

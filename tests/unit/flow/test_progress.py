@@ -2,7 +2,7 @@
 
 import pytest
 
-from m2f_batch.flow.watch.busy import Busy, Places, advice, shares_line
+from m2f_batch.flow.watch.busy import Busy, Slots, advice, shares_line
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.ray_session.held import Held
 
@@ -23,7 +23,7 @@ def unit(seconds: dict[str, float] | None, replica: str = "a:1", **counts: int) 
 
 def test_shares_are_seconds_over_the_seconds_of_all_places():
     clock = Clock()
-    busy = Busy(Places(preparing=2), clock)
+    busy = Busy(Slots(preparing=2), clock)
     assert (busy.shares, busy.lines(), busy.report()) == ({}, [], {})
     # the first unit took 10 s, so that the window begins at 90
     clock.now = 100.0
@@ -42,7 +42,7 @@ def test_shares_are_seconds_over_the_seconds_of_all_places():
 
 def test_places_are_the_replicas_that_have_delivered():
     clock = Clock()
-    busy = Busy(Places(), clock)
+    busy = Busy(Slots(), clock)
     for replica in ("a:1", "b:1", "a:1", "b:1"):
         clock.now += 5.0
         busy.add(unit({"forward": 9.0}, replica))
@@ -52,7 +52,7 @@ def test_places_are_the_replicas_that_have_delivered():
 
 def test_a_replica_that_came_for_a_dead_one_is_no_place_more():
     clock = Clock()
-    busy = Busy(Places(replicas=2), clock)
+    busy = Busy(Slots(replicas=2), clock)
     for replica in ("a:1", "b:1", "a:1", "c:1", "d:1", "d:1"):  # b died, then a
         clock.now += 5.0
         busy.add(unit({"forward": 9.0}, replica))
@@ -62,7 +62,7 @@ def test_a_replica_that_came_for_a_dead_one_is_no_place_more():
 
 def test_places_are_counted_as_nodes_come_and_go():
     clock, there = Clock(), [Held(1, 1)]
-    busy = Busy(Places("cuda", preparing=1, now=lambda at_work: there[-1]), clock)
+    busy = Busy(Slots("cuda", preparing=1, now=lambda at_work: there[-1]), clock)
     # the first node comes at 50, the second at 130, and goes at 170
     for clock.now, held in ((0.0, Held(1, 1)), (50.0, Held(4, 1)), (130.0, Held(10, 2)), (170.0, Held(4, 1))):
         there.append(held)
@@ -83,7 +83,7 @@ def test_places_are_counted_as_nodes_come_and_go():
 
 def test_a_cluster_from_none_is_not_busy_beyond_what_it_has():
     clock, nodes = Clock(), [Held(1, 1)]
-    busy = Busy(Places("cuda", preparing=1, fetch_threads=16, now=lambda at_work: nodes[-1]), clock)
+    busy = Busy(Slots("cuda", preparing=1, fetch_threads=16, now=lambda at_work: nodes[-1]), clock)
     nodes.append(Held(24, 8))  # none had been looked at since the start
     for second in range(1, 11):
         clock.now = 300.0 + second
@@ -95,7 +95,7 @@ def test_a_cluster_from_none_is_not_busy_beyond_what_it_has():
 
 def test_advice_reckons_with_the_places_that_there_were_on_average():
     clock, held = Clock(), [Held(1, 1)]
-    busy = Busy(Places("cuda", now=lambda at_work: held[-1]), clock)
+    busy = Busy(Slots("cuda", now=lambda at_work: held[-1]), clock)
     for now, there in ((10.0, Held(2, 1)), (20.0, Held(8, 4))):
         held.append(there)
         busy.look()
@@ -112,7 +112,7 @@ def test_advice_reckons_with_the_places_that_there_were_on_average():
 
 
 def test_stages_appear_when_they_are_seen():
-    busy = Busy(Places(), Clock())
+    busy = Busy(Slots(), Clock())
     busy.add(unit(None))
     busy.add(unit({"fetch": 2.0}))
     busy.add(unit({"write": 1.0}))
@@ -122,20 +122,20 @@ def test_stages_appear_when_they_are_seen():
 @pytest.mark.parametrize(
     ("shares", "places", "replicas", "said"),
     [
-        ({"forward": 0.97, "decode": 0.35}, Places("cuda", 8), 1, "the model is the bottleneck: more GPUs"),
-        ({"forward": 0.97, "decode": 0.9}, Places("cuda", 8), 1, "model.precision=bf16"),
-        ({"forward": 0.9}, Places("cpu", 1), 1, "the model is the bottleneck: a GPU, more CPUs"),
+        ({"forward": 0.97, "decode": 0.35}, Slots("cuda", 8), 1, "the model is the bottleneck: more GPUs"),
+        ({"forward": 0.97, "decode": 0.9}, Slots("cuda", 8), 1, "model.precision=bf16"),
+        ({"forward": 0.9}, Slots("cpu", 1), 1, "the model is the bottleneck: a GPU, more CPUs"),
         # 8 tasks feed a GPU for 40 % of its time: 20 would for all of it, which are 12 more
-        ({"forward": 0.4, "decode": 1.0}, Places("cuda", 8), 1, "about 12 more cores per GPU"),
-        ({"forward": 0.4, "decode": 1.0}, Places("cuda", 8), 2, "about 6 more cores per GPU"),
-        ({"forward": 0.8, "decode": 0.75}, Places("cuda", 1), 4, "about 1 more core per GPU"),
-        ({"forward": 0.0, "decode": 1.0}, Places("cpu", 1), 1, "about 19 more cores per actor"),
-        ({"forward": 0.3, "fetch": 0.7, "decode": 0.2}, Places("cuda", 4, 16), 1, "input.fetch_threads (now 16)"),
-        ({"forward": 0.5, "postprocess": 0.9}, Places("cuda", 4), 1, "compute.gpus_per_actor"),
-        ({"forward": 0.5, "postprocess": 0.9}, Places("cpu", 4), 1, "more compute.actors"),
-        ({"forward": 0.5, "write": 0.9}, Places("cuda", 4), 1, "writing is the bottleneck"),
-        ({"forward": 0.5, "decode": 0.3}, Places("cuda", 4), 1, "no stage is full"),
-        ({}, Places(), 1, "no stage is full"),
+        ({"forward": 0.4, "decode": 1.0}, Slots("cuda", 8), 1, "about 12 more cores per GPU"),
+        ({"forward": 0.4, "decode": 1.0}, Slots("cuda", 8), 2, "about 6 more cores per GPU"),
+        ({"forward": 0.8, "decode": 0.75}, Slots("cuda", 1), 4, "about 1 more core per GPU"),
+        ({"forward": 0.0, "decode": 1.0}, Slots("cpu", 1), 1, "about 19 more cores per actor"),
+        ({"forward": 0.3, "fetch": 0.7, "decode": 0.2}, Slots("cuda", 4, 16), 1, "input.fetch_threads (now 16)"),
+        ({"forward": 0.5, "postprocess": 0.9}, Slots("cuda", 4), 1, "compute.gpus_per_actor"),
+        ({"forward": 0.5, "postprocess": 0.9}, Slots("cpu", 4), 1, "more compute.actors"),
+        ({"forward": 0.5, "write": 0.9}, Slots("cuda", 4), 1, "writing is the bottleneck"),
+        ({"forward": 0.5, "decode": 0.3}, Slots("cuda", 4), 1, "no stage is full"),
+        ({}, Slots(), 1, "no stage is full"),
     ],
 )
 def test_advice_names_the_bottleneck_and_a_config_key(shares, places, replicas, said):
@@ -149,7 +149,7 @@ def test_shares_that_were_not_seen_are_zero():
 
 
 def test_progress_counts_units_but_not_those_that_failed_in_passing():
-    progress = Progress(10, Places(), lambda _: None)
+    progress = Progress(10, Slots(), lambda _: None)
     progress.add(unit({"forward": 3.0}, ok=2, error=1, reasons=[("decode/Truncated", 1)]))
     progress.add({**unit({"fetch": 100.0}), "transient": "s3: SlowDown"})
     assert (progress.done, progress.transient) == (3, ["s3: SlowDown"])
