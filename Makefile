@@ -6,7 +6,7 @@ GET_UV = test -d .tools/uv || \
 	$(PYTHON) -m pip install --quiet --target .tools --require-hashes --requirement infra/image/uv.txt
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
-PARTS = postprocess preprocess forward memory job listing corrupt
+PARTS = postprocess preprocess megapixels forward memory job listing corrupt
 LONG_PARTS = scale kills pool gcs idle_head s3_requests train growing
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)

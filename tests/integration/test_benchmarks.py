@@ -12,7 +12,7 @@ from support import reference
 from benchmarks.lib import agreement, photos, timing
 from benchmarks.lib.peers import DENSE, shipped
 from benchmarks.lib.work import SQUARE, make_work
-from benchmarks.parts import forward, gpu, job, memory, postprocess, preprocess
+from benchmarks.parts import forward, gpu, job, megapixels, memory, postprocess, preprocess
 from m2f_batch.config.segment import AspectSize
 from m2f_batch.vision.masks.rle import encode_mask
 from m2f_batch.vision.segmenter import pinned_threads
@@ -91,6 +91,12 @@ def test_preprocess_runs_and_a_wrong_pixel_fails(data):
         preprocess.check_equal(values, [values[0] + 1e-6])
 
 
+def test_megapixels_cost_more_the_more_there_are():
+    small, large = (megapixels.measure(size, 1, 1) for size in ((60, 80), (600, 800)))
+    assert (small["megapixels"], large["megapixels"]) == ("0.0", "0.5")
+    assert small.keys() == large.keys() and len([name for name in small if name.startswith("postprocess, ")]) == 3
+
+
 def test_forward_runs_and_a_wrong_logit_fails(monkeypatch):
     monkeypatch.setattr(forward, "GEMM", 128)
     model = PROJECT / "m2f_batch" / "demo" / "model"
@@ -134,7 +140,7 @@ def test_ways_take_turns_and_ratios_are_per_round():
     assert timing.table([{"x": 1, "y": "b"}]) == "| x | y |\n| --- | --- |\n| 1 | b |"
 
 
-@pytest.mark.parametrize("part", [postprocess, preprocess, forward, job, memory, gpu])
+@pytest.mark.parametrize("part", [postprocess, preprocess, megapixels, forward, job, memory, gpu])
 def test_commands_explain_themselves(part, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
     with pytest.raises(SystemExit) as end:

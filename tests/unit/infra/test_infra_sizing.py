@@ -85,6 +85,91 @@ def test_a_column_of_what_is_worked_through(size):
     assert number(cell("S3, dollars")) == pytest.approx(dollars, rel=0.15)
 
 
+def test_rates_by_megapixels():
+    lines = (INFRA.parent / "benchmarks" / "results" / "megapixels.md").read_text().splitlines()
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|")
+    seconds = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+
+    def factor(part, megapixels):
+        of_one, of_many = (number(seconds[f"{each:.1f}"][part]) for each in (1, megapixels))
+        return round(of_many / of_one, 1)
+
+    decode = {each: factor("decode, to 800 / 1333", each) for each in (1, 3, 12)}
+    instance, panoptic, semantic = (
+        {each: factor(f"postprocess, {task}", each) for each in (1, 3, 12)}
+        for task in ("instance", "panoptic", "semantic")
+    )
+    assert f"decoding takes {decode[3]} times as long at 3 megapixels as at 1, and {decode[12]} times at 12" in PLAIN
+    assert f"of instances {instance[3]} and {instance[12]} times (panoptic {panoptic[3]} and {panoptic[12]}, " in PLAIN
+    assert f"semantic {semantic[3]} and {semantic[12]})" in PLAIN
+    for megapixels in (1, 3, 12):
+        told = [float(cell) for cell in table("megapixels")[str(megapixels)]]
+        decoding, after = stages()["decode"] * decode[megapixels], stages()["postprocess"] * instance[megapixels]
+        rate = 1 / (stages()["forward"] + after)
+        cores = rate * (stages()["fetch"] + decoding) + 1
+        expected = [decoding, after, rate, 1e6 / rate / 3600, cores]
+        assert told == pytest.approx(expected, rel=0.03), megapixels
+    camera, taken = (
+        float(each) for each in re.search(r"reckon with ([\d.]+) s, and so with (\d) cores", PLAIN).groups()
+    )
+    assert taken - 1 < rate * (stages()["fetch"] + camera) + 1 <= taken
+    asked, most, beside, each = (
+        float(found)
+        for found in re.search(
+            r"The (\d) cores of a GPU node's pod .* to (\d+) images/s .* (\d) cores beside the replica by ([\d.]+) s",
+            PLAIN,
+        ).groups()
+    )
+    gpu = dict(pods(*of_ray(overlay("segment-spot"))))["gpu"]["containers"][0]["resources"]["requests"]
+    assert (asked, beside, each) == (float(gpu["cpu"]), asked - 1, stages()["fetch"] + camera)
+    assert most == pytest.approx(beside / each, abs=0.5)
+
+
+def test_money_counts_the_machines_beside_the_gpus():
+    head, cpu, together = (
+        float(found)
+        for found in re.search(
+            r"\(m7i\.2xlarge, ([\d.]+) dollars an hour\) .* \(c7i\.4xlarge, ([\d.]+) on .*?H = ([\d.]+)\.", PLAIN
+        ).groups()
+    )
+    assert together == pytest.approx(head + cpu, abs=0.005)
+    groups = {each["groupName"]: each for each in cluster_spec(*of_ray(overlay("segment-spot")))["workerGroupSpecs"]}
+    assert groups["cpu"]["minReplicas"] == 1
+    launched = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())["available_node_types"]
+    assert launched["cpu"]["min_workers"] == 0
+    few, many, most = (number(cell) for cell in row("images, N", "head and one CPU node"))
+    hours = [number(re.search(r"[\d.]+ (?=hours)", cell)[0]) for cell in row("images, N", "machines")[:2]]
+    assert [few, many] == pytest.approx([each * together for each in hours], abs=0.6)
+    assert most == 100 * many
+
+
+def test_what_is_edited_for_other_numbers_of_gpus():
+    """Every place that is named has the number that is changed there."""
+    edited = PLAIN.partition("What to edit for G of them:")[2].partition("CPU nodes:")[0]
+    assert [name for name in re.findall(r"`(infra/[^`]+)`", edited) if not (INFRA.parent / name).is_file()] == []
+    (gpu, *_) = cluster_spec(*of_ray(overlay("segment-spot")))["workerGroupSpecs"]
+    preset = yaml.safe_load((INFRA.parent / "jobs" / "segment-spot.yaml").read_text())
+    launcher = yaml.safe_load((INFRA / "ray" / "aws.yaml").read_text())
+    pools = [*yaml.safe_load_all((INFRA / "kubernetes" / "karpenter.yaml").read_text())]
+    limits = next(each["spec"]["limits"] for each in pools if each["metadata"]["name"] == "m2f-batch-gpu")
+    queue = [*yaml.safe_load_all((INFRA / "kubernetes" / "kueue.yaml").read_text())][1]
+    (quota,) = (
+        each["nominalQuota"]
+        for each in queue["spec"]["resourceGroups"][0]["flavors"][0]["resources"]
+        if each["name"] == "nvidia.com/gpu"
+    )
+    kinds = launcher["available_node_types"]
+    numbers = [
+        gpu["maxReplicas"],
+        preset["compute"]["actors"][1],
+        kinds["gpu"]["max_workers"],
+        limits["nvidia.com/gpu"],
+    ]
+    assert {*numbers, quota} == {8} and launcher["max_workers"] >= 8
+    for words in ("maxReplicas", "compute.actors: [1, G]", "max_workers", "limits"):
+        assert words in edited
+
+
 def test_what_crosses_zones():
     (crossing,) = re.findall(
         r"N x (\d+)/(\d+) x 2/3 x ([\d.]+) MB x ([\d.]+) dollars per GB "
@@ -160,6 +245,20 @@ def test_memory_by_its_formulas():
         needed = room.needed(int(count), int(text * count)) / 2**30
         assert by_command == pytest.approx(needed, rel=0.05)
         assert of_gcs == pytest.approx(gcs(count / 32), rel=0.05)
+    head = number(
+        dict(pods(*of_ray(overlay("segment-spot"))))["head"]["containers"][0]["resources"]["requests"]["memory"]
+    )
+    (held, stored, refused) = (
+        float(found) * 1e7
+        for found in re.search(
+            r"The most that they hold by these formulas is ([\d.]+) x 10\^7 .* At ([\d.]+) x 10\^7 .* above "
+            r"([\d.]+) x 10\^7, is refused",
+            PLAIN,
+        ).groups()
+    )
+    assert room.needed(int(held), int(text * held)) / 2**30 + gcs(held / 32) + 1 == pytest.approx(head, rel=0.02)
+    assert stored * 2043 * 2**20 / 1e7 == pytest.approx(0.3 * head * 2**30, rel=0.02)  # results/planning.md
+    assert room.needed(int(refused), int(text * refused)) == pytest.approx(head * 2**30, rel=0.02)
     (fewer,) = re.findall(r"\(([\d.]+) at 256 per unit\)", told[1])
     assert float(fewer) == pytest.approx(gcs(1e7 / 256), rel=0.05)
     assert gcs(31_250) * 1024 == pytest.approx(358, rel=0.02)  # measured: benchmarks/results/scale.md
