@@ -1,4 +1,7 @@
-"""The processes that train together: sums, gathers and the same decision everywhere. One process alone needs none."""
+"""Connects the processes that train together: sums, gathers and the same decision on every rank.
+
+A process that trains alone has rank 0 of size 1, and needs no process group.
+"""
 
 from typing import Any
 
@@ -8,30 +11,30 @@ from torch import Tensor
 
 
 def rank() -> int:
-    """Which of the processes this is; 0 alone."""
+    """Return the rank of this process, 0 alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def size() -> int:
-    """How many there are; 1 alone."""
+    """Return the number of processes, 1 alone."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def total(values: Tensor) -> Tensor:
-    """The sum of ``values`` over all processes, the same on each; any shape."""
+    """Return the sum of ``values``, of any shape, over all ranks."""
     if size() > 1:
         values = values.clone()
         dist.all_reduce(values)
     return values
 
 
-def anyone(flag: bool, device: torch.device) -> bool:
-    """Whether any process says so."""
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Return whether ``flag`` is set on any rank."""
     return bool(total(torch.tensor(float(flag), device=device)) > 0)
 
 
 def gathered(value: Any) -> list[Any]:
-    """What each process has, by rank; small Python objects."""
+    """Return the value of each rank, in order. Values are small Python objects."""
     if size() == 1:
         return [value]
     values: list[Any] = [None] * size()
@@ -39,8 +42,8 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
-def told_by_first(value: Any) -> Any:
-    """What the process of rank 0 has, everywhere."""
+def from_first_rank(value: Any) -> Any:
+    """Return the value of rank 0 on every rank."""
     if size() == 1:
         return value
     values = [value]

@@ -1,4 +1,4 @@
-"""What a training keeps in OUTPUT, below which nothing heavy is loaded."""
+"""Names the files in OUTPUT of a training. Imports no torch."""
 
 from m2f_batch.runs.held_folder import HeldFolder
 from m2f_batch.storage.retries import retry_write
@@ -12,7 +12,7 @@ NONFINITE = "nonfinite"  # batches whose loss was not finite
 
 
 def complete(place: HeldFolder) -> list[int]:
-    """The steps of all whole checkpoints, ascending."""
+    """List the steps of all whole checkpoints, ascending."""
     steps = []
     for entry in _files(place):
         folder, _, name = entry.uri.removeprefix(f"{place.path(CHECKPOINTS)}/").partition("/")

@@ -1,7 +1,7 @@
-"""A training in one process, or what each of several does: start or go on, steps, validations, checkpoints, the end.
+"""Trains in one process, or on each of several ranks: start or resume, steps, validations, checkpoints, the end.
 
-The process of rank 0 writes; all take the same decisions. Whatever is killed at any moment, the same command goes on
-from the last whole checkpoint, and the steps after it are those of a training never disturbed.
+Rank 0 writes, and all ranks take the same decisions. After a kill at any moment the same command goes on from the last
+whole checkpoint, and the steps after it are those of a training never disturbed.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step
 from m2f_batch.train.layout import complete
 from m2f_batch.train.loop.ema import MovingAverage
-from m2f_batch.train.loop.memory import keep_memory, memory_told
+from m2f_batch.train.loop.memory import keep_memory, memory_explained
 from m2f_batch.train.loop.optimizer import new_optimizer
 from m2f_batch.train.loop.progress import Progress, first_loss
 from m2f_batch.train.loop.schedule import rate_factor
@@ -35,7 +35,7 @@ from m2f_batch.train.network.freezing import train_mode
 from m2f_batch.train.objective.loss_parts import LossSettings
 from m2f_batch.train.output import checkpoints
 from m2f_batch.train.output.checkpoints import Writer, snapshot
-from m2f_batch.train.output.journal import Journal
+from m2f_batch.train.output.metrics_log import MetricsLog
 from m2f_batch.train.output.tuned_model import save_everywhere, save_model, write_model, write_nonfinite
 from m2f_batch.train.start.build import Start, backbone_multiplier, keeps_batch_norms
 from m2f_batch.train.start.job import TrainJob
@@ -46,15 +46,15 @@ Stream = Callable[[Recipe, Span], Iterator[Step]]
 Say = Callable[[str], None]
 
 
-class Stopped(Exception):  # nothing went wrong
+class Stopped(Exception):  # no error
     """A training was asked to stop, and has written its checkpoint."""
 
 
 @dataclass(frozen=True)
 class Means:
-    """What one process trains with: its examples (``stream``), ``device`` and ``threads``.
+    """The means of one process: its examples (``stream``), ``device`` and ``threads``.
 
-    On rank 0 ``say`` is told what happens, and once ``is_stopping`` training ends with a checkpoint.
+    On rank 0 ``say`` gets lines for people, and once ``is_stopping`` training ends with a checkpoint.
     """
 
     stream: Stream
@@ -66,7 +66,7 @@ class Means:
 
 @dataclass
 class State:
-    """Where a training stands after ``step`` steps. ``best``: step and metric of the best validation."""
+    """The state of a training after ``step`` steps. ``best`` holds step and metric of the best validation."""
 
     start: Start
     optimizer: torch.optim.Optimizer
@@ -78,33 +78,33 @@ class State:
     left_out: int = 0
 
     def tensors(self) -> dict[str, Any]:
-        """All that resuming needs beside ``told``, on the CPU."""
+        """Return all tensors that resuming needs, on the CPU."""
         ema = None if self.ema is None else self.ema.state_dict()
         return snapshot({"model": self.start.model.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": ema})
 
-    def told(self) -> dict[str, Any]:
-        """What JSON can say."""
+    def numbers(self) -> dict[str, Any]:
+        """Return all else that resuming needs, as JSON."""
         return {"best": self.best, "worse": self.worse, "skipped": self.skipped, "left_out": self.left_out}
 
     def averaged(self) -> AbstractContextManager[None]:
-        """The model as it is validated and kept: with its averaged weights, where there are any."""
+        """Give the model its averaged weights, where there are any, as it is validated and kept."""
         return nullcontext() if self.ema is None else self.ema.applied(self.start.model)
 
-    def load(self, step: int, tensors: dict[str, Any], told: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+    def load(self, step: int, tensors: dict[str, Any], numbers: dict[str, Any]) -> None:
+        """Resume from a checkpoint."""
         self.start.model.load_state_dict(tensors["model"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(tensors["ema"])
-        self.step, self.best, self.worse = step, told["best"], told["worse"]
-        self.skipped, self.left_out = told["skipped"], told["left_out"]
+        self.step, self.best, self.worse = step, numbers["best"], numbers["worse"]
+        self.skipped, self.left_out = numbers["skipped"], numbers["left_out"]
 
 
 def train(job: TrainJob, place: HeldFolder, means: Means, new: New | None = None) -> None:
-    """Train to the end and write the tuned model; goes on where checkpoints are. Raises what ends a training early.
+    """Train to the end from the last checkpoint, and write the tuned model. Raises what ends a training early.
 
-    Asked to stop, rank 0 writes a checkpoint after the step and raises Stopped; the others wait for it until they are
-    ended. ``new`` is the model of ``new_model``, where that is there already.
+    When asked to stop, rank 0 writes a checkpoint after the step and raises Stopped, while the others wait until they
+    are ended. ``new`` is the model of ``new_model``, if it is built already.
     """
     torch.set_num_threads(means.threads)
     if means.device.type == "cpu":
@@ -112,24 +112,25 @@ def train(job: TrainJob, place: HeldFolder, means: Means, new: New | None = None
     if job.config.train.deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    with memory_told():
+    with memory_explained():
         state = _begun(job, place, means, new or new_model(job))
-    journal = Journal(place, state.step)
-    with memory_told(), Writer() as writer, TemporaryDirectory(prefix="m2f-batch-") as scratch:
+    log = MetricsLog(place, state.step)
+    with memory_explained(), Writer() as writer, TemporaryDirectory(prefix="m2f-batch-") as scratch:
         try:
-            _steps(job, place, means, state, journal, writer, Path(scratch))
+            _steps(job, place, means, state, log, writer, Path(scratch))
         except NonFiniteStep as error:
             write_nonfinite(place, state.step, error)
-            distributed.gathered(None)  # all raise it: nobody ends, and the others with it, before all is written
+            # Barrier: every rank raises only after all have written, because the first to exit would kill the others.
+            distributed.gathered(None)
             raise
         writer.wait()
         if distributed.rank() == 0:
-            _finish(job, place, state, journal, Path(scratch), means.say)
-    distributed.gathered(None)  # nobody leaves before all is written
+            _finish(job, place, state, log, Path(scratch), means.say)
+    distributed.gathered(None)  # barrier: no rank leaves before all is written
 
 
 def _begun(job: TrainJob, place: HeldFolder, means: Means, new: New) -> State:
-    """The model, new or as in the newest checkpoint."""
+    """Set up the model, new or as in the newest checkpoint."""
     settings, start = job.config.train, new.start
     start.model.to(means.device)
     optimizer = new_optimizer(
@@ -142,7 +143,7 @@ def _begun(job: TrainJob, place: HeldFolder, means: Means, new: New) -> State:
     state = State(start, optimizer, ema)
     steps = complete(place) if distributed.rank() == 0 else []
     found = (steps[-1], *checkpoints.read(place, steps[-1])) if steps else None
-    found = distributed.told_by_first(found)
+    found = distributed.from_first_rank(found)
     if found is not None:
         state.load(*found)
         means.say(f"resume  step {state.step} of {job.steps}")
@@ -153,7 +154,7 @@ def _begun(job: TrainJob, place: HeldFolder, means: Means, new: New) -> State:
 
 
 def _steps(
-    job: TrainJob, place: HeldFolder, means: Means, state: State, journal: Journal, writer: Writer, scratch: Path
+    job: TrainJob, place: HeldFolder, means: Means, state: State, log: MetricsLog, writer: Writer, scratch: Path
 ) -> None:
     settings, model = job.config.train, state.start.model
     network: nn.Module = TrainedModel(model)
@@ -177,15 +178,15 @@ def _steps(
             state.left_out += done.left_out
             is_last = state.step == job.steps
             if state.step % every == 0 or is_last:
-                journal.note(state.step, "train", _told(done, state))
+                log.note(state.step, "train", _metrics_of(done, state))
             is_validated = job.val is not None and (state.step % job.evaluate_every == 0 or is_last)
             if is_validated:
-                _validate(job, state, means, journal, scratch)
+                _validate(job, state, means, log, scratch)
             stops = not is_last and distributed.rank() == 0 and means.is_stopping()
             if is_validated or is_last or stops or state.step % job.checkpoint_every == 0:
-                _checkpoint(job, place, state, journal, writer)
-            elif distributed.rank() == 0 and journal.is_due() and writer.is_idle:
-                writer.submit(journal.flush)
+                _checkpoint(job, place, state, log, writer)
+            elif distributed.rank() == 0 and log.is_due() and writer.is_idle:
+                writer.submit(log.flush)
             if stops:
                 writer.wait()
                 raise Stopped
@@ -219,13 +220,13 @@ def _rules(job: TrainJob, config: Any) -> Rules:
     )
 
 
-def _told(done: Done, state: State) -> dict[str, Any]:
+def _metrics_of(done: Done, state: State) -> dict[str, Any]:
     rate = max(group["lr"] for group in state.optimizer.param_groups)
     losses = {"loss": done.loss} | {f"loss_{name}": value for name, value in done.parts.items()}
     return {**losses, "gradient_norm": done.gradient_norm, "learning_rate": rate, "time": time()}
 
 
-def _validate(job: TrainJob, state: State, means: Means, journal: Journal, scratch: Path) -> None:
+def _validate(job: TrainJob, state: State, means: Means, log: MetricsLog, scratch: Path) -> None:
     assert job.val is not None
     directory = scratch / f"validated-{distributed.rank()}"
     with state.averaged():
@@ -236,10 +237,10 @@ def _validate(job: TrainJob, state: State, means: Means, journal: Journal, scrat
     if summary["warning"] is not None:
         means.say(f"note    {summary['warning']}")
     figures, main = summary["metrics"], MAIN[job.task]
-    journal.note(state.step, "validation", figures | {"time": time()})
+    log.note(state.step, "validation", figures | {"time": time()})
     figure = -1.0 if figures[main] is None else figures[main]
     state.worse = patience_used(figure, None if state.best is None else state.best[main], state.worse)
-    is_best = state.best is None or figure >= state.best[main]  # of equals, the one that has learnt for longer
+    is_best = state.best is None or figure >= state.best[main]  # of equals the later one, which has learned for longer
     if is_best:
         state.best = {"step": state.step, main: figure, "metrics": figures, "classes": summary["classes"]}
     means.say(f"valid   step {state.step}: " + ", ".join(_shown(figures)) + (" (best)" if is_best else ""))
@@ -249,23 +250,23 @@ def _shown(figures: dict[str, float | None]) -> list[str]:
     return [f"{name} {value:.3f}" for name, value in figures.items() if value is not None][:6]
 
 
-def _checkpoint(job: TrainJob, place: HeldFolder, state: State, journal: Journal, writer: Writer) -> None:
+def _checkpoint(job: TrainJob, place: HeldFolder, state: State, log: MetricsLog, writer: Writer) -> None:
     if distributed.rank() != 0:
         return
-    step, tensors, told = state.step, state.tensors(), state.told()
+    step, tensors, numbers = state.step, state.tensors(), state.numbers()
     best = None if state.best is None else state.best["step"]
 
     def act() -> None:
-        journal.flush()  # first: what a checkpoint goes on from has been told
-        checkpoints.write(place, step, tensors, told)
+        log.flush()  # first, because a resume keeps the lines up to its checkpoint
+        checkpoints.write(place, step, tensors, numbers)
         checkpoints.prune(place, job.config.train.keep, best)
-        journal.flush_events()
+        log.flush_events()
 
     writer.submit(act)
 
 
-def _finish(job: TrainJob, place: HeldFolder, state: State, journal: Journal, scratch: Path, say: Say) -> None:
-    """The best model, or the last, in OUTPUT itself."""
+def _finish(job: TrainJob, place: HeldFolder, state: State, log: MetricsLog, scratch: Path, say: Say) -> None:
+    """Write the best model, or the last, to OUTPUT itself."""
     model = state.start.model
     if state.best is not None and state.best["step"] != state.step:
         tensors, _ = checkpoints.read(place, state.best["step"])
@@ -274,7 +275,7 @@ def _finish(job: TrainJob, place: HeldFolder, state: State, journal: Journal, sc
             state.ema.load_state_dict(tensors["ema"])
     with state.averaged():
         save_model(model, job.processor, scratch / "tuned")
-    journal.finish()
+    log.finish()
     write_model(place, scratch / "tuned", job, state.step, state.best, state.start.notes)
     if state.left_out:
         enough = enough_queries(job.train, None, is_semantic=job.task == "semantic")

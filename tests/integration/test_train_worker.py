@@ -13,7 +13,7 @@ from conftest import PROJECT
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.train.loop.memory import memory_told
+from m2f_batch.train.loop.memory import memory_explained
 from m2f_batch.train.loop.validation import patience_used
 from m2f_batch.train.workers import ray_train as worker
 from m2f_batch.train.workers.ledger import Ledger
@@ -139,7 +139,7 @@ def test_two_workers_are_not_put_on_one_gpu(workers: int | tuple[int, int]):
 
 def test_out_of_memory_says_what_takes_less():
     takes_less = r"train\.accumulate.*train\.activation_checkpointing.*augment\.crop_size"
-    with pytest.raises(RunError, match=takes_less), memory_told():
+    with pytest.raises(RunError, match=takes_less), memory_explained():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
 

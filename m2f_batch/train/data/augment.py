@@ -1,10 +1,10 @@
-"""From an image and its masks to a training crop: scale, crop, flip and colour, drawn from one generator.
+"""Makes a training crop of an image and its masks: scale, crop, flip and color, drawn from one generator.
 
 Large-scale jitter (``fit``; Ghiasi et al. 2021; detectron2's ``ResizeScale`` and ``FixedSizeCrop``): the image is
 scaled so that it fits the canvas times a random factor, then cropped where it is larger. ``shortest_edge``
 (detectron2's ``ResizeShortestEdge`` and ``RandomCrop``, with any factor in the range instead of every tenth): its
 shortest edge is that of the canvas times the factor. Where an image is smaller, the rest of the canvas is padding,
-which the model's side adds after normalisation. Colour is detectron2's ``ColorAugSSDTransform``.
+which the model's side adds after normalization. Color is detectron2's ``ColorAugSSDTransform``.
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ LONGEST = 2.0  # of shortest_edge: longest edge in largest shortest edges, as MA
 
 @dataclass(frozen=True)
 class View:
-    """What of an image is seen, and how large: sizes and offsets in pixels.
+    """The part of an image that is seen, and its size: sizes and offsets in pixels.
 
-    The image is scaled to ``scaled_hw``; from ``offset`` (y, x) on, ``content_hw`` of it is kept, and with
+    The image is scaled to ``scaled_hw``. From ``offset`` (y, x) on, ``content_hw`` of it is kept, and with
     ``is_flipped`` mirrored left to right.
     """
 
@@ -37,7 +37,7 @@ class View:
     is_flipped: bool
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The view of an RGB image, uint8 [H, W, 3] to [h, w, 3]: bilinear, with antialiasing where it shrinks."""
+        """Return the view of an RGB image, uint8 [H, W, 3] to [h, w, 3]: bilinear, antialiased where it shrinks."""
         (top, left), (height, width) = self.offset, self.content_hw
         if self.scaled_hw == self.image_hw:
             seen = image[top : top + height, left : left + width]
@@ -49,7 +49,7 @@ class View:
         return np.ascontiguousarray(seen[:, ::-1] if self.is_flipped else seen)
 
     def mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The view of a mask, bool [H, W] to [h, w]: each pixel takes the nearest one."""
+        """Return the view of a mask, bool [H, W] to [h, w]: each pixel takes the nearest one."""
         rows, columns = (
             _sources(*lengths)
             for lengths in zip(self.image_hw, self.scaled_hw, self.offset, self.content_hw, strict=True)
@@ -65,7 +65,7 @@ def draw_view(
     flip: float,
     resize: Resize = "fit",
 ) -> View:
-    """A random view of an image of ``image_hw`` on a canvas of ``crop_hw``."""
+    """Draw a random view of an image of ``image_hw`` on a canvas of ``crop_hw``."""
     factor = rng.uniform(*scale)
     if resize == "fit":
         ratio = min(factor * crop / length for crop, length in zip(crop_hw, image_hw, strict=True))
@@ -80,12 +80,12 @@ def draw_view(
 
 
 def whole_view(image_hw: SizeHW) -> View:
-    """The image as it is."""
+    """Return the view that is the whole image."""
     return View(image_hw, image_hw, (0, 0), image_hw, is_flipped=False)
 
 
 def jitter_color(rng: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
-    """Brightness, contrast, saturation and hue of an RGB image, uint8 [h, w, 3], each changed every other time."""
+    """Change brightness, contrast, saturation and hue of an RGB image, uint8 [h, w, 3], each every other time."""
     if strength <= 0:
         return image
     use = rng.random(4) < 0.5
@@ -111,6 +111,6 @@ def _levels(values: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def _sources(length: int, scaled: int, offset: int, kept: int) -> NDArray[np.int64]:
-    """For each of ``kept`` pixels, which of ``length`` pixels is nearest to its centre."""
-    centres = (np.arange(offset, offset + kept) + 0.5) * (length / scaled)
-    return np.minimum(centres.astype(np.int64), length - 1)
+    """Find for each of ``kept`` pixels the nearest of ``length`` pixels to its center."""
+    centers = (np.arange(offset, offset + kept) + 0.5) * (length / scaled)
+    return np.minimum(centers.astype(np.int64), length - 1)

@@ -1,4 +1,4 @@
-"""Examples to what the network and its loss take: a normalised canvas, and targets, on the device."""
+"""Makes the input of the network and its loss from examples: a normalized canvas, and targets, on the device."""
 
 from collections.abc import Sequence
 
@@ -16,16 +16,16 @@ from m2f_batch.vision.pixels.preprocess import pixel_values
 def on_device(
     samples: Sequence[Sample], canvas_hw: SizeHW, plan: PreprocessPlan, device: torch.device, max_objects: int
 ) -> tuple[Tensor, list[ImageTarget]]:
-    """Pixel values [B, 3, Hc, Wc], zeros beside the content, and what is to be found there.
+    """Return pixel values [B, 3, Hc, Wc], zeros beside the content, and the targets of each image.
 
-    ``plan`` says how to normalise, as for ``segment``. Of more than ``max_objects`` objects the largest are kept.
+    ``plan`` says how to normalize, as for ``segment``. Of more than ``max_objects`` objects the largest are kept.
     """
     values = pixel_values([sample.image for sample in samples], canvas_hw, plan, device)
     return values, [_target(sample, canvas_hw, device, max_objects) for sample in samples]
 
 
 def too_many(samples: Sequence[Sample], max_objects: int) -> int:
-    """How many objects are left out, since an image has more of them than the model has queries."""
+    """Count the objects that are left out, because an image has more of them than the model has queries."""
     return sum(max(0, len(sample.labels) - max_objects) for sample in samples)
 
 

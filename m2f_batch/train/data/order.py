@@ -1,4 +1,4 @@
-"""Which image stands where in the stream of a training run: a function of the seed alone.
+"""Orders the images of a training as a function of the seed alone.
 
 Positions count images from the start of training, over all workers: step ``t`` of batch size ``B`` takes positions
 ``t * B`` to ``(t + 1) * B - 1``, however many workers share them. So a resumed run, or one with another number of
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def image_at(position: int, count: int, seed: int) -> int:
-    """Which of ``count`` images is at ``position``; every image once per epoch, in an order of its own.
+    """Return which of ``count`` images is at ``position``. An epoch has every image once, in an order of its own.
 
     >>> sorted(image_at(position, 4, seed=7) for position in range(4, 8))
     [0, 1, 2, 3]
@@ -20,19 +20,19 @@ def image_at(position: int, count: int, seed: int) -> int:
     return int(_epoch(position // count, count, seed)[position % count])
 
 
-def share(step: int, batch_size: int, rank: int, world_size: int) -> range:
-    """The positions of one worker in one step: a contiguous part, parts differing by one at most.
+def share(step: int, batch_size: int, rank: int, size: int) -> range:
+    """Return the positions of one of ``size`` ranks in one step: a contiguous part. Parts differ by one at most.
 
     >>> [list(share(1, 5, rank, 2)) for rank in range(2)]
     [[5, 6, 7], [8, 9]]
     """
-    begin, least, more = step * batch_size, batch_size // world_size, batch_size % world_size
+    begin, least, more = step * batch_size, batch_size // size, batch_size % size
     first = begin + rank * least + min(rank, more)
     return range(first, first + least + (rank < more))
 
 
 def micro_batches(positions: range, accumulate: int) -> list[range]:
-    """A worker's positions of a step in ``accumulate`` parts, none of them empty.
+    """Divide a rank's positions of a step into ``accumulate`` parts, none of them empty.
 
     >>> micro_batches(range(5), 2)
     [range(0, 3), range(3, 5)]

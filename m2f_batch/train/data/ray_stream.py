@@ -1,7 +1,7 @@
-"""The examples of one worker from Ray's tasks: the CPUs of the whole cluster read and augment.
+"""Streams the examples of one worker from Ray's tasks: the CPUs of the whole cluster read and augment.
 
-Each worker asks for its own positions, in order, a bounded number ahead. Who gets which example is settled by the seed
-and the step: with a Ray Data dataset that is split while it streams, it would be settled by who asks first.
+Each worker asks for its own positions, in order, a bounded number ahead. The seed and the step settle which worker gets
+an example. In a Ray Data dataset that is split while it streams, the first worker to ask would get it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,15 +14,15 @@ from m2f_batch.processes import ahead
 from m2f_batch.train.data.samples import Recipe, Sample
 from m2f_batch.train.data.stream import Span, Step, maker
 
-PER_TASK = 4  # examples: what a task costs is spread over them, and a step does not wait long for its first
+PER_TASK = 4  # examples: they share the cost of a task, and a step does not wait long for its first
 TASKS_AHEAD = 3  # for each that runs
 
 
 def ray_stream(
     dataset: "ray.ObjectRef[Dataset]", recipe: Recipe, span: Span, tasks: int, cpus: float
 ) -> Iterator[Step]:
-    """The steps of ``span``: ``tasks`` at once make this worker's examples, each with ``cpus`` CPUs."""
-    # nodes come and go: a task is begun anew for as long as its process dies; what an image does wrong is an error
+    """Yield the steps of ``span``. ``tasks`` at once make this worker's examples, each with ``cpus`` CPUs."""
+    # A task is begun anew for as long as its process dies, because nodes come and go. A bad image is an error.
     task = ray.remote(_make).options(num_cpus=cpus, max_retries=-1)
     steps = [*span.positions()]
     positions = chain.from_iterable(chain.from_iterable(steps))

@@ -1,6 +1,6 @@
-"""From a row of the dataset to one training example: fetch, decode, augment, the masks of what is seen.
+"""Makes a training example of a row of the dataset: fetch, decode, augment, the masks in view.
 
-An example is a function of the row, its position and the recipe: no neighbour, worker or resume changes it. Its masks
+An example is a function of the row, its position and the recipe. No neighbor, worker or resume changes it. Its masks
 stay RLE until the model's side needs them.
 """
 
@@ -30,9 +30,9 @@ AT_ONCE = 64 << 20  # pixels of full-size masks that are decoded together
 
 @dataclass(frozen=True)
 class Recipe:
-    """What makes examples of rows: ``label_ids`` is the model's label for each category of the dataset.
+    """The settings of examples: ``label_ids`` is the model's label for each category of the dataset.
 
-    Categories with a label below 0 are not learnt in this task. Sizes in pixels; the rest as in ``AugmentConfig``.
+    Categories with a label below 0 are not learned in this task. Sizes are in pixels, the rest as in ``AugmentConfig``.
     """
 
     task: Task
@@ -50,7 +50,7 @@ class Recipe:
 class Sample:
     """An example: the content of the canvas, uint8 [h, w, 3], and of each object its label and RLE of [h, w].
 
-    ``ignored`` is the RLE of pixels that count for nothing, None when there are none.
+    ``ignored`` is the RLE of pixels that the loss leaves out, None when there are none.
     """
 
     position: int
@@ -71,12 +71,12 @@ class Sample:
         return _decoded(self.counts, self.content_hw)
 
     def ignored_mask(self) -> NDArray[np.uint8] | None:
-        """The pixels that count for nothing, uint8 [h, w]."""
+        """The pixels that the loss leaves out, uint8 [h, w]."""
         return None if self.ignored is None else _decoded([self.ignored], self.content_hw)[0]
 
 
 def make_sample(row: Mapping[str, Any], position: int, recipe: Recipe, retries: Retries | None = None) -> Sample:
-    """The example at ``position``. Raises RunError naming the image where it cannot be had, or is not as annotated."""
+    """Make the example at ``position``. Raises RunError for an image that cannot be read, or is not as annotated."""
     image = _pixels(row, recipe.max_pixels, retries or Retries())
     size_hw = (image.shape[0], image.shape[1])
     if size_hw != (row["height"], row["width"]):
@@ -101,9 +101,9 @@ def make_sample(row: Mapping[str, Any], position: int, recipe: Recipe, retries: 
 def targets_of(
     segments: Sequence[Mapping[str, Any]], size_hw: SizeHW, task: Task, label_ids: Sequence[int]
 ) -> list[tuple[int, str]]:
-    """What is to be found in an image: (label, RLE of [H, W]).
+    """Return the targets of an image: (label, RLE of [H, W]).
 
-    Instance and panoptic: every segment of a learnt category that is no crowd. Semantic: the union of each category,
+    Instance and panoptic: every segment of a learned category that is no crowd. Semantic: the union of each category,
     crowds too.
     """
     wanted = [(label_ids[segment["category"]], segment) for segment in segments]
@@ -125,7 +125,7 @@ def _decoded(codes: Sequence[str], size_hw: SizeHW) -> NDArray[np.uint8]:
 
 
 def _seen(codes: Sequence[str], view: View) -> Iterator[str | None]:
-    """Of each mask the part in view as RLE; None where nothing is in view. Few full-size masks at a time."""
+    """Yield the part in view of each mask as RLE, None where nothing is in view. Few full-size masks at a time."""
     step = max(1, AT_ONCE // (view.image_hw[0] * view.image_hw[1]))
     for first in range(0, len(codes), step):
         for mask in _decoded(codes[first : first + step], view.image_hw):

@@ -1,7 +1,7 @@
-"""The examples of one worker, step after step, made ahead of their time.
+"""Streams the examples of one worker, step after step, made ahead of their time.
 
-Without Ray a few threads make them (Pillow and numpy let go of the interpreter); ``ray_stream`` does the same with Ray
-Data's tasks. Both give the same examples in the same order.
+Without Ray a few threads make them, because Pillow and numpy let go of the interpreter. ``ray_stream`` does the same
+with Ray tasks. Both give the same examples in the same order.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,23 +20,23 @@ Step = list[list[Sample]]  # of one worker: micro-batches
 
 @dataclass(frozen=True)
 class Span:
-    """Which steps, and whose share of them: steps count from 0, ``first`` is the next one to be done."""
+    """The steps of a training, and one rank's share of them. Steps count from 0, and ``first`` is the next one."""
 
     first: int
     steps: int
     batch_size: int
     accumulate: int
     rank: int
-    world_size: int
+    size: int
 
     def positions(self) -> Iterator[list[range]]:
-        """Of each step, the positions of each micro-batch."""
+        """Yield the positions of each micro-batch, step by step."""
         for step in range(self.first, self.steps):
-            yield micro_batches(share(step, self.batch_size, self.rank, self.world_size), self.accumulate)
+            yield micro_batches(share(step, self.batch_size, self.rank, self.size), self.accumulate)
 
 
 def maker(dataset: Dataset, recipe: Recipe) -> Callable[[int], Sample]:
-    """What makes the example of a position. Raises what ``make_sample`` does."""
+    """Return a function that makes the example of a position. It raises what ``make_sample`` does."""
     retries = Retries()
 
     def make(position: int) -> Sample:
@@ -48,7 +48,7 @@ def maker(dataset: Dataset, recipe: Recipe) -> Callable[[int], Sample]:
 
 
 def threaded_stream(make: Callable[[int], Sample], span: Span, threads: int) -> Iterator[Step]:
-    """The steps of ``span``, made by threads while earlier ones are trained on."""
+    """Yield the steps of ``span``, made by threads while earlier ones are trained on."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="examples")
 
     def submit(parts: list[range]) -> list[list[Future[Sample]]]:

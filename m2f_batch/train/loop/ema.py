@@ -1,4 +1,4 @@
-"""An exponential moving average of a model's weights, which is what is validated and kept."""
+"""Keeps an exponential moving average of a model's weights, with which it is validated and kept."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """Averages of all floating-point entries of a model's state; the others are copied.
+    """Averages all floating-point entries of a model's state, and copies the others.
 
     The decay rises as (1 + n) / (10 + n) to ``decay`` over the updates n, so that the first random weights are soon
     forgotten (as in TensorFlow's and timm's).
@@ -31,7 +31,7 @@ class MovingAverage:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """The model with the averaged weights, for as long as the context lasts."""
+        """Give the model the averaged weights for as long as the context lasts."""
         own = {name: value.detach().clone() for name, value in model.state_dict().items()}
         model.load_state_dict(self.weights)
         try:
@@ -40,12 +40,12 @@ class MovingAverage:
             model.load_state_dict(own)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that resuming needs: weights by name, and ``__updates__``."""
+        """Return all that resuming needs: weights by name, and ``__updates__``."""
         return {**self.weights, "__updates__": torch.tensor(self.updates)}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a ``state_dict``; raises KeyError when it is another model's."""
+        """Resume from a ``state_dict``. Raises KeyError when it is another model's."""
         self.updates = int(state["__updates__"])
         for name, value in self.weights.items():
             value.copy_(state[name])

@@ -1,4 +1,4 @@
-"""Memory of steps: kept from one to the next on CPU, and what to do when a step does not fit on the device."""
+"""Keeps memory from one step to the next on CPU, and explains a step that does not fit on the device."""
 
 import ctypes
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
 def keep_memory() -> bool:
-    """Let freed memory stay with this process; whether its C library can.
+    """Let freed memory stay with this process, and return whether its C library can.
 
     glibc gives blocks of more than 32 MiB back to the system, and getting them again costs a page fault every 4 KiB:
     a fifth to a third of a training step on CPU.
@@ -22,8 +22,8 @@ def keep_memory() -> bool:
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
-    """Raises RunError, with what takes less, in place of torch's OutOfMemoryError: another try would end the same."""
+def memory_explained() -> Iterator[None]:
+    """Raise RunError, which says what takes less memory, because another try would end the same."""
     try:
         yield
     except torch.OutOfMemoryError:

@@ -1,4 +1,4 @@
-"""AdamW as the paper uses it: a slower backbone, no decay on norms and embeddings.
+"""Builds AdamW as the paper uses it: a slower backbone, no decay on norms and embeddings.
 
 Paper, section 4.1 ("Training settings"), and ``build_optimizer`` of its code.
 """
@@ -18,7 +18,7 @@ TABLES = re.compile(r"relative_position_bias_table|(absolute_)?pos(ition)?_embed
 def new_optimizer(
     model: nn.Module, *, learning_rate: float, backbone_multiplier: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """AdamW over the parameters of a Mask2Former that are not frozen, in up to four groups.
+    """Build AdamW over the parameters of a Mask2Former that are not frozen, in up to four groups.
 
     Each group holds its rate at the peak of the schedule as ``initial_lr`` (torch's word), and its ``name``.
     """
@@ -43,7 +43,7 @@ def new_optimizer(
 
 
 def undecayed_parameters(model: nn.Module) -> Iterator[str]:
-    """Names of parameters without weight decay: of norms, of embeddings, and tables of positions."""
+    """Yield the names of parameters without weight decay: of norms, of embeddings, and tables of positions."""
     for prefix, module in model.named_modules():
         of_a_kind = isinstance(module, nn.Embedding) or _is_norm(module)
         for name, _ in module.named_parameters(recurse=False):
@@ -52,5 +52,5 @@ def undecayed_parameters(model: nn.Module) -> Iterator[str]:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether a module is a norm layer, of torch, transformers or timm."""
+    """Return whether a module is a norm layer, of torch, transformers or timm."""
     return any("Norm" in kind.__name__ for kind in type(module).__mro__)

@@ -1,4 +1,4 @@
-"""How far training is, and its loss: a bar with the time that is left on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a training and its loss: a bar on a terminal, a line now and then elsewhere."""
 
 import math
 import sys
@@ -12,12 +12,12 @@ from m2f_batch.messages.spoken import duration
 from m2f_batch.train.data.stream import Span
 
 LINE_SECONDS = 30.0
-SMOOTHED = 20  # steps whose mean is told: one batch's loss says little
+SMOOTHED = 20  # steps whose mean is shown, because one batch's loss says little
 USUAL = (2, 6)  # the loss of one output of the decoder, for most of a training
 
 
 class Progress:
-    """Says how many steps of ``span`` are done, with which loss, how fast, and when the last will be done."""
+    """Says how many steps of ``span`` are done, with their loss, rate and the time left."""
 
     def __init__(self, span: Span, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._span, self._say, self._clock = span, say, clock
@@ -28,7 +28,7 @@ class Progress:
             self._bar = tqdm(total=span.steps, initial=span.first, unit="step", desc="train", dynamic_ncols=True)
 
     def step(self, at: int, loss: float, parts: Mapping[str, float]) -> None:
-        """Step ``at`` (from 1) is done; ``parts`` add up to ``loss``. One that is not finite is not in the mean."""
+        """Count step ``at`` (from 1). ``parts`` add up to ``loss``, which the mean leaves out unless it is finite."""
         if math.isfinite(loss):
             self._losses.append({"loss": loss, **parts})
         if self._bar is not None:
@@ -39,19 +39,19 @@ class Progress:
         if now - self._said < LINE_SECONDS or at == self._span.steps:
             return
         self._said, rate = now, done / (now - self._began)
-        loss_told = f", {told}" if (told := self._loss()) else ""
+        mean = f", {text}" if (text := self._loss()) else ""
         self._say(
-            f"train   step {at} of {self._span.steps}{loss_told}, {rate * self._span.batch_size:.1f} images/s, "
+            f"train   step {at} of {self._span.steps}{mean}, {rate * self._span.batch_size:.1f} images/s, "
             f"{duration((self._span.steps - at) / rate)} left"
         )
 
     def close(self) -> None:
-        """No step follows."""
+        """End the bar after the last step."""
         if self._bar is not None:
             self._bar.close()
 
     def _loss(self) -> str:
-        """The mean over the last steps; empty when none was finite."""
+        """Return the mean over the last steps, empty when none was finite."""
         if not self._losses:
             return ""
         mean = {name: sum(each[name] for each in self._losses) / len(self._losses) for name in self._losses[0]}
@@ -60,7 +60,7 @@ class Progress:
 
 
 def first_loss(loss: float, outputs: int) -> str:
-    """What a user should hear once of the loss of the first step, of a decoder with so many ``outputs``.
+    """Explain the loss of the first step, of a decoder with so many ``outputs``, to a user.
 
     >>> print(first_loss(147.25, 10))
     loss    147 in the first step: it is a sum over the decoder's 10 outputs, so 20 to 60 is normal for long, and more

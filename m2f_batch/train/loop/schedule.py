@@ -1,4 +1,4 @@
-"""The learning rate over the steps: pure functions of the step, so that resuming needs no state."""
+"""Computes the learning rate from the step alone, so that resuming needs no state."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ Schedule = Literal["step", "cosine", "poly"]
 def rate_factor(
     step: int, steps: int, schedule: Schedule, *, warmup_steps: int = 0, milestones: Sequence[float] = ()
 ) -> float:
-    """The learning rate of step 0 to steps - 1, relative to its peak.
+    """Return the learning rate of step 0 to steps - 1, relative to its peak.
 
     ``step`` falls to a tenth at each share of the steps in ``milestones``, ``poly`` is (1 - step / steps) ** 0.9 and
-    ``cosine`` half a wave; both reach 0 after the last step. A linear rise over ``warmup_steps`` is multiplied in, as
-    detectron2 does it; the first step has 1 / (warmup_steps + 1) of its rate.
+    ``cosine`` half a wave. Both reach 0 after the last step. A linear rise over ``warmup_steps`` is multiplied in, as
+    detectron2 does it. The first step has 1 / (warmup_steps + 1) of its rate.
 
     >>> [rate_factor(step, 10, "step", milestones=(0.5, 0.9)) for step in (0, 4, 5, 9)]
     [1.0, 1.0, 0.1, 0.01]

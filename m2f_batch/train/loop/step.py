@@ -1,8 +1,8 @@
-"""One optimizer step of training, the same for one process and for many: forward, loss, backward, clip, update.
+"""Does one optimizer step, the same for one process and for many: forward, loss, backward, clip, update.
 
-How a step's images are spread over processes and forward passes changes nothing but rounding: losses are divided by the
-totals of the whole step, points and augmentation follow from seed, step and image. Dropout and stochastic depth are
-drawn for each forward pass.
+The spread of a step's images over ranks and forward passes changes nothing but rounding, because losses are divided by
+the totals of the whole step, and points and augmentation follow from seed, step and image. Dropout and stochastic depth
+are drawn for each forward pass.
 """
 
 import math
@@ -31,20 +31,20 @@ PARTS = ("class", "mask", "dice")
 
 
 class TrainedModel(nn.Module):
-    """What DDP wraps: a Mask2Former of ``transformers`` whose forward is ``layer_logits``."""
+    """The module that DDP wraps: a Mask2Former of ``transformers`` whose forward is ``layer_logits``."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, pixel_values: Tensor) -> LayerLogits:
-        """Pixel values [B, 3, H, W] to the logits of every layer."""
+        """Compute the logits of every layer from pixel values [B, 3, H, W]."""
         return layer_logits(self.model, pixel_values)
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How steps are done: ``canvas_hw`` in pixels, ``rate_at`` the share of the learning rate's peak at a step."""
+    """The settings of all steps: ``canvas_hw`` in pixels, ``rate_at`` the share of the peak learning rate at a step."""
 
     loss: LossSettings
     plan: PreprocessPlan
@@ -59,9 +59,9 @@ class Rules:
 
 @dataclass(frozen=True)
 class Done:
-    """What a step was like: the loss and its weighted parts over all processes, the gradients' norm before clipping.
+    """The figures of a step: the loss and its weighted parts over all ranks, the gradients' norm before clipping.
 
-    ``skipped``: the loss was not finite, and no weight changed. ``left_out``: objects beyond the queries.
+    A ``skipped`` step had a loss that was not finite, and changed no weight. ``left_out``: objects beyond the queries.
     """
 
     loss: float
@@ -79,7 +79,7 @@ class NonFiniteStep(RunError):
         self.samples = tuple(samples)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return NonFiniteStep, (str(self),)  # another process wants the message alone
+        return NonFiniteStep, (str(self),)  # other processes need the message alone
 
 
 def train_step(
@@ -90,13 +90,13 @@ def train_step(
     rules: Rules,
     device: torch.device,
 ) -> Done:
-    """Step ``step`` (from 0) on this process's micro-batches. Raises NonFiniteStep, on every process.
+    """Do step ``step`` (from 0) on this process's micro-batches. Raises NonFiniteStep, on every rank.
 
     ``network`` is a ``TrainedModel``, or DDP around one.
     """
     seed_everything(rules.seed, step)
     optimizer.zero_grad(set_to_none=True)
-    # the forward pass changes them before anything is seen to be wrong
+    # the forward pass changes them before a loss is found not to be finite
     statistics = [buffer for norm in batch_norms(network) for buffer in norm.buffers()] if rules.skip_nonfinite else []
     before = [buffer.clone() for buffer in statistics]
     try:
@@ -119,7 +119,7 @@ def train_step(
 
 
 def _gradients(step: int, parts: Step, network: nn.Module, rules: Rules, device: torch.device) -> tuple[Tensor, float]:
-    """Clipped gradients in place; loss and parts of this process, float64 [4], and the gradients' norm before."""
+    """Compute clipped gradients. Returns loss and parts of this process, float64 [4], and the norm before clipping."""
     totals = StepTotals.count(
         (len(sample.labels) for part in parts for sample in part),
         num_queries=rules.num_queries,
@@ -143,7 +143,7 @@ def _gradients(step: int, parts: Step, network: nn.Module, rules: Rules, device:
 def _backward(
     part: Sequence[Sample], step: int, network: nn.Module, totals: StepTotals, rules: Rules, device: torch.device
 ) -> Tensor:
-    """Gradients of one micro-batch; its loss and parts, float64 [4]. Raises NonFiniteStep where anyone's is not."""
+    """Compute gradients of one micro-batch. Returns loss and parts, float64 [4]. Raises NonFiniteStep on all ranks."""
     pixels, targets = on_device(part, rules.canvas_hw, rules.plan, device, rules.num_queries)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=rules.bf16):
         classes, masks = network(pixels.to(next(network.parameters()).dtype))
@@ -153,14 +153,14 @@ def _backward(
         loss.check()
     except NonFiniteLoss as error:
         wrong = error
-    if distributed.anyone(wrong is not None, device):  # before the gradients' own exchange, which would wait for ever
+    if distributed.any_rank(wrong is not None, device):  # or the gradients' own exchange would wait for ever
         raise _nonfinite("the loss", [] if wrong is None else wrong.image_ids, [] if wrong is None else part)
     loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own
     return torch.stack([loss.total.detach(), *(loss.parts[name] for name in PARTS)]).double()
 
 
 def _nonfinite(what: str, image_ids: Sequence[int], samples: Sequence[Sample]) -> NonFiniteStep:
-    """The same words on every process, which all call this."""
+    """Make the same error on every rank. All ranks call this."""
     images = sorted(image for some in distributed.gathered(list(image_ids)) for image in some)
     return NonFiniteStep(
         f"{what} is not finite for the images {', '.join(map(str, images))}; they are kept in OUTPUT/{NONFINITE}, and "
@@ -170,6 +170,6 @@ def _nonfinite(what: str, image_ids: Sequence[int], samples: Sequence[Sample]) -
 
 
 def seed_everything(seed: int, step: int) -> None:
-    """What a model draws by itself (dropout, stochastic depth) follows from seed, step and rank: no state to keep."""
+    """Seed the model's draws (dropout, stochastic depth) by seed, step and rank, so that there is no state to keep."""
     words = np.random.SeedSequence([seed, step, distributed.rank()]).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0] >> np.uint64(1)))

@@ -1,6 +1,6 @@
-"""How good the weights are: the validation images labelled by the same code as ``segment``, measured as ``evaluate``.
+"""Validates the weights: labels the validation images by the code of ``segment``, and measures them as ``evaluate``.
 
-The weights are written as a model directory and loaded from there: what is measured is what a user will run.
+The weights are written as a model directory and loaded from there, so that the measured model is the one a user runs.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from m2f_batch.train import distributed
 from m2f_batch.vision.segmenter import Segmenter
 
 AT_ONCE = 16  # images
-# all that was found counts, whatever its score: AP needs it
+# detections of any score count, because AP needs them
 THRESHOLDS: dict[Task, dict[str, Any]] = {"instance": {"score_threshold": 0.0}, "panoptic": {}, "semantic": {}}
 
 
@@ -37,14 +37,14 @@ def validate(
     threads: int,
     max_pixels: int,
 ) -> dict[str, Any]:
-    """``Evaluator.summary`` of the model in ``directory`` over all images, each labelled by one of the processes.
+    """Return ``Evaluator.summary`` of the model in ``directory`` over all images, each labeled by one of the ranks.
 
     ``warning`` says where it had to be computed with transformers' own modules, None elsewhere.
     ``category_of`` maps the model's labels to the dataset's categories. Raises RunError for an image that cannot be
-    read, or is not as annotated: metrics over what happens to be readable would compare nothing.
+    read, or is not as annotated, because metrics over the readable images alone would compare nothing.
     """
     config = check_config(ModelConfig, {"uri": str(directory), "task": task})
-    # not as a user's model is found: the directory is our own scratch, which lies in nobody's allow-list
+    # read directly, because the directory is our own scratch, which is in no allow-list
     options: dict[str, Any] = {"device": device, "threads": threads, "max_pixels": max_pixels}
     checkpoint = read_checkpoint(directory, str(directory))
     segmenter = Segmenter.from_checkpoint(checkpoint, config, postprocess=THRESHOLDS[task], **options)
@@ -59,7 +59,7 @@ def validate(
                 raise RunError(f"cannot be used ({message})", field="data.val", value=Plain(image["uri"]))
             try:
                 evaluator.add(row | {"uri": image["uri"]}, image)
-            except UsageError as error:  # of another size than its annotations: evaluate's words for it
+            except UsageError as error:  # of another size than its annotations, in the words of evaluate
                 raise RunError.about("data.val", error.with_field("")) from error
     first, *others = distributed.gathered(evaluator)
     for other in others:
@@ -69,15 +69,15 @@ def validate(
 
 
 def patience_used(figure: float, best: float | None, before: int) -> int:
-    """Validations since one was better than all before, which is at ``best``; for ``train.early_stopping``.
+    """Count validations since the last that was better than all before, for ``train.early_stopping``.
 
-    None are counted while nothing is found at all: a new head gives 0 for long, and has not stopped learning.
+    None are counted while the metric is 0, because a new head gives 0 for long, and has not stopped learning.
     """
     return 0 if best is None or best <= 0 or figure > best else before + 1
 
 
 def share_of(dataset: Dataset, rank: int, size: int) -> Dataset:
-    """What one of ``size`` processes labels, every ``size``-th image; nothing where there are fewer images."""
+    """Take every ``size``-th image for one of ``size`` ranks, none where there are fewer images."""
     rows = pa.array(range(rank, dataset.table.num_rows, size), pa.int64())  # without the type, none are no indices
     return Dataset(dataset.categories, dataset.table.take(rows))
 

@@ -1,10 +1,10 @@
-"""Checkpoints of a training run, on a disk or in a bucket, each appearing whole.
+"""Writes and reads checkpoints of a training, on a disk or in a bucket, each appearing whole.
 
     OUTPUT/checkpoints/000000500/state.pt            weights, optimizer, moving average (torch.save of plain tensors)
-    OUTPUT/checkpoints/000000500/checkpoint.json     written last: what is not there is no checkpoint
+    OUTPUT/checkpoints/000000500/checkpoint.json     written last: without it there is no checkpoint
 
-They are written by a thread, from a copy of the state, while training goes on. Random numbers are no part of them: all
-follow from the seed and the step.
+A thread writes them from a copy of the state while training goes on. They hold no random numbers, because all follow
+from the seed and the step.
 """
 
 import io
@@ -27,7 +27,7 @@ from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE, complete
 
 
 def write(place: HeldFolder, step: int, state: Mapping[str, Any], info: Mapping[str, Any]) -> None:
-    """Write the checkpoint after ``step`` steps: a tree of tensors and numbers, and what JSON can say of it.
+    """Write the checkpoint after ``step`` steps: a tree of tensors and numbers, and its ``info`` as JSON.
 
     Raises Fenced when another run has taken over, TransientError when storage does not answer for long.
     """
@@ -41,7 +41,7 @@ def write(place: HeldFolder, step: int, state: Mapping[str, Any], info: Mapping[
 
 
 def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """State (on the CPU) and information of a checkpoint. Raises RunError when it is damaged."""
+    """Read the state (on the CPU) and the information of a checkpoint. Raises RunError when it is damaged."""
     info: dict[str, Any] = json.loads(retry_write(lambda: place.store.read(place.path(_name(step, MARKER)))))
     uri = place.path(_name(step, STATE))
     try:
@@ -73,7 +73,7 @@ def prune(place: HeldFolder, keep: int, best: int | None) -> None:
 
 
 def snapshot(tree: Any) -> Any:
-    """A copy of a tree of dicts, lists and tensors, with its tensors on the CPU."""
+    """Copy a tree of dicts, lists and tensors, with its tensors on the CPU."""
     if isinstance(tree, Tensor):
         return tree.detach().to("cpu", copy=True)
     if isinstance(tree, Mapping):
@@ -84,9 +84,9 @@ def snapshot(tree: Any) -> Any:
 
 
 class Writer:
-    """Does one piece of writing after the other, beside training; at most one waits. A context manager.
+    """Writes one thing after the other beside training, while at most one waits. A context manager.
 
-    What went wrong is raised at the next call, or at the end.
+    A fault is raised at the next call, or at the end.
     """
 
     def __init__(self) -> None:
@@ -103,11 +103,11 @@ class Writer:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is being written."""
+        """True while nothing is written."""
         return self._last is None or self._last.done()
 
     def submit(self, act: Callable[[], None]) -> None:
-        """Do it soon, once what was submitted before is done."""
+        """Do ``act`` soon, once what was submitted before is done."""
         self.wait()
         self._last = self._pool.submit(act)
 

@@ -1,4 +1,4 @@
-"""The tuned model as a Hugging Face directory with its card; what a step that went wrong was made of."""
+"""Writes the tuned model as a Hugging Face directory with its card, and the examples of a step that went wrong."""
 
 import io
 import json
@@ -20,19 +20,19 @@ from m2f_batch.train.start.job import TrainJob
 
 
 def save_model(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
-    """Weights, config.json and preprocessor_config.json in a local directory, as ``from_pretrained`` wants them."""
+    """Write weights, config.json and preprocessor_config.json to a local directory, for ``from_pretrained``."""
     with quiet():
         model.save_pretrained(directory, max_shard_size="100GB")  # one file
     (directory / "preprocessor_config.json").write_bytes(json_bytes(dict(processor)))
 
 
 def save_everywhere(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
-    """``save_model`` for every process, each with a directory of its own: ``transformers`` saves on rank 0 only."""
+    """Do ``save_model`` on every rank with a directory each, because ``transformers`` saves on rank 0 only."""
     files = None
     if distributed.rank() == 0:
         save_model(model, processor, directory)
         files = {file.name: file.read_bytes() for file in directory.iterdir()} if distributed.size() > 1 else None
-    files = distributed.told_by_first(files)
+    files = distributed.from_first_rank(files)
     if distributed.rank() != 0:
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
@@ -42,7 +42,7 @@ def save_everywhere(model: Any, processor: Mapping[str, Any], directory: Path) -
 def write_model(
     place: HeldFolder, directory: Path, job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]
 ) -> None:
-    """The files of ``directory`` and a model card to OUTPUT. Raises Fenced when another run has taken over."""
+    """Write the files of ``directory`` and a model card to OUTPUT. Raises Fenced when another run has taken over."""
     (directory / "README.md").write_text(model_card(job, step, best, notes), encoding="utf-8")
     for name in MODEL_FILES:
         retry_write(place.check_fence)
@@ -50,7 +50,7 @@ def write_model(
 
 
 def model_card(job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]) -> str:
-    """README.md of the tuned model: data, recipe, metrics, and the licence of what it started from."""
+    """Return README.md of the tuned model: data, recipe, metrics, and the license of the model it started from."""
     config, train = job.config, job.config.train
     kept = step if best is None else best["step"]
     start = config.model.uri or config.model.backbone or "random weights"
@@ -106,7 +106,7 @@ def _metrics(job: TrainJob, best: Mapping[str, Any]) -> list[str]:
 
 
 def write_nonfinite(place: HeldFolder, step: int, error: NonFiniteStep) -> None:
-    """What this process was given in a step whose loss is not finite, for a look at it: nonfinite/*.pt."""
+    """Keep the examples of this process in a step whose loss is not finite: nonfinite/*.pt."""
     if not error.samples:
         return
     batch = [

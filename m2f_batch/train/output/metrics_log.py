@@ -1,10 +1,10 @@
-"""What training says while it goes on: metrics as JSON lines, TensorBoard events, and curves as a picture.
+"""Writes the metrics log of a training: JSON lines, TensorBoard events, and curves as a picture.
 
     OUTPUT/metrics.jsonl          one object per logged step: {"step": ..., "kind": "train" | "validation", ...}
     OUTPUT/tensorboard/           the same for TensorBoard
     OUTPUT/curves.png             losses, learning rate and validation metrics, drawn at the end
 
-A resumed run drops what was logged after the checkpoint that it goes on from: no step is told twice.
+A resumed training drops the lines after the checkpoint that it goes on from, so that no step comes twice.
 """
 
 import io
@@ -25,8 +25,8 @@ FLUSH_SECONDS = 30.0  # between writes of the lines, for those who watch
 Line = dict[str, Any]
 
 
-class Journal:
-    """The lines of a run up to ``step``; ``flush`` and ``flush_events`` write them where training goes."""
+class MetricsLog:
+    """The lines of a training up to ``step``. ``flush`` and ``flush_events`` write them to OUTPUT."""
 
     def __init__(self, place: HeldFolder, step: int) -> None:
         self._place = place
@@ -34,7 +34,7 @@ class Journal:
         self.lines = [line for line in read_lines(place) if line["step"] <= step] if step else []
 
     def note(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
-        """One more line; numbers that are not finite become null, which JSON has no word for."""
+        """Add a line. Numbers that are not finite become null, because JSON has no word for them."""
         self.lines.append({"step": step, "kind": kind} | {key: _finite(value) for key, value in values.items()})
 
     def flush(self) -> None:
@@ -44,7 +44,7 @@ class Journal:
         retry_write(lambda: self._place.write(METRICS, data))
 
     def is_due(self) -> bool:
-        """Whether the lines were not written for a while."""
+        """Return whether the lines were not written for a while."""
         return monotonic() - self._flushed > FLUSH_SECONDS
 
     def finish(self) -> None:
@@ -63,7 +63,7 @@ class Journal:
 
 
 def read_lines(place: HeldFolder) -> list[Line]:
-    """The lines written so far; none where there is no file."""
+    """Read the lines written so far, none where there is no file."""
     try:
         data = retry_write(lambda: place.store.read(place.path(METRICS)))
     except NotFound:
@@ -72,7 +72,7 @@ def read_lines(place: HeldFolder) -> list[Line]:
 
 
 def events_of(lines: Iterable[Line]) -> list[tuple[str, bytes]]:
-    """TensorBoard's event files, (name, bytes), of the lines: a scalar per number, named ``kind/key``."""
+    """Make TensorBoard's event files, (name, bytes), of the lines: a scalar per number, named ``kind/key``."""
     from tensorboardX import SummaryWriter
 
     with TemporaryDirectory(prefix="m2f-batch-") as folder:
@@ -84,7 +84,7 @@ def events_of(lines: Iterable[Line]) -> list[tuple[str, bytes]]:
 
 
 def curves_png(lines: Sequence[Line]) -> bytes:
-    """A picture of the curves: losses on top, validation metrics and the learning rate below."""
+    """Draw the curves: losses on top, validation metrics and the learning rate below."""
     from matplotlib.figure import Figure
 
     train, validation = ([line for line in lines if line["kind"] == kind] for kind in ("train", "validation"))
@@ -110,8 +110,8 @@ def curves_png(lines: Sequence[Line]) -> bytes:
 
 
 def _numbers(line: Line) -> dict[str, float]:
-    told = {"step", "kind", "time"}
-    return {key: value for key, value in line.items() if key not in told and isinstance(value, int | float)}
+    others = {"step", "kind", "time"}
+    return {key: value for key, value in line.items() if key not in others and isinstance(value, int | float)}
 
 
 def _finite(value: Any) -> Any:

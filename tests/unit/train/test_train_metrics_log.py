@@ -7,8 +7,8 @@ from pathlib import Path
 from tensorboardX.proto.event_pb2 import Event
 
 from m2f_batch.runs.held_folder import open_folder
-from m2f_batch.train.output import journal
-from m2f_batch.train.output.journal import Journal
+from m2f_batch.train.output import metrics_log
+from m2f_batch.train.output.metrics_log import MetricsLog
 
 
 def scalars(folder: Path) -> list[tuple[str, int, float]]:
@@ -25,13 +25,13 @@ def scalars(folder: Path) -> list[tuple[str, int, float]]:
 
 def test_events_and_lines_are_those_of_the_whole_run(tmp_path):
     place = open_folder(str(tmp_path))
-    first = Journal(place, 0)
+    first = MetricsLog(place, 0)
     for step in (1, 2, 3):
         first.note(step, "train", {"loss": 2.0 ** (4 - step), "time": 100.0 + step})
     first.flush_events()
     assert scalars(tmp_path / "tensorboard") == [("train/loss", 1, 8.0), ("train/loss", 2, 4.0), ("train/loss", 3, 2.0)]
     first.flush()
-    again = Journal(place, 2)  # the step after the checkpoint is done, and told, once more
+    again = MetricsLog(place, 2)  # the step after the checkpoint is done, and told, once more
     again.note(3, "train", {"loss": float("nan"), "time": 200.0})
     again.note(3, "validation", {"AP": 0.5})
     again.finish()
@@ -52,10 +52,10 @@ def test_events_and_lines_are_those_of_the_whole_run(tmp_path):
 
 def test_lines_are_due_after_a_while(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(journal, "monotonic", lambda: now[0])
-    lines = Journal(open_folder(str(tmp_path)), 0)
+    monkeypatch.setattr(metrics_log, "monotonic", lambda: now[0])
+    lines = MetricsLog(open_folder(str(tmp_path)), 0)
     assert not lines.is_due()
-    now[0] = journal.FLUSH_SECONDS + 1
+    now[0] = metrics_log.FLUSH_SECONDS + 1
     assert lines.is_due()
     lines.flush()
     assert not lines.is_due()
