@@ -7,6 +7,7 @@ from m2f_batch.commands.shared.keys import add_keys
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets.format import dataset_targets
+from m2f_batch.messages.terminal import say
 
 SUMMARY = "write annotated images of any format as COCO or YOLO, whole or split into train and val"
 
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from m2f_batch.datasets.convert import SplitOptions, convert
     from m2f_batch.datasets.lint.faultless import dropping_of
 
-    return convert(
+    lines = convert(
         options.source,
         options.dest,
         options.form,
@@ -57,3 +58,5 @@ def run(options: argparse.Namespace) -> int:
         split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
         dropping=dropping_of(options.drop_faulty, options.queries, options.ignore),
     )
+    say(*lines)
+    return 0

@@ -2,6 +2,8 @@
 
 import argparse
 
+from m2f_batch.messages.terminal import say
+
 SUMMARY = "write a model whose weights are pickled (pytorch_model.bin) as safetensors, which segment reads"
 DESCRIPTION = (
     f"{SUMMARY[0].upper()}{SUMMARY[1:]}. They are read in a process without network, keys and memory without end, "
@@ -19,4 +21,5 @@ def run(options: argparse.Namespace) -> int:
     """Write DEST and say what was read and written."""
     from m2f_batch.models.conversion.command import convert_checkpoint
 
-    return convert_checkpoint(options.source, options.dest)
+    say(*convert_checkpoint(options.source, options.dest))
+    return 0

@@ -1,13 +1,16 @@
 """``m2f-batch evaluate RUN``: the rows of a run are measured against annotated images."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
+from m2f_batch.commands.shared.json_file import json_writer
 from m2f_batch.commands.shared.keys import add_keys, add_result
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.formats import read_formats
-from m2f_batch.result import tell
+from m2f_batch.messages.terminal import say
+from m2f_batch.result import STDOUT, tell
 
 if TYPE_CHECKING:
     from m2f_batch.submit.jobs import Job
@@ -39,6 +42,8 @@ def run(options: argparse.Namespace) -> int:
     """Print the figures."""
     from m2f_batch.evaluation.command import evaluate
     from m2f_batch.evaluation.ground_truth import GroundTruth
+    from m2f_batch.evaluation.table import lines_of
+    from m2f_batch.runs.reader import open_run
 
     truth = GroundTruth(
         uri=options.ground_truth,
@@ -56,7 +61,13 @@ def run(options: argparse.Namespace) -> int:
     )
     tell(output=options.run_uri)
     metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
-    return evaluate(options.run_uri, truth, metrics=metrics, json_file=options.json, is_partial=options.partial)
+    opened = open_run(options.run_uri)
+    write = json_writer(options.json, run=opened.uri, read=[truth.uri])
+    report = evaluate(opened, truth, metrics=metrics, is_partial=options.partial)
+    tell(run_id=report["run_id"], totals={"rows": report["rows"], "metrics": report["metrics"]})
+    say(*lines_of(report), file=sys.stderr if options.json == STDOUT else None)
+    write(report)
+    return 0
 
 
 def add_job_arguments(parser: argparse.ArgumentParser) -> None:

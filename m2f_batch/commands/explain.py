@@ -2,6 +2,8 @@
 
 import argparse
 
+from m2f_batch.messages.terminal import say
+
 SUMMARY = "re-run one image of a run and write every picture and number on the way to its row"
 
 
@@ -16,4 +18,5 @@ def run(options: argparse.Namespace) -> int:
     """Label the image again and say what came of it."""
     from m2f_batch.explain.command import explain
 
-    return explain(options.run_uri, options.uri, options.dest)
+    comparison = explain(options.run_uri, options.uri, options.dest, say=say)
+    return 0 if comparison["same"] else 1

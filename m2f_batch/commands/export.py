@@ -3,6 +3,7 @@
 import argparse
 
 from m2f_batch.datasets.format import run_targets
+from m2f_batch.messages.terminal import say
 
 SUMMARY = "write a run's rows in another format"
 
@@ -19,4 +20,5 @@ def run(options: argparse.Namespace) -> int:
     """Write DEST and say what is in it."""
     from m2f_batch.exports.command import export
 
-    return export(options.run_uri, options.dest, options.format, options.ground_truth)
+    say(*export(options.run_uri, options.dest, options.format, options.ground_truth).lines())
+    return 0

@@ -1,11 +1,16 @@
 """``m2f-batch lint DATASET``: faults of annotated images that training would suffer from."""
 
 import argparse
+import sys
 
 from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
+from m2f_batch.commands.shared.json_file import json_writer
 from m2f_batch.commands.shared.keys import add_keys, flags_of
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
+from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.messages.terminal import say
+from m2f_batch.result import STDOUT
 
 SUMMARY = "find what ruins training in annotated images: exit code 0 when there is none, 1 when there is"
 KEYS = {
@@ -39,7 +44,20 @@ def run(options: argparse.Namespace) -> int:
     if not options.config:
         flags["train.steps"] = 1  # nothing is trained: what only training asks for is given
     config = load_config(FinetuneConfig, file=options.config, flags=flags)
-    from m2f_batch.datasets.lint.command import lint
+    from m2f_batch.datasets.lint.command import Tally, document_of, finding_lines, lint
     from m2f_batch.datasets.lint.kinds import ignored_kinds
 
-    return lint(config, options.queries, ignored=ignored_kinds(options.ignore), json_file=options.json)
+    ignored = ignored_kinds(options.ignore)
+    if options.queries is not None and options.queries < 1:
+        raise UsageError(f"must be 1 or more; got {options.queries}", field="--queries")
+    write = json_writer(options.json, read=[config.data.train, config.data.val], indent=1, to_ascii=False)
+    tally, out = Tally(), sys.stderr if options.json == STDOUT else None
+    try:
+        linted = lint(config, options.queries, tally)
+    except (UsageError, RunError, TransientError, KeyboardInterrupt):
+        say(*finding_lines(tally, ignored), file=out)  # what ends the command hides nothing that was found before
+        raise
+    say(*linted.lines(ignored), file=out)
+    if options.json is not None:
+        write(document_of(config, linted, ignored))
+    return 1 if tally.faults(ignored) else 0

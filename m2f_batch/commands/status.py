@@ -2,6 +2,8 @@
 
 import argparse
 
+from m2f_batch.messages.terminal import say, say_json
+
 SUMMARY = "what is done, what failed and why, what is left"
 CLIENT = "m2f-batch-client[status]"
 
@@ -14,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the state of a run that exists."""
-    from m2f_batch.runs.inspect.status import status
+    from m2f_batch.runs.inspect.status import read_status, status_lines
 
-    return status(options.run_uri, is_json=options.json)
+    state = read_status(options.run_uri)
+    if options.json:
+        say_json(state)
+    else:
+        say(*status_lines(state))
+    return 0

@@ -2,6 +2,8 @@
 
 import argparse
 
+from m2f_batch.messages.terminal import say, say_json
+
 SUMMARY = "prove from storage alone that nothing is lost or doubled"
 
 
@@ -13,6 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the problems that a run has."""
-    from m2f_batch.runs.inspect.verify import verify_command
+    from m2f_batch.runs.inspect.verify import verified_lines, verify_run
 
-    return verify_command(options.run_uri, is_json=options.json)
+    found = verify_run(options.run_uri)
+    if options.json:
+        say_json(found)
+    else:
+        say(*verified_lines(found))
+    return 1 if found["problems"] else 0

@@ -24,7 +24,6 @@ from m2f_batch.datasets.splits.groups import group_keys
 from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
-from m2f_batch.messages.terminal import say
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store, stat_many, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -77,8 +76,8 @@ def convert(
     part: str = "train",
     split: SplitOptions | None = None,
     dropping: Dropping | None = None,
-) -> int:
-    """Writes ``source`` to ``dest``, prints what is in each split and returns 0.
+) -> list[str]:
+    """Writes ``source`` to ``dest``, and returns the lines that tell a person what is in each split.
 
     ``dropping`` leaves out the images that have faults, and lists them beside what is written.
 
@@ -107,8 +106,7 @@ def convert(
         raise UsageError(in_words_of(_OPTIONS, str(error))) from error
     if not any(splits.values()):
         raise UsageError(f"SRC: {source!r} has no images")
-    say(*_written(dataset, splits, target, dest, left))
-    return 0
+    return _written(dataset, splits, target, dest, left)
 
 
 def _target_format(to: str) -> Format:

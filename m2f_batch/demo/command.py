@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -20,8 +21,15 @@ MODEL = Path(__file__).parent / "model"
 SCENES, COLUMNS, CELL = 24, 6, 272
 
 
-def demo(directory: str, task: str) -> int:
-    """Draw scenes, segment them, and draw what was found; returns the exit code of the run.
+class Demo(NamedTuple):
+    """The exit code of a demo's run, and the picture of what it found."""
+
+    exit_code: int
+    sheet: Path
+
+
+def demo(directory: str, task: str) -> Demo:
+    """Draw scenes, segment them, and draw what was found.
 
     Raises UsageError, before anything is written, when DIR holds another run or cannot be a directory.
     """
@@ -47,8 +55,7 @@ def demo(directory: str, task: str) -> int:
     code = segment(config)
     sheet = folder / "contact-sheet.png"
     _contact_sheet(open_run(str(folder))).save(sheet)
-    print(f"        {sheet}")
-    return code
+    return Demo(code, sheet)
 
 
 def _draw_scenes(folder: Path) -> None:

@@ -1,10 +1,8 @@
 """``m2f-batch evaluate``: the rows of a run against annotated images, a table for people and JSON for machines."""
 
-import json
 import posixpath
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -16,14 +14,10 @@ from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
 from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
 from m2f_batch.evaluation.numbers import check_numbers, in_label_ids, other_readings
 from m2f_batch.evaluation.pairing import pair_by_uri
-from m2f_batch.evaluation.table import lines_of
 from m2f_batch.exports.ids import spelled_otherwise
 from m2f_batch.exports.run_images import file_name
-from m2f_batch.messages.terminal import say, say_json
-from m2f_batch.result import STDOUT, tell
 from m2f_batch.runs.info import RunInfo
-from m2f_batch.runs.reader import Run, open_run
-from m2f_batch.storage.places import writable_file
+from m2f_batch.runs.reader import Run
 from m2f_batch.storage.s3.settings import recorded, using
 
 COLUMNS = ["uri", "height", "width", "status", "segments"]
@@ -31,23 +25,17 @@ OBJECT_METRICS = frozenset({"ap", "pq"})  # of a truth that tells objects apart
 
 
 def evaluate(
-    run_uri: str,
-    truth: GroundTruth,
-    *,
-    metrics: Sequence[str] | None = None,
-    json_file: str | None = None,
-    is_partial: bool = False,
-) -> int:
-    """Measure a run, print the figures, write them to ``json_file``; returns 0.
+    run: Run, truth: GroundTruth, *, metrics: Sequence[str] | None = None, is_partial: bool = False
+) -> dict[str, Any]:
+    """Measure a run, and return the figures with all that belongs to them.
 
     Raises UsageError for a ground truth that cannot be read or does not fit, RunError for a run that is not finished.
     """
-    run = open_run(run_uri)
     info = run.info
     if not run.is_finished() and not is_partial:
         left = f"{info.images.remaining:,} of {info.images.listed:,} images remain"
         raise RunError(f"RUN: {run.uri} is not finished: {left}; go on with it, or measure what is there by --partial")
-    asked, write = metrics_of(info.task, metrics), _writer(json_file, run, truth)
+    asked = metrics_of(info.task, metrics)
     labels, is_reduced = info.categories, truth.do_reduce_labels
     with using(recorded(info.config)):
         form, dataset = truth.read(info.input_uri)
@@ -61,7 +49,7 @@ def evaluate(
     counts = measure(run, [evaluator, *(other.evaluator for other in others)], dataset, pairs, is_partial=is_partial)
     check_numbers(evaluator, others, truth.uri)
     _check_measured(evaluator, dataset, truth.uri)
-    report = {
+    return {
         "run": run.uri,
         "run_id": info.run_id,
         "task": info.task,
@@ -71,10 +59,6 @@ def evaluate(
         "warnings": [*notes, *more, *_spelled(pairs), *_warnings(info, evaluator, places, dataset, counts)],
         **evaluator.summary(),
     }
-    tell(run_id=info.run_id, totals={"rows": counts, "metrics": report["metrics"]})
-    say(*lines_of(report), file=sys.stderr if json_file == STDOUT else None)
-    write(report)
-    return 0
 
 
 def measure(
@@ -196,13 +180,3 @@ def _warnings(
     missed = [category.name for category in dataset.categories if category.name not in found]
     if missed:
         yield f"categories that the model lacks are never found: {', '.join(missed)}"
-
-
-def _writer(json_file: str | None, run: Run, truth: GroundTruth) -> Callable[[dict[str, Any]], None]:
-    """Writes JSON to a file anywhere; that it is none that can be written is said before anything is measured."""
-    if json_file is None:
-        return lambda report: None
-    if json_file == STDOUT:
-        return say_json
-    place = writable_file(json_file, "--json", run=run.uri, read=[truth.uri])
-    return lambda report: place.store.write(place.uri, (json.dumps(report, indent=2) + "\n").encode())

@@ -1,9 +1,10 @@
 """``m2f-batch explain RUN URI [DEST]``: one image again, with every picture and number on its way to its row."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from m2f_batch.errors import UsageError
-from m2f_batch.messages.terminal import say
 from m2f_batch.records import ImageRef
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.reader import Run, open_run
@@ -11,22 +12,22 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.places import Place, writable_folder
 from m2f_batch.storage.s3.settings import recorded, using
 
-SAME, DIFFERS = 0, 1
 FILES = ("explain.json", "decoded.png", "canvas.png", "queries.png", "overlay.png", "difference.png")
 
 
-def explain(run_uri: str, uri: str, dest: str | None = None) -> int:
-    """Re-run one image of a run, say what came of it, and write the evidence to ``dest``, a directory or a prefix.
+def explain(run_uri: str, uri: str, dest: str | None = None, *, say: Callable[..., None]) -> dict[str, Any]:
+    """Re-run one image of a run, and write the evidence to ``dest``, a directory or a prefix.
 
-    Returns 0 when the result is the run's row, 1 when it is not. Raises UsageError, before anything is written, for an
+    Returns the comparison of the result with the run's row. ``say`` is given the lines for a person as soon as they are
+    known, because the image may end the process. Raises UsageError, before anything is written, for an
     image that the run did not list, a model that is gone, or a ``dest`` that cannot be.
     """
     run = open_run(run_uri)
     with using(recorded(run.info.config)):
-        return _explain(run, uri, dest)
+        return _explain(run, uri, dest, say)
 
 
-def _explain(run: Run, uri: str, dest: str | None) -> int:
+def _explain(run: Run, uri: str, dest: str | None, say: Callable[..., None]) -> dict[str, Any]:
     ref, stored = run.find(uri)
     folder = _folder(dest or f"explain-{_name_of(ref)}", run.info)
     # torch is loaded only for an image that there is
@@ -49,7 +50,7 @@ def _explain(run: Run, uri: str, dest: str | None) -> int:
             folder.store.write(f"{folder.uri}/{name}", content)
             written.append(name)
         say(f"wrote   {folder.uri}: {', '.join(sorted(written))}")
-    return SAME if result.comparison["same"] else DIFFERS
+    return result.comparison
 
 
 def _name_of(ref: ImageRef) -> str:

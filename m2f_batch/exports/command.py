@@ -1,13 +1,14 @@
 """Exports a run in another format, whole or not at all: ``m2f-batch export``."""
 
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from m2f_batch.datasets.format import Target, run_targets
 from m2f_batch.errors import UsageError
 from m2f_batch.exports.ids import CocoIds, coco_ids
 from m2f_batch.exports.run_images import RunImages
-from m2f_batch.messages.terminal import say
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.reader import open_run
 from m2f_batch.storage.places import writable_file, writable_folder
@@ -15,8 +16,41 @@ from m2f_batch.storage.places import writable_file, writable_folder
 SPLIT = "run"  # all that is exported
 
 
-def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) -> int:
-    """Writes a run to ``dest`` in ``form`` and returns 0.
+@dataclass(frozen=True)
+class Exported:
+    """Holds what an export wrote: images and segments by ``ids``, and what the format ``said`` of what it lost."""
+
+    dest: str
+    info: RunInfo
+    ids: CocoIds
+    said: list[str]
+
+    @property
+    def images(self) -> int:
+        """The number of images that were written."""
+        return self.info.images.ok - len(self.ids.unmatched)
+
+    def lines(self) -> Iterator[str]:
+        """Yields the lines that tell a person what was written, and what was left out."""
+        counts, ids, segments = self.info.images, self.ids, self.ids.written.total()
+        of_weights = f"licence of the model's weights: {self.info.model.license}"
+        yield f"{self.dest}: {self.images:,} images, {segments:,} segments; {of_weights}"
+        if not segments:
+            yield "warning: there is no segment to export, and pycocotools takes no empty list of results"
+        yield from (f"note: {note}" for note in ids.notes)
+        left_out = [label.name for label in self.info.categories if label.id not in ids.category_ids]
+        if left_out:
+            yield f"left out, since --ground-truth does not name them: {', '.join(left_out)}"
+        if ids.unmatched:
+            example = min(ids.unmatched)
+            yield f"left out: {len(ids.unmatched):,} images that --ground-truth does not hold, e.g. {example}"
+        if counts.error or counts.remaining:
+            yield f"left out: {counts.error:,} images that failed, {counts.remaining:,} that remain"
+        yield from self.said
+
+
+def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) -> Exported:
+    """Writes a run to ``dest`` in ``form``.
 
     Raises UsageError for what cannot be exported, and where no image would be in it.
     """
@@ -44,24 +78,4 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
             raise UsageError(f"--ground-truth {ground_truth}: it holds none of the images that are labelled")
         if target.suffix:
             place.store.upload(Path(folder) / SPLIT, place.uri)
-    _say(run.info, ids, dest)
-    say(*said)
-    return 0
-
-
-def _say(info: RunInfo, ids: CocoIds, dest: str) -> None:
-    counts = info.images
-    images = counts.ok - len(ids.unmatched)
-    segments = ids.written.total()
-    say(f"{dest}: {images:,} images, {segments:,} segments; licence of the model's weights: {info.model.license}")
-    if not segments:
-        say("warning: there is no segment to export, and pycocotools takes no empty list of results")
-    for note in ids.notes:
-        say(f"note: {note}")
-    left_out = [label.name for label in info.categories if label.id not in ids.category_ids]
-    if left_out:
-        say(f"left out, since --ground-truth does not name them: {', '.join(left_out)}")
-    if ids.unmatched:
-        say(f"left out: {len(ids.unmatched):,} images that --ground-truth does not hold, e.g. {min(ids.unmatched)}")
-    if counts.error or counts.remaining:
-        say(f"left out: {counts.error:,} images that failed, {counts.remaining:,} that remain")
+    return Exported(dest, run.info, ids, said)

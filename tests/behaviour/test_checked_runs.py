@@ -11,10 +11,10 @@ from PIL import Image
 from ray import cloudpickle
 from support.engines import config_of
 
+from m2f_batch.cli import main
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.flow.job import segment
 from m2f_batch.flow.workers import Steps
-from m2f_batch.runs.inspect.status import status
 
 
 def load_with_a_broken_kernel(settings: Any) -> Any:
@@ -48,5 +48,5 @@ def test_actors_with_a_broken_kernel(ray_session: None, tmp_path: Path, capsys: 
     assert info["forward"] == {"fast": 0, "slow": 1, "why": {why: 1}}
     said = capsys.readouterr().out
     assert f"goes on with transformers' own modules, which are slower: {why}" in said
-    status(str(tmp_path / "run"))
+    main(["status", str(tmp_path / "run")])
     assert f"forward 1 x {why}" in capsys.readouterr().out

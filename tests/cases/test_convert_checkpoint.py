@@ -90,14 +90,14 @@ def refused_by_segment(capsys: pytest.CaptureFixture[str], model: Path) -> str:
 def test_shards_and_types(tmp_path: Path) -> None:
     """As many files as there were, and more where they would be too large; the legacy form; float16; an empty DEST."""
     (tmp_path / "a").mkdir()
-    assert convert_checkpoint(str(sharded_model(tmp_path / "shards")), str(tmp_path / "a")) == 0
+    assert convert_checkpoint(str(sharded_model(tmp_path / "shards")), str(tmp_path / "a"))
     assert [file.name for file in weight_files(tmp_path / "a")] == [
         f"model-{n:05d}-of-00003.safetensors" for n in (1, 2, 3)
     ]
     same_tensors(tmp_path / "a", demo_tensors())
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in demo_tensors().items()}
     old = pickled_model(tmp_path / "half", half, _use_new_zipfile_serialization=False)
-    assert convert_checkpoint(str(old), str(tmp_path / "b"), max_shard=1_000_000) == 0
+    assert convert_checkpoint(str(old), str(tmp_path / "b"), max_shard=1_000_000)
     assert len(weight_files(tmp_path / "b")) > 3
     same_tensors(tmp_path / "b", half)
     assert read_checkpoint(tmp_path / "b", "b").trained_task == "panoptic"
@@ -112,7 +112,7 @@ def test_tied_and_parameters_and_views(tmp_path: Path) -> None:
     changed[names[2]] = torch.nn.Parameter(tensors[names[2]].t())
     large = torch.cat([tensors[names[3]], tensors[names[3]]])
     changed[names[3]] = large[: len(large) // 2]
-    assert convert_checkpoint(str(pickled_model(tmp_path / "old", changed)), str(tmp_path / "new")) == 0
+    assert convert_checkpoint(str(pickled_model(tmp_path / "old", changed)), str(tmp_path / "new"))
     same_tensors(tmp_path / "new", {name: tensor.detach() for name, tensor in changed.items()})
 
 
@@ -246,7 +246,7 @@ def test_from_a_bucket_into_another(moto_s3: S3Endpoint, tmp_path: Path, monkeyp
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     source = pickled_model(tmp_path / "old")
     moto_s3.put({f"old/{file.name}": file.read_bytes() for file in source.iterdir()})
-    assert convert_checkpoint(f"{moto_s3.uri}/old", f"{moto_s3.uri}/new") == 0
+    assert convert_checkpoint(f"{moto_s3.uri}/old", f"{moto_s3.uri}/new")
     found = local_directory(find_model(f"{moto_s3.uri}/new"))
     same_tensors(found, demo_tensors())
     assert (found / "config.json").read_bytes() == (DEMO_MODEL / "config.json").read_bytes()
@@ -330,5 +330,5 @@ def test_the_child_knows_no_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     seen = tmp_path / "environment"
     spy = f"import os\nopen({str(seen)!r}, 'w').write(repr(dict(os.environ)))\n"
     monkeypatch.setattr("m2f_batch.models.conversion.command._BOOT", spy + _boot())
-    assert convert_checkpoint(str(pickled_model(tmp_path / "old")), str(tmp_path / "new")) == 0
+    assert convert_checkpoint(str(pickled_model(tmp_path / "old")), str(tmp_path / "new"))
     assert "not-for-children" not in seen.read_text()

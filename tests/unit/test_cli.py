@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import PROJECT
@@ -156,10 +157,10 @@ def test_exit_codes_of_what_can_go_wrong(
 ) -> None:
     from m2f_batch.runs.inspect import status
 
-    def fail(run_uri: str, **_: bool) -> int:
+    def fail(run_uri: str) -> dict[str, Any]:
         raise error
 
-    monkeypatch.setattr(status, "status", fail)
+    monkeypatch.setattr(status, "read_status", fail)
     assert main(["status", "x"]) == code
     assert capsys.readouterr().err == said
 
@@ -167,11 +168,11 @@ def test_exit_codes_of_what_can_go_wrong(
 def test_sigterm_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     from m2f_batch.runs.inspect import status
 
-    def stopped(run_uri: str, **_: bool) -> int:
+    def stopped(run_uri: str) -> dict[str, Any]:
         signal.raise_signal(signal.SIGTERM)
-        return 0
+        return {}
 
-    monkeypatch.setattr(status, "status", stopped)
+    monkeypatch.setattr(status, "read_status", stopped)
     assert main(["status", "x"]) == 130
 
 

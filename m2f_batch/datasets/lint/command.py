@@ -4,10 +4,9 @@ Nothing stops at the first fault. Images are read once, in threads, a few at a t
 small print.
 """
 
-import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,10 @@ from m2f_batch.datasets.lint.splits import class_findings, counts, group_finding
 from m2f_batch.datasets.lint.warnings import queries_of
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.splits.train_val import places_of, read_splits
-from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.masking import redact
-from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.models.source import find_model
-from m2f_batch.result import STDOUT
 from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
-from m2f_batch.storage.places import Place, writable_file
 from m2f_batch.storage.s3.settings import using
 
 _SHOWN = 5  # examples per kind on the screen
@@ -63,32 +58,28 @@ class Tally:
         return KINDS[kind].is_fault and self.counts[kind] > KINDS[kind].tolerated * self.annotations
 
 
-def lint(
-    config: FinetuneConfig, queries: int | None, *, ignored: Sequence[str] = (), json_file: str | None = None
-) -> int:
-    """Print what is wrong with ``config.data``; 1 if any of it ruins training and is not ``ignored``, else 0.
+@dataclass(frozen=True)
+class Linted:
+    """Holds what was found in a dataset, and the splits that it was found in."""
+
+    tally: Tally
+    train: Dataset
+    val: Dataset | None
+
+    def lines(self, ignored: Sequence[str]) -> Iterator[str]:
+        """Yields the lines that tell a person what was found, and the total."""
+        yield from finding_lines(self.tally, ignored)
+        yield _total(self.train, self.val, self.tally, self.tally.faults(ignored))
+
+
+def lint(config: FinetuneConfig, queries: int | None, tally: Tally) -> Linted:
+    """Finds what is wrong with ``config.data``, and puts it into ``tally`` at once, whatever ends the command.
 
     ``queries``: of the model, by default as the config says. Raises UsageError for what cannot be read at all.
     """
-    if queries is not None and queries < 1:
-        raise UsageError(f"--queries: must be 1 or more; got {queries}")
-    target: Place | None = None
-    if json_file is not None and json_file != STDOUT:
-        target = writable_file(json_file, "--json", read=[config.data.train, config.data.val])
-    tally = Tally()
-    out = sys.stderr if json_file == STDOUT else None
-    try:
-        storage, data = config.storage, config.data
-        with using(storage.s3), confine(storage.allow, places_of(data)), pixel_cap(data.max_pixels):
-            train, val = find(config, queries or _queries(config), tally)
-    except (UsageError, RunError, TransientError, KeyboardInterrupt):
-        say(*_lines(tally, ignored), file=out)  # what ends the command hides nothing that was found before
-        raise
-    faults = tally.faults(ignored)
-    say(*_lines(tally, ignored), _total(train, val, tally, faults), file=out)
-    if json_file is not None:
-        _write(target, config, train, val, tally, len(faults))
-    return 1 if faults else 0
+    storage, data = config.storage, config.data
+    with using(storage.s3), confine(storage.allow, places_of(data)), pixel_cap(data.max_pixels):
+        return Linted(tally, *find(config, queries or _queries(config), tally))
 
 
 def _queries(config: FinetuneConfig) -> int:
@@ -134,7 +125,8 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
     return train, val
 
 
-def _lines(tally: Tally, ignored: Sequence[str]) -> Iterator[str]:
+def finding_lines(tally: Tally, ignored: Sequence[str]) -> Iterator[str]:
+    """Yields the lines of each kind that was found, what it does to a training, and what to do."""
     for kind in sorted((kind for kind in KINDS if tally.counts[kind]), key=lambda kind: not tally.is_fault(kind)):
         known = KINDS[kind]
         word = "note" if not tally.is_fault(kind) else "ignored" if kind in ignored else "fault"
@@ -157,9 +149,9 @@ def _total(train: Dataset, val: Dataset | None, tally: Tally, faults: Sequence[s
     return f"{'faulty' if faults else 'clean':7} {images}, {len(train.categories):,} categories: {found}"
 
 
-def _write(
-    target: Place | None, config: FinetuneConfig, train: Dataset, val: Dataset | None, tally: Tally, faults: int
-) -> None:
+def document_of(config: FinetuneConfig, linted: Linted, ignored: Sequence[str]) -> dict[str, Any]:
+    """Returns all that was found, for JSON."""
+    tally = linted.tally
     found: list[dict[str, Any]] = [
         {
             "kind": kind,
@@ -174,10 +166,6 @@ def _write(
         for kind in KINDS
         if tally.counts[kind]
     ]
-    images = {"train": train.table.num_rows, "val": 0 if val is None else val.table.num_rows}
-    document = {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}
-    if target is None:
-        say_json(document)
-        return
-    text = json.dumps(document, indent=1, ensure_ascii=False)
-    target.store.write(target.uri, f"{text}\n".encode())
+    images = {"train": linted.train.table.num_rows, "val": 0 if linted.val is None else linted.val.table.num_rows}
+    faults = len(tally.faults(ignored))
+    return {"data": config.data.model_dump(mode="json"), "images": images, "faults": faults, "findings": found}

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.messages.terminal import say
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint, read_config
 from m2f_batch.models.conversion.child import MAX_SHARD, Order
 from m2f_batch.models.source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
@@ -41,8 +40,10 @@ serve(json.loads(sys.argv[2]))
 """
 
 
-def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) -> int:
-    """Write the model of ``source`` to ``dest``, a new or empty place, whole or not at all; returns 0.
+def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) -> list[str]:
+    """Write the model of ``source`` to ``dest``, a new or empty place, whole or not at all.
+
+    Returns the lines that tell a person what was read and written.
 
     ``max_shard``: bytes of one file of weights. Raises UsageError for a source that is no Mask2Former with pickled
     weights, or whose weights are not what they should be.
@@ -59,8 +60,7 @@ def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) ->
         _copy(directory, folder, found)
         lines = [*_lines(dest, files, names, answer, _loaded(folder, source))]
         _deliver(folder, place)
-    say(*lines)
-    return 0
+    return lines
 
 
 @contextmanager

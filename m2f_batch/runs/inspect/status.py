@@ -7,7 +7,6 @@ from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.messages.spoken import duration
-from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.runs.assignment import read_assigned
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.forwards import forward_lines
@@ -18,15 +17,10 @@ from m2f_batch.runs.reader import open_run
 from m2f_batch.runs.tally import Tally
 
 
-def status(run_uri: str, *, is_json: bool = False) -> int:
-    """Print the state of a run, as JSON where asked; always 0 for a run that exists."""
+def read_status(run_uri: str) -> dict[str, Any]:
+    """Return the state of a run. Raises UsageError where there is none."""
     run = open_run(run_uri)
-    state = state_of(run.directory, run.info)
-    if is_json:
-        say_json(state)
-    else:
-        say(*_lines(state))
-    return 0
+    return state_of(run.directory, run.info)
 
 
 def state_of(run: RunDirectory, info: RunInfo) -> dict[str, Any]:
@@ -87,7 +81,8 @@ def _lease(run: RunDirectory) -> dict[str, Any] | None:
     return {"is_free": False, **told, "age": age, "is_over": age is not None and age > held.seconds}
 
 
-def _lines(state: dict[str, Any]) -> Iterator[str]:
+def status_lines(state: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines that tell a person the state of a run."""
     images, segments, is_finished = state["images"], state["segments"], state["finished"]
     end = f"finished at {state['finished_at']}" if is_finished else "not finished"
     attempt = f", attempt {state['attempts']}" if state["attempts"] > 1 else ""

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from m2f_batch.messages.terminal import say, say_json
 from m2f_batch.processes import in_processes
 from m2f_batch.records import SCHEMA
 from m2f_batch.runs.assignment import Assigned, read_assigned
@@ -267,35 +267,36 @@ def _tally(reports: Iterable[FileReport]) -> Tally:
     return sum((report.tally for report in reports), start=Tally())
 
 
-def verify_command(run_uri: str, *, is_json: bool = False) -> int:
-    """``m2f-batch verify RUN``: print what is wrong, or that nothing is; 0 or 1. All of it as JSON where asked."""
+def verify_run(run_uri: str) -> dict[str, Any]:
+    """Return the problems of a run, and what its files hold. Raises UsageError where there is none."""
     opened = open_run(run_uri)
     run, info = opened.directory, opened.info
     sizes = [entry.size for entry in run.committed().values()]
     is_small = len(sizes) < 2 or sum(sizes) < SERIAL_BYTES or os.cpu_count() == 1
     found = verify_reports(run, info.task, each=map if is_small else in_processes)
-    tally, staged = _tally(found.reports), _staged(run)
-    if is_json:
-        counts = {"ok": tally.ok, "error": tally.error, "remaining": found.remaining, "staged": staged}
-        say_json(
-            {
-                "run": run.uri,
-                "run_id": info.run_id,
-                "problems": found.problems,
-                "finished": run.is_finished(),
-                "images": {"listed": found.listed, **counts},
-                "segments": tally.segments,
-            }
-        )
-        return 1 if found.problems else 0
-    say(
-        *found.problems,
-        f"{run.uri}: {f'{len(found.problems)} problems' if found.problems else 'verified'}; "
-        f"{'finished' if run.is_finished() else 'not finished'}; "
-        f"{found.listed:,} listed = {tally.ok:,} ok + {tally.error:,} error + {found.remaining:,} remaining; "
-        f"{tally.segments:,} segments{f'; {staged:,} of those that remain are staged' if staged else ''}",
+    tally = _tally(found.reports)
+    counts = {"ok": tally.ok, "error": tally.error, "remaining": found.remaining, "staged": _staged(run)}
+    return {
+        "run": run.uri,
+        "run_id": info.run_id,
+        "problems": found.problems,
+        "finished": run.is_finished(),
+        "images": {"listed": found.listed, **counts},
+        "segments": tally.segments,
+    }
+
+
+def verified_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that tell a person what ``verify_run`` found."""
+    images, problems = found["images"], found["problems"]
+    yield from problems
+    staged = f"; {images['staged']:,} of those that remain are staged" if images["staged"] else ""
+    yield (
+        f"{found['run']}: {f'{len(problems)} problems' if problems else 'verified'}; "
+        f"{'finished' if found['finished'] else 'not finished'}; "
+        f"{images['listed']:,} listed = {images['ok']:,} ok + {images['error']:,} error + "
+        f"{images['remaining']:,} remaining; {found['segments']:,} segments{staged}"
     )
-    return 1 if found.problems else 0
 
 
 def _staged(run: RunDirectory) -> int:

@@ -19,6 +19,7 @@ from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.exports.command import export
 from m2f_batch.exports.ids import coco_ids
 from m2f_batch.exports.run_images import RunImages, file_name
+from m2f_batch.messages.terminal import say
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.reader import open_run
 
@@ -57,7 +58,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 def exported(run: RunDirectory, dest: Path, form: str = "coco", ground_truth: Path | None = None) -> Any:
-    assert export(run.uri, str(dest), form, str(ground_truth) if ground_truth else None) == 0
+    say(*export(run.uri, str(dest), form, str(ground_truth) if ground_truth else None).lines())
     return json.loads(dest.read_text(encoding="utf-8"))
 
 
@@ -335,7 +336,7 @@ def test_an_existing_file_is_replaced_whole(run: RunDirectory, tmp_path: Path) -
 
 def test_export_to_a_bucket(run: RunDirectory, tmp_path: Path, moto_s3: S3Endpoint) -> None:
     tree = exported(run, tmp_path / "out.json")
-    assert export(run.uri, f"{moto_s3.uri}/a b/é.json", "coco") == 0
+    export(run.uri, f"{moto_s3.uri}/a b/é.json", "coco")
     body = moto_s3.client().get_object(Bucket=moto_s3.bucket, Key="a b/é.json")["Body"].read()
     assert json.loads(body) == tree
 

@@ -15,7 +15,6 @@ from m2f_batch.errors import ImageError
 from m2f_batch.runs.assignment import read_assigned
 from m2f_batch.runs.directory import DamagedFile, RunDirectory
 from m2f_batch.runs.index import IndexEntry, read_index, tally_by, write_index
-from m2f_batch.runs.inspect.status import status
 from m2f_batch.runs.inspect.verify import verify_reports
 from m2f_batch.runs.lease import acquire
 from m2f_batch.runs.plan import unit_name
@@ -47,7 +46,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 def said(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    assert status(run.uri) == 0
+    assert main(["status", run.uri]) == 0
     return capsys.readouterr().out
 
 

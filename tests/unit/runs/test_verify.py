@@ -11,10 +11,11 @@ import pytest
 from pycocotools import mask as coco_mask
 from support.hand_made import Picture, box_mask, make_run
 
+from m2f_batch.cli import main
 from m2f_batch.errors import ImageError
 from m2f_batch.records import ImageRef, table_of
 from m2f_batch.runs.directory import RunDirectory, parquet_bytes
-from m2f_batch.runs.inspect.verify import verify, verify_command
+from m2f_batch.runs.inspect.verify import verify
 
 SIZE = (12, 16)
 UPPER, LOWER = box_mask(SIZE, 0, 0, 5, 16), box_mask(SIZE, 5, 3, 7, 9)
@@ -61,7 +62,7 @@ def first_segment(**changes: Any) -> Callable[[dict[str, Any]], None]:
 
 def test_a_good_run_verifies(run: RunDirectory, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify(run, "panoptic") == []
-    assert verify_command(run.uri) == 0
+    assert main(["verify", run.uri]) == 0
     assert capsys.readouterr().out == (
         f"{run.uri}: verified; finished; 5 listed = 4 ok + 1 error + 0 remaining; 4 segments\n"
     )
@@ -98,7 +99,7 @@ def test_a_missing_row(run: RunDirectory, capsys: pytest.CaptureFixture[str]) ->
     problems = verify(run, "panoptic")
     assert "1 listed images have no row, e.g. /p/b.jpg; run.json says 0 remain" in problems
     assert "_SUCCESS is there although 1 images remain, e.g. /p/b.jpg" in problems
-    assert verify_command(run.uri) == 1
+    assert main(["verify", run.uri]) == 1
     assert f"{run.uri}: {len(problems)} problems; finished;" in capsys.readouterr().out
 
 

@@ -12,12 +12,13 @@ import pytest
 from support.hand_made import Picture, box_mask
 from support.planned_runs import NAMES, file_name, id_of, planned_run, put_rows
 
+from m2f_batch.cli import main
 from m2f_batch.errors import ImageError, RunError
 from m2f_batch.processes import in_processes
 from m2f_batch.records import Row
 from m2f_batch.runs.directory import RunDirectory, parquet_bytes
 from m2f_batch.runs.inspect import verify as verify_module
-from m2f_batch.runs.inspect.verify import MOST_LINES, check_file, verify, verify_command, verify_reports
+from m2f_batch.runs.inspect.verify import MOST_LINES, check_file, verify, verify_reports
 from m2f_batch.runs.plan import unit_name
 
 SIZE = (12, 16)
@@ -61,7 +62,7 @@ def test_a_good_run_verifies_in_any_order(run: RunDirectory, capsys: pytest.Capt
     ]
     assert reports[-1].tally.reasons == {"decode/Truncated": 1}
     assert {r.file: r.version for r in reports} == {name: entry.version for name, entry in run.committed().items()}
-    assert verify_command(run.uri) == 0
+    assert main(["verify", run.uri]) == 0
     assert capsys.readouterr().out == (
         f"{run.uri}: verified; finished; 7 listed = 6 ok + 1 error + 0 remaining; 6 segments\n"
     )
@@ -166,7 +167,7 @@ def test_staged_units_are_counted_and_are_no_problem(tmp_path: Path, capsys: pyt
         run.store.write(run.path(f"_state/parts/{file_name(1)}/{name}.parquet"), b"rows")
     left_over = unit_name(file_name(0), 0, 1)
     run.store.write(run.path(f"_state/parts/{file_name(0)}/{left_over}.parquet"), b"rows")
-    assert verify_command(run.uri) == 0
+    assert main(["verify", run.uri]) == 0
     assert capsys.readouterr().out == (
         f"{run.uri}: verified; not finished; 6 listed = 1 ok + 0 error + 5 remaining; 1 segments; "
         "3 of those that remain are staged\n"
@@ -219,7 +220,7 @@ def test_in_processes(run: RunDirectory, monkeypatch: pytest.MonkeyPatch, capsys
     serial = verify(run, "panoptic")
     monkeypatch.setattr(verify_module, "SERIAL_BYTES", 0)
     monkeypatch.setattr(verify_module.os, "cpu_count", lambda: 2)
-    assert verify_command(run.uri) == 1
+    assert main(["verify", run.uri]) == 1
     assert capsys.readouterr().out.splitlines()[:-1] == serial
 
 

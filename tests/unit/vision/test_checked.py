@@ -23,7 +23,6 @@ from m2f_batch.models.mask2former.fast import FastMask2Former
 from m2f_batch.models.mask2former.masked_decoder import FastDecoderLayer
 from m2f_batch.models.source import find_model
 from m2f_batch.runs.forwards import Forwards, forward_lines
-from m2f_batch.runs.inspect.status import status
 from m2f_batch.vision.device import checked_model as module
 from m2f_batch.vision.device.checked_model import FLOAT32_LIMIT, HALF_LIMIT, Forward, load_checked
 from m2f_batch.vision.segmenter import Segmenter
@@ -302,7 +301,7 @@ def test_a_run_counts_both_and_says_why(
     assert in_process(config) == 0
     assert told() == {"fast": 1, "slow": 1, "why": {why: 1}}
     capsys.readouterr()
-    status(str(output))
+    main(["status", str(output)])
     lines = capsys.readouterr().out.splitlines()
     assert "forward 1 of 2 processes computed with transformers' own modules, whose rounding is another" in lines
     assert f"forward 1 x {why}" in lines
