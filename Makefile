@@ -31,10 +31,10 @@ test: $(VENV)/ready
 	$(MAKE) -j2 --output-sync=target check test-fast test-commands test-runs test-chaos test-slow
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
-# the inner loop: no servers but moto, no training, no other processes
+# the inner loop: no servers but moto, no training, no other processes; a process for each core
 FEW = $(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos --ignore=tests/tools
 test-fast: $(VENV)/ready
-	$(FEW) -m "not slow"
+	$(FEW) -n auto --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/ready
 	$(FEW) -m slow

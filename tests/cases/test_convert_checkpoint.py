@@ -24,6 +24,8 @@ from m2f_batch.models.conversion.command import convert_checkpoint
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.vision.segmenter import Segmenter
 
+pytestmark = pytest.mark.slow  # processes of their own
+
 BOUNDS = "without network (a network namespace of its own) and with"
 
 
@@ -59,7 +61,6 @@ def same_tensors(directory: Path, expected: dict[str, torch.Tensor]) -> None:
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
 
 
-@pytest.mark.slow
 def test_the_demo_model_comes_back_byte_for_byte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, dest = pickled_model(tmp_path / "old"), tmp_path / "new" / "model"
     message = refused_by_segment(capsys, source)
@@ -117,7 +118,6 @@ def test_tied_and_parameters_and_views(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a pickle that calls", "a zip bomb", "a view of 10^12", *FOREIGN])
-@pytest.mark.slow
 def test_a_hostile_model_is_one_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "old"
     shutil.copytree(DEMO_MODEL, source, ignore=shutil.ignore_patterns("*.safetensors"))
@@ -128,7 +128,6 @@ def test_a_hostile_model_is_one_line(kind: str, tmp_path: Path, capsys: pytest.C
     assert len(message) < 500 and not (tmp_path / FLAG).exists() and not (tmp_path / "out").exists()
 
 
-@pytest.mark.slow
 def test_hostile_files(tmp_path: Path) -> None:
     """Each is refused by the code of the child, in one process with its bounds."""
     for kind, (make, _) in HOSTILE.items():
@@ -160,7 +159,6 @@ print(json.dumps(said))
     assert not [*tmp_path.rglob(FLAG)]
 
 
-@pytest.mark.slow
 def test_a_hostile_shard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = sharded_model(tmp_path / "old")
     last = source / "pytorch_model-00003-of-00003.bin"

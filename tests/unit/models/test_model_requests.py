@@ -17,6 +17,8 @@ from conftest import PROJECT
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow  # processes of their own
+
 FOLDER = PROJECT / "tests" / "old_checkpoints"
 TIMM, SWIN = FOLDER / "4.57.6-timm", FOLDER / "4.57.6-swin"
 NOBODY = "nobody-at-all/no-such-model"
