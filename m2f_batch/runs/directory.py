@@ -75,26 +75,18 @@ class RunDirectory(HeldFolder):
         return is_new
 
     def _withdraw_if_fenced(self, name: str) -> None:
-        """Delete a file of annotations that was just written, if another run has replaced the plan meanwhile.
+        """Delete a file of rows, or a sidecar, that was just written, if another run has replaced the plan meanwhile.
 
         The process may have been suspended between the check of the lease and the write. A file that the new plan does
         not name would double rows. Raises Fenced if another run has taken over.
         """
         folder, _, file = name.removesuffix(".parquet").partition("/")
-        if folder != "annotations" or not self.is_fenced():
-            return  # readers see annotations only
+        if folder == "_state" or not self.is_fenced():
+            return  # readers see annotations and sidecars only
         plan = self.read_plan()  # if it is still the old plan, whoever writes the new one sweeps after that
         if plan is None or file not in plan.names():
             self.store.delete([self.path(name)])
         raise self.fenced()
-
-    def remove(self) -> None:
-        """Delete what a run wrote, but leases. The plan goes first: with files to be deleted nobody may go on."""
-        self.delete([self.path("_SUCCESS"), self.path("_state/manifest.parquet")])
-        self.delete(self.annotation_files())
-        self.delete(entry.uri for entry in self.store.list(f"{self.path('_state/parts')}/"))
-        for name in ("_state/index.json", "_state/dirty.json", "run.json"):
-            self.delete([self.path(name)])
 
     def prune(self) -> None:
         """Remove our empty folders, and the run's own where nothing is left."""

@@ -25,6 +25,7 @@ from m2f_batch.records import ImageRef, Row
 from m2f_batch.runs.directory import RunDirectory, open_existing_run
 from m2f_batch.runs.info import RunInfo, read_info
 from m2f_batch.runs.rows import Order, order_of, tables_by_uri
+from m2f_batch.runs.writing.sidecars import sidecar_path
 from m2f_batch.storage import uris
 from m2f_batch.storage.s3.settings import recorded, using
 from m2f_batch.storage.store import NotFound
@@ -66,6 +67,13 @@ class Run:
     def rows(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
         """Yield all rows, or some of their columns, in the order of their URIs, a few hundred at a time."""
         return tables_by_uri(self.directory, columns, self._order)
+
+    def sidecar(self, name: str) -> Iterator[pa.Table]:
+        """Yield a sidecar table, the part of one file of rows at a time. A file without that sidecar has no part."""
+        for _, uri in self._order.files:
+            path = sidecar_path(name, uri.rpartition("/")[2].removesuffix(".parquet"))
+            with suppress(NotFound):
+                yield self.directory.read_annotations(self.directory.path(path))
 
     def listed(self) -> pa.Table:
         """Return what INPUT listed, by URI: ``uri``, ``version``, ``image_id`` and the columns of its manifest."""

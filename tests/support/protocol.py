@@ -21,6 +21,7 @@ from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.plan import Change, Plan, Unit, Units, new_plan, next_plan, pending
 from m2f_batch.runs.writing.commit import commit, staged
 from m2f_batch.runs.writing.repair import sweep
+from m2f_batch.runs.writing.sidecars import names_in
 
 FILE, UNIT = 4, 2  # images
 
@@ -40,6 +41,13 @@ def rows_of_unit(unit: Unit) -> pa.Table:
     """The rows that labelling gives; the 3rd version of an image is none that can be read."""
     error = ImageError("decode", "Truncated", "x")
     return table_of([error_row(r, error) if r.version == "v3" else ok_row(r, (1, 2), []) for r in unit.refs])
+
+
+def boxes_of_unit(unit: Unit) -> dict[str, pa.Table]:
+    """The sidecar "boxes" of a unit: none, one or two rows for an image, which follow from its id and version."""
+    of = [ref for ref in unit.refs for _ in range(ref.image_id % 3)]
+    table = {"image_id": [ref.image_id for ref in of], "box": [f"{ref.uri} {ref.version}" for ref in of]}
+    return {"boxes": pa.table(table, schema=pa.schema([("image_id", pa.int64()), ("box", pa.string())]))}
 
 
 def ids(table: pa.Table) -> list[int]:
@@ -66,7 +74,8 @@ class Held:
 class World:
     """A run directory in memory, and all who ever worked on it."""
 
-    def __init__(self, file: int = FILE, unit: int = UNIT) -> None:
+    def __init__(self, file: int = FILE, unit: int = UNIT, *, with_boxes: bool = False) -> None:
+        self.with_boxes = with_boxes
         self.store, self.token, self.file, self.unit = MemoryStore(), 0, file, unit
         self.plain = RunDirectory("m/run", self.store)
         self.old: list[tuple[Fence, Unit]] = []  # every unit that somebody may be labelling still
@@ -93,8 +102,27 @@ class World:
         assert held.run.fence is not None
         self.old += [(held.run.fence, unit) for unit in held.units]
         for unit in held.units:
-            commit(held.run, unit.name, rows_of_unit(unit))
+            self.commit(held.run, unit)
         sweep(held.run, held.work.plan, held.run.committed())
+
+    def commit(self, run: RunDirectory, unit: Unit) -> None:
+        """Commit a unit, with its sidecar if the run has them."""
+        commit(run, unit.name, rows_of_unit(unit), boxes_of_unit(unit) if self.with_boxes else None)
+
+    def boxes(self) -> dict[str, list[str]]:
+        """The sidecar of each file, by the name of the file."""
+        files = [entry.uri for entry in self.store.list(f"{self.plain.path('boxes')}/")]
+        return {uri.rpartition("/")[2]: self.plain.read_annotations(uri)["box"].to_pylist() for uri in files}
+
+    def wanted_boxes(self) -> dict[str, list[str]]:
+        """What ``boxes`` must be, as the rows have it."""
+        wanted = {}
+        for uri in self.plain.annotation_files():
+            rows = self.plain.read_annotations(uri)
+            assert names_in(rows) == (["boxes"] if self.with_boxes else [])
+            refs = tuple(ImageRef(row["uri"], row["version"]) for row in rows.to_pylist())
+            wanted[uri.rpartition("/")[2]] = boxes_of_unit(Unit("", refs))["boxes"]["box"].to_pylist()
+        return wanted
 
     def each(self, act: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """A map in any order, as tasks on a cluster end."""

@@ -60,7 +60,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
     if progress.done < progress.total:
         return None
     # a unit may have been staged, and its file not joined before storage failed
-    join_whole(run, retry_write(run.committed), retry_write(lambda: staged(run)))
+    join_whole(run, plan, retry_write(run.committed), retry_write(lambda: staged(run)))
     retry_write(lambda: sweep(run, plan, run.committed()))
     attempt.events.emit("proof", files=len(plan.names()))
     known = retry_write(lambda: read_index(run))

@@ -11,7 +11,7 @@ from m2f_batch.runs.tally import Tally, tally_in
 from m2f_batch.runs.writing.commit import staged, staged_files
 from m2f_batch.runs.writing.each import Each
 from m2f_batch.runs.writing.merge import stage_merged
-from m2f_batch.runs.writing.repair import clean, join_whole, sweep, write_dirty
+from m2f_batch.runs.writing.repair import clean, join_whole, remove, sweep, write_dirty
 from m2f_batch.storage.retries import retry_write
 
 
@@ -26,7 +26,7 @@ def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
     if before is not None and mine["token"] is not None and mine.items() <= before.items():
         return tally_in(before)  # done, and the process that asks was started again
     if work.over and before is not None and before.get("run_id") != work.info["run_id"]:
-        retry_write(run.remove)
+        retry_write(lambda: remove(run))
     retry_write(lambda: run.delete([run.path("_SUCCESS")]))
     plan = work.plan
     stage_merged(run, plan, work.change, retry_write(run.committed), each)
@@ -39,7 +39,7 @@ def begin(run: RunDirectory, work: Work, each: Each = map) -> Tally:
         retry_write(lambda: run.delete([run.path("_state/dirty.json")]))
         there = retry_write(run.committed)
     retry_write(lambda: sweep(run, plan, there))
-    join_whole(run, there, retry_write(lambda: staged(run)), each)
+    join_whole(run, plan, there, retry_write(lambda: staged(run)), each)
     done = tally_of(run, work)
     counts = {"ok": done.ok, "error": done.error, "remaining": plan.table.num_rows - done.images}
     info = work.info | {"images": work.info["images"] | counts, "segments": done.segments}

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from m2f_batch.runs.info import RunInfo, read_info
 from m2f_batch.runs.inspect.row_checks import row_problems
 from m2f_batch.runs.reader import open_run
 from m2f_batch.runs.tally import Tally
+from m2f_batch.runs.writing.sidecars import names_in, sidecar_path
 from m2f_batch.storage.retries import retry_write
-from m2f_batch.storage.store import Entry
+from m2f_batch.storage.store import Entry, NotFound
 
 MOST_LINES = 20  # of problems of one file
 SERIAL_BYTES = 64 << 20  # so much is read before other processes would have started
@@ -63,7 +65,7 @@ def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[
 
     The schema is exact; rows are sorted by uri and each is sound by itself (``row_checks``); they are those of the
     image ``ids`` that the manifest gives this file, each once. ``ids`` None: any, and the report has them. ``names``
-    are the model's labels.
+    are the model's labels. The sidecars of the file are there, and hold nothing of other images.
     """
     run = open_directory(run_uri)
     uri = run.path(f"annotations/{file}.parquet")
@@ -81,7 +83,7 @@ def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[
     found = rows["image_id"].to_numpy()
     foreign = np.zeros(0, np.int64) if ids is None else np.flatnonzero(~np.isin(found, ids))
     missing = np.setdiff1d(assigned, found)
-    problems = [*_file_problems(rows, uri, missing if ids is not None else None)]
+    problems = [*_file_problems(rows, uri, missing if ids is not None else None), *_sidecar_problems(run, file, rows)]
     problems += _capped(row_problems(rows, task, names), uri, MOST_LINES - len(problems))
     return FileReport(
         file,
@@ -108,6 +110,22 @@ def _file_problems(rows: pa.Table, uri: str, missing: Ids | None) -> Iterator[st
         yield f"{uri}: {(counts > 1).sum()} image ids have more than one row, e.g. {ids[counts > 1][0]}"
     if len(missing):
         yield f"{uri}: {len(missing)} images of this file have no row, e.g. that of image_id {missing[0]}"
+
+
+def _sidecar_problems(run: RunDirectory, file: str, rows: pa.Table) -> Iterator[str]:
+    """Yield what is wrong with the sidecars that the rows of a file were committed with."""
+    for name in names_in(rows):
+        uri = run.path(sidecar_path(name, file))
+        try:
+            images = retry_write(partial(run.read_annotations, uri, ["image_id"]))["image_id"].to_numpy()
+        except NotFound:
+            yield f"{uri}: is missing, and was committed with the rows of {file}"
+        except DamagedFile as error:
+            yield str(error)
+        else:
+            foreign = np.setdiff1d(images, rows["image_id"].to_numpy())
+            if len(foreign):
+                yield f"{uri}: holds {len(foreign)} images that have no row in this file, e.g. image_id {foreign[0]}"
 
 
 def _capped(problems: Iterator[str], uri: str, most: int) -> list[str]:

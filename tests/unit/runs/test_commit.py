@@ -24,7 +24,7 @@ from m2f_batch.runs.lease import acquire
 from m2f_batch.runs.plan import Change, Plan, Unit, new_plan, pending
 from m2f_batch.runs.writing import commit as commits
 from m2f_batch.runs.writing.commit import commit, staged, staged_files
-from m2f_batch.runs.writing.repair import clean, join_whole, sweep, write_dirty
+from m2f_batch.runs.writing.repair import clean, join_whole, remove, sweep, write_dirty
 from m2f_batch.storage import retries
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import Fenced, StoreUnavailable
@@ -106,7 +106,7 @@ def test_racing_committers_and_retries_of_them(run: RunDirectory) -> None:
 
     with ThreadPoolExecutor(len(units)) as pool:
         assert all(pool.map(race, units))
-    join_whole(run, run.committed(), staged(run))
+    join_whole(run, plan_of_run(run), run.committed(), staged(run))
     sweep(run, plan_of_run(run), run.committed())
     assert sorted(seen(run)) == sorted(ids(plan_of_run(run).table))
     assert staged(run) == []
@@ -179,10 +179,10 @@ def test_join_whole_leaves_alone_what_is_not_whole() -> None:
     run, plan = world.plain, a_plan()
     for unit in (units := units_of(plan))[:2]:
         put(run, unit)
-    assert join_whole(run, (), staged(run)) == [] and len(staged(run)) == 2
+    assert join_whole(run, plan, (), staged(run)) == [] and len(staged(run)) == 2
     run.store.write(run.path(f"_state/parts/{units[2].name[:32]}/{units[2].name}.parquet"), _bytes(units[2]))
-    assert join_whole(run, {units[2].name[:32]}, staged(run)) == [], "it is there"
-    assert join_whole(run, (), staged(run)) == [units[2].name[:32]]
+    assert join_whole(run, plan, {units[2].name[:32]}, staged(run)) == [], "it is there"
+    assert join_whole(run, plan, (), staged(run)) == [units[2].name[:32]]
     assert staged(run) == [] and len(seen(run)) == 6
 
 
@@ -296,7 +296,7 @@ def test_who_lost_the_run_writes_and_deletes_nothing(tmp_path: Path, act: str) -
         "dirty": lambda: write_dirty(old, "p", ["x"]),
         "success": old.mark_success,
         "clean": lambda: clean(old, small, old.committed(), old.committed()),
-        "remove": old.remove,
+        "remove": lambda: remove(old),
     }
 
     def content() -> dict[str, bytes]:

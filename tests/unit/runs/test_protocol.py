@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from support.memory_store import Killed
-from support.protocol import World, ids, listing_of, rows_of_unit, too_late
+from support.protocol import World, ids, listing_of, too_late
 
 from m2f_batch.errors import TransientError
 from m2f_batch.flow.attempt import open_output as beginning
 from m2f_batch.runs import plan as plans
-from m2f_batch.runs.writing.commit import commit, staged
+from m2f_batch.runs.writing.commit import staged
 from m2f_batch.runs.writing.repair import sweep
 from m2f_batch.storage.store import Fenced
 
@@ -38,7 +38,7 @@ def wake_late(world: World, rng: random.Random) -> None:
     fence, unit = rng.choice(world.old)
     with too_late():
         try:
-            commit(replace(world.plain, fence=fence), unit.name, rows_of_unit(unit))
+            world.commit(replace(world.plain, fence=fence), unit)
         except (Fenced, TransientError):
             return
 
@@ -47,7 +47,7 @@ def wake_unfenced(world: World, rng: random.Random) -> None:
     """The same, and it dies before it can ask again."""
     _, unit = rng.choice(world.old)
     try:
-        commit(world.plain, unit.name, rows_of_unit(unit))
+        world.commit(world.plain, unit)
     except TransientError:
         return
 
@@ -55,9 +55,9 @@ def wake_unfenced(world: World, rng: random.Random) -> None:
 class Lives:
     """One attempt after the other; ``wake`` happens between any two of its requests, and a kill at some."""
 
-    def __init__(self, seed: int, wake: Wake | None) -> None:
+    def __init__(self, seed: int, wake: Wake | None, *, with_boxes: bool = False) -> None:
         self.rng, self.wake = random.Random(seed), wake
-        self.world = World(file=self.rng.choice([2, 4, 5]), unit=self.rng.choice([1, 2, 3]))
+        self.world = World(file=self.rng.choice([2, 4, 5]), unit=self.rng.choice([1, 2, 3]), with_boxes=with_boxes)
         self.left = 0
         self.kills = self.wakes = self.doubled = 0
         self.may_wake = True
@@ -94,11 +94,17 @@ class Lives:
         rows = [row for uri in world.plain.annotation_files() for row in world.plain.read_annotations(uri).to_pylist()]
         assert {(row["uri"], row["version"]) for row in rows} == set(images.items())
         assert world.plain.read_dirty() == []
+        boxes, wanted = world.boxes(), world.wanted_boxes()
+        if world.with_boxes:
+            assert {file: boxes.get(file) for file in wanted} == wanted
+        if self.wake is None:
+            assert boxes.keys() == (wanted.keys() if world.with_boxes else set())
+            assert {entry.uri.rpartition("/")[2] for entry in world.store.list("m/run/_state/sidecars/")} <= {"used"}
         assert self.wake is not None or staged(world.plain) == []  # what wakes up too late is seen by no reader
 
 
-def live(seed: int, wake: Wake | None, patch: pytest.MonkeyPatch) -> Lives:
-    lives = Lives(seed, wake)
+def live(seed: int, wake: Wake | None, patch: pytest.MonkeyPatch, *, with_boxes: bool) -> Lives:
+    lives = Lives(seed, wake, with_boxes=with_boxes)
     patch.setattr(plans, "SMALL_FILES", 2)  # merged now and then
     rng, images = lives.rng, changed(changed({}, random.Random(seed)), random.Random(seed + 1))
     if wake is wake_unfenced:  # until ``sweep``, which finds what they left
@@ -125,7 +131,10 @@ def live(seed: int, wake: Wake | None, patch: pytest.MonkeyPatch) -> Lives:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("wake", [None, wake_late, wake_unfenced])
-def test_no_row_is_lost_or_doubled(seed: int, wake: Wake | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    lives = live(seed, wake, monkeypatch)
+@pytest.mark.parametrize("with_boxes", [False, True])
+def test_no_row_is_lost_or_doubled(
+    seed: int, wake: Wake | None, with_boxes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lives = live(seed, wake, monkeypatch, with_boxes=with_boxes)
     assert lives.kills and (wake is None or lives.wakes)
     assert wake is wake_unfenced or not lives.doubled, "at no moment"
