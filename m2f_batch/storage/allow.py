@@ -1,10 +1,10 @@
-"""Which places may be read and written: the allow-list of a job, that of a machine, that of the job's driver, or none.
+"""Decides which places may be read and written, by the allow-lists of the job, of the machine and of the job's driver.
 
-Where there are several, a place must lie in each of them. An entry is a local folder or file, ``s3://`` (a scheme),
-``s3://bucket``, ``s3://bucket/images/``, ``hf://owner/name`` (a model of the hub; ``hf://owner/name@COMMIT`` for just
-that commit), ``https://host/`` or ``https://host/images/`` (of the web nothing is read without), and takes what lies
-below it, by whole segments: ``images`` is not ``images-2``. Local paths are compared as they are once their symlinks
-are followed, object names as they are spelled; one with the segments ``.`` or ``..`` lies nowhere, since servers
+A place must lie in each list that there is. An entry is a local folder or file, ``s3://`` (a scheme), ``s3://bucket``,
+``s3://bucket/images/``, ``hf://owner/name`` (a model of the hub), ``hf://owner/name@COMMIT`` (one commit of it),
+``https://host/`` or ``https://host/images/``. Nothing of the web is read without such an entry. An entry takes what
+lies below it, by whole segments: ``images`` is not ``images-2``. Local paths are compared after their symlinks are
+followed, object names as they are spelled. A name with the segments ``.`` or ``..`` lies in no entry, because servers
 disagree about them.
 """
 
@@ -24,7 +24,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError
 
-OF_MACHINE = "M2F_BATCH_ALLOW"  # entries between commas or blanks; its owner sets it, and no job can widen it
+OF_MACHINE = "M2F_BATCH_ALLOW"  # entries between commas or blanks. No job can widen it
 OF_DRIVER = "M2F_BATCH_ALLOW_OF_DRIVER"  # what a driver was told, for its workers: JSON, [[name, [entry, ...]], ...]
 OF_JOB = "storage.allow"
 
@@ -33,11 +33,11 @@ _WRITTEN = ("output.uri", "DEST")  # fields of places that are only written
 
 
 class NotAllowed(ObjectError):
-    """The place lies outside an allow-list: it was neither looked at nor read."""
+    """Raised for a place outside an allow-list. It was neither looked at nor read."""
 
 
 class Astray(NotAllowed):
-    """A URL of the web leads outside: by a redirect, or to an address that no list names. Its message is for a row."""
+    """Raised for a URL that leads outside, by a redirect or to an address in no list. Its message is for a row."""
 
 
 class _Prefix(NamedTuple):
@@ -48,14 +48,14 @@ class _Prefix(NamedTuple):
 
 @dataclass(frozen=True)
 class AllowList:
-    """One list: where it was given, and its entries."""
+    """Holds the entries of one list, and the name of where it was given."""
 
     name: str
     entries: tuple[str, ...]
 
     @cached_property
     def prefixes(self) -> tuple[_Prefix, ...]:
-        """The entries, taken apart; of local ones what is behind their links on this machine."""
+        """Returns the entries, taken apart. Links of local ones are followed on this machine."""
         return tuple(_prefix(entry) for entry in self.entries)
 
 
@@ -67,11 +67,11 @@ _is_elsewhere = False  # another machine will run it
 def confine(
     entries: Sequence[str] | None, places: Mapping[str, str | None], *, is_elsewhere: bool = False
 ) -> Iterator[None]:
-    """Meanwhile this process keeps to the list of a job, ``storage.allow``; None: to that of the machine only.
+    """Keeps this process to the list of a job, ``storage.allow``, or with None to that of the machine only.
 
     ``places`` are the places that the job's config names, by field. Raises UsageError for entries that are none, and
-    for places that lie outside. All threads keep to it: one job at a time. A job that another machine runs
-    (``is_elsewhere``) is held to its own list only, because this machine's says nothing of that one.
+    for places that lie outside. All threads keep to it, so a process runs one job at a time. A job that another machine
+    runs (``is_elsewhere``) is held to its own list only, because this machine's says nothing of that one.
     """
     global _of_job, _is_elsewhere
     before = _of_job, _is_elsewhere
@@ -87,7 +87,7 @@ def confine(
 
 
 def check_field(field: str, uri: str) -> None:
-    """Raise UsageError, which begins with ``field``, where a place lies outside; of a glob, where its folder does."""
+    """Raises UsageError of ``field`` for a place that lies outside, and for a glob whose folder does."""
     try:
         uris.check_unsigned(uri)
         if field in _WRITTEN:
@@ -101,18 +101,18 @@ def check_field(field: str, uri: str) -> None:
 
 
 def is_confined() -> bool:
-    """Whether there is any list."""
+    """Tells whether there is any list."""
     return bool(_lists())
 
 
 def is_allowed(uri: str) -> bool:
-    """Whether a place lies in every list that there is."""
+    """Tells whether a place lies in every list that there is."""
     lists = _lists()
     return _outside(uri, lists) is None if lists else not uris.is_web(uri)
 
 
 def is_on_web(uri: str) -> bool:
-    """Whether it is a URL of the web that may be read."""
+    """Tells whether a place is a URL of the web that may be read."""
     try:
         return uris.is_web(uri) and is_allowed(uri)
     except UsageError:  # one that is none
@@ -120,9 +120,9 @@ def is_on_web(uri: str) -> bool:
 
 
 def entries_of(uri: str) -> object | None:
-    """What places have in common that lie in the same entry of every list; None for one that lies outside.
+    """Returns a key that is equal for two URIs if and only if the same entry of each list covers both.
 
-    All of them but a place that is an entry itself lie below all these entries.
+    A URI that is an entry itself gets a key of its own. One that lies outside has None.
     """
     parts, held = _entries(uri, _lists())
     if None in held or not is_allowed(uri):
@@ -131,7 +131,7 @@ def entries_of(uri: str) -> object | None:
 
 
 def check(uri: str) -> None:
-    """Raise NotAllowed where a place lies outside a list."""
+    """Raises NotAllowed where a place lies outside a list."""
     lists = _lists()
     if not lists and uris.is_web(uri):
         raise NotAllowed(f"{uris.shown(uris.without_secrets(uri))}: {_of_web(uri)}")
@@ -141,13 +141,13 @@ def check(uri: str) -> None:
 
 
 def hub_place(name: str, revision: str | None) -> str:
-    """A model of the hub as lists name it: one commit of it where they name that, else the whole repository."""
+    """Returns a model of the hub as lists name it: one commit where they name that, else the whole repository."""
     pinned = f"hf://{name}@{revision}"
     return pinned if revision and is_allowed(pinned) else f"hf://{name}"
 
 
 def check_web(uri: str) -> None:
-    """Raise UsageError for a URL of the web where there is no list at all, and so nobody who allows it."""
+    """Raises UsageError for a URL of the web where there is no list at all, because nobody allows it then."""
     if uris.is_web(uri) and not _lists():
         raise UsageError(_of_web(uri))
 
@@ -158,9 +158,9 @@ def _of_web(uri: str) -> str:
 
 
 def names_address(host: str, address: str) -> bool:
-    """Whether every list names an address of the web itself: ``http://10.0.0.5/``; ``localhost`` names the loopback.
+    """Tells whether every list names an address itself, as ``http://10.0.0.5/`` does. ``localhost`` is the loopback.
 
-    What is no public address may be asked only then: whoever owns a name can let it lead anywhere.
+    An address that is not public may be asked only then, because whoever owns a name can let it lead anywhere.
     """
     lists = _lists()
     wanted = ipaddress.ip_address(address)
@@ -181,7 +181,7 @@ def _is_named(prefix: _Prefix, host: str, wanted: ipaddress.IPv4Address | ipaddr
 
 
 def host_of(authority: str) -> tuple[str, int | None]:
-    """The host of a URL in lower case, an IPv6 address without brackets, and its port.
+    """Returns the host of a URL in lower case, an IPv6 address without brackets, and the port.
 
     >>> host_of("Host.org"), host_of("[::1]:8080")
     (('host.org', None), ('::1', 8080))
@@ -192,13 +192,13 @@ def host_of(authority: str) -> tuple[str, int | None]:
 
 
 def environment() -> dict[str, str]:
-    """The variable that tells other processes of a job what this one keeps to; empty where that is nothing."""
+    """Returns the variable that tells other processes of a job what this one keeps to, or nothing without a list."""
     lists = _lists()
     return {OF_DRIVER: json.dumps([(each.name, each.entries) for each in lists])} if lists else {}
 
 
 def is_of_job() -> bool:
-    """Whether the job has a list of its own, which workers know only from ``environment``."""
+    """Tells whether the job has a list of its own, which workers know only from ``environment``."""
     return _of_job is not None
 
 
@@ -227,7 +227,7 @@ def _split(text: str) -> list[str]:
 
 
 def _spelled(name: str, entry: str) -> str:
-    """An entry in the one spelling, which means the same on every machine. Raises UsageError for what is none."""
+    """Returns an entry in its one spelling, the same on every machine. Raises UsageError for other texts."""
     if entry.endswith("://") and backends.has_buckets(entry.removesuffix("://")):
         return entry
     try:
@@ -242,13 +242,13 @@ def _spelled(name: str, entry: str) -> str:
 
 
 def _outside(uri: str, lists: tuple[AllowList, ...]) -> AllowList | None:
-    """The first list that a place does not lie in."""
+    """Returns the first list that a place does not lie in."""
     _, held = _entries(uri, lists)
     return next((each for each, prefix in zip(lists, held, strict=True) if prefix is None), None)
 
 
 def _entries(uri: str, lists: tuple[AllowList, ...]) -> tuple[tuple[str, ...], list[_Prefix | None]]:
-    """The segments of a place's path, and the entry of each list that it lies in."""
+    """Returns the segments of a place's path, and the entry of each list that it lies in."""
     place = uris.parse(uri)
     scheme, authority, path = place
     if place.is_web:
@@ -272,7 +272,7 @@ def _entries(uri: str, lists: tuple[AllowList, ...]) -> tuple[tuple[str, ...], l
 
 
 def _web_place(place: uris.Location) -> tuple[str, str]:
-    """The host and port of a URL in one spelling, and its path; ``..`` where that has dots in any disguise."""
+    """Returns the host and port of a URL in one spelling, and its path, or ``..`` for dots in any disguise."""
     host, port = host_of(place.authority)
     host = f"[{host}]" if ":" in host else host
     is_plain = port is None or port == backends.port_of(place.scheme)
@@ -280,7 +280,7 @@ def _web_place(place: uris.Location) -> tuple[str, str]:
     decoded, last = path, ""
     while decoded != last:  # some servers decode twice
         decoded, last = unquote(decoded), decoded
-    # some servers take what follows a ";" for no part of the name
+    # for some servers the name ends at a semicolon
     dotted = any(part.partition(";")[0] in (".", "..") for part in re.split(r"[/\\]", decoded))
     return host if is_plain else f"{host}:{port}", ".." if dotted else path
 

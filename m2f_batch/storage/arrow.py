@@ -31,7 +31,7 @@ def open_store(scheme: str, authority: str) -> "ArrowStore":
 
 
 class ArrowStore(Store):
-    """Any other ``pyarrow.fs`` file system. ``write_new`` looks, then writes: two writers may both win."""
+    """Holds the files of a ``pyarrow.fs`` file system. Two racing ``write_new`` may both win: it looks, then writes."""
 
     is_exclusive = False
 

@@ -1,4 +1,4 @@
-"""A store behind the allow-lists: no request is made for a place outside, and none opens its file system."""
+"""Puts a store behind the allow-lists: a place outside is not asked for, and its file system is not opened."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,9 +8,9 @@ from m2f_batch.storage.store import Entry, Page, Store
 
 
 class GuardedStore(Store):
-    """Every method checks its places first, and raises NotAllowed. ``opened`` gives the store, once it is needed.
+    """Checks the places of each call first, and raises NotAllowed. ``opened`` gives the store, once it is needed.
 
-    Processes that it is sent to open the store anew, and keep to their own lists too.
+    A process that it is sent to opens the store anew, and keeps to its own lists, too.
     """
 
     def __init__(self, opened: Callable[[], Store]) -> None:
@@ -18,7 +18,7 @@ class GuardedStore(Store):
 
     @property
     def is_exclusive(self) -> bool:  # type: ignore[override]  # which is of the class elsewhere
-        """That of the store."""
+        """Is that of the store."""
         return self._opened().is_exclusive
 
     def _at(self, *places: str | None) -> Store:

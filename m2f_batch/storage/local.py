@@ -33,7 +33,7 @@ _FULL_ERRNO = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def file_fault(uri: str, error: Exception) -> Exception | None:
-    """Returns our error for one of the operating system's or of Arrow; None for any other."""
+    """Returns our error for one of the operating system's or of Arrow, None for any other."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return NotFound(f"{uri}: no such file")
     if isinstance(error, PermissionError):
@@ -51,18 +51,18 @@ def file_fault(uri: str, error: Exception) -> Exception | None:
 
 
 def _knows_no_size(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether a file gives bytes and says 0, before and after: mounts of some cloud drives do not know sizes."""
+    """Tells whether a file gives bytes and says 0, before and after, as mounts of some cloud drives do."""
     return before.st_size == after.st_size == 0 and before.st_mtime_ns == after.st_mtime_ns
 
 
 def _is_settled(before: os.stat_result, after: os.stat_result) -> bool:
-    """Whether a file was the same before and after it was read, and nobody has written it for a while."""
+    """Tells whether a file was the same before and after it was read, and nobody has written it for a while."""
     same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
     return same and time.time() - after.st_mtime > SETTLED_SECONDS
 
 
 class LocalStore(Store):
-    """This machine's files. Symlinks are followed, but for loops and those that leave the allow-lists."""
+    """Holds this machine's files. Symlinks are followed, except loops and those that leave the allow-lists."""
 
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
         with faults(folder, file_fault, of_one=False):

@@ -18,17 +18,17 @@ OF_RUN = ("run.json", "_SUCCESS", "_state", "annotations")  # what a run directo
 
 @dataclass(frozen=True)
 class Place:
-    """A file or a folder: its URI in the one spelling, and the store that holds it."""
+    """Names a file or a folder by its URI in the one spelling, with the store that holds it."""
 
     uri: str
     store: Store
 
 
 def open_store(uri: str) -> Store:
-    """The store that holds ``uri``; one per bucket or file system and process. Opening sends no request.
+    """Returns the store that holds ``uri``, one per bucket or file system and process. Opening sends no request.
 
-    With an allow-list, and for the web always, a store whose methods raise NotAllowed for what lies outside. Raises
-    UsageError for a URI that names no place, or one of an unknown scheme.
+    With an allow-list, and for the web always, its methods raise NotAllowed for what lies outside. Raises UsageError
+    for a URI that names no place, or one of an unknown scheme.
     """
     place = uris.parse(uri)
     opened = partial(_opened, place.scheme, place.authority)
@@ -36,7 +36,7 @@ def open_store(uri: str) -> Store:
 
 
 def stat_many(wanted: Iterable[str]) -> list[Entry | None]:
-    """``Store.stat_many`` over any number of places, in order."""
+    """Asks ``Store.stat_many`` of any number of places, in order."""
     listed = list(wanted)
     by_root: dict[str, list[int]] = {}
     for index, uri in enumerate(listed):

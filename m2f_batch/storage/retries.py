@@ -1,4 +1,4 @@
-"""Trying again what failed in passing: jittered exponential backoff within a budget of seconds, and counted."""
+"""Retries what failed in passing, by jittered exponential backoff within a budget of seconds, and counts it."""
 
 import itertools
 import random
@@ -16,11 +16,11 @@ WRITE_SECONDS = 120.0  # budget of one read or write of a run's own files
 
 
 class Retries:
-    """How long one act is tried again, and how often that was needed; to be shared by the threads of a process.
+    """Bounds how long an act is tried again, and counts how often that was needed. Threads may share it.
 
     ``budget`` is the seconds from an act's first try until no other is begun. Each wait is drawn between 0 and
-    ``first_wait`` seconds, a bound that doubles up to ``longest_wait``: the many clients of a throttled bucket must not
-    return together. ``count`` is the number of tries after a first one.
+    ``first_wait`` seconds, a bound that doubles up to ``longest_wait``, because the many clients of a throttled bucket
+    must not return together. ``count`` is the number of tries after a first one.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Retries:
         self._lock = threading.Lock()
 
     def run(self, act: Callable[[], _T]) -> _T:
-        """What ``act`` returns, once it does not fail in passing.
+        """Returns what ``act`` returns, once it does not fail in passing.
 
         Raises the last TransientError or Unreachable (what is ``passing``) once the budget is spent, and any other
         error at once.
@@ -58,7 +58,7 @@ class Retries:
 
 
 def retry_before_run(act: Callable[[], _T]) -> _T:
-    """Retries transient answers for 60 s; raises Unreachable at once, so that a wrong endpoint is told at once."""
+    """Retries transient answers for 60 s. Raises Unreachable at once, because the endpoint may be wrong."""
     return Retries(budget=60.0, passing=(TransientError,)).run(act)
 
 
@@ -68,7 +68,7 @@ def retry_write(act: Callable[[], _T]) -> _T:
 
 
 def retried() -> int:
-    """How many tries after a first one this process has made: those of all ``Retries``, and the S3 client's own."""
+    """Returns the number of tries after a first one in this process: of all ``Retries``, and the S3 client's own."""
     with _LOCK:
         return _made
 

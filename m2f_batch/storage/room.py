@@ -1,6 +1,6 @@
-"""How many images one run can hold: what it keeps of a listing, against the memory that its driver may use.
+"""Refuses a listing that is too large for the memory of the driver, which keeps part of it.
 
-A run that is too large would die after hours, when the next plan is made or the run is proved.
+Such a run would die after hours, when the next plan is made or the run is verified.
 """
 
 import os
@@ -20,12 +20,12 @@ PER_TEXT_BYTE = 4.3  # of uris and versions, with their offsets
 
 
 def needed(images: int, text: int) -> int:
-    """Bytes that a run takes beside its driver, of so many images with so many bytes of text: uris and versions."""
+    """Returns the bytes that a run of so many images takes beside its driver. ``text``: bytes of uris and versions."""
     return BASE + images * PER_IMAGE + int(text * PER_TEXT_BYTE)
 
 
 def check_room(images: int, text: int, memory: int) -> None:
-    """Raise UsageError where ``memory`` does not do for so many images with ``text`` bytes of uris and versions.
+    """Raises UsageError where ``memory`` is too small for so many images with ``text`` bytes of uris and versions.
 
     >>> check_room(1_000_000, 100_000_000, 4 << 30)
     """
@@ -46,21 +46,21 @@ def check_room(images: int, text: int, memory: int) -> None:
 
 
 class Room:
-    """Adds up what is listed, part by part; ``memory`` in bytes, by default what this process may use."""
+    """Adds up what is listed, part by part. ``memory`` is in bytes, by default what this process may use."""
 
     def __init__(self, memory: int | None = None) -> None:
         self._memory = driver_memory() if memory is None else memory
         self._images = self._text = 0
 
     def take(self, names: pa.Array, *others: pa.Array | pa.ChunkedArray) -> None:
-        """Take the next images, and other columns of theirs. Raises UsageError once there are too many."""
+        """Takes the next images, and other columns of theirs. Raises UsageError once there are too many."""
         self._images += len(names)
         self._text += sum(column.nbytes for column in (names, *others))
         check_room(self._images, self._text, self._memory)
 
 
 def driver_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may use: the least limit of the cgroups that it is in, or the machine's memory."""
+    """Returns the bytes that this process may use: the least limit of its cgroups, or the machine's memory."""
     return min(_limits(root))
 
 
@@ -78,9 +78,9 @@ def _limits(root: Path) -> Iterator[int]:
         # in a container the path may be the host's, which is not seen from here: its own limit is then at the top
         place = top / path.strip("/")
         for level in (place, *place.parents):
-            told = _read(level / name).strip() if level.is_relative_to(top) else ""
-            if told.isdigit():
-                yield int(told)
+            limit = _read(level / name).strip() if level.is_relative_to(top) else ""
+            if limit.isdigit():
+                yield int(limit)
 
 
 def _read(file: Path) -> str:

@@ -1,7 +1,7 @@
-"""How a file appears on a disk, whole and by its holder only: it is made in its writer's staging folder, and moved.
+"""Writes files of a disk whole, and by the holder of the lease only: in its staging folder, from where they are moved.
 
-Taking that folder away shuts the writer out, at once and wherever it was stopped: what it moves from there, or into
-there to delete it, is not found any more. Paths are this machine's.
+Removing that folder shuts the writer out, at once and wherever it was stopped, because its moves from there, and into
+there to delete, find no folder any more. Paths are this machine's.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ _GONE = ".gone"
 
 @contextlib.contextmanager
 def temporary_file(path: str, source: IO[bytes], staging: str | None) -> Iterator[str]:
-    """A whole file on the disk of ``path``, beside it or in ``staging``; gone at the end, unless it was moved.
+    """Writes a whole file on the disk of ``path``, beside it or in ``staging``. It is deleted unless it was moved.
 
-    Raises Fenced if ``staging`` is gone, also when it vanishes while the file is being moved; TransientError if the
-    folder of ``path`` is: empty folders are removed now and then.
+    Raises Fenced if ``staging`` is gone, also when it vanishes while the file is being moved. Raises TransientError if
+    the folder of ``path`` is gone, because empty folders are removed now and then.
     """
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
@@ -44,7 +44,7 @@ def temporary_file(path: str, source: IO[bytes], staging: str | None) -> Iterato
 
 
 def delete_file(path: str, staging: str | None) -> None:
-    """Delete a file; one that is not there is no error. Raises Fenced if ``staging`` is gone."""
+    """Deletes a file, if there is one. Raises Fenced if ``staging`` is gone."""
     gone = path
     if staging is not None:
         gone = _name(staging)
@@ -57,7 +57,7 @@ def delete_file(path: str, staging: str | None) -> None:
 
 
 def open_folder(path: str) -> None:
-    """Make a staging folder, and take away those beside it that come before it by name.
+    """Makes a staging folder, and removes those beside it that come before it by name.
 
     Raises Fenced where a later one is there.
     """
@@ -71,7 +71,7 @@ def open_folder(path: str) -> None:
 
 
 def close_folder(path: str) -> None:
-    """Take a staging folder away, if it is there: at once, for all that is in it."""
+    """Removes a staging folder, if it is there, with all that is in it at once."""
     gone = path + _GONE
     shutil.rmtree(gone, ignore_errors=True)
     with contextlib.suppress(FileNotFoundError):

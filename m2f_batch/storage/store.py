@@ -1,8 +1,8 @@
-"""An opened place: list, stat, read and write whole objects, on a disk, on S3, or on any ``pyarrow.fs`` file system.
+"""Defines what a store does: it lists, reads and writes whole objects of a disk, a bucket or a file system.
 
 Faults are sorted here, once, by what they are wrong for: one object (``ObjectError``), this moment (``TransientError``,
 after the client's own retries), everything (``StoreUnavailable``). Messages are one line, the same in every run (no
-request ids, hosts or times), and never hold keys. Methods take full URIs of the store's own place, in any spelling.
+request ids, hosts or times), and never hold keys. Methods take full URIs of the store, in any spelling.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ _T = TypeVar("_T")
 
 OF_LENGTH = "length "  # what a version of the web begins with where its server tells no more
 PAGE = 4096  # files of a ``Page`` where the store has no pages of its own
-THREADS = 32  # requests in flight per call; S3 answers in some 30 ms, so about 1000 a second
+THREADS = 32  # requests in flight per call: S3 answers in some 30 ms, so about 1000 a second
 
 
 class Entry(NamedTuple):
-    """One stored object: ``size`` in bytes, ``version`` its ETag on S3, ``size-mtime_ns`` elsewhere."""
+    """Describes a stored object: ``size`` in bytes, ``version`` its ETag on S3, ``size-mtime_ns`` elsewhere."""
 
     uri: str
     size: int
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Some stored objects, by column: ``Entry.uri``, ``Entry.size`` and ``Entry.version`` of each."""
+    """Describes many stored objects by column: ``Entry.uri``, ``Entry.size`` and ``Entry.version`` of each."""
 
     uris: Sequence[str]
     sizes: Sequence[int]
@@ -41,17 +41,17 @@ class Page(NamedTuple):
 
     @classmethod
     def of(cls, entries: Sequence[Entry]) -> "Page":
-        """These objects."""
+        """Makes a page of these objects."""
         return cls(
             [entry.uri for entry in entries], [entry.size for entry in entries], [entry.version for entry in entries]
         )
 
     def entries(self) -> Iterator[Entry]:
-        """The same object by object."""
+        """Yields the same object by object."""
         return map(Entry, self.uris, self.sizes, self.versions)
 
     def chosen(self, is_chosen: Sequence[object]) -> "Page":
-        """Some of them."""
+        """Returns those that are chosen."""
         if all(is_chosen):
             return self
         uris, sizes, versions = ([*itertools.compress(column, is_chosen)] for column in self)
@@ -59,37 +59,37 @@ class Page(NamedTuple):
 
 
 class ObjectError(RunError):
-    """Wrong for one object, and no less so a minute later. Of an image: a row. Of a run's own file: the end."""
+    """Raised for what is wrong with one object, also a minute later. It becomes an image's row, or ends a run."""
 
 
 class NotFound(ObjectError):
-    """There is no such object."""
+    """Raised where there is no such object."""
 
 
 class Denied(ObjectError):
-    """The object may not be read with these keys, by this user."""
+    """Raised where an object may not be read with these keys, by this user."""
 
 
 class Unreadable(ObjectError):
-    """The object cannot be read: a directory, an archived object, a bad block."""
+    """Raised where an object cannot be read: a directory, an archived object, a bad block."""
 
 
 class StoreUnavailable(RunError):
-    """Wrong for every object of the place: no bucket, wrong or expired keys, a full disk."""
+    """Raised for what is wrong with every object of a place: no bucket, wrong or expired keys, a full disk."""
 
 
 class Unreachable(StoreUnavailable):
-    """No server answers at the endpoint: a wrong address, or a server that is away for a while."""
+    """Raised where no server answers: the address is wrong, or the server is away for a while."""
 
 
 class Fenced(RunError):
-    """This writer was shut out of a run, since another one has taken it over."""
+    """Raised where this writer was shut out of a run, because another one has taken it over."""
 
 
 class Store(ABC):
-    """Whole objects of one bucket or file system; safe to share between threads, not between processes.
+    """Holds the objects of one bucket or file system. Threads may share it, processes may not.
 
-    Writes and deletes may name a ``staging`` folder, see ``open_staging``; only stores of files use it, and raise
+    Writes and deletes may name a ``staging`` folder, see ``open_staging``. Only stores of files use it, and raise
     Fenced when it is gone.
     """
 
@@ -97,28 +97,28 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
-        """Every file below ``folder``, in any order; only those whose path below it begins with ``start``.
+        """Yields the files below ``folder`` whose path below it begins with ``start``, in any order.
 
         A folder that is not there lists nothing.
         """
 
     def pages(self, folder: str, start: str = "") -> Iterator[Page]:
-        """``list``, many files at a time: where they are millions, an object for each costs more than the request."""
+        """Lists many files at a time, because an object for each of millions costs more than the request."""
         entries = self.list(folder, start)
         while some := [*itertools.islice(entries, PAGE)]:
             yield Page.of(some)
 
     @abstractmethod
     def is_folder(self, uri: str) -> bool:
-        """Whether there is such a directory, or any object below such a prefix."""
+        """Tells whether there is such a directory, or any object below such a prefix."""
 
     @abstractmethod
     def stat(self, uri: str) -> Entry | None:
-        """The object's size and version; None if there is no such file. Raises Denied, Unreadable."""
+        """Returns the object's size and version, None if there is no such file. Raises Denied, Unreadable."""
 
     @abstractmethod
     def read_entry(self, uri: str) -> tuple[bytes, Entry]:
-        """The whole object and what it is, of one moment. Raises NotFound, Denied, Unreadable."""
+        """Reads the whole object and what it is, of one moment. Raises NotFound, Denied, Unreadable."""
 
     @abstractmethod
     def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
@@ -126,64 +126,65 @@ class Store(ABC):
 
     @abstractmethod
     def upload(self, file: str | os.PathLike[str], uri: str) -> None:
-        """``write`` of a local file that need not fit in memory."""
+        """Writes a local file that need not fit in memory, as ``write`` does."""
 
     @abstractmethod
     def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
-        """Creates the object, whole, if there is none; False if there is one. One of many racing writers wins."""
+        """Creates the object, whole, unless there is one (False). One of many racing writers wins."""
 
     @abstractmethod
     def replace(self, uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
-        """Replaces the object if it is still the one of ``version``; False if it is another, or gone."""
+        """Replaces the object if it is still the one of ``version``, and returns whether it was."""
 
     @abstractmethod
     def age(self, uri: str) -> float | None:
-        """Seconds since the object was written, by the store's own clock; None if there is no such object."""
+        """Returns the seconds since the object was written, by the store's own clock, or None if there is none."""
 
     @abstractmethod
     def _delete(self, uri: str, staging: str | None) -> None:
-        """Deletes one object; none there is no error."""
+        """Deletes one object, if there is one."""
 
     def open_staging(self, folder: str) -> None:
-        """Makes the folder that a writer's files come from, and takes away those of earlier writers beside it, in the
-        order of their names: nothing of theirs can appear or go any more, wherever they were stopped. Raises Fenced
-        where a later writer's is there. Stores that write in one request need none.
+        """Makes the folder that a writer's files come from, and removes those of earlier writers beside it by name.
+
+        Nothing of theirs can appear or go any more then, wherever they were stopped. Raises Fenced where a later
+        writer's is there. Stores that write in one request need none.
         """
         return
 
     def close_staging(self, folder: str) -> None:
-        """Takes a writer's folder away."""
+        """Removes a writer's folder."""
         return
 
     def prune(self, folder: str) -> None:
-        """Removes the folder where nothing is left in it or below; stores without folders have nothing to do."""
+        """Removes the folder where nothing is left in it or below. Stores without folders do nothing."""
         return
 
     def is_version(self, entry: Entry, version: str) -> bool:
-        """Whether what was read is of a version that was listed."""
+        """Tells whether what was read is of a version that was listed."""
         return entry.version == version
 
     def read(self, uri: str) -> bytes:
-        """The whole object. Raises NotFound, Denied, Unreadable."""
+        """Reads the whole object. Raises NotFound, Denied, Unreadable."""
         return self.read_entry(uri)[0]
 
     def download(self, entry: Entry, file: str | os.PathLike[str]) -> bool:
-        """Writes the object to a local file; False if it is not of ``entry``'s version any more. Raises as ``read``."""
+        """Writes the object to a local file. Returns whether its version is still ``entry``'s. Raises as ``read``."""
         data, read = self.read_entry(entry.uri)
         with open(file, "wb") as target:
             target.write(data)
         return read.version == entry.version
 
     def exists(self, uri: str) -> bool:
-        """Whether there is such a file."""
+        """Tells whether there is such a file."""
         return self.stat(uri) is not None
 
     def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
-        """``stat`` of each, in order; None also for what may not be looked at."""
+        """Returns ``stat`` of each, in order, and None also for what may not be looked at."""
         return [*threaded(self._stat_or_none, wanted)]
 
     def delete(self, unwanted: Iterable[str], *, staging: str | None = None) -> None:
-        """Deletes the objects; one that is not there is no error."""
+        """Deletes those objects that are there."""
         for _ in threaded(partial(self._delete, staging=staging), unwanted):
             pass
 
@@ -201,7 +202,7 @@ def threaded(act: Callable[[str], _T], wanted: Iterable[str], threads: int = THR
 
 @contextlib.contextmanager
 def faults(uri: str, sort: Callable[[str, Exception], Exception | None], *, of_one: bool = True) -> Iterator[None]:
-    """Turns what ``sort`` knows into our errors. Not ``of_one``: what is wrong, then, is the place (lists, writes)."""
+    """Turns what ``sort`` knows into our errors. Of lists and writes, not ``of_one``, the whole place is wrong."""
     try:
         yield
     except Exception as error:

@@ -1,6 +1,6 @@
-"""What a place is called: a local path, ``s3://bucket/key``, or any other ``pyarrow.fs`` URI.
+"""Parses and spells places: a local path, ``s3://bucket/key``, or a URI of any other kind of store.
 
-One spelling per place, because ``image_id`` is a hash of it: local files are absolute paths, everything else is
+A place has one spelling, because ``image_id`` is a hash of it. Local files are absolute paths. Everything else is
 ``scheme://authority/path`` with nothing percent-encoded: keys with ``%``, ``+``, ``#`` or ``?`` stay themselves.
 """
 
@@ -20,7 +20,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/?#@%\\\[\]]+)(:\d{1,5})?")
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _ROOT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]*")
 # by what follows the name, too: a key may hold "?sig=12". Signatures are 32 bytes and more, in hexadecimal digits or
-# base64 (of S3's second version 20 bytes); the shortest secret that S3 servers take has 8 characters
+# base64 (of S3's second version 20 bytes). The shortest secret that S3 servers take has 8 characters
 _SIGNED = re.compile(
     r"(?i)[?&](x-(amz|goog)-signature=[0-9a-f]{32}|x-(amz|goog)-(credential|security-token)=[^&\s]{16}"
     r"|awsaccesskeyid=\w{16}|sig(nature)?=[\w%/+-]{20}|sas_token=[^\s]{16}"
@@ -30,7 +30,7 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 class Location(NamedTuple):
-    """A URI taken apart. ``scheme`` is "" for a local file, whose ``path`` is absolute; else ``path`` has no root."""
+    """Holds the parts of a URI. A local file has the scheme "" and an absolute ``path``, others one without root."""
 
     scheme: str
     authority: str
@@ -38,7 +38,7 @@ class Location(NamedTuple):
 
     @property
     def is_web(self) -> bool:
-        """Whether it is a URL of the web."""
+        """Tells whether it is a URL of the web."""
         return backends.is_web(self.scheme)
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Location(NamedTuple):
 
 
 def parse(uri: str) -> Location:
-    """Takes a URI or a path apart; relative paths are resolved against the working directory.
+    """Takes a URI or a path apart. Relative paths are resolved against the working directory.
 
     Raises UsageError where it cannot be the name of a place, or carries a secret.
     """
@@ -77,9 +77,9 @@ def _check_authority(backend: Backend, scheme: str, authority: str) -> None:
     if re.search(r"[?#%\\\s]", authority) or not authority.isprintable():
         # pyarrow.fs would take what follows for options of the file system: another server's address, say
         raise UsageError(f"{scheme}://...: a host or bucket has no '?', '#', '%', '\\' or blank; options are not taken")
-    for wanted, told in backend.authority:
+    for wanted, problem in backend.authority:
         if not re.fullmatch(wanted, authority):
-            raise UsageError(told)
+            raise UsageError(problem)
 
 
 def _meant(scheme: str) -> str:
@@ -92,16 +92,16 @@ def _meant(scheme: str) -> str:
 
 
 def expanded(path: str) -> str:
-    """A path as a shell takes it: ``~`` and ``~user`` at its beginning are the home of a user that there is.
+    """Expands a path as a shell does: ``~`` and ``~user`` at its beginning are the home of a user that there is.
 
-    Every place that a config or a command names goes through here; a folder of such a name is written ``./~``. Entries
+    Every place that a config or a command names goes through here. A folder of such a name is written ``./~``. Entries
     of manifests and annotations are data, and stay what they are.
     """
     return os.path.expanduser(path)
 
 
 def _web_location(scheme: str, authority: str, path: str) -> Location:
-    """A URL as it is written: nothing of it is decoded, and ``path`` has its query."""
+    """Takes a URL apart as it is written: nothing of it is decoded, and ``path`` has its query."""
     if "@" in authority:  # the URL would go into every row
         raise UsageError(f"{scheme}://...: keys and passwords come from the environment, never from the URI")
     if not _HOST.fullmatch(authority) or not authority.isprintable():
@@ -110,7 +110,7 @@ def _web_location(scheme: str, authority: str, path: str) -> Location:
 
 
 def is_web(uri: str) -> bool:
-    """Whether it is a URL of the web.
+    """Tells whether it is a URL of the web.
 
     >>> is_web("https://host/a.jpg"), is_web("HTTP://host/"), is_web("s3://bucket/a.jpg")
     (True, True, False)
@@ -120,7 +120,7 @@ def is_web(uri: str) -> bool:
 
 
 def check_written(uri: str) -> None:
-    """Raise UsageError for a place in a store that can only be read.
+    """Raises UsageError for a place in a store that can only be read.
 
     >>> check_written("s3://bucket/runs/1")
     """
@@ -133,18 +133,18 @@ def check_written(uri: str) -> None:
 
 
 def check_unsigned(uri: str) -> None:
-    """Raise UsageError for a presigned URL, since what an image is called goes into every row.
+    """Raises UsageError for a presigned URL, because what an image is called goes into every row.
 
     >>> check_unsigned("s3://bucket/photo.jpg?sig=12&signature=none.png")
 
-    Files may be called so: it is for what a config or a manifest names, not for what a store lists.
+    It is for what a config or a manifest names, not for what a store lists, because files may be called so.
     """
     if _URI.fullmatch(uri) and not uri.lower().startswith("file:") and _SIGNED.search(uri):
         raise UsageError("a URI holds a signature or a key: these come from the environment, never from the URI")
 
 
 def normalize(uri: str) -> str:
-    """The one spelling of a URI.
+    """Returns the one spelling of a URI.
 
     >>> normalize("/a/../b/x.jpg"), normalize("file:///a%20b"), normalize("s3://bucket/50%25.jpg")
     ('/b/x.jpg', '/a b', 's3://bucket/50%25.jpg')
@@ -153,7 +153,7 @@ def normalize(uri: str) -> str:
 
 
 def root(uri: str) -> str:
-    """What all URIs of a store begin with: scheme and authority, or nothing for a local path.
+    """Returns scheme and authority, which all URIs of a store begin with, or "" for a local path.
 
     >>> root("s3://bucket/a/x.jpg"), root("/a/x.jpg")
     ('s3://bucket', '')
@@ -163,7 +163,7 @@ def root(uri: str) -> str:
 
 
 def shown(uri: str) -> str:
-    r"""A URI for a message of one line.
+    r"""Returns a URI for a message of one line.
 
     >>> print(shown("/a b/new\nline.jpg"))
     /a b/new\nline.jpg
@@ -172,7 +172,7 @@ def shown(uri: str) -> str:
 
 
 def without_secrets(uri: str) -> str:
-    """A URI without user, password and query, where a signature may stand.
+    """Returns a URI without user, password and query, where a signature may stand.
 
     >>> without_secrets("https://me:secret@host/a.jpg?sig=12"), without_secrets("/a?b@c.jpg")
     ('https://host/a.jpg?...', '/a?b@c.jpg')
@@ -186,7 +186,7 @@ def without_secrets(uri: str) -> str:
 
 
 def join(folder: str, name: str) -> str:
-    """``name`` resolved against ``folder``, in the one spelling; a URI or an absolute path stays what it is.
+    """Resolves ``name`` against ``folder``, in the one spelling. A URI or an absolute path stays what it is.
 
     >>> join("s3://bucket/lists", "../images/a b.jpg"), join("/data", "/other/x.jpg"), join("/data", "x.jpg")
     ('s3://bucket/images/a b.jpg', '/other/x.jpg', '/data/x.jpg')
@@ -210,7 +210,7 @@ def join(folder: str, name: str) -> str:
 
 
 def parent(uri: str) -> str:
-    """The folder that holds ``uri``.
+    """Returns the folder that holds ``uri``.
 
     >>> parent("s3://bucket/a/list.csv"), parent("s3://bucket/list.csv"), parent("/list.csv")
     ('s3://bucket/a', 's3://bucket', '/')
@@ -227,7 +227,7 @@ def parent(uri: str) -> str:
 
 
 def below(folder: str, uri: str) -> str:
-    """The part of ``uri`` below ``folder``; both in the one spelling.
+    """Returns the part of ``uri`` below ``folder``, both in the one spelling.
 
     >>> below("s3://bucket/a/", "s3://bucket/a/b/c.jpg"), below("/", "/x.jpg")
     ('b/c.jpg', 'x.jpg')
@@ -236,13 +236,13 @@ def below(folder: str, uri: str) -> str:
 
 
 def all_below(folder: str, places: Iterable[str]) -> list[str]:
-    """``below`` of many places."""
+    """Returns ``below`` of many places."""
     top = folder if folder.endswith("/") else f"{folder}/"
     return [place.removeprefix(top) for place in places]
 
 
 def is_inside(uri: str, folder: str) -> bool:
-    """Whether ``uri`` is ``folder`` or lies in it; local symlinks are followed.
+    """Tells whether ``uri`` is ``folder`` or lies in it. Local symlinks are followed.
 
     >>> is_inside("s3://bucket/a/out", "s3://bucket/a"), is_inside("s3://bucket/a-out", "s3://bucket/a")
     (True, False)
@@ -256,7 +256,7 @@ def is_inside(uri: str, folder: str) -> bool:
 
 
 def has_glob(uri: str) -> bool:
-    """Whether the path of ``uri`` has one of ``* ? [``; a URL of the web is none, whatever its query has."""
+    """Tells whether the path of ``uri`` has one of ``* ? [``. A URL of the web is no glob, whatever its query has."""
     if is_web(uri):
         return False
     match = _URI.fullmatch(uri)
@@ -264,7 +264,7 @@ def has_glob(uri: str) -> bool:
 
 
 def split_glob(uri: str) -> tuple[str, str]:
-    """The folder that a glob's matches lie below, in the one spelling, and the pattern of the rest.
+    """Splits a glob into the folder that its matches lie below, in the one spelling, and the pattern of the rest.
 
     >>> split_glob("s3://bucket/a/im*/x?.jpg"), split_glob("/*.png")
     (('s3://bucket/a', 'im*/x?.jpg'), ('/', '*.png'))
@@ -279,7 +279,7 @@ def split_glob(uri: str) -> tuple[str, str]:
 
 
 def glob_start(pattern: str) -> str:
-    """The literal text that every match of a pattern begins with.
+    """Returns the literal text that every match of a pattern begins with.
 
     >>> glob_start("im*/x?.jpg")
     'im'

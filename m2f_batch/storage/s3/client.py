@@ -1,4 +1,4 @@
-"""Clients of S3, by the job's settings, the user's own files and variables, and what other servers need."""
+"""Makes clients of S3 by the job's settings, the user's own files and variables, and the needs of other servers."""
 
 import os
 from functools import partial
@@ -19,11 +19,11 @@ READ_TIMEOUT = "M2F_BATCH_S3_TIMEOUT"  # seconds without a byte from the server
 
 
 def new_client(bucket: str = "") -> "S3Client":
-    """A client for a bucket by ``storage.s3``, the standard AWS variables, and one of ours: M2F_BATCH_S3_TIMEOUT.
+    """Makes a client for a bucket by ``storage.s3``, the standard AWS variables, and our M2F_BATCH_S3_TIMEOUT.
 
     That is how many seconds a server may send no byte, before or in an answer, until the request is made again: 20 by
-    default. S3 answers within a second, a Ceph that loses a disk within some ten; waiting longer only eats the budget
-    of ``Retries``, which are the main way of trying again: the client itself tries twice, or AWS_MAX_ATTEMPTS times.
+    default. S3 answers within a second, a Ceph that loses a disk within some ten. Waiting longer only eats the budget
+    of ``Retries``, which are the main way of trying again. The client itself tries twice, or AWS_MAX_ATTEMPTS times.
 
     Raises UsageError, StoreUnavailable for variables that are wrong.
     """
@@ -56,7 +56,7 @@ def new_client(bucket: str = "") -> "S3Client":
 
 
 def _options(core: Any, settings: S3Config, bucket: str) -> dict[str, Any]:
-    """What the settings change in a client's config, and what the user's own files and variables leave to us."""
+    """Returns what the settings change in a client's config, where the user's own files and variables say nothing."""
     from botocore import UNSIGNED
     from botocore.configprovider import ConfiguredEndpointProvider
 
@@ -73,7 +73,7 @@ def _options(core: Any, settings: S3Config, bucket: str) -> dict[str, Any]:
 
 
 def _name_payer(payer: str, params: dict[str, Any], model: Any, **_: Any) -> None:
-    """Every request that can say who pays says it."""
+    """Lets every request that can say who pays say it."""
     if "RequestPayer" in model.input_shape.members:
         params["RequestPayer"] = payer
 
@@ -86,6 +86,6 @@ def _read_timeout() -> float:
 
 
 def _count_retry(request: Any, **_: Any) -> None:
-    """The client's own retries: every attempt at a request is made anew, whatever became of the one before."""
+    """Counts the client's own retries. Every attempt at a request is made anew, whatever became of the one before."""
     if request.context.get("retries", {}).get("attempt", 1) > 1:
         count_retry()

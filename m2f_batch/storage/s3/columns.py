@@ -1,6 +1,6 @@
-"""A page of a bucket's list as columns, taken from its XML without an object for each element.
+"""Reads a page of a bucket's list as columns, from its XML without an object for each element.
 
-botocore's parser takes some 80 us of CPU for each key, for types and dates that nobody asks for; this takes some 2 us.
+botocore's parser takes some 80 us of CPU for each key, for types and dates that nobody asks for. This takes some 2 us.
 A page that is not just what S3 servers write is left to that parser. The requests stay botocore's own.
 """
 
@@ -17,7 +17,7 @@ _CONTROLS = bytes([*range(32), 127])
 
 
 class Columns(NamedTuple):
-    """Keys in the order of the page, sizes in bytes, ETags without quotes."""
+    """Holds keys in the order of the page, sizes in bytes, ETags without quotes."""
 
     keys: Sequence[str]
     sizes: Sequence[int]
@@ -25,13 +25,13 @@ class Columns(NamedTuple):
 
 
 def register(client: Any) -> None:
-    """From now on the replies of a client to ``list_objects_v2`` have columns in place of "Contents", if they can."""
+    """Makes a client's replies to ``list_objects_v2`` have columns in place of "Contents", where they can."""
     # the wildcard, since what it names comes first: botocore's own look at a body for errors parses all of it
     client.meta.events.register_first("before-parse.*.ListObjectsV2", _take_columns)
 
 
 def columns(reply: Any) -> Columns:
-    """The objects on a page, of a client that is registered or not."""
+    """Returns the objects on a page, of a client that is registered or not."""
     taken = reply.get(REPLY)
     if taken is None:
         listed = reply.get("Contents", [])
@@ -47,7 +47,7 @@ def _take_columns(response_dict: Any, customized_response_dict: Any, **_: Any) -
 
 
 def cut(body: bytes) -> tuple[bytes, Columns] | None:
-    """A page's XML without its objects, and these, their keys as they are written; None where a parser must look.
+    """Splits a page's XML from its objects, whose keys are as written. Returns None where a parser must look.
 
     >>> cut(b"<L><N>b</N><Contents><Key>a</Key><ETag>&quot;12&quot;</ETag><Size>3</Size></Contents></L>")
     (b'<L><N>b</N></L>', Columns(keys=('a',), sizes=[3], etags=['12']))
@@ -78,7 +78,7 @@ def cut(body: bytes) -> tuple[bytes, Columns] | None:
 
 
 def _decoded(keys: Sequence[str]) -> Sequence[str]:
-    """Keys of a page as botocore decodes them, all at once where they can be told apart again."""
+    """Decodes keys of a page as botocore does, all at once where they can be kept apart."""
     text = "\n".join(keys).replace("%2F", "/").replace("+", " ")  # some servers write each "/" so
     if "%0A" in text or "%0a" in text:
         return [unquote_plus(key) for key in keys]

@@ -1,4 +1,4 @@
-"""What a failed S3 request is wrong for: one object, this moment, or everything."""
+"""Sorts failed S3 requests by what they are wrong for: one object, this moment, or everything."""
 
 import hashlib
 import re
@@ -30,11 +30,11 @@ _MD5 = re.compile("[0-9a-f]{32}")
 
 
 class Refused(Denied):
-    """Denied, and a listing of the bucket is too: the object's own permissions, or keys that are wrong by now."""
+    """Raised where the bucket's listing is denied, too, by its permissions or because keys are wrong by now."""
 
 
 def s3_fault(uri: str, error: Exception) -> Exception | None:
-    """The error of ours for one of botocore's; None for what is none of a request's.
+    """Returns our error for one of botocore's, None for what is none of a request's.
 
     >>> from botocore.exceptions import ClientError
     >>> reply = {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}
@@ -56,7 +56,7 @@ def s3_fault(uri: str, error: Exception) -> Exception | None:
                 "bucket, set storage.s3.addressing_style: path (or AWS_VIRTUAL_HOSTING=NO)"
             )
         return Unreachable(f"{uri}: the S3 endpoint cannot be reached; check AWS_ENDPOINT_URL and the network")
-    # a body that was cut short where it is XML; TLS errors while a body is read, which botocore lets through
+    # a body that was cut short where it is XML, and TLS errors while a body is read, which botocore lets through
     if isinstance(error, (*passing, ResponseParserError, HTTPError)):
         return TransientError(f"{uri}: {type(error).__name__}")
     if isinstance(error, boto.ParamValidationError):
@@ -72,22 +72,22 @@ def s3_fault(uri: str, error: Exception) -> Exception | None:
 
 
 def s3_place_fault(uri: str, error: Exception) -> Exception | None:
-    """``s3_fault`` of a request that is about more than one object: where it is denied, with what might help."""
+    """Returns ``s3_fault`` of a request for more than one object. A denied one says what might help."""
     fault = s3_fault(uri, error)
     return Denied(f"{fault}{_hint(uri)}") if isinstance(fault, Denied) else fault
 
 
 def is_doubtful(error: Exception) -> bool:
-    """Whether the reply to a GET may be about more than this object: access denied, or a 404 not in S3's words.
+    """Tells whether the reply to a GET may be about more than this object: access denied, or a 404 not in S3's words.
 
-    Some servers say AccessDenied to keys that have expired; a gateway that has lost its servers says 404 by itself.
+    Some servers say AccessDenied to keys that have expired. A gateway that has lost its servers says 404 by itself.
     """
     code, status = code_of(error), status_of(error)
     return code in _DENIED or (status == 404 and code not in _OF_ALL and not code.startswith("NoSuch"))
 
 
 def is_whole(data: bytes, reply: Any) -> bool:
-    """False where the bytes of a GET do not fit the reply's ETag. That is their MD5 if it looks like one, mostly."""
+    """Tells whether the bytes of a GET fit the reply's ETag. That is their MD5 if it looks like one, mostly."""
     version = reply["ETag"].strip('"')
     if reply.get("ServerSideEncryption", "AES256") != "AES256" or "SSECustomerAlgorithm" in reply:
         return True  # the ETag is that of what is stored
@@ -95,12 +95,12 @@ def is_whole(data: bytes, reply: Any) -> bool:
 
 
 def code_of(error: Any) -> str:
-    """The error code of a ClientError; the status as text where the reply had no body, as to a HEAD."""
+    """Returns the error code of a ClientError, or the status as text where the reply had no body, as to a HEAD."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 def status_of(error: Any) -> int:
-    """The HTTP status of a ClientError."""
+    """Returns the HTTP status of a ClientError."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
@@ -124,7 +124,7 @@ def _reply_fault(uri: str, code: str, status: int) -> Exception:
 
 
 def _hint(uri: str) -> str:
-    """Which setting might help where access is denied, among those that are not in force."""
+    """Returns which setting might help where access is denied, among those that are not in force."""
     if settings.is_anonymous(_bucket(uri)):
         return " to who asks without keys (storage.s3.anonymous, AWS_NO_SIGN_REQUEST)"
     public = "a public bucket storage.s3.anonymous: true (AWS_NO_SIGN_REQUEST=YES)"
@@ -138,6 +138,6 @@ def _bucket(uri: str) -> str:
 
 
 def _is_in_host(uri: str, url: str) -> bool:
-    """Whether the address that was asked begins with the bucket's name, at another server than AWS's."""
+    """Tells whether the address that was asked begins with the bucket's name, at another server than AWS's."""
     host = url.partition("://")[2].partition("/")[0].partition(":")[0]
     return host.startswith(f"{_bucket(uri)}.") and not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))

@@ -1,7 +1,7 @@
-"""Many keys of a bucket, 1000 to a request: all that lie below a prefix, or those of a long list.
+"""Lists many keys of a bucket, 1000 to a request: all that lie below a prefix, or those of a long list.
 
-``Ask`` makes one list request: prefix and other options to the reply of ``list_objects_v2``. S3 lists keys in the order
-of their UTF-8 bytes, which is that of Python's strings.
+``Ask`` makes one list request, from a prefix and other options to the reply of ``list_objects_v2``. S3 lists keys in
+the order of their UTF-8 bytes, which is that of Python's strings.
 """
 
 import threading
@@ -18,7 +18,7 @@ from m2f_batch.storage.store import THREADS, StoreUnavailable, Unreachable
 Ask = Callable[..., Any]
 Known = dict[str, tuple[int, str] | None]
 
-# Wanted keys on a page of 1000 that are worth it: a page takes 7 ms of a core here, a look at one object 1.4 ms; a list
+# Wanted keys on a page of 1000 that are worth it: a page takes 7 ms of a core here, a look at one object 1.4 ms. A list
 # request is charged 12 times a HEAD
 PAYS = 15
 SKIPPED = 400  # wanted keys that are left out after a page that did not pay, before another page is tried
@@ -26,11 +26,11 @@ STRETCH = 2000  # wanted keys that one thread goes through
 
 
 def walk(ask: Ask, top: str, first: Any) -> Iterator[Columns]:
-    """Pages of the listed objects below ``top``, in any order; ``first`` is the reply to ``ask(top)``.
+    """Yields pages of the objects below ``top``, in any order. ``first`` is the reply to ``ask(top)``.
 
     A prefix of more than one page is opened, so that its folders can be walked side by side, as long as there are fewer
-    than THREADS to walk. One that has more than a page of folders is walked as it is: they may be one for each image.
-    Nothing relies on the order of keys: directory buckets have none.
+    than THREADS to walk. One that has more than a page of folders is walked as it is, because they may be one for each
+    image. Nothing relies on the order of keys, because directory buckets have none.
     """
     waiting: deque[tuple[str, dict[str, Any]]] = deque()
     running: deque[tuple[str, bool, Future[Any]]] = deque()
@@ -58,7 +58,7 @@ def walk(ask: Ask, top: str, first: Any) -> Iterator[Columns]:
 
 
 def sizes_and_etags(ask: Ask, keys: Sequence[str]) -> Known:
-    """What pages of a list tell of ``keys``, which are sorted and differ: size and ETag, or None for no such object.
+    """Reads size and ETag of ``keys``, which are sorted and differ, from pages of a list. None: no such object.
 
     Keys are left out that lie so far apart that looking at each is cheaper, and all where lists are refused. A page
     begins right before a wanted key, so that it costs the same wherever in the bucket that is.
@@ -73,7 +73,7 @@ def sizes_and_etags(ask: Ask, keys: Sequence[str]) -> Known:
 
 
 def _until_refused(ask: Ask) -> Ask:
-    """``ask``, which gives None from the first refusal on: keys that may read objects need not list them."""
+    """Makes ``ask`` give None from the first refusal on, because keys that may read objects need not list them."""
     refused = threading.Event()
 
     def asked(prefix: str, **options: Any) -> Any:
@@ -108,7 +108,7 @@ def _of_stretch(ask: Ask, keys: Sequence[str]) -> Known:
 
 
 def _common_folder(first: str, last: str) -> str:
-    r"""The longest prefix of both that is empty or ends in a slash.
+    r"""Returns the longest prefix of both that is empty or ends in a slash.
 
     >>> _common_folder("a/b/1.jpg", "a/bc/2.jpg"), _common_folder("a/1.jpg", "b/1.jpg")
     ('a/', '')

@@ -1,4 +1,4 @@
-"""How S3 is asked: ``storage.s3`` of the job that this process runs, and what the environment says beside it.
+"""Settles how S3 is asked, by ``storage.s3`` of the job that this process runs and by the environment.
 
 Where a key is not set, the variable counts that GDAL reads for the same: ``AWS_VIRTUAL_HOSTING``,
 ``AWS_REQUEST_PAYER``, ``AWS_NO_SIGN_REQUEST``. They serve the commands that have no config, too.
@@ -23,9 +23,9 @@ _of_job: S3Config | None = None  # of the job that this process runs
 
 @contextmanager
 def using(settings: S3Config) -> Iterator[None]:
-    """Meanwhile this process asks S3 as a job says. Raises UsageError for variables that are wrong.
+    """Lets this process ask S3 as a job says. Raises UsageError for variables that are wrong.
 
-    All threads do: one job at a time.
+    All threads do, so a process runs one job at a time.
     """
     global _of_job
     before = _of_job
@@ -44,23 +44,23 @@ def recorded(config: Mapping[str, Any]) -> S3Config:
 
 
 def current() -> S3Config:
-    """What counts now. Raises UsageError for a variable whose value is none of those allowed."""
-    return _current(_told(), *(os.environ.get(name) for name in (STYLE, PAYER, UNSIGNED)))
+    """Returns what counts now. Raises UsageError for a variable whose value is none of those allowed."""
+    return _current(_text(), *(os.environ.get(name) for name in (STYLE, PAYER, UNSIGNED)))
 
 
 def environment() -> dict[str, str]:
-    """The variable that tells other processes of a job how to ask; empty where the job says nothing of it."""
-    told = _told()
-    return {OF_DRIVER: told} if told else {}
+    """Returns the variable that tells other processes of a job how to ask, or nothing where the job says nothing."""
+    text = _text()
+    return {OF_DRIVER: text} if text else {}
 
 
 def is_of_job() -> bool:
-    """Whether the job has settings of its own, which workers know only from ``environment``."""
-    return _of_job is not None and bool(_told())
+    """Tells whether the job has settings of its own, which workers know only from ``environment``."""
+    return _of_job is not None and bool(_text())
 
 
-def _told() -> str:
-    """What this process's job says, or its driver, as JSON without what is not set; "" for nothing."""
+def _text() -> str:
+    """Returns what this process's job says, or its driver, as JSON without what is not set. "" stands for nothing."""
     if _of_job is None:
         return os.environ.get(OF_DRIVER, "")
     text = _of_job.model_dump_json(exclude_unset=True, exclude_none=True)
@@ -68,13 +68,13 @@ def _told() -> str:
 
 
 def is_anonymous(bucket: str) -> bool:
-    """Whether requests for a bucket are sent without a signature."""
+    """Tells whether requests for a bucket are sent without a signature."""
     anonymous = current().anonymous
     return anonymous if isinstance(anonymous, bool) else bucket in anonymous
 
 
 @lru_cache(maxsize=8)
-def _current(told: str, style: str | None, payer: str | None, unsigned: str | None) -> S3Config:
+def _current(given: str, style: str | None, payer: str | None, unsigned: str | None) -> S3Config:
     if payer not in (None, "", "requester"):
         raise UsageError(f"{PAYER}: {payer!r} is not known; allowed: requester")
     styles = {None: None, True: "virtual", False: "path"}
@@ -83,7 +83,7 @@ def _current(told: str, style: str | None, payer: str | None, unsigned: str | No
         "request_payer": payer or None,
         "anonymous": _flag(UNSIGNED, unsigned),
     }
-    said = S3Config.model_validate_json(told or "{}").model_dump(exclude_unset=True)
+    said = S3Config.model_validate_json(given or "{}").model_dump(exclude_unset=True)
     tree = {key: value for key, value in of_variables.items() if value is not None} | said
     if tree.get("anonymous") is True and "request_payer" in tree:  # what the job says, else what costs nothing
         del tree["anonymous" if "request_payer" in said else "request_payer"]

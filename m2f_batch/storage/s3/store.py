@@ -1,4 +1,4 @@
-"""The store of S3, and of servers that speak its protocol."""
+"""Reads and writes the objects of S3, and of servers that speak its protocol."""
 
 import contextlib
 import hashlib
@@ -38,14 +38,14 @@ from m2f_batch.storage.store import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# of a download: one connection brings some 80 MB/s, and a GPU waits for its model; no more than 8 MB are held at a time
+# of a download: one connection brings some 80 MB/s, and a GPU waits for its model. At most 8 MB are held at a time
 PART_BYTES = 2**24
 PARTS_AT_ONCE = 8
 CHUNK_BYTES = 2**20
 
 
 class _NoParts(Exception):
-    """The server sends whole objects only."""
+    """Raised where the server sends whole objects only."""
 
 
 def open_store(scheme: str, authority: str) -> "S3Store":
@@ -54,9 +54,9 @@ def open_store(scheme: str, authority: str) -> "S3Store":
 
 
 class S3Store(Store):
-    """Objects of S3, or of a server that speaks its protocol."""
+    """Holds the objects of a bucket of S3, or of a server that speaks its protocol."""
 
-    page_size = 1000  # keys per list request; the protocol's most
+    page_size = 1000  # keys per list request: the protocol's most
 
     def __init__(self, client: "S3Client") -> None:
         self._client, self._nonce = client, uuid.uuid4().hex
@@ -79,21 +79,21 @@ class S3Store(Store):
             return self._client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=self.page_size, **options)
 
     def _patient_page(self, folder: str, prefix: str, **options: Any) -> Any:
-        """One of many: throttled, it must not cost the others."""
+        """Asks for one of many pages. Throttling of one must not cost the others."""
         return Retries().run(partial(self._page, folder, prefix, **options))
 
     def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
-        """``stat`` of each, by pages of a list where the keys lie close together. Faults that pass are waited for.
+        """Returns ``stat`` of each, by pages of a list where the keys lie close together. Waits for faults that pass.
 
         Of an object that may be listed but not read, a page tells the version, while a look at it alone gives None.
         """
         named = [*wanted]
         keys = [uris.parse(uri).path for uri in named]
         sought = sorted({key for key in keys if key.isprintable()})  # some servers change the others in lists
-        told = sizes_and_etags(partial(self._patient_page, named[0]), sought) if sought else {}
-        left = threaded(self._patient_stat, [uri for uri, key in zip(named, keys, strict=True) if key not in told])
+        listed = sizes_and_etags(partial(self._patient_page, named[0]), sought) if sought else {}
+        left = threaded(self._patient_stat, [uri for uri, key in zip(named, keys, strict=True) if key not in listed])
         return [
-            _told_entry(uri, told[key]) if key in told else next(left) for uri, key in zip(named, keys, strict=True)
+            _entry_of(uri, listed[key]) if key in listed else next(left) for uri, key in zip(named, keys, strict=True)
         ]
 
     def _patient_stat(self, uri: str) -> Entry | None:
@@ -121,7 +121,7 @@ class S3Store(Store):
         except ClientError as error:
             if _status(error) >= 500 or _status(error) == 429:
                 raise
-            reply = self._get(uri)  # the answer to a HEAD has no body, and so no reason; that to a GET has
+            reply = self._get(uri)  # the answer to a GET has a body with the reason, that to a HEAD has none
             reply["Body"].close()
             return reply
 
@@ -136,7 +136,7 @@ class S3Store(Store):
             raise
 
     def _ask_again(self, uri: str, *, is_denied: bool) -> None:
-        """Asks for a listing of the one object: raises where its answer is about more than the object."""
+        """Asks for a listing of the one object, and raises where the answer is about more than the object."""
         try:
             with faults(uri, _s3_place_fault):
                 key = _names(uri)["Key"]
@@ -183,7 +183,7 @@ class S3Store(Store):
         return Retries().run(partial(self._part, entry, target, start))
 
     def _part(self, entry: Entry, target: int, start: int) -> bool:
-        """Writes one part into its place of the open file ``target``; False if it is one of another version."""
+        """Writes one part into the open file ``target``, and returns whether it is of the same version."""
         at, end = start, min(start + PART_BYTES, entry.size)
         with faults(entry.uri, _s3_fault):
             reply = self._get(entry.uri, Range=f"bytes={start}-{end - 1}")
@@ -203,7 +203,7 @@ class S3Store(Store):
             return bytes(body.read(CHUNK_BYTES))
 
     def _check_length(self, uri: str, data: bytes) -> None:
-        """A gateway that cuts an object short may tell the shorter length; not every server's ETag is the MD5."""
+        """Checks the length, because a gateway may cut an object short, tell the shorter length, and send no MD5."""
         with faults(uri, _s3_fault):
             length = self._client.head_object(**_names(uri))["ContentLength"]
         if length != len(data):
@@ -226,7 +226,7 @@ class S3Store(Store):
     def _put_if(self, uri: str, data: bytes, **condition: Any) -> bool:
         from botocore.exceptions import ClientError
 
-        # told again after lost answers, it is the same writer: 412 does not say whose object is in the way
+        # asked again after lost answers, it is the same writer: 412 does not say whose object is in the way
         digest = hashlib.sha256(f"{self._nonce} {uri} ".encode() + data)
         writer = {"writer": digest.hexdigest()}
         with faults(uri, _s3_place_fault, of_one=False):
@@ -255,7 +255,7 @@ class S3Store(Store):
         return (now - reply["LastModified"]).total_seconds()
 
     def _is_written_by(self, uri: str, writer: dict[str, str], gone: bool | None) -> bool:
-        """Ours after all, where the client sent it twice because the first answer was lost.
+        """Tells whether the object is ours, where the client sent it twice because the first answer was lost.
 
         ``gone`` is the answer where there is no object; without one, TransientError is raised.
         """
@@ -285,5 +285,5 @@ def _prefix(folder: str) -> str:
     return key if not key or key.endswith("/") else f"{key}/"
 
 
-def _told_entry(uri: str, told: tuple[int, str] | None) -> Entry | None:
-    return told and Entry(uri, *told)
+def _entry_of(uri: str, listed: tuple[int, str] | None) -> Entry | None:
+    return listed and Entry(uri, *listed)

@@ -1,8 +1,8 @@
-"""Connections to hosts of the web: only to addresses that were looked at, so that no name leads into a network.
+"""Connects to hosts of the web, only at addresses that were checked, so that no name leads into a private network.
 
 Whoever owns a name can let it lead to any address, and to another one a second later. So a name is resolved here, what
 is no public address is left out unless an allow-list names the address itself, and the connection goes to that address.
-Proxies of the environment are not used: what they connect to nobody could check.
+Proxies of the environment are not used, because nobody could check what they connect to.
 """
 
 import ipaddress
@@ -34,7 +34,7 @@ class _Peer(NamedTuple):
 
 
 def pools_of(uri: str) -> list[urllib3.HTTPConnectionPool]:
-    """Connections to the addresses of a URL's host, in the order in which they are to be tried.
+    """Returns connections to the addresses of a URL's host, in the order in which they are to be tried.
 
     Raises Astray where none of them may be asked, TransientError where the name is not resolved.
     """
@@ -54,7 +54,7 @@ def pools_of(uri: str) -> list[urllib3.HTTPConnectionPool]:
 
 
 def is_public(address: str) -> bool:
-    """Whether anybody on the internet could ask it, also where it stands for an IPv4 address.
+    """Tells whether anybody on the internet could ask an address, also where it stands for an IPv4 address.
 
     >>> [is_public(a) for a in ("8.8.8.8", "10.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1")]
     [True, False, False, False, False, False]
@@ -63,7 +63,7 @@ def is_public(address: str) -> bool:
 
 
 def _meanings(address: Address) -> list[Address]:
-    """The address, or those that it is a form of."""
+    """Returns the address, or those that it is a form of."""
     if isinstance(address, ipaddress.IPv4Address):
         return [address]
     if address.ipv4_mapped is not None:

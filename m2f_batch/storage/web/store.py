@@ -1,4 +1,4 @@
-"""The store of the web: images behind ``http(s)://`` URLs that an allow-list names. It can only be read.
+"""Reads images behind ``http(s)://`` URLs that an allow-list names. Nothing can be written there.
 
 The version of a file is its ETag, else the date of its last change, else its length.
 """
@@ -42,13 +42,13 @@ _PASSING = frozenset({408, 425, 429})
 
 
 class _Reply(NamedTuple):
-    """A reply that is no redirect, and no error."""
+    """Holds a reply that is no redirect, and no error."""
 
     uri: str  # as it was asked for at first
     raw: urllib3.BaseHTTPResponse
 
     def version(self, length: int) -> str | None:
-        """The ETag, weak or strong, or the date of the last change; else ``length`` bytes, unless that is below 0."""
+        """Returns the ETag, or the date of the last change, else ``length`` bytes unless that is below 0."""
         tag = self.raw.headers.get("ETag", "").strip().removeprefix("W/").strip('"')
         return (
             tag
@@ -57,15 +57,15 @@ class _Reply(NamedTuple):
         )
 
     def length(self) -> int:
-        """Bytes of the whole file as the headers say, -1 where they do not."""
+        """Returns the bytes of the whole file as the headers say, -1 where they do not."""
         total = self.raw.headers.get("Content-Range", "").rpartition("/")[2]
         if self.raw.status in (206, 416):
             return int(total) if total.isdecimal() else -1
-        told = self.raw.headers.get("Content-Length", "")
-        return int(told) if told.isdecimal() and not self.is_packed() else -1
+        length = self.raw.headers.get("Content-Length", "")
+        return int(length) if length.isdecimal() and not self.is_packed() else -1
 
     def is_packed(self) -> bool:
-        """Whether the server has compressed the file on its way."""
+        """Tells whether the server has compressed the file on its way."""
         return self.raw.headers.get("Content-Encoding", "identity").lower() not in ("", "identity")
 
 
@@ -75,7 +75,7 @@ def open_store(scheme: str, authority: str) -> "WebStore":
 
 
 class WebStore(Store):
-    """Files of all hosts that the allow-lists name; behind ``GuardedStore``, which checks what is asked for."""
+    """Holds the files of all hosts that the allow-lists name, behind ``GuardedStore``, which checks places."""
 
     def list(self, folder: str, start: str = "") -> Iterator[Entry]:
         raise StoreUnavailable(f"{_shown(folder)}: the web cannot be listed; name the images in a manifest")
@@ -95,7 +95,7 @@ class WebStore(Store):
             with _ended(_ask("HEAD", uri)) as head:
                 if (version := head.version(-1)) is not None:
                     return Entry(uri, max(head.length(), 0), version)
-        except ObjectError as error:  # some servers do not answer to HEAD; what a GET says counts
+        except ObjectError as error:  # some servers do not answer to HEAD, so what a GET says counts
             if isinstance(error, allow.Astray):
                 raise
         with _ended(_ask("GET", uri, {"Range": "bytes=0-0"})) as reply:
@@ -105,7 +105,7 @@ class WebStore(Store):
             return Entry(uri, max(length, 0), reply.version(length) or f"{OF_LENGTH}unknown")
 
     def stat_many(self, wanted: Iterable[str]) -> Sequence[Entry | None]:
-        """``stat`` of each. Faults that pass are waited for."""
+        """Returns ``stat`` of each. Faults that pass are waited for."""
         return [*threaded(self._patient_stat, wanted, PER_ADDRESS)]
 
     def _patient_stat(self, uri: str) -> Entry | None:
@@ -117,7 +117,7 @@ class WebStore(Store):
         return data, Entry(uri, len(data), reply.version(len(data)) or "")
 
     def is_version(self, entry: Entry, version: str) -> bool:
-        """Some servers say to a GET what they do not say to a HEAD: one more look, before a file is called changed."""
+        """Looks once more before a file is called changed, because some servers say to a GET more than to a HEAD."""
         if entry.version == version:
             return True
         again = self.stat(entry.uri) if version else None
@@ -147,7 +147,7 @@ def _refuse(uri: str) -> NoReturn:
 
 
 def _ask(method: str, uri: str, headers: dict[str, str] | None = None) -> _Reply:
-    """The reply to a request, redirects followed as far as the allow-lists go. Raises ObjectError, TransientError."""
+    """Sends a request, and follows redirects as far as the allow-lists go. Raises ObjectError, TransientError."""
     at = uri
     for _ in range(MAX_REDIRECTS + 1):
         raw = _sent(method, at, _HEADERS | (headers or {}))
@@ -165,7 +165,7 @@ def _ask(method: str, uri: str, headers: dict[str, str] | None = None) -> _Reply
 
 @contextmanager
 def _ended(reply: _Reply) -> Iterator[_Reply]:
-    """The reply, whose connection is given back afterwards: there are few of them, and others wait."""
+    """Lends the reply, and gives its connection back, because there are few of them and others wait."""
     try:
         yield reply
     finally:
@@ -175,7 +175,7 @@ def _ended(reply: _Reply) -> Iterator[_Reply]:
 def _end(raw: urllib3.BaseHTTPResponse) -> None:
     with suppress(HTTPError):
         if 0 < (raw.length_remaining or 0) <= _CHUNK:
-            raw.read1(_CHUNK, decode_content=False)  # what is here; for more nobody waits
+            raw.read1(_CHUNK, decode_content=False)  # what is here, without a wait for more
         if raw.length_remaining == 0:
             raw.drain_conn()  # the next request can go the same way
     raw.close()
@@ -183,7 +183,7 @@ def _end(raw: urllib3.BaseHTTPResponse) -> None:
 
 
 def _redirected(uri: str, at: str, location: str) -> str:
-    """Where a redirect leads. Raises Astray where that is no place that may be read, Unreadable where it is none."""
+    """Returns where a redirect leads. Raises Astray where that may not be read, Unreadable where it is no URL."""
     try:
         location = urljoin(at, location)
         if uris.is_web(location):
@@ -215,17 +215,17 @@ def _sent(method: str, uri: str, headers: dict[str, str]) -> urllib3.BaseHTTPRes
                 preload_content=False,
                 decode_content=True,
             )
-        except (NewConnectionError, ConnectTimeoutError):  # to this address; the host may have others
+        except (NewConnectionError, ConnectTimeoutError):  # to this address: the host may have others
             if pool is last:
                 raise
     raise AssertionError("unreachable")
 
 
 def _pieces(reply: _Reply) -> Iterator[bytes]:
-    """The bytes of a file, bounded in size and time. Raises Unreadable, TransientError."""
-    uri, told = _shown(reply.uri), reply.length()
+    """Yields the bytes of a file, bounded in size and time. Raises Unreadable, TransientError."""
+    uri, length = _shown(reply.uri), reply.length()
     too_large = Unreadable(f"{uri}: more than {MAX_BYTES:,} bytes")
-    if told > MAX_BYTES:
+    if length > MAX_BYTES:
         raise too_large
     until = time.monotonic() + MAX_SECONDS
     size = 0
@@ -236,8 +236,8 @@ def _pieces(reply: _Reply) -> Iterator[bytes]:
         if time.monotonic() > until:
             raise TransientError(f"{uri}: not there after {MAX_SECONDS:g} s")
         yield part
-    if told >= 0 and size != told:
-        raise TransientError(f"{uri}: {size} of {told} bytes came")
+    if length >= 0 and size != length:
+        raise TransientError(f"{uri}: {size} of {length} bytes came")
 
 
 def _shown(uri: str) -> str:
@@ -255,7 +255,7 @@ def _status_fault(uri: str, status: int) -> Exception:
 
 
 def _fault(uri: str, error: Exception) -> Exception | None:
-    """Our error for one of urllib3's; the reasons of others' faults are not told, they hold addresses and times."""
+    """Returns our error for one of urllib3's. It leaves their reasons out, because these hold addresses and times."""
     if isinstance(error, TransientError | ObjectError):
         return error
     uri = _shown(uri)
