@@ -1,4 +1,4 @@
-"""The images of a COCO JSON that is INPUT."""
+"""Lists the images of a COCO JSON that is INPUT."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ _AS_LINES = "a list of rows is read as .jsonl: one object with a 'uri' a line"
 
 
 def whole(value: Any) -> int | None:
-    """The whole number that a value is, however it is spelled; None where it is none.
+    """Returns the whole number that a value is, however it is spelled, or None where it is none.
 
     >>> [whole(value) for value in (1, 1.0, "1", "1.0", 1.5, True, "a", None)]
     [1, 1, 1, 1, None, None, None, None]
@@ -36,7 +36,7 @@ def whole(value: Any) -> int | None:
 
 
 def list_coco(store: Store, place: str, root: str | None) -> Listing:
-    """The images of a COCO JSON, whose file names are resolved against ``root``, else its own folder.
+    """Lists the images of a COCO JSON, whose file names are resolved against ``root``, else its own folder.
 
     Images without ``file_name`` have the name that ``coco_url`` is, as in LVIS. Raises UsageError.
     """

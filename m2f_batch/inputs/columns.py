@@ -1,4 +1,4 @@
-"""Columns of text as long as a listing: made, ordered and taken from by Arrow, with few Python objects at a time."""
+"""Makes and orders Arrow string columns for listings of any length, in chunks so that Python objects stay few."""
 
 import bisect
 import itertools
@@ -18,29 +18,29 @@ BLOCK = 1 << 17  # rows that are joined, or compared, at a time: pa.string() of 
 
 
 def chunks_of(items: Iterable[_T]) -> Iterator[list[_T]]:
-    """``items``, CHUNK at a time."""
+    """Yields ``items``, CHUNK at a time."""
     left = iter(items)
     while chunk := [*itertools.islice(left, CHUNK)]:
         yield chunk
 
 
 def text_column(texts: Iterable[str]) -> pa.Array:
-    """A column of TEXT. Raises UnicodeEncodeError for what is no Unicode: half of a surrogate pair."""
+    """Makes a column of TEXT. Raises UnicodeEncodeError for what is no Unicode: half of a surrogate pair."""
     return joined(pa.array(chunk, TEXT) for chunk in chunks_of(texts))
 
 
 def joined(parts: Iterable[pa.Array]) -> pa.Array:
-    """Parts of a column of TEXT as one."""
+    """Joins parts of a column of TEXT."""
     return pa.concat_arrays([pa.array([], TEXT), *parts])
 
 
 def first_of_each(texts: pa.Array) -> NDArray[np.int64]:
-    """The rows of a column in the order of its texts, by code point; of equal ones the first row only.
+    """Returns the rows of a column in the order of its texts, by code point, and of equal ones the first row only.
 
     >>> first_of_each(pa.array(["b", "a", "b"])).tolist()
     [1, 0]
     """
-    order = pc.sort_indices(texts)  # stable; the order of UTF-8 bytes is that of code points
+    order = pc.sort_indices(texts)  # stable. The order of UTF-8 bytes is that of code points
     ordered = texts.take(order)
     is_first = np.ones(len(order), bool)
     is_first[1:] = pc.not_equal(ordered[1:], ordered[:-1]).to_numpy(zero_copy_only=False)
@@ -48,13 +48,13 @@ def first_of_each(texts: pa.Array) -> NDArray[np.int64]:
 
 
 def taken(texts: pa.Array, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """These rows of a column of TEXT, in this order, as pa.string() in chunks of CHUNK rows."""
+    """Takes these rows of a column of TEXT, in this order, as pa.string() in chunks of CHUNK rows."""
     parts = [texts.take(pa.array(rows[first : first + CHUNK])) for first in range(0, len(rows), CHUNK)]
     return pa.chunked_array([part.cast(pa.string()) for part in parts], pa.string())
 
 
 def picked(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.Array:
-    """These rows of a column in chunks, in this order. Arrow's own ``take`` would join all chunks for it.
+    """Takes these rows of a column in chunks, in this order. Arrow's own ``take`` would join all chunks for it.
 
     >>> picked(pa.chunked_array([["a", "b"], [], ["c"]]), np.array([2, 0])).to_pylist()
     ['c', 'a']
@@ -76,7 +76,7 @@ def picked(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.Array:
 
 
 def picked_apart(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.ChunkedArray:
-    """These rows of a column, in this order and in chunks of CHUNK rows: text of any length in all.
+    """Takes these rows of a column, in this order and in chunks of CHUNK rows, for text of any length in all.
 
     >>> picked_apart(pa.chunked_array([["a", "b"], [], ["c"]]), np.array([2, 0])).to_pylist()
     ['c', 'a']
@@ -88,7 +88,7 @@ def picked_apart(column: pa.ChunkedArray, rows: NDArray[np.int64]) -> pa.Chunked
 
 
 def shared(some: pa.ChunkedArray, others: pa.ChunkedArray) -> int:
-    """How many texts are in both columns, each of which is in order and has none twice; BLOCK of each at a time.
+    """Counts the texts in both columns, each in order and with none twice, BLOCK of each at a time.
 
     >>> shared(pa.chunked_array([["a", "b", "d"]]), pa.chunked_array([["b"], ["c", "d"]]))
     2

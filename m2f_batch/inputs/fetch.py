@@ -1,4 +1,4 @@
-"""A listed image to its bytes, or to the reason why there are none."""
+"""Fetches the bytes of a listed image, or the reason why there are none."""
 
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -15,10 +15,10 @@ from m2f_batch.storage.uris import shown
 
 
 def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
-    """The bytes of exactly the version that was listed.
+    """Returns the bytes of exactly the version that was listed.
 
-    Raises ImageError (stage ``fetch``; ``NotFound``, ``AccessDenied``, ``NotAllowed``, ``Unreadable``, ``Changed``) for
-    what stays wrong with this one image; its message is the same in every run, since it ends in a row. Raises
+    Raises ImageError (stage ``fetch``: ``NotFound``, ``AccessDenied``, ``NotAllowed``, ``Unreadable``, ``Changed``) for
+    what stays wrong with this one image. Its message is the same in every run, because it ends in a row. Raises
     TransientError when the retries are spent, and StoreUnavailable for what is wrong with all images.
     """
     try:
@@ -41,7 +41,7 @@ def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
 def fetch_many(
     refs: Iterable[ImageRef], threads: int = 16, retries: Retries | None = None
 ) -> Iterator[tuple[ImageRef, bytes | ImageError]]:
-    """``fetch`` of each, in order, in threads; no more than two images per thread are held at a time.
+    """Yields ``fetch`` of each, in order, from threads that hold at most two images each.
 
     Raises TransientError and StoreUnavailable as ``fetch`` does, at the image's turn.
     """

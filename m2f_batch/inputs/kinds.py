@@ -1,4 +1,4 @@
-"""What a file is that is neither an image nor a list of images: said with what to do, before anything is started."""
+"""Recognizes files that are neither an image nor a list of images, and says what to do, before anything starts."""
 
 from m2f_batch.inputs.names.images import extension_of, path_of
 
@@ -24,7 +24,7 @@ _BY_NAME = {
     "nii mha mhd nrrd dcm dicom": ("a medical image", "write its slices as PNG or TIFF, and give their folder"),
     "xml yaml yml toml ini md rst html htm log py ipynb": ("a text", "a list of images is a .txt, one name a line"),
 }
-_NAMED = {name: told for names, told in _BY_NAME.items() for name in names.split()}
+_NAMED = {name: kind for names, kind in _BY_NAME.items() for name in names.split()}
 # the first bytes, and where they stand
 _BY_BYTES = (
     (b"PAR1", 0, ("Parquet", "give its name the extension .parquet")),
@@ -52,7 +52,7 @@ _TGA_END = b"TRUEVISION-XFILE.\0"
 
 
 def foreign_name(name: str) -> tuple[str, str] | None:
-    """What a file is by its extension, and what to do with it; None where its name says nothing of the sort.
+    """Returns what a file is by its extension, and what to do with it. None: its name says nothing of the sort.
 
     >>> foreign_name("shards/shard-000000.tar"), foreign_name("photo.dat")
     (('a tar archive', 'unpack it, and give the folder'), None)
@@ -64,13 +64,13 @@ def foreign_name(name: str) -> tuple[str, str] | None:
 
 
 def foreign_bytes(data: bytes) -> tuple[str, str] | None:
-    """The same by its first bytes."""
-    told = next((told for magic, at, told in _BY_BYTES if data[at : at + len(magic)] == magic), None)
-    return None if told is not None and is_image(data) else told
+    """Returns the same by a file's first bytes."""
+    kind = next((kind for magic, at, kind in _BY_BYTES if data[at : at + len(magic)] == magic), None)
+    return None if kind is not None and is_image(data) else kind
 
 
 def is_image(data: bytes) -> bool:
-    """Whether a file's bytes begin, or for TGA end, as those of an image do."""
+    """Tells whether a file's bytes begin, or for TGA end, as those of an image do."""
     from PIL import Image
 
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC:

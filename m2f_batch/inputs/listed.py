@@ -1,4 +1,4 @@
-"""The table of images to label: sorted by uri, each once, with what it is called and which version it is."""
+"""Makes the table of images to label: sorted by uri, each once, with its id and version."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from m2f_batch.storage.store import OF_LENGTH
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of an INPUT.
+    """Holds the images of an INPUT.
 
     ``table`` is sorted by uri: ``image_id`` (int64), ``uri`` and ``version`` (string), then a manifest's other columns,
     or ``coco_id`` (int64). ``skipped`` counts files that are no images by their name, ``duplicates`` the entries whose
@@ -32,7 +32,7 @@ class Listing:
 
 
 def listing_of(names: pa.Array, versions: pa.Array | None, kept: pa.Table | None, skipped: int) -> Listing:
-    """``versions`` None: to be looked up. Of a uri that comes twice the first entry wins."""
+    """Makes a listing, and asks for ``versions`` that are None. Of a uri that comes twice the first entry wins."""
     Room().take(names, *(() if kept is None else kept.columns))
     rows = first_of_each(names)
     duplicates = len(names) - len(rows)
@@ -63,7 +63,7 @@ def _looked_up(names: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _ids(names: pa.ChunkedArray, versions: pa.ChunkedArray) -> NDArray[np.int64]:
-    """The image ids of rows in chunks of the same sizes."""
+    """Returns the image ids of rows in chunks of the same sizes."""
     ids = np.empty(len(names), np.int64)
     first = 0
     for some, theirs in zip(names.chunks, versions.chunks, strict=True):

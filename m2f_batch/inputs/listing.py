@@ -1,4 +1,4 @@
-"""INPUT to the table of images to label: (image_id, uri, version), sorted by uri, each once."""
+"""Lists INPUT to the table of images to label: (image_id, uri, version), sorted by uri, each once."""
 
 import os
 import re
@@ -45,11 +45,11 @@ MAX_SNIFFED = 1 << 30  # bytes of a file that is read because its name does not 
 
 
 def list_input(uri: str, *, root: str | None = None) -> Listing:
-    """The images of INPUT; ``root`` is the folder of a COCO JSON's file names, by default the JSON's own.
+    """Lists the images of INPUT. ``root`` is the folder of a COCO JSON's file names, by default the JSON's own.
 
     An image that a manifest or a COCO JSON names and that cannot be seen has the version "". A manifest's own columns
     ``image_id`` and ``version`` become ``input_image_id`` and ``input_version``. Raises UsageError for an INPUT that is
-    wrong, refused or without images; RunError for two uris with one id, or a store that does not answer for now.
+    wrong, refused or without images, and RunError for two uris with one id, or a store that does not answer for now.
     """
     with _usage():
         return retry_before_run(lambda: _listed(uri, root))
@@ -86,7 +86,7 @@ def _listed(uri: str, root: str | None) -> Listing:
 
 @contextmanager
 def _usage() -> Iterator[None]:
-    """What is wrong with a place is, here, what is wrong with the command: nothing has been written yet."""
+    """Raises what is wrong with a place as a mistake in the command, because nothing has been written yet."""
     try:
         yield
     except UsageError as error:
@@ -99,7 +99,7 @@ def _usage() -> Iterator[None]:
 
 
 def _kind(store: Store, uri: str, place: str) -> str:
-    """folder, glob, file, json, or the extension of a manifest. What is there wins over what it could mean."""
+    """Returns folder, glob, file, json or a manifest's extension. What is there wins over what it could mean."""
     check_listable(uri)
     try:
         entry = None if uri.endswith("/") else store.stat(place)
@@ -120,7 +120,7 @@ def _kind(store: Store, uri: str, place: str) -> str:
 
 
 def _meant(uri: str) -> str:
-    """What may be meant by a place that is not there."""
+    """Returns what may be meant by a place that is not there."""
     if uri.startswith("$"):
         return " ('~' is put in, '$NAME' is not)"
     scheme = re.match(r"([a-z][a-z0-9+.]+):/?(?!/)", uri)
@@ -131,16 +131,16 @@ def _meant(uri: str) -> str:
 
 
 def _check_image(store: Store, place: str, entry: Entry) -> None:
-    """Raise UsageError for one file that is no image: by its name, or where that says nothing by its bytes."""
+    """Raises UsageError for one file that is no image: by its name, or where that says nothing by its bytes."""
     if extension_of(place) in IMAGE_EXTENSIONS:
         return
-    told = kinds.foreign_name(place)
-    if told is None and entry.size <= MAX_SNIFFED:
+    foreign = kinds.foreign_name(place)
+    if foreign is None and entry.size <= MAX_SNIFFED:
         data = store.read(place)
         if kinds.is_image(data):
             return
-        told = kinds.foreign_bytes(data)
-    what, advice = told or ("neither an image nor a list of images, by its name and its bytes", "give another file")
+        foreign = kinds.foreign_bytes(data)
+    what, advice = foreign or ("neither an image nor a list of images, by its name and its bytes", "give another file")
     raise UsageError(f"is {what}: {advice}; wanted {_FORMS}", field="input.uri", value=place)
 
 
@@ -182,7 +182,7 @@ def _of_folder(store: Store, folder: str) -> Listing:
 
 
 def _of_parts(store: Store, folder: str, parts: list[str], skipped: int) -> Listing:
-    """The images that a folder of Parquet names, as Spark writes one: a manifest in parts, beside which they lie."""
+    """Lists the images that a folder of Parquet names, as Spark writes one: a manifest in parts, with images beside."""
     tables = []
     for part in parts:
         with named(part):
@@ -228,7 +228,7 @@ def _of_pages(pages: Iterable[Page], are_taken: Callable[[Page], Sequence[object
 
 
 def _is_text(uri: str) -> bool:
-    """Whether a column of strings can hold it: a disk's file names are bytes, in any encoding or none."""
+    """Tells whether a column of strings can hold it. A disk's file names are bytes, in any encoding or none."""
     try:
         return uri.isascii() or bool(uri.encode())
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""The bytes of a manifest to a table, by the extensions of its name; compressed ones by their bytes."""
+"""Reads a manifest to a table, by the extensions of its name. Compressed ones are recognized by their bytes."""
 
 import bz2
 import codecs
@@ -32,14 +32,14 @@ _PACKED = {"gz": b"\x1f\x8b", "bz2": b"BZh", "xz": b"\xfd7zXZ\0", "zst": b"\x28\
 
 
 class Manifest(NamedTuple):
-    """The rows of a manifest, and how many lines of it are comments."""
+    """Holds the rows of a manifest, and how many lines of it are comments."""
 
     table: pa.Table
     comments: int = 0
 
 
 def kind_of(name: str) -> str | None:
-    """What a file is read as, by its name: a key of ``READERS``, ``json``, or None for what is no manifest.
+    """Returns what a file is read as, by its name: a key of ``READERS``, ``json``, or None for what is no manifest.
 
     >>> kind_of("list.csv.gz"), kind_of("list.ndjson"), kind_of("coco.json"), kind_of("shard.tar.gz")
     ('csv', 'jsonl', 'json', None)
@@ -53,7 +53,7 @@ def kind_of(name: str) -> str | None:
 
 
 def read_manifest(kind: str, data: bytes) -> Manifest:
-    """The rows of a manifest of a ``kind``. Raises UsageError, or what Arrow and the codec raise."""
+    """Reads the rows of a manifest of a ``kind``. Raises UsageError, or what Arrow and the codec raise."""
     data = unpacked(data)
     if kind != "parquet" and data.startswith(b"PAR1"):
         raise UsageError("is Parquet, whatever its name says: give its name the extension .parquet")
@@ -63,7 +63,7 @@ def read_manifest(kind: str, data: bytes) -> Manifest:
 
 
 def check_columns(columns: list[str]) -> None:
-    """Raise UsageError where a table has no column 'uri', or one twice, with what may be meant."""
+    """Raises UsageError where a table has no column 'uri', or one twice, with what may be meant."""
     twice = next((name for name in columns if columns.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"needs one column 'uri', and no column twice; it has {twice!r} twice, of {columns}")
@@ -72,7 +72,7 @@ def check_columns(columns: list[str]) -> None:
 
 
 def _meant(columns: list[str]) -> str:
-    """What is to be done about columns of which none is called 'uri'."""
+    """Returns what is to be done about columns of which none is called 'uri'."""
     if len(columns) == 1 and not _OTHER.isdisjoint(columns[0]):
         return "; a .csv has commas between its columns, a .tsv tabs"
     if any(extension_of(name) in IMAGE_EXTENSIONS for name in columns):
@@ -82,7 +82,7 @@ def _meant(columns: list[str]) -> str:
 
 
 def unpacked(data: bytes) -> bytes:
-    """What a compressed file holds, found out by its bytes; any other as it is. Raises UsageError."""
+    """Unpacks a file that is compressed by its bytes, and returns any other as it is. Raises UsageError."""
     packing = next((name for name, magic in _PACKED.items() if data.startswith(magic)), None)
     if packing is None and len(data) > 2 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UsageError("is UTF-16; save it as UTF-8")
@@ -114,16 +114,16 @@ def named(place: str) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        told = str(error).splitlines()[0]
-        is_other = isinstance(error, UnicodeDecodeError) or "invalid UTF8" in told
-        told += "; save it as UTF-8" if is_other else ""
-        raise UsageError(f"cannot be read: {told}", field="input.uri", value=place) from error
+        problem = str(error).splitlines()[0]
+        is_other = isinstance(error, UnicodeDecodeError) or "invalid UTF8" in problem
+        problem += "; save it as UTF-8" if is_other else ""
+        raise UsageError(f"cannot be read: {problem}", field="input.uri", value=place) from error
     except UsageError as error:
         raise UsageError(f": {error}", field="input.uri", value=place) from error
 
 
 def resolved(column: pa.ChunkedArray, folder: str) -> pa.Array:
-    """A manifest's column 'uri', relative ones resolved against ``folder``. Raises UsageError, which names the row."""
+    """Resolves a manifest's column 'uri' against ``folder``. Raises UsageError, which names the row."""
     parts, room = [], Room()
     for first in range(0, len(column), CHUNK):
         names = column.slice(first, CHUNK).cast(pa.string()).to_pylist()
@@ -144,7 +144,7 @@ def _resolved(name: str | None, folder: str, row: int) -> str:
 
 
 def kept_columns(table: pa.Table) -> pa.Table:
-    """A manifest's other columns; those that have a name of ours get ``input_`` before it."""
+    """Returns a manifest's other columns. Those that have a name of ours get ``input_`` before it."""
     table = table.drop_columns(["uri"])
     names = table.column_names
     for ours in _OURS:
@@ -165,7 +165,7 @@ def _read_parquet(data: bytes) -> pa.Table:
 
 
 def _read_csv(data: bytes, delimiter: str = ",") -> pa.Table:
-    """All columns as texts: a patient 007 is not 7, and NA may be a country."""
+    """Reads all columns as texts, because a patient 007 is not 7, and NA may be a country."""
     from pyarrow import csv
 
     parsing = csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
@@ -218,7 +218,7 @@ def _column(name: str, values: list[Any]) -> pa.Array:
 
 
 def _of_one_type(name: str, parts: list[pa.Array]) -> pa.ChunkedArray:
-    """Parts of a column as if their values had been seen at once: integers become float where one is, and so on."""
+    """Joins parts of a column as if their values had been seen at once: integers become float where one is."""
     types = {part.type for part in parts} - {pa.null()}
     if len(types) > 1:
         return pa.chunked_array([_column(name, [value for part in parts for value in part.to_pylist()])])
@@ -227,7 +227,7 @@ def _of_one_type(name: str, parts: list[pa.Array]) -> pa.ChunkedArray:
 
 
 def is_json_lines(data: bytes) -> bool:
-    """Whether a text that is no JSON begins with a line that is."""
+    """Tells whether a text that is no JSON begins with a line that is."""
     return json_object_or_none(data.partition(b"\n")[0]) is not None
 
 
@@ -235,7 +235,7 @@ def is_json_lines(data: bytes) -> bool:
 
 
 def is_part(path: str) -> bool:
-    """Whether a file below a folder of Parquet holds rows; names that begin with ``_`` hold what Spark writes beside.
+    """Tells whether a file below a folder of Parquet holds rows. Names of what Spark writes beside begin with ``_``.
 
     >>> is_part("day=2/part-0.parquet"), is_part("_delta_log/0.parquet"), is_part("_SUCCESS")
     (True, False, False)
@@ -244,17 +244,17 @@ def is_part(path: str) -> bool:
 
 
 def with_hive_columns(table: pa.Table, path: str) -> pa.Table:
-    """A part with a column of texts for each folder ``name=value`` that it lies in."""
+    """Gives a part a column of texts for each folder ``name=value`` that it lies in."""
     for folder in path.split("/")[:-1]:
         name, equals, value = folder.partition("=")
         if equals and name not in table.column_names:
-            told = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
-            table = table.append_column(unquote(name), pa.array([told] * len(table), pa.string()))
+            text = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+            table = table.append_column(unquote(name), pa.array([text] * len(table), pa.string()))
     return table
 
 
 def joined_parts(tables: list[pa.Table]) -> pa.Table:
-    """Parts as one table; a column that one of them lacks is null there. Raises ArrowException where types differ."""
+    """Joins parts to a table. A column that one lacks is null there. Raises ArrowException if types differ."""
     texts = [
         table.set_column(table.column_names.index("uri"), "uri", table["uri"].cast(pa.string())) for table in tables
     ]

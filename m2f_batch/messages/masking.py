@@ -1,10 +1,10 @@
-"""Keys and tokens masked in text.
+"""Masks keys and tokens in text.
 
-What is masked: the values of the environment variables that hold keys, and of the files that others name or that are
-looked for in a home (AWS credentials, tokens of the hub and of Ray); the user and password of a URL; secret parts of
-presigned URLs, headers, connection strings and answers of token services; and what looks like a key whatever it stands
-in: AWS key ids, Hugging Face tokens, JSON web tokens, private keys in PEM. Ordinary URIs, paths and messages stay as
-they are.
+Masked are the values of the environment variables that hold keys, and the texts of the files that others name or that
+are looked for in a home (AWS credentials, tokens of the hub and of Ray). So are the user and password of a URL, and
+secret parts of presigned URLs, headers, connection strings and answers of token services. Whatever it stands in, so is
+what looks like a key: AWS key ids, Hugging Face tokens, JSON web tokens, private keys in PEM. Ordinary URIs, paths and
+messages stay as they are.
 """
 
 import os
@@ -23,7 +23,7 @@ RAY_SECRETS, RAY_SECRET_FILES, RAY_SECRET_FILES_IN = (
     ("RAY_AUTH_TOKEN_PATH",),
     (("HOME", ".ray/auth_token"),),
 )
-MIN_LENGTH = 8  # the shortest secret that S3 servers take; "test" is no secret, and is part of ordinary words
+MIN_LENGTH = 8  # the shortest secret that S3 servers take. "test" is no secret, and is part of ordinary words
 MAX_FILE_BYTES = 16384
 
 _END = r"""\s"'<>"""  # what ends a URL in a text
@@ -47,7 +47,7 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Returns what a secret is known by in any text, whichever store it is of, and what takes its place."""
     names = "|".join(map(re.escape, secret_variables()))
     patterns = (
-        # scheme://user:password@host; an unencoded "/" or "@" in the password too, as long as it is not host:port
+        # scheme://user:password@host, also with an unencoded "/" or "@" in the password, as long as it is not host:port
         (
             rf"(?<=://)(?!\[)[^/?#@:{_END}]{{0,256}}:(?!{_PORT})(?:[^/?#{_END}]{{0,2048}}|[^{_END}]{{0,2048}}?)@",
             f"{MASK}:{MASK}@",
@@ -88,7 +88,7 @@ def _patterns() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """A text without keys and tokens; twice is the same as once.
+    """Returns a text without keys and tokens. Twice is the same as once.
 
     >>> redact("GET https://me:pass@host/a.jpg?X-Amz-Signature=0f3c&X-Amz-Expires=60 by AKIAIOSFODNN7EXAMPLE")
     'GET https://***:***@host/a.jpg?X-Amz-Signature=***&X-Amz-Expires=60 by AKIA***'
@@ -97,7 +97,7 @@ def redact(text: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def masked(text: str, secrets: list[str]) -> str:
-    """A text without these secrets, and without what is recognised for one by its shape or its place."""
+    """Returns a text without these secrets, and without what its shape or its place shows to be one."""
     if len(text) < MIN_LENGTH - 1:  # too short for a secret, and for "://a:b@"
         return text
     for secret in secrets:

@@ -1,4 +1,4 @@
-"""What goes to logs: values without keys (``masking``)."""
+"""Redacts values for logs: they hold no keys (``masking``) and no endless texts."""
 
 import os
 import re
@@ -15,9 +15,9 @@ _SECRET_FIELD = re.compile(
 
 
 def redacted(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
-    """A value as JSON knows it, with every text in it redacted; texts in fields named as secrets are masked whole.
+    """Returns a value as JSON knows it, with every text in it redacted, and texts in fields of secrets masked whole.
 
-    Texts are cut after ``MAX_TEXT`` characters, once they are redacted: half a secret would not be recognised.
+    Texts are cut after ``MAX_TEXT`` characters, once they are redacted, because half a secret is not recognized.
 
     >>> redacted({"password": "x", "uris": ("s3://k:s@bucket/a", 1, None)})
     {'password': '***', 'uris': ['s3://***:***@bucket/a', 1, None]}

@@ -1,4 +1,4 @@
-"""The one rule for hidden names, in INPUT and in the folders of a dataset."""
+"""Holds the one rule for hidden names, in INPUT and in the folders of a dataset."""
 
 # folders that programs put beside photographs: thumbnails, deleted files and snapshots (all of them once more) of
 # network disks, what macOS adds to zips, what Windows and Linux have on disks
@@ -9,7 +9,7 @@ _NAMES = frozenset(
 
 
 def is_hidden(path: str) -> bool:
-    """Whether a part of a path below the folder that was named is hidden: it begins with a dot, or is such a folder.
+    """Tells whether a part of a path below the named folder is hidden: it begins with a dot, or is such a folder.
 
     >>> is_hidden(".ipynb_checkpoints/a.jpg"), is_hidden("2024/@eaDir/a.jpg/THUMB.jpg"), is_hidden("a.b/c.jpg")
     (True, True, False)

@@ -1,4 +1,4 @@
-"""Which names are those of images, and which of files that only stand beside them."""
+"""Tells names of images from those of files that only stand beside them."""
 
 import posixpath
 import re
@@ -11,7 +11,7 @@ _EXTENSIONS = """
     ppm pgm pbm pnm pfm tga ico mpo
 """
 IMAGE_EXTENSIONS = frozenset(_EXTENSIONS.split())
-# what Spark, Parquet and Delta tables leave beside their rows; other names that begin with "_" may be those of images
+# what Spark, Parquet and Delta tables leave beside their rows. Other names that begin with "_" may be those of images
 _MARKERS = frozenset({"_success", "_metadata", "_common_metadata", "_last_checkpoint"})
 _NO_IMAGES = frozenset({"license", "licence", "readme"}) | _MARKERS
 # names as cameras and programs give them, none of them hidden
@@ -22,7 +22,7 @@ _PLAIN = re.compile(
 
 
 def extension_of(uri: str) -> str:
-    """The extension of a name in lower case, without its dot; that of a URL's path, where it is one of the web.
+    """Returns the extension of a name in lower case, without its dot. Of a URL it is that of the path.
 
     >>> extension_of("/a.b/photo.JPG"), extension_of("/a.b/photo"), extension_of("https://host/a.png?size=2.5")
     ('jpg', '', 'png')
@@ -31,7 +31,7 @@ def extension_of(uri: str) -> str:
 
 
 def path_of(uri: str) -> str:
-    """The path of a URL of the web, without its query; any other name as it is.
+    """Returns the path of a URL of the web, without its query, and any other name as it is.
 
     >>> path_of("https://host/list.csv.gz?key=a.b#top"), path_of("/data/list?.csv")
     ('list.csv.gz', '/data/list?.csv')
@@ -40,7 +40,7 @@ def path_of(uri: str) -> str:
 
 
 def may_be_stranger(uri: str) -> bool:
-    """Whether a file that proves to be no image may only have stood beside images: by a name without extension.
+    """Tells whether a file that proves to be no image may only have stood beside images: its name has no extension.
 
     >>> may_be_stranger("/photos/CHANGES"), may_be_stranger("/photos/a.jpg"), may_be_stranger("https://host/images/17")
     (True, False, False)
@@ -49,7 +49,7 @@ def may_be_stranger(uri: str) -> bool:
 
 
 def is_plain_image_name(path: str) -> bool:
-    """Whether a path below a folder is surely one that ``is_image_name`` takes and that is not hidden.
+    """Tells whether a path below a folder is surely one that ``is_image_name`` takes and that is not hidden.
 
     It answers for nearly all of a listing's names, in a tenth of the time.
 
@@ -60,7 +60,7 @@ def is_plain_image_name(path: str) -> bool:
 
 
 def is_image_name(path: str, *, is_empty: bool = False) -> bool:
-    """Whether a file of a folder may be an image, by its path: it has an image's extension, or none.
+    """Tells whether a file of a folder may be an image, by its path: it has an image's extension, or none.
 
     Of those without one, empty files, LICENSE, README, and what Hadoop and Spark leave beside files are none, which
     costs no request.

@@ -1,4 +1,4 @@
-"""Names of one image as different tools write them: one by one, from what is written to what may be meant.
+"""Finds which names of different tools mean one image, step by step from what is written to what may be meant.
 
 Windows writes backslashes, web tools percent-encode (some of them twice) or give URLs, macOS decomposes letters,
 converters change the extension, Label Studio puts eight digits before the name, and Roboflow a digest behind it.
@@ -17,7 +17,7 @@ _EXPORTED = re.compile(r"(?<=[^/])_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9a-f]+$", 
 
 
 def plain(name: str) -> str:
-    r"""A name without what only its writer's system put into it.
+    r"""Returns a name without what only its writer's system put into it.
 
     >>> plain("val\\a%2520b.jpg"), plain("https://host/x/a.jpg?size=2"), plain("/data/local-files/?d=x/a.jpg")
     ('val/a b.jpg', 'x/a.jpg', 'x/a.jpg')
@@ -30,7 +30,7 @@ def plain(name: str) -> str:
 
 
 def without_extension(name: str) -> str:
-    """``plain`` in lower case, and without the last extension.
+    """Returns ``plain`` in lower case, and without the last extension.
 
     >>> without_extension("a/B.b.JPG")
     'a/b.b'
@@ -40,7 +40,7 @@ def without_extension(name: str) -> str:
 
 
 def without_marks(path: str) -> str:
-    """A path without extension, and without what Label Studio puts before its last part and Roboflow behind it.
+    """Drops what Label Studio puts before the last part of a path without extension, and Roboflow behind it.
 
     >>> without_marks("upload/1/a1b2c3d4-street"), without_marks("street_jpg.rf.0123abcd")
     ('upload/1/street', 'street')
@@ -58,24 +58,24 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
 
 
 def near_pairs(left: Iterable[str], right: Iterable[str]) -> dict[str, str]:
-    r"""Names of two lists that are spellings of one name, each at most once; where two may be meant, neither is.
+    r"""Pairs names of two lists that are spellings of one name, each at most once. Where two may be meant, neither is.
 
     Folders tell names apart that end alike.
 
     >>> near_pairs(["/in/a.png", "/in/b.png"], ["val\\a.png", "b.jpg", "c.jpg"])
     {'/in/a.png': 'val\\a.png', '/in/b.png': 'b.jpg'}
     """
-    sides = ([*dict.fromkeys(left)], [*dict.fromkeys(right)])
+    lists = ([*dict.fromkeys(left)], [*dict.fromkeys(right)])
     found: dict[str, str] = {}
     taken: set[str] = set()
     for spell in SPELLINGS:
-        mine, theirs = (_by_last_part({name: spell(name) for name in side}) for side in sides)
+        mine, theirs = (_by_last_part({name: spell(name) for name in some}) for some in lists)
         for last in mine.keys() & theirs.keys():
             for one, other in _one_to_one(mine[last], theirs[last]):
                 if one not in found and other not in taken:
                     found[one] = other
                     taken.add(other)
-    return {name: found[name] for name in sides[0] if name in found}
+    return {name: found[name] for name in lists[0] if name in found}
 
 
 def _by_last_part(spelled: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -86,20 +86,20 @@ def _by_last_part(spelled: dict[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _one_to_one(mine: dict[str, str], theirs: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Pairs of names with one last part: the only two, else those whose longer ends only they have."""
+    """Yields pairs of names with one last part: the only two, else those whose longer ends only they have."""
     if len(mine) == len(theirs) == 1:
         yield next(iter(mine)), next(iter(theirs))
         return
     for depth in range(max(spelling.count("/") for spelling in mine.values()) + 1, 1, -1):
-        ends = [_by_end(side, depth) for side in (mine, theirs)]
+        ends = [_by_end(some, depth) for some in (mine, theirs)]
         for end in ends[0].keys() & ends[1].keys():
             if len(ends[0][end]) == len(ends[1][end]) == 1:
                 yield ends[0][end][0], ends[1][end][0]
 
 
-def _by_end(side: dict[str, str], depth: int) -> dict[str, list[str]]:
+def _by_end(some: dict[str, str], depth: int) -> dict[str, list[str]]:
     ends: dict[str, list[str]] = defaultdict(list)
-    for name, spelling in side.items():
+    for name, spelling in some.items():
         if spelling.count("/") + 1 >= depth:
             ends["/".join(spelling.rsplit("/", depth)[-depth:])].append(name)
     return ends

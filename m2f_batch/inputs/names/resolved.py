@@ -1,8 +1,8 @@
-"""Names of files as annotations have them, to the files that are there.
+"""Resolves names of files, as annotations have them, to the files that are there.
 
 Tools write names with backslashes, percent-encoded, in another Unicode form, with the folders of another machine, as
 URLs, or with another extension. A name whose file is there is never read otherwise. Of the others, the files of one
-listing are compared with them; only where a single file fits is it taken.
+listing are compared with them. A file is taken only where no other fits.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _PER_NAME, _AT_LEAST = 5, 200_000
 _SHOWN = 3
 # folders that say for what images are: those of one are not those of another
-_SIDES = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
+_SPLITS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
 # folders of annotations that stand beside those of the images, as in COCO's own tree
 _BESIDE_IMAGES = frozenset({"annotations", "annotation", "anns", "ann", "labels", "jsons", "json"})
 _Key = tuple[str, ...]
@@ -39,7 +39,7 @@ _K = TypeVar("_K", str, _Key)
 
 @dataclass
 class Resolved:
-    """Uris by position, None where the name is no place; ``faults`` says why, ``otherwise`` which were read otherwise.
+    """Holds uris by position, None where a name is no place. ``faults`` says why.
 
     ``otherwise`` has the ways in which a name differs from what was taken for it, ``near`` what is like a name that
     nothing was taken for, both by position. A name without its file keeps the uri that it says.
@@ -51,7 +51,7 @@ class Resolved:
     near: dict[int, str] = field(default_factory=dict)
 
     def said(self, names: Sequence[str], folder: str) -> Iterator[tuple[int, str]]:
-        """A line with the number of names that were read otherwise, and one of near misses; their first positions."""
+        """Returns a line on the names that were read otherwise, and one on near misses, with their first positions."""
         if self.otherwise:
             at = min(self.otherwise)
             ways = ", ".join(dict.fromkeys(itertools.chain.from_iterable(self.otherwise.values())))
@@ -64,19 +64,19 @@ class Resolved:
 
 
 class _Name(NamedTuple):
-    """A name in parts, in one Unicode form, decoded; ``stem`` and ``extension`` of the last one without case."""
+    """Holds a name in parts, in one Unicode form, decoded. ``stem`` and ``extension`` are of the last, without case."""
 
     parts: tuple[str, ...]
     stem: str
     extension: str
 
     def key(self) -> tuple[str, ...]:
-        """Its parts without case and extension."""
+        """Returns its parts without case and extension."""
         return (*(part.casefold() for part in self.parts[:-1]), self.stem)
 
 
 def images_around(folder: str) -> str:
-    """Where images may be whose names stand in ``folder``: below it, or beside it where annotations have their own.
+    """Returns the folder around images whose names stand in ``folder``, which annotations may have for themselves.
 
     >>> images_around("/data/coco/annotations"), images_around("/data/mine")
     ('/data/coco', '/data/mine')
@@ -85,7 +85,7 @@ def images_around(folder: str) -> str:
 
 
 def bare(name: str) -> str:
-    """A name for a message: what follows the question mark of a URL may be a key."""
+    """Returns a name for a message without what follows the question mark of a URL, because that may be a key."""
     return name.partition("?")[0] if "://" in name else name
 
 
@@ -98,7 +98,7 @@ def resolve_names(
     takes_urls: bool = False,
     but: str | None = None,
 ) -> Resolved:
-    """Each name resolved against its base, by default ``folder``, below which other readings are looked for.
+    """Resolves each name against its base, by default ``folder``, below which other readings are looked for.
 
     ``extensions`` are those of the files that can be meant, without a dot and in lower case. ``takes_urls``: a file in
     ``folder`` is taken for an ``http(s)://`` URL, and for a place in a store that cannot be asked. Nothing below the
@@ -122,7 +122,7 @@ def resolve_names(
 
 
 class _Files:
-    """The files below a folder, listed no further than they are asked for."""
+    """Lists the files below a folder, no further than they are asked for."""
 
     def __init__(self, folder: str, extensions: Collection[str], but: str | None = None) -> None:
         self.folder, self._extensions = folder, extensions
@@ -131,12 +131,12 @@ class _Files:
         self.is_whole = self._is_given_up = False
 
     def seen_of(self, wanted: Collection[str]) -> set[str]:
-        """The ones of ``wanted`` paths that are there; the listing ends with the last of them."""
+        """Returns the ``wanted`` paths that are there. The listing ends with the last of them."""
         self._list({*wanted})
         return self._paths & {*wanted}
 
     def all(self) -> list[str]:
-        """The paths of all files that can be meant, sorted; none where there are too many."""
+        """Returns the paths of all files that can be meant, sorted, or none where there are too many."""
         if not self.is_whole and not self._is_given_up:
             self._list(None)
         return [path for path in sorted(self._paths) if self._can_be_meant(path)] if self.is_whole else []
@@ -168,7 +168,7 @@ class _Files:
 
 
 class _Index:
-    """Paths by the ways in which a name can mean them, a few of each: more than one is one too many."""
+    """Finds paths by the ways in which a name can mean them, a few of each: more than one is one too many."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._whole: dict[_Key, list[str]] = {}  # in their place: by all of their parts, without the extension
@@ -188,9 +188,9 @@ class _Index:
                 _add(self._ends, (*key[start:], name.extension), path)
 
     def fitting(self, name: _Name) -> list[str]:
-        """The paths that fit best: with the name's extension, where it says, in most of its folders.
+        """Returns the paths that fit best: with the name's extension, where it says, in most of its folders.
 
-        One of both is the end of the other: ``a/1.jpg`` is not ``b/1.jpg``; and ``1.jpg`` is not ``masks/1.png``.
+        One of both is the end of the other: ``a/1.jpg`` is not ``b/1.jpg``, and ``1.jpg`` is not ``masks/1.png``.
         """
         key = name.key()
         ends = [key[start:] for start in range(len(key))]
@@ -202,7 +202,7 @@ class _Index:
         return next((paths for paths in wanted if paths), [])
 
     def like(self, name: _Name) -> list[str]:
-        """Paths with the name's stem, anywhere."""
+        """Returns paths with the name's stem, anywhere."""
         return self._stems.get(name.stem, [])
 
 
@@ -213,7 +213,7 @@ def _add(found: dict[_K, list[str]], key: _K, path: str) -> None:
 
 
 def _missing(names: Sequence[str], found: Resolved, files: _Files, takes_urls: bool) -> list[int]:
-    """The positions of names whose files are not there, and of those that are no place."""
+    """Returns the positions of names whose files are not there, and of those that are no place."""
     here = {at: uri for at, uri in enumerate(found.uris) if uri is not None and not _URL.match(uri)}
     there: set[str] = set()
     asked = [*dict.fromkeys(here.values())]
@@ -227,7 +227,7 @@ def _missing(names: Sequence[str], found: Resolved, files: _Files, takes_urls: b
 
 
 def _are_there(wanted: Sequence[str], unknown: bool = True) -> list[bool]:
-    """Whether each file is there; ``unknown`` where its store cannot be asked."""
+    """Tells of each file whether it is there, ``unknown`` where its store cannot be asked."""
     there = dict.fromkeys(wanted, unknown)
     for root in {uris.root(uri) for uri in wanted}:
         some = [uri for uri in there if uris.root(uri) == root]
@@ -257,23 +257,23 @@ def _read_from(files: _Files, missing: Sequence[int], names: Sequence[str], foun
         return
     index = _Index(paths)
     top, lost = files.folder.rstrip("/") + "/", {*missing}
-    owners: dict[str, set[str]] = {}  # names by the file that they mean: one of them, if all is well
+    names_of: dict[str, set[str]] = {}  # names by the file that they mean: one of them, if all is well
     for at, uri in enumerate(found.uris):
         if at not in lost and uri is not None:
-            owners.setdefault(uri, set()).add(names[at])
+            names_of.setdefault(uri, set()).add(names[at])
     taken: dict[int, str] = {}
     for at in missing:
         name = _parsed(names[at])
         like, fitting = index.like(name), index.fitting(name)
-        if len(fitting) == 1 and _is_of_another_side(name, top + fitting[0]):
+        if len(fitting) == 1 and _is_of_another_split(name, top + fitting[0]):
             fitting = []
         if len(fitting) == 1:
             taken[at] = fitting[0]
-            owners.setdefault(top + fitting[0], set()).add(names[at])
+            names_of.setdefault(top + fitting[0], set()).add(names[at])
         elif like or fitting:
             found.near[at] = f"may be {_or(fitting)}" if fitting else f"is not there, and {_or(like)} is"
     for at, path in taken.items():
-        others = owners[top + path] - {names[at]}
+        others = names_of[top + path] - {names[at]}
         if others:
             found.near[at] = f"may be {path!r}, and so may {min(others)!r}"
             continue
@@ -285,19 +285,19 @@ def _or(paths: Sequence[str]) -> str:
     return " or ".join(map(repr, paths[:_SHOWN])) + (" or others" if len(paths) > _SHOWN else "")
 
 
-def _is_of_another_side(name: _Name, uri: str) -> bool:
-    """Whether a name says ``train`` where a file lies in ``val``: another image of one number, most likely."""
-    sides = (_side(name.parts[:-1]), _side(_parsed(uri).parts[-4:-1]))
-    return None not in sides and len({*sides}) > 1
+def _is_of_another_split(name: _Name, uri: str) -> bool:
+    """Tells whether a name says ``train`` where a file lies in ``val``, so that only their numbers agree."""
+    splits = (_split_of(name.parts[:-1]), _split_of(_parsed(uri).parts[-4:-1]))
+    return None not in splits and len({*splits}) > 1
 
 
-def _side(folders: Sequence[str]) -> int | None:
-    found = (_SIDES.get(folder.casefold().rstrip("0123456789")) for folder in reversed(folders))
-    return next((side for side in found if side is not None), None)
+def _split_of(folders: Sequence[str]) -> int | None:
+    found = (_SPLITS.get(folder.casefold().rstrip("0123456789")) for folder in reversed(folders))
+    return next((split for split in found if split is not None), None)
 
 
 def _parsed(name: str) -> _Name:
-    r"""The parts of a name, without those that lead nowhere or upwards, a drive, a host, a query.
+    r"""Returns the parts of a name, without those that lead nowhere or upwards, a drive, a host, a query.
 
     >>> _parsed(r"C:\data\A%20b.JPG").parts, _parsed("https://host/a/b.jpg?x=1").parts
     (('data', 'A b.JPG'), ('a', 'b.jpg'))
@@ -308,7 +308,7 @@ def _parsed(name: str) -> _Name:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """Stem and last extension of a name, which may have several of images: ``a.jpg.png`` is called ``a``."""
+    """Returns stem and last extension of a name, which may have several of images: ``a.jpg.png`` is called ``a``."""
     stem, extension = posixpath.splitext(name)
     while extension_of(stem) in IMAGE_EXTENSIONS:
         stem = posixpath.splitext(stem)[0]
@@ -316,7 +316,7 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _ways(name: str, path: str) -> tuple[str, ...]:
-    """In which ways a name differs from the path that was taken for it."""
+    """Returns the ways in which a name differs from the path that was taken for it."""
     written, there, bare = _parsed(name), _parsed(path), unquote(name)
     common = min(len(written.parts), len(there.parts))
     ours, theirs = ((*one.parts[-common:-1], _split(one.parts[-1])[0]) for one in (written, there))

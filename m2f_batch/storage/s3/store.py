@@ -257,7 +257,7 @@ class S3Store(Store):
     def _is_written_by(self, uri: str, writer: dict[str, str], gone: bool | None) -> bool:
         """Tells whether the object is ours, where the client sent it twice because the first answer was lost.
 
-        ``gone`` is the answer where there is no object; without one, TransientError is raised.
+        ``gone`` is the answer where there is no object. Without an answer, TransientError is raised.
         """
         from botocore.exceptions import ClientError
 
