@@ -7,16 +7,16 @@ resources that this machine does not have: who works on them sleeps. No other Ra
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from benchmarks.lib.ray_folder import free_port, kill_all
+from benchmarks.lib.timing import PROJECT
 
 UP_SECONDS = 300
 OBJECT_STORE_BYTES = 120 << 20
@@ -67,7 +67,7 @@ class GrowingCluster:
         ours = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         ours.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process compiles what it imports
         ports = {name: free_port() for name in AGENTS}
-        ours["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), ours.get("PYTHONPATH")]))
+        ours["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), ours.get("PYTHONPATH")]))
         with (self.folder / "cluster.log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
@@ -100,14 +100,7 @@ class GrowingCluster:
 
     def close(self) -> None:
         """Kill all its processes, and remove its files."""
-        for _ in range(20):  # what was just starting is found the next time
-            found = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if self._is_ours(pid)]
-            if not found:
-                break
-            for pid in found:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.25)
+        kill_all(self.folder)
         if self._process is not None:
             self._process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -150,26 +143,8 @@ class GrowingCluster:
                 raise TimeoutError(f"no Ray at {self.address}\n{said[-2000:]}")
             time.sleep(0.1)
 
-    def _is_ours(self, pid: int) -> bool:
-        mark, place = str(self.folder).encode(), Path(f"/proc/{pid}")
-        if pid == os.getpid():
-            return False
-        with suppress(OSError):
-            if mark in (place / "environ").read_bytes():
-                return True
-        with suppress(OSError):  # workers' titles overwrite their environment
-            return any(mark in os.readlink(place / "fd" / number).encode() for number in ("1", "2"))
-        return False
-
 
 def tell_ports(folder: Path, node: str, ports: Mapping[str, int]) -> None:
     """Tell a node's raylet the ports of its agents, before it asks; ``folder`` is Ray's temporary directory."""
     for name, port in ports.items():
         (folder / "ray" / "session_latest" / f"{name}_{node}").write_text(str(port))
-
-
-def free_port() -> int:
-    """A TCP port on which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -9,7 +9,8 @@ from ray._private.parameter import RayParams
 from ray.autoscaler._private.fake_multi_node.node_provider import FakeMultiNodeProvider
 from ray.autoscaler.tags import TAG_RAY_USER_NODE_TYPE
 
-from benchmarks.scale.growing_cluster import AGENTS, free_port, tell_ports
+from benchmarks.lib.ray_folder import free_port
+from benchmarks.scale.growing_cluster import AGENTS, tell_ports
 
 
 class Provider(FakeMultiNodeProvider):  # type: ignore[misc]  # Ray says nothing of its types

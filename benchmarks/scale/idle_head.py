@@ -8,7 +8,6 @@ to start. Sampled after two minutes for the start.
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config
 
 from benchmarks.lib.processes import cpu_seconds, descendants, private_mib
+from benchmarks.lib.ray_folder import free_port
 from benchmarks.lib.timing import PROJECT, parser, publish, say, table
 
 START_SECONDS = 120
@@ -57,8 +57,8 @@ def measure(minutes: float, start_seconds: float, scratch: Path) -> list[dict[st
     """Lines of the table, the sum last."""
     (scratch / "cluster.yaml").write_text(yaml.safe_dump(prepare_config(CLUSTER)))
     command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--num-cpus=0", "--num-gpus=0"]
-    command += [f"--port={_free()}", f"--dashboard-port={_free()}", f"--metrics-export-port={_free()}"]
-    command += [f"--ray-client-server-port={_free()}", f"--temp-dir={scratch}/ray"]
+    command += [f"--port={free_port()}", f"--dashboard-port={free_port()}", f"--metrics-export-port={free_port()}"]
+    command += [f"--ray-client-server-port={free_port()}", f"--temp-dir={scratch}/ray"]
     command += [f"--autoscaling-config={scratch}/cluster.yaml"]
     environment = os.environ | {
         "RAY_TMPDIR": str(scratch),
@@ -113,12 +113,6 @@ def _sampled(pid: int, seconds: float) -> list[dict[str, str]]:
         *lines,
         {"processes": "all", "number": str(number), "MiB": f"{highest:.0f}", "CPU": f"{sum(used.values()):.1%}"},
     ]
-
-
-def _free() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def main() -> int:

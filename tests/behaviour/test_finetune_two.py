@@ -84,8 +84,7 @@ def disturbed(config: Path, folder: Path) -> Life:
     wait_for_step(first, output, chosen, KILLED)
     print(f"SEED={seed}: the command is killed {'with its Ray' if with_ray else 'alone'} after step {reached(output)}")
     if with_ray:
-        while victims.kill_all(first.folder):
-            time.sleep(0.05)
+        victims.kill_all(first.folder)
     first.process.kill()
     first.process.wait()
     wait_for_death(first.folder)

@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import victims
 from drivers import environment_of
+from victims import kill_all
 
 WORKERS = 2  # nodes beside the head
 CPUS = 2  # of each
@@ -103,10 +103,7 @@ class Cluster:
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     pipe.close()
-        for _ in range(20):  # what was just starting is found the next time
-            if not victims.kill_all(self.folder):
-                break
-            time.sleep(0.25)
+        kill_all(self.folder)
         if self._process is not None:
             self._process.wait(timeout=30)
             self._process = None
@@ -171,7 +168,7 @@ def _die_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     folder = Path(os.environ["RAY_TMPDIR"])
-    victims.kill_all(folder)
+    kill_all(folder)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 

@@ -56,8 +56,7 @@ def ray(folder: Path, variables: dict[str, str], port: int) -> Iterator[str]:
         wait_for_port(port, started)
         yield f"127.0.0.1:{gcs}"
     finally:
-        while victims.kill_all(folder):
-            time.sleep(0.1)
+        victims.kill_all(folder)
         started.kill()
         started.wait()
 

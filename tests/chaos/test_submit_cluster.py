@@ -6,7 +6,6 @@ import pty
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import pyarrow.dataset
 import pytest
 from conftest import DEMO_MODEL, LONG, PROJECT
 
+from benchmarks.lib.ray_folder import free_port, kill_all
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.processes import FOR_START, PASSIVE
 
@@ -72,14 +72,7 @@ class Head:
 
     def kill(self) -> None:
         """All its processes at once, and what they run. (A polite end takes 30 s.)"""
-        wanted = f"RAY_TMPDIR={self.folder}".encode()
-        for _ in range(3):  # what one of them starts meanwhile
-            for each in Path("/proc").glob("[0-9]*"):
-                try:
-                    if wanted in (each / "environ").read_bytes().split(b"\0"):
-                        os.kill(int(each.name), signal.SIGKILL)
-                except OSError:  # it has ended
-                    continue
+        kill_all(Path(self.folder))
 
 
 def bare_environment() -> dict[str, str]:
@@ -89,11 +82,10 @@ def bare_environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [server.getsockname()[1] for server in held]
-    for server in held:
-        server.close()
-    return ports
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return [*ports]
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,19 @@
-"""The processes of one Ray cluster, found in /proc by the directory that Ray was given, and ways to kill them.
-
-Other Rays run on the same machine: a process counts as ours only if its environment names our directory, or its
-standard output or error is a file in there (the titles that Ray gives to workers overwrite what /proc shows of their
-environment).
-"""
+"""The processes of one Ray cluster by what they do, and ways to kill them."""
 
 import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # scripts of this folder have it alone in their path
+
+from benchmarks.lib import ray_folder
+from benchmarks.lib.ray_folder import kill_all as kill_all
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,7 @@ class Process:
 
 def processes_of(folder: Path) -> list[Process]:
     """All live processes of the Ray whose temporary directory is ``folder``, but this one."""
-    pids = (int(name) for name in os.listdir("/proc") if name.isdigit())
-    return [found for pid in pids if pid != os.getpid() for found in _read(pid, str(folder).encode())]
+    return [found for pid in ray_folder.processes_of(folder) for found in _read(pid)]
 
 
 def by_role(folder: Path, *roles: str) -> list[Process]:
@@ -70,14 +70,6 @@ def node_of(folder: Path, raylet: Process) -> list[Process]:
     return found
 
 
-def kill_all(folder: Path) -> int:
-    """SIGKILL to all; returns how many there were."""
-    found = processes_of(folder)
-    for process in found:
-        process.signal(signal.SIGKILL)
-    return len(found)
-
-
 def wait_for(find: Callable[[], list[Process]], seconds: float) -> list[Process]:
     """What ``find`` finds once it finds anything; empty when the time is over."""
     end = time.monotonic() + seconds
@@ -91,16 +83,10 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _read(pid: int, folder: bytes) -> Iterator[Process]:
+def _read(pid: int) -> Iterator[Process]:
     place = Path("/proc") / str(pid)
-    with suppress(OSError, ValueError):  # gone meanwhile, or not ours to look at
-        if folder not in (place / "environ").read_bytes() and not _writes_into(place, folder):
-            return
+    with suppress(OSError, ValueError):  # gone meanwhile
         title = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
         if state != "Z":
             yield Process(pid, int(parent), title)
-
-
-def _writes_into(place: Path, folder: bytes) -> bool:
-    return any(os.readlink(place / "fd" / number).encode().startswith(folder) for number in ("1", "2"))

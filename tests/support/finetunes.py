@@ -119,8 +119,7 @@ def short_folder() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        while victims.kill_all(folder):
-            time.sleep(0.1)
+        victims.kill_all(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
