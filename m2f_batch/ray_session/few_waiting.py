@@ -1,7 +1,10 @@
-"""A rule for Ray Data: no more is made than is soon taken, so that a node which dies holds little that was made.
+"""Keeps few finished blocks waiting in Ray Data, so that a node which dies loses little of what was made.
 
-By default an operator goes on until what it made fills half of its share of Ray's store: hundreds of prepared units, if
-replicas are what a run waits for, and all that lie on a node are fetched again when it is lost.
+By default an operator goes on until its results fill half of its share of Ray's store. Where a run waits for replicas,
+those are hundreds of prepared units, and all that lie on a node are fetched again when it is lost.
+
+This uses internals of Ray 2.60 (``ray.data._internal``). When Ray is upgraded, tests/unit/flow/test_pieces.py shows
+whether the rule is still asked.
 """
 
 from typing import TYPE_CHECKING
@@ -23,7 +26,7 @@ class FewWaiting(BackpressurePolicy):  # type: ignore[misc]  # Ray's is not type
     """An operator begins nothing while as many of its blocks wait as the next operator works on."""
 
     def can_add_input(self, op: "PhysicalOperator") -> bool:
-        """Whether ``op`` may begin a task."""
+        """Tell whether ``op`` may begin a task."""
         return all(
             self._topology[taker].total_enqueued_input_blocks() < max(LEAST, taker.num_active_tasks())
             for taker in op.output_dependencies
@@ -31,5 +34,5 @@ class FewWaiting(BackpressurePolicy):  # type: ignore[misc]  # Ray's is not type
 
 
 def set_few_waiting(context: DataContext) -> None:
-    """Let the rule hold, beside Ray's own."""
+    """Add the rule to Ray's own."""
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [*ENABLED_BACKPRESSURE_POLICIES, FewWaiting])

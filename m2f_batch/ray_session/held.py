@@ -1,10 +1,10 @@
-"""What the nodes of a cluster hold of a run."""
+"""Counts the slots of a run on the nodes of a cluster."""
 
 from typing import NamedTuple
 
 
 class Held(NamedTuple):
-    """What the nodes hold at a moment: tasks that fetch and decode at once, and replicas."""
+    """Slots at a moment: tasks that fetch and decode at once, and replicas."""
 
     preparing: float
     replicas: float

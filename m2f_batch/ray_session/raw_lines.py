@@ -1,8 +1,8 @@
-"""What Ray itself prints on a driver's terminal, in a log beside Ray's own instead.
+"""Sends the lines that Ray itself prints on a driver's terminal to a log beside Ray's own.
 
-Whatever ``log_to_driver`` says, a driver prints what Ray's daemons report: a worker that died, memory that ran out,
-coloured and between our lines, which say the same in words of ours. Ray has no setting for that. What its Python
-loggers still have to say goes to the same file.
+Whatever ``log_to_driver`` says, a driver prints the reports of Ray's daemons (a worker that died, memory that ran out),
+in color and between our lines, which say the same in our words. Ray has no setting for that. The lines of its Python
+loggers go to the same file.
 """
 
 import logging
@@ -20,7 +20,7 @@ SINK = "print_worker_logs"  # of Ray's module: all that a driver prints for othe
 
 @contextmanager
 def raw_lines_in_log() -> Iterator[None]:
-    """Ray's own lines are in its log meanwhile, and nowhere where that cannot be written; for an open session."""
+    """Send Ray's own lines to the log of an open session meanwhile, and nowhere if that cannot be written."""
     file = _opened()
     logger, before = logging.getLogger("ray"), getattr(ray_worker, SINK, None)
     handlers, level = logger.handlers, logger.level
@@ -42,7 +42,7 @@ def raw_lines_in_log() -> Iterator[None]:
 
 
 def log_file() -> Path | None:
-    """Where Ray's own lines are kept; None without a session on this machine."""
+    """Return the file of Ray's own lines, None without a session on this machine."""
     node = ray_worker.global_worker.node
     return None if node is None else Path(node.get_logs_dir_path()) / NAME
 
@@ -55,7 +55,7 @@ def _opened() -> TextIO | None:
 
 
 def _written(file: TextIO | None) -> Callable[..., None]:
-    """In place of what prints lines: ``data`` is Ray's, with the lines and whose they are."""
+    """Make a function that takes the place of Ray's printer. Its ``data`` holds the lines and whose they are."""
 
     def write(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
         if file is None:

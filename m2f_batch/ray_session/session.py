@@ -1,4 +1,4 @@
-"""Connect to Ray, every Ray setting that we change with its reason, and who gets which resources."""
+"""Connects to Ray, sets each setting that we change with its reason, and plans who gets which resources."""
 
 import json
 import logging
@@ -46,29 +46,28 @@ LOOK_SECONDS = 2.0  # until Ray's count of free CPUs was seen to follow
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run asks of the cluster. CPU numbers are Ray's bookkeeping; the threads of a forward pass are pinned."""
+    """The resources that a run asks of the cluster. CPUs are Ray's bookkeeping, because forward passes pin threads."""
 
     device: str
     actors: tuple[int, int]
     gpus_per_actor: float
     cpus_per_actor: float
     cpus_per_task: float
-    starts_nodes: bool = False  # an autoscaler does, for what finds no place
+    starts_nodes: bool = False  # an autoscaler does, for what finds no slot
 
     @property
     def asked_at_once(self) -> int:
-        """Replicas that are asked for at the start: all, where that makes an autoscaler start a node for each.
+        """The replicas to ask for at the start: all, where that makes an autoscaler start a node for each.
 
-        Elsewhere those that find no GPU would only take room from tasks, as Ray Data reckons, and those on CPUs the
-        room itself.
+        Elsewhere they would take room from tasks: in Ray Data's reckoning where they find no GPU, in fact on CPUs.
         """
         return self.actors[1] if self.device == "cuda" and self.starts_nodes else self.actors[0]
 
     def held(self, nodes: Sequence[Mapping[str, float]], at_work: int = 0) -> Held:
-        """What these nodes hold; ``at_work``: replicas of which it is known.
+        """Count the slots on these nodes, where ``at_work`` replicas are known to work.
 
-        A replica takes every GPU that there is, up to the most, from before it has labelled anything; on CPUs the pool
-        has its fewest, or more once they are at work. Tasks that fetch and decode get what those leave.
+        Replicas take every GPU that there is, up to the most, from before they have labeled anything. On CPUs the pool
+        has its fewest, or more once they are at work. Tasks that fetch and decode get the rest.
         """
         cpus = sum(node.get("CPU", 0.0) for node in nodes)
         kind, share = ("GPU", self.gpus_per_actor) if self.device == "cuda" else ("CPU", self.cpus_per_actor)
@@ -77,7 +76,7 @@ class Resources:
         return Held(max(1.0, (cpus - there * self.cpus_per_actor) // self.cpus_per_task), max(1, most))
 
     def fits(self, nodes: Sequence[Mapping[str, float]]) -> bool:
-        """Whether one replica, and beside it a task that feeds it, fit on these nodes."""
+        """Tell whether one replica, and beside it a task that feeds it, fit on these nodes."""
         cpus = sum(node.get("CPU", 0.0) for node in nodes)
         return cpus >= self.cpus_per_actor + self.cpus_per_task and any(
             node.get("CPU", 0.0) >= self.cpus_per_actor and node.get("GPU", 0.0) >= self.gpus_per_actor
@@ -85,7 +84,7 @@ class Resources:
         )
 
     def may_starve(self, nodes: Sequence[Mapping[str, float]]) -> bool:
-        """Whether replicas could take every CPU of these nodes, and leave none to the tasks that feed them."""
+        """Tell whether replicas could take every CPU of these nodes, and leave none to the tasks that feed them."""
         cpus, fitting = 0.0, 0
         for node in nodes:
             cpus += node.get("CPU", 0.0)
@@ -98,7 +97,7 @@ class Resources:
 
 @contextmanager
 def connected(compute: ComputeConfig) -> Iterator[None]:
-    """A Ray session for one run; one that is open already is used and left open."""
+    """Open a Ray session for one run. A session that is open already is used and left open."""
     _quiet()
     address = compute.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
@@ -106,8 +105,9 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
         for key, is_of_job in (("allow", allow.is_of_job()), ("s3", settings.is_of_job())):
             if is_of_job:
                 raise UsageError(
-                    f"storage.{key}: Ray was started in this process before the job, so that its workers do not know "
-                    "of it; let the job start or join Ray (compute.address)"
+                    "Ray was started in this process before the job, so that its workers do not know of it",
+                    field=f"storage.{key}",
+                    hint="let the job start or join Ray (compute.address)",
                 )
         yield
         return
@@ -156,24 +156,25 @@ def _join(address: str | None) -> None:
 
 
 def _environment(*, is_local: bool) -> dict[str, str]:
-    """The variables that workers are given. Raises UsageError for what must not stand in Ray's job metadata."""
+    """Return the variables that workers are given. Raises UsageError for what Ray's job metadata must not hold."""
     # Ray refuses a variable that the submitted job's own environment has set already
     job = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     inherited = (job.get("runtime_env") or {}).get("env_vars") or {}
     for name in (allow.OF_DRIVER, settings.OF_DRIVER):
         if name in inherited:
-            raise UsageError(f"{name}: is this program's own; take it out of the job's environment variables")
-    told = allow.environment() | settings.environment()
+            hint = "take it out of the job's environment variables"
+            raise UsageError("is this program's own", field=name, hint=hint)
+    of_job = allow.environment() | settings.environment()
     if is_local:  # its processes inherit ours, and start sooner without an environment of their own
-        return told
+        return of_job
     wanted = forwarded() | {name: os.environ.get(name, value) for name, value in PASSIVE.items()}
     _check_no_keys(wanted)
-    return {name: value for name, value in wanted.items() if name not in inherited} | told
+    return {name: value for name, value in wanted.items() if name not in inherited} | of_job
 
 
 @contextmanager
 def _set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Processes that start meanwhile have these variables, unless the user set them otherwise."""
+    """Give these variables to processes that start meanwhile, unless the user set them otherwise."""
     added = [name for name in variables if name not in os.environ]
     os.environ.update({name: variables[name] for name in added})
     try:
@@ -184,24 +185,26 @@ def _set(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _check_no_keys(variables: Mapping[str, str]) -> None:
-    """Raise UsageError where what is to travel holds a key: it would stand in Ray's job metadata."""
+    """Raise UsageError where a variable that travels holds a key, because Ray's job metadata would show it."""
     for name, value in variables.items():
         if redact(value) != value:
             raise UsageError(
-                f"{name}: {redact(value)!r} holds a key, which would be seen in Ray's job metadata; "
-                "keys belong to the nodes, in the variables or files that the AWS tools read"
+                "holds a key, which would be seen in Ray's job metadata",
+                field=name,
+                value=redact(value),
+                hint="keys belong to the nodes, in the variables or files that the AWS tools read",
             )
 
 
 def _token_hint() -> str:
-    """Ray's own words for a missing token are the same as for a cluster that is not there."""
+    """Say what to do about a token, because Ray answers the same for a missing one as for a missing cluster."""
     if os.environ.get("RAY_AUTH_MODE") == "token":
         return " RAY_AUTH_MODE=token: check that its token is the cluster's"
     return " Where it runs but wants a token (a head that found one in ~/.ray/auth_token does): set RAY_AUTH_MODE=token"
 
 
 def _check_reachable(address: str | None) -> None:
-    """Raise UsageError where nobody listens: Ray itself would go on trying for many minutes."""
+    """Raise UsageError where nobody listens, because Ray itself would go on trying for many minutes."""
     place = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)", address or "")
     if place is None:
         return
@@ -216,7 +219,7 @@ def _check_reachable(address: str | None) -> None:
 
 
 def set_data_context(resources: Resources) -> None:
-    """Ray Data's settings for our runs, each with its reason."""
+    """Set Ray Data's settings for our runs, each with its reason."""
     context = DataContext.get_current()
     context.enable_progress_bars = False  # ours counts images, not blocks
     context.print_on_execution_start = False
@@ -236,10 +239,10 @@ def set_data_context(resources: Resources) -> None:
 
 
 def on_cluster(act: Callable[[_A], _T], items: Iterable[_A]) -> Iterator[_T]:
-    """``map`` in tasks of one CPU each, in the order in which they end, no more at once than the cluster has free.
+    """Map in tasks of one CPU each, in the order in which they end, no more at once than the cluster has free.
 
-    A task that waited for a CPU would make an autoscaler start a node, for the few seconds that this takes. It hears of
-    tasks that wait and of CPUs that are free from different nodes, at different times: so half are left free for it.
+    A task that waited for a CPU would make an autoscaler start a node, for the few seconds that this takes. Half of the
+    CPUs are left free for it, because it hears of waiting tasks and of free CPUs from different nodes, not at one time.
     """
     task, share = ray.remote(num_cpus=1)(act), 2 if starts_nodes() else 1
     left, running = iter(items), list[Any]()
@@ -263,12 +266,12 @@ def on_cluster(act: Callable[[_A], _T], items: Iterable[_A]) -> Iterator[_T]:
 
 
 def may_grow(compute: ComputeConfig) -> bool:
-    """Whether the cluster may get nodes that it does not have yet: any but a local Ray."""
+    """Tell whether the cluster may get nodes that it does not have yet, as any may but a local Ray."""
     return compute.address is not None or "RAY_ADDRESS" in os.environ
 
 
 def starts_nodes() -> bool:
-    """Whether an autoscaler is there, which starts nodes for what finds no place on those that there are.
+    """Tell whether an autoscaler is there, which starts nodes for what finds no slot on those that there are.
 
     Ray says nowhere what kinds of nodes it could start, nor how many. On Kubernetes and by Ray's launcher it is the
     autoscaler's second version, whose mark stands in the GCS. Of the first, which every head runs, only a cluster that
@@ -282,12 +285,12 @@ def starts_nodes() -> bool:
 
 
 def present() -> list[dict[str, float]]:
-    """The resources of each node that is alive."""
+    """Return the resources of each node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def held_now(resources: Resources, at_work: int) -> Held | None:
-    """What the nodes that are alive hold; None where the head does not answer, which is said elsewhere."""
+    """Count the slots on the nodes that are alive. None: the head does not answer, which is said elsewhere."""
     with suppress(RayError, RuntimeError, ConnectionError):
         return resources.held(present(), at_work)
     return None
@@ -296,10 +299,10 @@ def held_now(resources: Resources, at_work: int) -> Held | None:
 def plan_resources(
     compute: ComputeConfig, nodes: Sequence[Mapping[str, float]], *, may_grow: bool, starts_nodes: bool = False
 ) -> Resources:
-    """Who gets what, from the config and the resources of the cluster's nodes (never the driver's machine).
+    """Plan who gets what, from the config and the resources of the cluster's nodes (never the driver's machine).
 
     Shares of CPUs are for a cluster that has too few and gets no more. Where nodes are still to come, or an autoscaler
-    ``starts_nodes``, what is there now says nothing.
+    ``starts_nodes``, the present nodes say nothing.
     """
     cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     on_gpu = compute.device == "cuda" or (compute.device == "auto" and gpus > 0)
@@ -315,7 +318,7 @@ def plan_resources(
     device, per_actor = ("cuda", 1.0) if on_gpu else ("cpu", float(compute.threads_per_actor))
     if starts_nodes or (may_grow and not cpus):
         # As many CPU replicas as are wanted could take every CPU that ever comes, and would wait for ever for images
-        # that nobody may fetch. Ray Data starts more than the fewest only where tasks have their places too.
+        # that nobody may fetch. Ray Data starts more than the fewest only where tasks have their slots too.
         low = low if on_gpu or low * per_actor + 1.0 <= cpus else 1
         return Resources(device, (low, high), share, per_actor, 1.0, starts_nodes)
     # an actor must fit on one node, whatever its threads
@@ -334,7 +337,7 @@ def _bounds(compute: ComputeConfig, fitting: int) -> tuple[int, int]:
 
 
 def run_error(error: RayError) -> Exception:
-    """What a Ray exception means to a user: our own error behind it; a bug as it is; else a failed run in one line."""
+    """Turn a Ray exception into our own error behind it, a bug as it is, or else a failed run in one line."""
     cause: BaseException | None = error
     innermost: BaseException = error
     while cause is not None:
@@ -363,7 +366,7 @@ def _quiet() -> None:
 
 @contextmanager
 def _muted_stderr() -> Iterator[None]:
-    """Without the lines that Ray's C++ writes past Python; exceptions come through."""
+    """Drop the lines that Ray's C++ writes past Python. Exceptions come through."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM stop a run: what is being labelled is finished and committed first, as long as that is quick.
+"""Stops a run at Ctrl-C and SIGTERM, after units under way are finished and committed, as long as that is soon.
 
-A stop is a stop even where the exception that it raises is lost. Python raises it wherever the main thread happens to
-be; that may be in a library's callback or destructor, which print an exception and go on.
+A stop is a stop even where its exception is lost. Python raises that wherever the main thread happens to be, which may
+be a library's callback or destructor that prints an exception and goes on.
 """
 
 import os
@@ -18,10 +18,10 @@ POLL_SECONDS = 0.2
 
 @contextmanager
 def noticed_stops(drained: Callable[[], bool] | None = None) -> Iterator[Callable[[], None]]:
-    """Gives a check that raises KeyboardInterrupt when a signal has come since. Handlers do what they did, too.
+    """Give a check that raises KeyboardInterrupt when a signal has come since. Handlers do what they did, too.
 
-    With ``drained``, the first signal only has it called, in a thread, until it says that nothing is under way any
-    more, or for some seconds; then, or at a second signal, the run is stopped.
+    With ``drained``, the first signal only has it called in a thread, until it says that nothing is under way any more,
+    or for some seconds. Then, or at a second signal, the run is stopped.
     """
     asked, draining = threading.Event(), threading.Event()
 

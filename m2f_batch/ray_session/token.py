@@ -1,4 +1,7 @@
-"""Ray's token on this machine: Ray 2.60 makes one for its first local cluster, in a file that all users may read."""
+"""Makes Ray's token on this machine before Ray does, because Ray 2.60 makes it in a file that all users may read.
+
+This module can go once Ray keeps it private: then tests/unit/ray_session/test_token.py fails and says so.
+"""
 
 import os
 import secrets
@@ -8,9 +11,9 @@ from pathlib import Path
 
 
 def keep_private(environ: Mapping[str, str] = os.environ, home: Path | None = None) -> None:
-    """Make the token that a local Ray would make, for its owner alone; none where there is one, or none is wanted.
+    """Make the token that a local Ray would make, for its owner alone, unless there is one or none is wanted.
 
-    What stands in the way of that is left to Ray to complain of.
+    Errors are ignored, because Ray reports them itself.
     """
     mode = environ.get("RAY_AUTH_MODE", "token").lower()
     if mode != "token" or environ.get("RAY_AUTH_TOKEN") or environ.get("RAY_AUTH_TOKEN_PATH"):

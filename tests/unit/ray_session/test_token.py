@@ -17,6 +17,19 @@ def test_the_first_token_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert file.read_text() == before and [*file.parent.iterdir()] == [file]
 
 
+def test_ray_itself_still_lets_all_read_its_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.authentication.authentication_token_setup import generate_and_save_token
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = os.umask(0o022)
+    try:
+        generate_and_save_token()
+    finally:
+        os.umask(before)
+    mode = (tmp_path / ".ray" / "auth_token").stat().st_mode & 0o777
+    assert mode == 0o644, "Ray keeps its token private by now: m2f_batch/ray_session/token.py can go"
+
+
 @pytest.mark.parametrize(
     "environ", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "x" * 32}, {"RAY_AUTH_TOKEN_PATH": "/elsewhere"}]
 )
