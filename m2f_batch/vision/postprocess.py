@@ -17,13 +17,14 @@ from torch import Tensor
 
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import ImageError
-from m2f_batch.models.predictions import Prediction, QueryLogits
+from m2f_batch.models.predictions import PixelLogits, Prediction, QueryLogits
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.records import Segment
 from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.masks.instance import areas_of, shapes_of
-from m2f_batch.vision.masks.label_tiles import codes_of
+from m2f_batch.vision.masks.label_tiles import Winners, codes_of
 from m2f_batch.vision.masks.panoptic import Owners, find_owners
+from m2f_batch.vision.masks.pixel_classes import find_classes
 from m2f_batch.vision.masks.rle import MaskCode
 from m2f_batch.vision.masks.semantic import find_winners
 
@@ -142,10 +143,24 @@ def semantic_segments(
     """One segment per class that wins a pixel, largest area first."""
     class_logits, mask_logits = _checked(class_logits, mask_logits)
     frame = Frame(canvas, content, output)
-    winners = find_winners(class_logits.softmax(-1)[:, :-1], mask_logits, frame)
+    return _by_area(find_winners(class_logits.softmax(-1)[:, :-1], mask_logits, frame), frame)
+
+
+@torch.inference_mode()
+def pixel_segments(logits: Tensor, *, canvas: SizeHW, content: SizeHW, output: SizeHW) -> list[Segment]:
+    """One segment per class that wins a pixel of ``logits`` [C, h, w], largest area first.
+
+    Its score is the mean over its pixels of the class' softmax.
+    """
+    (logits,) = _checked(logits)
+    frame = Frame(canvas, content, output)
+    return _by_area(find_classes(logits, frame), frame)
+
+
+def _by_area(winners: Winners, frame: Frame) -> list[Segment]:
     found = [
         _Found(float(winners.shares[category_id]) / code.area, category_id, code)
-        for category_id, code in codes_of(winners.starts, winners.labels, output)
+        for category_id, code in codes_of(winners.starts, winners.labels, frame.output)
     ]
     return _segments(sorted(found, key=lambda item: -item.code.area), frame)
 
@@ -159,15 +174,15 @@ def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sort(scores, descending=True, stable=True)
 
 
-def _checked(class_logits: Tensor, mask_logits: Tensor) -> tuple[Tensor, Tensor]:
+def _checked(*logits: Tensor) -> tuple[Tensor, ...]:
+    """Logits where they are computed with, in float32 or float64. Raises ImageError for NaN and infinite ones."""
     # an infinity becomes NaN in the very next step: softmax, or bilinear weights of 0
-    if not (_all_finite(class_logits) and _all_finite(mask_logits)):
+    if not all(_all_finite(each) for each in logits):
         raise ImageError("postprocess", "NanLogits", "the model gave NaN or infinite logits for this image")
-    if mask_logits.device.type not in DEVICES:
-        class_logits, mask_logits = class_logits.cpu(), mask_logits.cpu()
-    if class_logits.dtype == torch.float64:
-        return class_logits, mask_logits.double()
-    return class_logits.float(), mask_logits.float()
+    if logits[0].device.type not in DEVICES:
+        logits = tuple(each.cpu() for each in logits)
+    dtype = torch.float64 if logits[0].dtype == torch.float64 else torch.float32
+    return tuple(each.to(dtype) for each in logits)
 
 
 def _all_finite(values: Tensor) -> bool:
@@ -189,4 +204,5 @@ POSTPROCESS: dict[tuple[type[Prediction], Task], Callable[..., list[Segment]]] =
     (QueryLogits, "instance"): instance_segments,
     (QueryLogits, "panoptic"): panoptic_segments,
     (QueryLogits, "semantic"): semantic_segments,
+    (PixelLogits, "semantic"): pixel_segments,
 }

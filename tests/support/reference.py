@@ -116,6 +116,19 @@ def semantic(class_logits, mask_logits, *, canvas, content, output):
     return [Region(score, c, mask.numpy(), close.numpy()) for _, c, score, mask in regions]
 
 
+def pixel_classes(logits, *, canvas, content, output):
+    values = full(logits, canvas, content, output)
+    shares, winner = values.softmax(0), values.argmax(0)
+    top = values.topk(2, 0).values
+    close = (top[0] - top[1]).abs() < 1e-4
+    regions = []
+    for c in winner.unique().tolist():
+        mask = winner == c
+        regions.append((-int(mask.sum()), c, float(shares[c][mask].mean()), mask))
+    regions.sort(key=lambda r: r[:2])
+    return [Region(score, c, mask.numpy(), close.numpy()) for _, c, score, mask in regions]
+
+
 def assert_same(segments, regions) -> None:
     """Same segments, order of scores within 1e-5, masks equal except in doubtful pixels."""
     assert [s.category_id for s in segments] == [r.category_id for r in regions]

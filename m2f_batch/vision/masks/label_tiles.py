@@ -31,6 +31,14 @@ class Tile(NamedTuple):
     columns: range
 
 
+class Winners(NamedTuple):
+    """Runs of the winning class per pixel in column-major order, and the sum of its shares per class."""
+
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+
 class Bounds(NamedTuple):
     """The lowest and the highest logit under each tile, [K, tiles down, tiles across]."""
 

@@ -6,24 +6,14 @@ that can win in it (see ``label_tiles``), and an output pixel at none if one cla
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from m2f_batch.vision.masks.cells import Cells, over_corners
 from m2f_batch.vision.masks.frame import Frame, content_planes, steps_of
-from m2f_batch.vision.masks.label_tiles import ROUNDING, Tile, bounds_of, grow_tile, highest, label_runs
+from m2f_batch.vision.masks.label_tiles import ROUNDING, Tile, Winners, bounds_of, grow_tile, highest, label_runs
 
 FIRST_LOOKS = (8, 32)  # classes looked at before all that may win
-
-
-class Winners(NamedTuple):
-    """Runs of the winning class per pixel, in column-major order; and the sum of its share of ``S`` per class."""
-
-    starts: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    shares: NDArray[np.float64]
 
 
 def find_winners(weights: Tensor, mask_logits: Tensor, frame: Frame) -> Winners:
