@@ -24,6 +24,7 @@ from m2f_batch.config.section import (
 )
 from m2f_batch.config.segment import Normalization, Size, Task
 from m2f_batch.config.storage import StorageConfig
+from m2f_batch.errors import UsageError
 
 Resize = Literal["fit", "shortest_edge"]
 Positive = Annotated[Number, Field(gt=0)]
@@ -278,3 +279,13 @@ class FinetuneConfig(Section):
     def dataset(self) -> DataConfig:
         """``data`` as it is to be read: with ``ignore_index`` settled."""
         return self.data.model_copy(update={"ignore_index": self.ignore_index})
+
+
+def check_device(config: FinetuneConfig, device: str) -> None:
+    """Raise UsageError where a device ("cpu", "cuda") cannot do what ``config`` asks."""
+    if config.train.deterministic and device == "cuda":
+        raise UsageError(
+            "true is not to be had on CUDA, where torch has no deterministic gradients of grid_sample "
+            "and bilinear resizing; allowed with compute.device=cpu",
+            field="train.deterministic",
+        )

@@ -1,10 +1,10 @@
-"""The structured log of an attempt: one JSON object per line, on the terminal or beside it, never with keys in it.
+"""Keeps the structured log of an attempt: one JSON object per line, shown or not, never with keys in it.
 
     {"time": "2026-11-21T15:04:05.123+00:00", "level": "info", "event": "state", "run_id": "...", "attempt": 1,
      "host": "...", "pid": 7, ...}
 
-``level`` is error for what has ended the run, warning for what somebody should look at, info for the rest.
-``say`` is for what a user sees too: the text, or in a json run the line. ``emit`` is for what only the log needs.
+``level`` is error for the end of a run, warning for what somebody should look at, info for the rest. ``say`` shows an
+event to the user too: its text, or in a json run its line. ``emit`` logs an event that only the log needs.
 """
 
 import heapq
@@ -25,15 +25,15 @@ from typing import Any, Literal
 from m2f_batch.messages.redact import redacted
 from m2f_batch.messages.terminal import printable
 
-STATE = "state"  # the event of the regular progress lines: many, and the first ones to be forgotten
-MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s, and one small object to write
+STATE = "state"  # the event of the regular progress lines, which are the first to be dropped
+MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s in one small object
 RESERVED = frozenset({"time", "event", "run_id", "attempt", "host", "pid"})
-# of events that have none of their own
+# of events without a level of their own
 LEVELS = {"crash": "error", "no_lease": "warning", "deaths": "warning", "dropped": "warning"}
 
 
 class Events:
-    """What happened in one attempt: kept for the log in storage, and shown as text or as JSON lines."""
+    """The events of one attempt: kept for the log in storage, and shown as text or as JSON lines."""
 
     def __init__(
         self,
@@ -53,11 +53,11 @@ class Events:
         self._lock = threading.RLock()  # a signal's handler may log while this thread does
 
     def bind(self, run_id: str, attempt: int) -> None:
-        """Whose lines these are, as soon as it is known."""
+        """Name the run and the attempt of the lines from now on."""
         self._whose = {"run_id": run_id, "attempt": attempt}
 
     def emit(self, event: str, /, **fields: Any) -> None:
-        """Log one event; in a json run it is printed too. Raises ValueError for a field with a name of ours."""
+        """Log one event, and print it in a json run. Raises ValueError for a field with a name of ours."""
         self._add(event, fields, text=None)
 
     def say(self, text: str, event: str, /, **fields: Any) -> None:
@@ -65,23 +65,23 @@ class Events:
         self._add(event, {"message": text} | fields, text=text)
 
     def failed(self, error: BaseException) -> None:
-        """Log what has ended the attempt, or kept it from beginning; once, whoever has seen it first."""
+        """Log the error that has ended the attempt, or kept it from beginning, once."""
         if error is not self._failed:
             self._failed = error
             level = "error" if isinstance(error, Exception) else "warning"  # Ctrl-C and SIGTERM are none
             self.emit("failed", level=level, type=type(error).__name__, message=str(error))
 
     def lines(self) -> bytes:
-        """Every kept line in order, ASCII, each with its newline; before them how many were dropped, if any were."""
+        """Return every kept line in order, ASCII, each with its newline, behind a line about dropped ones."""
         return self._snapshot()[0]
 
     @property
     def is_new_since_last_write(self) -> bool:
-        """Whether something happened since the last ``save`` that succeeded."""
+        """True if something happened since the last ``save`` that succeeded."""
         return self._emitted > self._written
 
     def save(self, write: Callable[[bytes], object]) -> None:
-        """Hand all lines to ``write`` if there are new ones; when it raises they stay new."""
+        """Hand all lines to ``write`` if there are new ones. When it raises they stay new."""
         if self.is_new_since_last_write:
             data, emitted = self._snapshot()
             write(data)
@@ -123,7 +123,7 @@ class Events:
 
 
 class _ToEvents(logging.Handler):
-    """Warnings of libraries as events."""
+    """Turns warnings of libraries into events."""
 
     def __init__(self, events: Events) -> None:
         super().__init__(logging.WARNING)
@@ -141,7 +141,7 @@ class _ToEvents(logging.Handler):
 
 
 def route_logging(events: Events) -> None:
-    """In a json run, for the rest of the process: warnings, logs and uncaught exceptions become events too.
+    """Turn warnings, logs and uncaught exceptions into events for the rest of the process, in a json run.
 
     Call it again after a library has put handlers of its own on a logger. In a text run it changes nothing.
     """
@@ -171,13 +171,13 @@ def _loggers() -> Iterator[logging.Logger]:
 
 
 def _is_terminal(handler: logging.Handler) -> bool:
-    """Whether a handler prints (or is one of ours from an earlier call); those that write elsewhere are left alone."""
+    """Return whether a handler prints, or is one of ours from an earlier call. Others are left alone."""
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     return isinstance(handler, _ToEvents) or getattr(handler, "stream", None) in streams
 
 
 def _show(line: str) -> None:
-    """Print a line; a reader who has gone away (``| head``) does not end a run."""
+    """Print a line. A reader who has gone away (``| head``) does not end a run."""
     try:
         print(line, flush=True)
     except BrokenPipeError:

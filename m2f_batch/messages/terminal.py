@@ -1,4 +1,4 @@
-"""What is printed: texts without keys (``masking``), and without orders to a terminal."""
+"""Prints texts without keys (``masking``), and without orders to a terminal."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from m2f_batch.messages.masking import redact
 
 
 def printable(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    r"""``redact``, for a terminal: what would move its cursor, colour it or change its title is spelled out.
+    r"""Redact a text and spell out what would move the cursor of a terminal, color it or change its title.
 
     >>> print(printable("first line\nbroken\x1b[2Jname\r.jpg", {}))
     first line
@@ -20,7 +20,7 @@ def printable(text: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def say(*lines: str, file: TextIO | None = None) -> None:
-    """Print lines, on stdout, each of which stays one: a name of a file or a class may hold a line break."""
+    """Print lines, by default on stdout. Each stays one, because a name of a file or a class may hold a line break."""
     for line in lines:
         print(printable(line).replace("\n", "\\n"), flush=True, file=file)
 

@@ -1,4 +1,4 @@
-"""The finetune job from config to exit code: check everything, say the plan, hold OUTPUT, train here or on Ray."""
+"""Runs the finetune job from config to exit code: check, say the plan, hold OUTPUT, train here or on Ray."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig, check_device
 from m2f_batch.datasets.lint.masks import Setting
 from m2f_batch.datasets.lint.warnings import queries_of, warnings_of
 from m2f_batch.datasets.splits.train_val import places_of
@@ -22,19 +22,19 @@ from m2f_batch.storage.s3.settings import using
 from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step, maker, threaded_stream
 from m2f_batch.train.layout import INFO, METRICS, complete
-from m2f_batch.train.output.hold_output import check_place, finish, goes_on, held, is_finished
+from m2f_batch.train.output.hold_output import check_place, goes_on, held, is_finished
+from m2f_batch.train.output.training_info import write_finished
 from m2f_batch.train.start.job import TrainJob, plan_job
-from m2f_batch.train.workers.device import check_device
 
 FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400; presets that scale have 3000 and more
 NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begins anew"
 
 
 def finetune(config: FinetuneConfig) -> int:
-    """Train as ``config`` says; the tuned model is in OUTPUT afterwards. Returns the exit code.
+    """Train as ``config`` says, leave the tuned model in OUTPUT, and return the exit code.
 
-    Raises UsageError before anything is written, RunError when training cannot go on: the same command goes on from the
-    last checkpoint.
+    Raises UsageError before anything is written. Raises RunError when training cannot go on: the same command goes on
+    from the last checkpoint.
     """
     places = {**places_of(config.data), "output.uri": config.output.uri}
     with using(config.storage.s3), confine(config.storage.allow, places):
@@ -51,17 +51,17 @@ def _finetune(config: FinetuneConfig) -> int:
     with ExitStack() as session:
         train = _on_ray(job, session, is_new=not goes_on(info, job)) if on_ray(config) else _here(job)
         with held(job, say) as ours:
-            if ours.is_finished:  # by another command, for which this one waited
+            if ours.is_finished:  # another command, for which this one waited, has finished it
                 return _nothing_to_do(job)
             try:
-                with session.pop_all():  # nobody works in OUTPUT any more when it is let go
+                with session.pop_all():  # workers end before OUTPUT is let go
                     train(ours.place)
             except KeyboardInterrupt:
                 say(_stopped(job, ours.place))
                 raise
             finally:
                 tell_training(job, ours.place)
-            finish(ours.place)
+            write_finished(ours.place)
     say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
     return 0
 
@@ -69,22 +69,22 @@ def _finetune(config: FinetuneConfig) -> int:
 def _stopped(job: TrainJob, place: HeldFolder) -> str:
     try:
         step = max(complete(place), default=0)
-    except (RunError, TransientError):  # storage that does not answer is what people stop
+    except (RunError, TransientError):  # people stop a command whose storage does not answer
         return "stopped, and the same command goes on from the last checkpoint"
     return f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT
 
 
 def tell_training(job: TrainJob, place: HeldFolder) -> None:
-    """Tell the result how far it got: steps, images, and the figures of the best validation, from what OUTPUT says.
+    """Tell the result from OUTPUT how far the training got: steps, images, figures of the best validation.
 
-    Nothing is read where no result is wanted: storage that stalls would hold up a stop once more.
+    Nothing is read where no result is wanted, because storage that stalls would hold up a stop once more.
     """
     if not is_wanted():
         return
     info: dict[str, Any] = {}
     lines: list[dict[str, Any]] = []
     step = 0
-    with suppress(RunError, TransientError, ValueError):  # lost storage may be what has ended the training
+    with suppress(RunError, TransientError, ValueError):  # lost storage may have ended the training
         info = json.loads(place.store.read(place.path(INFO)))
         step = max(complete(place), default=0)
         lines = [json.loads(line) for line in place.store.read(place.path(METRICS)).splitlines()]
@@ -107,12 +107,12 @@ def _nothing_to_do(job: TrainJob) -> int:
 
 
 def on_ray(config: FinetuneConfig) -> bool:
-    """Whether Ray is needed: for several workers, or on a cluster."""
+    """Return whether Ray is needed: for several workers, or on a cluster."""
     return config.train.workers != 1 or bool(config.compute.address or os.environ.get("RAY_ADDRESS"))
 
 
 def plan_lines(job: TrainJob) -> list[str]:
-    """What is about to be done, for people, and what the annotations let one fear.
+    """Return the lines of the plan, with warnings about the annotations.
 
     Raises UsageError where ``data.group_by`` is given, and ``data.val`` has images of a group that is trained on.
     """
@@ -140,8 +140,7 @@ def _doubts(job: TrainJob) -> list[str]:
 
 
 def _notes_on_few_steps(job: TrainJob) -> Iterator[str]:
-    """What a short training should do otherwise than the defaults; as measured in
-    benchmarks/training/short_training.py."""
+    """Yield what a short training should set otherwise. Measured by benchmarks/training/short_training.py."""
     augment = job.config.augment
     if job.steps < FEW_STEPS and "scale" not in augment.model_fields_set:
         yield (
@@ -151,10 +150,10 @@ def _notes_on_few_steps(job: TrainJob) -> Iterator[str]:
 
 
 def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[HeldFolder], None]:
-    """What trains on a cluster. Raises UsageError for all that is wrong with the settings, RunError."""
+    """Return the function that trains on Ray. Raises UsageError for all that is wrong with the settings, RunError."""
     from m2f_batch.train.workers.ray_train import cluster
 
-    if is_new:  # what goes on has been through this
+    if is_new:  # a training that goes on has been through this
         from m2f_batch.train.start.new_model import (
             new_model,  # takes seconds, for a mistake that would else be found late
         )
@@ -164,7 +163,7 @@ def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[Hel
 
 
 def _here(job: TrainJob) -> Callable[[HeldFolder], None]:
-    """What trains in this process. Raises UsageError for all that is wrong with the settings, RunError."""
+    """Return the function that trains here. Raises UsageError for all that is wrong with the settings, RunError."""
     import torch
 
     from m2f_batch.train.start.new_model import new_model
@@ -189,7 +188,7 @@ def _here(job: TrainJob) -> Callable[[HeldFolder], None]:
 
     def drained() -> bool:
         asked.set()
-        return False  # it is when training returns
+        return False  # training returns once it is drained
 
     def here(place: HeldFolder) -> None:
         with noticed_stops(drained), suppress(Stopped):

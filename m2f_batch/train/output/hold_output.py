@@ -1,51 +1,45 @@
-"""OUTPUT of a training, held by one command at a time, and what it says about the training there.
+"""Holds OUTPUT of a training by a lease, and decides whether a command starts, resumes or replaces the training there.
 
-OUTPUT/finetune.json    config, what decides the weights, attempts; ``finished_at`` is written last of all.
-                        With ``is_removed`` the rest is being deleted, to make room for a new training
+OUTPUT/finetune.json    the provenance of the training: see ``training_info``
 OUTPUT/_state/lease/    who works here
 """
 
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 from m2f_batch.errors import Plain, RunError, UsageError
-from m2f_batch.messages.spoken import now
-from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes, open_folder
+from m2f_batch.runs.held_folder import Fence, HeldFolder, open_folder
 from m2f_batch.runs.hold import held_folder
-from m2f_batch.storage.json_text import json_object_or_none
 from m2f_batch.storage.retries import retry_before_run, retry_write
-from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
+from m2f_batch.train.output.training_info import TrainingInfo, read_info, write_attempt, write_removed
 from m2f_batch.train.start.job import TrainJob
-from m2f_batch.vision.label_settings import installed_versions
 
 LEASE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Held:
-    """OUTPUT while it is ours; ``is_finished``: there is nothing to do."""
+    """OUTPUT while this command holds it. With ``is_finished`` there is nothing to do."""
 
     place: HeldFolder
     is_finished: bool
 
 
-def check_place(job: TrainJob) -> dict[str, Any] | None:
-    """What finetune.json says, None where there is none; ``goes_on`` says what becomes of it.
+def check_place(job: TrainJob) -> TrainingInfo | None:
+    """Read the training in OUTPUT, None where there is none. ``goes_on`` decides what becomes of it.
 
-    Raises UsageError where OUTPUT holds anything that must not go for this command.
+    Raises UsageError where OUTPUT holds anything that this command must not delete.
     """
     uri = job.config.output.uri
     place = open_folder(uri)
     try:
-        info = retry_before_run(lambda: _info(place))
+        info = retry_before_run(lambda: read_info(place))
         others = [] if info is not None else retry_before_run(lambda: _foreign(place))
-        # before its first checkpoint there is nothing to lose: a mistake found late is corrected in the same OUTPUT
-        is_kept = info is not None and ("finished_at" in info or bool(retry_before_run(lambda: _markers(place))))
+        # Before its first checkpoint there is nothing to lose, so a late mistake is corrected in the same OUTPUT.
+        is_kept = info is not None and (info.is_finished or bool(retry_before_run(lambda: _markers(place))))
     except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError.about("output.uri", error) from None
     if others:
@@ -55,9 +49,9 @@ def check_place(job: TrainJob) -> dict[str, Any] | None:
             value=Plain(others[0]),
             hint="give another OUTPUT",
         )
-    if info is None or job.config.output.overwrite or "is_removed" in info:
+    if info is None or job.config.output.overwrite or info.is_removed:
         return info
-    if is_kept and (different := _different(info, job)):
+    if is_kept and (different := info.differences(job)):
         raise UsageError(
             f"holds a training with other settings ({', '.join(different)})",
             field="output.uri",
@@ -67,22 +61,22 @@ def check_place(job: TrainJob) -> dict[str, Any] | None:
     return info
 
 
-def goes_on(info: dict[str, Any] | None, job: TrainJob) -> bool:
-    """Whether the command goes on with the training of ``info``; else it begins one, and that one is deleted."""
-    if info is None or "is_removed" in info or _different(info, job):
+def goes_on(info: TrainingInfo | None, job: TrainJob) -> bool:
+    """Return whether the command resumes the training of ``info``. Otherwise it deletes it and begins a new one."""
+    if info is None or info.is_removed or info.differences(job):
         return False
     # with overwrite it is the same command only if it overwrote the last time, too, and was killed
-    return not job.config.output.overwrite or ("finished_at" not in info and info["config"]["output"]["overwrite"])
+    return not job.config.output.overwrite or (not info.is_finished and info.overwrites)
 
 
-def is_finished(info: dict[str, Any] | None, job: TrainJob) -> bool:
-    """Whether there is nothing to do."""
-    return goes_on(info, job) and "finished_at" in (info or {})
+def is_finished(info: TrainingInfo | None, job: TrainJob) -> bool:
+    """Return whether there is nothing to do."""
+    return info is not None and info.is_finished and goes_on(info, job)
 
 
 def check_seen(place: HeldFolder) -> None:
     """Raise RunError where this process's node does not see the OUTPUT that the command has begun."""
-    if retry_write(lambda: _info(place)) is None:
+    if retry_write(lambda: read_info(place)) is None:
         raise RunError(
             f"what is written to {place.uri} is not to be seen on node {os.uname().nodename}; with "
             "several nodes give an object-store URI, or a directory that all of them share",
@@ -92,52 +86,30 @@ def check_seen(place: HeldFolder) -> None:
 
 @contextmanager
 def held(job: TrainJob, say: Callable[[str], None]) -> Iterator[Held]:
-    """OUTPUT under a lease, ready to be trained in. Raises UsageError when another command holds it."""
+    """Hold OUTPUT by a lease, ready to be trained in. Raises UsageError when another command holds it."""
     place = open_folder(job.config.output.uri)
     with held_folder(place, LEASE_SECONDS, say, lambda: place.store.exists(place.path(INFO))) as lease:
         yield _begun(job, replace(place, fence=Fence(lease.token, "")))
 
 
-def finish(place: HeldFolder) -> None:
-    """Say that all is done."""
-    info = retry_write(lambda: _info(place)) or {}
-    retry_write(lambda: place.write(INFO, json_bytes(info | {"finished_at": now()})))
-
-
 def _begun(job: TrainJob, place: HeldFolder) -> Held:
-    info = check_place(job)  # again: it may have changed while we waited
+    # OUTPUT is read once more, because its last holder may have written until the lease was ours
+    info = check_place(job)
     if is_finished(info, job):
         return Held(place, True)
     if info is not None and not goes_on(info, job):
         _remove(place, info)
         info = None
-    begun = info or {
-        "run_id": uuid.uuid4().hex,
-        "started_at": now(),
-        "facts": job.facts,
-        "task": job.task,
-        "steps": job.steps,
-        "images": {"train": job.train.table.num_rows, "val": 0 if job.val is None else job.val.table.num_rows},
-        "attempts": 0,
-    }
-    told = {"config": job.config.model_dump(mode="json"), "versions": installed_versions()}
-    begun |= told | {"attempts": begun["attempts"] + 1}
-    retry_write(lambda: place.write(INFO, json_bytes(begun)))
+    write_attempt(place, info, job)
     return Held(place, False)
 
 
-def _different(info: dict[str, Any], job: TrainJob) -> list[str]:
-    """What the training of ``info`` has otherwise."""
-    return [name for name, value in job.facts.items() if info["facts"].get(name) != value]
+def _remove(place: HeldFolder, info: TrainingInfo) -> None:
+    """Delete a training but for its finetune.json, which says so first, so that a command goes on after any kill.
 
-
-def _remove(place: HeldFolder, info: dict[str, Any]) -> None:
-    """Delete a training but for its finetune.json, which says so first: a kill at any moment leaves what goes on.
-
-    The checkpoints' markers go before the rest: what is half deleted is no checkpoint.
+    The checkpoints' markers go before the rest, because a half deleted checkpoint must be none.
     """
-    told = {key: value for key, value in info.items() if key != "finished_at"} | {"is_removed": True}
-    retry_write(lambda: place.write(INFO, json_bytes(told)))
+    write_removed(place, info)
     folders = (CHECKPOINTS, EVENTS, NONFINITE)
     there = retry_write(lambda: [entry.uri for name in folders for entry in place.store.list(f"{place.path(name)}/")])
     markers = retry_write(lambda: _markers(place))
@@ -146,22 +118,12 @@ def _remove(place: HeldFolder, info: dict[str, Any]) -> None:
 
 
 def _markers(place: HeldFolder) -> list[str]:
-    """The files that make folders whole checkpoints."""
+    """List the files that make folders whole checkpoints."""
     entries = place.store.list(f"{place.path(CHECKPOINTS)}/")
     return [entry.uri for entry in entries if entry.uri.endswith(f"/{MARKER}")]
 
 
 def _foreign(place: HeldFolder) -> list[str]:
-    """Files in OUTPUT that no training wrote: a lease may be there already."""
+    """List one file in OUTPUT that no training wrote. A lease may be there already."""
     ours = place.path("_state/")
     return [entry.uri for entry in place.store.list(f"{place.uri}/") if not entry.uri.startswith(ours)][:1]
-
-
-def _info(place: HeldFolder) -> dict[str, Any] | None:
-    try:
-        info = json_object_or_none(place.store.read(place.path(INFO)))
-    except NotFound:
-        return None
-    if info is None:
-        raise RunError(f"{place.path(INFO)} is not JSON")
-    return info

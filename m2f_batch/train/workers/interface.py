@@ -1,7 +1,7 @@
-"""Over which network interface the workers of a training talk: that of the address by which Ray knows their node.
+"""Chooses the network interface of the workers of a training: that of the address by which Ray knows their node.
 
-Gloo takes the address to which the host's own name resolves, which is 127.0.1.1 as Debian installs a machine: workers
-on two such nodes do not find each other.
+Gloo takes the address to which the host's own name resolves. Debian installs machines with 127.0.1.1, and workers on
+two such nodes do not find each other.
 """
 
 import fcntl
@@ -13,7 +13,7 @@ from typing import Any
 import ray
 from ray.train.torch import TorchConfig
 
-SIOCGIFADDR = 0x8915  # of an interface: its IPv4 address (Linux, netdevice(7))
+SIOCGIFADDR = 0x8915  # asks for the IPv4 address of an interface (Linux, netdevice(7))
 VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
@@ -37,7 +37,7 @@ def choose_interface() -> None:
 
 
 def interface_of(address: str) -> str | None:
-    """The interface that has an IPv4 address.
+    """Return the interface that has an IPv4 address.
 
     >>> interface_of("127.0.0.1")
     'lo'

@@ -1,29 +1,29 @@
-"""What the workers of a training tell the command that waits for them; an actor, which loads nothing heavy."""
+"""Keeps what the workers of a training report to the command that waits for them. Loads nothing heavy."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from m2f_batch.errors import RunError
 
-# Starts of all workers without a new checkpoint; as long as there is progress, they are started again.
+# Starts of all workers without a new checkpoint. As long as there is progress, they are started again.
 STARTS = 4  # on the same nodes
-IN_ALL = 40  # on any: nodes that come and go, or are taken away, are nobody's mistake
-CONNECTIONS = ("gloo", "nccl", "tcpstore")  # in whose words a worker fails since another one has gone
+IN_ALL = 40  # on any nodes, because nodes that come and go are nobody's mistake
+CONNECTIONS = ("gloo", "nccl", "tcpstore")  # words in the error of a worker that has lost another one
 
 
 def _follows(reason: str) -> bool:
-    """Whether a worker failed only since another one had gone."""
+    """Return whether a worker failed only because another one had gone."""
     return any(word in reason.lower() for word in CONNECTIONS)
 
 
-def _told(reason: str) -> str:
-    """Why all start again, for people."""
+def _reason_shown(reason: str) -> str:
+    """Say to people why all start again."""
     silent = not reason or _follows(reason)
     return f"a worker died ({'killed from outside, or out of memory' if silent else reason})"
 
 
 class Ledger:
-    """What workers tell the command: lines for people, and why nothing is to be tried again."""
+    """An actor that holds the reports of the workers: lines for people, and the error that ends all tries."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -35,27 +35,27 @@ class Ledger:
         self._is_stopping = False
 
     def say(self, line: str) -> None:
-        """A line for people."""
+        """Add a line for people."""
         self._lines.append(line)
 
     def take(self) -> list[str]:
-        """The lines since the last call."""
+        """Take the lines since the last call."""
         lines, self._lines = self._lines, []
         return lines
 
     def end(self, error: Exception) -> None:
-        """No worker will do better."""
+        """End all tries, because no worker will do better."""
         self._end = self._end or error
 
     def fail(self, reason: str) -> None:
-        """A worker died of this, or of another worker's death; starting all of them again may help."""
+        """Note why a worker died. Starting all workers again may help."""
         self._last = reason
         self._since = self._since if self._since and not _follows(self._since) else reason
 
     def begin(self, step: int, nodes: Sequence[str]) -> None:
-        """All workers start from this step; ``nodes``: where each of them is."""
+        """Note that all workers start from this step, each on one of ``nodes``."""
         if self._starts:
-            how = _told(self._since) if len(nodes) <= self._present else "there are more workers now"
+            how = _reason_shown(self._since) if len(nodes) <= self._present else "there are more workers now"
             self.say(f"again   {how}; all go on from step {step}")
         self._since, self._present = "", len(nodes)
         on = step, tuple(sorted(nodes))
@@ -66,14 +66,14 @@ class Ledger:
             self.end(RunError(f"workers die again and again after step {step}, the last time of {reason}"))
 
     def why_over(self) -> Exception | None:
-        """Why nothing is to be tried again; None: go on."""
+        """Return the error that ends all tries, None while there is none."""
         return self._end
 
     def stop(self) -> bool:
-        """The command is asked to stop; whether that is done."""
+        """Ask the workers to stop, and return whether they have."""
         self._is_stopping = True
         return self._end is not None
 
     def is_stopping(self) -> bool:
-        """Whether a checkpoint is to be written, and no step done after it."""
+        """Return whether the workers are asked to write a checkpoint and stop."""
         return self._is_stopping

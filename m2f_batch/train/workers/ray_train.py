@@ -1,8 +1,8 @@
-"""The coat of Ray Train around a training: so many workers on a cluster, started again where one is lost.
+"""Trains on a cluster by Ray Train: so many workers, all started again where one is lost.
 
-Each worker does what one process alone does (``training``); Ray puts them in place, connects them and starts all again
-when one dies or, with an elastic number of workers, when nodes come and go. They go on from the last checkpoint in
-OUTPUT, which all of them must be able to read: with several nodes a bucket or a shared disk.
+Each worker does what one process alone does (``training``). Ray places and connects them, and starts all again when one
+dies or, with an elastic number of workers, when nodes come and go. They go on from the last checkpoint in OUTPUT, which
+all of them must be able to read: with several nodes a bucket or a shared disk.
 """
 
 import math
@@ -21,6 +21,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from m2f_batch.config.finetune import check_device
 from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, TransientError, UsageError
@@ -33,7 +34,6 @@ from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step
 from m2f_batch.train.layout import complete
 from m2f_batch.train.output.hold_output import check_seen
-from m2f_batch.train.workers.device import check_device
 from m2f_batch.train.workers.interface import NodesNetwork
 from m2f_batch.train.workers.ledger import Ledger
 
@@ -41,13 +41,13 @@ if TYPE_CHECKING:  # it loads transformers
     from m2f_batch.train.start.job import TrainJob
 
 LEAST_CPU = 0.25  # of a worker, for Ray's books: what it computes with is ``threads_per_worker``
-POLL_SECONDS = 1.0  # what workers say is passed on so often
+POLL_SECONDS = 1.0  # between looks at the workers' lines
 TASK_CPUS = 0.5  # of a task that makes examples, so that there is room for one on the smallest machine
 
 
 @dataclass(frozen=True)
 class Share:
-    """What each worker holds and may use: Ray's CPUs and GPUs, threads, and tasks at once that make its examples."""
+    """The share of a worker: Ray's CPUs and GPUs, threads, and tasks at once that make its examples."""
 
     cpus: float
     gpus: float
@@ -57,9 +57,9 @@ class Share:
 
 @contextmanager
 def cluster(job: "TrainJob", say: Callable[[str], None]) -> Iterator[Callable[[HeldFolder], None]]:
-    """A Ray cluster, or a local Ray, for one training: gives what trains on it.
+    """Connect to a Ray cluster, or a local Ray, and give the function that trains on it.
 
-    Raises UsageError when it is too small; what it gives raises RunError when training cannot go on.
+    Raises UsageError when it is too small. The function raises RunError when training cannot go on.
     """
     compute, workers = job.config.compute, job.config.train.workers
     with connected(ComputeConfig(address=compute.address, device=compute.device)):
@@ -69,7 +69,7 @@ def cluster(job: "TrainJob", say: Callable[[str], None]) -> Iterator[Callable[[H
 
 
 def _train(job: "TrainJob", share: Share, place: HeldFolder, say: Callable[[str], None]) -> None:
-    # it has no copy: where the command's node is lost, all is, and so it is there, if there is a place at all
+    # on the command's node if it has a slot, because without that node all is lost anyway, and the ledger has no copy
     node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     ledger = ray.remote(Ledger).options(num_cpus=0, scheduling_strategy=node).remote()
     with TemporaryDirectory() as scratch:
@@ -81,7 +81,7 @@ def _train(job: "TrainJob", share: Share, place: HeldFolder, say: Callable[[str]
                 num_workers=job.config.train.workers,
                 use_gpu=share.gpus > 0,
                 resources_per_worker={"CPU": share.cpus} | ({"GPU": share.gpus} if share.gpus else {}),
-                # GPUs of one node are the closest; the CPUs of one node are no more for holding two workers
+                # GPUs of one node are the closest, while two workers on one node share its CPUs
                 placement_strategy="PACK" if share.gpus else "SPREAD",
             ),
             run_config=RunConfig(name="m2f-batch", storage_path=scratch, failure_config=FailureConfig(max_failures=-1)),
@@ -93,10 +93,10 @@ def _train(job: "TrainJob", share: Share, place: HeldFolder, say: Callable[[str]
 
 
 def _fit(trainer: TorchTrainer, ledger: ActorHandle, say: Callable[[str], None]) -> None:
-    """Train, and say what the first worker says: workers' own output stays in Ray's logs.
+    """Train, and say the lines of the first worker. Workers' own output stays in Ray's logs.
 
-    Training is in a thread: in the main one Ray Train takes Ctrl-C for itself, and ends the process as if all had gone
-    well. Raises RunError when the ledger is gone, without which workers would be started again for ever.
+    Training runs in a thread, because in the main one Ray Train takes Ctrl-C for itself and ends the process as if all
+    had gone well. Raises RunError when the ledger is gone, because workers would be started again for ever.
     """
     over: Future[None] = Future()
 
@@ -124,7 +124,7 @@ def _pass_on(lines: Sequence[str], say: Callable[[str], None]) -> None:
 
 
 def _asked(method: Any) -> Any:
-    """What a method of the ledger returns. Raises RunError when there is no ledger any more."""
+    """Call a method of the ledger and return its answer. Raises RunError when the ledger is gone."""
     try:
         return ray.get(method.remote())
     except ActorDiedError:
@@ -135,7 +135,7 @@ def _asked(method: Any) -> Any:
 
 
 def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
-    """How a cluster is shared out. At least one CPU is left for the tasks that make examples. Raises UsageError."""
+    """Divide a cluster among workers, and leave CPUs to the tasks that make examples. Raises UsageError."""
     compute, workers = job.config.compute, job.config.train.workers
     least, most = (workers, workers) if isinstance(workers, int) else workers
     cpus, gpus = cluster.get("CPU", 0.0), cluster.get("GPU", 0.0)
@@ -166,8 +166,8 @@ def share_of(job: "TrainJob", cluster: dict[str, Any]) -> Share:
 
 
 def _work(config: dict[str, Any]) -> None:
-    """What each worker does."""
-    # takes seconds, and only workers need it: neither the command nor Ray's controller, which load this module too
+    """Train as one of the workers."""
+    # takes seconds, and the command and Ray's controller, which load this module too, do not need it
     from m2f_batch.train.training import Means, Stopped, train
     from m2f_batch.vision.device.gpu import check_gpu
 
@@ -185,17 +185,17 @@ def _work(config: dict[str, Any]) -> None:
             ledger.say.remote(line)
 
     if ray.get(ledger.why_over.remote()) is not None:
-        return  # before anything that may go wrong again: only by returning workers end Ray's starting them anew
+        return  # before anything that may fail again, because only workers that return keep Ray from starting them anew
     try:
         check_seen(place)
         if share.gpus:
-            check_gpu(get_device())  # before workers talk to each other by it
+            check_gpu(get_device())  # before workers talk to each other by the GPU
         if not _has_begun(place, ledger):
             return
         with _asked_to_stop(ledger) as is_stopping:
             train(job, place, Means(stream, get_device(), share.threads, say, is_stopping))
     except Stopped:
-        ray.get(ledger.end.remote(RunError("stopped")))  # started again by Ray, all workers end at once
+        ray.get(ledger.end.remote(RunError("stopped")))  # where Ray starts the workers again, they end at once
         raise
     except Exception as error:
         if (end := end_of(error)) is not None:
@@ -206,7 +206,7 @@ def _work(config: dict[str, Any]) -> None:
 
 
 def _has_begun(place: HeldFolder, ledger: ActorHandle) -> bool:
-    """Whether there is something to do, which is the same for all workers; tells the ledger that all are there."""
+    """Tell the ledger that all workers are there, and return on all of them whether there is something to do."""
     nodes = distributed.gathered(ray.get_runtime_context().get_node_id())
     if distributed.rank() == 0:
         ray.get(ledger.begin.remote(max(complete(place), default=0), nodes))
@@ -215,10 +215,10 @@ def _has_begun(place: HeldFolder, ledger: ActorHandle) -> bool:
 
 
 def end_of(error: Exception) -> Exception | None:
-    """What the command is to raise for an error with which no worker will do better; None: starting again may help."""
+    """Return what the command raises for an error that any worker would repeat, None where a new start may help."""
     if not isinstance(error, RayTaskError):
         return error if isinstance(error, UsageError | RunError | TransientError) else None
-    cause = error.cause  # of a task that makes examples
+    cause = error.cause  # the error of a task that makes examples
     if isinstance(cause, UsageError | RunError | TransientError):
         return cause
     return RunError(f"{type(cause).__name__}: {cause}")
@@ -226,7 +226,7 @@ def end_of(error: Exception) -> Exception | None:
 
 @contextmanager
 def _asked_to_stop(ledger: ActorHandle) -> Iterator[Callable[[], bool]]:
-    """Whether the command was asked to stop; the first worker looks every second."""
+    """Give a function that says whether the command was asked to stop. Rank 0 looks every second."""
     asked, over = threading.Event(), threading.Event()
 
     def look() -> None:

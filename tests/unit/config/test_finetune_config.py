@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig, check_device
 from m2f_batch.config.loading import check_config, fields_of, load_config
 from m2f_batch.errors import UsageError
-from m2f_batch.train.workers.device import check_device
 
 NEEDED = {"data.train": "train.json", "output.uri": "out"}
 

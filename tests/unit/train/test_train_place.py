@@ -11,7 +11,8 @@ from support.train_jobs import job_of
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.train.layout import complete
-from m2f_batch.train.output.hold_output import check_place, check_seen, finish, goes_on, held
+from m2f_batch.train.output.hold_output import check_place, check_seen, goes_on, held
+from m2f_batch.train.output.training_info import TrainingInfo, write_finished
 from m2f_batch.train.start.job import TrainJob
 
 
@@ -28,7 +29,7 @@ def work(job: TrainJob, *, checkpoint: int | None = None, finishes: bool = False
             for name in ("metrics.jsonl", "config.json", "model.safetensors"):
                 ours.place.write(name, b"{}")
         if finishes:
-            finish(ours.place)
+            write_finished(ours.place)
         return ours.is_finished
 
 
@@ -100,7 +101,7 @@ def test_overwrite_killed_at_any_moment_goes_on(changed: dict[str, Any], tmp_pat
             except Killed:
                 count += 1
         assert "finished_at" not in told(output)
-        assert not goes_on(told(output), job_of(output)), "what is half deleted is no training"
+        assert not goes_on(TrainingInfo.of(told(output)), job_of(output)), "what is half deleted is no training"
         work(job_of(output, overwrite=True, **changed))
         files = [str(file.relative_to(output)) for file in output.rglob("*") if file.is_file()]
         assert [name for name in files if not name.startswith("_state/")] == ["finetune.json"]
