@@ -23,11 +23,12 @@ from typing import TypeVar
 from m2f_batch.errors import ImageError, RunError, TransientError
 from m2f_batch.flow.crashes.isolated_child import START, Child, Died, Enter, Work
 from m2f_batch.flow.unit.actor import ActorSettings, SegmentActor
+from m2f_batch.flow.unit.labeler import Outcome
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.records import ImageRef
 from m2f_batch.vision.cuts.view import Cut
-from m2f_batch.vision.pixels.prepared import Prepared, Result
+from m2f_batch.vision.pixels.prepared import Prepared
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -60,13 +61,13 @@ def preparing(plan: PreprocessPlan, cut: Cut, max_pixels: int) -> Work[ImageRef,
     return prepare
 
 
-def labeling(settings: ActorSettings) -> Work[Prepared, Result]:
+def labeling(settings: ActorSettings) -> Work[Prepared, Outcome]:
     """What a child does to each Prepared: label it, alone. Raises RunError for a model that does not load."""
     if not settings.labeling.compile:  # a compiled model keeps its batch size, each is compiled anew
         settings = replace(settings, batch_size=1)
     segmenter = SegmentActor(settings).segmenter
 
-    def label(image: Prepared, enter: Enter) -> Result:
+    def label(image: Prepared, enter: Enter) -> Outcome:
         (result,) = segmenter.label([image])
         return result
 
@@ -94,9 +95,9 @@ def label_isolated(
     settings: ActorSettings,
     prepared: Sequence[Prepared],
     *,
-    worker: Callable[[ActorSettings], Work[Prepared, Result]] = labeling,
+    worker: Callable[[ActorSettings], Work[Prepared, Outcome]] = labeling,
     limits: Mapping[str, float] = LIMITS,
-) -> list[Result]:
+) -> list[Outcome]:
     """Segments of each prepared image from a model in a child process, or why there are none; in their order.
 
     On CPU in float32 the segments are those of the actor, byte for byte. The child's model takes memory of the device
@@ -118,13 +119,13 @@ class IsolatedSegmenter:
     def __init__(
         self,
         settings: ActorSettings,
-        worker: Callable[[ActorSettings], Work[Prepared, Result]] = labeling,
+        worker: Callable[[ActorSettings], Work[Prepared, Outcome]] = labeling,
         checked: object | None = None,
     ) -> None:
         self._settings, self._worker = settings, worker
         self.checked = checked  # as the actor's own: the check has one outcome on one machine
 
-    def label(self, images: Sequence[Prepared]) -> list[Result]:
+    def label(self, images: Sequence[Prepared]) -> list[Outcome]:
         """As ``label_isolated``."""
         return label_isolated(self._settings, images, worker=self._worker)
 

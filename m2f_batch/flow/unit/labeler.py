@@ -1,9 +1,22 @@
 """Says what a stage of a unit asks of a model. A ``Segmenter`` does it, and what stands in for one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import pyarrow as pa
+
+from m2f_batch.records import Segment
 from m2f_batch.vision.pixels.prepared import Prepared, Result
+
+
+class Labeled(NamedTuple):
+    """The segments of an image with rows of sidecars: tables by name, without the column ``image_id``."""
+
+    segments: list[Segment]
+    sidecars: Mapping[str, pa.Table]
+
+
+Outcome = Result | Labeled  # of one image
 
 
 class Labeler(Protocol):
@@ -13,7 +26,7 @@ class Labeler(Protocol):
     def checked(self) -> object | None:
         """How the forward pass computes, in words by ``str``. None without a forward pass of its own."""
 
-    def label(self, images: Sequence[Prepared]) -> Sequence[Result]:
+    def label(self, images: Sequence[Prepared]) -> Sequence[Outcome]:
         """Segments of each image, or why there are none, in their order."""
         ...
 

@@ -14,15 +14,17 @@ from typing import TypeVar
 import pyarrow as pa
 
 from m2f_batch.errors import ImageError, TransientError
-from m2f_batch.flow.unit.labeler import Labeler
+from m2f_batch.flow.unit.labeler import Labeled, Labeler
 from m2f_batch.flow.unit.units import (
     DONE_SCHEMA,
     LABELLED_SCHEMA,
     PREPARED_SCHEMA,
     items_of,
+    packed,
     prepared_array,
     prepared_of,
     rows_of,
+    sidecars_of,
     unit_row,
     unit_table,
 )
@@ -32,6 +34,7 @@ from m2f_batch.records import ImageRef, Row, error_row, ok_row, table_of
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.tally import Tally
 from m2f_batch.runs.writing.commit import commit
+from m2f_batch.runs.writing.sidecars import Sidecars
 from m2f_batch.storage.retries import retried
 from m2f_batch.vision.cuts.view import Cut
 from m2f_batch.vision.pixels.prepared import Prepared
@@ -93,24 +96,31 @@ def label_unit(table: pa.Table, segmenter: Labeler) -> pa.Table:
     """Rows of one prepared unit, in the order of its images."""
     (unit,) = table.drop_columns(["images"]).to_pylist()
     try:
-        rows = table_of(list(_label(items_of(table, "images"), segmenter)))
+        labeled = [*_label(items_of(table, "images"), segmenter)]
     except TransientError as error:  # the process that labels image by image could not be had
-        rows, unit["transient"] = table_of([]), str(error)
+        labeled, unit["transient"] = [], str(error)
     if unit["transient"] is None:  # a unit without images does not count, and must not take what others spent
         # since the segmenter was last asked: units that it had at the same time share it by chance
         unit["seconds"] = [*unit["seconds"], *segmenter.take_seconds().items()]
     unit["replica"] = f"{socket.gethostname()}:{os.getpid()}"
     unit["forward"] = None if segmenter.checked is None else str(segmenter.checked)
+    sidecars: dict[str, list[pa.Table]] = {}
+    for row, beside in labeled:
+        for name, sidecar in beside.items():
+            ids = pa.array([row["image_id"]] * len(sidecar), pa.int64())
+            sidecars.setdefault(name, []).append(sidecar.add_column(0, "image_id", ids))
+    unit["sidecars"] = packed(sidecars)
+    rows = table_of([row for row, _ in labeled])
     return unit_row(LABELLED_SCHEMA, unit, rows.to_struct_array().combine_chunks())
 
 
 def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
-    """Write the rows of one labelled unit, and say how many there were of what."""
-    (unit,) = table.drop_columns(["rows"]).to_pylist()
+    """Write the rows of one labelled unit and their sidecars, and say how many there were of what."""
+    (unit,) = table.drop_columns(["rows", "sidecars"]).to_pylist()
     tally, before = Tally(), retried()
     if unit["transient"] is None:
         try:
-            tally.add(commit(run, unit["unit"], rows_of(table)))
+            tally.add(commit(run, unit["unit"], rows_of(table), sidecars_of(table)))
         except TransientError as error:
             unit["transient"] = str(error)
     done = {
@@ -139,16 +149,18 @@ def _clocked(items: Iterable[Item], seconds: dict[str, float]) -> Iterator[Item]
         yield item
 
 
-def _label(images: pa.StructArray, segmenter: Labeler) -> Iterator[Row]:
+def _label(images: pa.StructArray, segmenter: Labeler) -> Iterator[tuple[Row, Sidecars]]:
     refs, items = prepared_of(images)
     prepared = [item for item in items if isinstance(item, Prepared)]
     results = iter(zip(prepared, segmenter.label(prepared), strict=True))
     for ref, item in zip(refs, items, strict=True):
         if isinstance(item, ImageError):
-            yield error_row(ref, item)
+            yield error_row(ref, item), {}
             continue
         image, result = next(results)
         if isinstance(result, ImageError):
-            yield error_row(ref, result)
+            yield error_row(ref, result), {}
+        elif isinstance(result, Labeled):
+            yield ok_row(ref, image.output_hw, result.segments), result.sidecars
         else:
-            yield ok_row(ref, image.output_hw, result)
+            yield ok_row(ref, image.output_hw, result), {}

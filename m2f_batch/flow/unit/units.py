@@ -58,6 +58,10 @@ LABELLED_SCHEMA = pa.schema(
         ("retries", pa.int64()),
         ("replica", pa.string()),  # the process that labelled it
         ("forward", pa.string()),  # how it computes: see ``runs.forwards``
+        (
+            "sidecars",
+            pa.map_(pa.string(), pa.large_binary()),
+        ),  # of each table an IPC stream
         ("rows", pa.large_list(pa.struct(list(SCHEMA)))),
     ]
 )
@@ -102,6 +106,23 @@ def rows_of(table: pa.Table) -> pa.Table:
     """The rows of one labelled unit as a table of the frozen schema, without a copy."""
     rows = items_of(table, "rows")
     return pa.Table.from_arrays([rows.field(name) for name in SCHEMA.names], schema=SCHEMA)
+
+
+def packed(sidecars: Mapping[str, Sequence[pa.Table]]) -> list[tuple[str, bytes]]:
+    """The sidecars of a unit for its column ``sidecars``: the tables of each are joined."""
+    streams = []
+    for name, tables in sidecars.items():
+        table, sink = pa.concat_tables(tables), pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        streams.append((name, sink.getvalue().to_pybytes()))
+    return streams
+
+
+def sidecars_of(table: pa.Table) -> dict[str, pa.Table]:
+    """The sidecars of one labeled unit by name."""
+    (streams,) = table["sidecars"].to_pylist()
+    return {name: pa.ipc.open_stream(stream).read_all() for name, stream in streams or ()}
 
 
 def with_seconds(table: pa.Table, more: Mapping[str, float]) -> pa.Table:

@@ -10,6 +10,7 @@ from support.views import one_view
 import m2f_batch.flow.unit.stages as stages
 import m2f_batch.vision.pixels.preprocess as preprocess
 from m2f_batch.errors import ImageError, TransientError
+from m2f_batch.flow.unit.labeler import Labeled
 from m2f_batch.flow.unit.units import DONE_SCHEMA, LABELLED_SCHEMA, PREPARED_SCHEMA, rows_of, split_unit, with_seconds
 from m2f_batch.records import SCHEMA, ImageRef, Segment, error_row, ok_row, table_of
 from m2f_batch.runs.directory import open_directory, parquet_bytes
@@ -96,6 +97,27 @@ def test_rows_are_those_of_plain_python(fakes):
     assert rows_of(labelled).schema.equals(SCHEMA, check_metadata=True)
     assert rows_of(labelled).equals(expected)
     assert parquet_bytes(rows_of(labelled)) == parquet_bytes(expected)
+
+
+def test_sidecars_are_committed_with_the_rows(fakes, tmp_path):
+    """An image has as many rows of a table as it likes, and one that failed has none."""
+
+    class Measuring(FakeSegmenter):
+        def label(self, images):
+            boxes = ([f"{len(images)} {number}"] * number for number in range(len(images)))
+            tables = (pa.table({"box": pa.array(box, pa.string())}) for box in boxes)
+            return [Labeled(result, {"boxes": next(tables)}) for result in super().label(images)]
+
+    run = open_directory(str(tmp_path / "run"))
+    labelled = stages.label_unit(prepared(1, 3, 2), Measuring())
+    assert rows_of(labelled).equals(table_of(expected_rows(1, 3, 2)))
+    stages.commit_unit(labelled, run=run)
+    rows = run.read_annotations(run.path("annotations/unit.parquet"))
+    assert rows.equals(table_of(expected_rows(1, 3, 2)))
+    boxes = run.read_annotations(run.path("boxes/unit.parquet"))
+    assert boxes.to_pylist() == [{"image_id": rows["image_id"][2].as_py(), "box": "2 1"}]
+    stages.commit_unit(stages.label_unit(prepared(1, name="plain"), FakeSegmenter()), run=run)
+    assert sorted(path.name for path in (tmp_path / "run" / "boxes").iterdir()) == ["unit.parquet"]
 
 
 def test_a_unit_may_be_a_row_of_a_larger_block(fakes, tmp_path):
