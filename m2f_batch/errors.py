@@ -33,10 +33,10 @@ class Plain(str):
 class CommandError(Exception):
     """Ends a command with one message and an exit code.
 
-    ``field`` is the config key, option or argument that is wrong, and ``value`` what it was given. ``problem`` says
-    what is wrong with it, ``allowed`` what it takes and ``hint`` what to do. A problem that begins with a colon stands
-    directly behind the value. ``hint`` and ``allowed`` are our own words and hold no text of the user, so that
-    ``in_words`` may rename the fields in them.
+    ``field`` is the config key, option or argument that is wrong, and ``value`` what it was given, or the part of that
+    which is wrong. ``problem`` says what is wrong with it, ``allowed`` what it takes and ``hint`` what to do. A problem
+    that begins with a colon stands directly behind the value. ``hint`` and ``allowed`` are our own words and hold no
+    text of the user, because ``in_words`` renames the fields in them.
 
     >>> str(UsageError("is not known", field="--to", value="voc", allowed="coco, yolo"))
     "--to: 'voc' is not known; allowed: coco, yolo"

@@ -42,7 +42,7 @@ def read_dataset(
     given = {key for key, value in zip(OWN_KEYS, values, strict=True) if value is not None and value is not False}
     read = _reader_of(form, given)
     if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"data.max_pixels: must be 1 or more; got {max_pixels}")
+        raise UsageError(f"must be 1 or more; got {max_pixels}", field="data.max_pixels")
     source = Source(
         annotations=annotations,
         images=images,

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
 from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
 from m2f_batch.evaluation.numbers import check_numbers, in_label_ids, other_readings
@@ -34,7 +34,11 @@ def evaluate(
     info = run.info
     if not run.is_finished() and not is_partial:
         left = f"{info.images.remaining:,} of {info.images.listed:,} images remain"
-        raise RunError(f"RUN: {run.uri} is not finished: {left}; go on with it, or measure what is there by --partial")
+        raise RunError(
+            f"is not finished: {left}; go on with it, or measure what is there by --partial",
+            field="RUN",
+            value=Plain(run.uri),
+        )
     asked = metrics_of(info.task, metrics)
     labels, is_reduced = info.categories, truth.do_reduce_labels
     with using(recorded(info.config)):
@@ -104,7 +108,7 @@ def _pairs(run: Run, truth: GroundTruth, dataset: Dataset) -> dict[str, str]:
     wanted = dataset.table["uri"].to_pylist()
     twice = next((uri for uri, count in Counter(wanted).items() if count > 1), None)
     if twice is not None:
-        raise UsageError(f"--ground-truth: {truth.uri!r} has the image {twice!r} twice")
+        raise UsageError(f"has the image {twice!r} twice", field="--ground-truth", value=truth.uri)
     listed = run.listed()["uri"].to_pylist()
     info = run.info
     pairs = pair_by_uri(
@@ -112,7 +116,7 @@ def _pairs(run: Run, truth: GroundTruth, dataset: Dataset) -> dict[str, str]:
     )
     if not pairs:
         shown = f"{wanted[0]!r}, ... and {listed[0]!r}, ..." if listed else "no image is listed"
-        raise UsageError(f"--ground-truth: {truth.uri!r} and {run.uri} have no image in common ({shown})")
+        raise UsageError(f"and {run.uri} have no image in common ({shown})", field="--ground-truth", value=truth.uri)
     return pairs
 
 
@@ -138,7 +142,7 @@ def _check_measured(evaluator: Evaluator, dataset: Dataset, ground_truth: str) -
         reason = (
             f"the {figures['images']:,} images that it and the run have in common hold no object of their categories"
         )
-    raise UsageError(f"--ground-truth: {ground_truth!r} measures nothing: {reason}")
+    raise UsageError(f"measures nothing: {reason}", field="--ground-truth", value=ground_truth)
 
 
 def _fitting(asked: frozenset[str], explicit: Sequence[str] | None, form: str, dataset: Dataset) -> frozenset[str]:
@@ -148,10 +152,12 @@ def _fitting(asked: frozenset[str], explicit: Sequence[str] | None, form: str, d
     unfit = asked & OBJECT_METRICS
     if explicit and unfit:
         raise UsageError(
-            f"--metrics: {min(unfit)} needs a ground truth that tells objects apart; {form} has classes only"
+            f"needs a ground truth that tells objects apart; {form} has classes only",
+            field="--metrics",
+            value=Plain(min(unfit)),
         )
     if not asked - unfit or "ap" in unfit:
-        raise UsageError(f"--ground-truth: objects cannot be measured against {form}, which has classes only")
+        raise UsageError(f"objects cannot be measured against {form}, which has classes only", field="--ground-truth")
     return asked - unfit
 
 

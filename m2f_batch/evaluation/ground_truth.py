@@ -78,7 +78,7 @@ class GroundTruth:
         except UsageError as error:
             raise UsageError(in_words_of(_OPTIONS, str(error))) from error
         if not dataset.table.num_rows:
-            raise UsageError(f"--ground-truth: {self.uri!r} has no image")
+            raise UsageError("has no image", field="--ground-truth", value=self.uri)
         return form, dataset
 
     def _images_of(self, form: str, input_uri: str) -> str | None:
@@ -103,11 +103,14 @@ def form_of(uri: str, masks: str | None = None) -> str:
         if not is_folder:
             files.read_bytes(place, "--ground-truth")  # or why it cannot be read
         state = "has no labelme JSON and no PNG" if is_folder else "is in no format that is known"
-        raise UsageError(f"--ground-truth: {uri!r} {state}; give {'a file, or ' * is_folder}--format")
+        hint = f"give {'a file, or ' * is_folder}--format"
+        raise UsageError(state, field="--ground-truth", value=uri, hint=hint)
     if found.form is None:
-        raise UsageError(f"--ground-truth: {uri!r} looks like {found.words}, which is not read: {found.advice}")
+        raise UsageError(
+            f"looks like {found.words}, which is not read: {found.advice}", field="--ground-truth", value=uri
+        )
     if found.place != place:
-        raise UsageError(f"--ground-truth: {uri!r} looks like {found.words}: give its file {found.place}")
+        raise UsageError(f"looks like {found.words}: give its file {found.place}", field="--ground-truth", value=uri)
     return found.form
 
 

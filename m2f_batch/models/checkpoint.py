@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import Plain, UsageError
 from m2f_batch.models.family import Family, all_families, family_of
 from m2f_batch.models.label_lines import label_lines
 from m2f_batch.models.label_sets import LabelSet, find_label_set
@@ -116,12 +116,13 @@ def read_config(directory: Path, name: str) -> dict[str, Any]:
     labels = config["id2label"]
     if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
         raise UsageError(
-            f"model.uri: config.json of {name}: the ids of id2label must be 0, 1, 2, ... without gaps; write\n"
-            f"{label_lines(labels, _labels_in_weights(directory, family))}"
+            f"config.json of {name}: the ids of id2label must be 0, 1, 2, ... without gaps",
+            field="model.uri",
+            hint=f"write\n{label_lines(labels, _labels_in_weights(directory, family))}",
         )
     wrong = next(_config_problems(config, family), None)
     if wrong:
-        raise UsageError(f"model.uri: config.json of {name}: {wrong}")
+        raise UsageError(f"config.json of {name}: {wrong}", field="model.uri")
     return config
 
 
@@ -132,13 +133,16 @@ def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
     task = asked or trained or (able[0] if len(able) == 1 else None)
     if task is None:
         raise UsageError(
-            f"model.task: is not given, and neither the name nor the config of {checkpoint.name} says it; "
-            f"allowed: {', '.join(able)} (--task)"
+            f"is not given, and neither the name nor the config of {checkpoint.name} says it",
+            field="model.task",
+            allowed=f"{', '.join(able)} (--task)",
         )
     if task not in able:
         why = "was trained for" if trained is not None else f"can do, as all of {checkpoint.family.name}"
         raise UsageError(
-            f"model.task: {task!r} is not what {checkpoint.name} {why}; allowed with this model: {', '.join(able)}"
+            f"is not what {checkpoint.name} {why}; allowed with this model: {', '.join(able)}",
+            field="model.task",
+            value=task,
         )
     return task
 
@@ -147,8 +151,9 @@ def check_license(checkpoint: Checkpoint, allowed: tuple[str, ...] | None) -> No
     """Raise UsageError when ``model.allowed_licenses`` is given and does not hold the weights' license."""
     if allowed is not None and not set(checkpoint.license.split(", ")) <= {name.lower() for name in allowed}:
         raise UsageError(
-            f"model.allowed_licenses: the weights of {checkpoint.name} are {checkpoint.license!r}; "
-            f"allowed: {', '.join(allowed) or 'none'}"
+            f"the weights of {checkpoint.name} are {checkpoint.license!r}",
+            field="model.allowed_licenses",
+            allowed=", ".join(allowed) or "none",
         )
 
 
@@ -161,7 +166,8 @@ def weight_files(directory: Path) -> list[Path]:
     names = list(shards.values()) if isinstance(shards, dict) else []
     if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
         raise UsageError(
-            f"model.uri: the weight_map in {index.name} of {directory} must name safetensors files of that directory"
+            f"the weight_map in {index.name} of {directory} must name safetensors files of that directory",
+            field="model.uri",
         )
     return sorted(directory / name for name in set(names))
 
@@ -222,12 +228,12 @@ def _check_weights(checkpoint: Checkpoint) -> None:
     shapes: dict[str, list[int]] = {}
     for file in weight_files(checkpoint.directory):
         if not file.exists():
-            raise UsageError(f"model.uri: {_missing_weights(checkpoint, file.name)}")
+            raise UsageError(_missing_weights(checkpoint, file.name), field="model.uri")
         try:
             shapes |= tensor_shapes(file)
         except (SafetensorError, OSError) as error:
             reason = LFS_ADVICE if _is_pointer(file) else str(error)
-            raise UsageError(f"model.uri: {file.name} of {checkpoint.name} is not whole: {reason}") from None
+            raise UsageError(f"{file.name} of {checkpoint.name} is not whole: {reason}", field="model.uri") from None
     head = shapes.get(family.class_head)
     if not head:
         wrapped = next((name for name in shapes if name.endswith(f".{family.class_head}")), None)
@@ -240,11 +246,13 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         labels, known = checkpoint.config["id2label"], head[0] - family.no_object
         names = "no labels" if labels == DEFAULT_LABELS else f"{len(labels)} labels"
         raise UsageError(
-            f"model.uri: {checkpoint.name} names {names} in config.json, but its weights know {known}; write\n"
-            f"{label_lines({} if labels == DEFAULT_LABELS else labels, known)}"
+            f"names {names} in config.json, but its weights know {known}",
+            field="model.uri",
+            value=Plain(checkpoint.name),
+            hint=f"write\n{label_lines({} if labels == DEFAULT_LABELS else labels, known)}",
         )
     for problem in family.weight_problems(checkpoint.config, shapes):
-        raise UsageError(f"model.uri: config.json of {checkpoint.name}: {problem}")
+        raise UsageError(f"config.json of {checkpoint.name}: {problem}", field="model.uri")
 
 
 def _missing_weights(checkpoint: Checkpoint, missing: str) -> str:
@@ -292,9 +300,14 @@ def _read_processor(directory: Path, name: str) -> dict[str, Any]:
     if processor is None and (directory / "preprocessor_config.json").exists():
         processor = _read_json(directory, "preprocessor_config.json")
     if processor is None:
-        raise UsageError(f"model.uri: {name} has no preprocessor_config.json; copy it from the model it was tuned from")
+        raise UsageError(
+            "has no preprocessor_config.json",
+            field="model.uri",
+            value=Plain(name),
+            hint="copy it from the model it was tuned from",
+        )
     if not isinstance(processor, dict):
-        raise UsageError(f"model.uri: image_processor in processor_config.json of {name} must be an object")
+        raise UsageError(f"image_processor in processor_config.json of {name} must be an object", field="model.uri")
     return processor
 
 
@@ -304,9 +317,14 @@ def _read_json(directory: Path, file: str) -> JsonObject:
         text = (directory / file).read_text(encoding="utf-8")  # a byte order mark, which transformers refuses, stays
     except FileNotFoundError:
         below = _model_below(directory) if file == "config.json" else ""
-        raise UsageError(f"model.uri: {directory} has no {file}; give a Hugging Face model directory{below}") from None
+        raise UsageError(
+            f"has no {file}",
+            field="model.uri",
+            value=Plain(directory),
+            hint=f"give a Hugging Face model directory{below}",
+        ) from None
     except OSError as error:
-        raise UsageError(f"model.uri: {file} of {directory} cannot be read ({error.strerror})") from None
+        raise UsageError(f"{file} of {directory} cannot be read ({error.strerror})", field="model.uri") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not valid JSON: {error}", field="model.uri") from None
     return read_json_object(text, where, field="model.uri")

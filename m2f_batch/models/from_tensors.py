@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from m2f_batch.errors import RunError
+from m2f_batch.errors import Plain, RunError
 from m2f_batch.models.checkpoint import weight_files
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -46,8 +46,9 @@ def model_from_tensors(
     if missing or info["mismatched_keys"]:
         wrong = sorted([*missing, *(str(key[0]) for key in info["mismatched_keys"])])
         raise RunError(
-            f"model.uri: {directory}: {len(wrong)} tensors are missing or of another shape than config.json says, "
-            f"e.g. {wrong[0]}"
+            f": {len(wrong)} tensors are missing or of another shape than config.json says, e.g. {wrong[0]}",
+            field="model.uri",
+            value=Plain(directory),
         )
     return model
 

@@ -13,7 +13,7 @@ from transformers import AutoImageProcessor, PretrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
 
 from m2f_batch.config.segment import Precision, Task
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.models.checkpoint import read_config
 from m2f_batch.models.family import Family, family_of
 from m2f_batch.models.from_tensors import first_line, quiet
@@ -47,14 +47,16 @@ def load_original(directory: Path, task: Task | None = None) -> OriginalPredicto
             model = family.load(directory, config, task)
     except ImportError as error:
         raise RunError(
-            f"model.uri: {directory} needs a package that is not here ({first_line(error)}); for backbones of timm: "
-            "pip install 'm2f-batch[timm]'"
+            f"needs a package that is not here ({first_line(error)}); for backbones of timm: pip "
+            "install 'm2f-batch[timm]'",
+            field="model.uri",
+            value=Plain(directory),
         ) from None
     except UsageError as error:
         raise RunError(str(error)) from None
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         # whatever transformers and safetensors raise for a directory they cannot use
-        raise RunError(f"model.uri: {directory} does not load: {first_line(error)}") from None
+        raise RunError(f"does not load: {first_line(error)}", field="model.uri", value=Plain(directory)) from None
     return OriginalPredictor(family, model.eval().requires_grad_(False))
 
 

@@ -62,12 +62,13 @@ def plan_from_processor(processor: Mapping[str, Any], known: Set[str] | None = N
         value = str(processor.get(key, fault["input"]))[:100]
         told = SIZES if key == "size" else fault["msg"]
         raise UsageError(
-            f"model.uri: the image processor's {key} {value!r} is not allowed ({told}); "
-            "mend its preprocessor_config.json"
+            f"the image processor's {key} {value!r} is not allowed ({told})",
+            field="model.uri",
+            hint="mend its preprocessor_config.json",
         ) from None
     kind = settings.image_processor_type or settings.feature_extractor_type or ""
     if kind and known is not None and kind not in known:
-        raise UsageError(f"model.uri: image processor {kind!r} is not known; allowed: {', '.join(sorted(known))}")
+        raise UsageError(f"image processor {kind!r} is not known", field="model.uri", allowed=", ".join(sorted(known)))
     size, lone_edge = _size_of(settings)
     pad = settings.pad_size
     return PreprocessPlan(

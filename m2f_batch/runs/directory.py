@@ -23,7 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.errors import Plain, RunError, TransientError, UsageError
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes
 from m2f_batch.runs.plan import Plan, plan_of
 from m2f_batch.runs.tally import COLUMNS, Tally
@@ -154,9 +154,9 @@ class RunDirectory(HeldFolder):
         try:
             info = json.loads(self.store.read(self.path("run.json")))
         except ValueError as error:
-            raise RunError(f"RUN: {self.path('run.json')} is not JSON ({error})") from None
+            raise RunError(f"is not JSON ({error})", field="RUN", value=Plain(self.path("run.json"))) from None
         if not isinstance(info, dict) or not info.keys() >= INFO_KEYS:
-            raise RunError(f"RUN: {self.path('run.json')} is not the run.json of a run")
+            raise RunError("is not the run.json of a run", field="RUN", value=Plain(self.path("run.json")))
         return info
 
     def commit(self, file: str, rows: pa.Table) -> pa.Table:
@@ -230,10 +230,12 @@ def open_existing_run(uri: str) -> RunDirectory:
     try:
         check_written(uri)
     except UsageError as error:
-        raise UsageError(f"RUN: {error}") from None
+        raise UsageError.about("RUN", error) from None
     run = open_directory(uri)
     if not run.holds_run():
-        raise UsageError(f"RUN: {uri} holds no run.json; give the OUTPUT of 'm2f-batch segment'")
+        raise UsageError(
+            "holds no run.json", field="RUN", value=Plain(uri), hint="give the OUTPUT of 'm2f-batch segment'"
+        )
     return run
 
 

@@ -99,12 +99,15 @@ def _stuff(
     unknown = sorted(i for i in stuff_ids if i not in checkpoint.id2label)
     allowed = f"0 to {len(checkpoint.id2label) - 1}"
     if unknown and source == "config":
-        raise UsageError(f"postprocess.stuff_ids: {unknown} are no labels of {checkpoint.name}; allowed: {allowed}")
+        raise UsageError(
+            f"are no labels of {checkpoint.name}", field="postprocess.stuff_ids", value=unknown, allowed=allowed
+        )
     outlived = f"label_ids_to_fuse in its config.json names {unknown}, which are no labels of it ({allowed})"
     if unknown and task == "panoptic":
         raise UsageError(
-            f"postprocess.stuff_ids: is not given, and so {checkpoint.name} says what is stuff, but {outlived}; give "
-            "the ids of the labels that are, e.g. --set 'postprocess.stuff_ids=[0]', or [] if none is"
+            f"is not given, and so {checkpoint.name} says what is stuff, but {outlived}",
+            field="postprocess.stuff_ids",
+            hint=("give the ids of the labels that are, e.g. --set 'postprocess.stuff_ids=[0]', or [] if none is"),
         )
     known = stuff_ids - set(unknown)
     notes = []
@@ -129,8 +132,10 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
         published = None if labels is None else family.paper_size(checkpoint.config, labels, task)
         if published is None:
             raise UsageError(
-                f"preprocess.size: 'paper' needs a known label set, and the {len(checkpoint.id2label)} labels of "
-                f"{checkpoint.name} are none; allowed: checkpoint, {{shortest_edge, longest_edge}}, {{height, width}}"
+                f"'paper' needs a known label set, and the {len(checkpoint.id2label)} labels of "
+                f"{checkpoint.name} are none",
+                field="preprocess.size",
+                allowed="checkpoint, {shortest_edge, longest_edge}, {height, width}",
             )
         size = published
     # the checkpoint's own size may be one that means nothing: ours replaces it before it is read

@@ -81,6 +81,7 @@ def check_processor(settings: ActorSettings) -> None:
     ours = pixel_values(prepared.contents, prepared.views[0].canvas_hw, plan, torch.device("cpu"))
     if ours.shape != theirs.shape or not torch.equal(ours, theirs):
         raise RunError(
-            f"model.uri: the image processor of {settings.source.uri} gives other pixel values than ours; "
-            "give preprocess.size, or report its preprocessor_config.json"
+            f"the image processor of {settings.source.uri} gives other pixel values than ours",
+            field="model.uri",
+            hint="give preprocess.size, or report its preprocessor_config.json",
         )

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.errors import Plain, RunError, TransientError, UsageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint, read_config
 from m2f_batch.models.conversion.child import MAX_SHARD, Order
 from m2f_batch.models.source import PICKLES, TO_CONVERT, ModelSource, find_model, local_directory
@@ -69,7 +69,7 @@ def _of_source() -> Iterator[None]:
     try:
         yield
     except (UsageError, RunError) as error:
-        raise type(error)(re.sub(r"^model\.\w+: ", "SRC: ", str(error))) from None
+        raise (error.with_field("SRC") if error.field in ("model.uri", "model.revision") else error) from None
 
 
 def _new_folder(dest: str) -> Place:
@@ -90,17 +90,17 @@ def _pickles(directory: Path, source: str) -> list[Path]:
         others = sorted(file.name for file in directory.iterdir() if file.suffix in (".pt", ".pth", ".ckpt", ".pkl"))
         hint = f"; if {others[0]} holds the state of the model, give it the name {PICKLES[0]}" if others else ""
         hint = "; it has safetensors, which segment reads as they are" if ready else hint
-        raise UsageError(f"SRC: {source} has neither {PICKLES[0]} nor {INDEX}{hint}")
+        raise UsageError(f"has neither {PICKLES[0]} nor {INDEX}{hint}", field="SRC", value=Plain(source))
     try:
         tree = read_json_object(index.read_bytes(), INDEX)
         names = sorted({*tree["weight_map"].values()})
     except (UsageError, KeyError, TypeError, AttributeError):
-        raise UsageError(f"SRC: {INDEX} of {source} has no weight_map from tensors to files") from None
+        raise UsageError(f"{INDEX} of {source} has no weight_map from tensors to files", field="SRC") from None
     if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.bin", name) for name in names):
-        raise UsageError(f"SRC: the weight_map in {INDEX} of {source} must name .bin files of that directory")
+        raise UsageError(f"the weight_map in {INDEX} of {source} must name .bin files of that directory", field="SRC")
     missing = [name for name in names if not (directory / name).is_file()]
     if missing:
-        raise UsageError(f"SRC: {source} has no {missing[0]}, which {INDEX} names")
+        raise UsageError(f"has no {missing[0]}, which {INDEX} names", field="SRC", value=Plain(source))
     return [directory / name for name in names]
 
 
@@ -120,7 +120,7 @@ def _beside(place: str) -> Iterator[Path]:
         parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{Path(place).name}-", suffix=".partial", dir=parent))
     except OSError as error:
-        raise UsageError(f"DEST: {place}: {error.strerror}") from None
+        raise UsageError(f": {error.strerror}", field="DEST", value=Plain(place)) from None
     folder.chmod(0o777 & ~_umask())  # which mkdtemp makes for its owner alone
     try:
         yield folder
@@ -167,9 +167,9 @@ def _run(files: list[Path], folder: Path, max_shard: int) -> dict[str, Any]:
             f"and {seconds:,} s" + (f" ({said})" if said else "")
         )
     if "refused" in answer:
-        raise UsageError(f"SRC: {answer['refused']}")
+        raise UsageError(answer["refused"], field="SRC")
     if "failed" in answer:
-        raise RunError(f"DEST: {answer['failed']}")
+        raise RunError(answer["failed"], field="DEST")
     return answer | {"memory": memory}
 
 
@@ -225,8 +225,8 @@ def _loaded(folder: Path, source: str) -> Checkpoint:
 
         load_original(folder)
     except (UsageError, RunError) as error:
-        text = re.sub(r"^model\.uri: ", "", str(error)).replace(str(folder), source)
-        raise UsageError(f"SRC: {text}") from None
+        # the folder is our own, where the new model stands before it is delivered
+        raise UsageError(str(error.with_field("")).replace(str(folder), source), field="SRC") from None
     return checkpoint
 
 
@@ -248,9 +248,9 @@ def _deliver(folder: Path, place: Place) -> None:
                 store.delete(names)
             raise
     except OSError as error:
-        raise RunError(f"DEST: {place.uri}: {error.strerror}") from None
+        raise RunError(f": {error.strerror}", field="DEST", value=Plain(place.uri)) from None
     except (ObjectError, StoreUnavailable) as error:
-        raise RunError(f"DEST: {error}") from None
+        raise RunError.about("DEST", error) from None
 
 
 def _move(folder: Path, files: list[Path], place: Path) -> None:
@@ -259,7 +259,9 @@ def _move(folder: Path, files: list[Path], place: Path) -> None:
         folder.rename(place)
         return
     if os.listdir(place) != [folder.name]:
-        raise RunError(f"DEST: {place} is not empty any more: somebody else writes to it; nothing was changed")
+        raise RunError(
+            "is not empty any more: somebody else writes to it; nothing was changed", field="DEST", value=Plain(place)
+        )
     targets = [place / file.name for file in files]
     try:
         for file, target in zip(files, targets, strict=True):

@@ -42,7 +42,7 @@ def architecture_of(config: Mapping[str, Any]) -> Mask2FormerConfig:
         made = Mask2FormerConfig(backbone_config=None if backbone is None else backbone_of(backbone), **taken)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"model.uri: no Mask2Former can be made of its config.json ({reason})") from None
+        raise UsageError(f"no Mask2Former can be made of its config.json ({reason})", field="model.uri") from None
     made.id2label = {int(i): str(name) for i, name in tree["id2label"].items()}
     made.label2id = {name: i for i, name in made.id2label.items()}
     return made

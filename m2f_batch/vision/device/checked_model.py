@@ -98,7 +98,8 @@ def _choose(
     try:
         original.to(CPU)
     except RuntimeError as error:
-        raise RunError(f"model.uri: {device} failed in the model's check ({unchecked or _shown(error)})") from None
+        problem = f"{device} failed in the model's check ({unchecked or _shown(error)})"
+        raise RunError(problem, field="model.uri") from None
     fast = fast_forward.build(original.model)
     if fast is None:
         name = original.family.name
@@ -122,7 +123,7 @@ def _choose(
         return original.to(device), "slow", why
     except RuntimeError as error:
         raise RunError(
-            f"model.uri: the fast forward pass failed ({why}), and {device} with it ({_shown(error)})"
+            f"the fast forward pass failed ({why}), and {device} with it ({_shown(error)})", field="model.uri"
         ) from None
 
 
