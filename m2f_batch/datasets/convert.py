@@ -49,7 +49,10 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """``share`` of the images to train on, or None for no split; the others mean what ``split_images`` says."""
+    """The split that is asked for.
+
+    ``share`` is the part of the images to train on, None for no split. The others are those of ``split_images``.
+    """
 
     share: float | None = None
     seed: int | None = None
@@ -153,7 +156,7 @@ def _write(target: Format, images: Mapping[str, DatasetImages], dest: str, base:
 
 
 def _file_names(target: Format, splits: Sequence[str], dest: str) -> dict[str, str]:
-    """The file of each split; none where a folder is written."""
+    """Names the file of each split. There is none where a folder is written."""
     if not target.suffix:
         return {}
     is_file = dest.endswith(target.suffix)
@@ -217,7 +220,7 @@ def _divided(rows: list[Row], split: SplitOptions) -> dict[str, list[Row]]:
 
 
 def common_folder(names: Sequence[str]) -> str:
-    """The deepest folder that holds all; "" where there is none, as of two buckets.
+    """Finds the deepest folder that holds all, "" where there is none, as of two buckets.
 
     >>> common_folder(["/data/a/x.jpg", "/data/ab.jpg"])
     '/data'

@@ -1,6 +1,6 @@
-"""Annotated images in memory, whatever format they came in: what readers give and training and metrics take.
+"""Holds annotated images in memory, whatever format they came in. Readers make them, training and metrics take them.
 
-Masks are compressed COCO RLE, never dense; H, W are pixels of the image after EXIF orientation.
+Masks are compressed COCO RLE, never dense. H, W are pixels of the image after EXIF orientation.
 """
 
 import itertools
@@ -14,7 +14,7 @@ import pyarrow as pa
 SEGMENT_TYPE = pa.struct(
     [
         ("category", pa.int32()),  # index into Dataset.categories
-        ("iscrowd", pa.bool_()),  # COCO: many objects under one mask, neither learnt nor counted as one
+        ("iscrowd", pa.bool_()),  # COCO: many objects under one mask, neither learned nor counted as one
         ("counts", pa.string()),  # compressed COCO RLE of the mask, [height, width]
     ]
 )
@@ -25,7 +25,7 @@ DATASET_SCHEMA = pa.schema(
         ("height", pa.int32()),  # pixels, of the image as annotated: after EXIF orientation
         ("width", pa.int32()),
         ("segments", pa.list_(SEGMENT_TYPE)),  # one per object (instance), per segment (panoptic), per class (semantic)
-        ("ignored", pa.string()),  # RLE of the pixels that are neither a class nor background; null when there are none
+        ("ignored", pa.string()),  # RLE of the pixels that are neither a class nor background, null when there are none
     ]
 )
 _AT_ONCE = 4096  # rows that are Python objects at a time
@@ -33,7 +33,10 @@ _AT_ONCE = 4096  # rows that are Python objects at a time
 
 @dataclass(frozen=True)
 class Category:
-    """A class of a dataset. ``id`` is the dataset's own, with gaps and from any start; ``isthing``: it has objects."""
+    """A class of a dataset.
+
+    ``id`` is the dataset's own, with gaps and from any start. ``isthing`` says whether it has objects.
+    """
 
     id: int
     name: str
@@ -75,7 +78,7 @@ class Dataset:
 
 
 def dataset_of(categories: Iterable[Category], rows: Iterable[dict[str, Any]]) -> Dataset:
-    """A dataset of rows as dicts with the fields of DATASET_SCHEMA; ``ignored`` may be missing.
+    """Makes a dataset of rows as dicts with the fields of DATASET_SCHEMA. ``ignored`` may be missing.
 
     >>> row = {"image_id": 1, "uri": "/a.png", "height": 2, "width": 2}
     >>> row["segments"] = [{"category": 0, "iscrowd": False, "counts": "22"}]

@@ -1,4 +1,4 @@
-"""The files of a dataset, local or in a store: JSON, text, listings, mask PNGs, sizes of images; many at a time."""
+"""Reads the files of a dataset, local or in a store, many at a time: JSON, text, listings, mask PNGs."""
 
 import io
 import itertools
@@ -36,7 +36,7 @@ Read = tuple[Row | None, list[Finding]]
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value of a JSON can be a name: a text with something in it, that can be written down."""
+    """Says whether a value of a JSON can be a name: a text that is not blank and can be encoded."""
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
     try:
@@ -83,7 +83,7 @@ def folder_of(uri: str, field: str) -> str:
 
 
 def is_folder(uri: str, field: str) -> bool:
-    """Whether there is such a folder; UsageError where that cannot be known."""
+    """Says whether there is such a folder. Raises UsageError where that cannot be known."""
     try:
         return open_store(uri).is_folder(uris.normalize(uri))
     except (ObjectError, StoreUnavailable, UsageError) as error:
@@ -91,12 +91,12 @@ def is_folder(uri: str, field: str) -> bool:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is such a file."""
+    """Says whether there is such a file."""
     return open_store(uri).exists(uri)
 
 
 def list_files(folder: str, extensions: Iterable[str], report: Report | None = None) -> dict[str, str]:
-    """Files below a folder by their path below it without extension, sorted; hidden ones are left out, and reported.
+    """Lists files below a folder by their path below it without extension, sorted. Hidden ones are reported instead.
 
     Raises UsageError for two files that differ in their extension only.
     """
@@ -182,17 +182,17 @@ def indices_of(image: Image.Image, data: bytes) -> NDArray[Any]:
 
 
 def read_rgb_ids(uri: str) -> NDArray[np.int32]:
-    """The ids of a panoptic PNG, R + 256 G + 65536 B, [H, W]; of a palette its colors. Raises DecodeError, ObjectError.
+    """Reads the ids of a panoptic PNG, R + 256 G + 65536 B, as [H, W]. Of a palette they are those of its colors.
 
-    Gray values cannot be ids of colors, and 16 bits are cut by the library.
+    Gray values cannot be ids of colors, and 16 bits are cut by the library. Raises DecodeError, ObjectError.
     """
     image, data = open_mask(uri)
     bits = data[24]  # of the IHDR chunk
     if image.format != "PNG":
         raise DecodeError("UnsupportedMode", f"a {image.format}; panoptic masks are PNG")
     if image.mode not in ("RGB", "RGBA", "P") or bits > 8:
-        told = f"a PNG of mode {image.mode} with {bits} bits"
-        raise DecodeError("UnsupportedMode", f"{told}; a panoptic PNG is RGB of 8 bits, with id = R + 256 G + 65536 B")
+        given = f"a PNG of mode {image.mode} with {bits} bits"
+        raise DecodeError("UnsupportedMode", f"{given}; a panoptic PNG is RGB of 8 bits, with id = R + 256 G + 65536 B")
     colors = image.convert("RGB") if image.mode == "P" else image  # RGBA: what is transparent has an id, too
     red, green, blue = np.moveaxis(np.asarray(colors)[..., :3].astype(np.int32), 2, 0)
     return red + (green << 8) + (blue << 16)
@@ -219,10 +219,10 @@ def rows_of(
     *,
     total: int | None = None,
 ) -> Iterator[Row]:
-    """What ``read_one`` makes of each item, in order, in threads; its findings are reported here, in one.
+    """Reads each item by ``read_one``, in order, in threads, and reports its findings in this thread.
 
-    They are of the image that ``image_of`` an item says, or else of the row's ``uri``. Progress is told; ``total`` is
-    the number of items where they have no length.
+    They are of the image that ``image_of`` an item says, or else of the ``uri`` of the row. Progress is said. ``total``
+    is the number of items where they have no length.
     """
     total = len(items) if isinstance(items, Sized) else total
     threads = min(32, os.cpu_count() or 1)

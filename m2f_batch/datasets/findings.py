@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, one finding at a time: a reader stops at the first, a check collects them all.
+"""Defines findings: what is wrong with a dataset, one at a time. A reader stops at the first, a check collects all.
 
 Every reader hands its findings to a ``Report`` and goes on without what it complained about, if the report returns.
 """
@@ -30,7 +30,7 @@ class Finding:
 
 Report = Callable[[Finding], None]
 
-# what no model should be trained with
+# faults that no model should be trained with
 KINDS = {
     "malformed": "an entry without the fields that its format asks for",
     "duplicate-image": "two entries for one image",
@@ -48,7 +48,7 @@ KINDS = {
     "nothing-to-learn": "not one object or pixel that training would see",
     "no-images": "not one image that could be read with its annotations",
 }
-# what is said, and does not stop a reader
+# notes, which do not stop a reader
 NOTES = {
     "annotation-id": "annotation ids that are 0 or come twice; not used here, but they break pycocotools",
     "box-mismatch": "boxes or areas that contradict their masks; not used here, but the masks may be the wrong ones",
@@ -80,7 +80,7 @@ NOTES = {
 
 
 def stop(finding: Finding) -> None:
-    """The strict report: says a note on stderr, raises UsageError for anything else."""
+    """Reports strictly: says a note on stderr, and raises UsageError for anything else."""
     if finding.kind not in NOTES:
         raise UsageError(str(finding))
     say(f"note: {finding}", file=sys.stderr)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from m2f_batch.datasets.findings import Finding, Report
 
 
-PARSED = 64 << 20  # bytes of a JSON that is parsed; in a larger one only some words are looked for
+PARSED = 64 << 20  # bytes of a JSON that is parsed, because a larger one is only searched for some words
 START = 65536  # bytes
 
 
@@ -46,7 +46,7 @@ class FileLook:
 
     @cached_property
     def document(self) -> Any:
-        """The parsed JSON; None for a file that is none, or YAML by its name.
+        """Gives the parsed JSON, or None for a file that is none, or YAML by its name.
 
         Of JSON lines it is the first, in a list. Of a large COCO JSON it is one that tells its kind alone.
         """
@@ -56,7 +56,7 @@ class FileLook:
 
 @dataclass(frozen=True)
 class FolderLook:
-    """A folder: its uri and the paths of its files below it, by extension; hidden ones are left out."""
+    """A folder: its uri and the paths of its files below it, by extension, without the hidden ones."""
 
     place: str
     by_extension: Mapping[str, Sequence[str]]
@@ -67,14 +67,14 @@ class FolderLook:
 
     @property
     def is_run(self) -> bool:
-        """Whether it is the OUTPUT of a run."""
+        """Says whether it is the OUTPUT of a run."""
         return "run.json" in self.paths("json") and any(
             path.startswith("annotations/") for path in self.paths("parquet")
         )
 
     @property
     def has_images(self) -> bool:
-        """Whether there is a file with the extension of an image."""
+        """Says whether there is a file with the extension of an image."""
         return not IMAGE_EXTENSIONS.isdisjoint(self.by_extension)
 
     @cached_property
@@ -106,8 +106,8 @@ class Target:
     """The place that a writer writes.
 
     Attributes:
-        dest: the uri of DEST; a format that is a folder is written below it.
-        staging: a local folder; a format that is a file leaves one file here for each split, with the name of the
+        dest: the uri of DEST. A format that is a folder is written below it.
+        staging: a local folder. A format that is a file leaves one file here for each split, with the name of the
             split. The command uploads them once all are whole.
         option: the option that has chosen the format, for messages.
         source: the argument that names what is written, for messages.
@@ -126,9 +126,9 @@ class Format(FormatKeys):
     """An annotation format.
 
     Attributes:
-        read: gives the dataset of a Source; what is wrong in its files goes to the Report.
+        read: gives the dataset of a Source, and what is wrong in its files to the Report.
         is_folder: whether the annotations are a folder of files, one or more for each image, and no single file.
-        extensions: the only extensions of the file that is given; files of others are looked at before they are read.
+        extensions: the only extensions of the file that is given. Files of others are looked at before they are read.
         size_from: the file that says how large an image is.
         keeps_unlabeled: whether an image without a label file has a row, as one without objects.
         sniff_file: says what a file looks like, in words for people, where it is of this format.
@@ -138,8 +138,8 @@ class Format(FormatKeys):
         stated: gives the boxes and areas that annotations state beside their masks, by image id, and findings.
         write: writes the splits of some images to a Target, and yields lines for people: what was written, and what
             was left out.
-        suffix: the ending of the one file that is written for a split; empty where a folder is written.
-        writes_tasks: the tasks of the runs that are written; without one, only datasets are.
+        suffix: the ending of the one file that is written for a split, empty where a folder is written.
+        writes_tasks: the tasks of the runs that are written. Without one, only datasets are.
         writes_stuff: whether what is written tells stuff from things.
         needs_scores: whether a segment needs a score, which only those of a run have.
     """

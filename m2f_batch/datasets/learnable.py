@@ -1,6 +1,6 @@
-"""What training will see of a dataset, counted over the finished rows: the same rule for every format.
+"""Counts what training will see of a dataset, over the finished rows and by the same rule for every format.
 
-Crowds are no objects, a mask without a pixel teaches nothing, and pixels that count for nothing hold no class.
+Crowds are no objects, a mask without a pixel teaches nothing, and ignored pixels hold no class.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Polygons, runs and label maps to canonical compressed COCO RLE, without a dense mask per object.
 
 Polygons are filled as pycocotools does it (``frPyObjects``): that is the semantics of every polygon format here.
-H, W are pixels; points are [x, y] in pixels from the left and top edge of the image.
+H, W are pixels. Points are [x, y] in pixels from the left and top edge of the image.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,19 +13,19 @@ from pycocotools import mask as coco_mask
 
 from m2f_batch.vision.masks.rle import encode_edges, run_lengths
 
-FARTHEST = 1 << 20  # pixels; pycocotools' time and memory grow with the length of an outline
+FARTHEST = 1 << 20  # pixels, because pycocotools' time and memory grow with the length of an outline
 MOST_RUN = 2**32  # pycocotools holds runs as 32-bit numbers
 
 Size = tuple[int, int]
 
 
 def is_size(height: Any, width: Any) -> bool:
-    """Whether these are the sides of an image, whole pixels, that pycocotools can hold a mask of."""
+    """Says whether these are the height and width of an image, in whole pixels, that pycocotools can hold a mask of."""
     return all(type(length) is int and 0 < length < 2**31 for length in (height, width)) and height * width < MOST_RUN
 
 
 def polygon_fault(points: Any) -> str | None:
-    """What keeps a flat list x, y, x, y, ... from being a polygon; None if it is one."""
+    """Says what keeps a flat list x, y, x, y, ... from being a polygon, or None if it is one."""
     if not isinstance(points, list) or not all(type(value) in (int, float) for value in points):
         return "a polygon must be a flat list of numbers x, y, x, y, ..."
     if len(points) < 6 or len(points) % 2:
@@ -79,12 +79,12 @@ def without_rle(counts: str, others: Sequence[str], size_hw: Size) -> str:
 
 
 def as_rle(counts: str, size_hw: Size) -> dict[str, Any]:
-    """What pycocotools takes."""
+    """Gives the RLE as pycocotools takes it."""
     return {"size": [*size_hw], "counts": counts.encode()}
 
 
 def runs_fault(runs: Any, size_hw: Size) -> str | None:
-    """What keeps a list of runs from being a mask of H, W; None if it is one."""
+    """Says what keeps a list of runs from being a mask of H, W, or None if it is one."""
     if not isinstance(runs, list) or not all(type(run) is int and 0 <= run < MOST_RUN for run in runs):
         return "counts of an RLE must be a text or a list of run lengths"
     if sum(runs) != size_hw[0] * size_hw[1]:
@@ -105,7 +105,7 @@ def runs_rle(runs: Sequence[int], size_hw: Size) -> str:
 
 
 def counts_runs(counts: str) -> list[int] | None:
-    """The runs behind compressed counts, however they are spelled; None where these are none."""
+    """Gives the runs behind compressed counts, however they are spelled, or None where these are none."""
     if not counts or not counts.isascii() or not all("0" <= char <= "o" for char in counts) or counts[-1] >= "P":
         return None
     return run_lengths(counts).tolist()
@@ -139,6 +139,6 @@ def areas(codes: Iterable[str], size_hw: Size) -> list[int]:
 
 
 def area_and_box(counts: str, size_hw: Size) -> tuple[int, list[float]]:
-    """Pixels of a mask, and its box [x, y, w, h]; a mask without a pixel has a box of zeros."""
+    """Measures the pixels of a mask, and its box [x, y, w, h]. A mask without a pixel has a box of zeros."""
     rle = as_rle(counts, size_hw)
     return int(coco_mask.area(rle)), coco_mask.toBbox(rle).tolist()

@@ -22,11 +22,11 @@ BESIDE = tuple(  # what a file of names beside a folder of masks is called
     for stem in ("names", "classes", "labels", "class_names", "id2label")
     for extension in ("txt", "json", "yaml", "yml")
 )
-# where a JSON or YAML with more in it keeps its names; the last two are COCO's and Mapillary Vistas'
+# keys under which a JSON or YAML keeps its names. The last two are COCO's and Mapillary Vistas'
 _KEYS = ("names", "classes", "id2label", "categories", "labels")
 _FORMS = f"a list of names, a mapping of ids to names, or such a one under one of {', '.join(_KEYS)}"
 _SHOWN = 60  # letters of a value in a message
-_MOST_BESIDE = 100_000  # bytes; what is larger and only has the name of a file of names is something else
+_MOST_BESIDE = 100_000  # bytes, because a larger file that has such a name is something else
 
 Given = str | Sequence[Any] | Mapping[Any, Any]
 
@@ -64,7 +64,7 @@ def read_names(uri: str, field: str) -> dict[int, str]:
 
 
 def names_of(found: Any, where: str) -> dict[int, str]:
-    """Names by id from a list or a mapping; a list of mappings holds a 'name' each, and an 'id' as in COCO or none.
+    """Reads names by id from a list or a mapping. In a list of mappings each has a 'name', and may have an 'id'.
 
     >>> names_of(["ball", 7], "names"), names_of({"3": "ball"}, "names"), names_of([{"id": 2, "name": "a"}], "names")
     ({0: 'ball', 1: '7'}, {3: 'ball'}, {2: 'a'})
@@ -103,7 +103,7 @@ def _is_id(key: Any) -> bool:
 
 
 def names_beside(folder: str) -> tuple[str, dict[int, str]] | None:
-    """The file of names in a folder of masks, else in the folder above it, and the names; None where there is none.
+    """Finds the file of names in a folder of masks, else in the folder above it, and reads it. None: there is none.
 
     Files that only have the name of one, such as a list of images, are passed over.
     """
@@ -114,7 +114,7 @@ def names_beside(folder: str) -> tuple[str, dict[int, str]] | None:
 
 
 def there_beside(folder: str, wanted: Sequence[str]) -> list[str]:
-    """The small files of ``wanted`` names in a folder, then those in the folder above it; all are asked for at once."""
+    """Finds the small files of ``wanted`` names in a folder, then in the one above it. All are asked for at once."""
     asked = [uris.join(place, name) for place in (folder, uris.parent(folder)) for name in wanted]
     return [entry.uri for entry in stat_many(asked) if entry is not None and entry.size <= _MOST_BESIDE]
 

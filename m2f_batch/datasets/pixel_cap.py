@@ -1,4 +1,4 @@
-"""``data.max_pixels``: the largest image, or mask, that a dataset may hold, kept to wherever its files are opened."""
+"""Keeps ``data.max_pixels``, the largest image or mask of a dataset, wherever its files are opened."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ _cap = DEFAULT_MAX_PIXELS
 
 @contextmanager
 def pixel_cap(most: int | None) -> Iterator[None]:
-    """Meanwhile images of ``most`` pixels are read, by all threads; None: of as many as before."""
+    """Lets all threads read images of ``most`` pixels meanwhile, or with None of as many as before."""
     global _cap
     before = _cap
     _cap = before if most is None else most
@@ -43,7 +43,7 @@ def size_of(data: bytes) -> tuple[int, int]:
 
 @contextmanager
 def opening() -> Iterator[None]:
-    """Meanwhile Pillow opens files as large as images may be, and refuses no smaller ones by a limit of its own."""
+    """Lets Pillow open files as large as images may be, and refuse no smaller ones by a limit of its own."""
     with pixel_guard(_cap):
         yield
 

@@ -7,7 +7,7 @@ _CONFIG_TOO = re.compile(r" \(data\.format=[\w-]+\)")
 
 
 def in_words_of(options: Mapping[str, str], message: str) -> str:
-    """``message`` with each key of ``options`` as its option; longer keys come before those that they begin with.
+    """Puts the option for each key of ``options`` in a message. Longer keys come before those that they begin with.
 
     >>> in_words_of({"data.train": "SRC"}, "data.train: 'a' looks like labelme: --format labelme (data.format=labelme)")
     "SRC: 'a' looks like labelme: --format labelme"

@@ -1,4 +1,4 @@
-"""Which category of a ground truth each label of a model is: by name, and by number where names leave it open."""
+"""Matches labels of a model with categories of a ground truth: by name, else by number."""
 
 import re
 from collections import defaultdict

@@ -33,7 +33,7 @@ class Exported:
     def lines(self) -> Iterator[str]:
         """Yields the lines that tell a person what was written, and what was left out."""
         counts, ids, segments = self.info.images, self.ids, self.ids.written.total()
-        of_weights = f"licence of the model's weights: {self.info.model.license}"
+        of_weights = f"license of the model's weights: {self.info.model.license}"
         yield f"{self.dest}: {self.images:,} images, {segments:,} segments; {of_weights}"
         if not segments:
             yield "warning: there is no segment to export, and pycocotools takes no empty list of results"
@@ -66,7 +66,7 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
     counts = run.info.images
     if not counts.ok:
         left = f"{counts.error:,} failed, {counts.remaining:,} remain"
-        raise UsageError(f"{run.uri} has no labelled image to export ({left})", field="RUN")
+        raise UsageError(f"{run.uri} has no labeled image to export ({left})", field="RUN")
     if run.info.task not in target.writes_tasks:
         problem = f"is for {' and '.join(sorted(target.writes_tasks))}; {run.uri} is {run.info.task}"
         raise UsageError(problem, field="--format", value=form)
@@ -75,7 +75,7 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         staged = Target(dest=place.uri, staging=Path(folder), option=f"--format {form}", source="RUN")
         said = [*target.written({SPLIT: RunImages(run, ids)}, staged)]
         if len(ids.unmatched) == counts.ok:
-            raise UsageError(f"--ground-truth {ground_truth}: it holds none of the images that are labelled")
+            raise UsageError(f"--ground-truth {ground_truth}: it holds none of the images that are labeled")
         if target.suffix:
             place.store.upload(Path(folder) / SPLIT, place.uri)
     return Exported(dest, run.info, ids, said)

@@ -1,4 +1,4 @@
-"""COCO ids: those of the images' own JSON or of a ground truth, else 1, 2, 3, ...; categories by data set or name."""
+"""Numbers images and categories of an export: as a COCO JSON or a ground truth does, else 1, 2, 3, ... by uri."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -22,12 +22,12 @@ CocoId = int | str  # a ground truth may number its images by texts, and keeps t
 
 @dataclass(frozen=True)
 class CocoIds:
-    """How a run's images and labels are numbered in an export.
+    """The ids of an export, for the images and labels of a run.
 
-    ``image_id`` maps (uri, 1-based position by uri) to an id, or None for an image the ground truth does not hold;
+    ``image_id`` maps (uri, 1-based position by uri) to an id, or None for an image the ground truth does not hold.
     ``category_ids`` maps label ids to category ids, and lacks labels that the ground truth does not name.
     ``unmatched`` collects, as images are numbered, the uris that the ground truth does not hold, and ``written`` counts
-    the segments by category id. ``notes``: what a user is told of how names were matched.
+    the segments by category id. ``notes`` say for a user how names were matched.
     """
 
     image_id: Callable[[str, int], CocoId | None]

@@ -24,7 +24,7 @@ _PARTS = ("images", "annotations", "categories")
 
 
 def flag(value: Any) -> bool | None:
-    """What ``iscrowd`` and its like mean; None for what they never are. Missing, null and NaN are no.
+    """Reads ``iscrowd`` and its like, and gives None for what they never are. Missing, null and NaN are no.
 
     >>> [flag(value) for value in (1, 0.0, "1", False, "False", None, float("nan"), 2, "yes")]
     [True, False, True, False, False, False, False, None, None]
@@ -38,7 +38,9 @@ def flag(value: Any) -> bool | None:
 
 @dataclass(frozen=True)
 class Heads:
-    """``images`` by id, in the file's order; ``numbers``: their ids by those of the file, where these are texts.
+    """The images and categories of a COCO JSON.
+
+    ``images`` are by id, in the order of the file. ``numbers`` are their ids by those of the file, if these are texts.
 
     Of an image, ``file_name`` is a text, and ``height`` and ``width`` are pixels or both None. ``refused``: ids of
     entries that are no image, which is reported.
@@ -51,12 +53,12 @@ class Heads:
     refused: frozenset[int]
 
     def image_id(self, value: Any) -> int | None:
-        """The id of an image, as an annotation has it; None where there is no such image."""
+        """Gives the id of an image, as an annotation has it, or None where there is no such image."""
         number = _number(value, self.numbers)
         return number if number in self.images else None
 
     def is_refused(self, value: Any) -> bool:
-        """Whether an annotation's image is one that is reported itself."""
+        """Says whether the image of an annotation is one that is reported itself."""
         return _number(value, self.numbers) in self.refused
 
     def category_id(self, value: Any) -> int | None:
@@ -115,7 +117,7 @@ def entries_of(items: Entry) -> list[Any]:
 
 
 def read_heads(images: list[Any], categories: list[Any], place: str, report: Report) -> Heads:
-    """Images and categories of a COCO JSON of either kind; what is wrong with them goes to ``report``."""
+    """Reads images and categories of a COCO JSON of either kind. What is wrong with them goes to ``report``."""
     numbers = _numbers(images, "images", place, report)
     listed: dict[int, Entry] = {}
     refused: set[int | None] = set()
@@ -143,7 +145,7 @@ def read_heads(images: list[Any], categories: list[Any], place: str, report: Rep
 
 
 def _numbers(entries: list[Any], what: str, place: str, report: Report) -> dict[str, int] | None:
-    """1, 2, 3, ... for ids that are texts and no numbers; None where all are numbers."""
+    """Numbers ids that are texts 1, 2, 3, ... and gives None where all are numbers."""
     ids = [entry.get("id") for entry in entries if isinstance(entry, dict) and entry.get("id") is not None]
     texts = [str(value) for value in ids if files.is_text(value)]
     if not texts or len({whole(value) for value in texts} - {None}) == len({*texts}):
@@ -153,7 +155,7 @@ def _numbers(entries: list[Any], what: str, place: str, report: Report) -> dict[
 
 
 def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, int] | None) -> Entry | Finding:
-    """What is used of an image, or what is wrong with it."""
+    """Gives the used values of an image, or what is wrong with it."""
     if not isinstance(image, dict):
         return Finding("malformed", where, "needs an integer 'id'")
     number = _number(image.get("id"), numbers)
@@ -183,7 +185,7 @@ def _image(image: Any, where: str, listed: dict[int, Entry], numbers: dict[str, 
 
 
 def _pixels(value: Any) -> Any:
-    """Pixels; 0 for what is missing, -1 too, and the value itself for what is no number of pixels."""
+    """Gives pixels, 0 for a missing value or -1, and the value itself where it is no number of pixels."""
     if value is None or value != value:
         return 0
     number = whole(value)
@@ -206,14 +208,14 @@ def _category(
 
 
 def unknown_category(category: Any, where: str, known: dict[int, int]) -> Finding:
-    """A class that the file does not declare; ``known`` has the ids that it does."""
+    """Reports a class that the file does not declare. ``known`` has the ids that it does."""
     span = f"{min(known)} to {max(known)}" if known else "none"
     text = f"category_id {category!r} is none of the {len(known)} categories (ids {span}); are its ids off by one?"
     return Finding("unknown-category", where, text)
 
 
 def image_uris(heads: Heads, images: str | None, place: str, report: Report, but: str | None = None) -> dict[int, str]:
-    """The uri of each image by id, none of them below ``but``; without those that cannot be used.
+    """Finds the uri of each image by id, none of them below ``but``. Images that cannot be used are left out.
 
     File names are resolved against ``images``, else the JSON's folder, and looked for around it. An image without
     height and width gets those of its file.

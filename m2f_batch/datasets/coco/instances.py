@@ -49,9 +49,9 @@ class _Segment(NamedTuple):
 
 
 def read_coco(annotations: str, images: str | None = None, *, report: Report = stop) -> Dataset:
-    """The dataset of a COCO instances JSON; file names are resolved against ``images``, else the JSON's folder.
+    """Reads a COCO instances JSON. File names are resolved against ``images``, else the folder of the JSON.
 
-    Raises UsageError for a file that is none; what is wrong in it goes to ``report``.
+    Raises UsageError for a file that is none. What is wrong in it goes to ``report``.
     """
     place = uris.normalize(annotations)
     document = files.read_json(place, "data.train")
@@ -73,7 +73,7 @@ def read_coco(annotations: str, images: str | None = None, *, report: Report = s
 def _segments(
     entries: list[Any], heads: Heads, named: Mapping[int, str], place: str, report: Report
 ) -> dict[int, list[_Segment]]:
-    """The masks of annotations by image; ``entries`` is empty afterwards."""
+    """Gives the masks of annotations by image, and empties ``entries`` to save memory."""
     segments: dict[int, list[_Segment]] = {}
     off, dropped = list[str](), list[str]()
     known = heads.positions()
@@ -102,7 +102,9 @@ def _segments(
 
 
 def taken_entry(entry: Any, where: str, heads: Heads, known: Mapping[int, int]) -> Taken | Finding | None:
-    """What is used of an annotation, or what keeps it from being used; None where what ails its image is said already.
+    """Gives the used values of an annotation, or what keeps it from being used.
+
+    It is None where the fault is one of its image, which is reported already.
 
     ``known`` has the places of categories by id.
     """

@@ -34,9 +34,9 @@ _Annotated = dict[int, tuple[str, Entry]]
 def read_coco_panoptic(
     annotations: str, images: str | None = None, masks: str | None = None, *, report: Report = stop
 ) -> Dataset:
-    """The dataset of a COCO panoptic JSON; ``masks`` is by default the folder with the JSON's name, without ``.json``.
+    """Reads a COCO panoptic JSON. ``masks`` is by default the folder with the name of the JSON, without ``.json``.
 
-    An image without an annotation is wholly void. Raises UsageError for a file that is none; what is wrong in it goes
+    An image without an annotation is wholly void. Raises UsageError for a file that is none. What is wrong in it goes
     to ``report``.
     """
     place = uris.normalize(annotations)

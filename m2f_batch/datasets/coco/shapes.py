@@ -22,7 +22,7 @@ _FEWEST = 6  # numbers of a polygon
 
 
 class Shape(NamedTuple):
-    """What a mask is drawn from: ``polygons``, each flat, or ``runs`` where there are none.
+    """The shape of a mask: ``polygons``, each flat, or ``runs`` where there are none.
 
     ``dropped``: parts with fewer than 3 points, which have no area; detectron2 drops them, too.
     """
@@ -44,7 +44,7 @@ class Fault(NamedTuple):
 
 
 def read_shape(value: Any, size_hw: Size) -> Shape | Fault:
-    """The shape that a ``segmentation`` is, of an image of H, W; or what keeps it from being one."""
+    """Reads the shape of a ``segmentation``, of an image of H, W, or gives what keeps it from being one."""
     value = _from_text(value)  # through a table
     if value is None or value == [] or value != value:
         return Fault("no-mask", "has no 'segmentation': a box is not enough to learn masks from")
@@ -57,7 +57,7 @@ def read_shape(value: Any, size_hw: Size) -> Shape | Fault:
 
 
 def _from_text(value: Any) -> Any:
-    """What a text of JSON, or of Python, says; any other value as it is."""
+    """Parses a text of JSON, or of Python, and gives any other value as it is."""
     if isinstance(value, str):
         for read in (json.loads, ast.literal_eval):
             with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
@@ -117,7 +117,7 @@ def _is_point(value: Any) -> bool:
 
 
 def point_of(value: Any) -> list[float] | None:
-    """The numbers of [x, y] or {"x": x, "y": y}, which may be texts; None for what is no point."""
+    """Gives the numbers of [x, y] or {"x": x, "y": y}, which may be texts, or None for what is no point."""
     if isinstance(value, dict) and {"x", "y"} <= value.keys():
         value = [value["x"], value["y"]]
     numbers = [_number(one) for one in value] if isinstance(value, list) and len(value) == 2 else [None]
@@ -133,7 +133,7 @@ def _number(value: Any) -> float | None:
 
 
 def _flat(part: Any) -> Any:
-    r"""A polygon of points as numbers x, y, x, y, ...; what is none as it is.
+    r"""Flattens a polygon of points to numbers x, y, x, y, ... and gives any other value as it is.
 
     >>> _flat([[1, 2], [3, 4]]), _flat([{"x": 1, "y": 2}]), _flat([1, "2.5", 3, 4])
     ([1, 2, 3, 4], [1, 2], [1, 2.5, 3, 4])
@@ -165,7 +165,7 @@ def _rle(value: dict[str, Any], size_hw: Size) -> Shape | Fault:
 
 
 def _runs(counts: Any) -> Any:
-    """Runs, of compressed counts too; None for a text that is none."""
+    """Gives the runs, of compressed counts too, or None for a text that is none."""
     if isinstance(counts, list):
         numbers = [whole(run) for run in counts]
         return counts if None in numbers else numbers

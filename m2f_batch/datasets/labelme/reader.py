@@ -35,7 +35,7 @@ from m2f_batch.vision.masks.rle import encode_mask
 
 IGNORE, BACKGROUND = "__ignore__", "_background_"
 _WITHOUT_AREA = ("line", "linestrip", "point", "points")
-# the fewest and the most points of each shape that is read; the four-cornered ones but "rectangle" may be turned
+# the fewest and the most points of each shape that is read. Those of four corners but "rectangle" may be turned
 _POINTS: dict[str, tuple[int, int | None]] = {
     "polygon": (3, None),
     "rectangle": (2, None),
@@ -51,18 +51,18 @@ _Entry = dict[str, Any]
 
 
 def read_labelme(annotations: str, images: str | None = None, *, report: Report = stop) -> Dataset:
-    """The dataset of a folder of labelme JSONs, or of one.
+    """Reads a folder of labelme JSONs, or one of them.
 
-    ``imagePath`` is relative to its JSON, or a name in ``images``; where it is not there, the image is the one with the
-    name of the JSON. Categories are those of ``labels.txt`` in the folder
-    or beside it, with the ids that labelme gives them; without it the labels in use by name, with ids from 1. Raises
-    UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
+    ``imagePath`` is relative to its JSON, or a name in ``images``. Where it is not there, the image is the one with the
+    name of the JSON. Categories are those of ``labels.txt`` in the folder or beside it, with the ids that labelme gives
+    them, else the labels in use by name, with ids from 1. Raises UsageError for what cannot be read at all. What is
+    wrong in it goes to ``report``.
     """
     place = uris.normalize(annotations)
     listed = [*files.list_files(place, ["json"], report).values()] if files.is_folder(place, "data.train") else [place]
     if not listed:
         raise UsageError(f"data.train: {annotations!r} has no JSON")
-    entries = _labelled([*files.rows_of(_parsed, listed, report)], place, report)
+    entries = _only_labelme([*files.rows_of(_parsed, listed, report)], place, report)
     shapes = [shape["label"] for entry in entries for shape in entry["shapes"]]
     names = _declared(place) or dict(enumerate(sorted({*shapes}), 1))
     categories = [Category(number, name, True) for number, name in names.items() if name not in (IGNORE, BACKGROUND)]
@@ -74,7 +74,7 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     )
 
 
-def _labelled(parsed: list[_Entry], place: str, report: Report) -> list[_Entry]:
+def _only_labelme(parsed: list[_Entry], place: str, report: Report) -> list[_Entry]:
     """The entries of labelme. JSONs of something else, such as a list of classes, are passed over and counted."""
     entries = [entry for entry in parsed if entry["is_labelme"]]
     others = [entry["json"] for entry in parsed if not entry["is_labelme"]]
@@ -89,7 +89,7 @@ def _labelled(parsed: list[_Entry], place: str, report: Report) -> list[_Entry]:
 def _with_images(
     entries: list[_Entry], listed: list[str], place: str, images: str | None, report: Report
 ) -> list[_Entry]:
-    """The entries with the uri of their image; without those that have none, which is reported."""
+    """Gives the entries with the uri of their image. Those that have none are reported instead."""
     folders = [uris.parent(entry["json"]) for entry in entries]
     is_folder = files.is_folder(place, "data.train")
     top = images_around(place) if is_folder else images_around(uris.parent(place))
@@ -105,7 +105,7 @@ def _with_images(
     elsewhere = [uri for uri in found if uri is not None and not uri.startswith(f"{own.rstrip('/')}/")]
     taken = _by_json(entries, folders, found, [*there, *elsewhere], place, report)
     if is_folder:
-        _note_unlabelled(taken, listed, there, place, report)
+        _note_unlabeled(taken, listed, there, place, report)
     return taken
 
 
@@ -134,13 +134,13 @@ def _by_json(
     return taken
 
 
-def _note_unlabelled(entries: list[_Entry], listed: list[str], there: list[str], place: str, report: Report) -> None:
+def _note_unlabeled(entries: list[_Entry], listed: list[str], there: list[str], place: str, report: Report) -> None:
     """Counts the images without a JSON, in the folders where others have one."""
-    labelled = {posixpath.splitext(entry["image"])[0] for entry in entries}
-    folders = {posixpath.dirname(stem) for stem in labelled}
+    labeled = {posixpath.splitext(entry["image"])[0] for entry in entries}
+    folders = {posixpath.dirname(stem) for stem in labeled}
     here = [uri for uri in there if posixpath.dirname(uri) in folders]
     written = {_stem(uri) for uri in listed}  # those that cannot be read, too, which is said of them
-    alone = [uri for uri in here if posixpath.splitext(uri)[0] not in labelled and _stem(uri) not in written]
+    alone = [uri for uri in here if posixpath.splitext(uri)[0] not in labeled and _stem(uri) not in written]
     if alone:
         text = f"{len(alone):,} of {len(here):,} images have no JSON and are left out ({examples(alone)})"
         report(Finding("unlabelled-image", place, text))
@@ -169,7 +169,7 @@ def _kind(shape: _Entry) -> str:
 
 
 def _parsed(uri: str) -> files.Read:
-    """What is used of a JSON: the image as it holds it may be large."""
+    """Reads the used values of a JSON alone, because the image that it may hold is large."""
     try:
         document = files.read_json(uri, "data.train")
     except UsageError as error:
@@ -202,7 +202,7 @@ def _parsed(uri: str) -> files.Read:
 
 
 def _points(points: Any) -> Any:
-    """Points [x, y] of objects and texts, too; what is none as it is."""
+    """Reads points [x, y], also of objects and texts, and gives any other value as it is."""
     found = [point_of(point) for point in points] if isinstance(points, list) else [None]
     return points if None in found else found
 
@@ -242,7 +242,7 @@ def _joined(codes: list[str], size_hw: tuple[int, int]) -> str:
 
 
 def shape_findings(shape: _Entry, where: str, known: dict[str, int]) -> Iterator[Finding]:
-    """What keeps a shape from being a mask."""
+    """Finds what keeps a shape from being a mask."""
     if shape["label"] != IGNORE and shape["label"] not in known:
         yield Finding("unknown-category", where, f"labels.txt does not have it; it has {', '.join(known)}")
     kind, points = _kind(shape), shape.get("points")
@@ -271,7 +271,7 @@ def shape_findings(shape: _Entry, where: str, known: dict[str, int]) -> Iterator
 
 
 def _is_upright(points: list[list[float]]) -> bool:
-    """Whether points are the corners of an upright rectangle, each at least once, in any order."""
+    """Says whether points are the corners of an upright rectangle, each at least once, in any order."""
     edges = [(min(values), max(values)) for values in zip(*points, strict=True)]
     found = set()
     for point in points:
@@ -294,7 +294,7 @@ def _shape_mask(shape: _Entry, size_hw: tuple[int, int], where: str) -> str | Fi
 
 
 def outline_of(kind: str, points: list[list[float]]) -> list[float]:
-    """A shape as a flat polygon; a circle (its centre, a point on it) has as many sides as labelme2coco gives it.
+    """Gives a shape as a flat polygon. A circle (its center, a point on it) has as many sides as in labelme2coco.
 
     A rectangle is given by two opposite corners, or by all four.
 
@@ -314,7 +314,7 @@ def outline_of(kind: str, points: list[list[float]]) -> list[float]:
 
 
 def _bitmap(shape: _Entry) -> np.ndarray[Any, Any] | None:
-    """The bool [h, w] of a shape that is a bitmap; its points are the first and the last pixel of its box."""
+    """Decodes a shape that is a bitmap to bool [h, w]. Its points are the first and the last pixel of its box."""
     (x0, y0), (x1, y1) = shape["points"]
     try:
         data = base64.b64decode(shape.get("mask") or "", validate=True)

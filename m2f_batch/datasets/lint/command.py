@@ -1,7 +1,7 @@
-"""``m2f-batch lint``: everything that is wrong with a dataset, found before it costs GPU hours.
+"""Finds everything that is wrong with a dataset before it costs GPU hours: ``m2f-batch lint``.
 
-Nothing stops at the first fault. Images are read once, in threads, a few at a time; kept of each are a digest and a
-small print.
+Nothing stops at the first fault. Images are read once, in threads, a few at a time. Of each, a digest and a small print
+are kept.
 """
 
 from collections import Counter
@@ -35,7 +35,10 @@ SUMMARIES = ("annotation-id", "box-mismatch")
 
 
 class Tally:
-    """Findings by kind: all are counted, the first of each kept. ``annotations``: of both sides, once they are read."""
+    """The findings by kind: all are counted, the first of each kind are kept.
+
+    ``annotations`` are those of both splits, once they are read.
+    """
 
     def __init__(self) -> None:
         self.annotations = 0
@@ -54,7 +57,7 @@ class Tally:
         return [kind for kind in KINDS if self.is_fault(kind) and kind not in ignored]
 
     def is_fault(self, kind: str) -> bool:
-        """Whether there is so much of a kind that it ruins training."""
+        """Says whether there is so much of a kind that it ruins training."""
         return KINDS[kind].is_fault and self.counts[kind] > KINDS[kind].tolerated * self.annotations
 
 
@@ -90,7 +93,7 @@ def _queries(config: FinetuneConfig) -> int:
 
 
 def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, Dataset | None]:
-    """Read everything, and put what is wrong into ``tally``; returns both sides."""
+    """Reads everything, puts what is wrong into ``tally`` and returns both splits."""
     data = config.dataset
     form = formats()[data.format]
 

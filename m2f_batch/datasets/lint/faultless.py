@@ -1,4 +1,4 @@
-"""The images of a dataset that ``lint`` would pass, and what is wrong with the others: ``convert --drop-faulty``.
+"""Leaves out the images of a dataset that ``lint`` finds faults with: ``convert --drop-faulty``.
 
 An image is left out whole: an object of it that is left undrawn would be taught as background.
 """
@@ -25,14 +25,14 @@ from m2f_batch.datasets.masks import areas
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
 
-# an entry that is of no image, and so left out alone; what else is of no image is of the whole dataset
+# kinds of an entry that is of no image, and so left out alone. Other faults of no image are of the whole dataset
 _ENTRIES = ("malformed", "unlisted-image", "missing-image", "unreadable-mask")
 # gone in what is written, or looked for when it is known what is left
 _NO_CAUSE = ("annotation-id", "annotation-id-zero", "duplicate-annotation-id", "nothing-to-learn")
 
 
 class Dropping(NamedTuple):
-    """What is a fault: ``queries`` of the model that will be trained, and kinds that are ``ignored``, as for lint."""
+    """The rules for faults: ``queries`` of the model to train, and kinds that are ``ignored``, as for lint."""
 
     queries: int = DEFAULT_QUERIES
     ignored: tuple[str, ...] = ()
@@ -51,7 +51,10 @@ def dropping_of(is_asked: bool, queries: int | None, ignored: str | None) -> Dro
 
 @dataclass
 class Faultless:
-    """``rows`` that are left, of ``images``, and the faults of what was left out; ``entries`` are of no image."""
+    """The ``rows`` that are left, of so many ``images``, and the faults of what was left out.
+
+    ``entries`` are the faults that are of no image.
+    """
 
     rows: list[Row]
     images: int
@@ -87,7 +90,7 @@ class Faultless:
                 )
 
     def lines(self, place: str) -> list[str]:
-        """What a user is told; ``place`` is the list."""
+        """Gives the lines for a user. ``place`` is the list of what was left out."""
         by_kind = Counter(found[0].kind for found in self.faults.values())
         several = f": {_counted(by_kind)}" if by_kind else ""
         said = [f"left out {len(self.faults):,} of {self.images:,} images{several}; why: {place}"]
@@ -97,7 +100,7 @@ class Faultless:
         return said
 
     def table(self) -> bytes:
-        """CSV with a line per fault: image, kind, where, text; without keys that names may hold."""
+        """Gives a CSV with a line for each fault: image, kind, where, text. Keys that names may hold are masked."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["image", "kind", "where", "text"])
@@ -110,10 +113,10 @@ class Faultless:
 def faultless(
     read: Callable[..., Dataset], source: str, form: str, dropping: Dropping, report: Report, *, are_things: bool
 ) -> tuple[Dataset, Faultless]:
-    """What ``read(report=...)`` gives, and its rows, by uri, whose images have no fault.
+    """Reads a dataset by ``read(report=...)`` and gives its rows, by uri, whose images have no fault.
 
-    ``report`` is told what is no fault of theirs. ``are_things``: the target has no stuff. Raises UsageError for what
-    cannot be read at all, and for faults that are of no image.
+    ``report`` gets what is no fault of theirs. ``are_things`` is for a target that has no stuff. Raises UsageError for
+    what cannot be read at all, and for faults that are of no image.
     """
     found: list[Finding] = []
     dataset = read(report=lambda finding: report(finding) if finding.kind in NOTES else found.append(finding))

@@ -1,4 +1,4 @@
-"""What is wrong with the image of a row, and what makes it known again under another name."""
+"""Looks at the image of a row: what is wrong with it, and the print that tells it under another name."""
 
 import hashlib
 import io
@@ -47,8 +47,8 @@ def look_at(row: Mapping[str, Any], form: Format) -> tuple[Seen | None, list[Fin
     seen = Seen(hashlib.blake2b(data, digest_size=16).digest(), print_of(image))
     if image.shape[:2] == size_hw:
         turn = _orientation(data)
-        is_told = turn > 4 and size_hw[0] != size_hw[1] and form.size_from != "image"
-        if turn == 1 or is_told or not row["segments"]:
+        is_plain = turn > 4 and size_hw[0] != size_hw[1] and form.size_from != "image"
+        if turn == 1 or is_plain or not row["segments"]:
             return seen, []
         text = f"has the EXIF orientation {turn}: {_TURNS[turn]} for show, and sizes cannot tell how it was annotated"
         return seen, [Finding("exif-orientation", uri, text)]

@@ -1,4 +1,4 @@
-"""What ``lint`` finds, by name: what it does to training, and what to do about it."""
+"""Lists the kinds of findings of ``lint``: the effect of each on training, and what to do about it."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,10 @@ from m2f_batch.errors import Plain, UsageError
 
 
 class Kind(NamedTuple):
-    """``is_fault``: it ruins training or what is measured, and the exit code says so; else it is a note.
+    """A kind of finding.
 
-    ``tolerated``: the share of all annotations up to which it is a note, as every large dataset has some.
+    ``is_fault`` says whether it ruins training, or what is measured, or is a note. ``tolerated`` is the share of all
+    annotations up to which it is a note, because every large dataset has some.
     """
 
     is_fault: bool

@@ -1,4 +1,4 @@
-"""Each image of a dataset looked at with its masks: what ``lint`` and ``convert --drop-faulty`` judge images by."""
+"""Looks at each image of a dataset with its masks, for ``lint`` and ``convert --drop-faulty``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,7 +12,7 @@ from m2f_batch.datasets.lint.masks import Setting, mask_findings
 
 
 def setting_of(augment: AugmentConfig, queries: int, *, is_semantic: bool) -> Setting:
-    """What a training with these settings sees."""
+    """Gives what a training with these settings sees."""
     crop = augment.crop_size
     return Setting((crop, crop) if isinstance(crop, int) else crop, augment.scale, queries, is_semantic)
 
@@ -25,7 +25,7 @@ def looks(
     report: Report,
     categories: Sequence[Category] | None = None,
 ) -> Iterator[Seen | None]:
-    """What each image looks like, in order; what is wrong with it and its masks goes to ``report``, with its uri.
+    """Looks at each image, in order. What is wrong with it and its masks goes to ``report``, with its uri.
 
     ``categories`` stand in place of the dataset's.
     """

@@ -1,4 +1,4 @@
-"""What is wrong with the masks of one image: empty, slivers, twice the same, too many, not what their boxes say."""
+"""Checks the masks of one image: empty, slivers, twice the same, too many, not those of their boxes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 
 class Setting(NamedTuple):
-    """What training sees of a dataset.
+    """The settings of a training that decide what it sees of a dataset.
 
     ``canvas_hw`` in pixels, [least, most] of ``augment.scale``, the model's queries, and whether it learns one mask per
     class, not per object.
@@ -38,7 +38,7 @@ class Setting(NamedTuple):
 
 
 def queries_wanted(row: Mapping[str, Any], *, is_semantic: bool) -> int:
-    """How many queries the image of a row of a dataset takes: one per object, or of a semantic model one per class."""
+    """Counts the queries that an image takes: one for each object, or of a semantic model one for each class."""
     if is_semantic:
         return len({segment["category"] for segment in row["segments"]})
     return sum(not segment["iscrowd"] for segment in row["segments"])
@@ -50,7 +50,7 @@ def mask_findings(
     stated: Sequence[Stated],
     setting: Setting,
 ) -> Iterator[Finding]:
-    """The findings of one row of a dataset; ``stated`` are the boxes and areas of its segments, or none."""
+    """Checks one row of a dataset. ``stated`` are the boxes and areas that its annotations state, or none."""
     segments, size_hw = row["segments"], (row["height"], row["width"])
     objects = [number for number, segment in enumerate(segments) if not segment["iscrowd"]]
     wanted = queries_wanted(row, is_semantic=setting.is_semantic)
@@ -94,7 +94,7 @@ def _shape(where: str, area: int, box: NDArray[np.float64], ratio: float, isthin
 
 
 def sliver(area: int, box: NDArray[np.float64], ratio: float, isthing: bool = True) -> str | None:
-    """Why a mask of an area and a box [x, y, w, h], in pixels, is next to nothing; None where it is an area.
+    """Says why a mask of an area and a box [x, y, w, h], in pixels, is next to nothing. None: it is an area.
 
     ``ratio``: canvas pixels per image pixel. The thickness is the mean one along the longer side of the box; stuff,
     whose parts lie anywhere, has none.

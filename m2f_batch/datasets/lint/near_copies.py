@@ -1,4 +1,4 @@
-"""Images that look alike: a difference hash, its near neighbours without comparing all pairs, and a second look.
+"""Finds images that look alike: a difference hash, its near neighbors without comparing all pairs, and a second look.
 
 dHash (N. Krawetz, Kind of Like That, 2013): in a 9 x 8 gray picture, whether each pixel is darker than the one to its
 right. Survives another size, another format and recompression.
@@ -20,7 +20,7 @@ _AT_ONCE = 1 << 22  # pairs that are compared together
 
 
 class Print(NamedTuple):
-    """``bits``: the hash; ``small``: SIDE x SIDE gray pixels, as bytes."""
+    """The print of an image: ``bits`` is its hash, and ``small`` SIDE x SIDE gray pixels, as bytes."""
 
     bits: int
     small: bytes
@@ -66,7 +66,7 @@ def _by_bands(bits: NDArray[np.uint64], most: int) -> Iterator[NDArray[np.int64]
 
 
 def are_alike(first: bytes, second: bytes) -> bool:
-    """Whether two small pictures correlate as one image's do; flat ones never: any two would."""
+    """Says whether two small pictures correlate as those of one image do. Flat ones never do, because any two would."""
     ours, theirs = (np.frombuffer(small, np.uint8).astype(np.float64) for small in (first, second))
     spread = ours.std() * theirs.std()
     if min(ours.std(), theirs.std()) < FLAT:

@@ -1,4 +1,4 @@
-"""What is wrong with the classes of a dataset, and with how its images are divided."""
+"""Checks the classes of a dataset, and the division of its images into splits."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def name_findings(dataset: Dataset, place: str) -> Iterator[Finding]:
 
 
 def counts(dataset: Dataset) -> Counter[int]:
-    """Examples by category index; crowds are none."""
+    """Counts the examples by category index, without crowds."""
     found: Counter[int] = Counter()
     for row in dataset.rows():
         found.update(segment["category"] for segment in row["segments"] if not segment["iscrowd"])
@@ -43,7 +43,7 @@ def counts(dataset: Dataset) -> Counter[int]:
 
 
 def group_findings(train: Dataset, val: Dataset, group_by: str | None) -> Iterator[Finding]:
-    """Groups with images on both sides; without ``group_by``, folders, where there are some."""
+    """Finds groups with images in both splits. Without ``group_by`` these are folders, where there are several."""
     names = [dataset.table["uri"].to_pylist() for dataset in (train, val)]
     keys = group_keys([*names[0], *names[1]], group_by or "folder", None, "data.group_by")
     ours, theirs = Counter(keys[: len(names[0])]), Counter(keys[len(names[0]) :])

@@ -1,4 +1,4 @@
-"""What the annotations alone tell of faults that training bears, and a user should hear of before it costs hours."""
+"""Warns of faults in annotations that harm training without stopping it. Reads no image."""
 
 import json
 import math
@@ -20,7 +20,7 @@ DEFAULT_QUERIES = 100  # of Mask2FormerConfig
 
 
 def queries_of(changes: Mapping[str, Any], checkpoint: Path | None) -> int:
-    """How many queries the model of a training has: ``model.config``, else the checkpoint's directory, else 100."""
+    """Gives the queries of the model of a training: of ``model.config``, else the checkpoint's directory, else 100."""
     value = changes.get("num_queries")
     if value is None and checkpoint is not None and (checkpoint / "config.json").is_file():
         value = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("num_queries")
@@ -35,9 +35,9 @@ def enough_queries(train: Dataset, val: Dataset | None, *, is_semantic: bool) ->
 
 
 def warnings_of(train: Dataset, val: Dataset | None, setting: Setting, group_by: str | None) -> list[str]:
-    """One line per kind of fault, for a person; no image is read.
+    """Gives one line for each kind of fault, for a person, without reading an image.
 
-    Raises UsageError where ``group_by`` is given and a group is on both sides: what is asked for is not so.
+    Raises UsageError where ``group_by`` is given and a group is in both splits.
     """
     found: dict[str, list[Finding]] = {}
     for finding in _findings(train, val, setting):

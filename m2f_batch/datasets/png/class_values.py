@@ -1,4 +1,4 @@
-"""Which class each value of semantic masks is, decided over all masks of a dataset at once.
+"""Decides which class each value of semantic masks is, over all masks of a dataset at once.
 
 Names are those that are given, else those of a file beside the masks where they fit the values, else those of a known
 label set whose own file values the masks hold, else "class 0", "class 1", ...
@@ -20,7 +20,7 @@ _SURELY_IGNORED = (255, 65535)  # as files mark it that no one has told us about
 
 @dataclass(frozen=True)
 class Scheme:
-    """``names`` by class, and values that count for nothing beside ``ignore_index``."""
+    """The ``names`` by class, and the values that are ignored beside ``ignore_index``."""
 
     names: dict[int, str] | None
     void: frozenset[int] = frozenset()
@@ -35,7 +35,7 @@ def scheme_of(
     ignore_index: int | None,
     report: Report,
 ) -> Scheme:
-    """What the ``values`` of all masks mean. ``where`` is the folder of the masks, ``suffix`` their names' ending.
+    """Decides what the ``values`` of all masks mean. ``where`` is their folder, ``suffix`` the ending of their names.
 
     Names are by class, after ``do_reduce_labels``. Raises UsageError for names that are none.
     """
@@ -71,7 +71,10 @@ def scheme_of(
 def value_finding(
     classes: Collection[int], where: str, do_reduce_labels: bool, names: Mapping[int, str] | None, hint: str = ""
 ) -> Finding | None:
-    """Values that no class has; without names, one that surely means "ignored". ``hint``: what all masks tell."""
+    """Finds values that no class has, or, without names, one that surely means "ignored".
+
+    ``hint`` is what all masks tell.
+    """
     if names is not None:
         unknown = sorted(number + do_reduce_labels for number in {*classes} - names.keys() - {IGNORED})
         if unknown:
@@ -94,7 +97,7 @@ def value_finding(
 
 
 def hint_of(values: Collection[int], names: Mapping[int, str] | None) -> str:
-    """What a user most likely has in hand whose masks hold these values, "" where nothing tells.
+    """Guesses what a user has in hand whose masks hold these values, "" where nothing tells.
 
     >>> hint_of({0, 85, 170, 255}, None)
     'and all masks only 0 to 3 stretched over 0 to 255, as for the screen; write the class ids themselves'
@@ -116,7 +119,7 @@ def hint_of(values: Collection[int], names: Mapping[int, str] | None) -> str:
 
 
 def are_unnamed(categories: Sequence[Category]) -> bool:
-    """Whether these are classes of PNGs that nobody has named."""
+    """Says whether these are classes of PNGs that nobody has named."""
     return all(category.name == f"class {category.id}" for category in categories)
 
 
@@ -132,7 +135,7 @@ def _is_cityscapes(names: Mapping[int, str] | None) -> bool:
 
 
 def _cityscapes_kind(values: Collection[int], names: Mapping[int, str] | None, suffix: str) -> str | None:
-    """Which of Cityscapes' numbers the values are, by the masks' names or by the values themselves; None where none."""
+    """Tells which of Cityscapes' numbers the values are, by the masks' names or the values themselves, or None."""
     learnt = {*range(CITYSCAPES.size)}
     if suffix.endswith(TRAIN_IDS) and {*values} <= learnt | {255}:
         return TRAIN_IDS

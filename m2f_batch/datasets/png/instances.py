@@ -1,6 +1,6 @@
 """Instance masks: a folder of one-channel PNGs whose values are the numbers of objects, 0 is background.
 
-The id map says which class an object is of, a JSON of either form; images go by their name with or without extension:
+The id map says which class an object is of, a JSON of either form. Images go by their name with or without extension:
 
     {"a.png": {"1": "cell", "2": "nucleus"}, "b.png": {"1": "cell"}}
     {"categories": [{"id": 7, "name": "cell"}], "images": {"a.png": {"1": 7}}}
@@ -41,10 +41,10 @@ def read_instance_png(
     mask_suffix: str | None = None,
     report: Report = stop,
 ) -> Dataset:
-    """The dataset of a folder of object PNGs; ``annotations`` is that folder, or the id map beside ``masks``.
+    """Reads a folder of object PNGs. ``annotations`` is that folder, or the id map beside ``masks``.
 
     ``ignore_index`` is a value of the files, ``class_names`` is ``data.names``: of the numbers or names in the id map.
-    Raises UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
+    Raises UsageError for what cannot be read at all. What is wrong in it goes to ``report``.
     """
     beside = pairs(annotations, images, masks, mask_suffix, report, OBJECT_MASKS)
     named = None if class_names is None else names.given_names(class_names, "data.names")
@@ -75,7 +75,7 @@ def read_instance_png(
 
 
 def _only_class(named: dict[int, str] | None, folder: str, report: Report) -> Category:
-    """The one class of objects that no id map tells apart; 0 is background whatever it is called."""
+    """Gives the one class of objects that no id map tells apart. 0 is background whatever it is called."""
     beside = names.names_beside(folder) if named is None else None
     found = beside[1] if beside is not None else named
     if found is None:

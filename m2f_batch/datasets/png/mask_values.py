@@ -37,7 +37,7 @@ def read_values(uri: str, colors: str | None = None) -> tuple[NDArray[Any], bool
 
 
 def read_classes(uri: str, palette: Mapping[int, int]) -> NDArray[np.int64]:
-    """The classes of a picture by the colors of ``palette``, [H, W]; -1 where ignored.
+    """Reads the classes of a picture by the colors of ``palette``, as [H, W], -1 where ignored.
 
     Raises DecodeError for a color that is not in it, ObjectError for what cannot be fetched.
     """

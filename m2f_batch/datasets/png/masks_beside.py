@@ -21,7 +21,10 @@ _TASK = re.compile(r"task-\d+-annotation-\d+")  # Label Studio's brush PNGs
 
 @dataclass(frozen=True)
 class Beside:
-    """``file``: what ``annotations`` is if no folder; ``folder`` of the masks; ``suffix`` of their names, if any."""
+    """The masks beside images.
+
+    ``file`` is ``annotations`` if that is no folder. ``folder`` holds the masks, and ``suffix`` ends their names.
+    """
 
     file: str | None
     folder: str
@@ -82,7 +85,7 @@ def pairs(
 
 
 def _one_of_single_objects(found: Mapping[str, str], pictures: Mapping[str, str]) -> str | None:
-    """One of several masks per image, as Label Studio, Open Images and the Data Science Bowl have them; else None."""
+    """Finds one of several masks of an image, as Label Studio, Open Images and the Data Science Bowl have them."""
     bases = {posixpath.basename(stem) for stem in pictures}
     several: dict[str, list[str]] = {}
     for stem, uri in found.items():
@@ -151,7 +154,7 @@ def _by_suffix(found: dict[str, str], suffix: str, folder: str) -> tuple[str, di
 def _usual_suffix(
     found: Mapping[str, str], pictures: Mapping[str, str], usual: Sequence[str], folder: str, report: Report
 ) -> str:
-    """The ending that makes images' names of those of the masks, where no mask has one; it is said."""
+    """Finds and reports the ending that makes images' names of those of the masks, where no mask has one."""
     if found.keys() & pictures.keys():
         return ""
     of_cityscapes = any(stem.endswith(IMAGE_ENDING) for stem in pictures)
@@ -189,7 +192,7 @@ def common_ending(stems: Iterable[str]) -> str:
 def _matched(
     pictures: Mapping[str, str], found: Mapping[str, str], ending: str, folder: str, report: Report
 ) -> list[tuple[str, str]]:
-    """(Stem of an image, its mask); other spellings of a name are said once."""
+    """Pairs the stems of images with their masks. Other spellings of names are reported once."""
     matched = [(stem, found[stem]) for stem in pictures if stem in found]
     left = {stem: stem for stem in pictures if stem not in found}
     if ending and left:
@@ -234,7 +237,7 @@ def _without_beginning(stems: Iterable[str]) -> dict[str, str]:
 
 
 def alike(names: Iterable[str], others: Iterable[str]) -> dict[str, str]:
-    """Which of ``others`` a name means that none of them is: the one of the same letters.
+    """Finds which of ``others`` a name means that none of them is: the one of the same letters.
 
     Tried are, one after the other, another Unicode form and percent-encoding, another case, and on one side the prefix
     of Label Studio, the ending of Roboflow or the extension of an image; a reading counts only where it names one of

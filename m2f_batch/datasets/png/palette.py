@@ -30,7 +30,7 @@ Given = str | Sequence[Any] | Mapping[Any, Any]
 def given_palette(
     given: Given, names: Mapping[int, str] | None, field: str = "data.palette"
 ) -> tuple[dict[int, int], dict[int, str] | None]:
-    """Classes by color, r << 16 | g << 8 | b, and their names; -1 is what is ignored.
+    """Reads classes by color, r << 16 | g << 8 | b, and their names. The class -1 is ignored.
 
     A key is a name, or the id where no class is called so. Without ``names`` the keys that are names count from 0, but
     ``__ignore__``. Raises UsageError, which begins with ``field``.

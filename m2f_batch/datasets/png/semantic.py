@@ -28,7 +28,7 @@ _ADE20K = re.compile(r"(^|/)ADE_(train|val|frame)_\d+\.[^/]+$")
 
 @dataclass(frozen=True)
 class Values:
-    """How the values of masks are to be read: ``ignore_index`` and ``do_reduce_labels`` of ``data``."""
+    """The rules for values of masks: ``ignore_index`` and ``do_reduce_labels`` of ``data``."""
 
     ignore_index: int | None
     do_reduce_labels: bool
@@ -52,7 +52,7 @@ def read_semantic_png(
     colors: palette.Given | None = None,
     report: Report = stop,
 ) -> Dataset:
-    """The dataset of a folder of class PNGs; ``annotations`` is that folder, or a file of names beside ``masks``.
+    """Reads a folder of class PNGs. ``annotations`` is that folder, or a file of names beside ``masks``.
 
     Names (``class_names``: ``data.names``, else that file, else a file found beside the masks) are by class, after
     ``do_reduce_labels``; without any the classes 0 to the highest are "class 0", ... ``colors`` is ``data.palette``.
@@ -117,7 +117,7 @@ def _read(
 
 
 def _settled(row: files.Row, rule: Values, scheme: Scheme, hint: str, report: Report) -> bool:
-    """Makes ``segments``, whose categories are still classes, and ``ignored`` of a row's codes; False if it cannot."""
+    """Makes ``segments``, whose categories are still classes, and ``ignored`` of a row's codes. False: it cannot."""
     size_hw = row["height"], row["width"]
     found: dict[int, list[str]] = {}
     for value, counts in row.pop("codes").items():

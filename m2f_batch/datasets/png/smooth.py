@@ -3,7 +3,7 @@
 Looked for along rows and columns: a run of at most THICKEST pixels between a lower value on one side and a higher one
 on the other is a step. Where a direction has fewer bare jumps (of 2 values or more, between longer runs) than steps,
 its borders are not those that a person drew. Membranes, kerbs and other thin classes look so too, if their numbers lie
-between those of their neighbours; two steps in a row, as from 0 by 1 and 3 to 4, do not come by nature.
+between those of their neighbors; two steps in a row, as from 0 by 1 and 3 to 4, do not come by nature.
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +25,9 @@ class Lines(NamedTuple):
 
 
 def lines_of(values: NDArray[Any], ignored: int | None = None) -> Lines:
-    """Which values of a mask, integer [H, W], are nothing but lines between two others; ``ignored`` is a value.
+    """Finds the values of a mask, integer [H, W], that are nothing but lines between two others.
+
+    ``ignored`` is a value.
 
     >>> sorted(lines_of(np.array([[0, 0, 0, 0, 1, 3, 4, 4, 4, 4]] * 8)).values)
     [1, 3]
@@ -49,7 +51,7 @@ def lines_of(values: NDArray[Any], ignored: int | None = None) -> Lines:
 
 
 class _Runs:
-    """The runs of equal values along the rows of an array [N, L]; ``steps``: which are thin and between two others."""
+    """The runs of equal values along the rows of an array [N, L]. ``steps`` are thin and between two others."""
 
     def __init__(self, lines: NDArray[Any], ignored: int | None) -> None:
         lines = np.ascontiguousarray(lines, np.int32)
@@ -71,6 +73,6 @@ class _Runs:
 
 
 def _is_stepped(runs: _Runs, every: int) -> bool:
-    """Whether borders are steps rather than jumps, going by one line of ``every`` so many."""
+    """Says whether borders are steps rather than jumps, going by one line of ``every`` so many."""
     steps = int(runs.steps.sum())
     return steps * every >= _FEWEST_STEPS and runs.jumps < steps

@@ -62,7 +62,7 @@ def misnamed(form: str, annotations: str) -> str | None:
 
 
 def _are_masks(form: str) -> bool:
-    """Whether annotations are mask files, which look alike whatever their values mean."""
+    """Says whether annotations are mask files, which look alike whatever their values mean."""
     return formats()[form].size_from == "mask"
 
 

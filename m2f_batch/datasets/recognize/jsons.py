@@ -4,7 +4,7 @@ from typing import Any
 
 
 def coco_kind(document: Any) -> str | None:
-    """Says whether a JSON looks like COCO ``instances`` or ``panoptic``; None for anything else.
+    """Says whether a JSON looks like COCO ``instances`` or ``panoptic``, or gives None for anything else.
 
     A labelme JSON may have ``images``, too.
     """
@@ -17,5 +17,5 @@ def coco_kind(document: Any) -> str | None:
 
 
 def is_labelme(document: Any) -> bool:
-    """Whether a JSON looks like labelme's."""
+    """Says whether a JSON looks like labelme's."""
     return isinstance(document, dict) and {"imagePath", "shapes"} <= document.keys()

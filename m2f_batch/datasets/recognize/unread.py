@@ -132,7 +132,7 @@ def _of_csv(head: str) -> Unread:
 
 
 def _are_lines(data: bytes) -> bool:
-    """Whether the first line is one of YOLO's labels."""
+    """Says whether the first line is one of YOLO's labels."""
     words: Sequence[bytes] = data.strip().partition(b"\n")[0].split()
     return len(words) >= 5 and all(re.fullmatch(rb"-?\d+(\.\d+)?(e-?\d+)?", word) for word in words)
 

@@ -1,4 +1,4 @@
-r"""What must stay on one side of a split: the images of one folder, of one match of a pattern, of one value in a table.
+r"""Groups images that must stay in one split: by folder, by a match of a pattern, or by a value in a table.
 
 folder               the folder that holds the image
 pattern:REGEX        the one group of a regular expression that is searched in the uri: pattern:patient(\d+)

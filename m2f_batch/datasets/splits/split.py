@@ -1,4 +1,4 @@
-"""Which images to train on and which to validate with: by share, seeded, stratified by class, grouped.
+"""Divides images into train and val: by share, seeded, stratified by class, grouped.
 
 Pure: the same arguments give the same split on every machine (numpy's PCG64).
 """
@@ -20,14 +20,14 @@ def split_images(
     groups: Sequence[Hashable] | None = None,
     stratify: bool = False,
 ) -> NDArray[np.bool_]:
-    """For each image, bool [N], whether it is on the side of ``share`` (0 to 1, exclusive), usually that to train on.
+    """Says for each image, bool [N], whether it is in the split of ``share`` (0 to 1, exclusive), usually train.
 
-    ``labels`` are the classes in each image, used by ``stratify``; images of one of ``groups`` stay on one side.
-    Neither side is empty; with groups, or stratified, the share of images is as near as these allow without a search.
+    ``labels`` are the classes in each image, used by ``stratify``. Images of one of ``groups`` stay in one split.
+    No split is empty. With groups, or stratified, the share of images is as near as these allow without a search.
     Raises UsageError where there are fewer than two images or groups.
 
     Stratified as Sechidis et al., On the Stratification of Multi-Label Data, 2011: the rarest class first, each of its
-    images (here: groups) to the side that lacks most of it.
+    images (here: groups) to the split that lacks most of it.
     """
     if not 0 < share < 1:
         raise UsageError(f"split: must be a share between 0 and 1, both exclusive; got {share}")
@@ -52,7 +52,7 @@ def split_images(
 
 
 def _by_size(units: list[list[int]], images: int, share: float) -> list[bool]:
-    """Each unit to the side that lacks most images."""
+    """Gives each group to the split that lacks most images."""
     first = round(share * images)
     lacking = [first, images - first]
     chosen = []
@@ -98,7 +98,7 @@ def _stratified(units: list[list[int]], labels: Sequence[Collection[int]], share
 
 
 def _fill_empty_split(units: list[list[int]], chosen: list[bool]) -> None:
-    """Gives the smallest unit to a side that got none."""
+    """Gives the smallest group to a split that got none."""
     if len({*chosen}) == 1:
         smallest = min(range(len(units)), key=lambda number: len(units[number]))
         chosen[smallest] = not chosen[smallest]

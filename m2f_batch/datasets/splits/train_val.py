@@ -1,4 +1,4 @@
-"""The two sides of a dataset as the ``data`` section of a finetune config means them: to train on, to validate with."""
+"""Reads train and val of a dataset, as the ``data`` section of a finetune config defines them."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def places_of(data: DataConfig) -> dict[str, str | None]:
 
 
 def read_splits(data: DataConfig, report: Report = stop) -> tuple[Dataset, Dataset | None]:
-    """What is trained on, and what validates, if anything; both have the categories of ``data.train``.
+    """Reads train, and val if there is one. Both have the categories of ``data.train``.
 
     What is wrong in the files goes to ``report``, that no image is left to train on, too. Raises UsageError for what
     cannot be read at all.
@@ -73,7 +73,7 @@ def split_dataset(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset 
 
 
 def _with_categories(val: Dataset, train: Dataset, place: str, report: Report) -> Dataset:
-    """``val`` with the categories of ``train``, by name; without the segments of those that it lacks."""
+    """Gives ``val`` the categories of ``train``, by name, and drops the segments of those that train lacks."""
     if val.categories == train.categories:
         return val
     places = {category.name: index for index, category in enumerate(train.categories)}

@@ -1,4 +1,4 @@
-"""The outlines of a mask along the edges of its pixels: filled by pycocotools, they are the mask again, exactly.
+"""Traces the outlines of a mask along the edges of its pixels. Filled by pycocotools, they are the mask again, exactly.
 
 Pixels that touch at a corner are one part, those of the background are not: parts are 8-connected and holes
 4-connected, as usual. Points are [x, y], corners of pixels: 0 is the left edge of the first one.
@@ -43,7 +43,7 @@ def loops_of(counts: str, size_hw: tuple[int, int]) -> list[Loop]:
 
 
 def _corners(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Where outlines turn, by row: y, x, and 0 or 1 for the two turns where two pixels touch at a corner only."""
+    """Finds the turns of outlines, by row: y, x, and 0 or 1 for the two of pixels that touch at a corner only."""
     up_left, up_right = inside[:-1, :-1], inside[:-1, 1:]
     low_left, low_right = inside[1:, :-1], inside[1:, 1:]
     is_single = up_left ^ up_right ^ low_left ^ low_right
@@ -60,7 +60,7 @@ def _corners(inside: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.i
 def _second(
     inside: NDArray[np.bool_], y: NDArray[np.int64], x: NDArray[np.int64], turn: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Which of two turns at a corner has the right edge (0: the left one); turn 0 has the upper edge, 1 the lower one.
+    """Says whether each turn at a corner has the right edge, not the left one. Of two, turn 0 has the upper edge.
 
     Turns go round the background, so that the touching pixels stay together: where these are up right and low left,
     the upper edge goes with the left one, else with the right one.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from m2f_batch.datasets.findings import Finding
 
-_OUTSIDE = 0.01  # of the image; more is no rounding, but pixels, or another image
+_OUTSIDE = 0.01  # of the image: more is no rounding, but pixels, or another image
 _BESIDE = 0.1  # of the box's sides: key points may lie so far out of it
 _FILLED = 0.65  # of the box's sides: key points spread so far
 _ROUNDED = 2e-3  # of the image: two numbers of one place
@@ -17,7 +17,7 @@ _CORNERS = 8  # numbers of four points
 
 
 class Line(NamedTuple):
-    """A line that may be an outline: class, and x, y, x, y, ... in shares; and whether it may be key points."""
+    """A line that may be an outline: its class, x, y, x, y, ... in shares, and whether it may be key points."""
 
     category: int
     points: list[float]
@@ -25,12 +25,12 @@ class Line(NamedTuple):
 
     @property
     def has_four_corners(self) -> bool:
-        """Whether it has four points, as each line of oriented boxes."""
+        """Says whether it has four points, as each line of oriented boxes."""
         return len(self.points) == _CORNERS
 
     @property
     def numbers_in_box(self) -> int:
-        """How many numbers it has, if they are a box and points all over it, as key points without visibility; else 0.
+        """Counts its numbers if they are a box and points all over it, as key points without visibility, else 0.
 
         An outline's first point is no center of the others, unless they keep to a corner of that box.
         """
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 def parse_line(text: str, where: str, known: dict[int, int], key_points: int | None = None) -> Line | Finding:
     """Class and coordinates of a line, or what is wrong with it.
 
-    ``known``: the classes; ``key_points``: how many numbers of key points a line has, if ``data.yaml`` says so.
+    ``known`` are the classes. ``key_points`` is the count of key point numbers in a line, if ``data.yaml`` says so.
     """
     words = text.split()
     try:
@@ -69,7 +69,7 @@ def parse_line(text: str, where: str, known: dict[int, int], key_points: int | N
 
 
 def _begins_with_box(points: list[float]) -> bool:
-    """Whether the first four numbers are the box (center, size) of all others."""
+    """Says whether the first four numbers are the box (center, size) of all others."""
     rest = points[4:]
     if len(rest) < 6:
         return False
@@ -79,7 +79,7 @@ def _begins_with_box(points: list[float]) -> bool:
 
 
 def _other_task(points: list[float], key_points: int | None) -> str | None:
-    """What a line is that can be no outline, as far as that is known."""
+    """Says what a line is that can be no outline, as far as that is known."""
     count = len(points)
     if count == 4:
         return "has a box and no outline: these are labels for detection"
@@ -97,7 +97,7 @@ KEY_POINTS = "these are labels for pose, and no outlines"
 
 
 def looks_like_key_points(points: list[float]) -> bool:
-    """Whether numbers are a box and key points in it, each with 0, 1 or 2 for its visibility.
+    """Says whether numbers are a box and key points in it, each with 0, 1 or 2 for its visibility.
 
     >>> looks_like_key_points([0.2, 0.3, 0.25, 0.3, 0.1, 0.2, 1, 0.3, 0.4, 2])
     True
@@ -114,7 +114,7 @@ def looks_like_key_points(points: list[float]) -> bool:
 
 
 def _are_in(box: list[float], points: list[float]) -> bool:
-    """Whether points x, y, x, y, ... lie in a box, or close by."""
+    """Says whether points x, y, x, y, ... lie in a box, or close by."""
     x, y, width, height = box
     near_x, near_y = width * (0.5 + _BESIDE), height * (0.5 + _BESIDE)
     pairs = zip(points[::2], points[1::2], strict=True)

@@ -1,7 +1,7 @@
 """YOLO segmentation: ``data.yaml``, folders ``images/`` and ``labels/``, one line "class x y x y ..." per object.
 
 https://docs.ultralytics.com/datasets/segment/. Coordinates are shares of width and height. An object of several parts
-stands in one line, each part closed by its first point again; what lies in an even number of parts is a hole. That is
+stands in one line, each part closed by its first point again. Pixels in an even number of parts are a hole. That is
 also what one closed outline with seams between its parts means, as Ultralytics' own converters write it.
 """
 
@@ -43,11 +43,11 @@ def read_yolo(
 
     ``images`` is a folder to use instead of the split's, ``masks`` the folder of its label files, by default where
     ``images`` in its path is ``labels``. An image without a label file has no objects. Category ids are the file's
-    classes. Raises UsageError for what cannot be read at all; what is wrong in it goes to ``report``.
+    classes. Raises UsageError for what cannot be read at all. What is wrong in it goes to ``report``.
     """
     settings = read_settings(annotations, report)
     sources = [images] if images else sources_of(settings, split, report)
-    found = [pair for source in sources for pair in _labelled(source, masks, settings.place, report)]
+    found = [pair for source in sources for pair in _labeled(source, masks, settings.place, report)]
     found, present = _with_labels(found, settings.place, report)
     read_one = partial(_read, present=present, settings=settings)
     rows = [*files.numbered(files.rows_of(read_one, sorted(dict(found).items()), report, itemgetter(0)))]
@@ -56,7 +56,7 @@ def read_yolo(
     return dataset_of([Category(number, name, True) for number, name in settings.names.items()], rows)
 
 
-def _labelled(source: str, masks: str | None, place: str, report: Report) -> _Pairs:
+def _labeled(source: str, masks: str | None, place: str, report: Report) -> _Pairs:
     """The images of a folder, or of a text file that lists them, and where their label files should be."""
     if source.endswith(".txt") and not files.is_folder(source, "data.train_images"):
         images = _of_list(uris.normalize(source), place, report)
@@ -73,7 +73,7 @@ def _labelled(source: str, masks: str | None, place: str, report: Report) -> _Pa
 
 
 def _of_list(source: str, place: str, report: Report) -> list[str]:
-    """The images that a list names, relative to it; names of another machine by their last folders below here."""
+    """Finds the images that a list names, relative to it, or of another machine by their last folders below here."""
     names = [line.strip() for line in files.read_text(source, "data.train").splitlines() if line.strip()]
     folder, root = uris.parent(source), uris.parent(place)
     top = root if f"{folder}/".startswith(f"{root.rstrip('/')}/") else folder
@@ -149,7 +149,7 @@ def _stem(uri: str) -> str:
 
 
 def _is_label(path: str) -> bool:
-    """Whether a text among label files is one, too, by its name."""
+    """Says whether a text among label files is one, too, by its name."""
     return not is_hidden(path) and posixpath.basename(path).casefold().partition(".")[0] not in _NO_LABELS
 
 
@@ -164,7 +164,7 @@ def _stems_of_others(found: _Pairs, spare: set[str]) -> set[str]:
 
 
 def _read(pair: tuple[str, str], present: frozenset[str], settings: Settings) -> files.Read:
-    """A row; ``lines`` are the outlines of its label file as they stand there."""
+    """Reads a row. Its ``lines`` are the outlines of its label file as they stand there."""
     image, label = pair
     try:
         height, width = size_hw = size_of(files.fetch(image))
@@ -193,7 +193,7 @@ def _read(pair: tuple[str, str], present: frozenset[str], settings: Settings) ->
 
 
 def _by_all_lines(rows: Sequence[files.Row], place: str) -> Iterator[Finding]:
-    """What only all lines together tell: whether these are labels of another task. Takes ``lines`` out of the rows."""
+    """Finds labels of another task, which only all lines together tell. Takes ``lines`` out of the rows."""
     lines = [line for row in rows for line in row.pop("lines")]
     are_pairs = len(lines) >= _FEWEST_LINES and len({count for _, _, count in lines}) == 1 and bool(lines[0][2])
     if lines and (are_pairs or all(may_be_key_points for may_be_key_points, _, _ in lines)):

@@ -17,7 +17,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
-_OTHER_NAMES = {"val": ("validation", "valid")}  # of a split; Ultralytics takes the first
+_OTHER_NAMES = {"val": ("validation", "valid")}  # of a split, of which Ultralytics takes the first
 
 
 class Settings(NamedTuple):
@@ -78,7 +78,7 @@ def sources_of(settings: Settings, split: str, report: Report) -> list[str]:
 
 
 def _unsaid(place: str, spellings: tuple[str, ...], report: Report) -> str | None:
-    """The usual folder of a split that ``data.yaml`` does not name, as supervision writes it; None if there is none."""
+    """Finds the usual folder of a split that ``data.yaml`` does not name, as supervision writes it, or None."""
     usual = [folder for name in spellings for folder in (f"images/{name}", f"{name}/images")]
     for folder in [*usual, *(["images"] if spellings[0] == "train" else [])]:
         if files.is_folder(uris.join(uris.parent(place), folder), "data.train"):
@@ -105,7 +105,7 @@ def _source(place: str, base: str, name: str, split: str, report: Report) -> str
 
 
 def _readings(folder: str, base: str, name: str) -> Iterator[str]:
-    """Where a split may be, from what is written to what is meant; ``folder`` holds the ``data.yaml``."""
+    """Gives the places of a split, from what is written to what is meant. ``folder`` holds the ``data.yaml``."""
     root = uris.join(folder, base)
     yield uris.join(root, name)
     plain, plain_base = (text.replace("\\", "/") for text in (name, base))

@@ -152,7 +152,7 @@ def test_ids_and_categories_of_a_ground_truth(
         *((1, 90, 3), (2, 7, 900), (3, 8, 900), (4, 8, 900))
     ]
     said = capsys.readouterr().out
-    assert f"{tmp_path}/out.json: 4 images, 4 segments; licence of the model's weights: mit" in said
+    assert f"{tmp_path}/out.json: 4 images, 4 segments; license of the model's weights: mit" in said
     assert "left out, since --ground-truth does not name them: sky" in said
     assert "left out: 1 images that --ground-truth does not hold, e.g. /photos/日本.jpg" in said
     assert "left out: 1 images that failed, 0 that remain" in said
@@ -269,7 +269,7 @@ def test_rows_are_read_a_unit_at_a_time(run: RunDirectory, monkeypatch: pytest.M
 def test_a_run_without_a_labelled_image_is_no_export(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [[Picture("/photos/a.jpg", remains=True)], [pictures()[1][0]]])
     for form in ("coco", "coco-results"):
-        with pytest.raises(UsageError, match=r"run has no labelled image to export \(1 failed, 1 remain\)"):
+        with pytest.raises(UsageError, match=r"run has no labeled image to export \(1 failed, 1 remain\)"):
             export(run.uri, str(tmp_path / "out.json"), form)
     assert not (tmp_path / "out.json").exists()
 
@@ -278,7 +278,7 @@ def test_a_ground_truth_of_failed_images_alone_is_no_export(run: RunDirectory, t
     truth = {"images": [{"id": 4, "file_name": "broken.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     for form in ("coco", "coco-results"):
-        with pytest.raises(UsageError, match="it holds none of the images that are labelled"):
+        with pytest.raises(UsageError, match="it holds none of the images that are labeled"):
             export(run.uri, str(tmp_path / "out.json"), form, str(tmp_path / "truth.json"))
     assert not (tmp_path / "out.json").exists()
 
