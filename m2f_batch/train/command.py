@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from typing import Any
 
 from m2f_batch.config.finetune import FinetuneConfig, check_device
 from m2f_batch.datasets.lint.masks import Setting
@@ -18,15 +17,17 @@ from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.result import is_wanted, tell
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.storage.allow import confine
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.s3.settings import using
 from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step, maker, threaded_stream
 from m2f_batch.train.layout import INFO, METRICS, complete
 from m2f_batch.train.output.hold_output import check_place, goes_on, held, is_finished
+from m2f_batch.train.output.metrics_log import Line, lines_of
 from m2f_batch.train.output.training_info import write_finished
 from m2f_batch.train.start.job import TrainJob, plan_job
 
-FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400; presets that scale have 3000 and more
+FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400, and presets that scale have 3000 and more
 NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begins anew"
 
 
@@ -81,21 +82,21 @@ def tell_training(job: TrainJob, place: HeldFolder) -> None:
     """
     if not is_wanted():
         return
-    info: dict[str, Any] = {}
-    lines: list[dict[str, Any]] = []
+    info: JsonObject = {}
+    lines: list[Line] = []
     step = 0
-    with suppress(RunError, TransientError, ValueError):  # lost storage may have ended the training
+    with suppress(RunError, TransientError, ValueError, LookupError):  # lost storage may have ended the training
         info = json.loads(place.store.read(place.path(INFO)))
         step = max(complete(place), default=0)
-        lines = [json.loads(line) for line in place.store.read(place.path(METRICS)).splitlines()]
+        lines = lines_of(place.store.read(place.path(METRICS)))
     main = MAIN[job.task]
-    valid = [line for line in lines if line["kind"] == "validation" and line.get(main) is not None]
-    best = max(valid, key=lambda line: (line[main], line["step"]), default=None)
+    valid = [line for line in lines if line.kind == "validation" and main in line.figures]
+    best = max(valid, key=lambda line: (line.figures[main], line.step), default=None)
     totals = {
-        "step": max([step, *(line["step"] for line in lines)]),
+        "step": max([step, *(line.step for line in lines)]),
         "steps": job.steps,
         "images": {"train": job.train.table.num_rows, "val": 0 if job.val is None else job.val.table.num_rows},
-        "best": best and {name: value for name, value in best.items() if name not in ("kind", "time")},
+        "best": best and {name: value for name, value in best.tree.items() if name not in ("kind", "time")},
     }
     tell(run_id=info.get("run_id"), totals=totals)
 

@@ -3,11 +3,13 @@
 A process that trains alone has rank 0 of size 1, and needs no process group.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_T = TypeVar("_T")
 
 
 def rank() -> int:
@@ -33,16 +35,16 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(total(torch.tensor(float(flag), device=device)) > 0)
 
 
-def gathered(value: Any) -> list[Any]:
+def gathered(value: _T) -> list[_T]:
     """Return the value of each rank, in order. Values are small Python objects."""
     if size() == 1:
         return [value]
-    values: list[Any] = [None] * size()
+    values: list[Any] = [None] * size()  # filled in place
     dist.all_gather_object(values, value)
     return values
 
 
-def from_first_rank(value: Any) -> Any:
+def from_first_rank(value: _T) -> _T:
     """Return the value of rank 0 on every rank."""
     if size() == 1:
         return value

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from m2f_batch.datasets.lint.warnings import enough_queries
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.runs.held_folder import HeldFolder
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.train import distributed
 from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step
@@ -30,7 +31,7 @@ from m2f_batch.train.loop.optimizer import new_optimizer
 from m2f_batch.train.loop.progress import Progress, first_loss
 from m2f_batch.train.loop.schedule import rate_factor
 from m2f_batch.train.loop.step import Done, NonFiniteStep, Rules, TrainedModel, train_step
-from m2f_batch.train.loop.validation import patience_used, validate
+from m2f_batch.train.loop.validation import Best, patience_used, validate
 from m2f_batch.train.network.freezing import train_mode
 from m2f_batch.train.objective.loss_parts import LossSettings
 from m2f_batch.train.output import checkpoints
@@ -66,13 +67,13 @@ class Means:
 
 @dataclass
 class State:
-    """The state of a training after ``step`` steps. ``best`` holds step and metric of the best validation."""
+    """The state of a training after ``step`` steps."""
 
     start: Start
     optimizer: torch.optim.Optimizer
     ema: MovingAverage | None
     step: int = 0
-    best: dict[str, Any] | None = None
+    best: Best | None = None
     worse: int = 0  # validations since the best one
     skipped: int = 0
     left_out: int = 0
@@ -82,21 +83,27 @@ class State:
         ema = None if self.ema is None else self.ema.state_dict()
         return snapshot({"model": self.start.model.state_dict(), "optimizer": self.optimizer.state_dict(), "ema": ema})
 
-    def numbers(self) -> dict[str, Any]:
+    def numbers(self) -> JsonObject:
         """Return all else that resuming needs, as JSON."""
-        return {"best": self.best, "worse": self.worse, "skipped": self.skipped, "left_out": self.left_out}
+        return {
+            "best": self.best and self.best.tree,
+            "worse": self.worse,
+            "skipped": self.skipped,
+            "left_out": self.left_out,
+        }
 
     def averaged(self) -> AbstractContextManager[None]:
         """Give the model its averaged weights, where there are any, as it is validated and kept."""
         return nullcontext() if self.ema is None else self.ema.applied(self.start.model)
 
-    def load(self, step: int, tensors: dict[str, Any], numbers: dict[str, Any]) -> None:
+    def load(self, step: int, tensors: dict[str, Any], numbers: JsonObject, main: str) -> None:
         """Resume from a checkpoint."""
         self.start.model.load_state_dict(tensors["model"])
         self.optimizer.load_state_dict(tensors["optimizer"])
         if self.ema is not None:
             self.ema.load_state_dict(tensors["ema"])
-        self.step, self.best, self.worse = step, numbers["best"], numbers["worse"]
+        self.step, self.worse = step, numbers["worse"]
+        self.best = None if numbers["best"] is None else Best.of(numbers["best"], main)
         self.skipped, self.left_out = numbers["skipped"], numbers["left_out"]
 
 
@@ -145,7 +152,8 @@ def _begun(job: TrainJob, place: HeldFolder, means: Means, new: New) -> State:
     found = (steps[-1], *checkpoints.read(place, steps[-1])) if steps else None
     found = distributed.from_first_rank(found)
     if found is not None:
-        state.load(*found)
+        step, tensors, numbers = found
+        state.load(step, tensors, numbers, MAIN[job.task])
         means.say(f"resume  step {state.step} of {job.steps}")
     else:
         for note in new.notes:
@@ -220,7 +228,7 @@ def _rules(job: TrainJob, config: Any) -> Rules:
     )
 
 
-def _metrics_of(done: Done, state: State) -> dict[str, Any]:
+def _metrics_of(done: Done, state: State) -> dict[str, float]:
     rate = max(group["lr"] for group in state.optimizer.param_groups)
     losses = {"loss": done.loss} | {f"loss_{name}": value for name, value in done.parts.items()}
     return {**losses, "gradient_norm": done.gradient_norm, "learning_rate": rate, "time": time()}
@@ -239,10 +247,10 @@ def _validate(job: TrainJob, state: State, means: Means, log: MetricsLog, scratc
     figures, main = summary["metrics"], MAIN[job.task]
     log.note(state.step, "validation", figures | {"time": time()})
     figure = -1.0 if figures[main] is None else figures[main]
-    state.worse = patience_used(figure, None if state.best is None else state.best[main], state.worse)
-    is_best = state.best is None or figure >= state.best[main]  # of equals the later one, which has learned for longer
+    state.worse = patience_used(figure, None if state.best is None else state.best.figure, state.worse)
+    is_best = state.best is None or figure >= state.best.figure  # of equals the later one, which has learned for longer
     if is_best:
-        state.best = {"step": state.step, main: figure, "metrics": figures, "classes": summary["classes"]}
+        state.best = Best(state.step, main, figure, figures, summary["classes"])
     means.say(f"valid   step {state.step}: " + ", ".join(_shown(figures)) + (" (best)" if is_best else ""))
 
 
@@ -254,7 +262,7 @@ def _checkpoint(job: TrainJob, place: HeldFolder, state: State, log: MetricsLog,
     if distributed.rank() != 0:
         return
     step, tensors, numbers = state.step, state.tensors(), state.numbers()
-    best = None if state.best is None else state.best["step"]
+    best = None if state.best is None else state.best.step
 
     def act() -> None:
         log.flush()  # first, because a resume keeps the lines up to its checkpoint
@@ -268,8 +276,8 @@ def _checkpoint(job: TrainJob, place: HeldFolder, state: State, log: MetricsLog,
 def _finish(job: TrainJob, place: HeldFolder, state: State, log: MetricsLog, scratch: Path, say: Say) -> None:
     """Write the best model, or the last, to OUTPUT itself."""
     model = state.start.model
-    if state.best is not None and state.best["step"] != state.step:
-        tensors, _ = checkpoints.read(place, state.best["step"])
+    if state.best is not None and state.best.step != state.step:
+        tensors, _ = checkpoints.read(place, state.best.step)
         model.load_state_dict(tensors["model"])
         if state.ema is not None:
             state.ema.load_state_dict(tensors["ema"])

@@ -64,7 +64,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
     retry_write(lambda: sweep(run, plan, run.committed()))
     attempt.events.emit("proof", files=len(plan.names()))
     known = retry_write(lambda: read_index(run))
-    # few files are soon read here; tasks may have to wait for new workers
+    # few files are soon read here, while tasks may have to wait for new workers
     where = map if len(plan.names()) <= FEW_FILES else each
     found = verify_reports(run, attempt.job.labeling.task, each=where, known=known)
     if found.problems:

@@ -24,7 +24,7 @@ from typing import Any
 from m2f_batch.ray_session.held import Held
 
 STAGES = ("fetch", "decode", "forward", "postprocess", "write")
-PREPARING = ("fetch", "decode")  # stages of tasks; all others are a replica's
+PREPARING = ("fetch", "decode")  # stages of tasks, while all others are a replica's
 DEVICE_BUSY, STAGE_BUSY = 0.85, 0.7  # from these shares on, the others wait for a stage
 
 

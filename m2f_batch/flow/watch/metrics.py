@@ -59,7 +59,7 @@ GAUGES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "last_success_timestamp_seconds": ("Unix time at which a run over this OUTPUT was verified.", ()),
 }
 MAX_LABEL = 80  # characters
-MAX_REASONS = 100  # distinct ones in a run; what comes after is counted as "other"
+MAX_REASONS = 100  # distinct ones in a run, and any later one is counted as "other"
 
 
 class Metrics:

@@ -3,7 +3,8 @@
 The weights are written as a model directory and loaded from there, so that the measured model is the one a user runs.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from m2f_batch.datasets.pixel_cap import KEY
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.models.checkpoint import read_checkpoint
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
@@ -66,6 +68,32 @@ def validate(
         first.merge(other)
     checked = segmenter.checked
     return {**first.summary(), "warning": None if checked is None else checked.warning()}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validation of a training.
+
+    figure: that of the task's ``main`` metric, -1 where it was not measurable.
+    metrics: the figures over all classes.
+    classes: the figures by class.
+    """
+
+    step: int
+    main: str
+    figure: float
+    metrics: Mapping[str, float | None]
+    classes: Sequence[Mapping[str, Any]]
+
+    @property
+    def tree(self) -> JsonObject:
+        """The JSON object of a checkpoint."""
+        return {"step": self.step, self.main: self.figure, "metrics": self.metrics, "classes": self.classes}
+
+    @classmethod
+    def of(cls, tree: JsonObject, main: str) -> "Best":
+        """Return the best validation of a checkpoint."""
+        return cls(tree["step"], main, tree[main], tree["metrics"], tree["classes"])
 
 
 def patience_used(figure: float, best: float | None, before: int) -> int:

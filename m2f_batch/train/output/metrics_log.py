@@ -9,20 +9,40 @@ A resumed training drops the lines after the checkpoint that it goes on from, so
 
 import io
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any
 
 from m2f_batch.runs.held_folder import HeldFolder
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CURVES, EVENTS, METRICS
 
 FLUSH_SECONDS = 30.0  # between writes of the lines, for those who watch
-Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the log: the step, its ``kind`` (train, validation), and the figures, None where not finite."""
+
+    step: int
+    kind: str
+    values: Mapping[str, float | None]
+
+    @property
+    def tree(self) -> JsonObject:
+        """The line as JSON."""
+        return {"step": self.step, "kind": self.kind, **self.values}
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that are there, without the time."""
+        return {name: value for name, value in self.values.items() if value is not None and name != "time"}
 
 
 class MetricsLog:
@@ -31,16 +51,16 @@ class MetricsLog:
     def __init__(self, place: HeldFolder, step: int) -> None:
         self._place = place
         self._flushed = monotonic()
-        self.lines = [line for line in read_lines(place) if line["step"] <= step] if step else []
+        self.lines = [line for line in read_lines(place) if line.step <= step] if step else []
 
-    def note(self, step: int, kind: str, values: Mapping[str, Any]) -> None:
+    def note(self, step: int, kind: str, values: Mapping[str, float | None]) -> None:
         """Add a line. Numbers that are not finite become null, because JSON has no word for them."""
-        self.lines.append({"step": step, "kind": kind} | {key: _finite(value) for key, value in values.items()})
+        self.lines.append(Line(step, kind, {name: _finite(value) for name, value in values.items()}))
 
     def flush(self) -> None:
         """Write all lines. Raises Fenced when another run has taken over."""
         self._flushed = monotonic()
-        data = "".join(json.dumps(line) + "\n" for line in [*self.lines]).encode()
+        data = "".join(json.dumps(line.tree) + "\n" for line in [*self.lines]).encode()
         retry_write(lambda: self._place.write(METRICS, data))
 
     def is_due(self) -> bool:
@@ -68,7 +88,13 @@ def read_lines(place: HeldFolder) -> list[Line]:
         data = retry_write(lambda: place.store.read(place.path(METRICS)))
     except NotFound:
         return []
-    return [json.loads(line) for line in data.decode().splitlines()]
+    return lines_of(data)
+
+
+def lines_of(data: bytes) -> list[Line]:
+    """Parse the lines of metrics.jsonl. Raises ValueError or LookupError for other data."""
+    trees = map(json.loads, data.decode().splitlines())
+    return [Line(tree.pop("step"), tree.pop("kind"), tree) for tree in trees]
 
 
 def events_of(lines: Iterable[Line]) -> list[tuple[str, bytes]]:
@@ -78,8 +104,8 @@ def events_of(lines: Iterable[Line]) -> list[tuple[str, bytes]]:
     with TemporaryDirectory(prefix="m2f-batch-") as folder:
         with SummaryWriter(folder, write_to_disk=True) as writer:
             for line in lines:
-                for key, value in _numbers(line).items():
-                    writer.add_scalar(f"{line['kind']}/{key}", value, line["step"], walltime=line.get("time"))
+                for name, value in line.figures.items():
+                    writer.add_scalar(f"{line.kind}/{name}", value, line.step, walltime=line.values.get("time"))
         return [(file.name, file.read_bytes()) for file in sorted(Path(folder).iterdir())]
 
 
@@ -87,19 +113,19 @@ def curves_png(lines: Sequence[Line]) -> bytes:
     """Draw the curves: losses on top, validation metrics and the learning rate below."""
     from matplotlib.figure import Figure
 
-    train, validation = ([line for line in lines if line["kind"] == kind] for kind in ("train", "validation"))
+    train, validation = ([line for line in lines if line.kind == kind] for kind in ("train", "validation"))
     figure = Figure(figsize=(10, 9), layout="constrained")
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
     groups = ((axes[0], train, "loss"), (axes[1], validation, ""), (axes[2], train, "learning_rate"))
     for axis, chosen, prefix in groups:
-        names = dict.fromkeys(key for line in chosen for key in _numbers(line) if key.startswith(prefix))
+        names = dict.fromkeys(key for line in chosen for key in line.figures if key.startswith(prefix))
         for name in names:
-            points = [(line["step"], line[name]) for line in chosen if line.get(name) is not None]
+            points = [(line.step, line.figures[name]) for line in chosen if name in line.figures]
             axis.plot(*zip(*points, strict=True), label=name, linewidth=1, marker="." if len(points) < 40 else None)
         if names:
             axis.legend(fontsize="small", ncols=2)
         axis.grid(alpha=0.3)
-    if any(line.get("loss") for line in train):
+    if any(line.values.get("loss") for line in train):
         axes[0].set_yscale("log")
     for axis, title in zip(axes, ("training loss", "validation", "learning rate"), strict=True):
         axis.set_title(title, fontsize="medium", loc="left")
@@ -109,10 +135,5 @@ def curves_png(lines: Sequence[Line]) -> bytes:
     return picture.getvalue()
 
 
-def _numbers(line: Line) -> dict[str, float]:
-    others = {"step", "kind", "time"}
-    return {key: value for key, value in line.items() if key not in others and isinstance(value, int | float)}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and value - value != 0 else value
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value

@@ -16,6 +16,7 @@ from m2f_batch.storage.retries import retry_write
 from m2f_batch.train import distributed
 from m2f_batch.train.layout import MODEL_FILES, NONFINITE
 from m2f_batch.train.loop.step import NonFiniteStep
+from m2f_batch.train.loop.validation import Best
 from m2f_batch.train.start.job import TrainJob
 
 
@@ -28,10 +29,11 @@ def save_model(model: Any, processor: Mapping[str, Any], directory: Path) -> Non
 
 def save_everywhere(model: Any, processor: Mapping[str, Any], directory: Path) -> None:
     """Do ``save_model`` on every rank with a directory each, because ``transformers`` saves on rank 0 only."""
-    files = None
+    files: dict[str, bytes] = {}
     if distributed.rank() == 0:
         save_model(model, processor, directory)
-        files = {file.name: file.read_bytes() for file in directory.iterdir()} if distributed.size() > 1 else None
+        if distributed.size() > 1:
+            files = {file.name: file.read_bytes() for file in directory.iterdir()}
     files = distributed.from_first_rank(files)
     if distributed.rank() != 0:
         directory.mkdir(parents=True, exist_ok=True)
@@ -40,7 +42,7 @@ def save_everywhere(model: Any, processor: Mapping[str, Any], directory: Path) -
 
 
 def write_model(
-    place: HeldFolder, directory: Path, job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]
+    place: HeldFolder, directory: Path, job: TrainJob, step: int, best: Best | None, notes: Sequence[str]
 ) -> None:
     """Write the files of ``directory`` and a model card to OUTPUT. Raises Fenced when another run has taken over."""
     (directory / "README.md").write_text(model_card(job, step, best, notes), encoding="utf-8")
@@ -49,10 +51,10 @@ def write_model(
         retry_write(partial(place.store.upload, directory / name, place.path(name)))
 
 
-def model_card(job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: Sequence[str]) -> str:
+def model_card(job: TrainJob, step: int, best: Best | None, notes: Sequence[str]) -> str:
     """Return README.md of the tuned model: data, recipe, metrics, and the license of the model it started from."""
     config, train = job.config, job.config.train
-    kept = step if best is None else best["step"]
+    kept = step if best is None else best.step
     start = config.model.uri or config.model.backbone or "random weights"
     lines = [
         "---",
@@ -88,15 +90,15 @@ def model_card(job: TrainJob, step: int, best: Mapping[str, Any] | None, notes: 
     return "\n".join(lines) + "\n"
 
 
-def _metrics(job: TrainJob, best: Mapping[str, Any]) -> list[str]:
-    figures = {name: value for name, value in best["metrics"].items() if value is not None}
+def _metrics(job: TrainJob, best: Best) -> list[str]:
+    figures = {name: value for name, value in best.metrics.items() if value is not None}
     main = MAIN[job.task]
-    rows = [f"| {entry['name']} | {entry[main]:.3f} |" for entry in best["classes"] if entry.get(main) is not None]
+    rows = [f"| {entry['name']} | {entry[main]:.3f} |" for entry in best.classes if entry.get(main) is not None]
     return [
         "",
         "## Metrics",
         "",
-        f"After step {best['step']}, on the validation images, by `m2f-batch evaluate`'s code.",
+        f"After step {best.step}, on the validation images, by `m2f-batch evaluate`'s code.",
         "",
         "| " + " | ".join(figures) + " |",
         "| " + " | ".join("---" for _ in figures) + " |",

@@ -59,3 +59,14 @@ def test_lines_are_due_after_a_while(tmp_path, monkeypatch):
     assert lines.is_due()
     lines.flush()
     assert not lines.is_due()
+
+
+def test_lines_are_read_as_they_were_written(tmp_path):
+    log = MetricsLog(open_folder(str(tmp_path)), 0)
+    log.note(1, "train", {"loss": float("inf"), "learning_rate": 0.5, "time": 7.0})
+    log.note(1, "validation", {"AP": 0.0, "AP50": None})
+    log.flush()
+    lines = metrics_log.lines_of((tmp_path / "metrics.jsonl").read_bytes())
+    assert lines == log.lines
+    assert [line.figures for line in lines] == [{"learning_rate": 0.5}, {"AP": 0.0}]
+    assert lines[0].tree == {"step": 1, "kind": "train", "loss": None, "learning_rate": 0.5, "time": 7.0}

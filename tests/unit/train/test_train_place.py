@@ -10,7 +10,9 @@ from support.train_jobs import job_of
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
+from m2f_batch.storage.local import LocalStore
 from m2f_batch.train.layout import complete
+from m2f_batch.train.loop.validation import Best
 from m2f_batch.train.output.hold_output import check_place, check_seen, goes_on, held
 from m2f_batch.train.output.training_info import TrainingInfo, write_finished
 from m2f_batch.train.start.job import TrainJob
@@ -140,3 +142,27 @@ def test_a_training_that_does_not_begin_leaves_no_trace(tmp_path: Path):
     with pytest.raises(UsageError, match="no training of ours"):
         work(job_of(tmp_path))
     assert [file.name for file in tmp_path.rglob("*")] == ["thesis.txt"]
+
+
+def test_a_start_reads_finetune_json_before_the_lease_and_once_under_it(tmp_path: Path, monkeypatch):
+    read, asked = LocalStore.read_entry, list[str]()
+
+    def noted(store: LocalStore, uri: str) -> Any:
+        asked.append(Path(uri).name)
+        return read(store, uri)
+
+    monkeypatch.setattr(LocalStore, "read_entry", noted)
+    for finishes in (False, True, False):  # a first start, a resume, nothing to do
+        asked.clear()
+        job = job_of(tmp_path)
+        check_place(job)
+        with held(job, print) as ours:
+            assert asked.count("finetune.json") == 2
+            if finishes:
+                write_finished(ours.place)
+
+
+def test_the_best_validation_of_a_checkpoint_is_read_as_it_was_written():
+    tree = {"step": 5, "AP": 0.25, "metrics": {"AP": 0.25, "AP50": None}, "classes": [{"id": 1, "AP": 0.25}]}
+    best = Best.of(tree, "AP")
+    assert (best.step, best.figure, best.tree) == (5, 0.25, tree)
