@@ -220,9 +220,11 @@ def _lists_of(ours: AllowList | None, machine: str | None, driver: str | None) -
 def _split(text: str) -> list[str]:
     entries = [entry for entry in re.split(r"[\s,]+", text) if entry]
     if not entries:  # nobody meant everything by it
-        raise UsageError(f"{OF_MACHINE}: is set and names no place; unset it, or give entries such as s3://bucket/a/")
+        raise UsageError(
+            "is set and names no place", field=OF_MACHINE, hint="unset it, or give entries such as s3://bucket/a/"
+        )
     if any("://" not in entry and not entry.startswith("/") for entry in entries):
-        raise UsageError(f"{OF_MACHINE}: {text!r} must hold absolute paths and URIs, between commas or blanks")
+        raise UsageError("must hold absolute paths and URIs, between commas or blanks", field=OF_MACHINE, value=text)
     return entries
 
 
@@ -233,11 +235,13 @@ def _spelled(name: str, entry: str) -> str:
     try:
         place = uris.parse(entry)
     except UsageError as error:
-        raise UsageError(f"{name}: {entry!r}: {error}") from None
+        raise UsageError(f": {error}", field=name, value=entry) from None
     if place.is_web and re.search("[?#]", place.path):
-        raise UsageError(f"{name}: {entry!r} has a query; give https://HOST/ or https://HOST/PREFIX/")
+        raise UsageError("has a query", field=name, value=entry, hint="give https://HOST/ or https://HOST/PREFIX/")
     if "*" in entry or not {".", ".."}.isdisjoint(place.path.split("/")):
-        raise UsageError(f"{name}: {entry!r} is no place: give folders or prefixes, which hold all below them, no '*'")
+        raise UsageError(
+            "is no place: give folders or prefixes, which hold all below them, no '*'", field=name, value=entry
+        )
     return str(place)
 
 

@@ -87,7 +87,7 @@ def writable_file(dest: str, field: str, *, run: str | None = None, read: Iterab
     place = writable_place(dest, field)
     with _of_field(field):
         if dest.endswith("/") or place.store.is_folder(place.uri):
-            raise UsageError(f"{dest!r} is a folder; give the name of a file in it")
+            raise UsageError("is a folder", value=dest, hint="give the name of a file in it")
         _check_above(dest, place.uri)
     if run is not None and any(uris.is_inside(place.uri, f"{run}/{name}") for name in OF_RUN):
         raise UsageError("is a part of the run itself", field=field, value=dest, hint="give another place")
@@ -149,4 +149,4 @@ def _check_above(dest: str, place: str) -> None:
     while not uris.root(place) and above and not os.path.exists(above):
         above = os.path.dirname(above)
     if not uris.root(place) and not os.path.isdir(above):
-        raise UsageError(f"{dest!r}: {above!r} is a file; give a folder")
+        raise UsageError(f": {above!r} is a file", value=dest, hint="give a folder")

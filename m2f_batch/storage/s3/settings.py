@@ -76,7 +76,7 @@ def is_anonymous(bucket: str) -> bool:
 @lru_cache(maxsize=8)
 def _current(given: str, style: str | None, payer: str | None, unsigned: str | None) -> S3Config:
     if payer not in (None, "", "requester"):
-        raise UsageError(f"{PAYER}: {payer!r} is not known; allowed: requester")
+        raise UsageError("is not known", field=PAYER, value=payer, allowed="requester")
     styles = {None: None, True: "virtual", False: "path"}
     of_variables = {
         "addressing_style": styles[_flag(STYLE, style)],
@@ -94,5 +94,5 @@ def _flag(name: str, value: str | None) -> bool | None:
     if not value:
         return None
     if value.upper() not in _WORDS:
-        raise UsageError(f"{name}: {value!r} is not known; allowed: YES, NO")
+        raise UsageError("is not known", field=name, value=value, allowed="YES, NO")
     return _WORDS[value.upper()]
