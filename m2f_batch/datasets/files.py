@@ -23,7 +23,7 @@ from m2f_batch.messages.reading_progress import with_progress
 from m2f_batch.processes import in_threads
 from m2f_batch.storage import uris
 from m2f_batch.storage.json_text import parse_json
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import open_place, open_store
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
@@ -74,9 +74,9 @@ def read_text(uri: str, field: str) -> str:
 def folder_of(uri: str, field: str) -> str:
     """The one spelling of a folder that must be there."""
     try:
-        place = uris.normalize(uri)
-        if open_store(place).is_folder(place):
-            return place
+        place = open_place(uri)
+        if place.store.is_folder(place.uri):
+            return place.uri
     except (ObjectError, StoreUnavailable, UsageError) as error:
         raise UsageError.about(field, error) from error
     raise UsageError(": there is no such folder", field=field, value=uri)
@@ -85,7 +85,8 @@ def folder_of(uri: str, field: str) -> str:
 def is_folder(uri: str, field: str) -> bool:
     """Says whether there is such a folder. Raises UsageError where that cannot be known."""
     try:
-        return open_store(uri).is_folder(uris.normalize(uri))
+        place = open_place(uri)
+        return place.store.is_folder(place.uri)
     except (ObjectError, StoreUnavailable, UsageError) as error:
         raise UsageError.about(field, error) from error
 

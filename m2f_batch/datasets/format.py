@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from m2f_batch.config.formats import FormatKeys, all_formats
 from m2f_batch.config.segment import Task
 from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS
+from m2f_batch.storage import uris
 
 if TYPE_CHECKING:
     from m2f_batch.config.data import ClassNames, Palette
@@ -99,6 +100,11 @@ class Source:
     mask_suffix: str | None = None
     palette: "Palette | None" = None
     split: str = "train"
+
+    @cached_property
+    def place(self) -> str:
+        """The one spelling of ``annotations``."""
+        return uris.normalize(self.annotations)
 
 
 @dataclass(frozen=True, kw_only=True)

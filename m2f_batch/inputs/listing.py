@@ -32,7 +32,7 @@ from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  
 from m2f_batch.inputs.names.images import extension_of, is_image_name, is_plain_image_name
 from m2f_batch.inputs.places import check_listable, glob_matcher
 from m2f_batch.storage import uris
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import open_place
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.room import Room
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Page, Store, StoreUnavailable, Unreachable
@@ -56,8 +56,8 @@ def list_input(uri: str, *, root: str | None = None) -> Listing:
 
 
 def _listed(uri: str, root: str | None) -> Listing:
-    place = uris.normalize(uri)
-    store = open_store(place)
+    opened = open_place(uri)
+    place, store = opened.uri, opened.store
     kind = _kind(store, uri, place)
     if root is not None and kind != "json":
         raise UsageError(

@@ -10,16 +10,16 @@ from m2f_batch.storage import uris
 
 def check_output(input_uri: str, output_uri: str) -> None:
     """Raises UsageError if OUTPUT is INPUT or lies inside it, where a next run would list our own files."""
-    folder = uris.normalize(input_uri)
+    folder, pattern = uris.normalize(input_uri), ""
     if uris.has_glob(input_uri) and not os.path.exists(folder):
-        folder = uris.split_glob(input_uri)[0]
+        folder, pattern = uris.split_glob(input_uri)
     try:
         target = uris.normalize(output_uri)
     except UsageError as error:
         raise UsageError.about("output.uri", error) from error
-    if uris.has_glob(input_uri) and not os.path.exists(uris.normalize(input_uri)):
+    if pattern:
         # a glob takes only what it matches: it must not match what a run writes
-        matches = glob_matcher(uris.split_glob(input_uri)[1])
+        matches = glob_matcher(pattern)
         written = (uris.below(folder, f"{target}/{name}") for name in ("run.json", "annotations/0.parquet"))
         is_inside = target == folder or any(matches(name) for name in written)
     else:

@@ -28,9 +28,9 @@ from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes
 from m2f_batch.runs.plan import Plan, plan_of
 from m2f_batch.runs.tally import COLUMNS, Tally
 from m2f_batch.storage.json_text import json_object_or_none
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import open_place
 from m2f_batch.storage.store import Entry, NotFound, Unreachable
-from m2f_batch.storage.uris import check_written, normalize
+from m2f_batch.storage.uris import check_written
 
 # what other commands read of run.json
 INFO_KEYS = frozenset(
@@ -222,7 +222,8 @@ class RunDirectory(HeldFolder):
 
 def open_directory(uri: str, fence: Fence | None = None) -> RunDirectory:
     """A run directory, existing or not."""
-    return RunDirectory(normalize(uri).rstrip("/"), open_store(uri), fence)
+    place = open_place(uri)
+    return RunDirectory(place.uri.rstrip("/"), place.store, fence)
 
 
 def open_existing_run(uri: str) -> RunDirectory:

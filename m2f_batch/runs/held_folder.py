@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from m2f_batch.runs.lease import is_taken_over
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import open_place
 from m2f_batch.storage.store import Fenced, Store
-from m2f_batch.storage.uris import normalize
 
 
 class Fence(NamedTuple):
@@ -95,7 +94,8 @@ class HeldFolder:
 
 def open_folder(uri: str, fence: Fence | None = None) -> HeldFolder:
     """Open a folder, existing or not."""
-    return HeldFolder(normalize(uri).rstrip("/"), open_store(uri), fence)
+    place = open_place(uri)
+    return HeldFolder(place.uri.rstrip("/"), place.store, fence)
 
 
 def json_bytes(tree: dict[str, Any]) -> bytes:

@@ -30,9 +30,18 @@ def open_store(uri: str) -> Store:
     With an allow-list, and for the web always, its methods raise NotAllowed for what lies outside. Raises UsageError
     for a URI that names no place, or one of an unknown scheme.
     """
-    place = uris.parse(uri)
-    opened = partial(_opened, place.scheme, place.authority)
-    return GuardedStore(opened) if allow.is_confined() or place.is_web else opened()
+    return _store_of(uris.parse(uri))
+
+
+def open_place(uri: str) -> Place:
+    """Parses ``uri`` and opens its store, as ``open_store`` does. Raises UsageError."""
+    location = uris.parse(uri)
+    return Place(str(location), _store_of(location))
+
+
+def _store_of(location: uris.Location) -> Store:
+    opened = partial(_opened, location.scheme, location.authority)
+    return GuardedStore(opened) if allow.is_confined() or location.is_web else opened()
 
 
 def stat_many(wanted: Iterable[str]) -> list[Entry | None]:

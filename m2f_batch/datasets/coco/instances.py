@@ -27,7 +27,6 @@ from m2f_batch.datasets.dataset import Dataset, Stated, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
 from m2f_batch.datasets.masks import area_and_box, union_rle, without_rle
 from m2f_batch.messages.reading_progress import with_progress
-from m2f_batch.storage import uris
 
 
 class Taken(NamedTuple):
@@ -48,12 +47,11 @@ class _Segment(NamedTuple):
     counts: str
 
 
-def read_coco(annotations: str, images: str | None = None, *, report: Report = stop) -> Dataset:
+def read_coco(place: str, images: str | None = None, *, report: Report = stop) -> Dataset:
     """Reads a COCO instances JSON. File names are resolved against ``images``, else the folder of the JSON.
 
     Raises UsageError for a file that is none. What is wrong in it goes to ``report``.
     """
-    place = uris.normalize(annotations)
     document = files.read_json(place, "data.train")
     listed, entries, categories = parts_of(document, place)
     del document
@@ -132,12 +130,11 @@ def taken_entry(entry: Any, where: str, heads: Heads, known: Mapping[int, int]) 
     return Taken(image_id, known[category], bool(flags["iscrowd"]), bool(flags["ignore"]), shape, size_hw)
 
 
-def stated_in_coco(annotations: str) -> tuple[dict[int, list[Stated]], list[Finding]]:
+def stated_in_coco(place: str) -> tuple[dict[int, list[Stated]], list[Finding]]:
     """The boxes and areas that annotations state, by image id in the order of the dataset's segments.
 
     The findings are those of annotation ids. What else is wrong is found by ``read_coco``.
     """
-    place = uris.normalize(annotations)
     listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
     heads = read_heads(listed, categories, place, lambda finding: None)
     known = heads.positions()

@@ -25,21 +25,19 @@ from m2f_batch.datasets.dataset import Dataset, Stated, dataset_of
 from m2f_batch.datasets.findings import Finding, Report, stop
 from m2f_batch.datasets.masks import label_map_rle, runs_rle
 from m2f_batch.errors import DecodeError
-from m2f_batch.storage import uris
 from m2f_batch.storage.store import ObjectError
 
 _Annotated = dict[int, tuple[str, Entry]]
 
 
 def read_coco_panoptic(
-    annotations: str, images: str | None = None, masks: str | None = None, *, report: Report = stop
+    place: str, images: str | None = None, masks: str | None = None, *, report: Report = stop
 ) -> Dataset:
     """Reads a COCO panoptic JSON. ``masks`` is by default the folder with the name of the JSON, without ``.json``.
 
     An image without an annotation is wholly void. Raises UsageError for a file that is none. What is wrong in it goes
     to ``report``.
     """
-    place = uris.normalize(annotations)
     folder = files.folder_of(masks or place.removesuffix(".json"), "data.train_masks")
     listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
     heads = read_heads(listed, categories, place, report)
@@ -65,9 +63,8 @@ def read_coco_panoptic(
     return dataset_of(kept, rows)
 
 
-def stated_in_panoptic(annotations: str) -> tuple[dict[int, list[Stated]], list[Finding]]:
+def stated_in_panoptic(place: str) -> tuple[dict[int, list[Stated]], list[Finding]]:
     """The boxes and areas that ``segments_info`` states, by image id in the order of the dataset's segments."""
-    place = uris.normalize(annotations)
     listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
     heads = read_heads(listed, categories, place, lambda finding: None)
     stated: dict[int, list[Stated]] = {}

@@ -20,7 +20,7 @@ def _sniff(look: FileLook) -> str | None:
 def _read(source: Source, report: "Report") -> "Dataset":
     from m2f_batch.datasets.coco.instances import read_coco
 
-    return read_coco(source.annotations, source.images, report=report)
+    return read_coco(source.place, source.images, report=report)
 
 
 def _stated(annotations: str) -> "tuple[dict[int, list[Stated]], list[Finding]]":

@@ -18,7 +18,7 @@ def _sniff(look: FileLook) -> str | None:
 def _read(source: Source, report: "Report") -> "Dataset":
     from m2f_batch.datasets.coco.panoptic import read_coco_panoptic
 
-    return read_coco_panoptic(source.annotations, source.images, source.masks, report=report)
+    return read_coco_panoptic(source.place, source.images, source.masks, report=report)
 
 
 def _stated(annotations: str) -> "tuple[dict[int, list[Stated]], list[Finding]]":

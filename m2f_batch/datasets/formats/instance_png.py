@@ -13,7 +13,7 @@ def _read(source: Source, report: "Report") -> "Dataset":
     from m2f_batch.datasets.png.instances import read_instance_png
 
     return read_instance_png(
-        source.annotations,
+        source.place,
         source.images,
         source.masks,
         ignore_index=source.ignore_index,

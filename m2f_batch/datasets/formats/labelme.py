@@ -18,7 +18,7 @@ def _sniff(look: FileLook) -> str | None:
 def _read(source: Source, report: "Report") -> "Dataset":
     from m2f_batch.datasets.labelme.reader import read_labelme
 
-    return read_labelme(source.annotations, source.images, report=report)
+    return read_labelme(source.place, source.images, report=report)
 
 
 FORMAT = Format(name="labelme", help="folder of labelme JSONs", is_folder=True, sniff_file=_sniff, read=_read)

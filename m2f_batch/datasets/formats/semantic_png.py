@@ -24,7 +24,7 @@ def _read(source: Source, report: "Report") -> "Dataset":
     from m2f_batch.datasets.png.semantic import read_semantic_png
 
     return read_semantic_png(
-        source.annotations,
+        source.place,
         source.images,
         source.masks,
         ignore_index=source.ignore_index,

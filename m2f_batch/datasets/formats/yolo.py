@@ -28,7 +28,7 @@ def _sniff(look: FileLook) -> str | None:
 def _read(source: Source, report: "Report") -> "Dataset":
     from m2f_batch.datasets.yolo.reader import read_yolo
 
-    return read_yolo(source.annotations, source.images, source.masks, split=source.split, report=report)
+    return read_yolo(source.place, source.images, source.masks, split=source.split, report=report)
 
 
 def _write(splits: "Mapping[str, AnnotatedImages]", target: Target) -> Iterator[str]:

@@ -50,7 +50,7 @@ _CORNER = 1.0  # pixels that a corner of an upright rectangle may lie beside it,
 _Entry = dict[str, Any]
 
 
-def read_labelme(annotations: str, images: str | None = None, *, report: Report = stop) -> Dataset:
+def read_labelme(place: str, images: str | None = None, *, report: Report = stop) -> Dataset:
     """Reads a folder of labelme JSONs, or one of them.
 
     ``imagePath`` is relative to its JSON, or a name in ``images``. Where it is not there, the image is the one with the
@@ -58,10 +58,9 @@ def read_labelme(annotations: str, images: str | None = None, *, report: Report 
     them, else the labels in use by name, with ids from 1. Raises UsageError for what cannot be read at all. What is
     wrong in it goes to ``report``.
     """
-    place = uris.normalize(annotations)
     listed = [*files.list_files(place, ["json"], report).values()] if files.is_folder(place, "data.train") else [place]
     if not listed:
-        raise UsageError(f"data.train: {annotations!r} has no JSON")
+        raise UsageError(f"data.train: {place!r} has no JSON")
     entries = _only_labelme([*files.rows_of(_parsed, listed, report)], place, report)
     shapes = [shape["label"] for entry in entries for shape in entry["shapes"]]
     names = _declared(place) or dict(enumerate(sorted({*shapes}), 1))

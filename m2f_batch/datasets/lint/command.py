@@ -27,6 +27,7 @@ from m2f_batch.models.source import find_model
 from m2f_batch.storage import uris
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.s3.settings import using
+from m2f_batch.storage.uris import normalize
 
 _SHOWN = 5  # examples per kind on the screen
 _KEPT = 10_000  # in the JSON
@@ -105,7 +106,7 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
     train, val = read_splits(data, report)
     stated: list[dict[int, list[Stated]]] = []
     for annotations in (data.train, data.val):
-        found, findings = form.stated(annotations) if annotations is not None and form.stated else ({}, [])
+        found, findings = form.stated(normalize(annotations)) if annotations is not None and form.stated else ({}, [])
         stated.append(found if annotations is not None else stated[0])
         for finding in findings:
             tally.add(finding)

@@ -24,6 +24,7 @@ from m2f_batch.datasets.lint.warnings import DEFAULT_QUERIES
 from m2f_batch.datasets.masks import areas
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
+from m2f_batch.storage.uris import normalize
 
 # kinds of an entry that is of no image, and so left out alone. Other faults of no image are of the whole dataset
 _ENTRIES = ("malformed", "unlisted-image", "missing-image", "unreadable-mask")
@@ -128,7 +129,7 @@ def faultless(
     setting = setting_of(AugmentConfig(), dropping.queries, is_semantic=False)
     categories = [replace(one, isthing=one.isthing or are_things) for one in dataset.categories]
     known = formats()[form]
-    stated = known.stated(source)[0] if known.stated else {}
+    stated = known.stated(normalize(source))[0] if known.stated else {}
     looked = looks(dataset, known, stated, setting, found.append, categories)
     result.seen = dict(zip(dataset.table["uri"].to_pylist(), looked, strict=True))
     faults = _faults(found, dropping)

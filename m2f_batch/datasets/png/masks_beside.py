@@ -33,7 +33,7 @@ class Beside:
 
 
 def pairs(
-    annotations: str,
+    place: str,
     images: str | None,
     masks: str | None,
     suffix: str | None,
@@ -45,14 +45,13 @@ def pairs(
     Where no ``suffix`` is given and no mask has an image's name, it is the first of ``usual`` that Cityscapes' masks
     have, else what all masks have in common.
 
-    ``annotations`` is a file beside ``masks``, or itself the folder of the masks. Without ``images``, they lie among
+    ``place`` is a file beside ``masks``, or itself the folder of the masks. Without ``images``, they lie among
     the masks, as anything but PNG, or as those without the suffix. A mask without an image is a finding, images without
     a mask are left out aloud.
     """
-    place = uris.normalize(annotations)
     is_folder = files.is_folder(place, "data.train")
     if masks is None and not is_folder:
-        raise UsageError("is no folder of masks", field="data.train_masks", value=annotations, hint="give that folder")
+        raise UsageError("is no folder of masks", field="data.train_masks", value=place, hint="give that folder")
     folder = files.folder_of(masks or place, "data.train_masks")
     place_of_images = folder if images is None else files.folder_of(images, "data.train_images")
     found, kinds = _list_masks(folder, report)

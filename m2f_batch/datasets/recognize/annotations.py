@@ -17,7 +17,7 @@ from m2f_batch.datasets.recognize.unread import ARCHIVES, Unread, unread_file, u
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.storage import uris
-from m2f_batch.storage.places import open_store
+from m2f_batch.storage.places import open_place, open_store
 
 _TRIED = 5  # files of one extension that are looked into
 
@@ -39,9 +39,9 @@ class Known(NamedTuple):
 def look_at(annotations: str) -> Known | None:
     """The format of a file or folder, or None where nothing tells it or it cannot be read."""
     try:
-        place = uris.normalize(annotations)
-        is_folder = open_store(place).is_folder(place)
-        return _of_folder(place) if is_folder else _of_file(place, files.fetch(place))
+        place = open_place(annotations)
+        is_folder = place.store.is_folder(place.uri)
+        return _of_folder(place.uri) if is_folder else _of_file(place.uri, files.fetch(place.uri))
     except (UsageError, RunError):
         return None
 
@@ -52,12 +52,13 @@ def misnamed(form: str, annotations: str) -> str | None:
     if found is None:
         return None
     is_same = found.form == form or (found.form is not None and _are_masks(found.form) and _are_masks(form))
-    if is_same and found.place == uris.normalize(annotations):
+    place = uris.normalize(annotations)
+    if is_same and found.place == place:
         return None
     if found.form is None:
         return f"data.train: {annotations!r} looks like {found.words}, which is not read: {found.advice}"
     wanted = [] if is_same else [f"--format {found.form} (data.format={found.form})"]
-    wanted += [f"give its file {found.place!r}"] if found.place != uris.normalize(annotations) else []
+    wanted += [f"give its file {found.place!r}"] if found.place != place else []
     return f"data.train: {annotations!r} looks like {found.words}: {', '.join(wanted)}"
 
 

@@ -32,7 +32,7 @@ _Pairs = list[tuple[str, str]]  # (image, its label file)
 
 
 def read_yolo(
-    annotations: str,
+    place: str,
     images: str | None = None,
     masks: str | None = None,
     *,
@@ -45,7 +45,7 @@ def read_yolo(
     ``images`` in its path is ``labels``. An image without a label file has no objects. Category ids are the file's
     classes. Raises UsageError for what cannot be read at all. What is wrong in it goes to ``report``.
     """
-    settings = read_settings(annotations, report)
+    settings = read_settings(place, report)
     sources = [images] if images else sources_of(settings, split, report)
     found = [pair for source in sources for pair in _labeled(source, masks, settings.place, report)]
     found, present = _with_labels(found, settings.place, report)

@@ -29,9 +29,8 @@ class Settings(NamedTuple):
     values: dict[str, Any]
 
 
-def read_settings(annotations: str, report: Report) -> Settings:
+def read_settings(place: str, report: Report) -> Settings:
     """The settings of a ``data.yaml``. Raises UsageError for a file that is none."""
-    place = uris.normalize(annotations)
     where = f"data.train: {place!r}"
     text = files.read_text(place, "data.train")
     values, texts = parse_yaml(text, where), parse_texts(text, where)

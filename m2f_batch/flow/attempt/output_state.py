@@ -16,7 +16,6 @@ from m2f_batch.runs.index import read_index
 from m2f_batch.runs.plan import Change, Plan, default_images_per_file, new_plan, next_plan
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import Entry, NotFound, ObjectError, StoreUnavailable, Unreachable
-from m2f_batch.storage.uris import normalize
 from m2f_batch.vision.label_settings import fingerprint_of
 
 # config keys that facts of the fingerprint come from
@@ -166,7 +165,7 @@ def check_output_state(job: Job, state: OutputState, device: str) -> None:
     if state.plan is None:
         problem = "holds a run that cannot be gone on with"
         raise UsageError(problem, field="output.uri", value=output, hint=way_out)
-    if info["config"]["input"]["uri"] != normalize(job.config.input.uri):
+    if info["config"]["input"]["uri"] != job.input_uri:
         problem = f"holds a run over {info['config']['input']['uri']}, and input.uri is {job.config.input.uri}"
         raise UsageError(problem, field="output.uri", value=output, hint=way_out)
     different = differences(info.get("fingerprint_of"), job.facts(device))
@@ -187,7 +186,7 @@ def _is_overwritten(job: Job, state: OutputState, device: str) -> bool:
     goes_on = (
         state.plan is not None
         and not state.is_finished
-        and info["config"]["input"]["uri"] == normalize(job.config.input.uri)
+        and info["config"]["input"]["uri"] == job.input_uri
         and not differences(info.get("fingerprint_of"), job.facts(device))
     )
     return not goes_on

@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 from m2f_batch.config.deadline import deadline_at
@@ -34,6 +35,11 @@ class Job:
     labeling: Labeling
     listing: Listing
     held: str | None
+
+    @cached_property
+    def input_uri(self) -> str:
+        """The one spelling of INPUT, as run.json has it."""
+        return normalize(self.config.input.uri)
 
     def facts(self, device: str) -> dict[str, Any]:
         """Return the facts that decide a label of this job on a device."""

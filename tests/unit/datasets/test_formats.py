@@ -39,7 +39,7 @@ def _read(source, report):
     from m2f_batch.datasets.pixel_cap import size_of
     from m2f_batch.storage import uris
 
-    place = uris.normalise(source.annotations)
+    place = source.place
     lines = [line.split() for line in files.read_text(place, "data.train").splitlines()[1:]]
     names = sorted({line[1] for line in lines if len(line) == 6})
     rows = {}
