@@ -3,7 +3,7 @@
 import os
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -46,7 +46,7 @@ def ahead(submit: Callable[[_A], _T], items: Iterable[_A], most: int) -> Iterato
 
 def in_threads(
     act: Callable[[_A], _T], items: Iterable[_A], threads: int, most: int, *, waits: bool = True
-) -> Iterator[tuple[_A, _T]]:
+) -> Generator[tuple[_A, _T], None, None]:
     """Yields each item with what ``act`` returns for it, in order. Up to ``most`` items are under way or done.
 
     Raises what ``act`` raises, at the item's turn. Then, or where nobody wants more, items that no thread has begun are

@@ -5,6 +5,7 @@ import itertools
 import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -227,13 +228,14 @@ def rows_of(
     """
     total = len(items) if isinstance(items, Sized) else total
     threads = min(32, os.cpu_count() or 1)
-    read = in_threads(read_one, items, threads, _AHEAD * threads)
-    for item, (row, findings) in with_progress(read, total, "files of annotated images"):
-        image = image_of(item) or (None if row is None else row.get("uri"))
-        for finding in findings:
-            report(finding if image is None else replace(finding, image=image))
-        if row is not None:
-            yield row
+    # closed at once where a report raises, because a collector may end threads while it holds a lock that they want
+    with closing(in_threads(read_one, items, threads, _AHEAD * threads)) as read:
+        for item, (row, findings) in with_progress(read, total, "files of annotated images"):
+            image = image_of(item) or (None if row is None else row.get("uri"))
+            for finding in findings:
+                report(finding if image is None else replace(finding, image=image))
+            if row is not None:
+                yield row
 
 
 def numbered(rows: Iterable[Row]) -> Iterator[Row]:
