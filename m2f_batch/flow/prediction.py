@@ -1,6 +1,6 @@
-"""From a probe of a few images to what the whole listing will take, with an interval. Pure.
+"""Predicts from a probe of a few images what the whole listing will take, with an interval. Pure.
 
-Each stage could do its places over its seconds per image; the slowest decides. On CPU the cores are a stage of their
+Each stage could do its slots over its seconds per image. The slowest decides. On CPU the cores are a stage of their
 own, since decoding, the forward pass and post-processing share them. The interval is what resampling the probed units
 gives: it covers how much images differ, not what else happens on the machines.
 """
@@ -15,7 +15,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class ProbedUnit:
-    """What became of one unit of the probe; ``rle_bytes`` are the bytes of its masks, ``read_bytes`` from storage."""
+    """One unit of the probe. ``rle_bytes`` are the bytes of its masks, ``read_bytes`` those read from storage."""
 
     images: int
     seconds: Mapping[str, float]
@@ -25,7 +25,7 @@ class ProbedUnit:
 
 @dataclass(frozen=True)
 class Machines:
-    """What the whole run will have: replicas, tasks that fetch and decode at once, CPU cores, threads per replica."""
+    """The whole run has these: replicas, tasks that fetch and decode at once, CPU cores, threads per replica."""
 
     device: str
     replicas: int
@@ -48,7 +48,7 @@ class Estimate:
 
 
 def capacities(units: Sequence[ProbedUnit], machines: Machines) -> dict[str, float]:
-    """Images per second that each stage could do if it were alone; stages that cost nothing are left out."""
+    """Images per second that each stage could do if it were alone. Stages that cost nothing are left out."""
     each = seconds_per_image(units)
     fetch, decode, forward, postprocess = (each.get(s, 0.0) for s in ("fetch", "decode", "forward", "postprocess"))
     seconds = {
@@ -90,7 +90,9 @@ def interval(units: Sequence[ProbedUnit], statistic: Callable[[Sequence[ProbedUn
 
 
 def sample_evenly(total: int, count: int) -> list[int]:
-    """``count`` different numbers below ``total``, one from each of as many equal parts, in random order; all if few.
+    """Draw ``count`` different numbers below ``total``, one from each of as many equal parts, in random order.
+
+    Where there are fewer, all of them.
 
     >>> sorted(sample_evenly(5, 8)), [number // 100 for number in sorted(sample_evenly(400, 4))]
     ([0, 1, 2, 3, 4], [0, 1, 2, 3])

@@ -1,4 +1,4 @@
-"""All that decides a label, settled once from checkpoint and config, and the fingerprint over it. No torch."""
+"""Settles all that decides a label from checkpoint and config, and hashes it to the fingerprint. Imports no torch."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ class Labeling:
     cut: Cut = WHOLE
 
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, Any]:
-        """What decides a label, as JSON has it; ``cpu_threads`` is None on other devices."""
+        """The facts that decide a label, as JSON has them. ``cpu_threads`` is None on other devices."""
         preprocess = asdict(self.preprocess)
         as_detectron2 = preprocess.pop("as_detectron2")  # said by the version, so that other runs keep their facts
         facts = {
@@ -63,7 +63,7 @@ def fingerprint_of(facts: dict[str, Any]) -> str:
 def settle(
     checkpoint: Checkpoint, model: ModelConfig, preprocess: PreprocessConfig, postprocess: PostprocessConfig
 ) -> Labeling:
-    """What a run will do. Raises UsageError for a task the model cannot do and for keys that do not apply to it."""
+    """Settle what a run will do. Raises UsageError for a task the model cannot do and for keys that do not apply."""
     task = choose_task(checkpoint, model.task)
     _refuse_inapplicable(postprocess, task)
     stuff_ids, source, notes = _stuff(checkpoint, postprocess.stuff_ids, task)
@@ -89,7 +89,7 @@ def settle(
 def _stuff(
     checkpoint: Checkpoint, configured: frozenset[int] | None, task: Task
 ) -> tuple[frozenset[int], StuffSource, tuple[str, ...]]:
-    """Which labels are stuff, who says so, and what a user should hear of it.
+    """Settle which labels are stuff, who says so, and what a user should hear of it.
 
     Ids that are no labels are a mistake in ``postprocess.stuff_ids``. In config.json they have outlived the labels of
     an earlier training: panoptic, which merges by them, is refused (UsageError), and instance, which only leaves stuff

@@ -1,4 +1,4 @@
-"""Segments drawn over their image, for people to look at."""
+"""Draws segments over their image, for people to look at."""
 
 import colorsys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ GOLDEN_RATIO = 0.618034  # steps of hue that never come close to each other
 def draw_overlay(
     image: NDArray[np.uint8], segments: Sequence[Segment], stuff_ids: frozenset[int] = frozenset()
 ) -> NDArray[np.uint8]:
-    """The image, uint8 [H, W, 3], with each segment tinted, outlined and named; one hue per thing, stuff paler.
+    """Draw each segment tinted, outlined and named over an image, uint8 [H, W, 3]. A thing has a hue, stuff is paler.
 
     Larger segments are drawn first, so that none is hidden.
     """
@@ -26,10 +26,10 @@ def draw_overlay(
     masks = [segment.mask() for segment in ordered]
     for segment, mask in zip(ordered, masks, strict=True):
         is_stuff = segment.category_id in stuff_ids
-        colour = np.asarray(_colour(segment.category_id if is_stuff else segment.id), dtype=np.float32)
+        color = np.asarray(_color(segment.category_id if is_stuff else segment.id), dtype=np.float32)
         opacity = STUFF_OPACITY if is_stuff else THING_OPACITY
-        canvas[mask] = (1 - opacity) * canvas[mask] + opacity * colour
-        canvas[_outline(mask)] = colour * 0.45
+        canvas[mask] = (1 - opacity) * canvas[mask] + opacity * color
+        canvas[_outline(mask)] = color * 0.45
     picture = Image.fromarray(np.rint(canvas).astype(np.uint8))
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size=max(10, min(image.shape[:2]) // 18))
     for segment, mask in zip(ordered, masks, strict=True):
@@ -42,7 +42,7 @@ def draw_overlay(
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the mask with a neighbour, up, down, left or right, outside it."""
+    """Pixels of the mask with a neighbor, up, down, left or right, outside it."""
     padded = np.pad(mask, 1, mode="edge")
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inner
@@ -55,6 +55,6 @@ def _inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _colour(number: int) -> tuple[float, float, float]:
+def _color(number: int) -> tuple[float, float, float]:
     red, green, blue = colorsys.hsv_to_rgb(number * GOLDEN_RATIO % 1, 0.85, 1.0)
     return 255 * red, 255 * green, 255 * blue

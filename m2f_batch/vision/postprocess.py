@@ -1,4 +1,6 @@
-"""Logits of one image to segments: the paper's own inference (Cheng et al. 2022, section 4.1 and its reference code).
+"""Makes segments of the logits of one image by the paper's own inference.
+
+The paper is Cheng et al. 2022, section 4.1, with its reference code.
 
 Shapes: Q queries, C classes, (h, w) mask logits, (Hc, Wc) canvas, (hc, wc) content at its top left, (H, W) output.
 ``class_logits`` are [Q, C + 1], the last class is "no object"; ``mask_logits`` are [Q, h, w]; float32, float16 or
@@ -22,11 +24,11 @@ from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.records import Segment
 from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.masks.instance import areas_of, shapes_of
-from m2f_batch.vision.masks.label_tiles import Winners, codes_of
-from m2f_batch.vision.masks.panoptic import Owners, find_owners
-from m2f_batch.vision.masks.pixel_classes import find_classes
+from m2f_batch.vision.masks.label_tiles import ClassLabels, codes_of
+from m2f_batch.vision.masks.panoptic import QueryLabels, panoptic_labels
+from m2f_batch.vision.masks.pixel_classes import pixel_labels
 from m2f_batch.vision.masks.rle import MaskCode
-from m2f_batch.vision.masks.semantic import find_winners
+from m2f_batch.vision.masks.semantic import semantic_labels
 
 DEVICES = ("cpu", "cuda")  # logits on another come to the CPU
 NO_STUFF: frozenset[int] = frozenset()
@@ -100,15 +102,15 @@ def panoptic_segments(
     kept = keep.nonzero().flatten().tolist()
     if not kept:
         return []
-    owners = find_owners(mask_logits[kept], scores[kept], frame, mask_threshold)
+    owned = panoptic_labels(mask_logits[kept], scores[kept], frame, mask_threshold)
     # p >= threshold: the level itself is inside
     just_below = float(np.nextafter(np.float32(_logit(mask_threshold)), np.float32(-np.inf)))
     areas = areas_of(mask_logits[kept], frame, just_below)
-    parts = _parts(kept, labels.tolist(), owners, areas, overlap_threshold, stuff_ids)
+    parts = _parts(kept, labels.tolist(), owned, areas, overlap_threshold, stuff_ids)
     segment_of = np.full(len(kept) + 1, -1)  # the last is nobody's
     for number, members in enumerate(parts):
         segment_of[members] = number
-    codes = dict(codes_of(owners.starts, segment_of[owners.labels], output))
+    codes = dict(codes_of(owned.starts, segment_of[owned.labels], output))
     found = [
         _Found(max(float(scores[kept[i]]) for i in members), int(labels[kept[members[0]]]), codes[number])
         for number, members in enumerate(parts)
@@ -120,16 +122,16 @@ def panoptic_segments(
 def _parts(
     kept: list[int],
     labels: list[int],
-    owners: Owners,
+    owned: QueryLabels,
     areas: NDArray[np.int64],
     overlap_threshold: float,
     stuff_ids: frozenset[int],
 ) -> list[list[int]]:
     """The members of each segment, as places in ``kept``: one query, or all of one stuff class."""
     parts: dict[tuple[int, int], list[int]] = {}
-    visible = set(owners.labels.tolist())
+    visible = set(owned.labels.tolist())
     for i, query in enumerate(kept):
-        if i not in visible or areas[i] == 0 or owners.owned[i] / areas[i] < overlap_threshold:
+        if i not in visible or areas[i] == 0 or owned.owned[i] / areas[i] < overlap_threshold:
             continue
         label = labels[query]
         parts.setdefault((label, -1 if label in stuff_ids else query), []).append(i)
@@ -143,7 +145,7 @@ def semantic_segments(
     """One segment per class that wins a pixel, largest area first."""
     class_logits, mask_logits = _checked(class_logits, mask_logits)
     frame = Frame(canvas, content, output)
-    return _by_area(find_winners(class_logits.softmax(-1)[:, :-1], mask_logits, frame), frame)
+    return _by_area(semantic_labels(class_logits.softmax(-1)[:, :-1], mask_logits, frame), frame)
 
 
 @torch.inference_mode()
@@ -154,13 +156,13 @@ def pixel_segments(logits: Tensor, *, canvas: SizeHW, content: SizeHW, output: S
     """
     (logits,) = _checked(logits)
     frame = Frame(canvas, content, output)
-    return _by_area(find_classes(logits, frame), frame)
+    return _by_area(pixel_labels(logits, frame), frame)
 
 
-def _by_area(winners: Winners, frame: Frame) -> list[Segment]:
+def _by_area(labels: ClassLabels, frame: Frame) -> list[Segment]:
     found = [
-        _Found(float(winners.shares[category_id]) / code.area, category_id, code)
-        for category_id, code in codes_of(winners.starts, winners.labels, frame.output)
+        _Found(float(labels.shares[category_id]) / code.area, category_id, code)
+        for category_id, code in codes_of(labels.starts, labels.labels, frame.output)
     ]
     return _segments(sorted(found, key=lambda item: -item.code.area), frame)
 
@@ -170,7 +172,7 @@ def _logit(probability: float) -> float:
 
 
 def _ranked(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """All scores, highest first; equal ones in the order of their index (``topk`` leaves that open)."""
+    """All scores, highest first, and equal ones in the order of their index (``topk`` leaves that open)."""
     return torch.sort(scores, descending=True, stable=True)
 
 
@@ -186,7 +188,7 @@ def _checked(*logits: Tensor) -> tuple[Tensor, ...]:
 
 
 def _all_finite(values: Tensor) -> bool:
-    """A finite sum proves it in one pass; the sum of finite numbers may overflow, so only then each is looked at."""
+    """Return whether all are finite. A finite sum proves it in one pass. Each is looked at only where it overflows."""
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 

@@ -1,4 +1,4 @@
-"""Images to segments in one process: a loaded model with its preprocessing and postprocessing around it.
+"""Turns images into segments in one process: a loaded model with preprocessing and post-processing around it.
 
 segmenter = Segmenter.from_pretrained("path/or/hub-id", task="instance", device="cpu")
 segments = segmenter(images)      # one list of Segment per image
@@ -79,7 +79,7 @@ class Segmenter:
 
     @property
     def batch_size(self) -> int | None:
-        """Images per forward pass; None until it was found by trying."""
+        """Views per forward pass. None until it was found by trying."""
         return self._sizes.size
 
     @classmethod
@@ -98,7 +98,7 @@ class Segmenter:
         max_pixels: int = DEFAULT_MAX_PIXELS,
         **postprocess: Any,
     ) -> "Segmenter":
-        """Load a Hugging Face directory, hub id or bucket URI; ``postprocess`` are the config's postprocess keys.
+        """Load a Hugging Face directory, hub id or bucket URI. ``postprocess`` are the config's postprocess keys.
 
         ``size`` and ``normalize`` are those of ``preprocess``; pixel values that look wrong without the latter are
         warned of. Raises UsageError for arguments that mean nothing, RunError for a model that does not load.
@@ -127,7 +127,7 @@ class Segmenter:
         postprocess: Mapping[str, Any],
         **options: Any,
     ) -> "Segmenter":
-        """Load files that are on this machine and were found to be allowed; ``options`` are those of the constructor.
+        """Load files that are on this machine and were found to be allowed. ``options`` are those of the constructor.
 
         Raises as ``from_pretrained``.
         """
@@ -145,7 +145,7 @@ class Segmenter:
         return cls(model, labeling, where, checked=checked, **options)
 
     def __call__(self, images: Sequence[ImageLike]) -> list[list[Segment]]:
-        """Segments of PIL images, uint8 arrays [H, W, 3] or encoded bytes; raises ImageError with the index."""
+        """Segments of PIL images, uint8 arrays [H, W, 3] or encoded bytes. Raises ImageError with the index."""
         results = []
         for index, (_, result) in enumerate(self._results(images)):
             if isinstance(result, ImageError):
@@ -179,8 +179,8 @@ class Segmenter:
                 if isinstance(item, Prepared):
                     yield from self._engine.submit([item])
 
-        labelled = iter(self._gather(submitted()))
-        return [(item, next(labelled)) if isinstance(item, Prepared) else (None, item) for item in prepared]
+        labeled = iter(self._gather(submitted()))
+        return [(item, next(labeled)) if isinstance(item, Prepared) else (None, item) for item in prepared]
 
     def label(self, images: Sequence[Prepared]) -> list[Result]:
         """Segments of prepared images, or why there are none, in their order. Blocks until all are there."""
@@ -204,7 +204,7 @@ class Segmenter:
 
 
 def _start_thread(threads: int, device: torch.device) -> None:
-    """What a thread that computes begins with: both are settings of each thread."""
+    """Begin a thread that computes. Both are settings of each thread."""
     pin_threads(threads)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)

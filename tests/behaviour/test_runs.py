@@ -174,14 +174,14 @@ def test_rows_that_get_lost_are_a_failed_run(scenes, tmp_path):
 
 
 def test_a_retry_reports_the_rows_that_stand(scenes, tmp_path, undisturbed):
-    from m2f_batch.flow.unit.stages import LABELLED_SCHEMA, commit_unit
+    from m2f_batch.flow.unit.stages import LABELED_SCHEMA, commit_unit
     from m2f_batch.runs.directory import open_directory as opened
 
     run = opened(str(tmp_path / "run"))
     unit = {"unit": "0" * 32, "transient": None, "rows": undisturbed[:5]}
-    first = commit_unit(pa.Table.from_pylist([unit], schema=LABELLED_SCHEMA), run=run).to_pylist()
+    first = commit_unit(pa.Table.from_pylist([unit], schema=LABELED_SCHEMA), run=run).to_pylist()
     other = {**unit, "rows": [{**row, "segments": []} for row in undisturbed[:5]]}
-    assert commit_unit(pa.Table.from_pylist([other], schema=LABELLED_SCHEMA), run=run).to_pylist() == first
+    assert commit_unit(pa.Table.from_pylist([other], schema=LABELED_SCHEMA), run=run).to_pylist() == first
     assert rows_of(tmp_path / "run") == undisturbed[:5]
 
 

@@ -1,7 +1,9 @@
-"""Who has begun what and not ended it: an image that crashes its process leaves nothing else behind.
+"""Counts, per unit, the worker processes that died while they worked on it.
+
+This is the only trace of an image that crashes its process.
 
 A count is a reason to be careful, and no proof: Ray tries a task again while its first try still runs, and a process
-also dies of a lost node, or with the neighbour whose image it was.
+also dies of a lost node, or with the neighbor whose image it was.
 """
 
 import threading
@@ -11,7 +13,7 @@ CAREFUL_AFTER = 2  # tries of a unit that did not end; from then on it runs imag
 
 
 class Deaths:
-    """Units under way and replicas that started, as their processes report them. For one process; safe in threads.
+    """Counts units under way and replicas that started, as their processes report them. Safe in threads.
 
     >>> deaths = Deaths()
     >>> [deaths.begin("unit", "prepare") for _ in range(3)]
@@ -27,13 +29,13 @@ class Deaths:
         self._replicas = 0
 
     def begin(self, unit: str, stage: str) -> int:
-        """How often this stage of the unit was begun before, since it last ended."""
+        """Begin this stage of the unit. Returns how often it was begun before, since it last ended."""
         with self._lock:
             self._begun[unit, stage] += 1
             return self._begun[unit, stage] - 1
 
     def end(self, unit: str, stage: str) -> None:
-        """The stage of the unit came to its end, in whichever try; an error that it raised is an end too."""
+        """End the stage of the unit, in whichever try. An error that it raised is an end too."""
         with self._lock:
             self._begun.pop((unit, stage), None)
 
@@ -43,7 +45,7 @@ class Deaths:
             return set(self._begun)
 
     def replica_started(self) -> int:
-        """A replica begins to load its model; how many did so, this one too, since a unit was last labelled.
+        """Count a replica that loads its model. Returns how many did so since a unit was last labeled, with this one.
 
         A model that crashes its process lets this grow for ever. A whole pool that starts counts too: bound it by the
         largest number of replicas and some more.
@@ -52,7 +54,7 @@ class Deaths:
             self._replicas += 1
             return self._replicas
 
-    def unit_labelled(self) -> None:
-        """A replica has labelled a unit: models load."""
+    def unit_labeled(self) -> None:
+        """A replica has labeled a unit: models load."""
         with self._lock:
             self._replicas = 0

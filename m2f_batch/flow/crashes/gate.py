@@ -1,4 +1,4 @@
-"""One light actor on the driver's node: it opens OUTPUT once a model was seen to load, and knows what is under way.
+"""The gate is a light actor on the driver's node: it opens OUTPUT once a model has loaded, and tracks units.
 
 A run's first write waits for the model, and importing what loads it takes seconds. So nobody waits for a check: the
 worker that fetches the first unit loads the model too, since it has imported most of that anyway, and replicas load
@@ -6,7 +6,7 @@ theirs at the same time. Whoever is first asks for the gate to be opened.
 
 Whoever works on a unit says so before and after: a unit whose workers died more than once is then handled with care,
 one that was committed is not made again with the rest of a task that died, and a run that is to stop lets what is being
-labelled finish, and begins nothing more.
+labeled finish, and begins nothing more.
 """
 
 import threading
@@ -28,7 +28,7 @@ from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.tally import Tally
 
-# replicas that may start, beyond those of the pool, without a single unit labelled
+# replicas that may start, beyond those of the pool, without a single unit labeled
 STARTS_IN_VAIN = 10
 THREADS, WAITING = 16, 5  # and so many more for each replica
 PATIENCE_SECONDS = 60.0  # until Ray has started the actor again
@@ -36,7 +36,7 @@ DONE: Literal["done"] = "done"
 
 
 class Gate:
-    """Opens OUTPUT when it is first asked to; counts units under way. Its methods may run at the same time."""
+    """Opens OUTPUT when it is first asked to, and tracks units in flight. Its methods may run at the same time."""
 
     def __init__(self, run_uri: str, fence: Fence, work: list["ray.ObjectRef[Work]"], replicas: int) -> None:
         self._run, self._work, self._replicas = open_directory(run_uri, fence), work, replicas
@@ -52,17 +52,17 @@ class Gate:
                 self._base = begin(self._run, ray.get(self._work[0]))
 
     def opened(self) -> Tally | None:
-        """What was done before; None as long as the gate is closed."""
+        """The tally of earlier attempts. None as long as the gate is closed."""
         return self._base
 
     def deaths(self) -> int:
-        """How many units were begun again, since a process that worked on them had died."""
+        """Units that were begun again because a process that worked on them had died."""
         return self._died
 
     def begin(self, unit: str, stage: str) -> int | Literal["done"] | None:
-        """A stage of a unit begins; returns how many of its workers died before, None: leave it, or DONE: it is.
+        """Begin a stage of a unit. Returns how many of its workers died before, None (leave it) or DONE.
 
-        Nothing is labelled before OUTPUT is as the plan says. Raises what ``begin`` does.
+        Nothing is labeled before OUTPUT is as the plan says. Raises what ``begin`` does.
         """
         if self._is_draining:
             return None
@@ -84,22 +84,22 @@ class Gate:
         """A replica is done with the unit: it was committed, or given up."""
         self._deaths.end(unit, "label")
         if is_committed:
-            self._deaths.unit_labelled()
+            self._deaths.unit_labeled()
             self._committed.add(unit)
 
     def check_replicas(self) -> None:
-        """A replica starts. Raises RunError when many have, and none of them has labelled anything."""
+        """A replica starts. Raises RunError when many have, and none of them has labeled anything."""
         if self._deaths.replica_started() > self._replicas + STARTS_IN_VAIN:
             raise RunError("replicas die before they label anything, again and again; see the logs of the Ray workers")
 
     def drain(self) -> int:
-        """Let nothing more begin; returns how many units are still being labelled or committed."""
+        """Let nothing more begin. Returns how many units are still being labeled or committed."""
         self._is_draining = True
         return sum(stage == "label" for _, stage in self._deaths.in_flight())
 
 
 def answer_of(method: Any, *arguments: Any) -> Any:
-    """What a method of the gate answers, though its process or node be lost meanwhile. Raises its errors as ours."""
+    """Ask a method of the gate, though its process or node be lost meanwhile. Raises its errors as ours."""
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Units that killed their process before, image by image in a child process that may die of one.
+"""Works through units that killed their process before, image by image in a child process that may die of one.
 
 The image at which a child died is tried again in a fresh one. What has three deaths of one kind is a row when the
 image is what they have in common:
@@ -43,7 +43,7 @@ _CRASHES = frozenset(
 
 
 def preparing(plan: PreprocessPlan, cut: Cut, max_pixels: int) -> Work[ImageRef, Prepared | ImageError]:
-    """What a child does to each ImageRef: fetch, decode and resize, as ``stages.prepare_unit`` does."""
+    """A child fetches, decodes and resizes each ImageRef, as ``stages.prepare_unit`` does."""
     import torch
 
     from m2f_batch.vision.pixels.preprocess import prepare_image
@@ -62,7 +62,7 @@ def preparing(plan: PreprocessPlan, cut: Cut, max_pixels: int) -> Work[ImageRef,
 
 
 def labeling(settings: ActorSettings) -> Work[Prepared, Outcome]:
-    """What a child does to each Prepared: label it, alone. Raises RunError for a model that does not load."""
+    """A child labels each Prepared alone. Raises RunError for a model that does not load."""
     if not settings.labeling.compile:  # a compiled model keeps its batch size, each is compiled anew
         settings = replace(settings, batch_size=1)
     segmenter = SegmentActor(settings).segmenter
@@ -83,7 +83,7 @@ def prepare_isolated(
     worker: Callable[[PreprocessPlan, Cut, int], Work[ImageRef, Prepared | ImageError]] = preparing,
     limits: Mapping[str, float] = LIMITS,
 ) -> list[Prepared | ImageError]:
-    """Each image fetched, decoded and resized in a child process, or why it is not; in their order.
+    """Fetch, decode and resize each image in a child process, or say why it cannot be, in their order.
 
     The bytes are those of ``prepare_image`` in this process. Raises TransientError and RunError as ``fetch`` and
     ``prepare_image`` do, and when children die of something else than an image.
@@ -98,7 +98,7 @@ def label_isolated(
     worker: Callable[[ActorSettings], Work[Prepared, Outcome]] = labeling,
     limits: Mapping[str, float] = LIMITS,
 ) -> list[Outcome]:
-    """Segments of each prepared image from a model in a child process, or why there are none; in their order.
+    """Label each prepared image by a model in a child process, or say why there are no segments, in their order.
 
     On CPU in float32 the segments are those of the actor, byte for byte. The child's model takes memory of the device
     beside the actor's. Raises RunError when the model does not load, TransientError when children die of something else
@@ -114,7 +114,7 @@ def label_isolated(
 
 
 class IsolatedSegmenter:
-    """In place of a Segmenter where a unit is labelled."""
+    """In place of a Segmenter where a unit is labeled."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ def _kind(returncode: int | None) -> str:
 
 
 def _verdict(death: Died, limits: Mapping[str, float]) -> ImageError:
-    """The row of the image that a child died of so often; raises what has nothing to do with the image."""
+    """The row of the image that a child died of so often. Raises what has nothing to do with the image."""
     kind, end = _kind(death.returncode), _words(death.returncode)
     if death.stage is None:
         if kind != "Crashed":
@@ -186,7 +186,7 @@ def _verdict(death: Died, limits: Mapping[str, float]) -> ImageError:
 
 
 def _words(returncode: int | None) -> str:
-    """How a process ended, as a verb; empty when it was silent."""
+    """The end of a process as a verb. Empty when it was silent."""
     if returncode is None:
         return ""
     if returncode >= 0:

@@ -1,4 +1,4 @@
-"""A process that works for its parent, one item at a time, and may die of one: both ends of the pipe between them.
+"""A child process works for its parent, one item at a time, and may die of one. Both ends of their pipe are here.
 
 It is a Python of its own, never a fork (torch's threads and CUDA do not survive one), and imports nothing of the
 parent's ``__main__``. On Linux it dies with the thread that started it.
@@ -45,7 +45,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Died(Exception):
-    """The process ended without an answer, in ``stage`` of an item; None when it had none in work.
+    """The process ended without an answer, in ``stage`` of an item, or None when it had none in work.
 
     ``returncode`` is subprocess' own: the negative signal, or an exit code. None: it was ended for being silent too
     long. ``stderr`` is the last that it wrote there.
@@ -75,7 +75,7 @@ class Child(Generic[Item, Answer]):
         return None if self._process is None else self._process.pid
 
     def ask(self, item: Item, stage: str) -> Answer:
-        """What the child makes of an item, which begins with ``stage``.
+        """Ask the child about an item, which begins with ``stage``.
 
         Raises Died, and what was raised in the child as itself; what is none of our own errors brings its traceback.
         """

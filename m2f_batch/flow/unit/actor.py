@@ -1,4 +1,4 @@
-"""A Segmenter in a Ray coat, and the check that its pixel values are those of the checkpoint's own processor."""
+"""An actor holds a Segmenter, and checks that its pixel values are those of the checkpoint's own processor."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from m2f_batch.vision.label_settings import Labeling
 
 @dataclass(frozen=True)
 class ActorSettings:
-    """What an actor needs to load its model; travels to every node."""
+    """An actor loads its model by these. They travel to every node."""
 
     source: ModelSource
     labeling: Labeling

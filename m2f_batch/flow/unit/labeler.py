@@ -24,7 +24,7 @@ class Labeler(Protocol):
 
     @property
     def checked(self) -> object | None:
-        """How the forward pass computes, in words by ``str``. None without a forward pass of its own."""
+        """The way the forward pass computes, in words by ``str``. None without a forward pass of its own."""
 
     def label(self, images: Sequence[Prepared]) -> Sequence[Outcome]:
         """Segments of each image, or why there are none, in their order."""

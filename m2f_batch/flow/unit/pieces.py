@@ -1,4 +1,4 @@
-"""The input of a run in pieces of a few units: one piece is one task that fetches, and what is lost when it is killed.
+"""Cuts the input of a run into pieces of a few units. One piece is one task that fetches, and is lost with it.
 
 Ray makes all that a task yielded again when its process died. A task of one unit costs the driver most, and a task of
 many costs most when it is killed, so a piece is small and bounded, whatever the run is.
@@ -18,7 +18,7 @@ _PIECE_SCHEMA = pa.schema([("units", pa.list_(pa.struct(list(UNIT_SCHEMA))))])
 
 
 class Blocks:
-    """Tables of pieces, a row each, in the order of the units; pieces hold one unit as long as there are few units.
+    """Tables of pieces, a row each, in the order of the units. Pieces hold one unit as long as there are few units.
 
     With more units than ``MAX_BLOCKS`` pieces can hold, a block holds several pieces. Each is made when it is come to,
     anew each time, so that the driver never holds all: of 10^7 images they are as large as the listing.
@@ -31,7 +31,7 @@ class Blocks:
 
     @property
     def are_pieces(self) -> bool:
-        """Whether each block is one piece."""
+        """True where each block is one piece."""
         return self._pieces == 1
 
     def __iter__(self) -> Iterator[pa.Table]:
@@ -46,7 +46,7 @@ def apart(block: pa.Table) -> pa.Table:
 
 
 def each_unit(piece: pa.Table, *, step: Callable[..., pa.Table], **options: Any) -> Iterator[pa.Table]:
-    """What ``step`` makes of each unit of one piece, one after the other."""
+    """Do ``step`` to each unit of one piece, one after the other."""
     (units,) = (chunk for chunk in piece["units"].chunks if len(chunk))
     table = pa.Table.from_batches([pa.RecordBatch.from_struct_array(units.flatten())]).cast(UNIT_SCHEMA)
     for at in range(table.num_rows):

@@ -1,4 +1,4 @@
-"""What happens to one unit of work, stage by stage, without Ray: fetch and prepare, label, commit.
+"""Does the stages of one unit without Ray: fetch and prepare, label, commit.
 
 What each stage spent on a unit travels along as ``seconds``, so that the driver can name the bottleneck: ``fetch``
 (waiting for bytes), ``decode`` (CPU seconds of decoding and resizing), what a segmenter says of itself, and ``write``.
@@ -17,7 +17,7 @@ from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.flow.unit.labeler import Labeled, Labeler
 from m2f_batch.flow.unit.units import (
     DONE_SCHEMA,
-    LABELLED_SCHEMA,
+    LABELED_SCHEMA,
     PREPARED_SCHEMA,
     items_of,
     packed,
@@ -39,13 +39,13 @@ from m2f_batch.storage.retries import retried
 from m2f_batch.vision.cuts.view import Cut
 from m2f_batch.vision.pixels.prepared import Prepared
 
-__all__ = ["LABELLED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
+__all__ = ["LABELED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
 Item = TypeVar("Item")
 COMMITTED_BEFORE = "committed before"  # in place of a reason: the unit is done, and storage knows what came of it
 
 
 def prepare_unit(table: pa.Table, *, plan: PreprocessPlan, cut: Cut, max_pixels: int, threads: int) -> pa.Table:
-    """Fetch, decode and resize every image of one unit; a failed one carries its reason along."""
+    """Fetch, decode and resize every image of one unit. A failed one carries its reason along."""
     import torch
 
     from m2f_batch.vision.pixels.preprocess import prepare_image
@@ -111,11 +111,11 @@ def label_unit(table: pa.Table, segmenter: Labeler) -> pa.Table:
             sidecars.setdefault(name, []).append(sidecar.add_column(0, "image_id", ids))
     unit["sidecars"] = packed(sidecars)
     rows = table_of([row for row, _ in labeled])
-    return unit_row(LABELLED_SCHEMA, unit, rows.to_struct_array().combine_chunks())
+    return unit_row(LABELED_SCHEMA, unit, rows.to_struct_array().combine_chunks())
 
 
 def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
-    """Write the rows of one labelled unit and their sidecars, and say how many there were of what."""
+    """Write the rows of one labeled unit and their sidecars, and say how many there were of what."""
     (unit,) = table.drop_columns(["rows", "sidecars"]).to_pylist()
     tally, before = Tally(), retried()
     if unit["transient"] is None:
@@ -136,7 +136,7 @@ def commit_unit(table: pa.Table, *, run: RunDirectory) -> pa.Table:
 
 
 def _clocked(items: Iterable[Item], seconds: dict[str, float]) -> Iterator[Item]:
-    """The same items; ``seconds`` grows by the time that was spent on waiting for them."""
+    """Pass items on. ``seconds`` grows by the time that was spent on waiting for them."""
     left = iter(items)
     while True:
         begun = time.perf_counter()

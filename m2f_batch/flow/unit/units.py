@@ -1,4 +1,4 @@
-"""One unit of work as it travels through the flow: the Arrow schema behind each stage, and how it is packed.
+"""Packs one unit as it travels through the flow, by the Arrow schema behind each stage.
 
 A unit is one row of a table with nested lists, so that however Ray cuts and joins blocks, a unit stays whole. Blocks
 carry the resized uint8 content, not the full image: 0.4 MB at 384x384 where a photograph has 36 MB. Pixels and rows
@@ -49,14 +49,14 @@ PREPARED_SCHEMA = pa.schema(
         ("images", pa.large_list(_PREPARED)),
     ]
 )
-LABELLED_SCHEMA = pa.schema(
+LABELED_SCHEMA = pa.schema(
     [
         ("unit", pa.string()),
         ("transient", pa.string()),
         ("seconds", _SECONDS),
         ("bytes", pa.int64()),
         ("retries", pa.int64()),
-        ("replica", pa.string()),  # the process that labelled it
+        ("replica", pa.string()),  # the process that labeled it
         ("forward", pa.string()),  # how it computes: see ``runs.forwards``
         (
             "sidecars",
@@ -90,20 +90,20 @@ def unit_table(unit: Unit) -> pa.Table:
 
 
 def unit_row(schema: pa.Schema, unit: Mapping[str, Any], items: pa.StructArray) -> pa.Table:
-    """A unit as one row; ``items`` are the images or rows in it, the schema's last column."""
+    """A unit as one row. ``items`` are the images or rows in it, the schema's last column."""
     nested = pa.LargeListArray.from_arrays(pa.array([0, len(items)], pa.int64()), items).cast(schema.types[-1])
     fields = zip(schema.names[:-1], schema.types[:-1], strict=True)
     return pa.Table.from_arrays([*(pa.array([unit[name]], type_) for name, type_ in fields), nested], schema=schema)
 
 
 def items_of(table: pa.Table, column: str) -> pa.StructArray:
-    """What is nested in one unit's row; the row may be one of many in a block, so offsets count."""
+    """The items nested in one unit's row. The row may be one of many in a block, so offsets count."""
     (nested,) = (chunk for chunk in table[column].chunks if len(chunk))
     return nested.flatten()
 
 
 def rows_of(table: pa.Table) -> pa.Table:
-    """The rows of one labelled unit as a table of the frozen schema, without a copy."""
+    """The rows of one labeled unit as a table of the frozen schema, without a copy."""
     rows = items_of(table, "rows")
     return pa.Table.from_arrays([rows.field(name) for name in SCHEMA.names], schema=SCHEMA)
 
@@ -132,7 +132,7 @@ def with_seconds(table: pa.Table, more: Mapping[str, float]) -> pa.Table:
 
 
 def split_unit(table: pa.Table) -> pa.Table:
-    """A prepared unit as one unit per image, each with an equal part of the seconds and bytes; as it is if empty."""
+    """Split a prepared unit into one unit per image, with equal parts of seconds and bytes. An empty one stays."""
     images = items_of(table, "images")
     if len(images) == 0:
         return table

@@ -1,4 +1,4 @@
-"""Samples to sRGB over white: the colour rules of the decode policy, which ``image`` states in words."""
+"""Turns samples into sRGB over white by the color rules of the decode policy, which ``image`` states in words."""
 
 import io
 from functools import lru_cache
@@ -18,7 +18,7 @@ _Key = int | tuple[int, ...]
 
 
 def color_key(image: Image.Image) -> _Key | None:
-    """The colour that stands for transparent (tRNS of a PNG, GIF), in samples as Pillow is going to load them."""
+    """The color that stands for transparent (tRNS of a PNG, GIF), in samples as Pillow is going to load them."""
     key = image.info.get("transparency")
     if not isinstance(key, (int, tuple)) or image.mode not in ("1", "L", "RGB", "I;16"):
         return None
@@ -62,9 +62,9 @@ def _to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile to sRGB; None for one that is unreadable, of another colour space, or sRGB itself.
+    """The way from a profile to sRGB. None for one that is unreadable, of another color space, or sRGB itself.
 
-    What a profile does to a few colours decides that, not its name: "DCI-P3 D65 Gamut with sRGB Transfer" is none.
+    What a profile does to a few colors decides that, not its name: "DCI-P3 D65 Gamut with sRGB Transfer" is none.
     """
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -93,7 +93,7 @@ def _eight_bit(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
         low, high = 0.0, top
     out = np.empty(values.shape, np.uint8)
     rows = max(1, _BAND_PIXELS // values.shape[1])  # float64 of a whole image would take 8 bytes a pixel
-    with np.errstate(all="ignore"):  # a signalling NaN
+    with np.errstate(all="ignore"):  # a NaN that signals
         for at in range(0, len(values), rows):
             band = np.where(finite[at : at + rows], values[at : at + rows], low).astype(np.float64)
             out[at : at + rows] = np.rint((band - low) / ((high - low) or 1.0) * 255)

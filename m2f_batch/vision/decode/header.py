@@ -1,4 +1,4 @@
-"""What an encoded image says of itself, as Pillow reads it: format, mode, orientation, profile. No pixel is judged."""
+"""Reads what an encoded image says of itself: format, mode, orientation, profile. No pixel is judged."""
 
 import io
 import struct
@@ -58,7 +58,7 @@ def _described(data: bytes, name: str, whole: bool) -> dict[str, Any]:
 
 
 def _opened(data: bytes) -> Image.Image | None:
-    """The header read by the first plugin that takes it; not by ``Image.open``, which has a pixel cap of its own."""
+    """The header as the first plugin reads it that takes it. ``Image.open`` is not used: it has its own pixel cap."""
     Image.init()
     for name in FORMATS:
         factory, accepts = Image.OPEN[name]
@@ -96,7 +96,7 @@ def _profile_name(icc: bytes) -> str | None:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """The tag as it stands in the file; None without one."""
+    """The tag as it stands in the file. None without one."""
     try:
         value = image.info.get("original_orientation")  # of a HEIC, whose decoder turns it
         value = value or Image.Image.getexif(image).get(ExifTags.Base.Orientation)

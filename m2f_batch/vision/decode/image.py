@@ -7,14 +7,14 @@
 - The pixel cap is held against the header before a pixel is decoded. A truncated or damaged image is an error.
 - EXIF orientation is applied once: here, or by the decoders of TIFF and HEIC. Unreadable or outside 1..8: ignored.
 - An embedded ICC profile that is readable and fits the samples (gray, RGB, CMYK) takes them to sRGB with perceptual
-  intent; one that moves no colour by more than 1 level counts as sRGB and is skipped. Other colour tags (gAMA, cICP,
+  intent. One that moves no color by more than 1 level counts as sRGB and is skipped. Other color tags (gAMA, cICP,
   nclx, gain maps) are ignored. Without a profile, CMYK, YCbCr and Lab are converted as Pillow does.
-- 16-bit gray: 0..65535 to 0..255, rounded (12-bit TIFF: 0..4095). Of 16-bit colour the high byte is kept.
+- 16-bit gray: 0..65535 to 0..255, rounded (12-bit TIFF: 0..4095). Of 16-bit color the high byte is kept.
   32-bit and signed integers: as 16-bit if all values lie in 0..65535, else from the image's minimum and maximum.
   Float: 0..1 to 0..255 if all finite values lie there, else from the finite minimum and maximum; NaN and infinities
   become 0. A TIFF where zero is white is inverted. Layouts of TIFF that Pillow misreads are in ``tiff``.
-- Metadata never costs an image its pixels: texts, profiles and colour tags that cannot be read count as not there.
-- Transparency (alpha, palette, colour key) goes over white, after the colour conversion.
+- Metadata never costs an image its pixels: texts, profiles and color tags that cannot be read count as not there.
+- Transparency (alpha, palette, color key) goes over white, after the color conversion.
 """
 
 import io
@@ -203,7 +203,7 @@ def _heif_factory() -> Callable[..., Image.Image]:
 
 
 def _ends_early(data: bytes, name: str) -> bool:
-    """Whether a WebP or AVIF is cut short, by its own lengths: their decoders do not say."""
+    """Return whether a WebP or AVIF is cut short by its own lengths, because their decoders do not say."""
     if name == "WEBP":
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     at = 0
@@ -216,7 +216,7 @@ def _ends_early(data: bytes, name: str) -> bool:
 
 
 def _declared_size(data: bytes) -> tuple[int, int]:
-    """Width and height of the largest ``ispe`` box of an AVIF header; 0, 0 without one."""
+    """Width and height of the largest ``ispe`` box of an AVIF header, or 0, 0 without one."""
     boxes = re.findall(rb"ispe\0{4}(.{4})(.{4})", data[:65536], re.DOTALL)
     sizes = [(int.from_bytes(width), int.from_bytes(height)) for width, height in boxes]
     return max(sizes, key=lambda size: size[0] * size[1], default=(0, 0))
@@ -265,7 +265,7 @@ def _check_strips(image: Image.Image) -> None:
 
 
 def _problem(error: BaseException, name: str, max_pixels: int, size_hw: tuple[int, int] | None = None) -> DecodeError:
-    """What Pillow raised as one of our reasons, its message on one line and free of memory addresses."""
+    """Turn what Pillow raised into one of our reasons, its message on one line and free of memory addresses."""
     text = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "an object", " ".join(str(error).split())) or type(error).__name__
     if isinstance(error, Image.DecompressionBombError):
         return _too_many(max_pixels, "".join(re.findall(r"\((\d+) pixels\)", text)) or "its")

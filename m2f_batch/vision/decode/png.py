@@ -1,4 +1,4 @@
-"""PNG without the metadata that costs Pillow the pixels: large or damaged texts and profiles, colour tags cut short."""
+"""PNG without the metadata that costs Pillow the pixels: large or damaged texts and profiles, color tags cut short."""
 
 import struct
 import zlib
@@ -7,7 +7,7 @@ from typing import Any
 
 _SIGNATURE = 8  # bytes
 _PILLOWS_LIMIT = 1 << 20  # bytes of one inflated chunk, PngImagePlugin.MAX_TEXT_CHUNK
-MAX_PROFILE = 1 << 25  # bytes of a colour profile; beyond that it counts as unreadable
+MAX_PROFILE = 1 << 25  # bytes of a color profile; beyond that it counts as unreadable
 _TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 # texts that may say how the image is turned; all others are left out
 _ORIENTATION = frozenset({b"exif", b"xmp", b"XML:com.adobe.xmp", b"Raw profile type exif"})
@@ -53,7 +53,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_useful_text(kind: bytes, body: bytes) -> bool:
-    """Whether a text may hold an orientation, and Pillow reads it."""
+    """Return whether a text may hold an orientation that Pillow reads."""
     key, _, rest = body.partition(b"\0")
     if key not in _ORIENTATION:
         return False
@@ -65,13 +65,13 @@ def _is_useful_text(kind: bytes, body: bytes) -> bool:
 
 
 def _profile_in(body: bytes) -> bytes | None:
-    """The deflated profile of an iCCP chunk, whose compression method is 0; None for another."""
+    """The deflated profile of an iCCP chunk, whose compression method is 0. None for another."""
     _, separator, rest = body.partition(b"\0")
     return rest[1:] if separator and rest[:1] == b"\0" else None
 
 
 def _inflated(deflated: bytes | None, limit: int) -> bytes | None:
-    """At most ``limit`` bytes, as far as they can be read; None where there are more, or none was deflated."""
+    """At most ``limit`` bytes, as far as they can be read. None where there are more, or none was deflated."""
     if deflated is None:
         return None
     inflate = zlib.decompressobj()

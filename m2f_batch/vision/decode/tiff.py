@@ -1,4 +1,4 @@
-"""What Pillow gets wrong of TIFF, put right before it decodes: directories it misreads, layouts it takes for others.
+"""Puts right what Pillow gets wrong of TIFF before it decodes: directories it misreads, layouts it takes for others.
 
 Only files that it would refuse, or decode to other pixels than they hold, are touched; no pixel is decoded here.
 """
@@ -19,7 +19,7 @@ _BITS, _PHOTOMETRIC, _SAMPLES, _PLANAR, _EXTRA, _FORMAT = 258, 262, 277, 284, 33
 _PLACES = ((273, 279), (324, 325))  # offsets and byte counts: of strips, of tiles
 _POINTERS = (330, 34665, 34853, 40965)  # to further directories, which are as wide as the file's own
 _COLORS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3}  # samples of a pixel by photometric interpretation, without extra
-_MULTIPLIED = 1  # alpha, by which the colours were multiplied
+_MULTIPLIED = 1  # alpha, by which the colors were multiplied
 _ALPHA = (_MULTIPLIED, 2)  # kinds of extra samples that are one
 # libtiff hands samples out in the order of the machine; Pillow knows that of some modes only
 _NATIVE = {"F;32F": "F;32NF", "F;32BF": "F;32NF", "I;16S": "I;16NS", "I;16BS": "I;16NS"}
@@ -37,7 +37,7 @@ class _Directory:
     entries: dict[int, _Entry]
 
     def numbers(self, tag: int) -> tuple[int, ...]:
-        """The whole numbers of a tag; none where it is missing or of another type."""
+        """The whole numbers of a tag, or none where it is missing or of another type."""
         kind, count, value = self.entries.get(tag, (0, 0, b""))
         return struct.unpack(f"{self.order}{count}{_WHOLE[kind]}", value) if kind in _WHOLE else ()
 
@@ -50,10 +50,10 @@ class _Directory:
 
 
 def mended(data: bytes) -> bytes:
-    """A TIFF with a directory that Pillow reads right, which is appended; other TIFFs as they are.
+    """A TIFF with a directory appended that Pillow reads right. Other TIFFs stay as they are.
 
     - A big-endian BigTIFF gets a directory of the classic kind: Pillow finds no size in its own.
-    - Planes of extra samples that mean nothing are left out: Pillow takes their number for that of the colours.
+    - Planes of extra samples that mean nothing are left out: Pillow takes their number for that of the colors.
     - 8-bit gray and alpha in planes become red, green, blue (three times the gray plane) and alpha: Pillow puts the
       second plane into a band that nobody reads.
     """
@@ -70,9 +70,9 @@ def mended(data: bytes) -> bytes:
 
 
 def correct_tiles(image: Any) -> None:
-    """Have an opened TIFF, not loaded so far, decoded right; ``image`` is Pillow's.
+    """Have an opened TIFF, not loaded so far, decoded right. ``image`` is Pillow's.
 
-    16-bit planes and multiplied colours without compression go through libtiff: Pillow's own reader takes the bytes of
+    16-bit planes and multiplied colors without compression go through libtiff: Pillow's own reader takes the bytes of
     the former for 8-bit samples, and refuses the latter. What libtiff hands out is in the machine's byte order,
     whatever the file's.
     """
@@ -95,7 +95,7 @@ def _is_misread(tags: Any) -> bool:
 
 
 def tags_of_samples(image: Image.Image) -> dict[int, Any]:
-    """What an opened TIFF says of its samples, as far as it can be read; nothing of other formats."""
+    """The tags of an opened TIFF about its samples, as far as they can be read. Nothing of other formats."""
     tags = getattr(image, "tag_v2", None) or {}
     return {tag: value for tag in (_BITS, _PHOTOMETRIC, _PLANAR, _FORMAT) if (value := tags.get(tag)) is not None}
 
@@ -124,7 +124,7 @@ def true_samples(image: Image.Image, tags: dict[int, Any]) -> Image.Image:
 
 
 def layout(data: bytes) -> str:
-    """The samples of a TIFF in words, for the message that refuses it; empty for a file that is too damaged."""
+    """The samples of a TIFF in words, for the message that refuses it. Empty for a file that is too damaged."""
     try:
         directory = _read(data)
     except (struct.error, IndexError):
@@ -142,7 +142,7 @@ def layout(data: bytes) -> str:
 
 
 def _read(data: bytes) -> _Directory | None:
-    """The first directory; None for a header that is none, and for values that lie upon each other."""
+    """The first directory. None for a header that is none, and for values that lie upon each other."""
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None:
         return None
@@ -172,7 +172,7 @@ def _read(data: bytes) -> _Directory | None:
 
 
 def _drop_planes(directory: _Directory) -> bool:
-    """Leave out planes that say nothing, and take gray and alpha for RGB and alpha; whether anything changed."""
+    """Leave out planes that say nothing, and take gray and alpha for RGB and alpha. Returns whether it did."""
     (photometric, samples, planar) = (
         (directory.numbers(tag) or (default,))[0] for tag, default in ((_PHOTOMETRIC, 0), (_SAMPLES, 1), (_PLANAR, 1))
     )
@@ -200,7 +200,7 @@ def _drop_planes(directory: _Directory) -> bool:
 
 
 def _with_directory(data: bytes, directory: _Directory) -> bytes:
-    """The file with another, classic directory at its end; other pages and further directories are not named in it."""
+    """The file with another, classic directory at its end, which names no other pages and no further directories."""
     order, at = directory.order, len(data) + len(data) % 2
     left = {tag: entry for tag, entry in directory.entries.items() if not (directory.is_big and tag in _POINTERS)}
     head = struct.pack(f"{order}H", len(left))

@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Forward:
-    """How a process computes: ``fast``, the family's fastest way, or ``slow``, transformers' modules in place of it.
+    """The way a process computes: ``fast``, the family's fastest, or ``slow``, transformers' modules in place of it.
 
     ``why`` tells why it is slow, or unchecked.
     """
@@ -45,14 +45,14 @@ class Forward:
         return f"{self.kind}: {self.why}" if self.why else self.kind
 
     def warning(self) -> str | None:
-        """For people; None where all is well."""
+        """A sentence for people. None where all is well."""
         if self.kind == "slow":
             return f"the model goes on with transformers' own modules, which are slower: {self.why}"
         return f"the model's forward pass could not be checked: {self.why}" if self.why else None
 
 
 class _Differs(Exception):
-    """What the fast forward pass gives is too far from the reference."""
+    """The fast forward pass is too far from the reference."""
 
 
 def load_checked(

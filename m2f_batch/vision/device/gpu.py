@@ -1,4 +1,4 @@
-"""Whether the GPU and the driver of a node can run this torch, asked before a model is loaded there."""
+"""Checks that the GPU and the driver of a node can run this torch, before a model is loaded there."""
 
 import os
 import warnings

@@ -1,4 +1,4 @@
-"""A fixed number of CPU threads for a thread that computes, since another number rounds differently.
+"""Fixes the number of CPU threads of a thread that computes, because another number rounds differently.
 
 OpenMP and MKL keep the number per thread. ``torch.set_num_threads`` sets both, and with them what threads that are born
 later begin with.
@@ -15,7 +15,7 @@ _one_at_a_time = threading.Lock()  # a thread born meanwhile would take the numb
 
 @contextmanager
 def pinned_threads(threads: int) -> Iterator[None]:
-    """Torch with a fixed number of CPU threads in this thread; the old number afterwards."""
+    """Give torch a fixed number of CPU threads in this thread, and the old number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -25,7 +25,7 @@ def pinned_threads(threads: int) -> Iterator[None]:
 
 
 def pin_threads(threads: int) -> None:
-    """Torch with a fixed number of CPU threads in this new thread for good, and in no other."""
+    """Give torch a fixed number of CPU threads in this new thread for good, and in no other."""
     with _one_at_a_time:
         _pin(threads)
 

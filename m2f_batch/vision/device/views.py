@@ -32,7 +32,7 @@ class ImageJob(Generic[Begun]):
         self._is_asked = self._is_wanted = False
 
     def is_wanted(self) -> bool:
-        """Whether a view is worth computing: nobody canceled the image, and no other view failed. For one thread."""
+        """Return whether a view is worth computing: nobody canceled the image, no other view failed. For one thread."""
         if not self._is_asked:
             self._is_asked, self._is_wanted = True, self.future.set_running_or_notify_cancel()
         return self._is_wanted and not self.future.done()

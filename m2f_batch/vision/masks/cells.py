@@ -1,4 +1,4 @@
-"""Cells: the squares between four neighbouring pixels of the content, in which output pixels are bilinear.
+"""Cells are the squares between four neighboring pixels of the content, in which output pixels are bilinear.
 
 What holds at all four corners, such as an inequality between two planes, holds for every convex combination of them:
 most cells are decided at their corners, and only in the others must output pixels be looked at one by one.
@@ -29,8 +29,8 @@ class Cells(NamedTuple):
             for axis, span in ((across.output, tile.columns), (down.output, tile.rows))
         ]
         before, behind = (
-            tuple(getattr(axis, side)[part] - origin for axis, part, origin in axes)
-            for side in ("low_index", "high_index")
+            tuple(getattr(axis, name)[part] - origin for axis, part, origin in axes)
+            for name in ("low_index", "high_index")
         )
         return cls(before, behind, tuple(axis.weight[part] for axis, part, _ in axes))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Where mask logits lie: from (h, w) logits over the canvas and its content to the output, axis by axis."""
+"""A frame says how logits become output pixels: from (h, w) over the canvas and its content, axis by axis."""
 
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ class Steps(NamedTuple):
     output: Axis
 
     def reached_by(self, logits: range) -> range:
-        """The outputs that a span of logits takes part in; none when all of it is in the padding."""
+        """The outputs that a span of logits takes part in. None when all of it is in the padding."""
         content = self.content.reached_by(logits) if len(logits) else logits
         return self.output.reached_by(content) if len(content) else content
 
@@ -63,7 +63,7 @@ def content_planes(
 
 
 def spans_of(marks: Tensor) -> list[range]:
-    """From the first to the last mark of every row of a bool tensor [K, n]; an empty range where there is none."""
+    """The span from the first to the last mark of every row of a bool tensor [K, n]. It may be empty."""
     if not marks.shape[0]:
         return []
     places = torch.arange(1, marks.shape[1] + 1, device=marks.device)

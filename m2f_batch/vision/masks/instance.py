@@ -1,7 +1,7 @@
-"""Masks of single queries, ``M > level``, as runs: no mask is ever dense, and only the box where it can be is read.
+"""Makes masks of single queries, ``M > level``, as runs. No mask is ever dense, and only its box is read.
 
 Exact because bilinear interpolation is a convex combination: a pixel is above the level only if one of the logits under
-it is, and between two neighbours in a column the values rise or fall steadily, so they cross the level at most once.
+it is, and between two neighbors in a column the values rise or fall steadily, so they cross the level at most once.
 
 K masks, (h, w) logits, H output rows; a column is a column of the output.
 """
@@ -33,25 +33,25 @@ class Shape(NamedTuple):
 
 
 def shapes_of(mask_logits: Tensor, frame: Frame, level: float) -> list[Shape]:
-    """The shape of each query; ``mask_logits`` [K, h, w]."""
+    """The shape of each query in ``mask_logits`` [K, h, w]."""
     shapes = [Shape(encode_edges(NO_EDGES, frame.output), 0.0)] * len(mask_logits)
-    for view in _views(mask_logits, frame, level):
-        sums = view.sums()
-        for query, edges, total in zip(view.queries, view.edges(), sums, strict=True):
+    for box in _boxes(mask_logits, frame, level):
+        sums = box.sums()
+        for query, edges, total in zip(box.queries, box.edges(), sums, strict=True):
             code = encode_edges(edges, frame.output)
             shapes[query] = Shape(code, total / code.area if code.area else 0.0)
     return shapes
 
 
 def areas_of(mask_logits: Tensor, frame: Frame, level: float) -> NDArray[np.int64]:
-    """Pixels of each query's mask; ``mask_logits`` [K, h, w]."""
+    """Pixels of each query's mask in ``mask_logits`` [K, h, w]."""
     areas = np.zeros(len(mask_logits), np.int64)
-    for view in _views(mask_logits, frame, level):
-        areas[view.queries] = [int((edges[1::2] - edges[0::2]).sum()) for edges in view.edges()]
+    for box in _boxes(mask_logits, frame, level):
+        areas[box.queries] = [int((edges[1::2] - edges[0::2]).sum()) for edges in box.edges()]
     return areas
 
 
-class _View(NamedTuple):
+class _Box(NamedTuple):
     """Some queries in the box around their masks: [K, columns, n], full size across, and n content rows down."""
 
     queries: list[int]
@@ -62,7 +62,7 @@ class _View(NamedTuple):
     columns: range
 
     def edges(self) -> list[NDArray[np.int64]]:
-        """Where each mask begins and ends in turn, column-major over the whole output."""
+        """The places where each mask begins and ends in turn, column-major over the whole output."""
         return _edges(self.planes, self.level, self.down, self.rows, self.columns)
 
     def sums(self) -> list[float]:
@@ -70,7 +70,7 @@ class _View(NamedTuple):
         return _sums(self.planes.transpose(1, 2).contiguous(), self.level, self.down, self.rows)
 
 
-def _views(mask_logits: Tensor, frame: Frame, level: float) -> Iterator[_View]:
+def _boxes(mask_logits: Tensor, frame: Frame, level: float) -> Iterator[_Box]:
     down, across = steps_of(mask_logits, frame)
     above = mask_logits > level
     boxes = [
@@ -81,7 +81,7 @@ def _views(mask_logits: Tensor, frame: Frame, level: float) -> Iterator[_View]:
         places = torch.tensor(queries, device=mask_logits.device)
         content = content_planes(mask_logits, down, across, rows, columns, places)
         planes = grow(content, across.output, columns, across.output.reads(columns).start)
-        yield _View(queries, planes, level, down, rows, columns)
+        yield _Box(queries, planes, level, down, rows, columns)
 
 
 def _groups(
@@ -94,7 +94,7 @@ def _groups(
         size = max(1, AT_ONCE["cuda"] // (height * max(len(boxes[query][1]) for query in wanted)))
     for at in range(0, len(wanted), size):
         queries = wanted[at : at + size]
-        rows, columns = ([boxes[query][side] for query in queries] for side in (0, 1))
+        rows, columns = ([boxes[query][axis] for query in queries] for axis in (0, 1))
         yield queries, _around(rows), _around(columns)
 
 
@@ -140,7 +140,7 @@ def _rows_between(down: Steps, rows: range, planes: Tensor) -> tuple[Tensor, Ten
 
 
 def _sums(planes: Tensor, level: float, down: Steps, rows: range) -> list[float]:
-    """The sum of the sigmoids above the level, per mask; ``planes`` [K, n, columns]."""
+    """The sum of the sigmoids above the level, per mask of ``planes`` [K, n, columns]."""
     first_row = down.output.reads(rows).start
     total = torch.zeros(planes.shape[0], dtype=torch.float64, device=planes.device)
     step = max(1, AT_ONCE[planes.device.type] // (planes.shape[0] * planes.shape[2]))

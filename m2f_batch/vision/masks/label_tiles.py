@@ -1,4 +1,4 @@
-"""Label maps, one label per output pixel, tile by tile: memory is bounded by the tile, and work by what can win in it.
+"""Makes label maps, one label per output pixel, tile by tile. The tile bounds memory, and work is what can win in it.
 
 Bilinear interpolation is a convex combination, so the highest and the lowest logit under a tile bound all values in it:
 what cannot reach another's lowest value anywhere in the tile is left out before anything grows. Exact.
@@ -31,7 +31,7 @@ class Tile(NamedTuple):
     columns: range
 
 
-class Winners(NamedTuple):
+class ClassLabels(NamedTuple):
     """Runs of the winning class per pixel in column-major order, and the sum of its shares per class."""
 
     starts: NDArray[np.int64]
@@ -109,7 +109,7 @@ def label_runs(
 def codes_of(
     starts: NDArray[np.int64], labels: NDArray[np.int64], output: tuple[int, int]
 ) -> Iterator[tuple[int, MaskCode]]:
-    """Each label with the mask of its runs, in the order of the labels; labels below 0 are no mask."""
+    """Each label with the mask of its runs, in the order of the labels. Labels below 0 are no mask."""
     ends = np.append(starts[1:], output[0] * output[1])
     order = np.argsort(labels, kind="stable")
     values, firsts = np.unique(labels[order], return_index=True)

@@ -1,4 +1,4 @@
-"""Panoptic: which query owns each output pixel, and how many it owns, tile by tile.
+"""Finds which query owns each output pixel, and how many it owns, tile by tile.
 
 K kept queries, ``w`` = score x sigmoid(M). A tile looks only at queries that can own a pixel of it (see
 ``label_tiles``), and an output pixel at none if the corners of its cell leave only one (see ``cells``).
@@ -20,8 +20,8 @@ WORTH = 3  # output pixels per content pixel from which looking at cells first p
 MOSTLY = 0.25  # share of open cells in a tile from which looking at all of its pixels is cheaper
 
 
-class Owners(NamedTuple):
-    """Runs of the owner per pixel, ``NOBODY`` where its p < threshold, in column-major order; and pixels per query.
+class QueryLabels(NamedTuple):
+    """Runs of the owner per pixel, ``NOBODY`` where its p < threshold, in column-major order, and pixels per query.
 
     ``owned`` counts every owned pixel.
     """
@@ -31,15 +31,15 @@ class Owners(NamedTuple):
     owned: NDArray[np.int64]
 
 
-def find_owners(mask_logits: Tensor, scores: Tensor, frame: Frame, mask_threshold: float) -> Owners:
-    """Owners by the highest ``w``, ties to the first; ``mask_logits`` [K, h, w], ``scores`` [K], K > 0."""
+def panoptic_labels(mask_logits: Tensor, scores: Tensor, frame: Frame, mask_threshold: float) -> QueryLabels:
+    """Give each pixel to the highest ``w``, ties to the first. ``mask_logits`` [K, h, w], ``scores`` [K], K > 0."""
     painter = _Painter(mask_logits, scores, frame, mask_threshold)
     starts, labels = label_runs(*painter.steps, mask_logits.device, painter.paint)
-    return Owners(starts, labels, painter.owned.cpu().numpy())
+    return QueryLabels(starts, labels, painter.owned.cpu().numpy())
 
 
 class _Painter:
-    """The owners of one tile after the other; counts their pixels, on the device until the end."""
+    """Paints one tile after the other, and counts the pixels of each query on the device until the end."""
 
     def __init__(self, mask_logits: Tensor, scores: Tensor, frame: Frame, mask_threshold: float) -> None:
         self.mask_logits, self.scores, self.threshold = mask_logits, scores, mask_threshold
@@ -67,7 +67,7 @@ class _Painter:
         """Owner int16 and whether its p >= threshold, [columns, rows], from the content's logits of k queries."""
         scores = self.scores[index, None, None]
         if len(tile.rows) * len(tile.columns) < WORTH * planes[0].numel():
-            return self._claims(grow_tile(planes, *self.steps, tile), scores, queries)
+            return self._owned(grow_tile(planes, *self.steps, tile), scores, queries)
         weighted = planes.sigmoid() * scores
         low, high = over_corners(torch.minimum, weighted), over_corners(torch.maximum, weighted)
         floor, owner = highest(low, queries)
@@ -77,7 +77,7 @@ class _Painter:
         torn = ~sure & (able & (high >= limit)).any(0)
         open_cells = (able.sum(0) > 1) | torn
         if float(open_cells.float().mean()) > MOSTLY:
-            return self._claims(grow_tile(planes, *self.steps, tile), scores, queries)
+            return self._owned(grow_tile(planes, *self.steps, tile), scores, queries)
         cells = Cells.under(tile, *self.steps)
         owner, confident = cells.spread(owner), cells.spread(sure)
         pixels = cells.spread(open_cells).nonzero().unbind(1)
@@ -85,10 +85,10 @@ class _Painter:
         if len(able_here):
             between = cells.between(planes[able_here], *pixels)
             names = [queries[i] for i in able_here.tolist()]
-            owner[pixels], confident[pixels] = self._claims(between, scores[able_here, 0], names)
+            owner[pixels], confident[pixels] = self._owned(between, scores[able_here, 0], names)
         return owner, confident
 
-    def _claims(self, planes: Tensor, scores: Tensor, queries: list[int]) -> tuple[Tensor, Tensor]:
+    def _owned(self, planes: Tensor, scores: Tensor, queries: list[int]) -> tuple[Tensor, Tensor]:
         """Owner and whether its p >= threshold from full-size logits [k, ...]."""
         best, owner = highest(planes.sigmoid_().mul_(scores), queries)
         return owner, best >= self.threshold * self.scores[owner.long()]

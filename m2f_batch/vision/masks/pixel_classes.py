@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from m2f_batch.vision.masks.frame import Frame, content_planes, steps_of
-from m2f_batch.vision.masks.label_tiles import Tile, Winners, grow_tile, label_runs
+from m2f_batch.vision.masks.label_tiles import ClassLabels, Tile, grow_tile, label_runs
 
 AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}  # logits of a part at the size of the output
 
 
-def find_classes(logits: Tensor, frame: Frame) -> Winners:
+def pixel_labels(logits: Tensor, frame: Frame) -> ClassLabels:
     """Find the highest class of ``logits`` [C, h, w] at the output's size, ties to the first. A share is a softmax."""
     painter = _Painter(logits, frame)
     starts, labels = label_runs(*painter.steps, logits.device, painter.paint)
-    return Winners(starts, labels, painter.shares.cpu().numpy())
+    return ClassLabels(starts, labels, painter.shares.cpu().numpy())
 
 
 class _Painter:

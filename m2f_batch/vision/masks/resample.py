@@ -45,7 +45,7 @@ class Axis:
 
 @lru_cache(maxsize=64)
 def axis_of(size_in: int, size_out: int, dtype: torch.dtype, device: torch.device) -> Axis:
-    """The axis of a resize from ``size_in`` to ``size_out``; ``dtype`` float32 or float64."""
+    """The axis of a resize from ``size_in`` to ``size_out``, in float32 or float64."""
     number = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
     half, scale = number.type(0.5), number.type(size_in) / number.type(size_out)
     source = np.maximum(scale * (np.arange(size_out).astype(number) + half) - half, number.type(0))

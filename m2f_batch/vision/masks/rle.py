@@ -1,4 +1,4 @@
-"""Masks and runs to compressed COCO RLE with the mask's own area and box."""
+"""Encodes masks and runs as compressed COCO RLE, with the mask's own area and box."""
 
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ def encode_mask(mask: NDArray[np.bool_]) -> MaskCode:
 
 
 def encode_edges(edges: NDArray[np.int64], size_hw: tuple[int, int]) -> MaskCode:
-    """Encode a mask by its edges: where, in column-major order, it begins and ends in turn; int64, not descending.
+    """Encode a mask by its edges, the places where it begins and ends in turn: column-major, int64, not descending.
 
     Equal edges cancel out, as an end does where the next run begins at once. No pixel is looked at.
 

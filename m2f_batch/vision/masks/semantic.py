@@ -1,4 +1,4 @@
-"""Semantic: which class wins each output pixel, and how sure it is there, tile by tile.
+"""Finds which class wins each output pixel, and how sure it is there, tile by tile.
 
 Q queries, C classes, ``S[c]`` = sum over queries of P[q, c] x sigmoid(canvas logits of q). A tile looks only at classes
 that can win in it (see ``label_tiles``), and an output pixel at none if one class wins at all corners of its cell.
@@ -11,16 +11,16 @@ from torch import Tensor
 
 from m2f_batch.vision.masks.cells import Cells, over_corners
 from m2f_batch.vision.masks.frame import Frame, content_planes, steps_of
-from m2f_batch.vision.masks.label_tiles import ROUNDING, Tile, Winners, bounds_of, grow_tile, highest, label_runs
+from m2f_batch.vision.masks.label_tiles import ROUNDING, ClassLabels, Tile, bounds_of, grow_tile, highest, label_runs
 
 FIRST_LOOKS = (8, 32)  # classes looked at before all that may win
 
 
-def find_winners(weights: Tensor, mask_logits: Tensor, frame: Frame) -> Winners:
-    """Winners by the highest ``S``, ties to the first; ``weights`` P [Q, C], ``mask_logits`` [Q, h, w]."""
+def semantic_labels(weights: Tensor, mask_logits: Tensor, frame: Frame) -> ClassLabels:
+    """Give each pixel to the highest ``S``, ties to the first. ``weights`` P [Q, C], ``mask_logits`` [Q, h, w]."""
     painter = _Painter(weights, mask_logits, frame)
     starts, labels = label_runs(*painter.steps, mask_logits.device, painter.paint)
-    return Winners(starts, labels, painter.shares.cpu().numpy())
+    return ClassLabels(starts, labels, painter.shares.cpu().numpy())
 
 
 class _Look(NamedTuple):
@@ -39,7 +39,7 @@ class _Look(NamedTuple):
 
 
 class _Painter:
-    """The winners of one tile after the other; sums the shares, on the device until the end."""
+    """Paints one tile after the other, and sums the shares on the device until the end."""
 
     def __init__(self, weights: Tensor, mask_logits: Tensor, frame: Frame) -> None:
         self.mask_logits = mask_logits
@@ -84,7 +84,7 @@ class _Painter:
         return look
 
     def _may_win(self, y: int, x: int) -> Tensor:
-        """Classes that the likeliest one may not beat, given the bounds of the queries; the likely ones first."""
+        """Classes that the likeliest one may not beat, given the bounds of the queries, the likely ones first."""
         low, high = self.low[:, y, x], self.high[:, y, x]
         ahead = self.weights[(self.weights @ (low + high)).argmax()] - self.weights
         least = ahead.clamp(min=0) @ low + ahead.clamp(max=0) @ high
@@ -98,7 +98,7 @@ class _Painter:
 
 
 def _able_between(planes: Tensor, mixed: Tensor) -> Tensor:
-    """Which planes, the classes and all others as one, can be the highest in a mixed cell: bool [C + 2].
+    """Find the planes, the classes and all others as one, that can be the highest in a mixed cell: bool [C + 2].
 
     A class may win within a cell and at none of its corners. The plane before the last is no class.
     """

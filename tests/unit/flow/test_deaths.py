@@ -36,7 +36,7 @@ def test_what_it_hands_out_is_a_copy():
 def test_replicas_since_a_unit_was_labelled():
     deaths = Deaths()
     assert [deaths.replica_started() for _ in range(3)] == [1, 2, 3]
-    deaths.unit_labelled()
+    deaths.unit_labeled()
     assert deaths.replica_started() == 1
 
 

@@ -11,7 +11,7 @@ import m2f_batch.flow.unit.stages as stages
 import m2f_batch.vision.pixels.preprocess as preprocess
 from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.flow.unit.labeler import Labeled
-from m2f_batch.flow.unit.units import DONE_SCHEMA, LABELLED_SCHEMA, PREPARED_SCHEMA, rows_of, split_unit, with_seconds
+from m2f_batch.flow.unit.units import DONE_SCHEMA, LABELED_SCHEMA, PREPARED_SCHEMA, rows_of, split_unit, with_seconds
 from m2f_batch.records import SCHEMA, ImageRef, Segment, error_row, ok_row, table_of
 from m2f_batch.runs.directory import open_directory, parquet_bytes
 from m2f_batch.runs.plan import Unit
@@ -81,7 +81,7 @@ def test_seconds_travel_with_the_unit_and_add_up(fakes, tmp_path):
     assert 3 * DECODE_SECONDS <= seconds["decode"] < 6 * DECODE_SECONDS, "waiting for bytes is not decoding"
     assert unit["bytes"].to_pylist() == [3]
     labelled = stages.label_unit(unit, FakeSegmenter())
-    assert labelled.schema.equals(LABELLED_SCHEMA)
+    assert labelled.schema.equals(LABELED_SCHEMA)
     assert dict(labelled["seconds"].to_pylist()[0]) == {**seconds, "forward": 2.0, "postprocess": 0.5}
     done = with_seconds(stages.commit_unit(labelled, run=open_directory(str(tmp_path / "run"))), {"write": 0.25})
     assert done.schema.equals(DONE_SCHEMA)

@@ -125,11 +125,11 @@ def test_both_ways_through_a_tile_are_taken(monkeypatch):
     """The test above must reach the cells and the full look alike."""
     monkeypatch.setitem(label_tiles.EDGES, "cpu", (20, 1000))
     ways = []
-    claims = panoptic._Painter._claims
+    owned = panoptic._Painter._owned
     monkeypatch.setattr(
         panoptic._Painter,
-        "_claims",
-        lambda self, planes, *rest: ways.append(planes.dim()) or claims(self, planes, *rest),
+        "_owned",
+        lambda self, planes, *rest: ways.append(planes.dim()) or owned(self, planes, *rest),
     )
     class_logits = torch.zeros(14, 3)
     class_logits[:, 0] = 9.0
