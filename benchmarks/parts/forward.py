@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.lib.models import eager, random_model
 from benchmarks.lib.photos import photographs, where_from
 from benchmarks.lib.timing import Rounds, parser, publish, ratio_of, say, show_seconds, table, take_turns
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.config.segment import ExactSize
 from m2f_batch.models.loading import forward, load_model
 from m2f_batch.models.preprocess_plan import with_size
 from m2f_batch.models.processor import plan_from_processor
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
 
 THREADS, GEMM = 2, 2048
@@ -39,7 +39,7 @@ def canvases(
 ) -> list[Tensor]:
     """Pixel values [1, 3, Hc, Wc] of photographs at exactly this size."""
     plan = with_size(plan_from_processor({}), ExactSize(height=size[0], width=size[1]))
-    images = [prepare_image(data, plan, DEFAULT_MAX_PIXELS) for data in photographs(count)]
+    images = [prepare_image(data, plan, MAX_PIXELS) for data in photographs(count)]
     return [
         pixel_values(image.contents, size, plan, device).to(dtype) for image in images if isinstance(image, Prepared)
     ]

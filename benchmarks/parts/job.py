@@ -29,9 +29,9 @@ from benchmarks.parts.whole import (
     run_pipeline,
     whole_job,
 )
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.config.segment import Precision
 from m2f_batch.records import Segment
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.pixels.preprocess import Prepared, prepare_image
 from m2f_batch.vision.segmenter import Segmenter
 
@@ -91,7 +91,7 @@ def _round(setting: Setting, folder: Path, output: Path, size: Size) -> dict[str
         str(setting.model), task=setting.task, device=setting.device, precision=setting.precision, threads=THREADS
     )
     plan, names = segmenter.labeling.preprocess, [photo.name for photo in setting.photos]
-    images = [prepare_image(photo.read_bytes(), plan, DEFAULT_MAX_PIXELS) for photo in setting.photos]
+    images = [prepare_image(photo.read_bytes(), plan, MAX_PIXELS) for photo in setting.photos]
     prepared = [image for image in images if isinstance(image, Prepared)]
     half, few = len(names) // 2, setting.photos[: size.peer_images]
     warm = alone(segmenter, setting, names[:2], prepared[:2])

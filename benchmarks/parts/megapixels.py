@@ -19,9 +19,9 @@ from benchmarks.lib.timing import parser, publish, say, show_seconds, table
 from benchmarks.lib.work import make_work
 from benchmarks.parts.postprocess import ours as post_processed
 from benchmarks.parts.preprocess import SETTINGS, jpegs
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.config.segment import Task
 from m2f_batch.models.processor import plan_from_processor
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.pixels.preprocess import prepare_image
 
 SIZES = ((480, 640), (866, 1154), (1500, 2000), (3000, 4000))  # 0.3, 1, 3 and 12 megapixels, 4:3
@@ -47,7 +47,7 @@ def decoded(files: list[bytes], setting: dict[str, int]) -> None:
     """Decode and resize, as a task of a job does."""
     plan = plan_from_processor({"size": setting})
     for data in files:
-        prepare_image(data, plan, DEFAULT_MAX_PIXELS)
+        prepare_image(data, plan, MAX_PIXELS)
 
 
 def measure(output: tuple[int, int], images: int, times: int) -> dict[str, Any]:

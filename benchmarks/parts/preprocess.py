@@ -18,9 +18,9 @@ from transformers import Mask2FormerImageProcessor
 
 from benchmarks.lib.photos import as_jpeg, photographs, where_from
 from benchmarks.lib.timing import Rounds, parser, publish, ratio_of, say, table, take_turns
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.models.processor import plan_from_processor
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare_image
 
 SETTINGS = ({"height": 384, "width": 384}, {"shortest_edge": 800, "longest_edge": 1333})
@@ -40,7 +40,7 @@ def ours(files: list[bytes], plan: PreprocessPlan) -> list[Tensor]:
     """As the job does it, without the normalisation being put off to the device."""
     values = []
     for data in files:
-        prepared = prepare_image(data, plan, DEFAULT_MAX_PIXELS)
+        prepared = prepare_image(data, plan, MAX_PIXELS)
         assert isinstance(prepared, Prepared)
         values.append(pixel_values(prepared.contents, prepared.views[0].canvas_hw, plan, torch.device("cpu")))
     return values

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.errors import DecodeError
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS, decode, pixel_guard, read_size
+from m2f_batch.vision.decode.image import decode, pixel_guard, read_size
 
 KEY = "data.max_pixels"
-_cap = DEFAULT_MAX_PIXELS
+_cap = MAX_PIXELS
 
 
 @contextmanager

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from m2f_batch.config.loading import check_config
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig, Task
 from m2f_batch.errors import DecodeError, ImageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.predictions import Predictor
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.device.checked_model import Forward, load_checked
 from m2f_batch.vision.device.engine import Engine
 from m2f_batch.vision.device.micro_batches import BatchSizes
@@ -57,7 +57,7 @@ class Segmenter:
         *,
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
         checked: Forward | None = None,
     ) -> None:
         self.model, self.labeling, self.device, self.checked = model, labeling, device, checked
@@ -95,7 +95,7 @@ class Segmenter:
         normalize: Any = None,
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int = MAX_PIXELS,
         **postprocess: Any,
     ) -> "Segmenter":
         """Load a Hugging Face directory, hub id or bucket URI. ``postprocess`` are the config's postprocess keys.

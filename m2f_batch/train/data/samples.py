@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from m2f_batch.config.finetune import Resize
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.config.segment import Task
 from m2f_batch.datasets.masks import as_rle, union_rle
 from m2f_batch.datasets.pixel_cap import image_of
@@ -22,7 +23,6 @@ from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import ObjectError
 from m2f_batch.train.data.augment import View, draw_view, jitter_color
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.masks.rle import encode_mask
 
 AT_ONCE = 64 << 20  # pixels of full-size masks that are decoded together
@@ -42,7 +42,7 @@ class Recipe:
     flip: float
     color: float
     seed: int
-    max_pixels: int = DEFAULT_MAX_PIXELS
+    max_pixels: int = MAX_PIXELS
     resize: Resize = "fit"
 
 

@@ -31,13 +31,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.errors import DecodeError
 from m2f_batch.vision.decode import png, tiff
 from m2f_batch.vision.decode.color import DEEP, MODES, color_key, to_rgb
 
 # What was read against the policy, or not at all, is no other policy: runs go on. DECODER, in run.json, counts mends.
 DECODE_POLICY_VERSION, DECODER = "1", 2
-DEFAULT_MAX_PIXELS = 200_000_000
 
 _SIGNATURES = {
     "JPEG": rb"\xff\xd8\xff",
@@ -81,7 +81,7 @@ _guard_saved: list[int | None] = []  # Pillow's own limit, while there are any
 _QUIET: Any = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\b"), 0)
 
 
-def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Encoded image as RGB: uint8 [H, W, 3], C-contiguous and writable, H and W in pixels after EXIF orientation.
 
     ``max_pixels`` caps H times W. Raises ``DecodeError`` with the reason Empty, NotAnImage, HeicUnsupported, Truncated,
@@ -93,7 +93,7 @@ def decode(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.u
         return from_pil(image, max_pixels=max_pixels)
 
 
-def read_size(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int, int]:
+def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """H, W in pixels that ``decode`` would give, from the header alone. Raises ``DecodeError`` as ``decode`` does."""
     if not data:
         raise DecodeError("Empty", "the file has 0 bytes")
@@ -104,7 +104,7 @@ def read_size(data: bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[int
         return _header_size(image)
 
 
-def from_pil(image: Image.Image, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> NDArray[np.uint8]:
+def from_pil(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """The same policy for an opened PIL image, at the frame where it stands: RGB uint8 [H, W, 3], as ``decode``.
 
     Raises ``DecodeError`` as ``decode`` does. An image that fails to load is closed: at a second attempt Pillow would

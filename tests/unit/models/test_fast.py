@@ -10,11 +10,11 @@ from torch import nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, ResNetConfig, SwinConfig
 from transformers.models.auto import CONFIG_MAPPING
 
+from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.models.fast_layers.swin import FastSwinBlock
 from m2f_batch.models.loading import DTYPES, forward, load_model, load_original
 from m2f_batch.models.mask2former.fast import FastMask2Former, fast_mask2former
-from m2f_batch.vision.decode.image import DEFAULT_MAX_PIXELS
 from m2f_batch.vision.device.checked_model import _choose
 from m2f_batch.vision.segmenter import pinned_threads
 
@@ -135,7 +135,7 @@ def canvases(images):
         PreprocessConfig(),
         PostprocessConfig(),
     ).preprocess
-    prepared = [prepare_image(image, plan, DEFAULT_MAX_PIXELS) for image in images]
+    prepared = [prepare_image(image, plan, MAX_PIXELS) for image in images]
     return [values_of([one], plan) for one in prepared if isinstance(one, Prepared)]
 
 
