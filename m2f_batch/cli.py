@@ -21,7 +21,7 @@ STOPPED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a user's mistake is one message and exit code 2, never a traceback."""
+    """Run one command. A user's mistake is one message and exit code 2, never a traceback."""
     let_threads_sleep()
     signal.signal(signal.SIGTERM, _stop)
     sys.excepthook = _on_bug
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose complaint stands in the result, too."""
+    """A parser that puts its complaint into the result, too."""
 
     def error(self, message: str) -> NoReturn:
         """Complain and end with 2."""
@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """The whole command line; the namespace's ``command`` names the command."""
+    """Return the parser of the whole command line, which puts the name of the command into ``command``."""
     parser: argparse.ArgumentParser = Parser(
         prog="m2f-batch", description="Batch segmentation with Mask2Former on Ray: one correct row per image."
     )
@@ -100,7 +100,7 @@ def _end(result: Result, code: int) -> None:
 
 
 def _client(command: Command) -> str | None:
-    """The requirement of the small distribution that has a command, None where it has it not."""
+    """Return the requirement of the small distribution that has a command, None where only the whole one has it."""
     return getattr(command, "CLIENT", None)
 
 
@@ -114,7 +114,7 @@ def _say(name: str, text: str) -> None:
 
 
 def _on_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """A traceback, without keys that may stand in its last line."""
+    """Print a traceback, without keys that may stand in its last line."""
     print(redact("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr, flush=True)
 
 

@@ -60,7 +60,7 @@ class CommandError(Exception):
 
     @classmethod
     def about(cls, field: str, error: Exception, *, hint: str = "") -> Self:
-        """The mistake that ``error`` is in ``field``, which then stands before all that ``error`` says.
+        """Return the mistake that ``error`` is in ``field``, which then stands before all that ``error`` says.
 
         >>> str(UsageError.about("DEST", UsageError("is a folder", value="a/")))
         "DEST: 'a/' is a folder"
@@ -71,16 +71,16 @@ class CommandError(Exception):
         return found.with_hint(hint)
 
     def with_hint(self, hint: str) -> Self:
-        """The same mistake with one thing more that can be done about it."""
+        """Return the same mistake with one thing more that can be done about it."""
         hints = "; ".join(filter(None, (self.hint, hint)))
         return type(self)(self.problem, field=self.field, value=self.value, allowed=self.allowed, hint=hints)
 
     def with_field(self, field: str) -> Self:
-        """The same mistake in a field of another name, which takes the place of ``self.field``."""
+        """Return the same mistake in a field of another name, which takes the place of ``self.field``."""
         return type(self)(self.problem, field=field, value=self.value, allowed=self.allowed, hint=self.hint)
 
     def in_words(self, names: Mapping[str, str]) -> Self:
-        """The same mistake where fields have other ``names``: this one, and those that hint and allowed speak of.
+        """Return the same mistake with other ``names`` of fields: of its own, and of those in hint and allowed.
 
         >>> error = UsageError("has no PNG", field="data.train_masks", value="data.train", hint="see data.train")
         >>> str(error.in_words({"data.train": "SRC", "data.train_masks": "--masks"}))
@@ -107,7 +107,7 @@ class RunError(CommandError):
 
 
 def _message(problem: str, field: str, value: object, allowed: str, hint: str) -> str:
-    """The one line that a user reads."""
+    """Return the one line that a user reads."""
     if value is not ABSENT:
         problem = f"{value!r}{problem}" if problem.startswith(":") else f"{value!r} {problem}"
     text = f"{field}: {problem}" if field else problem
@@ -116,7 +116,7 @@ def _message(problem: str, field: str, value: object, allowed: str, hint: str) -
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Our own words with other ``names`` of fields; a name is taken as a whole, the longest first.
+    """Return our own words with other ``names`` of fields, each of which is taken as a whole, the longest first.
 
     >>> renamed("data.train_images: folder of data.train", {"data.train": "SRC", "data.train_images": "--images"})
     '--images: folder of SRC'
@@ -177,7 +177,7 @@ class DecodeError(ImageError):
         super().__init__("decode", reason, message, index=index, size_hw=size_hw, field=field)
 
     def with_field(self, field: str) -> "DecodeError":
-        """The same refusal by a setting of another name; an error that no setting made stays as it is."""
+        """Return the same refusal by a setting of another name, or the same error where no setting made it."""
         message: str = self.args[2]  # without the field
         named = field if self.field else ""
         return DecodeError(self.reason, message, index=self.index, size_hw=self.size_hw, field=named)

@@ -69,7 +69,7 @@ def _missing(requirement: str) -> list[str]:
 
 
 def what_to_install(requirement: str | None, others: Iterable[str]) -> str:
-    """Say what to do about a command that is missing; ``others`` are the commands of ``CLIENT``."""
+    """Say what to do about a command that is missing, where ``others`` are the commands of ``CLIENT``."""
     if requirement is not None:
         missing = ", ".join(_missing(requirement))
         return (

@@ -1,4 +1,4 @@
-"""The row, the segment, and the one Arrow schema that every run writes.
+"""Defines the row, the segment, and the one Arrow schema that every run writes.
 
 Shapes: H, W are the full image's height and width in pixels, after EXIF orientation.
 """
@@ -50,7 +50,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Segment:
-    """One labelled region of one image; the fields of a ``segments`` entry, and the size its mask decodes to.
+    """One labeled region of one image, with the fields of a ``segments`` entry and the size its mask decodes to.
 
     ``bbox`` is [x, y, w, h] and ``area`` is in pixels, both those of the mask. ``counts`` is compressed COCO RLE.
     """
@@ -65,13 +65,13 @@ class Segment:
     size: tuple[int, int] = field(repr=False)
 
     def mask(self) -> NDArray[np.bool_]:
-        """The mask, bool [H, W]."""
+        """Return the mask, bool [H, W]."""
         from pycocotools import mask as coco_mask
 
         return coco_mask.decode({"size": list(self.size), "counts": self.counts.encode()}).astype(bool)
 
     def entry(self) -> dict[str, Any]:
-        """The segment as an entry of a row's ``segments``."""
+        """Return the segment as an entry of a row's ``segments``."""
         return {
             "id": self.id,
             "category_id": self.category_id,
@@ -92,7 +92,7 @@ class ImageRef:
 
     @property
     def image_id(self) -> int:
-        """The 63-bit id of the contract.
+        """Return the 63-bit id of the contract.
 
         >>> ImageRef("s3://bucket/a.jpg", "etag").image_id
         676139624461796455
@@ -102,7 +102,7 @@ class ImageRef:
 
 
 def image_ids(uris: Iterable[str], versions: Iterable[str]) -> NDArray[np.int64]:
-    """``ImageRef.image_id`` of many.
+    """Return ``ImageRef.image_id`` of many.
 
     >>> image_ids(["s3://bucket/a.jpg"], ["etag"]).tolist()
     [676139624461796455]
@@ -113,12 +113,12 @@ def image_ids(uris: Iterable[str], versions: Iterable[str]) -> NDArray[np.int64]
 
 
 def ok_row(ref: ImageRef, size_hw: tuple[int, int], segments: Iterable[Segment]) -> Row:
-    """The row of an image that was labelled, also when nothing was found in it."""
+    """Return the row of an image that was labeled, also when nothing was found in it."""
     return _row(ref, size_hw, "ok", None, [segment.entry() for segment in segments])
 
 
 def error_row(ref: ImageRef, error: ImageError) -> Row:
-    """The row of an image that cannot be labelled: why, without keys, and no segments."""
+    """Return the row of an image that cannot be labeled, with the reason, without keys and segments."""
     reason = {"stage": error.stage, "type": error.reason, "message": redact(error.message)}
     return _row(ref, error.size_hw, "error", reason, [])
 
@@ -144,10 +144,10 @@ def _row(
 
 
 def table_of(rows: Sequence[Row]) -> pa.Table:
-    """Rows as a table of exactly the frozen schema."""
+    """Return rows as a table of exactly the frozen schema."""
     return pa.Table.from_pylist(list(rows), schema=SCHEMA)
 
 
 def segment_of(entry: dict[str, Any], size_hw: tuple[int, int]) -> Segment:
-    """The segment behind an entry of a row's ``segments``; ``size_hw`` is the row's height and width."""
+    """Return the segment behind an entry of a row's ``segments``, where ``size_hw`` is the row's height and width."""
     return Segment(**{**entry, "bbox": tuple(entry["bbox"])}, size=size_hw)

@@ -1,17 +1,18 @@
-"""``--result FILE``: how a command has ended, for schedulers and scripts, as one JSON object.
+"""Writes how a command has ended as one JSON object, for schedulers and scripts: ``--result FILE``.
 
     {"command": "segment", "exit_code": 0, "retry": false, "output": "s3://bucket/labels", "run_id": "...",
      "totals": {"images": {...}, "segments": 7, "errors": {...}, ...}, "error": null, "submission_id": null,
      "started_at": "...", "finished_at": "..."}
 
-``retry``: whether the same command may end otherwise when it is given again: not after 0, 2 and 3, but after 1, 130,
-and 137 of a job whose driver was killed. ``submit follow`` of a job that has ended says false, because it ends so each
-time. ``output`` is RUN for evaluate. What a command did not get to know is null. Under the name ``-`` it is the last
-line of stdout, and has ``"event": "result"`` besides, which is how ``submit`` reads it from a job's log.
+``retry`` says whether the same command may end otherwise when it is given again: not after 0, 2 and 3, but after 1,
+130, and 137 of a job whose driver was killed. ``submit follow`` of a job that has ended says false, because it ends so
+each time. ``output`` is RUN for evaluate. What a command did not get to know is null. Under the name ``-`` it is the
+last line of stdout, and has ``"event": "result"`` besides, which is how ``submit`` reads it from a job's log.
 
-FILE has at most 4096 bytes, for Kubernetes cuts ``/dev/termination-log`` there. It is emptied at the start and written
-once, and never replaced by another file, which a mount refuses: it stays empty where the process was killed, or Ray has
-ended it since its head was lost. Commands ``tell`` what they know, and the command line writes it.
+FILE has at most 4096 bytes, because Kubernetes cuts ``/dev/termination-log`` there. It is emptied at the start and
+written once. It is never replaced by another file, because a mount refuses that. It stays empty where the process was
+killed, or where Ray ended it because its head was lost. Commands ``tell`` what they know, and the command line writes
+it.
 """
 
 import argparse
@@ -38,19 +39,19 @@ FIELDS = ("output", "run_id", "totals", "error", "submission_id")
 TELLABLE = frozenset({*FIELDS, "retry"})  # retry: where it does not follow from the exit code
 
 # of the command that this process runs
-_told: dict[str, Any] = {}
+_said: dict[str, Any] = {}
 _files: list[str] = []  # FILE, where one is wanted
 
 
 def tell(**fields: Any) -> None:
-    """Say what the result shall hold, some of ``TELLABLE``; what is told later wins."""
+    """Say what the result shall hold, some of ``TELLABLE``. The last word on a field wins."""
     if unknown := fields.keys() - TELLABLE:
         raise ValueError(f"no fields of a result: {sorted(unknown)}")
-    _told.update(fields)
+    _said.update(fields)
 
 
 def is_wanted() -> bool:
-    """Whether anybody asked for a result, so that what only it needs is worth reading."""
+    """Tell whether anybody asked for a result, so that what only it needs is worth reading."""
     return bool(_files)
 
 
@@ -60,10 +61,10 @@ def tell_run(info: Mapping[str, Any]) -> None:
 
 
 class Result:
-    """The result of one command line; ``arguments`` are all of it."""
+    """The result of one command line, all of which is ``arguments``."""
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        _told.clear()
+        _said.clear()
         _files.clear()
         self._arguments, self._started_at = list(arguments), now()
         self._command = arguments[0] if arguments else ""
@@ -98,9 +99,9 @@ class Result:
             self._file = self._file_of_a_mistake()
         if self._file is None:
             return
-        told = {name: _told.get(name) for name in FIELDS}
-        error, retry = told["error"], _told.get("retry", exit_code not in FINAL)
-        document = {"command": self._command, "exit_code": exit_code, "retry": retry, **told}
+        fields = {name: _said.get(name) for name in FIELDS}
+        error, retry = fields["error"], _said.get("retry", exit_code not in FINAL)
+        document = {"command": self._command, "exit_code": exit_code, "retry": retry, **fields}
         document |= {"error": error and redact(str(error)), "started_at": self._started_at, "finished_at": now()}
         if document["output"] is not None:
             document["output"] = redact(str(document["output"]))
@@ -158,7 +159,7 @@ def shortened(text: str | None, most: int) -> str | None:
 
 
 def _fewer(totals: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Totals with the ten most frequent reasons of errors; whatever else is not a number or few of them is left out."""
+    """Return totals with the ten most frequent reasons of errors, without any that are long."""
     if totals is None:
         return None
     kept = dict(totals)
@@ -170,7 +171,7 @@ def _fewer(totals: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def result_in(log: str) -> dict[str, Any] | None:
-    """The last result that a job's log holds; None where it has none."""
+    """Return the last result that a job's log holds, None where it has none."""
     for line in reversed(log.splitlines()):
         if '"event": "result"' not in line:
             continue
@@ -216,7 +217,7 @@ def _write(file: str, data: bytes) -> None:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """A second Ctrl-C does not end what says how the first one has."""
+    """Ignore a second Ctrl-C while the end of the first one is written."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

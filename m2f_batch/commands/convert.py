@@ -1,4 +1,4 @@
-"""``m2f-batch convert SRC DEST``: annotated images of one format are written in another."""
+"""``m2f-batch convert SRC DEST`` writes annotated images of one format in another."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""``m2f-batch convert-checkpoint SRC DEST``: a model with pickled weights becomes one with safetensors."""
+"""``m2f-batch convert-checkpoint SRC DEST`` writes a model with pickled weights as safetensors."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""``m2f-batch demo [DIR]``: the segment job on bundled scenes with the bundled model."""
+"""``m2f-batch demo [DIR]`` runs the segment job on bundled scenes with the bundled model."""
 
 import argparse
 from typing import get_args

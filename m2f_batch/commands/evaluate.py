@@ -1,4 +1,4 @@
-"""``m2f-batch evaluate RUN``: the rows of a run are measured against annotated images."""
+"""``m2f-batch evaluate RUN`` measures the rows of a run against annotated images."""
 
 import argparse
 import sys
@@ -77,7 +77,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def job(options: argparse.Namespace) -> "Job":
-    """Return what is submitted: every option of the command, but where this machine wants its result."""
+    """Return what is submitted, with every option of the command but ``--result``, which is of this machine."""
     from m2f_batch.submit.jobs import evaluate_job
 
     tell(output=options.run_uri)
@@ -86,7 +86,7 @@ def job(options: argparse.Namespace) -> "Job":
 
 
 def option_names() -> list[str]:
-    """The options of a submitted job, in the order in which it is given them."""
+    """Return the options of a submitted job, in the order in which it is given them."""
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
     names = [action.option_strings[0] for action in parser._actions if action.option_strings]

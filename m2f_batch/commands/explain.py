@@ -1,4 +1,4 @@
-"""``m2f-batch explain RUN URI [DEST]``: why an image of a run got its row."""
+"""``m2f-batch explain RUN URI [DEST]`` shows why an image of a run got its row."""
 
 import argparse
 

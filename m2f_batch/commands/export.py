@@ -1,4 +1,4 @@
-"""``m2f-batch export RUN DEST``: the rows of a run in another format."""
+"""``m2f-batch export RUN DEST`` writes the rows of a run in another format."""
 
 import argparse
 

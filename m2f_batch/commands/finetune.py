@@ -1,4 +1,4 @@
-"""``m2f-batch finetune DATASET OUTPUT``: a model is trained on annotated images."""
+"""``m2f-batch finetune DATASET OUTPUT`` trains a model on annotated images."""
 
 import argparse
 from typing import TYPE_CHECKING

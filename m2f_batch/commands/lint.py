@@ -1,4 +1,4 @@
-"""``m2f-batch lint DATASET``: faults of annotated images that training would suffer from."""
+"""``m2f-batch lint DATASET`` finds the faults of annotated images that training would suffer from."""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""``m2f-batch segment INPUT OUTPUT``: every image becomes one row."""
+"""``m2f-batch segment INPUT OUTPUT`` makes one row of every image."""
 
 import argparse
 from typing import TYPE_CHECKING

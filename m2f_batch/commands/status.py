@@ -1,4 +1,4 @@
-"""``m2f-batch status RUN``: how far a run is."""
+"""``m2f-batch status RUN`` says how far a run is."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""``m2f-batch submit JOB``: a job runs on a Ray cluster, and is followed from here."""
+"""``m2f-batch submit JOB`` sends a job to a Ray cluster and follows it from here."""
 
 import argparse
 

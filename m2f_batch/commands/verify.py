@@ -1,4 +1,4 @@
-"""``m2f-batch verify RUN``: whether a run holds what it should."""
+"""``m2f-batch verify RUN`` proves that a run holds what it should, or says what is wrong."""
 
 import argparse
 

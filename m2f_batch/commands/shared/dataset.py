@@ -1,4 +1,4 @@
-"""Options of commands that read annotated images without the config of a training."""
+"""Names the options of commands that read annotated images without the config of a training."""
 
 from m2f_batch.commands.shared.keys import Keys
 

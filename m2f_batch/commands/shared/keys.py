@@ -1,4 +1,4 @@
-"""Options and arguments that stand for keys of a config: what these mean stands in the config, and nowhere else."""
+"""Adds options and arguments that stand for keys of a config, whose meaning stands in the config alone."""
 
 import argparse
 import typing
@@ -66,7 +66,7 @@ def add_result(parser: argparse.ArgumentParser) -> None:
 
 
 def config_of(kind: type[Job], options: argparse.Namespace, keys: Keys) -> Job:
-    """The checked config of a job, of which the result tells OUTPUT as soon as it is known."""
+    """Return the checked config of a job, and tell the result its OUTPUT as soon as that is known."""
     tell(output=options.output)
     config = load_config(kind, file=options.config, overrides=options.set, flags=flags_of(options, keys))
     tell(output=config.output.uri)
@@ -74,17 +74,17 @@ def config_of(kind: type[Job], options: argparse.Namespace, keys: Keys) -> Job:
 
 
 def flags_of(options: argparse.Namespace, keys: Keys) -> dict[str, Any]:
-    """The values that were typed, by key; None for what was not given."""
+    """Return the values that were typed, by key, with None for each that was not given."""
     return {key: getattr(options, word.strip("-").replace("-", "_").lower()) for key, word in words_of(keys).items()}
 
 
 def without_address(keys: Keys) -> Keys:
-    """The flags of a job that is submitted, of which ``--address`` is the cluster's Jobs API."""
+    """Return the flags of a job that is submitted, of which ``--address`` is the cluster's Jobs API."""
     return {spec: key for spec, key in keys.items() if key != JOB_KEYS["--address RAY"]}
 
 
 def words_of(keys: Keys) -> dict[str, str]:
-    """What stands for each key on the command line, without the name of its value.
+    """Return what stands for each key on the command line, without the name of its value.
 
     >>> words_of({"INPUT": "input.uri", "--retry ERRORS": "run.retry"})
     {'input.uri': 'INPUT', 'run.retry': '--retry'}
@@ -93,13 +93,13 @@ def words_of(keys: Keys) -> dict[str, str]:
 
 
 def default_of(field: FieldInfo) -> str:
-    """The default of a config field, for help: nothing where none is said, or it is empty."""
+    """Return the default of a config field for help, nothing where there is none or an empty one."""
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return "" if default in (None, (), {}) else f" [{list(default) if isinstance(default, tuple) else default}]"
 
 
 def _kind(annotation: Any) -> type:
-    """The type of one value of a field, as it is parsed from a command line."""
+    """Return the type of one value of a field, as it is parsed from a command line."""
     parts = [part for part in typing.get_args(annotation) if part is not type(None)]
     if len(parts) == 1 or typing.get_origin(annotation) is typing.Annotated:
         return _kind(parts[0])

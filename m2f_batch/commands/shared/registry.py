@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Command(Protocol):
-    """A module ``m2f_batch.commands.<name>``; one hyphen in the command's name is one underscore in the file's.
+    """A module ``m2f_batch.commands.<name>``. A hyphen in the command's name is an underscore in the file's.
 
     ``run`` imports what is heavy, because all commands are loaded wherever one is. A command may have more: a
     ``DESCRIPTION``, where the summary does not say it all, and ``CLIENT``, the requirement of the small distribution
@@ -39,7 +39,7 @@ class JobCommand(Command, Protocol):
 
 
 def find_commands() -> dict[str, Command]:
-    """All commands by the names that users type.
+    """Return all commands by the names that users type.
 
     >>> "convert-checkpoint" in find_commands()
     True
@@ -50,7 +50,7 @@ def find_commands() -> dict[str, Command]:
 
 
 def add_command(parsers: "Parsers", name: str, command: Command, conflicts: str = "error") -> argparse.ArgumentParser:
-    """Add the parser of one command to those of a command line; ``conflicts`` as argparse's ``conflict_handler``."""
+    """Add the parser of one command to those of a command line, with ``conflicts`` as its ``conflict_handler``."""
     described = getattr(command, "DESCRIPTION", f"{command.SUMMARY[0].upper()}{command.SUMMARY[1:]}.")
     parser = parsers.add_parser(name, help=command.SUMMARY, description=described, conflict_handler=conflicts)
     command.add_arguments(parser)
