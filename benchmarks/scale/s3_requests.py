@@ -33,7 +33,7 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
     from m2f_batch.flow.unit.stages import commit_unit, label_unit
-    from m2f_batch.flow.unit.units import unit_table
+    from m2f_batch.flow.unit.units import DoneUnit, unit_table
     from m2f_batch.runs.directory import open_directory
     from m2f_batch.runs.held_folder import Fence
 
@@ -54,7 +54,7 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
         )
         checked = job.check(config)
 
-        def stream(units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
+        def stream(units: Iterable[Unit]) -> Generator[DoneUnit, None, None]:
             for unit in units:
                 labelled = label_unit(prepare(unit_table(unit)), StubSegmenter(0.0, None))
                 # fenced, as a replica: the first lease is the only one

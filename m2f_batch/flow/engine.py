@@ -4,7 +4,6 @@ from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import ray
 from ray.actor import ActorHandle
@@ -19,12 +18,13 @@ from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.flow.crashes.gate import answer_of, gate_for
 from m2f_batch.flow.pipeline import Flow, build
 from m2f_batch.flow.unit.stages import COMMITTED_BEFORE
+from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.workers import see_it_load
 from m2f_batch.ray_session.session import held_now, on_cluster, present
 from m2f_batch.runs.plan import Units
 
-Results = Generator[dict[str, Any], None, None]
+Results = Generator[DoneUnit, None, None]
 DRAIN_TIMEOUT = 5.0  # seconds for an answer of the gate
 
 
@@ -80,11 +80,11 @@ def _kill(gate: ActorHandle, _: "ray.ObjectRef[Work]") -> None:
         ray.kill(gate)
 
 
-def _nothing() -> Generator[dict[str, Any], None, None]:
+def _nothing() -> Generator[DoneUnit, None, None]:
     yield from ()
 
 
-def results_of(dataset: Dataset) -> Generator[dict[str, Any], None, None]:
+def results_of(dataset: Dataset) -> Generator[DoneUnit, None, None]:
     """Yield what was committed of each unit.
 
     A unit that was committed before is left out, because it was yielded then, or the files are counted at the end.

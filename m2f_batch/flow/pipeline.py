@@ -59,7 +59,7 @@ def labeled(
     units: Units,
     flow: Flow,
     gate: ActorHandle | None,
-    step: Any = None,
+    step: Callable[..., pa.Table] | None = None,
     options: Mapping[str, Any] | None = None,
     then: Callable[[pa.Table], pa.Table] | None = None,
 ) -> Dataset:

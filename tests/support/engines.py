@@ -33,6 +33,7 @@ def in_process(config: SegmentConfig) -> int:
 
     from m2f_batch.flow.job import check, run
     from m2f_batch.flow.unit.stages import commit_unit, label_unit, prepare_unit, unit_table
+    from m2f_batch.flow.unit.units import DoneUnit
     from m2f_batch.vision.device.checked_model import load_checked
     from m2f_batch.vision.segmenter import Segmenter
 
@@ -50,7 +51,7 @@ def in_process(config: SegmentConfig) -> int:
         "threads": 4,
     }
 
-    def stream(units: Iterable[Unit]) -> Generator[dict[str, Any], None, None]:
+    def stream(units: Iterable[Unit]) -> Generator[DoneUnit, None, None]:
         for unit in units:
             prepared = prepare_unit(unit_table(unit), **options)
             yield from commit_unit(label_unit(prepared, segmenter), run=job.run).to_pylist()

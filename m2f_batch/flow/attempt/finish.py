@@ -1,7 +1,6 @@
 """Ends an attempt: proves the run from its files, writes ``_SUCCESS``, and tells the user what was done or remains."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt.hold_output import Attempt
@@ -17,6 +16,7 @@ from m2f_batch.runs.inspect.verify import Each, verify_reports
 from m2f_batch.runs.tally import Tally, tally_in
 from m2f_batch.runs.writing.commit import staged
 from m2f_batch.runs.writing.repair import join_whole, sweep
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.retries import retry_write
 
 EARLY_STOP_IMAGES = 200  # rows before a hopeless run may be stopped
@@ -51,7 +51,7 @@ def _over_the_limit(job: Job) -> str:
     return f"more than input.max_error_fraction ({job.config.input.max_error_fraction:g}) of the images failed"
 
 
-def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | None:
+def prove(attempt: Attempt, progress: Progress, each: Each) -> JsonObject | None:
     """Read every file of a whole run, check it, and return the totals. Returns None for a run that is not whole.
 
     Raises RunError for a run that is not what it says.
@@ -84,7 +84,7 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> dict[str, Any] | 
     }
 
 
-def finish(attempt: Attempt, progress: Progress, totals: dict[str, Any] | None, *, is_stopped_early: bool) -> int:
+def finish(attempt: Attempt, progress: Progress, totals: JsonObject | None, *, is_stopped_early: bool) -> int:
     """Say that the run is done, or what remains, and return the exit code. Raises RunError when something remains."""
     job, run = attempt.job, attempt.run
     done = info_now(attempt.work.info, progress)
@@ -134,7 +134,7 @@ def say_nothing_to_do(attempt: Attempt) -> int:
     return _exit_code(attempt.job, tally_in(info))
 
 
-def _closing_lines(job: Job, done: dict[str, Any], progress: Progress) -> Iterator[str]:
+def _closing_lines(job: Job, done: JsonObject, progress: Progress) -> Iterator[str]:
     counts = done["images"]
     remaining = f" + {counts['remaining']:,} remaining" if counts["remaining"] else ""
     before = f" ({progress.base.images:,} of them before)" if progress.base.images else ""

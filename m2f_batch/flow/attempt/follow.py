@@ -4,12 +4,12 @@ import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from typing import Any
 
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.attempt.finish import finish, is_hopeless, prove
 from m2f_batch.flow.attempt.hold_output import Attempt
 from m2f_batch.flow.attempt.reporter import Reporter
+from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.ray_session.stopping import noticed_stops
@@ -21,7 +21,7 @@ from m2f_batch.storage.retries import retry_write
 
 LEAVE_SECONDS = 9.0  # for counting, where the run was asked to stop
 # takes units and yields what was committed of each: the fields of ``units.DONE_SCHEMA``
-Stream = Callable[[Iterable[Unit]], Generator[dict[str, Any], None, None]]
+Stream = Callable[[Iterable[Unit]], Generator[DoneUnit, None, None]]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Started:
     close: ends the work. After it only workers write to OUTPUT.
     """
 
-    stream: Generator[dict[str, Any], None, None]
+    stream: Generator[DoneUnit, None, None]
     opened: Callable[[], Tally | None]
     drained: Callable[[], bool] | None
     slots: Slots

@@ -14,6 +14,7 @@ from m2f_batch.flow.attempt.run_info import Job, first_info, next_info
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.index import read_index
 from m2f_batch.runs.plan import Change, Plan, default_images_per_file, new_plan, next_plan
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import Entry, NotFound, ObjectError, StoreUnavailable, Unreachable
 from m2f_batch.vision.label_settings import fingerprint_of
@@ -43,7 +44,7 @@ class OutputState:
     is_finished: whether ``_SUCCESS`` is there.
     """
 
-    info: dict[str, Any] | None
+    info: JsonObject | None
     plan: Plan | None
     plan_version: str | None
     there: Mapping[str, Entry]
@@ -71,7 +72,7 @@ class Work:
     """
 
     change: Change
-    info: dict[str, Any]
+    info: JsonObject
     over: bool = False
     is_new: bool = False
 
@@ -133,12 +134,12 @@ def read_output_state(run: RunDirectory, before: OutputState | None = None) -> O
     return OutputState(info, plan, version, run.committed(), tuple(dirty), run.is_finished())
 
 
-def run_id_of(info: dict[str, Any] | None) -> str | None:
+def run_id_of(info: JsonObject | None) -> str | None:
     """The id of a run by its run.json: None without a run, empty where nobody can read it."""
     return None if info is None else str(info.get("run_id", ""))
 
 
-def read_run_json(run: RunDirectory) -> dict[str, Any] | None:
+def read_run_json(run: RunDirectory) -> JsonObject | None:
     """Read run.json: None where there is none, empty where it is not that of a run. Raises what storage raises."""
     try:
         return run.read_info()
@@ -220,7 +221,7 @@ def work_of(job: Job, state: OutputState, device: str) -> Work:
     return Work(change, next_info(job, state.info, change.plan))
 
 
-def differences(held: dict[str, Any] | None, ours: dict[str, Any]) -> list[str]:
+def differences(held: JsonObject | None, ours: JsonObject) -> list[str]:
     """Say what differs between the facts of two fingerprints. Fewer GPUs, or none, may finish a run."""
     if held is None:
         return ["it does not say what its labels were decided by"]

@@ -1,13 +1,13 @@
 """Writes what others watch of an attempt every few seconds: run.json, the index of files, the log, metrics."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
 from m2f_batch.flow.attempt.hold_output import Attempt
 from m2f_batch.flow.attempt.open_output import tally_of
 from m2f_batch.flow.attempt.run_info import info_now
+from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.lost_nodes import LostNodes
 from m2f_batch.flow.watch.metrics import Metrics
 from m2f_batch.flow.watch.progress import Progress
@@ -38,7 +38,7 @@ class Reporter:
         self._parts: dict[str, tuple[Tally, int]] = {}  # of files that are not whole, or not in the index yet
         self._indexed_at = time.monotonic()
 
-    def add(self, unit: Mapping[str, Any]) -> None:
+    def add(self, unit: DoneUnit) -> None:
         """Take one unit that came back."""
         self._metrics.add(unit)
         if unit["transient"] is None:

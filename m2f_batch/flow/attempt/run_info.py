@@ -4,7 +4,6 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
 
 from m2f_batch.config.deadline import deadline_at
 from m2f_batch.config.segment import SegmentConfig
@@ -16,6 +15,7 @@ from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.source import ModelSource
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.plan import Plan
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.uris import normalize
 from m2f_batch.vision.decode.image import DECODER
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, installed_versions
@@ -41,13 +41,13 @@ class Job:
         """The one spelling of INPUT, as run.json has it."""
         return normalize(self.config.input.uri)
 
-    def facts(self, device: str) -> dict[str, Any]:
+    def facts(self, device: str) -> JsonObject:
         """Return the facts that decide a label of this job on a device."""
         threads = self.config.compute.threads_per_actor if device == "cpu" else None
         return self.labeling.facts(self.checkpoint.fingerprint, self.config.input.max_pixels, threads)
 
 
-def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def first_info(job: Job, facts: JsonObject, plan: Plan) -> JsonObject:
     """Return run.json of a new run, before the first image."""
     return {
         "run_id": uuid.uuid4().hex,
@@ -69,7 +69,7 @@ def first_info(job: Job, facts: dict[str, Any], plan: Plan) -> dict[str, Any]:
     }
 
 
-def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def next_info(job: Job, before: JsonObject, plan: Plan) -> JsonObject:
     """Return run.json of a run that goes on: its identity stays, and the facts of this attempt are new."""
     return {
         **before,
@@ -87,7 +87,7 @@ def next_info(job: Job, before: dict[str, Any], plan: Plan) -> dict[str, Any]:
     }
 
 
-def _deadline(job: Job, before: dict[str, Any] | None) -> str | None:
+def _deadline(job: Job, before: JsonObject | None) -> str | None:
     """Return when the run should be done. A killed run keeps its moment as long as the key is the same."""
     text = job.config.run.deadline
     if text is None:
@@ -98,7 +98,7 @@ def _deadline(job: Job, before: dict[str, Any] | None) -> str | None:
     return deadline_at(text, datetime.now(UTC)).isoformat(timespec="seconds")
 
 
-def _settings(job: Job) -> dict[str, Any]:
+def _settings(job: Job) -> JsonObject:
     labeling = job.labeling
     return {
         "task": labeling.task,
@@ -117,7 +117,7 @@ def _settings(job: Job) -> dict[str, Any]:
     }
 
 
-def _counts(job: Job) -> dict[str, Any]:
+def _counts(job: Job) -> JsonObject:
     listing = job.listing
     return {
         "images": {
@@ -134,7 +134,7 @@ def _counts(job: Job) -> dict[str, Any]:
     }
 
 
-def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
+def _config_as_run(config: SegmentConfig) -> JsonObject:
     """Return the config with whole places, because relative ones mean others in another working directory."""
     tree = config.model_dump(mode="json")
     for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
@@ -144,7 +144,7 @@ def _config_as_run(config: SegmentConfig) -> dict[str, Any]:
     return tree
 
 
-def info_now(info: dict[str, Any], progress: Progress) -> dict[str, Any]:
+def info_now(info: JsonObject, progress: Progress) -> JsonObject:
     """Return run.json with the counts of this moment. ``seconds`` and ``images_per_second`` are this attempt's."""
     tally, seconds = progress.tally, progress.seconds
     done = tally.ok + tally.error

@@ -6,8 +6,8 @@ cross from one stage to the next as Arrow buffers, never as Python objects.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +81,23 @@ DONE_SCHEMA = pa.schema(
         ("strangers", pa.int64()),
     ]
 )
+
+
+class DoneUnit(TypedDict):
+    """A row of ``DONE_SCHEMA``: what was committed of a unit, or why it is ``transient`` and was not."""
+
+    unit: str
+    transient: str | None
+    seconds: Iterable[tuple[str, float]] | None
+    bytes: int | None
+    retries: int | None
+    replica: str | None
+    forward: str | None
+    ok: int
+    error: int
+    segments: int
+    reasons: Iterable[tuple[str, int]]
+    strangers: int | None
 
 
 def unit_table(unit: Unit) -> pa.Table:

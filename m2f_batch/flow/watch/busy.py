@@ -19,8 +19,8 @@ from bisect import bisect, insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
+from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.ray_session.held import Held
 
 STAGES = ("fetch", "decode", "forward", "postprocess", "write")
@@ -54,7 +54,7 @@ class Busy:
         self._slots, self._clock = slots, clock
         self._last = 0.0
         self._held = [(-math.inf, Held(slots.preparing, slots.replicas))]  # since when
-        self._replicas: set[str] = set()
+        self._replicas: set[str | None] = set()
         self._came: list[float] = []  # when each of them began its first unit
         self.seconds: Mapping[str, float] = {}
 
@@ -65,7 +65,7 @@ class Busy:
             # a new list, because another thread may be adding up the old one
             self._held = [*self._held, (self._clock(), held)]
 
-    def add(self, unit: Mapping[str, Any]) -> None:
+    def add(self, unit: DoneUnit) -> None:
         """Count one committed unit: its ``seconds`` by stage and the ``replica`` that labeled it."""
         spent = dict(unit["seconds"] or ())
         self._last = self._clock()

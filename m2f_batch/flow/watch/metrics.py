@@ -35,6 +35,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.messages.masking import redact
 
 PREFIX = "m2f_batch_"
@@ -71,7 +72,7 @@ class Metrics:
         self._seen = {"unit_deaths_total": 0, "nodes_lost_total": 0}
         self._instruments = _instruments()
 
-    def add(self, unit: Mapping[str, Any]) -> None:
+    def add(self, unit: DoneUnit) -> None:
         """Count one unit that came back, by the fields of ``units.DONE_SCHEMA``."""
         is_whole = unit["transient"] is None
         self._count("units_total", 1, status="committed" if is_whole else "transient")

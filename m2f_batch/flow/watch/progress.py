@@ -5,11 +5,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from tqdm import tqdm
 
 from m2f_batch.errors import RunError, TransientError
+from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Busy, Slots
 from m2f_batch.messages.events import STATE, Events
 from m2f_batch.messages.spoken import duration
@@ -71,7 +71,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def add(self, unit: dict[str, Any]) -> None:
+    def add(self, unit: DoneUnit) -> None:
         """Count one committed unit, or one that could not be fetched whole."""
         if unit["transient"] is not None:
             self.transient.append(unit["transient"])

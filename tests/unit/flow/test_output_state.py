@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from m2f_batch.flow.attempt.output_state import (
 )
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
-from m2f_batch.flow.job import check
+from m2f_batch.flow.job import check, run
 from m2f_batch.messages.events import Events
 from m2f_batch.ray_session.session import Resources
 from m2f_batch.records import error_row, table_of
@@ -397,3 +398,17 @@ def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyP
     assert said(replace(on_gpus, starts_nodes=False)) == []
     nodes[1] = {"CPU": 4.0, "GPU": 1.0}
     assert said(replace(on_cpus, starts_nodes=False)) == []
+
+
+def test_images_without_a_row_are_an_internal_error_that_names_the_log(images: Path) -> None:
+    def nothing(_: object) -> Iterator[Any]:
+        yield from ()
+
+    job = job_of(images)
+    with pytest.raises(RunError) as caught:
+        run(job, "cpu", nothing)
+    assert str(caught.value) == (
+        "internal error: 6 of 6 listed images have no row. Nothing is lost: run the same command again. Please report "
+        f"this with {images.parent}/run/_state/log/000000001.jsonl"
+    )
+    assert (images.parent / "run/_state/log/000000001.jsonl").exists()
