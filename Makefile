@@ -16,22 +16,22 @@ TEST_TOOLS = $(TOOLS:%=test-tool-%)
 .PHONY: demo test test-fast test-slow test-units test-chaos test-behaviour test-commands test-runs test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
 .PHONY: test-tools $(TEST_TOOLS) lock-tools
 
-# Processes keep what they have compiled, whatever the shell says: each would else compile thousands of modules anew.
+# Let processes keep bytecode, whatever the shell says, because each would else compile thousands of modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
-# threads that wait for each other sleep, as in the job's own workers: spinning ones make a busy machine crawl
+# Let threads that wait for each other sleep, as in a job's own workers. Spinning ones make a busy machine crawl.
 test test-fast test-slow test-units test-chaos test-behaviour test-commands test-runs chaos $(BENCHES) $(LONG_BENCHES) \
 	bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
-# two suites at once, the next as soon as one ends: each waits half of its time for the other processes that it starts
+# Run two suites at once, and the next as soon as one ends. Each is idle half of its time, waiting for subprocesses.
 test: $(VENV)/ready
 	$(MAKE) -j2 --output-sync=target check test-fast test-commands test-runs test-chaos test-slow
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
-# the inner loop: no servers but moto, no training, no other processes; a process for each core
+# The inner loop: no servers but moto, no training, no other processes. It runs in a process for each core.
 FEW = $(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos --ignore=tests/tools
 test-fast: $(VENV)/ready
 	$(FEW) -n auto --dist loadfile -m "not slow"
@@ -44,7 +44,7 @@ test-units: test-fast test-slow
 test-chaos: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=10 tests/chaos
 
-# whole commands in processes of their own, and what runs promise otherwise
+# Whole commands in processes of their own, and the other promises of runs.
 COMMANDS = $(addprefix tests/behaviour/test_,$(addsuffix .py,allow_finetune allow_on_ray backbones command_line finetune \
 	finetune_stop finetune_two poison s3_access_runs))
 test-commands: $(VENV)/ready
@@ -55,7 +55,7 @@ test-runs: $(VENV)/ready
 
 test-behaviour: test-commands test-runs
 
-# kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes
+# Kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes.
 SCHEDULES ?= 20
 SEED ?= 1
 chaos: export PYTHONPATH = tests
@@ -68,7 +68,7 @@ chaos: $(VENV)/ready
 		tests/behaviour/test_finetune_stop.py tests/behaviour/test_backbones.py \
 		tests/chaos/test_submit_cluster.py tests/behaviour/test_benchmark_job.py tests/behaviour/test_published.py
 
-# what runs promise, on a three-node Ray on this machine
+# The promises of runs, on a three-node Ray on this machine.
 test-cluster: export M2F_BATCH_TEST_NODES = 3
 test-cluster: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/behaviour/test_runs.py tests/behaviour/test_resume.py tests/behaviour/test_command_line.py
@@ -86,7 +86,7 @@ $(TEST_TOOLS): test-tool-%: .venv-tools/%/ready $(VENV)/ready
 	$(UV) pip sync --quiet --python .venv-tools/$* --require-hashes $<
 	touch $@
 
-# after a change in tests/tools/*.in
+# Run it after a change in tests/tools/*.in.
 lock-tools:
 	$(GET_UV)
 	for tool in $(TOOLS); do \
@@ -94,23 +94,23 @@ lock-tools:
 			tests/tools/$$tool.in -o tests/tools/$$tool.txt || exit 1; \
 	done
 
-# ours and the peers side by side: all parts but the long ones, or one; BENCH="--quick" is a try that writes no result
+# Ours and the peers side by side: all parts but the long ones, or one. BENCH="--quick" is a try that writes no result.
 bench: $(BENCHES)
 
 $(BENCHES) $(LONG_BENCHES) bench-gpu: bench-%: $(VENV)/ready
 	$(BIN)/python -m benchmarks.$(notdir $(patsubst %/,%,$(dir $(wildcard benchmarks/*/$*.py)))).$* $(BENCH)
 
-# lint, format and types
+# Lint, format and types.
 check: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# known vulnerabilities of the locked packages; skipped, with the reason, where the index does not tell of any
+# Known vulnerabilities of the locked packages. Skipped, with the reason, where the index names none at all.
 audit: $(VENV)/ready
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
-# locked packages with hashes, and this checkout itself; nothing is installed outside .venv and .tools
+# Locked packages with hashes, and this checkout itself. Nothing is installed outside .venv and .tools.
 $(VENV)/ready: requirements.lock pyproject.toml m2f_batch/version.py
 	$(GET_UV)
 	$(UV) venv --quiet --allow-existing --python $(PYTHON) $(VENV)
@@ -118,7 +118,7 @@ $(VENV)/ready: requirements.lock pyproject.toml m2f_batch/version.py
 	$(UV) pip install --quiet --python $(VENV) --no-deps --no-build-isolation --editable .
 	touch $@
 
-# after a change of dependencies in pyproject.toml
+# Run it after a change of dependencies in pyproject.toml.
 lock:
 	$(GET_UV)
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --all-extras --group dev \

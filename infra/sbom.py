@@ -48,7 +48,7 @@ def _hash_of(distribution: importlib.metadata.Distribution) -> Component:
 
 
 def debian_components() -> list[Component]:
-    """Installed packages of Debian; none where there is no dpkg."""
+    """Yield the installed packages of Debian, none where there is no dpkg."""
     if shutil.which("dpkg-query") is None:
         return []
     form = "${db:Status-Abbrev}\t${Package}\t${Version}\t${Architecture}\n"
@@ -61,12 +61,12 @@ def debian_components() -> list[Component]:
 
 
 def component(name: str, version: str, purl: str) -> Component:
-    """What CycloneDX calls a component; its purl names it."""
+    """Make a component of CycloneDX, which its purl names."""
     return {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
 
 
 def bill(components: list[Component]) -> Component:
-    """The document; its serial number follows from what it lists, so that the same image has the same."""
+    """Make the document. Its serial number is a hash of what it lists, so that the same image has the same."""
     digest = hashlib.sha256(json.dumps(components, sort_keys=True).encode()).digest()
     return {
         "bomFormat": "CycloneDX",

@@ -1,4 +1,4 @@
-"""Whether two answers are the same: against the plain definition pixel by pixel, and between two runs by overlap.
+"""Compares answers: with the plain definition pixel by pixel, and two runs by their overlap.
 
 The rule of what is the same (scores, order, doubtful pixels) is that of the tests' oracle,
 ``tests/support/reference.py``; the
@@ -30,7 +30,7 @@ def check_same(segments: Sequence[Segment], regions: Sequence[Region]) -> None:
 
 
 def overlaps(found: Sequence[Segment], wanted: Sequence[Segment]) -> list[float]:
-    """For each wanted segment the best IoU with a found one of its class; 0 where there is none."""
+    """Return for each wanted segment the best IoU with a found one of its class, 0 where there is none."""
     best = []
     for segment in wanted:
         same = [_rle(other) for other in found if other.category_id == segment.category_id]
@@ -44,7 +44,7 @@ def expected(work: Work) -> list[Region]:
 
 
 def _instance(work: Work) -> list[Region]:
-    """Query by query; above a score of one half there is at most one class a query, so ``top_k`` cuts nothing."""
+    """Go query by query. Above a score of one half a query has at most one class, so ``top_k`` cuts nothing."""
     kept = (work.class_logits.softmax(-1)[:, :-1].max(-1).values >= 0.5).nonzero().flatten()
     assert len(kept) <= 100
     regions = [
@@ -101,7 +101,7 @@ def _probability(work: Work, query: int) -> Tensor:
 
 
 class _Contest:
-    """Per pixel the best value so far, the next best, and who has the best; the first of equals wins."""
+    """The best value so far of each pixel, the next best, and the query that has the best: the first of equals."""
 
     def __init__(self, size_hw: tuple[int, int]) -> None:
         self.best, self.next = torch.full(size_hw, -1.0), torch.full(size_hw, -1.0)
@@ -115,7 +115,7 @@ class _Contest:
         self.owner[better] = index
 
     def close(self) -> Tensor:
-        """Where the two best differ by no more than rounding, as the oracle has it; with one contestant nowhere."""
+        """Mark pixels whose two best differ by no more than rounding, as the oracle does."""
         return (self.best - self.next).abs() < 1e-6
 
 

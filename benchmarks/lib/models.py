@@ -44,7 +44,7 @@ def random_model(size: dict[str, int]) -> Iterator[Path]:
 
 @torch.no_grad()
 def _make_queries_differ(model: Any) -> None:
-    """At random weights attention makes all queries of an image alike; damped, each keeps some of its own embedding."""
+    """Damp the attention, because at random weights it makes all queries of an image alike."""
     for layer in model.model.transformer_module.decoder.layers:
         for part in (layer.cross_attn.out_proj, layer.self_attn.out_proj, layer.fc2):
             part.weight.mul_(0.1)

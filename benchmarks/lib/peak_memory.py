@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 def descendants(root: int) -> list[int]:
-    """The process and all processes below it; Ray's stay in the group of their driver's tree."""
+    """Return the process and all processes below it. Ray's stay in the group of their driver's tree."""
     parents: dict[int, list[int]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -41,7 +41,7 @@ def pss_mib(process: int) -> tuple[float, str]:
 
 
 class Peak(NamedTuple):
-    """Most memory of all processes together, in MiB, that of the largest one and its name; seconds and exit code."""
+    """The most memory of all processes together in MiB, that of the largest one and its name, seconds and exit code."""
 
     total_mib: float
     largest_mib: float
@@ -63,7 +63,7 @@ def peak_of(command: Sequence[str]) -> Peak:
 
 
 def main() -> int:
-    """Run, sample, report; exits with the command's own code."""
+    """Run, sample and report. Exits with the command's own code."""
     peak = peak_of(sys.argv[1:])
     print(
         f"{peak.seconds:.0f} s; peak of all processes {peak.total_mib:.0f} MiB, "

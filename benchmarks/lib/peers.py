@@ -39,7 +39,7 @@ def full_size(mask_logits: Tensor, work: Work) -> Tensor:
 
 @torch.inference_mode()
 def dense_instance(work: Work) -> list[Segment]:
-    """All that may be kept at full size at once, thresholded, scored, encoded."""
+    """Threshold, score and encode all masks that may be kept, at full size at once."""
     probabilities = work.class_logits.softmax(-1)[:, :-1]
     scores, pairs = probabilities.flatten().topk(min(100, probabilities.numel()))
     pairs, scores = pairs[scores >= 0.5], scores[scores >= 0.5]
@@ -95,7 +95,7 @@ DENSE: dict[str, Way] = {"instance": dense_instance, "panoptic": dense_panoptic,
 
 @torch.inference_mode()
 def shipped(work: Work) -> list[Segment]:
-    """The task's ``post_process_*`` and the RLE of every mask it gives; its masks are those of a 384x384 square."""
+    """Run the task's ``post_process_*``, and encode every mask that it gives, which are those of a 384x384 square."""
     outputs = SimpleNamespace(class_queries_logits=work.class_logits[None], masks_queries_logits=work.mask_logits[None])
     return shipped_segments(Mask2FormerImageProcessor(), outputs, work.task, work.output, work.options)
 

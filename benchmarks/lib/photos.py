@@ -1,4 +1,4 @@
-"""What the parts work on: photographs and their annotations beside the checkout, or drawn scenes without them."""
+"""Gives the parts photographs and annotations from beside the checkout, or drawn scenes without them."""
 
 import io
 import itertools
@@ -21,7 +21,7 @@ ANNOTATIONS = "coco_tiny/annotations/instances_*.json"
 
 
 def photographs(count: int) -> list[bytes]:
-    """So many JPEG files: COCO's photographs, or drawn scenes of their size; repeated when there are too few."""
+    """Return so many JPEG files: COCO's photographs, or drawn scenes of their size, repeated when there are too few."""
     paths = [path for folder in FOLDERS for path in sorted((DATA / folder).glob("*.jpg"))]
     if paths:
         return [path.read_bytes() for path in itertools.islice(itertools.cycle(paths), count)]
@@ -82,7 +82,7 @@ def _annotated(
 
 
 def _blob(size_hw: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """A star-shaped blob; COCO's areas are about log-normal, the median near 0.8 % of the image."""
+    """Draw a star-shaped blob. COCO's areas are about log-normal, with a median near 0.8 % of the image."""
     height, width = size_hw
     area = min(0.7, np.exp(rng.normal(np.log(0.008), 1.7))) * height * width
     y, x = np.mgrid[:height, :width]

@@ -1,4 +1,4 @@
-"""What a job's processes use while it runs, seen from outside: memory and CPU seconds by kind of process."""
+"""Measures memory and CPU seconds of a job's processes while it runs, from outside, by kind of process."""
 
 import os
 import threading
@@ -76,7 +76,7 @@ class Watch:
 
 
 def kind_of(pid: int) -> str:
-    """What a process of a job is."""
+    """Name the kind of a job's process."""
     command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return next((kind for mark, kind in KINDS.items() if command.startswith(mark) or mark in command), "other")
 

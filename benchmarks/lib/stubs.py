@@ -28,7 +28,7 @@ SEGMENT = Segment(1, 0, "ball", 0.5, 4, (1.0, 1.0, 2.0, 2.0), "52203", SIZE_HW)
 
 
 def prepare(table: pa.Table, **_: Any) -> pa.Table:
-    """Every image of one unit as one black pixel, to be labelled as one of 4x4; nothing is fetched."""
+    """Prepare every image of one unit as one black pixel, to be labeled as one of 4x4. Nothing is fetched."""
     return prepare_unit_by(table, _pixels, Spent())
 
 
@@ -84,7 +84,7 @@ class StubSegmenter:
 
 @dataclass(frozen=True)
 class Load:
-    """Loads a ``StubSegmenter``; travels to the actors.
+    """Loads a ``StubSegmenter``. It travels to the actors.
 
     ``folder`` gets a log per process. With ``pool``, an actor is ready when so many have logs there: none works while
     others still start.

@@ -21,7 +21,7 @@ PACKAGES = ("torch", "transformers", "torchvision", "ray", "pycocotools", "numpy
 
 
 class Ratio(NamedTuple):
-    """How many times as long ``other`` took as ``ours``, round by round."""
+    """The time of ``other`` by that of ``ours``, round by round."""
 
     median: float
     low: float
@@ -32,7 +32,7 @@ class Ratio(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """When to stop: after ``most`` rounds, or once ``budget_s`` are spent and there were ``least``."""
+    """A rule for stopping: after ``most`` rounds, or once ``budget_s`` are spent and there were ``least``."""
 
     least: int = 3
     most: int = 9
@@ -73,14 +73,14 @@ def show_seconds(seconds: Sequence[float]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table; the columns are the keys of the first row."""
+    """Write a Markdown table whose columns are the keys of the first row."""
     columns = list(rows[0])
     lines = [columns, ["---"] * len(columns), *([str(row.get(name, "")) for name in columns] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def machine(threads: int) -> str:
-    """Where and with what the figures were taken."""
+    """Describe the machine and the versions on which figures were taken."""
     import torch
 
     model = next(

@@ -110,7 +110,7 @@ def _noise(shape: tuple[int, int, int], rng: np.random.Generator) -> NDArray[np.
 
 
 def _class_logits(queries: int, kept: int, classes: int, stuff_from: int, rng: np.random.Generator) -> Tensor:
-    """Kept queries know their class, a fifth of them stuff where there is any; the others say no object."""
+    """Let kept queries know their class, a fifth of them stuff where there is any, and the others say no object."""
     logits = rng.normal(0, 1.0, (queries, classes + 1))
     logits[:, -1] = 8.0
     for query in range(kept):

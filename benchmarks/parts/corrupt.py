@@ -1,4 +1,4 @@
-"""What broken images cost: the same photographs with and without them, ``m2f-batch segment`` as it is typed.
+"""Measures the cost of broken images: the same photographs with and without them, by ``m2f-batch segment``.
 
     python -m benchmarks.parts.corrupt [--quick] [--images 180]
 
@@ -48,7 +48,7 @@ def measure(images: int, repetitions: int) -> list[dict[str, object]]:
         take_turns({name: partial(way, name) for name in folders}, Rounds(repetitions, repetitions))
     sound, mixed = done[SOUND][0].found, done[MIXED][0].found
     assert len(sound) == images and len(mixed) == images + broken, "one image in, one row out"
-    assert {name: mixed[name] for name in sound} == sound, "a broken neighbour changes nothing"
+    assert {name: mixed[name] for name in sound} == sound, "a broken neighbor changes nothing"
     seconds = {name: [each.seconds for each in runs] for name, runs in done.items()}
     return [
         {
@@ -62,7 +62,7 @@ def measure(images: int, repetitions: int) -> list[dict[str, object]]:
 
 
 def main() -> int:
-    """Measure and write the table; returns the exit code."""
+    """Measure and write the table. Returns the exit code."""
     options = parser(__doc__)
     options.add_argument("--images", type=int, default=180, help="sound photographs")
     asked = options.parse_args()

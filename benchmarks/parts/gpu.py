@@ -1,4 +1,4 @@
-"""All that wants a GPU, in one command: the whole job, the forward pass, and bf16 against fp32.
+"""Measures in one command what needs a GPU: the whole job, the forward pass, and bf16 against fp32.
 
     python -m benchmarks.parts.gpu [--quick] [--images 2000] [--scenes 200]
 

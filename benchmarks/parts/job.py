@@ -46,7 +46,7 @@ images/s of the whole job by images/s of the line: median over repetitions, lowe
 
 
 class Size(NamedTuple):
-    """How much of it."""
+    """The amount of work."""
 
     images: int
     peer_images: int

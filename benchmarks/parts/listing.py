@@ -74,7 +74,7 @@ def write_manifest(path: Path, count: int) -> None:
 
 
 def pages(count: int) -> Iterator[Page]:
-    """What a store tells of ``count`` images, 1000 at a time: every version another one."""
+    """Yield the pages of a store with ``count`` images, 1000 at a time, each image with a version of its own."""
     numbers = scattered(count)
     while some := [*itertools.islice(numbers, 1000)]:
         versions = [f"{number * 0x9E3779B97F4A7C15:032x}"[-32:] for number in some]
@@ -122,7 +122,7 @@ def _status_mib(field: str) -> float:
 
 
 def line(name: str, kind: str, what: str | int, count: int, checkout: Path = PROJECT) -> dict[str, Any]:
-    """One line of a table, by a fresh process; the listing must hold ``count`` images (0: any number)."""
+    """Measure one line of a table in a fresh process. The listing must hold ``count`` images (0: any number)."""
     command = [sys.executable, "-m", "benchmarks.parts.listing", "--child", kind, str(what)]
     settings = {**os.environ, "PYTHONPATH": str(checkout)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout, env=settings)
@@ -207,8 +207,8 @@ def on_s3(bucket: str, count: int) -> list[dict[str, Any]]:
 def turns(uri: str, beside: Path | None, rounds: int) -> list[dict[str, Any]]:
     """A prefix that is there, listed turn by turn by this checkout and another one."""
     checkouts = {"before": beside, "after": PROJECT} if beside else {"after": PROJECT}
-    sides = [(name, checkout) for _ in range(rounds) for name, checkout in checkouts.items()]
-    return [line(name, "input", uri, 0, checkout) for name, checkout in sides]
+    ways = [(name, checkout) for _ in range(rounds) for name, checkout in checkouts.items()]
+    return [line(name, "input", uri, 0, checkout) for name, checkout in ways]
 
 
 def main() -> int:

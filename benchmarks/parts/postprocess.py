@@ -49,7 +49,7 @@ segments: all were compared with the plain definition and are equal, pixels with
 
 
 def cells(quick: bool) -> Iterator[Cell]:
-    """What is measured."""
+    """Yield the cells to measure."""
     if quick:
         yield from (Cell("instance", (480, 640), 20, 80), Cell("panoptic", (480, 640), 20, 133))
         yield Cell("semantic", (480, 640), 20, 150)

@@ -37,7 +37,7 @@ def jpegs(output: tuple[int, int], count: int) -> list[bytes]:
 
 
 def ours(files: list[bytes], plan: PreprocessPlan) -> list[Tensor]:
-    """As the job does it, without the normalisation being put off to the device."""
+    """As the job does it, without the normalization being put off to the device."""
     values = []
     for data in files:
         prepared = prepare_image(data, plan, MAX_PIXELS)

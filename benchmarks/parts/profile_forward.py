@@ -1,4 +1,4 @@
-"""Where the time of one forward pass goes, operator by operator, against the machine's rate of matrix products.
+"""Measures one forward pass operator by operator, against the machine's rate of matrix products.
 
     python -m benchmarks.parts.profile_forward --size 512x512 [--threads 2] [--eager]
 
@@ -54,7 +54,7 @@ class Meter(TorchDispatchMode):
 
 
 def flops_of(func: Any, args: Any, kwargs: Mapping[str, Any], result: Any) -> int:
-    """Two per multiply and add; zero for what is no product."""
+    """Count two per multiply and add, and zero for what is no product."""
     name = func._overloadpacket.__name__
     if name == "_linear_pointwise":
         x = args[0]

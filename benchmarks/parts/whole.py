@@ -1,4 +1,4 @@
-"""The ways of labelling a folder of photographs that the whole-job part compares; each says how long it took."""
+"""Labels a folder of photographs in each of the ways that the whole-job part compares, and times them."""
 
 import json
 import math
@@ -32,7 +32,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Setting(NamedTuple):
-    """What all ways share."""
+    """The settings that all ways share."""
 
     model: Path
     photos: list[Path]
@@ -58,7 +58,7 @@ class Done(NamedTuple):
 
 
 def whole_job(setting: Setting, folder: Path, output: Path, options: Sequence[str] = ()) -> Done:
-    """``m2f-batch segment`` as it is typed, with more ``options``; one replica, since the others are one too.
+    """Run ``m2f-batch segment`` as it is typed, with more ``options`` and one replica, because the others are one too.
 
     The seconds begin with the first unit of work (run.json: seconds and busy share of the forward pass give the time
     from its start to the last arrival) and end with the command.
@@ -103,11 +103,11 @@ def alone(segmenter: Segmenter, setting: Setting, names: Sequence[str], images: 
 def forward_alone(segmenter: Segmenter, setting: Setting, images: Sequence[Prepared]) -> Done:
     """Forward passes of pixel values that are on the device already."""
     batches = [_values(batch, segmenter) for batch in _batches(list(images), setting.batch_size)]
-    _synchronise(setting.device)
+    _synchronize(setting.device)
     begun = time.perf_counter()
     for values in batches:
         forward(segmenter.model, values, setting.precision)
-    _synchronise(setting.device)
+    _synchronize(setting.device)
     return Done(len(images), time.perf_counter() - begun, {})
 
 
@@ -125,7 +125,7 @@ def ready_pipeline(setting: Setting) -> Any:
 
 
 def run_pipeline(pipe: Any, setting: Setting, photos: Sequence[Path]) -> Done:
-    """As documented: PIL masks; nothing is encoded or written."""
+    """Run the pipeline as documented. It gives PIL masks, and nothing is encoded or written."""
     begun = time.perf_counter()
     for photo in photos:
         pipe(str(photo), subtask=setting.task, threshold=0.5)
@@ -174,6 +174,6 @@ def _batches(items: list[Any], size: int) -> list[list[Any]]:
     return [items[at * size : (at + 1) * size] for at in range(math.ceil(len(items) / size))]
 
 
-def _synchronise(device: str) -> None:
+def _synchronize(device: str) -> None:
     if device == "cuda":
         torch.cuda.synchronize()

@@ -146,9 +146,9 @@ def measure(replicas: int, seconds: int, cpu_nodes: int) -> dict[str, Any]:
         ready = [float(file.read_text()) for file in (folder / "logs").glob("ready-*")]
         batches = [[json.loads(line) for line in [*file.open()][1:]] for file in (folder / "logs").glob("*.jsonl")]
         lines = [line.strip() for line in (folder / "said").read_text().splitlines()]
-    batches = [own for own in batches if own]  # of replicas that have labelled something
-    labelled = [batch for own in batches for batch in own]
-    first, last = min(unit[0] for unit in decoded), max(batch[1] for batch in labelled)
+    batches = [own for own in batches if own]  # of replicas that have labeled something
+    labeled = [batch for own in batches for batch in own]
+    first, last = min(unit[0] for unit in decoded), max(batch[1] for batch in labeled)
     burned = sum(unit[2] for unit in decoded)
     return {
         "replicas": len(ready),
@@ -159,7 +159,7 @@ def measure(replicas: int, seconds: int, cpu_nodes: int) -> dict[str, Any]:
         "busy of decode": info["stages"]["decode"]["busy"],
         "burned": burned / place_seconds(seen, sorted(ready), first, last),
         "busy of forward": info["stages"]["forward"]["busy"],
-        "slept": sum(b[1] - b[0] for b in labelled) / sum(last - own[0][0] for own in batches),
+        "slept": sum(b[1] - b[0] for b in labeled) / sum(last - own[0][0] for own in batches),
         "nodes for the proof": len(seen[-1][1]) - len(min(seen, key=lambda one: abs(one[0] - last))[1]),
         "says": [after for line, after in pairwise(lines) if line.startswith("busy")][-1],
     }

@@ -95,7 +95,7 @@ class GrowingCluster:
         self.close()
 
     def log(self) -> str:
-        """What the autoscaler has written down."""
+        """Read the autoscaler's log."""
         return (self.folder / "ray" / "session_latest" / "logs" / "monitor.log").read_text(errors="replace")
 
     def close(self) -> None:
@@ -145,6 +145,6 @@ class GrowingCluster:
 
 
 def tell_ports(folder: Path, node: str, ports: Mapping[str, int]) -> None:
-    """Tell a node's raylet the ports of its agents, before it asks; ``folder`` is Ray's temporary directory."""
+    """Tell a node's raylet the ports of its agents, before it asks. ``folder`` is Ray's temporary directory."""
     for name, port in ports.items():
         (folder / "ray" / "session_latest" / f"{name}_{node}").write_text(str(port))

@@ -1,4 +1,4 @@
-"""What a cluster costs that stays and has nothing to do: memory and CPU of its head's processes.
+"""Measures the head of a cluster that has nothing to do: memory and CPU of its processes.
 
     python -m benchmarks.scale.idle_head [--quick] [--minutes 5]
 
@@ -48,7 +48,7 @@ CLUSTER = {  # as infra/ray/machines.yaml, with no machine to start
 
 
 def kind_of(pid: int) -> str:
-    """What a process of the head is."""
+    """Name the kind of a process of the head."""
     command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return next((kind for mark, kind in KINDS.items() if re.search(mark, command)), "other")
 

@@ -1,4 +1,4 @@
-"""What kills cost: images that are fetched again after tasks, replicas and nodes of a run were killed.
+"""Counts the images that are fetched again after tasks, replicas and nodes of a run were killed.
 
     python -m benchmarks.scale.kills [--quick] [--images N] [--before CHECKOUT] [--units N]
 
@@ -100,7 +100,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> NoReturn:
 
 
 def _module_of_blocks() -> Any:
-    """Where the number of blocks is set, here and in older checkouts."""
+    """Return the module that sets the number of blocks, here and in older checkouts."""
     with suppress(ImportError):
         from m2f_batch.flow.unit import pieces
 
@@ -175,13 +175,13 @@ def _at(tree: Path, scratch: Path) -> Iterator[dict[str, str]]:
 
 
 def _fetched(notes: Path) -> Counter[str]:
-    """How often each unit was begun to be fetched."""
+    """Count how often each unit was begun to be fetched."""
     lines = [line for file in notes.iterdir() for line in file.read_text().splitlines()]
     return Counter(line.split()[0] for line in lines)
 
 
 def _kill(kind: str, driver: int) -> int:
-    """SIGKILL to one such process below the driver, or to a node; how many tasks and replicas died, 0: none yet."""
+    """Kill one such process below the driver, or a node. Returns how many tasks and replicas died, 0 for none yet."""
     titles = {pid: title for pid in descendants(driver) if (title := _title(pid))}
     at_work = [pid for pid, title in titles.items() if _is_replica(title) or _is_fetch(title)]
     if kind == "node":

@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 def listing(count: int, length: int, version: int = 0, *, has_etags: bool = False) -> pa.Table:
-    """A listing in order of ``count`` uris of ``length`` characters; in ``version`` 1 one of CHANGED is another.
+    """Make a sorted listing of ``count`` uris of ``length`` characters. In ``version`` 1 one of CHANGED is another.
 
     Versions are texts of one character, or of the 32 of an ETag.
     """
@@ -89,7 +89,7 @@ def uris(numbers: NDArray[np.int64], length: int) -> pa.Array:
 
 
 def joins(count: int, length: int) -> dict[str, Any]:
-    """Seconds of each join, and the peak memory of the process after it (MiB); what it gives is checked by counts."""
+    """Measure seconds of each join and the peak memory after it (MiB). Its results are checked by counts."""
     from m2f_batch.runs.assignment import assigned_of
     from m2f_batch.runs.plan import new_plan, next_plan, pending
 
@@ -115,7 +115,7 @@ def joins(count: int, length: int) -> dict[str, Any]:
 
 
 def _listed_again(table: pa.Table, length: int) -> pa.Table:
-    """The next listing; it shares the text of its uris with the old one, so that larger ones fit on one machine."""
+    """Make the next listing, which shares the text of its uris with the old one, so that both fit on a machine."""
     firsts = range(0, table.num_rows, CHUNK)
     parts = (
         _chunk(first, min(CHUNK, table.num_rows - first), length, 1, False).drop_columns(["uri"]) for first in firsts
@@ -124,7 +124,7 @@ def _listed_again(table: pa.Table, length: int) -> pa.Table:
 
 
 def units_of(count: int) -> int:
-    """How many units so many images are."""
+    """Count the units of so many images."""
     return sum(-(-min(FILE, count - first) // UNIT) for first in range(0, count, FILE))
 
 
@@ -154,7 +154,7 @@ def cleans(count: int) -> dict[str, Any]:
 
 
 def command(count: str, output: str, night: str) -> None:
-    """A job over stubs that dies with its first unit; says how many seconds each part took."""
+    """Run a job over stubs that dies with its first unit. Returns the seconds that each part took."""
     import ray
 
     from benchmarks.lib.stubs import steps
@@ -191,7 +191,7 @@ def command(count: str, output: str, night: str) -> None:
 
 
 def measured(*what: str) -> dict[str, Any]:
-    """What a child says, and the memory of it and of what it started."""
+    """Run a child. Returns its answer, and the memory of it and of the processes that it started."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.scale.planning", "--child", *what],
         stdout=subprocess.PIPE,
@@ -246,7 +246,7 @@ def main() -> int:
 def measure(
     counts: Sequence[int] = RUNS, sizes: Sequence[str] = JOINS, cleaned: Sequence[int] = CLEANS, *, quick: bool = False
 ) -> None:
-    """Measure, print and write the tables; small ones where ``quick``."""
+    """Measure, print and write the tables, small ones where ``quick``."""
     if quick:
         counts, sizes, cleaned = [10_000], ["100000:25"], [100_000]
     with tempfile.TemporaryDirectory(prefix="m2f-") as scratch:

@@ -1,4 +1,4 @@
-"""How busy a pool of actors is kept: stubs that import no torch and take one second for each batch of 16 images.
+"""Measures how busy a pool of actors is kept, by stubs that import no torch and take a second for 16 images.
 
     python -m benchmarks.scale.pool [--quick] [--actors 64] [--seconds 200] [--images-per-unit 64]
 

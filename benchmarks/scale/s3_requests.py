@@ -56,9 +56,9 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
 
         def stream(units: Iterable[Unit]) -> Generator[DoneUnit, None, None]:
             for unit in units:
-                labelled = label_unit(prepare(unit_table(unit)), StubSegmenter(0.0, None))
+                labeled = label_unit(prepare(unit_table(unit)), StubSegmenter(0.0, None))
                 # fenced, as a replica: the first lease is the only one
-                yield from commit_unit(labelled, run=open_directory(checked.run.uri, Fence(1, ""))).to_pylist()
+                yield from commit_unit(labeled, run=open_directory(checked.run.uri, Fence(1, ""))).to_pylist()
 
         assert job.run(checked, "cpu", stream) == 0
     total = sum(requests.values())

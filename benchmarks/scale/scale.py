@@ -42,7 +42,7 @@ workers and actors that of one; the driver's growth is that in steady state."""
 
 
 def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
-    """Run the job with stubs; its times go to ``options["times"]`` as JSON (epoch seconds)."""
+    """Run the job with stubs. Its times go to ``options["times"]`` as JSON (epoch seconds)."""
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import engine, job
     from m2f_batch.flow.attempt import finish
@@ -78,7 +78,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
 
 @contextmanager
 def _ray_of(cpus: int | None) -> Iterator[None]:
-    """A Ray that believes to have so many CPUs; None: the job starts its own."""
+    """Start a Ray that believes to have so many CPUs. None: the job starts its own."""
     if cpus is not None:
         import ray
 

@@ -1,4 +1,4 @@
-"""Which default costs a short training: ours, changed one by one, and a plain loop, from the same weights.
+"""Compares defaults in a short training: ours, changed one by one, and a plain loop, from the same weights.
 
     python -m benchmarks.training.short_training DATA FOLDER [--steps 100] [--seeds 3] [--arms ...]
 
@@ -197,7 +197,7 @@ def _write(
 ) -> None:
     """train.json and val.json, and beside them the images, no larger than training looks at them."""
     folder.mkdir(parents=True, exist_ok=True)
-    sides: list[dict[str, Any]] = [
+    splits: list[dict[str, Any]] = [
         {"images": [], "annotations": [], "categories": [{"id": i, "name": n} for i, n in enumerate(names, start=1)]}
         for _ in range(2)
     ]
@@ -205,7 +205,7 @@ def _write(
         picture = Image.open(path).convert("RGB")
         picture.thumbnail((LARGEST, LARGEST))
         picture.save(folder / f"{number}.png")
-        tree = sides[number % VAL_EVERY == VAL_EVERY - 1]
+        tree = splits[number % VAL_EVERY == VAL_EVERY - 1]
         tree["images"].append(
             {"id": number, "file_name": f"{number}.png", "width": picture.width, "height": picture.height}
         )
@@ -218,8 +218,8 @@ def _write(
                 tree["annotations"].append(
                     entry | {"segmentation": segmentation, "area": code.area, "bbox": list(code.bbox)}
                 )
-    (folder / "train.json").write_text(json.dumps(sides[0]))
-    (folder / "val.json").write_text(json.dumps(sides[1]))
+    (folder / "train.json").write_text(json.dumps(splits[0]))
+    (folder / "val.json").write_text(json.dumps(splits[1]))
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ BATCH = 5  # unequal shares for two
 
 
 def small_model() -> Any:
-    """Random weights, no batch norm and no dropout: nothing that ties an image to its neighbours."""
+    """Random weights, no batch norm and no dropout: nothing that ties an image to its neighbors."""
     torch.manual_seed(0)
     config = Mask2FormerConfig(
         backbone_config=SwinConfig(
@@ -54,17 +54,17 @@ def small_model() -> Any:
 
 
 def plan() -> PreprocessPlan:
-    """How pixels are normalised."""
+    """Return how pixels are normalized."""
     return plan_from_processor({"size": {"height": CANVAS[0], "width": CANVAS[1]}, "resample": 2})
 
 
 def sample_of(position: int) -> Sample:
-    """A drawn scene, cut to the canvas; some keep many objects, some none."""
+    """Draw a scene, cut to the canvas. Some keep many objects, some none."""
     return scene_of(position, position % 4 * 3)
 
 
 def scene_of(position: int, most: int | None = None) -> Sample:
-    """A drawn scene, cut to the canvas, with its first ``most`` objects; all of them if None."""
+    """Draw a scene, cut to the canvas, with its first ``most`` objects, or all of them if None."""
     scene = draw_scene(TRAIN_SEED + position)
     image = np.ascontiguousarray(scene.image[: CANVAS[0], : CANVAS[1]])
     found = [
@@ -78,7 +78,7 @@ def scene_of(position: int, most: int | None = None) -> Sample:
 
 
 def rules(rate: float = 1.0) -> Rules:
-    """How steps are done, with this share of the learning rate."""
+    """Return how steps are done, with this share of the learning rate."""
     settings = LossSettings(train_num_points=256)
     return Rules(settings, plan(), CANVAS, QUERIES, 3, lambda _: rate, 0.01, bf16=False, skip_nonfinite=False)
 
@@ -96,6 +96,6 @@ class PlainLoss(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor, masks: list[Tensor], labels: list[Tensor]) -> Tensor:
-        """Pixel values [B, 3, H, W]; of each image its masks, float [N, H, W], and their labels [N]."""
+        """Return pixel values [B, 3, H, W], and of each image its masks, float [N, H, W], and their labels [N]."""
         loss: Tensor = self.model(pixel_values=pixels, mask_labels=masks, class_labels=labels).loss
         return loss

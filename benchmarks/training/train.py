@@ -134,7 +134,7 @@ def _pace(ends: Sequence[float], seconds: Sequence[tuple[float, float]]) -> Pace
 
 
 def main() -> int:
-    """Both in turns; print and write the table."""
+    """Time both in turns, print and write the table."""
     options = parser(__doc__)
     options.add_argument("--peer", default=sys.executable, help="a Python with accelerate and albumentations")
     options.add_argument("--rounds", type=int, default=3)

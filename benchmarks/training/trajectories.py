@@ -48,7 +48,7 @@ Losses = NDArray[np.float64]  # [steps]
 
 
 class Way(NamedTuple):
-    """Who trains: so many workers, with our step or a plain loop's, in a floating type of torch."""
+    """A way of training: so many workers, with our step or a plain loop's, in a floating type of torch."""
 
     workers: int
     is_plain: bool
@@ -144,19 +144,19 @@ def figures(runs: dict[Way, Losses]) -> list[dict[str, Any]]:
     for name, (way, against) in PAIRS.items():
         apart = difference(runs[way], runs[against])
         said = (f"{value:.1e}" for value in (apart[0], apart[:FIRST].max(), apart[-FIRST:].max()))
-        told = dict(zip(apart_keys, said, strict=True))
-        lines.append({"against one worker": name, **told, mean_key: f"{runs[way][-FIRST:].mean():.2f}"})
+        figures = dict(zip(apart_keys, said, strict=True))
+        lines.append({"against one worker": name, **figures, mean_key: f"{runs[way][-FIRST:].mean():.2f}"})
     return lines
 
 
 def smoothed(losses: Losses) -> Losses:
-    """A moving mean; shorter at both ends."""
+    """Return a moving mean, shorter at both ends."""
     window = np.ones(min(SMOOTHING, len(losses)))
     return np.convolve(losses, window, "same") / np.convolve(np.ones(len(losses)), window, "same")
 
 
 def picture(runs: dict[Way, Losses]) -> bytes:
-    """Losses on top, below how far they are from one worker's; a PNG."""
+    """Draw a PNG with losses on top, and below how far they are from one worker's."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 7.5), layout="constrained")

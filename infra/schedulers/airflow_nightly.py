@@ -34,7 +34,7 @@ class SubmitOperator(KubernetesPodOperator):
     """A pod whose failure is tried again only where its result says that this may help."""
 
     def cleanup(self, pod, remote_pod, xcom_result=None, context=None):
-        """As the operator does; no result was written where the pod was killed."""
+        """Do as the operator does. Where the pod was killed, there is no result."""
         try:
             super().cleanup(pod, remote_pod, xcom_result=xcom_result, context=context)
         except AirflowException as error:
