@@ -14,6 +14,7 @@ from benchmarks.lib.peers import DENSE, shipped
 from benchmarks.lib.work import SQUARE, make_work
 from benchmarks.parts import forward, gpu, job, megapixels, memory, postprocess, preprocess
 from m2f_batch.config.segment import AspectSize
+from m2f_batch.models.predictions import QueryLogits
 from m2f_batch.vision.masks.rle import encode_mask
 from m2f_batch.vision.segmenter import pinned_threads
 
@@ -104,7 +105,11 @@ def test_forward_runs_and_a_wrong_logit_fails(monkeypatch):
     assert line["within 1e-4"] == "2 of 2"
     assert forward.check_double(model, 1) <= 1e-9
     right = forward.forward
-    monkeypatch.setattr(forward, "forward", lambda *inputs: tuple(logits + 1e-8 for logits in right(*inputs)))
+
+    def wrong(*inputs):
+        return QueryLogits(*(logits + 1e-8 for logits in right(*inputs).tensors))
+
+    monkeypatch.setattr(forward, "forward", wrong)
     with pytest.raises(AssertionError):
         forward.check_double(model, 1)
 
