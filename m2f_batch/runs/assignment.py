@@ -1,4 +1,4 @@
-"""What the manifest says of the files: which images each holds, or will hold, in the order of their uris."""
+"""Reads from the manifest which images each file holds, or will hold, in the order of their URIs."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ COLUMNS = ["image_id", "uri", "file"]
 
 @dataclass(frozen=True)
 class Assigned:
-    """The files that a manifest names, by the uri of their first image; no file was read to know it.
+    """The files that a manifest names, by the URI of their first image. No file is read for it.
 
-    ``first_uris`` goes with ``names``; ``image_ids`` are all, int64 [listed], one file's behind the other's.
+    ``first_uris`` goes with ``names``. ``image_ids`` are those of all files, int64 [listed], file after file.
     ``images_per_unit`` is the plan's. ``is_sorted``: whether the manifest is in strict order of its uris, as it must.
     """
 
@@ -32,22 +32,22 @@ class Assigned:
 
     @property
     def listed(self) -> int:
-        """How many images the manifest lists."""
+        """The number of images that the manifest lists."""
         return len(self.image_ids)
 
     def ids(self, name: str) -> NDArray[np.int64]:
-        """The image ids of a file, int64 [n], in the order of the manifest; none for one that it does not name."""
+        """Return the image ids of a file, int64 [n], by URI. A file that the manifest does not name has none."""
         first, last = self._bounds.get(name, (0, 0))
         return self.image_ids[first:last]
 
     def images(self, name: str) -> int:
-        """How many images a file is to hold; 0 for one that the manifest does not name."""
+        """Return the number of images that a file is to hold, which is 0 if the manifest does not name it."""
         first, last = self._bounds.get(name, (0, 0))
         return last - first
 
 
 def read_assigned(run: RunDirectory) -> Assigned | None:
-    """Of a run's manifest; None where it does not name files."""
+    """Read which images each file holds from a run's manifest. None if it does not name files."""
     source = pa.BufferReader(run.store.read(run.path("_state/manifest.parquet")))
     if "file" not in pq.read_schema(source).names:
         return None
@@ -55,7 +55,7 @@ def read_assigned(run: RunDirectory) -> Assigned | None:
 
 
 def assigned_of(manifest: pa.Table) -> Assigned:
-    """The same of a manifest with the columns COLUMNS."""
+    """Return the same of a manifest with the columns COLUMNS."""
     plan = plan_of(manifest)
     files = numbered(manifest["file"]) if plan is None else plan.files()
     codes, names = np.asarray(files.indices), files.dictionary.to_pylist()  # numbered as they first appear

@@ -1,15 +1,16 @@
-"""The run directory: its files and how they are written.
+"""Opens the run directory and writes its files.
 
     RUN/run.json                 provenance and totals
     RUN/annotations/*.parquet    the rows, in the files that the plan names
     RUN/_SUCCESS                 written last
     RUN/_state/manifest.parquet  what INPUT listed, sorted by uri, with the kept columns and the plan: see ``plan``
     RUN/_state/parts/            units of work of files that are not whole yet: see ``commit``
-    RUN/_state/dirty.json        files of which rows must go before anything is labelled
-    RUN/_state/lease/, tmp/      who works here: see ``lease``
+    RUN/_state/dirty.json        files that lose rows before anything is labeled
+    RUN/_state/lease/, tmp/      who may write: see ``lease`` and ``held_folder``
     RUN/_state/log/              what happened, one file per attempt
 
-A file appears whole or not at all, and its name follows from its content's cause.
+Files appear atomically. The name of a file of rows is a hash of the image ids, the fingerprint and the plan that
+produce it, so a repeated write targets the same name.
 """
 
 import io
@@ -43,7 +44,7 @@ _TOKEN = b"m2f_batch.token"  # of the holder that wrote the manifest
 
 
 class DamagedFile(RunError):
-    """A file of the run that is not what it was written as."""
+    """A file of the run is not what it was written as."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,11 @@ class RunDirectory(HeldFolder):
         return open_directory, (self.uri, self.fence)
 
     def holds_run(self) -> bool:
-        """Whether a run was begun here."""
+        """Return whether a run was begun here."""
         return self.store.exists(self.path("run.json"))
 
     def is_finished(self) -> bool:
-        """Whether ``_SUCCESS`` is there."""
+        """Return whether ``_SUCCESS`` is there."""
         return self.store.exists(self.path("_SUCCESS"))
 
     def write_new(self, name: str, data: bytes) -> bool:
@@ -94,7 +95,7 @@ class RunDirectory(HeldFolder):
         super().prune()
 
     def write_manifest(self, table: pa.Table) -> None:
-        """Keep what was listed. With every holder it is another file: no late request of one replaces a later one's."""
+        """Keep what was listed. Every holder writes another file, so a late request cannot replace a later plan."""
         uri = self.path("_state/manifest.parquet")
         entry = self.store.stat(uri)
         self.check_fence()
@@ -103,24 +104,24 @@ class RunDirectory(HeldFolder):
         self._replace(uri, _manifest_bytes(table), entry)
 
     def read_manifest(self) -> pa.Table:
-        """What was listed: image_id, uri, version and the kept columns, sorted by uri."""
+        """Read what was listed: image_id, uri, version and the kept columns, sorted by uri."""
         uri = self.path("_state/manifest.parquet")
         return self._parse(uri, self.store.read(uri), numbered="file")
 
     def plan_version(self) -> str | None:
-        """The version of the file that holds the plan; None when there is none yet."""
+        """Return the version of the file that holds the plan, None as long as there is none."""
         entry = self.store.stat(self.path("_state/manifest.parquet"))
         return None if entry is None else entry.version
 
     def read_plan(self) -> Plan | None:
-        """The plan of the run; None when there is none yet."""
+        """Read the plan of the run, None as long as there is none."""
         try:
             return plan_of(self.read_manifest())
         except NotFound:
             return None
 
     def read_dirty(self, plan_id: str | None = None) -> list[str]:
-        """The files that a plan, or any, wants cleaned, and that may not have been yet."""
+        """List the files that a plan, or any plan, wants cleaned and that may not have been cleaned yet."""
         try:
             dirty = json.loads(self.store.read(self.path("_state/dirty.json")))
         except NotFound:
@@ -141,7 +142,7 @@ class RunDirectory(HeldFolder):
         self._replace(uri, data, entry)
 
     def _replace(self, uri: str, data: bytes, before: Entry | None) -> None:
-        """Write what nobody has written since we looked. Raises TransientError: they did, or a slow request of ours."""
+        """Replace a file that nobody has written since it was read. Raises TransientError if somebody has."""
         if before is None:
             is_done = self.store.write_new(uri, data, staging=self.staging)
         else:
@@ -150,7 +151,7 @@ class RunDirectory(HeldFolder):
             raise TransientError(f"{uri}: other writers in the way")
 
     def read_info(self) -> dict[str, Any]:
-        """run.json as it is now."""
+        """Read the tree of run.json. See ``info`` for typed values."""
         try:
             info = json.loads(self.store.read(self.path("run.json")))
         except ValueError as error:
@@ -160,20 +161,20 @@ class RunDirectory(HeldFolder):
         return info
 
     def commit(self, file: str, rows: pa.Table) -> pa.Table:
-        """Write a file of rows unless it is there already; returns the rows that stand there now."""
+        """Write a file of rows unless it is there already, and return the rows that are there now."""
         name = f"annotations/{file}.parquet"
         return rows if self.write_new(name, parquet_bytes(rows)) else self.read_annotations(self.path(name))
 
     def annotation_files(self) -> list[str]:
-        """The uris of the committed units' files, by name."""
+        """List the URIs of the committed files, by name."""
         return [uri for uri in self._parquet_files() if UNIT_FILE.fullmatch(uri.rpartition("/")[2])]
 
     def foreign_files(self) -> list[str]:
-        """Parquet files among the annotations that no run of ours wrote; a reader would take them for rows."""
+        """List Parquet files among the annotations that no run wrote. Readers would take them for rows."""
         return [uri for uri in self._parquet_files() if not UNIT_FILE.fullmatch(uri.rpartition("/")[2])]
 
     def committed(self) -> dict[str, Entry]:
-        """The committed files by their names without extension."""
+        """List the committed files by their names without extension."""
         listed = self.store.list(f"{self.path('annotations')}/")
         found = ((entry.uri.rpartition("/")[2], entry) for entry in listed)
         return {name.removesuffix(".parquet"): entry for name, entry in found if UNIT_FILE.fullmatch(name)}
@@ -183,18 +184,18 @@ class RunDirectory(HeldFolder):
         return sorted(uri for uri in listed if uri.endswith(".parquet"))
 
     def read_annotations(self, uri: str, columns: list[str] | None = None) -> pa.Table:
-        """The rows of one file, or ``columns`` of them, also leaves of nested ones (segments.list.element.id).
+        """Read the rows of one file, or ``columns`` of them, also leaves of nested ones (segments.list.element.id).
 
         Raises DamagedFile when it is no Parquet file.
         """
         return self.parse_annotations(uri, self.store.read(uri), columns)
 
     def parse_annotations(self, uri: str, data: bytes, columns: list[str] | None = None) -> pa.Table:
-        """The same of a file that was read."""
+        """Parse the rows of a file that was read."""
         return self._parse(uri, data, columns)
 
     def _parse(self, uri: str, data: bytes, columns: list[str] | None = None, numbered: str = "") -> pa.Table:
-        """The column ``numbered``, if it is there, as a dictionary."""
+        """Parse a Parquet file, with the column ``numbered``, if it is there, as a dictionary."""
         source = pa.BufferReader(data)
         try:
             coded = [numbered] if numbered and numbered in pq.read_schema(source).names else []
@@ -204,7 +205,7 @@ class RunDirectory(HeldFolder):
             raise DamagedFile(f"{uri}: cannot be read as Parquet ({reason})") from None
 
     def tally(self, files: Iterable[str] | None = None) -> Tally:
-        """What the committed files hold, all or those given, counted from themselves."""
+        """Count the rows of all committed files, or of those given, by reading them."""
         tally = Tally()
         for uri in self.annotation_files() if files is None else files:
             tally.add(self.read_annotations(uri, [*COLUMNS]))
@@ -221,13 +222,13 @@ class RunDirectory(HeldFolder):
 
 
 def open_directory(uri: str, fence: Fence | None = None) -> RunDirectory:
-    """A run directory, existing or not."""
+    """Open a run directory, existing or not."""
     place = open_place(uri)
     return RunDirectory(place.uri.rstrip("/"), place.store, fence)
 
 
 def open_existing_run(uri: str) -> RunDirectory:
-    """A run directory that holds a run; raises UsageError otherwise."""
+    """Open a run directory that holds a run. Raises UsageError otherwise."""
     try:
         check_written(uri)
     except UsageError as error:
@@ -241,14 +242,14 @@ def open_existing_run(uri: str) -> RunDirectory:
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
-    """A whole Parquet file in memory, zstd; the same bytes for the same rows."""
+    """Return a whole Parquet file, zstd. Equal rows give equal bytes."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
 def _manifest_bytes(table: pa.Table) -> bytes:
-    """A whole manifest, zstd, in which the column ``file`` is text: that of few rows at a time."""
+    """Return a whole manifest, zstd, whose column ``file`` is turned into text a row group at a time."""
     fields = [pa.field("file", pa.string()) if field.name == "file" else field for field in table.schema]
     schema = pa.schema(fields, table.schema.metadata)
     sink = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Counts of processes by how they compute: with our fast forward pass, or with transformers' own modules."""
+"""Counts processes by how they compute: with the fast forward pass, or with transformers' own modules."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -8,13 +8,13 @@ FAST, SLOW = "fast", "slow"
 
 
 class Forwards:
-    """The processes that have labelled something in this attempt; each says of itself ``KIND`` or ``KIND: why``."""
+    """The processes that have labeled something in this attempt. Each reports ``KIND`` or ``KIND: why``."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}  # by process
 
     def add(self, unit: Mapping[str, Any]) -> str | None:
-        """Count the process that labelled a unit; a line the first time that one has something to say."""
+        """Count the process that labeled a unit, and return a note the first time that it has a reason."""
         process, said = unit.get("replica"), unit.get("forward")
         if process is None or said is None or process in self._said:
             return None
@@ -27,7 +27,7 @@ class Forwards:
         return f"note    process {process} could not check its forward pass: {why}"
 
     def report(self, before: Mapping[str, Any] | None) -> dict[str, Any]:
-        """For run.json: processes of all attempts that were fast and slow, and why; ``before`` is what it held."""
+        """Return the counts of all attempts for run.json. ``before`` is what run.json held."""
         before = before or {}
         kinds = Counter({FAST: before.get(FAST, 0), SLOW: before.get(SLOW, 0)})
         why: Counter[str] = Counter(before.get("why"))
@@ -39,7 +39,7 @@ class Forwards:
 
 
 def forward_lines(report: Mapping[str, Any] | None) -> Iterator[str]:
-    """What a reader of run.json should know of its ``forward``: nothing where every process was fast and checked."""
+    """Say what is notable in ``forward`` of run.json: nothing if every process was fast and checked."""
     if not report or not report["why"]:
         return
     slow, both = report[SLOW], report[FAST] + report[SLOW]

@@ -17,7 +17,7 @@ from m2f_batch.storage.store import Fenced, Store
 
 
 class Fence(NamedTuple):
-    """Who may write: the holder of the lease ``token``, for the plan ``plan_id``, which is empty without a plan."""
+    """The permission to write of the holder of the lease ``token``, for the plan ``plan_id`` if there is one."""
 
     token: int
     plan_id: str
@@ -66,7 +66,7 @@ class HeldFolder:
         return Fenced(f"output.uri: another run has taken {self.uri} over")
 
     def is_fenced(self) -> bool:
-        """Whether another process has taken over."""
+        """Return whether another process has taken over."""
         return self.fence is not None and is_taken_over(self.store, self.lease_folder, self.fence.token)
 
     def write(self, name: str, data: bytes) -> None:

@@ -1,6 +1,6 @@
-"""RUN/_state/index.json: what each committed file holds, so that it need not be read to be counted.
+"""Keeps RUN/_state/index.json: the counts of each committed file, so that it need not be read to be counted.
 
-A cache: an entry counts as long as the file has the entry's version; what is missing or wrong only costs a read.
+It is a cache. An entry counts as long as the file has the entry's version, and a missing entry only costs a read.
 """
 
 import json
@@ -26,7 +26,7 @@ COUNTED = ["image_id", *COLUMNS]
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """What a file of a ``version`` holds: its counts as ``Tally`` has them; whether it verified."""
+    """The counts of a file of a ``version``, and whether it verified."""
 
     version: str
     ok: int
@@ -38,21 +38,21 @@ class IndexEntry:
 
     @property
     def rows(self) -> int:
-        """In all."""
+        """The number of rows."""
         return self.ok + self.error
 
     def tally(self) -> Tally:
-        """The counts."""
+        """Return the counts."""
         return Tally(self.ok, self.error, self.segments, Counter(self.reasons), self.strangers)
 
 
 def entry_of(version: str, tally: Tally) -> IndexEntry:
-    """The entry of a file that has been counted, and not verified."""
+    """Return the entry of a file that was counted and not verified."""
     return IndexEntry(version, tally.ok, tally.error, tally.segments, dict(tally.reasons), strangers=tally.strangers)
 
 
 def read_index(run: RunDirectory) -> dict[str, IndexEntry]:
-    """The entries by file name, without extension; none where there is no index, or one that nobody can read.
+    """Read the entries by file name, without extension. An index that cannot be read has none.
 
     Files of which an older release has not counted the strangers are left out, so that they are counted anew.
     """
@@ -77,7 +77,7 @@ def write_index(run: RunDirectory, entries: Mapping[str, IndexEntry]) -> None:
 def tally_by(
     run: RunDirectory, assigned: Assigned | None, there: Mapping[str, Entry], index: Mapping[str, IndexEntry]
 ) -> Tally:
-    """What committed files hold of the images that the manifest gives them: by the index, else read.
+    """Count the rows that the manifest gives the committed files, by the index where it knows, else by reading.
 
     Raises DamagedFile for a file that cannot be read.
     """
@@ -105,7 +105,7 @@ def tally_by(
 
 
 def staged_images(run: RunDirectory, assigned: Assigned, there: Mapping[str, Entry]) -> int:
-    """How many images are done, but wait for others of their file to appear with; nothing is read."""
+    """Count the images that are done and wait for the others of their file. Reads no file."""
     images = 0
     for unit in staged(run):
         file, part, _ = file_and_part(unit)

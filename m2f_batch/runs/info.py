@@ -77,8 +77,8 @@ class RunInfo:
     @property
     def max_pixels(self) -> int:
         """The most pixels of an image that is decoded."""
-        told = {key: value for key, value in self.config["input"].items() if key in ("uri", "max_pixels")}
-        return check_config(InputConfig, told).max_pixels
+        known = {key: value for key, value in self.config["input"].items() if key in ("uri", "max_pixels")}
+        return check_config(InputConfig, known).max_pixels
 
     @property
     def names(self) -> dict[int, str]:

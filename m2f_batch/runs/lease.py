@@ -1,12 +1,12 @@
-"""One writer at a time: the lease on a run directory, and the fencing token that comes with it.
+"""Lets one process at a time write to OUTPUT, by a lease whose number is the fencing token.
 
-    RUN/_state/lease/000000007.json    who works here: the highest number holds, and the number is the token
-    RUN/_state/tmp/000000007/          on disks: where this holder's files come from
+    RUN/_state/lease/000000007.json    the highest number holds OUTPUT
+    RUN/_state/tmp/000000007/          staging of this holder, on disks
 
-A lease is created, never changed hands: whoever takes over writes the next number with ``write_new``, which one of many
-racing runs can. Its age is told by the store's own clock. Taking over removes the staging folders of earlier holders,
-so that on disks nothing of theirs can appear any more, wherever they were stopped; elsewhere writers ask, right before
-they write, whether their number is still the highest.
+A lease is never handed over. A new holder creates the next number with ``write_new``, which only one of several racing
+runs can. The age of a lease is told by the store's own clock. Taking over removes the staging folders of earlier
+holders, so on disks none of their files can appear any more, wherever they were stopped. On other stores a writer
+checks right before each write that its number is still the highest.
 """
 
 import json
@@ -33,7 +33,7 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says: times are the holder's, ISO 8601 in UTC; ``seconds`` without a renewal end it."""
+    """The content of a lease. Times are the holder's, ISO 8601 in UTC. ``seconds`` without a renewal end it."""
 
     token: int
     nonce: str
@@ -49,7 +49,7 @@ class Holder:
 
 
 class Lease:
-    """A lease that was acquired; keep it with ``kept``."""
+    """A lease that was acquired. Keep it with ``kept``."""
 
     def __init__(self, store: Store, folder: str, mine: Holder) -> None:
         self._store, self._folder, self._mine = store, folder, mine
@@ -95,7 +95,7 @@ class Lease:
             except Fenced:
                 return
             except (TransientError, RunError):
-                continue  # the next is seconds away; who needs to know asks ``check``
+                continue  # the next try is seconds away, and ``check`` tells at once
 
     def release(self) -> None:
         """Give it back, unless it was lost."""
@@ -112,18 +112,18 @@ class Lease:
 
 
 def newest_token(store: Store, folder: str) -> int:
-    """The highest number of a lease in the folder; 0 when there was never one."""
+    """Return the highest number of a lease in the folder, 0 when there was never one."""
     return max(_tokens(store, folder), default=0)
 
 
 def is_taken_over(store: Store, folder: str, token: int) -> bool:
-    """Whether the holder of that number holds no more; also one who gave it back without a trace, as ``undo`` does."""
+    """Return whether the lease of that number is held no more. ``undo`` ends one, too, without a trace."""
     latest = newest_token(store, folder)
     return latest > token or (latest < token and not store.exists(_file(folder, token)))
 
 
 def newest(store: Store, folder: str) -> Holder | None:
-    """What the newest lease says; None when there was never one."""
+    """Read the newest lease, None when there was never one."""
     while token := newest_token(store, folder):
         holder = _read(store, folder, token)
         if holder is not None:  # else it was removed meanwhile, by a run that did not begin
@@ -207,7 +207,7 @@ def _read(store: Store, folder: str, token: int) -> Holder | None:
     except NotFound:
         return None
     except (ValueError, TypeError):
-        # nobody can hold what nobody can read; it counts until it is as old as it may be
+        # an unreadable lease has no holder, and counts until it is as old as it may be
         return Holder(token, "", "a process unknown", "", 0, "", "a time unknown", "", 0, 60.0, False)
 
 
@@ -235,7 +235,7 @@ def _is_of_this_machine(held: Holder) -> bool:
 
 
 def _machine() -> str:
-    """This boot of this machine, and the namespace that process numbers count in; empty where they are not known.
+    """Name this boot of this machine and the namespace of its process numbers. Empty where they are not known.
 
     With its name, since machines that were cloned while they ran share the rest.
     """
@@ -247,7 +247,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in ticks since boot; None if it is not there, or dead."""
+    """Return when a process began, in ticks since boot, None if it is not there, or dead."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -256,7 +256,7 @@ def _started(pid: int) -> str | None:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether a process of that number is there that we may know nothing about: another user's, with hidepid."""
+    """Return whether a process of that number is there that is hidden from us: another user's, with hidepid."""
     try:
         os.kill(pid, 0)
     except PermissionError:

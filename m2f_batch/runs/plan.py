@@ -1,12 +1,12 @@
-"""Which image goes into which file, and what is left to do. Pure: Arrow tables in, Arrow tables out.
+"""Decides which image goes into which file, and what is left to do. Pure: Arrow tables in, Arrow tables out.
 
 The manifest is the plan. Each listed image names the file that holds, or will hold, its row, so that done is what
 storage lists, and no file has to be read to know it. A file is a slice of what was to do when the plan was made, by
-uri, and is labelled in units; its name is the hash of its image ids, the run's fingerprint and the plan, so that a
+uri, and is labeled in units. Its name is the hash of its image ids, the run's fingerprint and the plan, so that a
 retry, or a writer that was thought dead, can only write the same file again.
 
-A plan is replaced where INPUT lists something else than before, or rows are asked for again. Files that are there keep
-their rows; one that is not there stays as it is, too, if all its images are still wanted; all else is cut anew.
+A plan is replaced when INPUT lists something else than before, or rows are asked for again. Files that are there keep
+their rows. A file that is not there stays planned if all its images are still wanted. All else is cut anew.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from m2f_batch.records import ImageRef
 FILES = 256  # a run's files are about so many, as long as each has
 SMALL_FILES = 16  # so many may stay
 LEAST_IMAGES, MOST_IMAGES = 32, 4096  # enough to be worth a request, and few enough to be held in memory
-FILE = pa.dictionary(pa.int32(), pa.string())  # 4 bytes for each image; as texts they have 36
+FILE = pa.dictionary(pa.int32(), pa.string())  # 4 bytes for each image, 36 as text
 UNIT = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 UNIT_SCHEMA = pa.schema(
     [("unit", pa.string()), ("images", pa.list_(pa.struct([("uri", pa.string()), ("version", pa.string())])))]
@@ -63,7 +63,7 @@ class Plan:
         return self.table.replace_schema_metadata({_KEY: facts.encode()})
 
     def files(self) -> pa.DictionaryArray:
-        """The file of each image; the dictionary has the names that are there, as they first appear."""
+        """Return the file of each image. The dictionary has the names in use, as they first appear."""
         return numbered(self.table["file"])
 
     def names(self) -> list[str]:
@@ -72,7 +72,7 @@ class Plan:
 
 
 def plan_of(manifest: pa.Table) -> Plan | None:
-    """The plan that a stored manifest is; None for one that is none."""
+    """Return the plan that a stored manifest holds, None if it holds none."""
     facts = (manifest.schema.metadata or {}).get(_KEY)
     if facts is None or "file" not in manifest.column_names:
         return None
@@ -120,7 +120,7 @@ def new_plan(listing: pa.Table, fingerprint: str, images_per_file: int, images_p
 
 @dataclass(frozen=True)
 class Change:
-    """What a new plan changes: counts of images, files that hold rows which the plan does not want, files merged."""
+    """The changes of a new plan: counts of images, files with rows that it does not want, merged files."""
 
     plan: Plan
     new: int = 0  # uris that were not listed before
@@ -132,7 +132,7 @@ class Change:
 
     @property
     def rewritten(self) -> int:
-        """How many files there are to read and write before anything is labelled."""
+        """The number of files to read and write before anything is labeled."""
         return len(self.dirty) + len(self.sources)
 
     @property
@@ -149,10 +149,10 @@ class Change:
 def next_plan(
     old: Plan, listing: pa.Table, there: Collection[str], retry: _Int, fingerprint: str, images_per_file: int, unit: int
 ) -> Change:
-    """The plan over a new listing, when the files ``there`` are committed; rows of the image ids ``retry`` are to go.
+    """Return the plan over a new listing when the files ``there`` are committed, and ``retry`` are ids to do again.
 
     Files that lose rows come out as ``dirty``: what they hold beyond the plan has to be dropped before anything is
-    labelled. The old plan itself where it still holds.
+    labeled. The old plan itself where it still holds.
     """
     ids, old_ids = _ids(listing), _ids(old.table)
     files = old.files()
@@ -201,7 +201,7 @@ def next_plan(
 def _small(file_of: _Int, is_there: NDArray[np.bool_], images_per_file: int) -> Iterator[list[int]]:
     """Files to be merged into one, group by group: those less than half full, once there are many of them.
 
-    A run each night leaves such a file; a listing that grows asks for larger ones.
+    A run each night leaves such a file, and a growing listing asks for larger ones.
     """
     rows = np.bincount(file_of[file_of >= 0], minlength=len(is_there))[: len(is_there)]
     small = np.flatnonzero(is_there & (rows > 0) & (2 * rows < images_per_file))
@@ -216,7 +216,7 @@ def _small(file_of: _Int, is_there: NDArray[np.bool_], images_per_file: int) -> 
 
 
 class Units:
-    """The units of a plan that are left to do, in order; their images are put together when they are asked for.
+    """The units of a plan that are left to do, in order. Their images are put together when they are asked for.
 
     ``names`` and, one longer, ``bounds``: a unit's images are ``rows[bounds[n] : bounds[n + 1]]`` of the columns
     ``uri`` and ``version`` of ``images``.
@@ -256,7 +256,7 @@ class Units:
 
 
 def pending(plan: Plan, there: Collection[str], staged: Collection[str] = ()) -> Units:
-    """What is left, in the order of the plan: units of files that are not there, but for those staged, by name."""
+    """Return what is left, in the order of the plan: units of files that are not there and that are not staged."""
     files = plan.files()
     names, codes = files.dictionary.to_pylist(), np.asarray(files.indices)
     is_left = np.array([name not in there for name in names], bool)
@@ -283,7 +283,7 @@ def pending(plan: Plan, there: Collection[str], staged: Collection[str] = ()) ->
 
 
 def unit_name(file: str, part: int, parts: int) -> str:
-    """The name of one part of a file; the file's own where it has but one."""
+    """Return the name of one part of a file, which is the file's own if it has one part."""
     return file if parts == 1 else f"{file}-{part:05d}-of-{parts:05d}"
 
 
@@ -324,7 +324,7 @@ def _unfiled(listing: pa.Table) -> pa.Table:
 
 
 def _places(old_ids: _Int, ids: _Int) -> NDArray[np.int32]:
-    """For each id, where it stands among the old ones; -1 if it does not."""
+    """Return the index of each id among the old ones, -1 if it is not there."""
     place = np.full(len(ids), -1, np.int32)
     if not len(old_ids):
         return place

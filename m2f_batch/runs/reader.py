@@ -57,7 +57,7 @@ class Run:
         return self.directory.uri
 
     def is_finished(self) -> bool:
-        """Whether the run is finished and verified."""
+        """Return whether the run is finished and verified."""
         return self.directory.is_finished()
 
     @cached_property
@@ -119,7 +119,7 @@ class Run:
         if n < 1:
             return []
         order = self._order if where is not None else _drawn(self._order, n, seed)
-        drawn: list[tuple[int, int, Row]] = []  # the greatest rank first; the number of the row breaks ties
+        drawn: list[tuple[int, int, Row]] = []  # the greatest rank first, and the number of the row breaks ties
         number = 0
         for table in tables_by_uri(self.directory, None, order):
             rows = table if where is None else table.filter(where)
@@ -181,7 +181,7 @@ def _spellings(uri: str, info: RunInfo) -> Iterator[str]:
 
 
 def _near(uri: str, listed: list[str]) -> list[str]:
-    """Return up to three listed URIs with the same file name, else with one like it; ``listed`` is sorted."""
+    """Return up to three listed URIs with the same file name, else with one like it. ``listed`` is sorted."""
     name = uri.rpartition("/")[2]
     same = [other for other in listed if other.rpartition("/")[2] == name]
     if same:

@@ -1,4 +1,4 @@
-"""All rows of a run in the order of their uris, also where files overlap.
+"""Reads all rows of a run in the order of their URIs, also where files overlap.
 
 A run that went on over new images has a file of a..z, and small ones in between.
 """
@@ -75,7 +75,7 @@ def _shown(rows: pa.Table, columns: list[str] | None) -> pa.Table:
 
 
 def _step(open_: list[pa.Table], before: str | None) -> pa.Table | None:
-    """Take the next rows off the open files, those with uris below ``before``; None when there are none.
+    """Take the next rows off the open files, those with URIs below ``before``, None when there are none.
 
     Files without further rows are taken out of ``open_``.
     """

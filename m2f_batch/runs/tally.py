@@ -1,4 +1,4 @@
-"""Counts of rows."""
+"""Counts rows."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -39,14 +39,14 @@ class Tally:
         return replace(self, error=self.error - self.strangers) if self.images > self.strangers else self
 
     def reason_lines(self) -> Iterator[str]:
-        """Why images failed, one line each, and which of them are not held against the run."""
+        """Say why images failed, one line each, and which of them do not count against the run."""
         for reason, count in self.reasons.most_common():
             yield f"{count:,} x {reason}"
         if self.judged.error < self.error:
             yield f"{self.strangers:,} not counted by input.max_error_fraction: no image, and no extension in its name"
 
     def __add__(self, other: "Tally") -> "Tally":
-        """Both together."""
+        """Return the sum."""
         return Tally(
             self.ok + other.ok,
             self.error + other.error,
@@ -56,7 +56,7 @@ class Tally:
         )
 
     def __sub__(self, other: "Tally") -> "Tally":
-        """What this has more."""
+        """Return the difference."""
         return Tally(
             self.ok - other.ok,
             self.error - other.error,
@@ -78,13 +78,13 @@ class Tally:
 
 
 def tally_of_unit(unit: Mapping[str, Any]) -> Tally:
-    """What a unit's own counts say."""
+    """Return the counts that came with a unit."""
     return Tally(
         unit["ok"], unit["error"], unit["segments"], Counter(dict(unit["reasons"])), unit.get("strangers") or 0
     )
 
 
 def tally_in(info: Mapping[str, Any]) -> Tally:
-    """What a run.json says, also one of a release that counted no strangers."""
+    """Return the counts in a run.json, also in one of a release that counted no strangers."""
     counts = info["images"]
     return Tally(counts["ok"], counts["error"], info["segments"], Counter(info["errors"]), info.get("strangers", 0))

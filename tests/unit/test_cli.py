@@ -97,7 +97,7 @@ def test_status_verify_and_export_of_a_run(capsys: pytest.CaptureFixture[str], r
     assert main(["status", run_uri]) == 0
     assert capsys.readouterr().out.splitlines() == [
         f"{run_uri}: finished at 2026-11-20T10:00:09+00:00; started at 2026-11-20T10:00:00+00:00",
-        "model   /models/m (panoptic, licence mit)",
+        "model   /models/m (panoptic, license mit)",
         "images  2 listed = 1 ok + 1 error + 0 remaining; 3 skipped, 2 duplicates",
         "rate    0.5 images/s over 9 s; 1 segments",
         "failed  1 x fetch/NotFound",

@@ -1,9 +1,8 @@
-"""Many compressed RLE codes at once: whether each is the one encoding of a mask of its size, and where its runs lie.
+"""Checks many compressed RLE codes at once: is each the one encoding of a mask, and where do its runs lie.
 
-Numpy passes over all digits of a block of codes; ``vision/masks/rle.py`` has the format, for one code. A number is
-zero or
-more digits that promise another and one that closes it, so its place among the numbers is its closing digit's place
-less the promising digits before: what is made per digit is made of the promising ones alone, which are few.
+Numpy passes over all digits of a block of codes. ``vision/masks/rle.py`` has the format, for one code. A number is zero
+or more digits that promise another and one that closes it, so its index among the numbers is the index of its closing
+digit less the number of promising digits before. Work per digit is done for the promising ones alone, which are few.
 """
 
 from typing import NamedTuple
@@ -12,16 +11,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-MOST_PIXELS = 2**32  # of a mask; pycocotools holds runs as 32-bit numbers
-MOST_DIGITS = 7  # base-32, of one number; more could not come of a 32-bit one
+MOST_PIXELS = 2**32  # of a mask, because pycocotools holds runs as 32-bit numbers
+MOST_DIGITS = 7  # base-32, of one 32-bit number at most
 CLOSING = np.array([digit - 2 * (digit & 16) for digit in range(32)], np.int64)  # the highest digit has the sign
 
 
 class Runs(NamedTuple):
     """The runs of N masks in column-major order, one mask behind the other on one axis of pixels.
 
-    ``begins`` and ``ends`` int64 [R]: where each run of a mask begins and ends (exclusive) on that axis; of a mask
-    that ends with background, or is empty, the last run has no pixels. ``firsts`` int64 [N + 1]: mask i has the runs
+    ``begins`` and ``ends`` int64 [R]: where each run of a mask begins and ends (exclusive) on that axis. The last run
+    of a mask that ends with background, or is empty, has no pixels. ``firsts`` int64 [N + 1]: mask i has the runs
     firsts[i] to firsts[i + 1]. ``origins`` int64 [N]: where mask i begins on the axis.
     """
 
@@ -32,9 +31,9 @@ class Runs(NamedTuple):
 
 
 def canonical(counts: pa.StringArray, pixels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Runs]:
-    """Which codes [N] are what pycocotools gives for some mask of that many ``pixels`` [N], and the runs of those.
+    """Find the codes [N] that pycocotools gives for some mask of that many ``pixels`` [N], and their runs.
 
-    Exact: the digits are of the alphabet and every number is closed and has no digit too many; no run but the first
+    Exact: the digits are of the alphabet, and every number is closed and has no digit too many. No run but the first
     is empty, none is negative, and they add up to ``pixels``. A code that fails one of these is another spelling of a
     mask, or of none.
 
@@ -55,9 +54,10 @@ def canonical(counts: pa.StringArray, pixels: NDArray[np.int64]) -> tuple[NDArra
 
 
 def overlapping(runs: Runs, image: NDArray[np.int64], pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The images in which two masks share a pixel; ``image`` [N] is each mask's, ascending, ``pixels`` [N] its size.
+    """Find the images in which two masks share a pixel.
 
-    Intervals are disjoint exactly if, both sorted, each ends before the next begins.
+    ``image`` [N] is the image of each mask, ascending, and ``pixels`` [N] its size. Intervals are disjoint exactly if,
+    both sorted, each ends before the next begins.
     """
     spans = np.zeros(image[-1] + 2 if len(image) else 1, np.int64)
     spans[image + 1] = pixels
@@ -83,12 +83,12 @@ def _digits(counts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64
 
 
 def _are_spelled(counts: pa.StringArray) -> NDArray[np.bool_]:
-    """Which codes are one or more numbers, each spelled as pycocotools spells it."""
+    """Find the codes that are one or more numbers, each spelled as pycocotools spells it."""
     digits, bounds = _digits(counts)
     good = bounds[1:] > bounds[:-1]
     good[good] = digits[bounds[1:][good] - 1] < 32  # the last digit closes its number
     if not good.all() or (digits.size and digits.max() > 63):
-        good[_owners(bounds, np.flatnonzero(digits > 63))] = False
+        good[_codes_of(bounds, np.flatnonzero(digits > 63))] = False
         if good.any():  # a number that is not closed reaches into the next code: the others are looked at alone
             good[good] = _are_spelled(counts.filter(pa.array(good)))
         return good
@@ -98,13 +98,13 @@ def _are_spelled(counts: pa.StringArray) -> NDArray[np.bool_]:
         # a closing digit that only repeats the sign of the one before it says nothing
         idle = np.where(digit & 16, following == 31, following == 0)
         idle[: 1 - MOST_DIGITS] |= open_[MOST_DIGITS - 1 :] - open_[: 1 - MOST_DIGITS] == MOST_DIGITS - 1
-        good[_owners(bounds, open_[idle])] = False
+        good[_codes_of(bounds, open_[idle])] = False
     return good
 
 
-def _owners(bounds: NDArray[np.int64], places: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which code each place lies in; an empty code holds none."""
-    return np.searchsorted(bounds, places, side="right") - 1
+def _codes_of(bounds: NDArray[np.int64], digits: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find the code that each digit lies in."""
+    return np.searchsorted(bounds, digits, side="right") - 1
 
 
 def _numbers(counts: pa.StringArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -149,12 +149,12 @@ def _run_lengths(counts: pa.StringArray) -> tuple[NDArray[np.int64], NDArray[np.
 
 
 def _without_gaps(lengths: NDArray[np.int64], firsts: NDArray[np.int64], odd: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether each code's runs are of 1 to MOST_PIXELS; the first may be empty, and where ``odd`` the last."""
+    """Find the codes whose runs all have 1 to MOST_PIXELS. The first may be empty, and where ``odd`` the last."""
     starts, lasts = firsts[:-1], firsts[1:] - 1
     wrong = (lengths - 1).view(np.uint64) >= MOST_PIXELS  # as unsigned, what is below 1 is large
     wrong[0, starts] &= lengths[0, starts] != 0
     wrong[1, lasts[odd]] = False
     good = np.ones(len(starts), bool)
     if wrong.any():
-        good[_owners(firsts, np.flatnonzero(wrong.any(axis=0)))] = False
+        good[_codes_of(firsts, np.flatnonzero(wrong.any(axis=0)))] = False
     return good

@@ -1,4 +1,4 @@
-"""What can be wrong with the rows of a table by itself, whole blocks of rows at a time."""
+"""Checks each row of a table by itself, whole blocks of rows at a time."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,11 +21,12 @@ Finding = tuple[int, str]
 
 
 def row_problems(rows: pa.Table, task: str, names: dict[int, str]) -> Iterator[str]:
-    """One line for each thing that is wrong with a row; ``rows`` have the frozen schema, ``names`` are the labels'.
+    """Yield one line for each thing that is wrong with a row.
 
-    The id is that of uri and version; status, error and segments go together; ids count from 1; categories are the
-    run's; every ``counts`` is the one encoding of a mask with its size, ``area`` and ``bbox``, none is empty; segments
-    of a panoptic or semantic ``task`` are disjoint, and semantic ones of different classes.
+    ``rows`` have the frozen schema, ``names`` are those of the labels. The id is that of uri and version. Status, error
+    and segments go together. Ids count from 1, and categories are the run's. Every ``counts`` is the one encoding of a
+    mask with its size, ``area`` and ``bbox``. None is empty. Segments of a panoptic or semantic ``task`` are disjoint,
+    and semantic ones of different classes.
     """
     for batch in rows.to_batches():
         for block in _blocks(batch):
@@ -45,7 +46,7 @@ def _blocks(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
 
 
 def _text_ends(texts: pa.StringArray) -> NDArray[np.int32]:
-    """How many characters stand before each text, and at last behind all, [N + 1]."""
+    """Return the number of characters before each text, and of all, [N + 1]."""
     offsets = texts.buffers()[1]
     if offsets is None or not len(texts):
         return np.zeros(1, np.int32)
@@ -67,7 +68,7 @@ def _findings(block: pa.RecordBatch, task: str, names: dict[int, str]) -> Iterat
     height, width = (_array(pc.fill_null(block[name], 0)).astype(np.int64) for name in ("height", "width"))
     unsized = ok & ~incomplete & ((height == 0) | (width == 0))
     for row in np.flatnonzero(unsized):
-        yield int(row), "an image that was labelled has no size"
+        yield int(row), "an image that was labeled has no size"
     usable = ~incomplete & ~unsized
     owner = np.repeat(np.flatnonzero(usable), lengths[usable])
     entries = (segments if usable.all() else segments.filter(pa.array(usable))).flatten()
@@ -97,7 +98,7 @@ def _with_nulls(segments: pa.ListArray) -> NDArray[np.bool_]:
 
 
 def _segments(entries: pa.StructArray, owner: NDArray[np.int64], task: str, names: dict[int, str]) -> Iterator[Finding]:
-    """What does not need the masks; ``owner`` [S] is the row of each segment, ascending."""
+    """Check all but the masks. ``owner`` [S] is the row of each segment, ascending."""
     ids, classes = _array(entries.field("id")), _array(entries.field("category_id"))
     first = np.searchsorted(owner, owner)  # of the row's segments
     for row in np.unique(owner[ids != np.arange(1, len(owner) + 1) - first]):
@@ -118,7 +119,7 @@ def _segments(entries: pa.StructArray, owner: NDArray[np.int64], task: str, name
 
 
 def _masks(entries: pa.StructArray, owner: NDArray[np.int64], sizes: NDArray[np.int64], task: str) -> Iterator[Finding]:
-    """The masks against pycocotools, which is given no code that is not one; ``sizes`` [rows, (height, width)]."""
+    """Check the masks against pycocotools, which only gets valid codes. ``sizes`` is [rows, (height, width)]."""
     ids, counts = _array(entries.field("id")), entries.field("counts")
     pixels = np.where((sizes > 0).all(axis=1), sizes.prod(axis=1), 0)
     good, runs = canonical(counts, pixels[owner])

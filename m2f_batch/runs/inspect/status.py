@@ -1,4 +1,4 @@
-"""``m2f-batch status RUN``: what is done, what failed and why, what is left, who works on it; from storage alone."""
+"""Reads the state of a run from storage alone: what is done, what failed and why, what is left, who works on it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def read_status(run_uri: str) -> dict[str, Any]:
 
 
 def state_of(run: RunDirectory, info: RunInfo) -> dict[str, Any]:
-    """The state of a run: counts from its files, the rest from its run.json; ages and times left in seconds."""
+    """Return the state of a run: counts from its files, the rest from run.json, ages and times left in seconds."""
     assigned, there, index = read_assigned(run), run.committed(), read_index(run)
     staged = 0 if assigned is None else staged_images(run, assigned, there)
     tally = tally_by(run, assigned, there, index)
@@ -65,7 +65,7 @@ def state_of(run: RunDirectory, info: RunInfo) -> dict[str, Any]:
 
 
 def _ending(seconds_left: float | None) -> datetime:
-    """When a run ends at its rate; where that is not known, not before now."""
+    """Estimate when a run ends at its rate, at the earliest now."""
     return datetime.now(UTC) + timedelta(seconds=seconds_left or 0)
 
 
@@ -73,12 +73,12 @@ def _lease(run: RunDirectory) -> dict[str, Any] | None:
     held = newest(run.store, run.lease_folder)
     if held is None:
         return None
-    told = {"holder": held.holder, "since": held.since, "renewed_at": held.renewed_at, "seconds": held.seconds}
+    lease = {"holder": held.holder, "since": held.since, "renewed_at": held.renewed_at, "seconds": held.seconds}
     if held.released:
-        return {"is_free": True, **told, "age": None, "is_over": True}
+        return {"is_free": True, **lease, "age": None, "is_over": True}
     # their numbers are all of one width
     age = _age(run, max(entry.uri for entry in run.store.list(f"{run.lease_folder}/") if entry.uri.endswith(".json")))
-    return {"is_free": False, **told, "age": age, "is_over": age is not None and age > held.seconds}
+    return {"is_free": False, **lease, "age": age, "is_over": age is not None and age > held.seconds}
 
 
 def status_lines(state: dict[str, Any]) -> Iterator[str]:
@@ -87,7 +87,7 @@ def status_lines(state: dict[str, Any]) -> Iterator[str]:
     end = f"finished at {state['finished_at']}" if is_finished else "not finished"
     attempt = f", attempt {state['attempts']}" if state["attempts"] > 1 else ""
     yield f"{state['run']}: {end}; started at {state['started_at']}{attempt}"
-    yield f"model   {state['model']['uri']} ({state['task']}, licence {state['model']['license']})"
+    yield f"model   {state['model']['uri']} ({state['task']}, license {state['model']['license']})"
     sum_of = f"{images['ok']:,} ok + {images['error']:,} error + {images['remaining']:,} remaining"
     others = f"{images['skipped']:,} skipped, {images['duplicates']:,} duplicates"
     yield f"images  {images['listed']:,} listed = {sum_of}; {others}"
@@ -131,7 +131,7 @@ def _lease_text(lease: dict[str, Any]) -> str:
 
 
 def _age(run: RunDirectory, uri: str) -> float | None:
-    """Seconds since the file was written, by the clock of the store; None where that cannot be told."""
+    """Return the seconds since a file was written, by the clock of the store, None if the store has no clock."""
     try:
         return run.store.age(uri)
     except RunError:  # on a disk that may only be read

@@ -31,7 +31,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class FileReport:
-    """What one file of rows holds, and what is wrong with it, one line each, beginning with what it is wrong with.
+    """The counts of one file of rows and its problems, one line each, which begins with the place.
 
     ``version`` is that of the object that was read. ``missing``: assigned images without a row. ``ids``: those of its
     rows, where none were assigned. ``foreign`` counts rows that the manifest does not give this file, ``example`` is
@@ -63,7 +63,7 @@ Each = Callable[[Callable[[Check], FileReport], Iterable[Check]], Iterable[FileR
 def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[int, str]) -> FileReport:
     """Read one file of rows, RUN/annotations/``file``.parquet, and check all that can be without the others.
 
-    The schema is exact; rows are sorted by uri and each is sound by itself (``row_checks``); they are those of the
+    The schema is exact. Rows are sorted by uri, and each is sound by itself (``row_checks``). They are those of the
     image ``ids`` that the manifest gives this file, each once. ``ids`` None: any, and the report has them. ``names``
     are the model's labels. The sidecars of the file are there, and hold nothing of other images.
     """
@@ -146,7 +146,7 @@ def check(arguments: Check) -> FileReport:
 
 @dataclass(frozen=True)
 class Verification:
-    """What is wrong with a run, one line each, the reports of its files by name; images listed, and without a row."""
+    """The problems of a run, one line each, the reports of its files by name, and counts of images."""
 
     problems: list[str]
     reports: list[FileReport]
@@ -157,18 +157,18 @@ class Verification:
 def verify(
     run: RunDirectory, task: str, *, each: Each = map, known: Mapping[str, IndexEntry] | None = None
 ) -> list[str]:
-    """Everything that is wrong with a run, one line each; an empty list is the proof. See ``verify_reports``."""
+    """Return the problems of a run, one line each. An empty list is the proof. See ``verify_reports``."""
     return verify_reports(run, task, each=each, known=known).problems
 
 
 def verify_reports(
     run: RunDirectory, task: str, *, each: Each = map, known: Mapping[str, IndexEntry] | None = None
 ) -> Verification:
-    """Everything that is wrong with a run, and what its files hold.
+    """Check a whole run, and return its problems and what its files hold.
 
-    Each listed image has exactly one row, in the file that the manifest names for it, and no other row is there; each
-    file is what ``check_file`` asks; the totals of a finished run are those of run.json (of one that goes on or was
-    killed, run.json is some seconds behind). Rows that are about to be dropped, as _state/dirty.json says, and units
+    Each listed image has exactly one row, in the file that the manifest names for it, and no other row is there. Each
+    file is what ``check_file`` asks. The totals of a finished run are those of run.json, which is some seconds behind
+    in a run that goes on or was killed. Rows that are about to be dropped, as _state/dirty.json says, and units
     that wait for others of their file are no problem.
 
     ``each`` maps over the files, in any order. Of a file that is ``known``, as verified and of the same version, only
@@ -206,7 +206,7 @@ def verify_reports(
 
 
 def _is_changing(run: RunDirectory, info: RunInfo) -> bool:
-    """Whether a new plan is written, and files are being made what it says: those that it does not name go soon."""
+    """Return whether a new plan was written and the files are not yet as it says."""
     if info.plan is None or run.is_finished():
         return False
     plan = retry_write(run.read_plan)

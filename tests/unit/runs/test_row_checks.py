@@ -47,7 +47,7 @@ EXPECTED = {
     7: ["segment 3: area or bbox are not its mask's", "panoptic segments overlap"],
     10: ["segments, or parts of them, are null"],
     11: ["segments, or parts of them, are null"],
-    14: ["an image that was labelled has no size"],
+    14: ["an image that was labeled has no size"],
     15: ["segment 1: area or bbox are not its mask's"],
     18: ["segment 1: category 0 is not 'dog'"],
     21: ["segment 1: counts are not those of a mask of its size"],

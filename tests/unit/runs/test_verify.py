@@ -170,7 +170,7 @@ ROW_FAULTS = {
     "no number": (first_segment(score=float("nan")), "segment 1: score nan is not between 0 and 1"),
     "null segment": (lambda row: row["segments"].append(None), "segments, or parts of them, are null"),
     "null segments": (lambda row: row.update(segments=None), "segments, or parts of them, are null"),
-    "no size": (lambda row: row.update(height=None), "an image that was labelled has no size"),
+    "no size": (lambda row: row.update(height=None), "an image that was labeled has no size"),
     "another size": (lambda row: row.update(height=13), "segment 1: counts are not those of a mask of its size"),
     "transposed size": (lambda row: row.update(height=16, width=12), "segment 1: area or bbox are not its mask's"),
     "status": (lambda row: row.update(status="done"), "status 'done' does not go with error None"),
