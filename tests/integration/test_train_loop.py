@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from support.train_worlds import BATCH, in_worlds, parts_of, rules, sample_of, small_model
+from support.train_ranks import BATCH, on_ranks, parts_of, rules, sample_of, small_model
 
 from m2f_batch.train.loop.step import NonFiniteStep, TrainedModel, train_step
 
@@ -44,20 +44,20 @@ def test_two_workers_do_what_one_does(weights):
         for step in range(STEPS)
     ]
     assert sum(a != b for a, b in masks) > STEPS // 2
-    assert_same(in_worlds(weights, STEPS, 1, 2), in_worlds(weights, STEPS, 1, 1), 1e-5)
+    assert_same(on_ranks(weights, STEPS, 1, 2), on_ranks(weights, STEPS, 1, 1), 1e-5)
 
 
 def test_two_workers_of_a_plain_loop_do_something_else(weights):
     """Why the loss is ours: each rank of ``transformers`` + DDP divides by its own number of masks."""
     steps = 4
-    two, one = in_worlds(weights, steps, 1, 2, "plain"), in_worlds(weights, steps, 1, 1, "plain")
+    two, one = on_ranks(weights, steps, 1, 2, "plain"), on_ranks(weights, steps, 1, 1, "plain")
     for ours, theirs in zip(two, one, strict=True):
         assert (ours["gradient"] - theirs["gradient"]).norm() / theirs["gradient"].norm() > 0.01
 
 
 @pytest.mark.parametrize("accumulate", [2, 5])
 def test_accumulated_passes_do_what_one_pass_does(weights, accumulate):
-    assert_same(in_worlds(weights, 4, accumulate, 1, "float64"), in_worlds(weights, 4, 1, 1, "float64"), 1e-9)
+    assert_same(on_ranks(weights, 4, accumulate, 1, "float64"), on_ranks(weights, 4, 1, 1, "float64"), 1e-9)
 
 
 def test_what_is_not_finite_is_named_and_changes_nothing():

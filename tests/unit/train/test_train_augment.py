@@ -17,11 +17,11 @@ def test_every_image_comes_once_per_epoch_in_another_order():
     assert [image_at(at, 11, seed=4) for at in range(11)] != epochs[0]
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("accumulate", [1, 2, 3])
-def test_workers_and_micro_batches_share_a_step_without_gap_or_overlap(world_size, accumulate):
+def test_workers_and_micro_batches_share_a_step_without_gap_or_overlap(size, accumulate):
     for step in range(3):
-        shares = [share(step, 17, rank, world_size) for rank in range(world_size)]
+        shares = [share(step, 17, rank, size) for rank in range(size)]
         parts = [micro_batches(positions, accumulate) for positions in shares]
         assert [*chain(*chain(*parts))] == [*range(step * 17, step * 17 + 17)]
         assert max(map(len, shares)) - min(map(len, shares)) <= 1

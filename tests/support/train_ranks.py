@@ -22,21 +22,21 @@ from benchmarks.training.small_training import (
 from m2f_batch.train.data.batches import on_device
 from m2f_batch.train.loop.step import TrainedModel, train_step
 
-__all__ = ["BATCH", "in_worlds", "parts_of", "rules", "sample_of", "small_model"]
+__all__ = ["BATCH", "on_ranks", "parts_of", "rules", "sample_of", "small_model"]
 
 
-def plain_gradients(weights: Path, steps: int, rank: int, world_size: int) -> list[dict]:
+def plain_gradients(weights: Path, steps: int, rank: int, size: int) -> list[dict]:
     """What a plain loop around ``transformers`` and DDP makes of the same steps."""
     torch.set_num_threads(1)
     model = small_model()
     network: torch.nn.Module = PlainLoss(model)
-    if world_size > 1:
+    if size > 1:
         network = torch.nn.parallel.DistributedDataParallel(network)
     found = []
     for step in range(steps):
         model.load_state_dict(torch.load(weights / f"{step}.pt", weights_only=True))
         model.zero_grad()
-        (samples,) = parts_of(step, rank, world_size, 1)
+        (samples,) = parts_of(step, rank, size, 1)
         pixels, targets = on_device(samples, CANVAS, plan(), torch.device("cpu"), QUERIES)
         torch.manual_seed(step)
         loss = network(pixels, [t.masks.float() for t in targets], [t.class_ids for t in targets])
@@ -46,12 +46,12 @@ def plain_gradients(weights: Path, steps: int, rank: int, world_size: int) -> li
     return found
 
 
-def gradients(weights: Path, steps: int, accumulate: int, rank: int, world_size: int, dtype: str) -> list[dict]:
+def gradients(weights: Path, steps: int, accumulate: int, rank: int, size: int, dtype: str) -> list[dict]:
     """Of each step, from the weights of that step in ``weights``: its loss, its norm and all gradients."""
     torch.set_num_threads(1)
     model = small_model().to(getattr(torch, dtype))
     network: torch.nn.Module = TrainedModel(model)
-    if world_size > 1:
+    if size > 1:
         network = torch.nn.parallel.DistributedDataParallel(network)
     found = []
     for step in range(steps):
@@ -61,7 +61,7 @@ def gradients(weights: Path, steps: int, accumulate: int, rank: int, world_size:
             [{"params": [p for p in model.parameters() if p.requires_grad], "initial_lr": 0.0}], lr=0.0
         )
         done = train_step(
-            step, parts_of(step, rank, world_size, accumulate), network, optimizer, rules(0.0), torch.device("cpu")
+            step, parts_of(step, rank, size, accumulate), network, optimizer, rules(0.0), torch.device("cpu")
         )
         # clipping scaled them all by the same number: undo it
         scale = max(1.0, done.gradient_norm / 0.01)
@@ -70,13 +70,13 @@ def gradients(weights: Path, steps: int, accumulate: int, rank: int, world_size:
     return found
 
 
-def in_worlds(weights: Path, steps: int, accumulate: int, world_size: int, dtype: str = "float32") -> list[dict]:
+def on_ranks(weights: Path, steps: int, accumulate: int, size: int, dtype: str = "float32") -> list[dict]:
     """``gradients`` of rank 0 among so many processes; ``plain_gradients`` for the dtype "plain"."""
-    if world_size == 1:
+    if size == 1:
         if dtype == "plain":
             return plain_gradients(weights, steps, 0, 1)
         return gradients(weights, steps, accumulate, 0, 1, dtype)
-    meeting = weights / f"meeting-{world_size}-{accumulate}-{dtype}"
+    meeting = weights / f"meeting-{size}-{accumulate}-{dtype}"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "PASSIVE"}
     processes = [
         subprocess.Popen(
@@ -85,27 +85,27 @@ def in_worlds(weights: Path, steps: int, accumulate: int, world_size: int, dtype
                 __file__,
                 str(weights),
                 str(meeting),
-                *map(str, (steps, accumulate, rank, world_size)),
+                *map(str, (steps, accumulate, rank, size)),
                 dtype,
             ],
             env=environment,
         )
-        for rank in range(world_size)
+        for rank in range(size)
     ]
     try:
-        assert [process.wait(300) for process in processes] == [0] * world_size
+        assert [process.wait(300) for process in processes] == [0] * size
     finally:
         for process in processes:
             process.kill()
     return torch.load(f"{meeting}.result", weights_only=True)
 
 
-def _main(weights: str, meeting: str, steps: str, accumulate: str, rank: str, world_size: str, dtype: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(world_size))
+def _main(weights: str, meeting: str, steps: str, accumulate: str, rank: str, size: str, dtype: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(size))
     if dtype == "plain":
-        found = plain_gradients(Path(weights), int(steps), int(rank), int(world_size))
+        found = plain_gradients(Path(weights), int(steps), int(rank), int(size))
     else:
-        found = gradients(Path(weights), int(steps), int(accumulate), int(rank), int(world_size), dtype)
+        found = gradients(Path(weights), int(steps), int(accumulate), int(rank), int(size), dtype)
     if rank == "0":
         torch.save(found, f"{meeting}.result")
     dist.barrier()
