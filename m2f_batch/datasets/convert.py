@@ -25,7 +25,7 @@ from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
-from m2f_batch.storage.places import open_store, stat_many, writable_place
+from m2f_batch.storage.places import Place, stat_many, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 LEFT_OUT = "left-out.csv"  # beside what is written
@@ -89,7 +89,7 @@ def convert(
     """
     split = split or SplitOptions()
     target = _target_format(to)
-    writable_place(dest, "DEST")
+    place = writable_place(dest, "DEST")
     _check_options(split)
     options: dict[str, Any] = {"ignore_index": ignore_index, "do_reduce_labels": do_reduce_labels, "split": part}
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
@@ -109,7 +109,7 @@ def convert(
         raise UsageError(in_words_of(_OPTIONS, str(error))) from error
     if not any(splits.values()):
         raise UsageError(f"SRC: {source!r} has no images")
-    return _written(dataset, splits, target, dest, left)
+    return _written(dataset, splits, target, place, left)
 
 
 def _target_format(to: str) -> Format:
@@ -120,38 +120,37 @@ def _target_format(to: str) -> Format:
 
 
 def _written(
-    dataset: Dataset, splits: Mapping[str, list[Row]], target: Format, dest: str, left: Faultless | None
+    dataset: Dataset, splits: Mapping[str, list[Row]], target: Format, place: Place, left: Faultless | None
 ) -> list[str]:
     """Writes all, and gives the lines for a person."""
     base = common_folder([row["uri"] for rows in splits.values() for row in rows])
     try:
-        place = uris.normalize(dest)
-        is_file = bool(target.suffix) and place.endswith(target.suffix)
-        names = f"{place.removesuffix(target.suffix)}.{LEFT_OUT}" if is_file else f"{place}/{LEFT_OUT}"
-        if left is not None and open_store(names).exists(names):
+        is_file = bool(target.suffix) and place.uri.endswith(target.suffix)
+        names = f"{place.uri.removesuffix(target.suffix)}.{LEFT_OUT}" if is_file else f"{place.uri}/{LEFT_OUT}"
+        if left is not None and place.store.exists(names):
             raise _is_there(names)
         images = {split: DatasetImages(dataset, rows, base) for split, rows in splits.items()}
         lines = _write(target, images, place, base)
         if left is not None:
-            open_store(names).write(names, left.table())
+            place.store.write(names, left.table())
             lines += left.lines(names)
     except (ObjectError, StoreUnavailable) as error:
         raise UsageError.about("DEST", error) from error
     return [*_counts(dataset, splits), *lines]
 
 
-def _write(target: Format, images: Mapping[str, DatasetImages], dest: str, base: str) -> list[str]:
+def _write(target: Format, images: Mapping[str, DatasetImages], dest: Place, base: str) -> list[str]:
     """Writes the splits, whole or not at all where each is a file."""
-    store, names = open_store(dest), _file_names(target, [*images], dest)
+    names = _file_names(target, [*images], dest.uri)
     for name in names.values():
-        if store.exists(name):
+        if dest.store.exists(name):
             raise _is_there(name)
     with tempfile.TemporaryDirectory() as folder:
         option, hint = f"--to {target.name}", "--images names their folder"
-        place = Target(dest=dest, staging=Path(folder), option=option, source="SRC", hint=hint)
+        place = Target(dest=dest.uri, staging=Path(folder), option=option, source="SRC", hint=hint)
         lines = [*target.written(images, place)]
         for split, name in names.items():
-            store.upload(Path(folder) / split, name)
+            dest.store.upload(Path(folder) / split, name)
     return [*_of_images_that_stay(names, images, base), *lines] if names else lines
 
 

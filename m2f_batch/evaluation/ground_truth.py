@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
@@ -52,10 +53,16 @@ class GroundTruth:
     max_pixels: int | None = None
     part: str = "val"
 
+    @cached_property
+    def place(self) -> str:
+        """The one spelling of ``uri``."""
+        return uris.normalize(self.uri)
+
     def folder(self) -> str:
         """The folder that the paths of its images begin in, where that can be told: else one that holds the truth."""
-        place = uris.normalize(self.images or self.uri)
-        return place if self.images or files.is_folder(place, "--ground-truth") else uris.parent(place)
+        if self.images:
+            return uris.normalize(self.images)
+        return self.place if files.is_folder(self.place, "--ground-truth") else uris.parent(self.place)
 
     def read(self, input_uri: str) -> tuple[str, Dataset]:
         """Its format and the dataset. ``input_uri`` is the run's INPUT. Raises UsageError."""
@@ -86,7 +93,8 @@ class GroundTruth:
         known = formats().get(form)
         if known is None or known.size_from != "mask" or not files.is_folder(input_uri, "input.uri"):
             return None
-        listed = {extension_of(uri) for uri in files.list_all(uris.normalize(self.masks or self.uri), IMAGE_EXTENSIONS)}
+        folder = uris.normalize(self.masks) if self.masks else self.place
+        listed = {extension_of(uri) for uri in files.list_all(folder, IMAGE_EXTENSIONS)}
         return None if listed - ({"png"} if "png" in listed else _TIFF) else input_uri
 
 

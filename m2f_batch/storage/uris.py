@@ -115,8 +115,19 @@ def is_web(uri: str) -> bool:
     >>> is_web("https://host/a.jpg"), is_web("HTTP://host/"), is_web("s3://bucket/a.jpg")
     (True, True, False)
     """
+    backend = _backend_of(uri)
+    return backend is not None and backend.is_web
+
+
+def _backend_of(uri: str) -> Backend | None:
+    """Returns the kind of store that the scheme of ``uri`` names, None without a scheme that is known."""
     scheme, mark, _ = uri.partition("://")
-    return bool(mark) and backends.is_web(scheme.lower())
+    return backends.find_backend(scheme.lower()) if mark and scheme else None
+
+
+def _is_file(uri: str) -> bool:
+    backend = _backend_of(uri)
+    return backend is not None and backend.is_local
 
 
 def check_written(uri: str) -> None:
@@ -124,12 +135,10 @@ def check_written(uri: str) -> None:
 
     >>> check_written("s3://bucket/runs/1")
     """
-    scheme, mark, _ = uri.partition("://")
-    backend = backends.find_backend(scheme.lower()) if mark else None
+    backend = _backend_of(uri)
     if backend is not None and not backend.is_writable:
-        raise UsageError(
-            f"{without_secrets(uri)!r}: nothing can be written to {backend.name}; give a folder or a bucket"
-        )
+        problem = f": nothing can be written to {backend.name}"
+        raise UsageError(problem, value=without_secrets(uri), hint="give a folder or a bucket")
 
 
 def check_unsigned(uri: str) -> None:
@@ -139,7 +148,7 @@ def check_unsigned(uri: str) -> None:
 
     It is for what a config or a manifest names, not for what a store lists, because files may be called so.
     """
-    if _URI.fullmatch(uri) and not uri.lower().startswith("file:") and _SIGNED.search(uri):
+    if _URI.fullmatch(uri) and not _is_file(uri) and _SIGNED.search(uri):
         raise UsageError("a URI holds a signature or a key: these come from the environment, never from the URI")
 
 
@@ -269,8 +278,8 @@ def split_glob(uri: str) -> tuple[str, str]:
     >>> split_glob("s3://bucket/a/im*/x?.jpg"), split_glob("/*.png")
     (('s3://bucket/a', 'im*/x?.jpg'), ('/', '*.png'))
     """
-    if uri.startswith("file://"):
-        uri = unquote("/" + uri.removeprefix("file://").partition("/")[2])
+    if _is_file(uri):
+        uri = unquote("/" + uri.partition("://")[2].partition("/")[2])
     parts = uri.split("/")
     first = 3 if _URI.fullmatch(uri) else 0  # "s3:", "", "bucket" are no patterns
     split = next(index for index, part in enumerate(parts) if index >= first and _MAGIC.search(part))
