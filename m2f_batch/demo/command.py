@@ -67,7 +67,7 @@ def _draw_scenes(folder: Path) -> None:
 
 
 def _is_own(folder: Path, images: Path) -> bool:
-    """Whether the run in the folder is an earlier demo, which may be replaced."""
+    """Return whether the run in the folder is an earlier demo, which may be replaced."""
     try:
         return open_run(str(folder)).info.input_uri == str(images)
     except (UsageError, RunError):

@@ -1,4 +1,4 @@
-"""The drawn scenes as an annotated dataset, COCO panoptic: what the demo model is trained on and measured by.
+"""Writes the drawn scenes as a COCO panoptic dataset, which the demo model is trained and measured on.
 
     python -m m2f_batch.demo.dataset DIR --train 4000 --val 200
 
@@ -30,7 +30,7 @@ def write_dataset(folder: Path, train: int, val: int) -> None:
 
 
 def _write_scene(folder: Path, seed: int) -> dict[str, Any]:
-    """Write one scene; returns its segments."""
+    """Write one scene, and return its segments."""
     scene = draw_scene(seed)
     name = f"{seed:07d}.png"
     Image.fromarray(scene.image).save(folder / "images" / name)

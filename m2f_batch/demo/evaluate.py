@@ -1,4 +1,4 @@
-"""How good the demo model is on drawn scenes it never saw: mask AP, PQ and mIoU, as ``m2f-batch evaluate`` has them.
+"""Measures the demo model on drawn scenes it never saw: mask AP, PQ and mIoU, as ``m2f-batch evaluate`` does.
 
     python -m m2f_batch.demo.evaluate --scenes 400
 
@@ -25,7 +25,7 @@ Found = Sequence[Sequence[Segment]]  # of each scene
 
 
 def ground_truth(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """The things of the scenes as COCO instances; image ids are 1, 2, ..., category ids are label ids + 1."""
+    """Return the things of the scenes as COCO instances. Image ids are 1, 2, ..., category ids label ids + 1."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, scene in enumerate(scenes, start=1):

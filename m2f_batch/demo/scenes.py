@@ -1,6 +1,6 @@
-"""Scenes drawn by code, with exact ground truth for all three tasks.
+"""Draws scenes with exact ground truth for all three tasks.
 
-A scene is a meadow under a sky with balls, crates, rings and stars in it. Everything follows from one seed; numpy's
+A scene is a meadow under a sky with balls, crates, rings and stars in it. Everything follows from one seed. Numpy's
 PCG64 is the only source of randomness. Ground truth is exact because every pixel is painted by exactly one owner.
 
     scene = draw_scene(7)
@@ -29,19 +29,19 @@ Plane = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture and its truth: ``image`` uint8 [H, W, 3], ``owner`` int32 [H, W] indexing ``category_ids``."""
+    """A picture and its ground truth: ``image`` uint8 [H, W, 3], ``owner`` int32 [H, W] indexing ``category_ids``."""
 
     image: NDArray[np.uint8]
     owner: NDArray[np.int32]
     category_ids: tuple[int, ...]
 
     def masks(self) -> NDArray[np.bool_]:
-        """All visible segments, bool [N, H, W], in the order of ``category_ids``; they tile the image."""
+        """Return all visible segments, bool [N, H, W], in the order of ``category_ids``. They tile the image."""
         return self.owner[None] == np.arange(len(self.category_ids), dtype=np.int32)[:, None, None]
 
 
 def draw_scene(seed: int) -> Scene:
-    """The scene of a seed; the same on every machine and at every call."""
+    """Draw the scene of a seed, the same on every machine and at every call."""
     rng = np.random.default_rng(seed)
     height, width = SIZES_HW[rng.integers(len(SIZES_HW))]
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -51,12 +51,12 @@ def draw_scene(seed: int) -> Scene:
     for _ in range(rng.integers(2, 7)):
         category = int(rng.integers(4))
         for _attempt in range(20):
-            mask, colour = _draw_thing(rng, category, y, x)
+            mask, color = _draw_thing(rng, category, y, x)
             if _leaves_enough([*things, mask]):
                 break
         else:
             continue
-        image[mask] = colour[mask]
+        image[mask] = color[mask]
         owner[mask] = len(category_ids)
         things = [thing & ~mask for thing in things] + [mask]
         category_ids.append(category)
@@ -65,7 +65,7 @@ def draw_scene(seed: int) -> Scene:
 
 
 def _leaves_enough(stack: list[Mask]) -> bool:
-    """Whether the newest mask leaves at least half of each older one visible."""
+    """Return whether the newest mask leaves at least half of each older one visible."""
     new = stack[-1]
     return all((old & ~new).sum() >= 0.5 * old.sum() for old in stack[:-1])
 
@@ -92,13 +92,13 @@ def _clouds(rng: np.random.Generator, y: Plane, x: Plane) -> Plane:
 def _draw_thing(rng: np.random.Generator, category: int, y: Plane, x: Plane) -> tuple[Mask, Plane]:
     height, width = y.shape
     radius = min(height, width) * rng.uniform(0.12, 0.24)
-    # centres keep a thing mostly, not always wholly, inside the picture
+    # centers keep a thing mostly, not always wholly, inside the picture
     dy, dx = y - rng.uniform(0.1, 0.95) * height, x - rng.uniform(0.05, 0.95) * width
     turn = rng.uniform(0, 2 * np.pi)
     v, u = dy * np.cos(turn) - dx * np.sin(turn), dy * np.sin(turn) + dx * np.cos(turn)
     light = rng.uniform(0.8, 1.1) - 0.35 * (dy + dx) / (2 * radius)
-    mask, colour = (_ball, _crate, _ring, _star)[category](rng, v / radius, u / radius)
-    return mask, colour * np.clip(light, 0.5, 1.3)[..., None]
+    mask, color = (_ball, _crate, _ring, _star)[category](rng, v / radius, u / radius)
+    return mask, color * np.clip(light, 0.5, 1.3)[..., None]
 
 
 def _ball(rng: np.random.Generator, v: Plane, u: Plane) -> tuple[Mask, Plane]:
@@ -116,8 +116,8 @@ def _crate(rng: np.random.Generator, v: Plane, u: Plane) -> tuple[Mask, Plane]:
 def _ring(rng: np.random.Generator, v: Plane, u: Plane) -> tuple[Mask, Plane]:
     distance = np.hypot(v, u)
     blocks = (np.arctan2(v, u) * rng.integers(5, 8) / np.pi) % 2 < 1.4
-    colour = np.where(blocks[..., None], (250.0, 205.0, 30.0), (40.0, 40.0, 45.0))
-    return (distance <= 1.05) & (distance >= rng.uniform(0.45, 0.55)), colour
+    color = np.where(blocks[..., None], (250.0, 205.0, 30.0), (40.0, 40.0, 45.0))
+    return (distance <= 1.05) & (distance >= rng.uniform(0.45, 0.55)), color
 
 
 def _star(rng: np.random.Generator, v: Plane, u: Plane) -> tuple[Mask, Plane]:

@@ -1,4 +1,4 @@
-"""``m2f-batch evaluate``: the rows of a run against annotated images, a table for people and JSON for machines."""
+"""Measures the rows of a run against annotated images."""
 
 import posixpath
 from collections import Counter
@@ -68,7 +68,7 @@ def evaluate(
 def measure(
     run: Run, evaluators: Sequence[Evaluator], dataset: Dataset, pairs: Mapping[str, str], *, is_partial: bool
 ) -> dict[str, int]:
-    """Adds every annotated image to the evaluators; ``pairs`` are uris of listed images to uris of the dataset.
+    """Add every annotated image to the evaluators. ``pairs`` maps URIs of listed images to those of the dataset.
 
     Returns counts of images: ``ok``, ``error``, ``remaining`` (of a run that is not finished: left out),
     ``without_row``, and ``not_annotated``, which have a row alone.
@@ -121,7 +121,7 @@ def _pairs(run: Run, truth: GroundTruth, dataset: Dataset) -> dict[str, str]:
 
 
 def _spelled(pairs: Mapping[str, str]) -> Iterator[str]:
-    """What is said of images that were matched by another spelling of their names."""
+    """Say which images were matched by another spelling of their names."""
     others = {uri: other for uri, other in pairs.items() if posixpath.basename(uri) != posixpath.basename(other)}
     if others:
         yield spelled_otherwise(others)

@@ -5,7 +5,7 @@
         evaluator.add(row, image)
     evaluator.summary()["metrics"]["AP"]
 
-Evaluators of shares of the images are merged, in any order; they can be pickled.
+Evaluators of shares of the images are merged in any order, and can be pickled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,9 +47,9 @@ def metrics_of(task: Task, asked: Sequence[str] | None = None) -> frozenset[str]
 
 @dataclass
 class Evaluator:
-    """Sums and match results of the images so far: no masks, no pixels; 37 bytes a detection for AP, else constant.
+    """Accumulates metrics. Memory: 37 bytes per detection for AP, constant otherwise, because no masks are kept.
 
-    ``category_of`` maps the model's label ids to indices into ``categories``; labels that it lacks are left out.
+    ``category_of`` maps the model's label ids to indices into ``categories``. Labels that it lacks are left out.
     """
 
     categories: Sequence[Category]
@@ -95,15 +95,15 @@ class Evaluator:
             self.parts["regions"].add(matches, found, truth)
 
     def merge(self, other: "Evaluator") -> None:
-        """All images of another evaluator of the same categories, task and metrics; none may be in both."""
+        """Add all images of another evaluator of the same categories, task and metrics. None may be in both."""
         self.images += other.images
         for name, part in self.parts.items():
             part.merge(other.parts[name])
 
     def summary(self) -> dict[str, Any]:
-        """``images``, ``metrics`` {name: figure}, ``classes`` [{id, name, isthing, figures ...}]; None: not measurable.
+        """Return ``images``, ``metrics`` {name: figure} and ``classes`` [{id, name, isthing, figures ...}].
 
-        All figures are shares of 1.
+        All figures are shares of 1, and None where nothing could be measured.
         """
         overall: Values = {}
         classes: list[dict[str, Any]] = [

@@ -38,7 +38,7 @@ _TIFF = {"tif", "tiff"}  # masks, too, where no PNG is
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """Where the truth is, and how it is to be read: the options of ``m2f-batch evaluate``."""
+    """The place of the ground truth and how to read it: the options of ``m2f-batch evaluate``."""
 
     uri: str
     form: str | None = None
@@ -125,10 +125,9 @@ def form_of(uri: str, masks: str | None = None) -> str:
 def category_places(
     labels: Sequence[Label], dataset: Dataset, ground_truth: str
 ) -> tuple[Mapping[int, int], tuple[str, ...]]:
-    """Label ids of a model to indices into the dataset's categories, and what a user is told of it.
+    """Map label ids of a model to indices into the dataset's categories, with notes for the user.
 
-    By name, as exports do; Classes of PNGs that nobody has named are the
-    label ids themselves.
+    They are matched by name, as exports do. Classes of PNGs that nobody has named are the label ids themselves.
     """
     categories = dataset.categories
     places = {category.id: place for place, category in enumerate(categories)}

@@ -66,7 +66,7 @@ def _renumbered(row: dict[str, Any], categories: Sequence[Category], label_of: M
 
 @dataclass
 class OtherReading:
-    """How else the values of PNGs may be meant: ``void`` are no class then, and ``advice`` says what to do."""
+    """Another reading of the values of PNGs: ``void`` are no class then, and ``advice`` says what to do."""
 
     evaluator: Evaluator
     void: Collection[int]
@@ -82,7 +82,7 @@ class OtherReading:
 def other_readings(
     labels: Sequence[Label], categories: Sequence[Category], *, are_reduced: bool
 ) -> Iterator[OtherReading]:
-    """Readings of unnamed classes beside the one as label ids; none where the classes have names."""
+    """Yield readings of unnamed classes beside the one as label ids. Named classes have none."""
     if not are_unnamed(categories):
         return
     places = {category.id: place for place, category in enumerate(categories)}

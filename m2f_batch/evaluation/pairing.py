@@ -1,4 +1,4 @@
-"""Which row is of which annotated image, where both may have been listed in other places."""
+"""Pairs rows with annotated images, where both may have been listed in other places."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -11,11 +11,11 @@ from m2f_batch.storage import uris
 def pair_by_uri(
     rows: Iterable[str], truths: Iterable[str], *, row_path: Callable[[str], str], folder: str | None
 ) -> dict[str, str]:
-    """Uris of rows to uris of annotated images, each at most once; both lists hold no uri twice.
+    """Map URIs of rows to URIs of annotated images, each at most once. Neither list holds a URI twice.
 
     The same uri goes first, then the same path: ``row_path`` of a row, below ``folder`` of an image. Then a file name
     that one of each has, then the longest common end of their paths. Raises UsageError where two may be meant. What is
-    left, and has no file name of the other side, is matched by names that are spelled otherwise
+    left, and has no file name of the other list, is matched by names that are spelled otherwise
     (``inputs/names/near.py``).
 
     >>> pair_by_uri(["/in/a/1.png", "/in/b/1.png"], ["/gt/b/1.png"], row_path=str, folder=None)
@@ -38,7 +38,7 @@ def pair_by_uri(
 
 
 def _by_longest_end(rows: list[str], truths: list[str], found: dict[str, str]) -> None:
-    """The same among rows and images of one file name; adds to ``found``."""
+    """Pair rows and images of one file name by their longest common end, and add to ``found``."""
     for depth in range(max(uri.count("/") for uri in rows) + 1, 0, -1):
         matched = {found[uri] for uri in rows if uri in found}
         if depth == 1 and matched:

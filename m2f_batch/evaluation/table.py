@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-_HIDDEN = ("AR1", "AR10", "ARs", "ARm", "ARl")  # of a class; JSON has them
+_HIDDEN = ("AR1", "AR10", "ARs", "ARm", "ARl")  # of a class, though JSON has them
 _OVERALL = {"IoU": "mIoU"}  # what a column's mean is called
 
 
@@ -31,7 +31,7 @@ def table(report: dict[str, Any]) -> Iterator[str]:
 
 
 def shown(value: float | None) -> str:
-    """A figure with three digits; a dash where nothing could be measured.
+    """Return a figure with three digits, a dash where nothing could be measured.
 
     >>> shown(0.87249), shown(None)
     ('0.872', '-')

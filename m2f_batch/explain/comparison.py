@@ -1,4 +1,4 @@
-"""Two rows of one image, and the segments of a row against the plain definition, on RLE: no mask is ever dense."""
+"""Compares two rows of one image, and segments with the plain definition, on RLE alone."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ Rle = dict[str, Any]
 
 
 def compare(stored: Row | None, now: Row) -> dict[str, Any]:
-    """How the row that was got now differs from the stored one: ``same``, ``differs`` in words, and ``segments``.
+    """Compare the stored row with the one made now: ``same``, ``differs`` in words, and ``segments``.
 
     Two equal rows are equal in every column, numbers as Parquet keeps them.
     """
@@ -36,18 +36,18 @@ def compare(stored: Row | None, now: Row) -> dict[str, Any]:
 
 
 def rles(entries: Sequence[dict[str, Any]], size_hw: tuple[int, int]) -> list[Rle]:
-    """The masks of a row's segments, for pycocotools."""
+    """Return the masks of a row's segments, for pycocotools."""
     return [{"size": list(size_hw), "counts": entry["counts"].encode()} for entry in entries]
 
 
 def flips(one: Rle, other: Rle) -> int:
-    """Pixels that are in one of two masks only."""
+    """Count the pixels that are in one of two masks only."""
     common = coco_mask.merge([one, other], intersect=True)
     return int(coco_mask.area(one)) + int(coco_mask.area(other)) - 2 * int(coco_mask.area(common))
 
 
 def pairs(before: Sequence[Rle], after: Sequence[Rle]) -> list[tuple[int, int, float]]:
-    """(place, place, IoU) of masks that go together, the highest IoU first, each mask once."""
+    """Pair masks: (index, index, IoU), the highest IoU first, each mask once."""
     if not before or not after:
         return []
     ious = np.asarray(coco_mask.iou(list(after), list(before), [0] * len(before))).T

@@ -1,7 +1,7 @@
-"""Why each query is in the result or not, by the plain dense definition: one mask after the other at the output's size.
+"""Says why each query is in the result or not, by the plain dense definition, one full-size mask after the other.
 
 Slow and simple on purpose, and independent of ``vision/postprocess.py``, whose segments it is held against. Tensors are
-float32 on the CPU: ``class_logits`` [Q, C + 1], the last class is "no object"; ``mask_logits`` [Q, h, w].
+float32 on the CPU: ``class_logits`` [Q, C + 1], whose last class is "no object", and ``mask_logits`` [Q, h, w].
 """
 
 import math
@@ -22,11 +22,11 @@ from m2f_batch.vision.masks.rle import MaskCode, encode_mask
 
 @dataclass
 class Judged:
-    """What became of one candidate: a query with its best class, in instance results also with another class.
+    """The verdict on one candidate: a query with its best class, in instance results also with another class.
 
-    The best class is that of the objects; ``no_object`` is the probability of none. ``canvas_area`` are pixels of the
+    The best class is one of an object, and ``no_object`` is the probability of none. ``canvas_area`` are pixels of the
     content on the canvas above the threshold, ``padding_area`` those beside it. ``reason`` is one of kept, no object,
-    score, top_k, stuff, empty, overlap, no pixels; ``detail`` holds its numbers. ``segments`` are the ids of what it is
+    score, top_k, stuff, empty, overlap, no pixels. ``detail`` holds its numbers. ``segments`` are the ids of what it is
     part of.
     """
 
@@ -43,7 +43,7 @@ class Judged:
 
 
 class Defined(NamedTuple):
-    """A segment by the definition; ``members`` are places among the judged."""
+    """A segment by the definition. ``members`` are indices into ``judged``."""
 
     category_id: int
     score: float
@@ -60,7 +60,7 @@ class Definition(NamedTuple):
 
 @torch.inference_mode()
 def define(class_logits: Tensor, mask_logits: Tensor, task: Task, frame: Frame, settings: dict[str, Any]) -> Definition:
-    """The contract's definition of a task; ``settings`` are the keyword arguments of its postprocess function."""
+    """Apply the contract's definition of a task. ``settings`` are the arguments of its postprocess function."""
     return DEFINITIONS[task](class_logits, mask_logits, frame, **settings)
 
 
@@ -194,7 +194,9 @@ def _semantic(class_logits: Tensor, mask_logits: Tensor, frame: Frame) -> Defini
         for q in members:
             judged[q].reason = "no pixels"
             judged[q].detail = f"class {c} wins no pixel; the highest S it reaches is {peaks[c]:.4g}"
-    for item in judged:  # how much it adds to S of its best class, as a mean over the content; no object has a vote too
+    for (
+        item
+    ) in judged:  # how much it adds to S of its best class, as a mean over the content, where no object has a vote too
         item.numbers["mean_vote"] = float(votes[item.query].mean()) * item.class_score
     return _numbered(judged, sorted(segments, key=lambda found: -found.code.area))
 
@@ -228,7 +230,7 @@ def _canvas_areas(mask_logits: Tensor, frame: Frame, level: float) -> Iterator[t
 
 
 def _by_best_class(class_logits: Tensor, mask_logits: Tensor, frame: Frame, level: float) -> list[Judged]:
-    """One candidate per query; those whose best class is no object are judged already."""
+    """Return one candidate per query. Those whose best class is no object are judged already."""
     probabilities = class_logits.softmax(-1)
     scores, labels = probabilities[:, :-1].max(-1)
     is_none = (probabilities.argmax(-1) == probabilities.shape[1] - 1).tolist()

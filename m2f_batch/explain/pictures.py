@@ -1,4 +1,4 @@
-"""What one image was on its way to segments, for people to look at: uint8 pictures [H, W, 3]."""
+"""Draws what one image was on its way to segments, as uint8 pictures [H, W, 3]."""
 
 import math
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from m2f_batch.vision.overlay import draw_overlay
 
 Picture = NDArray[np.uint8]
 
-MOST_PIXELS = 4_000_000  # of a drawing; the decoded image alone is always full size
+MOST_PIXELS = 4_000_000  # of a drawing, while the decoded image itself is always full size
 LEAST_EDGE, MOST_EDGE = 512, 2048  # pixels of a small image's drawing, as far as whole multiples come up to them
 CELL, CAPTION = 208, 34  # pixels of the sheet's cells
 COLUMNS = 6
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
 
 
 def seen_by_model(values: Tensor, plan: PreprocessPlan) -> Picture:
-    """Pixel values [3, Hc, Wc] back to colours, padding and all (zeros there are the mean colour)."""
+    """Pixel values [3, Hc, Wc] back to colors, padding and all (zeros there are the mean color)."""
     planes = values.numpy().transpose(1, 2, 0)
     if plan.mean is not None and plan.std is not None:
         planes = planes * np.asarray(plan.std, np.float32) + np.asarray(plan.mean, np.float32)
@@ -50,24 +50,24 @@ def seen_by_model(values: Tensor, plan: PreprocessPlan) -> Picture:
 
 
 def heatmaps(mask_logits: Tensor, frame: Frame, cells: Sequence[Cell]) -> Picture:
-    """A sheet of class score x mask probability over the content, each at the output's aspect ratio; black is 0."""
+    """Draw class score x mask probability over the content, each at the output's aspect ratio. Black is 0."""
     rows = math.ceil(len(cells) / COLUMNS) or 1
     sheet = Image.new("RGB", (min(len(cells), COLUMNS) * CELL or CELL, rows * (CELL + CAPTION)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
     for number, cell in enumerate(cells):
         y, x = number // COLUMNS * (CELL + CAPTION), number % COLUMNS * CELL
         picture = Image.fromarray(_heat(_probability(mask_logits[cell.query], frame) * cell.score))
-        colour = KEPT if cell.is_kept else DROPPED
+        color = KEPT if cell.is_kept else DROPPED
         left, top = x + (CELL - picture.width) // 2, y + (CELL - picture.height) // 2
-        pen.rectangle((left - 2, top - 2, left + picture.width + 1, top + picture.height + 1), fill=colour)
+        pen.rectangle((left - 2, top - 2, left + picture.width + 1, top + picture.height + 1), fill=color)
         sheet.paste(picture, (left, top))
         for line, text in enumerate(cell.lines):
-            pen.text((x + 4, y + CELL + 1 + 15 * line), _fitting(text, pen, font), fill=colour, font=font)
+            pen.text((x + 4, y + CELL + 1 + 15 * line), _fitting(text, pen, font), fill=color, font=font)
     return np.asarray(sheet)
 
 
 def overlay(rgb: Picture, segments: Sequence[Segment], stuff_ids: frozenset[int]) -> Picture:
-    """The image with its segments drawn over it; a large one is drawn smaller, a small one larger."""
+    """Draw the segments over the image. A large image is drawn smaller, a small one larger."""
     size_hw = _drawn(rgb.shape[:2])
     if size_hw == rgb.shape[:2]:
         return draw_overlay(rgb, segments, stuff_ids)
@@ -76,10 +76,10 @@ def overlay(rgb: Picture, segments: Sequence[Segment], stuff_ids: frozenset[int]
 
 
 def difference(rgb: Picture, pairs: Sequence[tuple[Segment | None, Segment | None]]) -> Picture:
-    """The image, gray, with what only the run's masks hold in red and what only those of now hold in blue.
+    """Draw the image in gray, with pixels of the run's masks alone in red and of those of now alone in blue.
 
-    ``pairs`` are (in the run, now) of segments that go together; None where there is no other. Changed places are
-    ringed, since one pixel is easily overlooked.
+    ``pairs`` are (in the run, now) of segments that go together, None where there is no other. Changes are ringed
+    because one pixel is easily overlooked.
     """
     size_hw = _drawn(rgb.shape[:2])
     lost, found = np.zeros(size_hw, bool), np.zeros(size_hw, bool)
@@ -120,7 +120,7 @@ def _at_size(segment: Segment, size_hw: SizeHW) -> Segment:
 
 
 def _any_in(mask: NDArray[np.bool_], size_hw: SizeHW) -> NDArray[np.bool_]:
-    """The mask at another size; in a smaller one a pixel that holds some pixel of it."""
+    """Return the mask at another size. A pixel of a smaller one is set if it holds a set pixel."""
     if size_hw[0] >= mask.shape[0]:
         return np.asarray(Image.fromarray(mask).resize(size_hw[::-1], Image.Resampling.NEAREST))
     rows, columns = np.nonzero(mask)

@@ -1,4 +1,4 @@
-"""What a run was told and with what, from its run.json, made ready for one more image on this machine."""
+"""Prepares the settings and the model of a run.json for one more image on this machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from m2f_batch.vision.label_settings import Labeling, installed_versions, settle
 class Setup:
     """A run's settings, and its model as it is now.
 
-    ``labeling`` has the post-processing that the run settled on, whatever the model's files say of it today;
+    ``labeling`` has the post-processing that the run settled on, whatever the model's files say of it today.
     ``problems`` are the reasons why a run of today's files on ``device`` would have another fingerprint. ``device`` is
     the run's kind where that is to be had here, else the CPU, with the run's ``threads``.
     """
@@ -35,7 +35,7 @@ class Setup:
 
 
 def read_setup(info: RunInfo) -> Setup:
-    """Everything that run.json says about how an image is labelled, with the model found again.
+    """Return everything that run.json says about how an image is labeled, with the model found again.
 
     Raises UsageError or RunError when the model is no longer there.
     """
@@ -70,7 +70,7 @@ def read_setup(info: RunInfo) -> Setup:
 
 
 def changed_versions(setup: Setup) -> list[str]:
-    """Packages that have another version than in the run: no part of the fingerprint, yet they can move a pixel."""
+    """List packages of another version than in the run. They are no part of the fingerprint, yet can move a pixel."""
     return _differences(setup.info.versions, installed_versions())
 
 

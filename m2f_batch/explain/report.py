@@ -24,7 +24,7 @@ SHOWN_DROPPED = 12  # dropped candidates in the sheet, those with the best class
 
 
 class Report(NamedTuple):
-    """The tree of explain.json; how the row compares; and the definition, of an image that came to logits."""
+    """The tree of explain.json, the comparison of rows, and the definition for an image that came to logits."""
 
     tree: dict[str, Any]
     comparison: dict[str, Any]
@@ -145,7 +145,9 @@ def _run_tree(setup: Setup) -> dict[str, Any]:
 
 
 def _pixels_tree(rgb: NDArray[np.uint8]) -> dict[str, Any]:
-    counts = np.reshape(Image.fromarray(rgb).histogram(), (3, 256))  # of each level; floats of all pixels need not fit
+    counts = np.reshape(
+        Image.fromarray(rgb).histogram(), (3, 256)
+    )  # of each level, because floats of all pixels may not fit in memory
     return {
         "size_hw": list(rgb.shape[:2]),
         "sha256": hashlib.sha256(rgb.data).hexdigest(),
@@ -154,7 +156,7 @@ def _pixels_tree(rgb: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _levels_tree(counts: NDArray[np.int64]) -> dict[str, float]:
-    """What pixels of so many per level, 0 to 255, are like."""
+    """Describe pixels by the counts of each level, 0 to 255."""
     levels, present = np.arange(256), np.flatnonzero(counts)
     mean = float(np.average(levels, weights=counts))
     std = float(np.average((levels - mean) ** 2, weights=counts)) ** 0.5
@@ -185,7 +187,7 @@ def _logits_tree(found: Findings) -> dict[str, Any] | None:
 
 
 def _spread(values: Tensor) -> dict[str, float | None]:
-    """Of the finite values; None where there is none, since JSON has no NaN."""
+    """Describe the finite values. None if there are none, because JSON has no NaN."""
     finite = values[values.isfinite()].double()
     if not len(finite):
         return dict.fromkeys(("min", "max", "mean", "std"))

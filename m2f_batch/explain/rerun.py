@@ -31,7 +31,7 @@ from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare
 
 @dataclass
 class Findings:
-    """What was got of one image; what comes after a failure stays None.
+    """The results of each stage for one image. Those after a failure stay None.
 
     ``rgb`` uint8 [H, W, 3], ``values`` float32 [3, Hc, Wc], ``class_logits`` [Q, C + 1] and ``mask_logits`` [Q, h, w]
     float32 on the CPU. ``seconds`` by stage. ``version`` is the image's now, None when there is no such file.
@@ -61,13 +61,13 @@ class Findings:
 
     @property
     def frame(self) -> Frame:
-        """Where the mask logits lie; of an image that was prepared."""
+        """The frame of the mask logits of a prepared image."""
         assert self.prepared is not None
         view = self.view
         return Frame(view.canvas_hw, view.content_hw, self.prepared.output_hw)
 
     def row(self) -> Row:
-        """The row that follows."""
+        """Return the row that follows."""
         if self.error is not None:
             return error_row(self.ref, self.error)
         assert self.prepared is not None and self.segments is not None
@@ -84,7 +84,7 @@ class Findings:
 
 
 def read_and_prepare(found: Findings, setup: Setup, stored: Row | None) -> None:
-    """Fetch, decode and resize; what is wrong with the image ends up in ``found.error``."""
+    """Fetch, decode and resize an image. What is wrong with it ends up in ``found.error``."""
     with _failing(found):
         with found.timing("fetch"):
             found.data = _fetch(found, stored)
@@ -145,7 +145,7 @@ def _failing(found: Findings) -> Iterator[None]:
 
 
 def _fetch(found: Findings, stored: Row | None) -> bytes:
-    """The bytes; of an image that was labelled and has changed since, those of now."""
+    """Fetch the bytes, those of now if the image was labeled and has changed since."""
     ref = found.ref
     try:
         data = fetch(ref)

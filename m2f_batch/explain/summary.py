@@ -1,4 +1,4 @@
-"""An explanation in some twenty lines for the terminal."""
+"""Says an explanation in some twenty lines for the terminal."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ SHOWN = 4  # segments, and dropped candidates, that are said
 
 
 def lines_of_input(found: Findings, setup: Setup) -> Iterator[str]:
-    """The image, from storage to canvas, and the model."""
+    """Say what the image and the model are, from storage to canvas."""
     yield f"image   {shown(found.ref.uri)}"
     if found.version is not None and found.version != found.ref.version:
         yield f"        has changed: version {found.ref.version} was listed, now it is {found.version}"
@@ -35,7 +35,7 @@ def lines_of_input(found: Findings, setup: Setup) -> Iterator[str]:
 
 
 def lines_of_result(found: Findings, setup: Setup, report: Report) -> Iterator[str]:
-    """What came of it, why, and whether it is what the run's row says."""
+    """Say what came of the image, why, and whether it is the run's row."""
     error = report.tree["error"]
     if error is not None:
         yield f"failed  {error['stage']}/{error['type'] or 'bug'}: {error['message']}"

@@ -49,7 +49,7 @@ def accumulate(
     categories, levels = len(objects), len(IOU_THRESHOLDS)
     precision = np.full((levels, len(RECALLS), categories, len(AREA_RANGES), len(MAX_DETECTIONS)), -1.0)
     recall = np.full((levels, categories, len(AREA_RANGES), len(MAX_DETECTIONS)), -1.0)
-    # best score first; of equal ones the lower image id, then as they were found
+    # best score first, of equal ones the lower image id, then in the order of the detections
     order = np.lexsort((detections["rank"], detections["image"], -detections["score"], detections["category"]))
     detections = detections[order]
     starts = np.searchsorted(detections["category"], np.arange(categories + 1))
@@ -66,7 +66,7 @@ def accumulate(
 def _curve(
     right: NDArray[np.bool_], wrong: NDArray[np.bool_], objects: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision at each of RECALLS [T, R], never rising, and the recall reached [T]; flags are [T, D], best first."""
+    """Compute precision at each of RECALLS [T, R], never rising, and recall [T] from flags [T, D], best first."""
     hits, misses = right.cumsum(axis=1).astype(float), wrong.cumsum(axis=1).astype(float)
     reached = hits / objects
     exact = hits / (misses + hits + np.spacing(1))

@@ -1,6 +1,6 @@
 """Boundary regions of masks (Cheng et al. 2021, "Boundary IoU", section 4.1).
 
-The boundary of a mask is its pixels within a distance d of its contour; d is 2 % of the image's diagonal. As in the
+The boundary of a mask is its pixels within a distance d of its contour, 2 % of the image's diagonal. As in the
 authors' ``mask_to_boundary``: distance is the larger of both axes' (d erosions by 3x3), and the image's border is a
 contour, too.
 """

@@ -1,4 +1,4 @@
-"""How well the region of each class fits, its segments taken together: IoU, Dice and boundary IoU.
+"""Measures the region of each class, its segments taken together: IoU, Dice and boundary IoU.
 
 All three are of pixels summed over all images first: IoU = common / (true + found - common), Dice = 2 common / (true +
 found), and boundary IoU is the IoU of boundary regions (Cheng et al. 2021), each that of a class's whole region in an
@@ -22,7 +22,7 @@ Regions = dict[int, Rle]
 
 @dataclass
 class PixelSums:
-    """Pixels by category, summed over images: in both, true, found; int64 [K] each."""
+    """Pixels by category, summed over images: in both, true, found, each int64 [K]."""
 
     categories: int
     common: NDArray[np.int64] = field(init=False)
@@ -46,11 +46,11 @@ class PixelSums:
         self.found += other.found
 
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union, float64 [K]; NaN for classes of no pixel."""
+        """Return intersection over union, float64 [K], NaN for classes of no pixel."""
         return ratio(self.common, self.true + self.found - self.common)
 
     def dice(self) -> NDArray[np.float64]:
-        """Dice's coefficient, float64 [K]; NaN for classes of no pixel."""
+        """Return Dice's coefficient, float64 [K], NaN for classes of no pixel."""
         return ratio(2 * self.common, self.true + self.found)
 
 

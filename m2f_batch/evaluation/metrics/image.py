@@ -1,4 +1,4 @@
-"""One image's truth and what was found in it, as arrays and RLE: what all metrics are computed from.
+"""Holds the ground truth and the detections of one image as arrays and RLE, for all metrics.
 
 Categories are indices into ``Dataset.categories``.
 """
@@ -28,7 +28,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Found:
-    """What was found in one image: ``categories`` int64 [D], ``scores`` float64 [D], masks."""
+    """The detections in one image: ``categories`` int64 [D], ``scores`` float64 [D], masks."""
 
     categories: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -52,7 +52,7 @@ def truth_of(image: Mapping[str, Any]) -> Truth:
 
 
 def found_of(entries: Iterable[Mapping[str, Any]], size_hw: tuple[int, int], category_of: Mapping[int, int]) -> Found:
-    """The ``segments`` of a row; ``category_of`` maps label ids to categories, and lacks labels that are left out."""
+    """Return the ``segments`` of a row. ``category_of`` maps label ids to categories, but those left out."""
     kept = [entry for entry in entries if entry["category_id"] in category_of]
     return Found(
         np.array([category_of[entry["category_id"]] for entry in kept], np.int64),
@@ -62,9 +62,9 @@ def found_of(entries: Iterable[Mapping[str, Any]], size_hw: tuple[int, int], cat
 
 
 def found_in(row: Mapping[str, Any] | None, truth: Truth, category_of: Mapping[int, int]) -> Found:
-    """What a row found in an image; nothing where there is no row, or one that failed.
+    """Return the detections of a row, none if there is no row or its image failed.
 
-    Raises UsageError for a row of another size than the truth's.
+    Raises UsageError for a row of another size than the ground truth.
     """
     if row is None or row["status"] != "ok":
         return NOTHING

@@ -1,8 +1,8 @@
-"""How well the found objects fit: Dice and boundary IoU (Cheng et al. 2021) of matched pairs.
+"""Measures how well detections fit their objects: Dice and boundary IoU (Cheng et al. 2021) of matched pairs.
 
 A pair is a detection and the object that it took at IoU 0.5, as average precision matches them (crowds aside). Figures
-are means over the pairs of a category; overall, over the categories that have any. What was missed does not count here:
-``found`` is the share of objects that are in a pair.
+are means over the pairs of a category, and overall over the categories that have any. What was missed does not count
+here: ``found`` is the share of objects that are in a pair.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,8 @@
-"""Detections of one image matched to its objects, as ``COCOeval.evaluateImg`` of pycocotools does for each category.
+"""Matches the detections of one image to its objects, as ``COCOeval.evaluateImg`` does for each category.
 
 The best detections come first and take, at each IoU threshold, the free object that fits best. Crowds take any number,
-and what they take counts neither as found nor as wrong; nor does what is out of the range of areas. Areas are those of
-masks, which COCO's files now and then have otherwise; ``ignored`` pixels mean nothing here, as in pycocotools.
+and what they take counts neither as found nor as wrong. Nor does what is out of the range of areas. Areas are those of
+masks, which COCO's files now and then have otherwise. ``ignored`` pixels mean nothing here, as in pycocotools.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 AREA_RANGES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}  # pixels
 MAX_DETECTIONS = (1, 10, 100)  # per image and category
 
-# one detection, 37 bytes; ``matched`` and ``ignored`` have a bit per IoU threshold, for each range of areas
+# one detection, 37 bytes. ``matched`` and ``ignored`` have a bit per IoU threshold, for each range of areas
 DETECTION = np.dtype(
     [
         ("image", np.int64),
@@ -37,7 +37,7 @@ class Matches:
     """The result of one image.
 
     ``detections``: those that count, dtype DETECTION. ``objects``: int64 [K, A], by category and range of areas.
-    ``pairs``: int64 [N, 2], which of the found took which of the true ones at IoU 0.5, crowds aside; ``ious`` [N].
+    ``pairs``: int64 [N, 2], which detection took which object at IoU 0.5, crowds aside, with ``ious`` [N].
     """
 
     detections: NDArray[np.void]
@@ -47,7 +47,7 @@ class Matches:
 
 
 def match_image(found: Found, truth: Truth, isthing: NDArray[np.bool_]) -> Matches:
-    """Matches what was found to the things of an image; ``isthing``, bool [K], says which categories take part."""
+    """Match detections to the things of an image. ``isthing``, bool [K], says which categories take part."""
     order = _ranked(found, isthing)
     detections = _detections(found, truth, order)
     ignored = truth.iscrowd | ~_in_range(areas(truth.rles))  # [A, G]
@@ -69,7 +69,7 @@ def match_image(found: Found, truth: Truth, isthing: NDArray[np.bool_]) -> Match
 
 
 def match(overlaps: NDArray[np.float64], iscrowd: NDArray[np.bool_], ignored: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Which object each detection takes: index or -1, int64 [A, T, D].
+    """Find the object that each detection takes: its index or -1, int64 [A, T, D].
 
     ``overlaps`` is float64 [D, G] with the best score first, ``iscrowd`` bool [G], ``ignored`` bool [A, G].
     """
@@ -90,7 +90,7 @@ def match(overlaps: NDArray[np.float64], iscrowd: NDArray[np.bool_], ignored: ND
 
 
 def _ranked(found: Found, isthing: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The detections that count by category and score, at most 100 of each category; equal scores as they came."""
+    """Select the detections that count, at most 100 of each category, by score. Ties keep their order."""
     order = np.lexsort((-found.scores, found.categories))
     order = order[isthing[found.categories[order]]]
     return order[_ranks(found.categories[order]) < MAX_DETECTIONS[-1]]
@@ -134,5 +134,5 @@ def _packed(flags: NDArray[np.bool_]) -> NDArray[np.uint16]:
 
 
 def _in_range(pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which areas are in which range, both ends included, bool [A, N]."""
+    """Find the areas in each range, both ends included, bool [A, N]."""
     return np.array([(low <= pixels) & (pixels <= high) for low, high in AREA_RANGES.values()])

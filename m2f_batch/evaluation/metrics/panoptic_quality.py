@@ -16,7 +16,7 @@ from m2f_batch.evaluation.metrics.values import Values, mean_of, ratio, value_of
 
 @dataclass
 class PanopticQuality:
-    """Sums over images by category: ``iou`` of matches float64 [K]; ``matched``, ``wrong``, ``missed`` int64 [K]."""
+    """Sums over images by category: ``iou`` of matches float64 [K], ``matched``, ``wrong``, ``missed`` int64 [K]."""
 
     isthing: NDArray[np.bool_]
     iou: NDArray[np.float64] = field(init=False)
@@ -53,7 +53,7 @@ class PanopticQuality:
         self.missed += other.missed
 
     def summary(self) -> tuple[Values, list[Values]]:
-        """PQ, SQ and RQ over categories that are true or found somewhere, over things and stuff alone; by category."""
+        """Return PQ, SQ and RQ over the categories that occur, over things and stuff alone, and by category."""
         whole = self.matched + self.wrong / 2 + self.missed / 2
         recognition = ratio(self.matched, whole)
         each = {
@@ -69,17 +69,17 @@ class PanopticQuality:
 
 
 def _one_to_one(overlap: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs with an IoU over 0.5. Where no segments overlap there is one each; else the best come first."""
+    """Pair segments with an IoU over 0.5. Where segments overlap, the best pairs come first."""
     mine, theirs = np.nonzero(overlap > 0.5)
     order = np.argsort(-overlap[mine, theirs], kind="stable")
-    for side in (0, 1):
-        values = (mine, theirs)[side][order]
+    for axis in (0, 1):
+        values = (mine, theirs)[axis][order]
         order = order[np.sort(np.unique(values, return_index=True)[1])]
     return mine[order], theirs[order]
 
 
 def _in_crowds(found: Found, truth: Truth, shared: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Pixels of each found segment in a crowd of its category, int64 [D]; of many crowds, as there, in the last."""
+    """Count the pixels of each detection in a crowd of its category, int64 [D], in the last of many crowds."""
     last = {int(truth.categories[place]): place for place in np.flatnonzero(truth.iscrowd)}
     places = [last.get(int(category), -1) for category in found.categories]
     return np.array([shared[i, place] if place >= 0 else 0 for i, place in enumerate(places)], np.int64)

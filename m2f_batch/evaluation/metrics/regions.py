@@ -26,7 +26,7 @@ def areas(rles: Sequence[Rle]) -> NDArray[np.int64]:
 
 
 def ious(found: Sequence[Rle], truth: Sequence[Rle], iscrowd: Iterable[bool]) -> NDArray[np.float64]:
-    """Intersection over union, float64 [N, M]; over the area of ``found`` alone where the truth is a crowd."""
+    """Compute intersection over union, float64 [N, M], over the detection's area alone where the object is a crowd."""
     if not len(found) or not len(truth):
         return np.zeros((len(found), len(truth)))
     return np.asarray(coco_mask.iou([*found], [*truth], [int(crowd) for crowd in iscrowd]))
@@ -35,7 +35,7 @@ def ious(found: Sequence[Rle], truth: Sequence[Rle], iscrowd: Iterable[bool]) ->
 def intersections(first: Sequence[Rle], second: Sequence[Rle]) -> NDArray[np.int64]:
     """Pixels that each of N masks shares with each of M, int64 [N, M].
 
-    >>> a, b = rle_of("22", (2, 2)), rle_of("13", (2, 2))  # the right column; all but the top left pixel
+    >>> a, b = rle_of("22", (2, 2)), rle_of("13", (2, 2))  # the right column, and all but the top left pixel
     >>> intersections([a, b], [b])
     array([[2], [3]])
     """
