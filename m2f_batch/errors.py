@@ -35,8 +35,8 @@ class CommandError(Exception):
 
     ``field`` is the config key, option or argument that is wrong, and ``value`` what it was given, or the part of that
     which is wrong. ``problem`` says what is wrong with it, ``allowed`` what it takes and ``hint`` what to do. A problem
-    that begins with a colon stands directly behind the value. ``hint`` and ``allowed`` are our own words and hold no
-    text of the user, because ``in_words`` renames the fields in them.
+    that begins with a colon stands directly behind the value. Texts of the user that are not the value stand in quotes,
+    because ``in_words`` renames the fields outside them.
 
     >>> str(UsageError("is not known", field="--to", value="voc", allowed="coco, yolo"))
     "--to: 'voc' is not known; allowed: coco, yolo"
@@ -80,18 +80,16 @@ class CommandError(Exception):
         return type(self)(self.problem, field=field, value=self.value, allowed=self.allowed, hint=self.hint)
 
     def in_words(self, names: Mapping[str, str]) -> Self:
-        """Return the same mistake with other ``names`` of fields: of its own, and of those in hint and allowed.
+        """Return the same mistake with other ``names`` of fields, in all but its value.
 
         >>> error = UsageError("has no PNG", field="data.train_masks", value="data.train", hint="see data.train")
         >>> str(error.in_words({"data.train": "SRC", "data.train_masks": "--masks"}))
         "--masks: 'data.train' has no PNG; see SRC"
         """
-        field, allowed, hint = (
-            names.get(self.field, self.field),
-            renamed(self.allowed, names),
-            renamed(self.hint, names),
+        field, problem, allowed, hint = (
+            renamed(text, names) for text in (self.field, self.problem, self.allowed, self.hint)
         )
-        return type(self)(self.problem, field=field, value=self.value, allowed=allowed, hint=hint)
+        return type(self)(problem, field=field, value=self.value, allowed=allowed, hint=hint)
 
 
 class UsageError(CommandError):
@@ -116,15 +114,18 @@ def _message(problem: str, field: str, value: object, allowed: str, hint: str) -
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
-    """Return our own words with other ``names`` of fields, each of which is taken as a whole, the longest first.
+    """Return a text with other ``names`` of fields, each of which is taken as a whole, the longest first.
 
-    >>> renamed("data.train_images: folder of data.train", {"data.train": "SRC", "data.train_images": "--images"})
-    '--images: folder of SRC'
+    What stands in quotes or in a path is a value, and stays as it is.
+
+    >>> names = {"data.train": "SRC", "data.train_images": "--images"}
+    >>> renamed("/a/data.train/b: data.train_images: folder of data.train, not of 'data.train'", names)
+    "/a/data.train/b: --images: folder of SRC, not of 'data.train'"
     """
     if not names or not text:
         return text
     known = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    return re.sub(rf"(?<![\w./-])(?:{known})(?!\w|\.\w)", lambda found: names[found[0]], text)
+    return re.sub(rf"(?<![\w./'\"-])(?:{known})(?![\w/'\"]|[.-]\w)", lambda found: names[found[0]], text)
 
 
 class TransientError(Exception):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets.annotated import DatasetImages
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
@@ -22,8 +23,7 @@ from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.splits.groups import group_keys
 from m2f_batch.datasets.splits.split import split_images
-from m2f_batch.datasets.wording import in_words_of
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import UsageError, renamed
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import Place, stat_many, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -36,6 +36,7 @@ _OPTIONS = {
     "data.train": "SRC",
     "data.format": "--from",
     "--format": "--from",
+    **{f"--format {form} (data.format={form})": f"--from {form}" for form in read_formats()},
     "data.ignore_index": "--ignore-index",
     "data.do_reduce_labels": "--do-reduce-labels",
     "data.names": "--names",
@@ -106,9 +107,9 @@ def convert(
             splits = left.drop_leaks(_divided(left.rows, split))
             left.check(splits, source)
     except UsageError as error:
-        raise UsageError(in_words_of(_OPTIONS, str(error))) from error
+        raise error.in_words(_OPTIONS) from error
     if not any(splits.values()):
-        raise UsageError(f"SRC: {source!r} has no images")
+        raise UsageError("has no images", field="SRC", value=source)
     return _written(dataset, splits, target, place, left)
 
 
@@ -182,7 +183,7 @@ def _is_there(name: str) -> UsageError:
 
 def _report(finding: Finding) -> None:
     """The strict report in our words, which says how to go on without what is faulty."""
-    text = in_words_of(_OPTIONS, finding.text)
+    text = renamed(finding.text, _OPTIONS)
     if finding.kind not in NOTES and finding.image is not None:
         text += "; m2f-batch lint shows all such images, and --drop-faulty leaves them out"
     stop(replace(finding, text=text))
@@ -197,11 +198,11 @@ def _check_options(split: SplitOptions) -> None:
         }
         for flag, is_given in given.items():
             if is_given:
-                raise UsageError(f"{flag}: goes with --split SHARE, e.g. --split 0.8")
+                raise UsageError("goes with --split SHARE, e.g. --split 0.8", field=flag)
     elif not 0 < split.share < 1:
-        raise UsageError(f"--split: must be the share to train on, between 0 and 1; got {split.share}")
+        raise UsageError(f"must be the share to train on, between 0 and 1; got {split.share}", field="--split")
     if split.groups is not None and split.group_by is None:
-        raise UsageError("--groups: goes with --group-by column:NAME")
+        raise UsageError("goes with --group-by column:NAME", field="--groups")
 
 
 def _divided(rows: list[Row], split: SplitOptions) -> dict[str, list[Row]]:

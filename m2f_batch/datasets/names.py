@@ -72,18 +72,20 @@ def names_of(found: Any, where: str) -> dict[int, str]:
     if isinstance(found, list):
         found = _counted(found, where)
     if not isinstance(found, dict) or not found:
-        raise UsageError(f"{where}: wanted {_FORMS}")
+        raise UsageError(f"wanted {_FORMS}", field=where)
     names = {}
     for key, name in found.items():
         text = str(name) if type(name) in (int, float) else name
         if isinstance(name, bool):
-            raise UsageError(f"{where}: {key!r}: {name!r} is no name; put a name such as 'yes' or 'on' in quotes")
+            raise UsageError(
+                f": {name!r} is no name", field=where, value=key, hint="put a name such as 'yes' or 'on' in quotes"
+            )
         if not files.is_text(text) or not _is_id(key):
             value = repr(name)[:_SHOWN]
-            raise UsageError(f"{where}: {key!r}: {value}: ids must be whole numbers and names must be texts")
+            raise UsageError(f": {value}: ids must be whole numbers and names must be texts", field=where, value=key)
         names[int(key)] = text.strip()
     if len(names) < len(found):
-        raise UsageError(f"{where}: an id comes twice")
+        raise UsageError("an id comes twice", field=where)
     return dict(sorted(names.items()))
 
 
@@ -94,7 +96,7 @@ def _counted(found: list[Any], where: str) -> dict[Any, Any]:
     if not entries or len(entries) < len(found):
         return dict(enumerate(found, -1 if found[:1] == [IGNORED_NAME] else 0))
     if len({str(entry["id"]) for entry in entries}) < len(entries):
-        raise UsageError(f"{where}: an id comes twice")
+        raise UsageError("an id comes twice", field=where)
     return {entry["id"]: entry["name"] for entry in entries}
 
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.recognize.annotations import look_at, look_into
-from m2f_batch.datasets.wording import in_words_of
 from m2f_batch.errors import UsageError
 from m2f_batch.exports.categories import match_categories
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
@@ -24,6 +24,7 @@ _OPTIONS = {
     "data.train_masks": "--masks",
     "data.train": "--ground-truth",
     "data.format": "--format",
+    **{f"--format {form} (data.format={form})": f"--format {form}" for form in read_formats()},
     "data.ignore_index": "--ignore-index",
     "data.do_reduce_labels": "--do-reduce-labels",
     "data.crowd_as_object: true": "--crowd-as-object",
@@ -83,7 +84,7 @@ class GroundTruth:
                 split=self.part,
             )
         except UsageError as error:
-            raise UsageError(in_words_of(_OPTIONS, str(error))) from error
+            raise error.in_words(_OPTIONS) from error
         if not dataset.table.num_rows:
             raise UsageError("has no image", field="--ground-truth", value=self.uri)
         return form, dataset

@@ -75,7 +75,7 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         staged = Target(dest=place.uri, staging=Path(folder), option=f"--format {form}", source="RUN")
         said = [*target.written({SPLIT: RunImages(run, ids)}, staged)]
         if len(ids.unmatched) == counts.ok:
-            raise UsageError(f"--ground-truth {ground_truth}: it holds none of the images that are labeled")
+            raise UsageError("it holds none of the images that are labeled", field=f"--ground-truth {ground_truth}")
         if target.suffix:
             place.store.upload(Path(folder) / SPLIT, place.uri)
     return Exported(dest, run.info, ids, said)

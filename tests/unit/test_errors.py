@@ -1,9 +1,11 @@
 """Messages of mistakes, their fields under other names, and their way to another process."""
 
 import pickle
+from pathlib import Path
 
 import pytest
 
+from m2f_batch.cli import main
 from m2f_batch.errors import ABSENT, DecodeError, ImageError, Plain, RunError, UsageError
 from m2f_batch.storage.store import NotFound
 
@@ -30,13 +32,23 @@ def test_a_message_names_field_value_what_is_allowed_and_what_to_do(error: Usage
 
 
 def test_a_field_is_renamed_and_the_same_words_in_a_path_are_not():
-    error = UsageError(f"holds no {PATH}", field="model.uri", value=PATH, hint="give model.uri, or model.uris")
+    problem = f"holds no {PATH}, nor 'model.uri' of model.uri"
+    error = UsageError(problem, field="model.uri", value=PATH, hint="give model.uri, or model.uris")
     renamed = error.in_words({"model.uri": "SRC", "data.train": "--ground-truth"})
-    assert str(renamed) == f"SRC: {PATH!r} holds no {PATH}; give SRC, or model.uris"
+    assert str(renamed) == f"SRC: {PATH!r} holds no {PATH}, nor 'model.uri' of SRC; give SRC, or model.uris"
     assert str(error.with_field("model.backbone")) == (
-        f"model.backbone: {PATH!r} holds no {PATH}; give model.uri, or model.uris"
+        f"model.backbone: {PATH!r} {problem}; give model.uri, or model.uris"
     )
     assert type(RunError("is gone", field="model.uri").with_field("SRC")) is RunError
+
+
+def test_a_place_named_like_a_key_is_named_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    place = tmp_path / "data.train" / "data.train.json"
+    place.parent.mkdir()
+    place.write_text('{"images": []}')
+    assert main(["convert", str(place), str(tmp_path / "out"), "--from", "coco", "--to", "yolo"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"m2f-batch convert: SRC: '{place}' is no COCO JSON"), said
 
 
 def test_a_mistake_gets_the_field_of_who_knows_it_and_keeps_its_own_behind_that():

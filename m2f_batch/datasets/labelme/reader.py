@@ -60,7 +60,7 @@ def read_labelme(place: str, images: str | None = None, *, report: Report = stop
     """
     listed = [*files.list_files(place, ["json"], report).values()] if files.is_folder(place, "data.train") else [place]
     if not listed:
-        raise UsageError(f"data.train: {place!r} has no JSON")
+        raise UsageError("has no JSON", field="data.train", value=place)
     entries = _only_labelme([*files.rows_of(_parsed, listed, report)], place, report)
     shapes = [shape["label"] for entry in entries for shape in entry["shapes"]]
     names = _declared(place) or dict(enumerate(sorted({*shapes}), 1))

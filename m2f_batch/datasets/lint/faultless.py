@@ -43,10 +43,10 @@ def dropping_of(is_asked: bool, queries: int | None, ignored: str | None) -> Dro
     """The options of a command. Raises UsageError for those that mean nothing."""
     kinds = ignored_kinds(ignored or "")
     if queries is not None and queries < 1:
-        raise UsageError(f"--queries: must be 1 or more; got {queries}")
+        raise UsageError(f"must be 1 or more; got {queries}", field="--queries")
     for flag, is_given in (("--queries", queries is not None), ("--ignore", ignored is not None)):
         if is_given and not is_asked:
-            raise UsageError(f"{flag}: goes with --drop-faulty")
+            raise UsageError("goes with --drop-faulty", field=flag)
     return Dropping(queries or DEFAULT_QUERIES, kinds) if is_asked else None
 
 
@@ -87,7 +87,8 @@ class Faultless:
                 example += f"; {self.nothing}" if self.nothing else ""
                 what = f"nothing to learn is left of {source!r}" + (f" for {split}" if len(splits) > 1 else "")
                 raise UsageError(
-                    f"--drop-faulty: {what}: {len(self.faults):,} of {self.images:,} images have faults{example}"
+                    f"{what}: {len(self.faults):,} of {self.images:,} images have faults{example}",
+                    field="--drop-faulty",
                 )
 
     def lines(self, place: str) -> list[str]:
@@ -158,7 +159,11 @@ def _drop_read(result: Faultless, faults: Iterable[Finding]) -> None:
         elif fault.kind in _ENTRIES:
             result.entries.append(fault)
         elif fault.kind != "box-mismatch":  # a reader's sum of what is found one by one below
-            raise UsageError(f"--drop-faulty: {fault} ({fault.kind}): it is of the whole dataset; correct it first")
+            raise UsageError(
+                f"{fault} ({fault.kind}): it is of the whole dataset",
+                field="--drop-faulty",
+                hint="correct it first",
+            )
     result.images += len({one.image for one in of_images} - {*uri_of})  # those that readers have left out
     result.drop(of_images)
 

@@ -88,7 +88,7 @@ def _only_class(named: dict[int, str] | None, folder: str, report: Report) -> Ca
         return Category(number, name, True)
     text = f"{len(real):,} classes, and no id map says of which of them an object is: data.train takes it"
     if beside is None:
-        raise UsageError(f"data.names: {text}")
+        raise UsageError(text, field="data.names")
     report(Finding("names-beside", folder, f"{beside[0]} names {text}; objects are of one class"))
     return Category(1, "object", True)
 
@@ -96,11 +96,11 @@ def _only_class(named: dict[int, str] | None, folder: str, report: Report) -> Ca
 def _read_map(file: str, named: dict[int, str] | None) -> tuple[list[Category], _Objects]:
     document, where = files.read_json(file, "data.train"), f"data.train: {file!r}"
     if not isinstance(document, dict):
-        raise UsageError(f"{where}: {_FORM}")
+        raise UsageError(_FORM, field=where)
     is_full = isinstance(document.get("categories"), list)
     images = document.get("images") if is_full else document
     if not isinstance(images, dict) or not all(isinstance(objects, dict) for objects in images.values()):
-        raise UsageError(f"{where}: {_FORM}")
+        raise UsageError(_FORM, field=where)
     if named is not None:
         categories = [Category(number, name, True) for number, name in named.items() if number >= 0]
     else:
@@ -119,24 +119,28 @@ def _stem(name: str) -> str:
 def _declared(entries: list[Any], where: str) -> list[Category]:
     for entry in entries:
         if not isinstance(entry, dict) or type(entry.get("id")) is not int or not files.is_text(entry.get("name")):
-            raise UsageError(f"{where}: each of 'categories' needs an integer 'id' and a text 'name'; got {entry!r}")
+            raise UsageError(
+                f"each of 'categories' needs an integer 'id' and a text 'name'; got {entry!r}", field=where
+            )
     categories = [Category(entry["id"], entry["name"].strip(), bool(entry.get("isthing", 1))) for entry in entries]
     if len({category.id for category in categories}) < len(categories):
-        raise UsageError(f"{where}: an id comes twice in 'categories'")
+        raise UsageError("an id comes twice in 'categories'", field=where)
     return categories
 
 
 def _by_name(images: dict[str, dict[str, Any]], where: str) -> list[Category]:
     names = {name for objects in images.values() for name in objects.values() if files.is_text(name)}
     if not names:
-        raise UsageError(f"{where}: no object has a name; {_FORM}")
+        raise UsageError(f"no object has a name; {_FORM}", field=where)
     return [Category(number, name, True) for number, name in enumerate(sorted(names), 1)]
 
 
 def _numbers(objects: dict[str, Any], known: dict[Any, int], where: str) -> dict[int, int]:
     for number, category in objects.items():
         if not number.isdecimal() or not isinstance(category, int | str) or category not in known:
-            raise UsageError(f"{where}: {number!r}: {category!r}: objects are whole numbers, of a known category")
+            raise UsageError(
+                f": {category!r}: objects are whole numbers, of a known category", field=where, value=number
+            )
     return {int(number): known[category] for number, category in objects.items()}
 
 

@@ -102,11 +102,11 @@ def _read(uri: str, field: str) -> Any:
     for number, line in enumerate(lines):
         match = next((match for form in (*_LINES, _REVERSED) if (match := form.fullmatch(line))), None)
         if match is None and number:  # the first line may be a heading
-            raise UsageError(f"{where}: {line[:60]!r}: wanted 'name,r,g,b', 'r g b name' or 'name:r,g,b::'")
+            raise UsageError(": wanted 'name,r,g,b', 'r g b name' or 'name:r,g,b::'", field=where, value=line[:60])
         if match is not None:
             name = match["name"].strip()
             if name in colors:
-                raise UsageError(f"{where}: {name!r} comes twice")
+                raise UsageError("comes twice", field=where, value=name)
             colors[name] = [*match.groups()[1:]] if match.re is not _REVERSED else [*match.groups()[:3]]
     return colors
 
@@ -119,5 +119,5 @@ def _color(value: Any, where: str) -> int:
     except (TypeError, ValueError):
         red = green = blue = -1
     if not all(0 <= part <= 255 for part in (red, green, blue)):
-        raise UsageError(f"{where}: a color is [r, g, b] of 0 to 255, or '#rrggbb'; got {value!r}")
+        raise UsageError(f"a color is [r, g, b] of 0 to 255, or '#rrggbb'; got {value!r}", field=where)
     return red << 16 | green << 8 | blue

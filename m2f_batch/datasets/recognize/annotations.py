@@ -46,8 +46,8 @@ def look_at(annotations: str) -> Known | None:
         return None
 
 
-def misnamed(form: str, annotations: str) -> str | None:
-    """The message where annotations that are to be read as ``form`` look like something else, else None."""
+def misnamed(form: str, annotations: str) -> UsageError | None:
+    """Returns the mistake where annotations that are to be read as ``form`` look like something else, else None."""
     found = look_at(annotations)
     if found is None:
         return None
@@ -56,10 +56,11 @@ def misnamed(form: str, annotations: str) -> str | None:
     if is_same and found.place == place:
         return None
     if found.form is None:
-        return f"data.train: {annotations!r} looks like {found.words}, which is not read: {found.advice}"
+        problem = f"looks like {found.words}, which is not read: {found.advice}"
+        return UsageError(problem, field="data.train", value=annotations)
     wanted = [] if is_same else [f"--format {found.form} (data.format={found.form})"]
     wanted += [f"give its file {found.place!r}"] if found.place != place else []
-    return f"data.train: {annotations!r} looks like {found.words}: {', '.join(wanted)}"
+    return UsageError(f"looks like {found.words}: {', '.join(wanted)}", field="data.train", value=annotations)
 
 
 def _are_masks(form: str) -> bool:
@@ -83,9 +84,9 @@ def naming_formats(read: Callable[_Arguments, Dataset]) -> Callable[_Arguments, 
         def look() -> None:
             if not looked:
                 looked.append(True)
-                said = misnamed(form, annotations)
-                if said:
-                    raise UsageError(said)
+                mistake = misnamed(form, annotations)
+                if mistake:
+                    raise mistake
 
         def watch(finding: Finding) -> None:
             if finding.kind not in NOTES:

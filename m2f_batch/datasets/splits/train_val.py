@@ -18,6 +18,9 @@ from m2f_batch.errors import UsageError
 # of both splits
 _OPTIONS = ("ignore_index", "do_reduce_labels", "crowd_as_object", "names", "mask_suffix", "palette", "max_pixels")
 
+# readers name the keys of the split to train on
+_OF_VAL = {f"data.train{name}": f"data.val{name}" for name in ("", "_images", "_masks")}
+
 
 def places_of(data: DataConfig) -> dict[str, str | None]:
     """The places that a ``data`` section names, by field."""
@@ -53,7 +56,7 @@ def read_splits(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datas
         try:
             val = read(data.val, data.val_images, data.val_masks, "val")
         except UsageError as error:
-            raise UsageError(str(error).replace("data.train", "data.val")) from error
+            raise error.in_words(_OF_VAL) from error
         if not val.table.num_rows:
             report(Finding("no-images", f"data.val: {data.val}", "has no images that could be read"))
         return train, _with_categories(val, train, data.val, report)

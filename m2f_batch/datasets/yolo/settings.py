@@ -35,11 +35,12 @@ def read_settings(place: str, report: Report) -> Settings:
     text = files.read_text(place, "data.train")
     values, texts = parse_yaml(text, where), parse_texts(text, where)
     if not isinstance(values, dict) or not ("names" in values or type(values.get("nc")) is int):
-        raise UsageError(f"{where} is no data.yaml of YOLO: it has no 'names'")
+        raise UsageError("is no data.yaml of YOLO: it has no 'names'", field="data.train", value=place)
     if isinstance(values.get("masks_dir"), str):
         raise UsageError(
-            f"{where}: 'masks_dir' is {values['masks_dir']!r}: these are masks of classes, and no outlines; read them "
-            "with data.format=semantic-png, data.train=FOLDER OF MASKS and data.names=DATA.YAML"
+            f"'masks_dir' is {values['masks_dir']!r}: these are masks of classes, and no outlines; read "
+            "them with data.format=semantic-png, data.train=FOLDER OF MASKS and data.names=DATA.YAML",
+            field=where,
         )
     if "names" not in values:
         names = {number: f"class_{number}" for number in range(values["nc"])}  # as Ultralytics calls them
@@ -49,7 +50,7 @@ def read_settings(place: str, report: Report) -> Settings:
             text = f"'nc' is {values['nc']:,} and 'names' has {len(names):,}: the names are taken"
             report(Finding("class-count", place, text))
     if not names:
-        raise UsageError(f"{where}: 'nc' is {values['nc']}: there is no class")
+        raise UsageError(f"'nc' is {values['nc']}: there is no class", field=where)
     return Settings(place, names, _key_points(values.get("kpt_shape")), values)
 
 
