@@ -1,8 +1,8 @@
 #!/bin/sh
 # sh infra/audit.sh      (or: make audit)
-# Known vulnerabilities of the locked packages, by pip-audit; the client's are lines of the same lock. First a package that
-# is known to have some: an index that says nothing about it says nothing about any, and then the audit is skipped, with
-# the reason, instead of passed.
+# Looks for known vulnerabilities of the locked packages by pip-audit. The client's are lines of the same lock. First it
+# asks for a package that is known to have some. An index that says nothing about it says nothing about any. Then the
+# audit is skipped, with the reason, instead of passed.
 set -eu
 cd "$(dirname "$0")/.."
 PIP_AUDIT=pip-audit==2.10.1

@@ -1,6 +1,7 @@
 #!/bin/sh
 # sh infra/kubernetes/ray-token.sh
-# Makes the Secret with Ray's token, which the manifests name, if it is not there; the token is neither printed nor kept in a file.
+# Makes the Secret with Ray's token, which the manifests name, if it is not there. The token is neither printed nor kept in
+# a file.
 set -eu
 kubectl get namespace m2f-batch >/dev/null 2>&1 || kubectl apply -f "$(dirname "$0")/base/namespace.yaml"
 if kubectl get secret m2f-batch-ray-token --namespace m2f-batch >/dev/null 2>&1; then

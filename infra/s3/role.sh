@@ -1,7 +1,7 @@
 #!/bin/sh
 # sh infra/s3/role.sh
 # Makes the role m2f-batch (or $ROLE, trusted as in $TRUST.yaml) with the policies beside this file, after you have put your
-# bucket, prefixes, account and cluster there; again, it brings them up to date. Needs the aws command with the right to
+# bucket, prefixes, account and cluster there. Again, it brings them up to date. Needs the aws command with the right to
 # change roles, and a Python with PyYAML: that of make, or PYTHON=python3. No key is made.
 set -eu
 here=$(dirname "$0")

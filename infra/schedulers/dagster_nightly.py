@@ -1,6 +1,6 @@
 """Every night what is new, by Dagster: an asset whose metadata is what the run has counted.
 
-    pip install dagster ./infra/client            # where the code location runs; the command only waits
+    pip install dagster ./infra/client            # where the code location runs, since the command only waits
     export RAY_API_SERVER_ADDRESS=https://ray.example.com RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=/run/secrets/ray
     dagster dev -f infra/schedulers/dagster_nightly.py        # from the folder that jobs/ is in
 

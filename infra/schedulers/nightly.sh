@@ -1,7 +1,7 @@
 #!/bin/sh
 # sh infra/schedulers/nightly.sh night-20261129
-# Submits jobs/nightly.yaml under that id and follows it; three tries, unless another would say the same. Its log goes into
-# a file, and where no try has succeeded, the result and the log's end to stdout. Exit code: the last one of m2f-batch.
+# Submits jobs/nightly.yaml under that id and follows it, in three tries unless another would say the same. Its log goes into
+# a file. Where no try has succeeded, the result and the log's end go to stdout. Exit code: the last one of m2f-batch.
 set -u
 id=${1:?is the id of the night, such as night-20261129}
 if ! command -v m2f-batch > /dev/null; then

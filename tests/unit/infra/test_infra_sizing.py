@@ -100,8 +100,9 @@ def test_rates_by_megapixels():
         for task in ("instance", "panoptic", "semantic")
     )
     assert f"decoding takes {decode[3]} times as long at 3 megapixels as at 1, and {decode[12]} times at 12" in PLAIN
-    assert f"of instances {instance[3]} and {instance[12]} times (panoptic {panoptic[3]} and {panoptic[12]}, " in PLAIN
-    assert f"semantic {semantic[3]} and {semantic[12]})" in PLAIN
+    assert f"of instances takes {instance[3]} and {instance[12]} times as long" in PLAIN
+    others = f"(panoptic {panoptic[3]} and {panoptic[12]}, semantic {semantic[3]} and {semantic[12]})"
+    assert others in PLAIN
     for megapixels in (1, 3, 12):
         told = [float(cell) for cell in table("megapixels")[str(megapixels)]]
         decoding, after = stages()["decode"] * decode[megapixels], stages()["postprocess"] * instance[megapixels]
