@@ -19,7 +19,7 @@ from m2f_batch.datasets.dataset import Category
 from m2f_batch.errors import UsageError
 from m2f_batch.evaluation.metrics.average_precision import AveragePrecision
 from m2f_batch.evaluation.metrics.class_regions import ClassRegions
-from m2f_batch.evaluation.metrics.image import Found, Truth, found_in, truth_of
+from m2f_batch.evaluation.metrics.image import Detections, ImageGroundTruth, detections_in, ground_truth_of
 from m2f_batch.evaluation.metrics.matched_pairs import MatchedPairs
 from m2f_batch.evaluation.metrics.matching import match_image
 from m2f_batch.evaluation.metrics.panoptic_quality import PanopticQuality
@@ -72,27 +72,27 @@ class Evaluator:
             self.parts["regions"] = kind(len(self.categories), regions)
 
     def add(self, row: Mapping[str, Any] | None, image: Mapping[str, Any]) -> None:
-        """One more image: its row and its truth (a row of ``DATASET_SCHEMA``), as Python values.
+        """One more image: its row and its ground truth (a row of ``DATASET_SCHEMA``), as Python values.
 
-        No row, or one that failed, is one in which nothing was found. Raises UsageError for a row of another size.
+        No row, or one that failed, is one without detections. Raises UsageError for a row of another size.
         """
-        truth = truth_of(image)
-        self.add_found(found_in(row, truth, self.category_of), truth)
+        ground_truth = ground_truth_of(image)
+        self.add_detections(detections_in(row, ground_truth, self.category_of), ground_truth)
 
-    def add_found(self, found: Found, truth: Truth) -> None:
+    def add_detections(self, detections: Detections, ground_truth: ImageGroundTruth) -> None:
         """The same of arrays."""
         self.images += 1
         if "pq" in self.parts:
-            self.parts["pq"].add(found, truth)
+            self.parts["pq"].add(detections, ground_truth)
         if self.task != "instance":
             if "regions" in self.parts:
-                self.parts["regions"].add(found, truth)
+                self.parts["regions"].add(detections, ground_truth)
             return
-        matches = match_image(found, truth, self.isthing)
+        matches = match_image(detections, ground_truth, self.isthing)
         if "ap" in self.parts:
             self.parts["ap"].add(matches)
         if "regions" in self.parts:
-            self.parts["regions"].add(matches, found, truth)
+            self.parts["regions"].add(matches, detections, ground_truth)
 
     def merge(self, other: "Evaluator") -> None:
         """Add all images of another evaluator of the same categories, task and metrics. None may be in both."""

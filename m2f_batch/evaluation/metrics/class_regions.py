@@ -2,8 +2,8 @@
 
 All three are of pixels summed over all images first: IoU = common / (true + found - common), Dice = 2 common / (true +
 found), and boundary IoU is the IoU of boundary regions (Cheng et al. 2021), each that of a class's whole region in an
-image. Pixels of no class (``ignored``) are left out, after boundaries were found. Overall figures are means over the
-classes that the truth holds, as in detectron2's ``SemSegEvaluator``.
+image. Pixels of no class (``ignored``) are left out once the boundaries are known. Overall figures are means over the
+classes that the ground truth holds, as in detectron2's ``SemSegEvaluator``.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f_batch.evaluation.metrics.boundary import boundary
-from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.image import Detections, ImageGroundTruth
 from m2f_batch.evaluation.metrics.regions import Rle, areas, common, intersections, inverted, joined
 from m2f_batch.evaluation.metrics.values import Values, mean_of, ratio, value_of
 
@@ -32,12 +32,12 @@ class PixelSums:
     def __post_init__(self) -> None:
         self.common, self.true, self.found = np.zeros((3, self.categories), np.int64)
 
-    def add(self, found: Regions, truth: Regions) -> None:
+    def add(self, detections: Regions, ground_truth: Regions) -> None:
         """One more image."""
-        for sums, regions in ((self.found, found), (self.true, truth)):
+        for sums, regions in ((self.found, detections), (self.true, ground_truth)):
             sums[[*regions]] += areas([*regions.values()])
-        for category in found.keys() & truth.keys():
-            self.common[category] += intersections([found[category]], [truth[category]])[0, 0]
+        for category in detections.keys() & ground_truth.keys():
+            self.common[category] += intersections([detections[category]], [ground_truth[category]])[0, 0]
 
     def merge(self, other: "PixelSums") -> None:
         """All images of another one."""
@@ -66,10 +66,13 @@ class ClassRegions:
     def __post_init__(self) -> None:
         self.whole, self.edges = PixelSums(self.categories), PixelSums(self.categories)
 
-    def add(self, found: Found, truth: Truth) -> None:
+    def add(self, detections: Detections, ground_truth: ImageGroundTruth) -> None:
         """One more image."""
-        valid = None if truth.ignored is None else inverted(truth.ignored)
-        mine, theirs = _regions(found.categories, found.rles), _regions(truth.categories, truth.rles)
+        valid = None if ground_truth.ignored is None else inverted(ground_truth.ignored)
+        mine, theirs = (
+            _regions(detections.categories, detections.rles),
+            _regions(ground_truth.categories, ground_truth.rles),
+        )
         self.whole.add(_within(mine, valid), _within(theirs, valid))
         if "boundary-iou" in self.metrics:
             self.edges.add(_within(_boundaries(mine), valid), _within(_boundaries(theirs), valid))

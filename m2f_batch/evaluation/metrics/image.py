@@ -15,7 +15,7 @@ from m2f_batch.evaluation.metrics.regions import Rle, rle_of
 
 
 @dataclass(frozen=True)
-class Truth:
+class ImageGroundTruth:
     """The ground truth of one image: ``categories`` int64 [G], ``iscrowd`` bool [G], masks, and pixels of no class."""
 
     image_id: int
@@ -27,7 +27,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
+class Detections:
     """The detections in one image: ``categories`` int64 [D], ``scores`` float64 [D], masks."""
 
     categories: NDArray[np.int64]
@@ -35,13 +35,13 @@ class Found:
     rles: Sequence[Rle]
 
 
-NOTHING = Found(np.zeros(0, np.int64), np.zeros(0), ())
+NOTHING = Detections(np.zeros(0, np.int64), np.zeros(0), ())
 
 
-def truth_of(image: Mapping[str, Any]) -> Truth:
+def ground_truth_of(image: Mapping[str, Any]) -> ImageGroundTruth:
     """A row of a dataset (``DATASET_SCHEMA``), as Python values."""
     size_hw, segments = (image["height"], image["width"]), image["segments"] or []
-    return Truth(
+    return ImageGroundTruth(
         image["image_id"],
         size_hw,
         np.array([segment["category"] for segment in segments], np.int64),
@@ -51,17 +51,21 @@ def truth_of(image: Mapping[str, Any]) -> Truth:
     )
 
 
-def found_of(entries: Iterable[Mapping[str, Any]], size_hw: tuple[int, int], category_of: Mapping[int, int]) -> Found:
+def detections_of(
+    entries: Iterable[Mapping[str, Any]], size_hw: tuple[int, int], category_of: Mapping[int, int]
+) -> Detections:
     """Return the ``segments`` of a row. ``category_of`` maps label ids to categories, but those left out."""
     kept = [entry for entry in entries if entry["category_id"] in category_of]
-    return Found(
+    return Detections(
         np.array([category_of[entry["category_id"]] for entry in kept], np.int64),
         np.array([entry["score"] for entry in kept], np.float64),
         [rle_of(entry["counts"], size_hw) for entry in kept],
     )
 
 
-def found_in(row: Mapping[str, Any] | None, truth: Truth, category_of: Mapping[int, int]) -> Found:
+def detections_in(
+    row: Mapping[str, Any] | None, ground_truth: ImageGroundTruth, category_of: Mapping[int, int]
+) -> Detections:
     """Return the detections of a row, none if there is no row or its image failed.
 
     Raises UsageError for a row of another size than the ground truth.
@@ -69,14 +73,14 @@ def found_in(row: Mapping[str, Any] | None, truth: Truth, category_of: Mapping[i
     if row is None or row["status"] != "ok":
         return NOTHING
     size_hw = (row["height"], row["width"])
-    if size_hw != truth.size_hw:
+    if size_hw != ground_truth.size_hw:
         raise UsageError(
-            f"is {_spoken(size_hw)}, but its annotations are of {_spoken(truth.size_hw)} (height x width)",
+            f"is {_spoken(size_hw)}, but its annotations are of {_spoken(ground_truth.size_hw)} (height x width)",
             field="--ground-truth",
             value=Plain(row["uri"]),
             hint="annotate the image as it is shown, after EXIF orientation",
         )
-    return found_of(row["segments"], size_hw, category_of)
+    return detections_of(row["segments"], size_hw, category_of)
 
 
 def _spoken(size_hw: tuple[int, int]) -> str:

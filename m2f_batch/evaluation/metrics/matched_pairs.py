@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from m2f_batch.evaluation.metrics.boundary import boundary
-from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.image import Detections, ImageGroundTruth
 from m2f_batch.evaluation.metrics.matching import Matches
 from m2f_batch.evaluation.metrics.regions import ious
 from m2f_batch.evaluation.metrics.values import Values, mean_of, ratio, value_of
@@ -32,15 +32,15 @@ class MatchedPairs:
         self.objects, self.pairs = np.zeros((2, self.categories), np.int64)
         self.dice, self.edges = np.zeros((2, self.categories))
 
-    def add(self, matches: Matches, found: Found, truth: Truth) -> None:
+    def add(self, matches: Matches, detections: Detections, ground_truth: ImageGroundTruth) -> None:
         """One more image."""
-        matched = truth.categories[matches.pairs[:, 1]]
+        matched = ground_truth.categories[matches.pairs[:, 1]]
         self.objects += matches.objects[:, 0]
         np.add.at(self.pairs, matched, 1)
         np.add.at(self.dice, matched, 2 * matches.ious / (1 + matches.ious))
         if "boundary-iou" in self.metrics:
             for category, (mine, theirs) in zip(matched, matches.pairs, strict=True):
-                edges = [boundary(found.rles[mine])], [boundary(truth.rles[theirs])]
+                edges = [boundary(detections.rles[mine])], [boundary(ground_truth.rles[theirs])]
                 self.edges[category] += ious(*edges, [False])[0, 0]
 
     def merge(self, other: "MatchedPairs") -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.image import Detections, ImageGroundTruth
 from m2f_batch.evaluation.metrics.regions import Rle, areas, ious
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
@@ -46,26 +46,26 @@ class Matches:
     ious: NDArray[np.float64]
 
 
-def match_image(found: Found, truth: Truth, isthing: NDArray[np.bool_]) -> Matches:
+def match_image(detections: Detections, ground_truth: ImageGroundTruth, isthing: NDArray[np.bool_]) -> Matches:
     """Match detections to the things of an image. ``isthing``, bool [K], says which categories take part."""
-    order = _ranked(found, isthing)
-    detections = _detections(found, truth, order)
-    ignored = truth.iscrowd | ~_in_range(areas(truth.rles))  # [A, G]
+    order = _ranked(detections, isthing)
+    records = _records(detections, ground_truth, order)
+    ignored = ground_truth.iscrowd | ~_in_range(areas(ground_truth.rles))  # [A, G]
     objects = np.zeros((len(isthing), len(AREA_RANGES)), np.int64)
-    np.add.at(objects, truth.categories, (~ignored & isthing[truth.categories]).T)
+    np.add.at(objects, ground_truth.categories, (~ignored & isthing[ground_truth.categories]).T)
     pairs, pair_ious = [np.zeros((0, 2), np.int64)], [np.zeros(0)]
-    for category in np.intersect1d(found.categories[order], truth.categories).tolist():
-        mine = np.flatnonzero(found.categories[order] == category)  # of the detections that count
-        theirs = np.flatnonzero(truth.categories == category)
-        crowd = truth.iscrowd[theirs]
-        overlaps = ious(_taken(found.rles, order[mine]), _taken(truth.rles, theirs), crowd)
+    for category in np.intersect1d(detections.categories[order], ground_truth.categories).tolist():
+        mine = np.flatnonzero(detections.categories[order] == category)  # of the detections that count
+        theirs = np.flatnonzero(ground_truth.categories == category)
+        crowd = ground_truth.iscrowd[theirs]
+        overlaps = ious(_taken(detections.rles, order[mine]), _taken(ground_truth.rles, theirs), crowd)
         taken = match(overlaps, crowd, ignored[:, theirs])
-        _note(detections, mine, taken, ignored[:, theirs])
+        _note(records, mine, taken, ignored[:, theirs])
         first = taken[0, 0]
         hits = np.flatnonzero((first >= 0) & ~ignored[0, theirs][first])
         pairs.append(np.stack([order[mine[hits]], theirs[first[hits]]], axis=1))
         pair_ious.append(overlaps[hits, first[hits]])
-    return Matches(detections, objects, np.concatenate(pairs), np.concatenate(pair_ious))
+    return Matches(records, objects, np.concatenate(pairs), np.concatenate(pair_ious))
 
 
 def match(overlaps: NDArray[np.float64], iscrowd: NDArray[np.bool_], ignored: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -89,11 +89,11 @@ def match(overlaps: NDArray[np.float64], iscrowd: NDArray[np.bool_], ignored: ND
     return taken
 
 
-def _ranked(found: Found, isthing: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _ranked(detections: Detections, isthing: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Select the detections that count, at most 100 of each category, by score. Ties keep their order."""
-    order = np.lexsort((-found.scores, found.categories))
-    order = order[isthing[found.categories[order]]]
-    return order[_ranks(found.categories[order]) < MAX_DETECTIONS[-1]]
+    order = np.lexsort((-detections.scores, detections.categories))
+    order = order[isthing[detections.categories[order]]]
+    return order[_ranks(detections.categories[order]) < MAX_DETECTIONS[-1]]
 
 
 def _ranks(categories: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -101,16 +101,16 @@ def _ranks(categories: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.arange(len(categories)) - np.searchsorted(categories, categories)
 
 
-def _detections(found: Found, truth: Truth, order: NDArray[np.int64]) -> NDArray[np.void]:
+def _records(detections: Detections, ground_truth: ImageGroundTruth, order: NDArray[np.int64]) -> NDArray[np.void]:
     """The detections in that order as long as nothing is matched: ignored where out of the range of areas."""
-    detections = np.zeros(len(order), DETECTION)
-    detections["image"] = truth.image_id
-    detections["category"] = found.categories[order]
-    detections["rank"] = _ranks(found.categories[order])
-    detections["score"] = found.scores[order]
-    outside = ~_in_range(areas(_taken(found.rles, order)))
-    detections["ignored"] = outside.T * _BITS.sum(dtype=np.uint16)
-    return detections
+    records = np.zeros(len(order), DETECTION)
+    records["image"] = ground_truth.image_id
+    records["category"] = detections.categories[order]
+    records["rank"] = _ranks(detections.categories[order])
+    records["score"] = detections.scores[order]
+    outside = ~_in_range(areas(_taken(detections.rles, order)))
+    records["ignored"] = outside.T * _BITS.sum(dtype=np.uint16)
+    return records
 
 
 def _taken(rles: Sequence[Rle], places: NDArray[np.int64]) -> list[Rle]:
@@ -118,14 +118,14 @@ def _taken(rles: Sequence[Rle], places: NDArray[np.int64]) -> list[Rle]:
 
 
 def _note(
-    detections: NDArray[np.void], mine: NDArray[np.int64], taken: NDArray[np.int64], ignored: NDArray[np.bool_]
+    records: NDArray[np.void], mine: NDArray[np.int64], taken: NDArray[np.int64], ignored: NDArray[np.bool_]
 ) -> None:
     """Writes into the ``mine`` of the detections what they took."""
     is_matched = taken >= 0
     is_ignored = is_matched & np.take_along_axis(ignored[:, None], taken, axis=2)  # -1 is masked by is_matched
     matched = _packed(is_matched)
-    detections["ignored"][mine] = (detections["ignored"][mine] & ~matched) | _packed(is_ignored)
-    detections["matched"][mine] = matched
+    records["ignored"][mine] = (records["ignored"][mine] & ~matched) | _packed(is_ignored)
+    records["matched"][mine] = matched
 
 
 def _packed(flags: NDArray[np.bool_]) -> NDArray[np.uint16]:

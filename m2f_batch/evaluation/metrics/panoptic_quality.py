@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.image import Detections, ImageGroundTruth
 from m2f_batch.evaluation.metrics.regions import areas, intersections
 from m2f_batch.evaluation.metrics.values import Values, mean_of, ratio, value_of
 
@@ -29,21 +29,25 @@ class PanopticQuality:
         self.iou = np.zeros(categories)
         self.matched, self.wrong, self.missed = np.zeros((3, categories), np.int64)
 
-    def add(self, found: Found, truth: Truth) -> None:
+    def add(self, detections: Detections, ground_truth: ImageGroundTruth) -> None:
         """One more image."""
-        shared = intersections(found.rles, truth.rles)
-        sizes, true_sizes = areas(found.rles), areas(truth.rles)
-        void = np.zeros_like(sizes) if truth.ignored is None else intersections(found.rles, [truth.ignored])[:, 0]
+        shared = intersections(detections.rles, ground_truth.rles)
+        sizes, true_sizes = areas(detections.rles), areas(ground_truth.rles)
+        void = (
+            np.zeros_like(sizes)
+            if ground_truth.ignored is None
+            else intersections(detections.rles, [ground_truth.ignored])[:, 0]
+        )
         union = sizes[:, None] + true_sizes - shared - void[:, None]
-        may_match = (found.categories[:, None] == truth.categories) & ~truth.iscrowd
+        may_match = (detections.categories[:, None] == ground_truth.categories) & ~ground_truth.iscrowd
         overlap = np.where(may_match, shared / np.maximum(union, 1), 0)
         mine, theirs = _one_to_one(overlap)
-        matched = truth.categories[theirs]
+        matched = ground_truth.categories[theirs]
         np.add.at(self.iou, matched, overlap[mine, theirs])
         np.add.at(self.matched, matched, 1)
-        np.add.at(self.missed, truth.categories[_others(len(true_sizes), theirs) & ~truth.iscrowd], 1)
-        excused = void + _in_crowds(found, truth, shared)
-        np.add.at(self.wrong, found.categories[_others(len(sizes), mine) & (2 * excused <= sizes)], 1)
+        np.add.at(self.missed, ground_truth.categories[_others(len(true_sizes), theirs) & ~ground_truth.iscrowd], 1)
+        excused = void + _in_crowds(detections, ground_truth, shared)
+        np.add.at(self.wrong, detections.categories[_others(len(sizes), mine) & (2 * excused <= sizes)], 1)
 
     def merge(self, other: "PanopticQuality") -> None:
         """All images of another one."""
@@ -78,10 +82,10 @@ def _one_to_one(overlap: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArra
     return mine[order], theirs[order]
 
 
-def _in_crowds(found: Found, truth: Truth, shared: NDArray[np.int64]) -> NDArray[np.int64]:
+def _in_crowds(detections: Detections, ground_truth: ImageGroundTruth, shared: NDArray[np.int64]) -> NDArray[np.int64]:
     """Count the pixels of each detection in a crowd of its category, int64 [D], in the last of many crowds."""
-    last = {int(truth.categories[place]): place for place in np.flatnonzero(truth.iscrowd)}
-    places = [last.get(int(category), -1) for category in found.categories]
+    last = {int(ground_truth.categories[place]): place for place in np.flatnonzero(ground_truth.iscrowd)}
+    places = [last.get(int(category), -1) for category in detections.categories]
     return np.array([shared[i, place] if place >= 0 else 0 for i, place in enumerate(places)], np.int64)
 
 

@@ -25,11 +25,11 @@ def areas(rles: Sequence[Rle]) -> NDArray[np.int64]:
     return np.asarray(coco_mask.area([*rles]), np.int64) if len(rles) else np.zeros(0, np.int64)
 
 
-def ious(found: Sequence[Rle], truth: Sequence[Rle], iscrowd: Iterable[bool]) -> NDArray[np.float64]:
+def ious(detections: Sequence[Rle], ground_truth: Sequence[Rle], iscrowd: Iterable[bool]) -> NDArray[np.float64]:
     """Compute intersection over union, float64 [N, M], over the detection's area alone where the object is a crowd."""
-    if not len(found) or not len(truth):
-        return np.zeros((len(found), len(truth)))
-    return np.asarray(coco_mask.iou([*found], [*truth], [int(crowd) for crowd in iscrowd]))
+    if not len(detections) or not len(ground_truth):
+        return np.zeros((len(detections), len(ground_truth)))
+    return np.asarray(coco_mask.iou([*detections], [*ground_truth], [int(crowd) for crowd in iscrowd]))
 
 
 def intersections(first: Sequence[Rle], second: Sequence[Rle]) -> NDArray[np.int64]:

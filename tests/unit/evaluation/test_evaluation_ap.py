@@ -12,13 +12,13 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from m2f_batch.evaluation.metrics.average_precision import AveragePrecision, accumulate
-from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.image import Detections, ImageGroundTruth
 from m2f_batch.evaluation.metrics.matching import DETECTION, match_image
 
 STATS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
-def oracle(truths: list[Truth], founds: list[Found], isthing: np.ndarray) -> COCOeval:
+def oracle(truths: list[ImageGroundTruth], founds: list[Detections], isthing: np.ndarray) -> COCOeval:
     """COCOeval of the same; areas are those of the masks."""
     annotations, results = [], []
     for truth, found in zip(truths, founds, strict=True):
@@ -55,7 +55,9 @@ def oracle(truths: list[Truth], founds: list[Found], isthing: np.ndarray) -> COC
     return evaluation
 
 
-def assert_equal_to_oracle(truths: list[Truth], founds: list[Found], isthing: np.ndarray) -> dict[str, Any]:
+def assert_equal_to_oracle(
+    truths: list[ImageGroundTruth], founds: list[Detections], isthing: np.ndarray
+) -> dict[str, Any]:
     theirs, ours = oracle(truths, founds, isthing), AveragePrecision(isthing)
     for truth, found in zip(truths, founds, strict=True):
         ours.add(match_image(found, truth, isthing))
@@ -76,7 +78,7 @@ def encoded(mask: np.ndarray) -> dict[str, Any]:
     return coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
 
 
-def drawn(rng: np.random.Generator, image_id: int, objects: int, guesses: int) -> tuple[Truth, Found]:
+def drawn(rng: np.random.Generator, image_id: int, objects: int, guesses: int) -> tuple[ImageGroundTruth, Detections]:
     """An image up to 300 pixels wide of ellipses of all sizes, and guesses that are moved copies of them, or not."""
     size = (int(rng.integers(60, 240)), int(rng.integers(60, 300)))
     y, x = np.mgrid[: size[0], : size[1]]
@@ -97,7 +99,7 @@ def drawn(rng: np.random.Generator, image_id: int, objects: int, guesses: int) -
         else:
             found.append(ellipse(*rng.uniform(0, size), *rng.uniform(2, 60, 2)))
             found_categories.append(rng.integers(0, 5))
-    truth = Truth(
+    truth = ImageGroundTruth(
         image_id,
         size,
         categories,
@@ -106,7 +108,7 @@ def drawn(rng: np.random.Generator, image_id: int, objects: int, guesses: int) -
         None,
     )
     scores = np.round(rng.random(guesses), 1 + image_id % 3)  # many equal ones
-    return truth, Found(np.array(found_categories, np.int64), scores, [encoded(mask) for mask in found])
+    return truth, Detections(np.array(found_categories, np.int64), scores, [encoded(mask) for mask in found])
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -122,8 +124,8 @@ def test_drawn_images_have_the_curves_of_pycocotools(seed):
 def test_more_than_100_detections_of_a_category():
     rng = np.random.default_rng(9)
     truth, found = drawn(rng, 1, 8, 330)
-    found = Found(found.categories % 2, found.scores, found.rles)
-    truth = Truth(1, truth.size_hw, truth.categories % 2, truth.iscrowd, truth.rles, None)
+    found = Detections(found.categories % 2, found.scores, found.rles)
+    truth = ImageGroundTruth(1, truth.size_hw, truth.categories % 2, truth.iscrowd, truth.rles, None)
     assert_equal_to_oracle([truth], [found], np.ones(2, bool))
     assert len(match_image(found, truth, np.ones(2, bool)).detections) == 200
 
@@ -138,9 +140,9 @@ def test_equal_overlaps_crowds_and_sizes_on_the_border_of_a_range():
 
     # 32 x 32 is small and medium, 96 x 96 medium and large; doubled objects, and one under a crowd
     boxes = [box(0, 0, 32, 32), box(0, 0, 32, 32), box(20, 20, 96, 96), box(0, 0, 60, 60), box(100, 100, 5, 5)]
-    truth = Truth(1, size, np.zeros(5, np.int64), np.array([0, 0, 0, 1, 0], bool), boxes, None)
+    truth = ImageGroundTruth(1, size, np.zeros(5, np.int64), np.array([0, 0, 0, 1, 0], bool), boxes, None)
     guesses = [boxes[0], boxes[0], boxes[0], boxes[2], box(0, 0, 60, 50), box(100, 100, 5, 4), box(70, 0, 10, 10)]
-    found = Found(np.zeros(7, np.int64), np.array([0.5, 0.5, 0.5, 0.9, 0.4, 0.5, 0.5]), guesses)
+    found = Detections(np.zeros(7, np.int64), np.array([0.5, 0.5, 0.5, 0.9, 0.4, 0.5, 0.5]), guesses)
     assert_equal_to_oracle([truth], [found], np.ones(1, bool))
 
 
@@ -158,14 +160,14 @@ def test_real_objects_moved_by_some_pixels(shared_data):
         rles = [coco.annToRLE(annotation) for annotation in annotations]
         categories = np.array([places[annotation["category_id"]] for annotation in annotations], np.int64)
         crowd = np.array([annotation["iscrowd"] for annotation in annotations], bool)
-        truths.append(Truth(image["id"], (image["height"], image["width"]), categories, crowd, rles, None))
+        truths.append(ImageGroundTruth(image["id"], (image["height"], image["width"]), categories, crowd, rles, None))
         found = []
         for rle in rles:
             shift = rng.integers(-4, 5, 2)
             found.append(encoded(np.roll(coco_mask.decode(rle), shift, (0, 1))))
         kept = [place for place in range(len(rles)) if rng.random() < 0.9] * 2
         scores = rng.random(len(kept)).astype(np.float32)
-        founds.append(Found(categories[kept], scores.astype(float), [found[place] for place in kept]))
+        founds.append(Detections(categories[kept], scores.astype(float), [found[place] for place in kept]))
     assert any(truth.iscrowd.any() for truth in truths)
     overall = assert_equal_to_oracle(truths, founds, np.ones(len(places), bool))
     assert 0.2 < overall["AP"] < 0.9
@@ -186,15 +188,15 @@ def test_the_order_of_images_and_merging_change_nothing():
 
 def test_nothing_found_is_zero_and_nothing_to_find_is_none():
     truth, _ = drawn(np.random.default_rng(1), 1, 4, 0)
-    nothing = Found(np.zeros(0, np.int64), np.zeros(0), [])
+    nothing = Detections(np.zeros(0, np.int64), np.zeros(0), [])
     isthing = np.ones(5, bool)
-    truth = Truth(1, truth.size_hw, np.zeros(4, np.int64), np.zeros(4, bool), truth.rles, None)
+    truth = ImageGroundTruth(1, truth.size_hw, np.zeros(4, np.int64), np.zeros(4, bool), truth.rles, None)
     ours = AveragePrecision(isthing)
     ours.add(match_image(nothing, truth, isthing))
     overall, each = ours.summary()
     assert (overall["AP"], each[0]["AP"], each[0]["AR100"], each[1]["AP"]) == (0, 0, 0, None)
     assert DETECTION.itemsize == 37
-    empty = Truth(2, (5, 5), np.zeros(0, np.int64), np.zeros(0, bool), [], None)
+    empty = ImageGroundTruth(2, (5, 5), np.zeros(0, np.int64), np.zeros(0, bool), [], None)
     ours = AveragePrecision(isthing)
     ours.add(match_image(nothing, empty, isthing))
     assert ours.summary()[0]["AP"] is None

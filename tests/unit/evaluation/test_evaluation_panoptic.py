@@ -6,7 +6,7 @@ from pycocotools import mask as coco_mask
 
 from m2f_batch.evaluation.metrics.boundary import boundary, boundary_width
 from m2f_batch.evaluation.metrics.class_regions import ClassRegions
-from m2f_batch.evaluation.metrics.image import Found, Truth
+from m2f_batch.evaluation.metrics.image import Detections, ImageGroundTruth
 from m2f_batch.evaluation.metrics.matched_pairs import MatchedPairs
 from m2f_batch.evaluation.metrics.matching import match_image
 from m2f_batch.evaluation.metrics.panoptic_quality import PanopticQuality
@@ -43,7 +43,7 @@ def image_of(rng, image_id, size=(48, 64)):
     for i in true_ids:
         if rng.random() < 0.25 and ISTHING[categories[i]]:
             crowds.setdefault(categories[i], i)
-    truth = Truth(
+    truth = ImageGroundTruth(
         image_id,
         size,
         np.array([categories[i] for i in true_ids]),
@@ -51,7 +51,7 @@ def image_of(rng, image_id, size=(48, 64)):
         [encoded(true == i) for i in true_ids],
         encoded(true == VOID) if (true == VOID).any() else None,
     )
-    result = Found(
+    result = Detections(
         np.array([guessed[i] for i in found_ids], np.int64),
         rng.random(len(found_ids)),
         [encoded(found == i) for i in found_ids],
@@ -109,13 +109,13 @@ def test_panoptic_quality_is_its_definition(seed):
 def test_what_lies_in_a_crowd_or_in_no_class_is_not_wrong():
     size = (10, 10)
     ids = np.repeat([[0, 1, 2, 3, 3]], 10, 0).repeat(2, 1)  # void, a crowd of 0, an object of 1, one of 2
-    truth = Truth(
+    truth = ImageGroundTruth(
         1, size, np.array([0, 1, 2]), np.array([True, False, False]), [encoded(ids == i) for i in (1, 2, 3)],
         encoded(ids == 0),
     )  # fmt: skip
     columns = np.arange(10)[None, :].repeat(10, 0)
     masks = [columns < 1, (columns >= 1) & (columns < 4), (columns >= 4) & (columns < 6), columns >= 6]
-    found = Found(np.array([2, 0, 0, 2]), np.ones(4), [encoded(mask) for mask in masks])
+    found = Detections(np.array([2, 0, 0, 2]), np.ones(4), [encoded(mask) for mask in masks])
     quality = PanopticQuality(ISTHING)
     quality.add(found, truth)
     assert quality.wrong.tolist() == [1, 0, 0, 0, 0]  # only the guess of 0 where a 1 is
@@ -152,8 +152,8 @@ def test_class_regions_are_counts_of_pixels():
 
 
 def test_a_class_that_only_was_found_is_zero_and_in_no_mean():
-    truth = Truth(1, (4, 4), np.array([0]), np.array([False]), [encoded(np.ones((4, 4)))], None)
-    found = Found(np.array([0, 1]), np.ones(2), [encoded(np.eye(4) == 0), encoded(np.eye(4) == 1)])
+    truth = ImageGroundTruth(1, (4, 4), np.array([0]), np.array([False]), [encoded(np.ones((4, 4)))], None)
+    found = Detections(np.array([0, 1]), np.ones(2), [encoded(np.eye(4) == 0), encoded(np.eye(4) == 1)])
     sums = ClassRegions(3, frozenset({"miou"}))
     sums.add(found, truth)
     assert sums.summary() == ({"mIoU": 0.75}, [{"IoU": 0.75}, {"IoU": 0.0}, {"IoU": None}])
@@ -195,8 +195,8 @@ def test_matched_pairs_are_means_over_what_was_found():
 
     true = [box(0, 0, 20, 20), box(30, 30, 20, 20), box(30, 0, 20, 20), box(0, 60, 10, 10)]
     guess = [box(0, 0, 20, 18), box(32, 30, 20, 20), box(0, 30, 20, 20), box(30, 0, 20, 20)]
-    truth = Truth(1, size, np.array([0, 0, 1, 0]), np.array([0, 0, 0, 1], bool), [*map(encoded, true)], None)
-    found = Found(np.array([0, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.6]), [*map(encoded, guess)])
+    truth = ImageGroundTruth(1, size, np.array([0, 0, 1, 0]), np.array([0, 0, 0, 1], bool), [*map(encoded, true)], None)
+    found = Detections(np.array([0, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.6]), [*map(encoded, guess)])
     pairs = MatchedPairs(3, frozenset({"dice", "boundary-iou"}))
     pairs.add(match_image(found, truth, np.ones(3, bool)), found, truth)
     overall, each = pairs.summary()
