@@ -5,7 +5,7 @@ float32 on the CPU: ``class_logits`` [Q, C + 1], whose last class is "no object"
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -59,7 +59,9 @@ class Definition(NamedTuple):
 
 
 @torch.inference_mode()
-def define(class_logits: Tensor, mask_logits: Tensor, task: Task, frame: Frame, settings: dict[str, Any]) -> Definition:
+def define(
+    class_logits: Tensor, mask_logits: Tensor, task: Task, frame: Frame, settings: Mapping[str, object]
+) -> Definition:
     """Apply the contract's definition of a task. ``settings`` are the arguments of its postprocess function."""
     return DEFINITIONS[task](class_logits, mask_logits, frame, **settings)
 

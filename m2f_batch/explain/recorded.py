@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -11,7 +11,7 @@ from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessC
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.runs.info import RunInfo
-from m2f_batch.vision.label_settings import Labeling, installed_versions, settle
+from m2f_batch.vision.label_settings import Labeling, PostprocessSettings, installed_versions, settle
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_setup(info: RunInfo) -> Setup:
         info=info,
         source=source,
         checkpoint=checkpoint,
-        labeling=replace(labeling, postprocess=arguments),
+        labeling=replace(labeling, postprocess=cast("PostprocessSettings", arguments)),
         max_pixels=info.max_pixels,
         device=device,
         recorded_device=recorded_device,

@@ -17,7 +17,8 @@ from ray.actor import ActorHandle
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.crashes.deaths import CAREFUL_AFTER
-from m2f_batch.flow.crashes.gate import DONE, answer_of
+from m2f_batch.flow.crashes.gate import answer_of
+from m2f_batch.flow.crashes.in_flight import DONE
 from m2f_batch.flow.crashes.isolated import IsolatedSegmenter, prepare_isolated
 from m2f_batch.flow.unit.actor import ActorSettings, SegmentActor, check_processor, load_segmenter
 from m2f_batch.flow.unit.labeler import Labeler

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TypedDict, cast
 
 from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
 from m2f_batch.errors import UsageError
@@ -22,13 +23,23 @@ from m2f_batch.vision.decode.image import DECODE_POLICY_VERSION
 SEMANTICS_VERSION, PAPER_SIZE_VERSION = "2", "3"
 
 
+class PostprocessSettings(TypedDict, total=False):
+    """Keyword arguments of the task's function of ``vision/postprocess``, those that apply."""
+
+    score_threshold: float
+    mask_threshold: float
+    top_k: int
+    overlap_threshold: float
+    stuff_ids: frozenset[int]
+
+
 @dataclass(frozen=True)
 class Labeling:
-    """The settled semantics of a run. ``postprocess`` are the keyword arguments of the task's function."""
+    """The settled semantics of a run."""
 
     task: Task
     preprocess: PreprocessPlan
-    postprocess: dict[str, Any]
+    postprocess: PostprocessSettings
     precision: Precision
     compile: bool
     categories: tuple[Category, ...]
@@ -37,7 +48,7 @@ class Labeling:
     own_normalization: bool = False  # the checkpoint's image processor does not decide it
     cut: Cut = WHOLE
 
-    def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, Any]:
+    def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, object]:
         """The facts that decide a label, as JSON has them. ``cpu_threads`` is None on other devices."""
         preprocess = asdict(self.preprocess)
         as_detectron2 = preprocess.pop("as_detectron2")  # said by the version, so that other runs keep their facts
@@ -52,10 +63,10 @@ class Labeling:
             "decode_policy": [DECODE_POLICY_VERSION, max_pixels],
             "semantics": PAPER_SIZE_VERSION if as_detectron2 else SEMANTICS_VERSION,
         }
-        return json.loads(json.dumps({**facts, **self.cut.facts()}, default=str))
+        return dict(json.loads(json.dumps({**facts, **self.cut.facts()}, default=str)))
 
 
-def fingerprint_of(facts: dict[str, Any]) -> str:
+def fingerprint_of(facts: Mapping[str, object]) -> str:
     """Hash of what decides a label."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -76,7 +87,7 @@ def settle(
     return Labeling(
         task=task,
         preprocess=plan,
-        postprocess=arguments,
+        postprocess=cast("PostprocessSettings", arguments),
         precision=model.precision,
         compile=model.compile,
         categories=categories_of(checkpoint.id2label, stuff_ids, checkpoint.label_set),

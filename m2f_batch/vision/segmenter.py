@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -91,12 +90,12 @@ class Segmenter:
         device: str = "cpu",
         revision: str | None = None,
         precision: str = "fp32",
-        size: Any = "checkpoint",
-        normalize: Any = None,
+        size: object = "checkpoint",
+        normalize: object = None,
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
-        **postprocess: Any,
+        **postprocess: object,
     ) -> "Segmenter":
         """Load a Hugging Face directory, hub id or bucket URI. ``postprocess`` are the config's postprocess keys.
 
@@ -106,9 +105,17 @@ class Segmenter:
         tree = {"uri": model, "revision": revision, "task": task, "precision": precision}
         config = check_config(ModelConfig, tree)
         checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
-        options: dict[str, Any] = {"threads": threads, "batch_size": batch_size, "max_pixels": max_pixels}
-        options |= {"size": size, "normalize": normalize}
-        made = cls.from_checkpoint(checkpoint, config, device=device, postprocess=postprocess, **options)
+        made = cls.from_checkpoint(
+            checkpoint,
+            config,
+            device=device,
+            size=size,
+            normalize=normalize,
+            postprocess=postprocess,
+            threads=threads,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+        )
         if made.checked is not None and (warning := made.checked.warning()):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
         if normalize is None and (doubt := made.labeling.preprocess.doubt()):
@@ -122,15 +129,14 @@ class Segmenter:
         config: ModelConfig,
         *,
         device: str,
-        size: Any = "checkpoint",
-        normalize: Any = None,
-        postprocess: Mapping[str, Any],
-        **options: Any,
+        postprocess: Mapping[str, object],
+        size: object = "checkpoint",
+        normalize: object = None,
+        threads: int = DEFAULT_THREADS,
+        batch_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> "Segmenter":
-        """Load files that are on this machine and were found to be allowed. ``options`` are those of the constructor.
-
-        Raises as ``from_pretrained``.
-        """
+        """Load files that are on this machine and were found to be allowed. Raises as ``from_pretrained``."""
         labeling = settle(
             checkpoint,
             config,
@@ -138,11 +144,18 @@ class Segmenter:
             check_config(PostprocessConfig, dict(postprocess)),
         )
         where = torch.device(device)
-        threads = options.get("threads", DEFAULT_THREADS)
         model, checked = load_checked(
             checkpoint.directory, where, task=labeling.task, precision=labeling.precision, threads=threads
         )
-        return cls(model, labeling, where, checked=checked, **options)
+        return cls(
+            model,
+            labeling,
+            where,
+            threads=threads,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            checked=checked,
+        )
 
     def __call__(self, images: Sequence[ImageLike]) -> list[list[Segment]]:
         """Segments of PIL images, uint8 arrays [H, W, 3] or encoded bytes. Raises ImageError with the index."""

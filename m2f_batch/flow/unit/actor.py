@@ -1,7 +1,6 @@
 """An actor holds a Segmenter, and checks that its pixel values are those of the checkpoint's own processor."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
@@ -70,7 +69,7 @@ def check_processor(settings: ActorSettings) -> None:
     if not plan.round_content:
         return  # a size of ours; the processor has no say
     image = torch.randint(0, 256, (67, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
-    ours_instead: dict[str, Any] = {}
+    ours_instead: dict[str, object] = {}
     if settings.labeling.own_normalization:
         ours_instead = {"do_rescale": True, "rescale_factor": plan.rescale_factor, "do_normalize": True}
         ours_instead |= {"image_mean": plan.mean, "image_std": plan.std}

@@ -5,7 +5,6 @@ many costs most when it is killed, so a piece is small and bounded, whatever the
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +44,7 @@ def apart(block: pa.Table) -> pa.Table:
     return block
 
 
-def each_unit(piece: pa.Table, *, step: Callable[..., pa.Table], **options: Any) -> Iterator[pa.Table]:
+def each_unit(piece: pa.Table, *, step: Callable[..., pa.Table], **options: object) -> Iterator[pa.Table]:
     """Do ``step`` to each unit of one piece, one after the other."""
     (units,) = (chunk for chunk in piece["units"].chunks if len(chunk))
     table = pa.Table.from_batches([pa.RecordBatch.from_struct_array(units.flatten())]).cast(UNIT_SCHEMA)

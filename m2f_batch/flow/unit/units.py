@@ -7,7 +7,7 @@ cross from one stage to the next as Arrow buffers, never as Python objects.
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,17 @@ _PREPARED = pa.struct(
         ("views", pa.list_(_VIEW)),
     ]
 )
+
+
+class _ErrorEntry(TypedDict):
+    """An ImageError as Arrow has it."""
+
+    stage: str
+    reason: str
+    message: str
+    size_hw: Sequence[int] | None
+
+
 PREPARED_SCHEMA = pa.schema(
     [
         ("unit", pa.string()),
@@ -106,7 +117,7 @@ def unit_table(unit: Unit) -> pa.Table:
     return pa.Table.from_pylist([{"unit": unit.name, "images": images}], schema=UNIT_SCHEMA)
 
 
-def unit_row(schema: pa.Schema, unit: Mapping[str, Any], items: pa.StructArray) -> pa.Table:
+def unit_row(schema: pa.Schema, unit: Mapping[str, object], items: pa.StructArray) -> pa.Table:
     """A unit as one row. ``items`` are the images or rows in it, the schema's last column."""
     nested = pa.LargeListArray.from_arrays(pa.array([0, len(items)], pa.int64()), items).cast(schema.types[-1])
     fields = zip(schema.names[:-1], schema.types[:-1], strict=True)
@@ -230,10 +241,10 @@ def _bytes_of(array: pa.LargeBinaryArray) -> list[NDArray[np.uint8]]:
     return [whole[first:last] for first, last in itertools.pairwise(bounds.tolist())]
 
 
-def _error_entry(error: ImageError) -> dict[str, Any]:
+def _error_entry(error: ImageError) -> _ErrorEntry:
     return {"stage": error.stage, "reason": error.reason, "message": error.message, "size_hw": error.size_hw}
 
 
-def _error_of(entry: dict[str, Any]) -> ImageError:
+def _error_of(entry: _ErrorEntry) -> ImageError:
     size_hw = None if entry["size_hw"] is None else (entry["size_hw"][0], entry["size_hw"][1])
     return ImageError(entry["stage"], entry["reason"], entry["message"], size_hw=size_hw)

@@ -8,7 +8,8 @@ from ray.data import DataContext
 
 from benchmarks.lib.stubs import StubSegmenter
 from m2f_batch.flow import workers
-from m2f_batch.flow.crashes.gate import DONE, Gate
+from m2f_batch.flow.crashes.gate import Gate
+from m2f_batch.flow.crashes.in_flight import DONE
 from m2f_batch.flow.engine import results_of
 from m2f_batch.flow.unit import pieces
 from m2f_batch.flow.unit.pieces import UNITS_PER_PIECE, Blocks, apart, each_unit
