@@ -167,7 +167,7 @@ def test_rows_that_get_lost_are_a_failed_run(scenes, tmp_path):
     from m2f_batch.flow.job import check, run
 
     job = check(config_of(scenes, tmp_path / "run", DEMO_MODEL))
-    with pytest.raises(RunError, match="13 images got no row"):
+    with pytest.raises(RunError, match="internal error: 13 of 13 listed images have no row"):
         run(job, "cpu", lambda units: (unit for unit in ()))
     assert not job.run.is_finished()
     assert job.run.read_info()["images"]["remaining"] == 13
