@@ -1,6 +1,5 @@
 """Warns of faults in annotations that harm training without stopping it. Reads no image."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.masks import Setting, mask_findings, queries_wanted
 from m2f_batch.datasets.lint.splits import group_findings, name_findings
 from m2f_batch.errors import Plain, UsageError
+from m2f_batch.storage.json_text import read_json_object
 
 _TELLING = 24  # characters of an image's masks: fewer may be two images' by chance
 
@@ -23,7 +23,8 @@ def queries_of(changes: Mapping[str, Any], checkpoint: Path | None) -> int:
     """Gives the queries of the model of a training: of ``model.config``, else the checkpoint's directory, else 100."""
     value = changes.get("num_queries")
     if value is None and checkpoint is not None and (checkpoint / "config.json").is_file():
-        value = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get("num_queries")
+        text = (checkpoint / "config.json").read_bytes()
+        value = read_json_object(text, f"config.json of {checkpoint}", field="model.uri").get("num_queries")
     return value if type(value) is int else DEFAULT_QUERIES
 
 

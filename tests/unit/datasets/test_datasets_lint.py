@@ -138,6 +138,9 @@ def test_queries_are_those_of_the_config_then_of_the_checkpoint(tmp_path):
     assert queries_of({"num_queries": 50}, tmp_path) == 50
     assert queries_of({}, tmp_path) == 200
     assert queries_of({}, None) == queries_of({}, tmp_path / "none") == 100
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UsageError, match=r"^model\.uri: config\.json of .* is not valid JSON: "):
+        queries_of({}, tmp_path)
 
 
 def dataset(*uris):
