@@ -162,10 +162,9 @@ def _run(files: list[Path], folder: Path, max_shard: int) -> dict[str, Any]:
     if answer is None:
         said = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:200]
         end = f"by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"with {done.returncode}"
-        raise UsageError(
-            f"SRC: {what}: is refused, since the process that read it ended {end}, within {_bytes(memory)} of memory "
-            f"and {seconds:,} s" + (f" ({said})" if said else "")
-        )
+        problem = f"{what}: is refused, since the process that read it ended {end}, within {_bytes(memory)} of memory "
+        problem += f"and {seconds:,} s" + (f" ({said})" if said else "")
+        raise UsageError(problem, field="SRC")
     if "refused" in answer:
         raise UsageError(answer["refused"], field="SRC")
     if "failed" in answer:

@@ -37,10 +37,8 @@ def labels_of(categories: Sequence[Category], task: Task) -> Labels:
     learnt = [index for index, category in enumerate(categories) if category.isthing or task != "instance"]
     names = [categories[index].name.strip() for index in learnt]
     if not names:
-        raise UsageError(
-            f"data.train: has no categories to learn for model.task {task!r}"
-            + (f", only stuff ({', '.join(c.name for c in categories)})" if categories else "")
-        )
+        others = f", only stuff ({', '.join(c.name for c in categories)})" if categories else ""
+        raise UsageError(f"has no categories to learn for model.task {task!r}{others}", field="data.train")
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise UsageError(
