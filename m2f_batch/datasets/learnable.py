@@ -11,7 +11,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.masks import areas
 
-MOST_CROWDS = 0.05  # of all masks; COCO has 0.012
+MOST_CROWDS = 0.05  # of all masks, of which COCO has 0.012
 
 
 class Learnable(NamedTuple):

@@ -42,7 +42,7 @@ def contradiction(stated: Stated, area: int, bbox: Sequence[float]) -> str | Non
                 f"its box is {[round(edge) for edge in stated.bbox]}, that of its mask {[round(edge) for edge in bbox]}"
             )
     if stated.area is not None:
-        # a drawn outline's area and its pixels differ by its rim; some files have the box's area
+        # a drawn outline's area and its pixels differ by its rim, and some files have the area of the box
         rim = 2 * (w + h)
         if abs(stated.area - area) > rim + area / 4 and abs(stated.area - w * h) > rim:
             return f"its area is {stated.area:g}, that of its mask {area}"

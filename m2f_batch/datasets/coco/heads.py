@@ -95,7 +95,7 @@ def parts_of(document: Any, place: str) -> tuple[list[Any], list[Any], list[Any]
 def entries_of(items: Entry) -> list[Any]:
     """The entries of a list that is an object: its values, or the rows of a table as pandas writes one.
 
-    Keys are ids, where entries have none of their own; a text is the name of the entry.
+    Keys are ids, where entries have none of their own. A text is the name of the entry.
 
     >>> entries_of({"7": {"name": "a"}}), entries_of({"1": "ball"})
     ([{'id': '7', 'name': 'a'}], [{'id': '1', 'name': 'ball'}])

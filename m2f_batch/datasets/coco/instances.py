@@ -1,8 +1,9 @@
-"""COCO instances: one JSON with ``images``, ``categories`` and ``annotations``. https://cocodataset.org/#format-data
+"""Reads COCO instances: one JSON with ``images``, ``categories`` and ``annotations``.
 
-Polygons, compressed and uncompressed RLE, crowds; category ids with gaps. An image may carry ``ignored``, an RLE of
-pixels that are no class: no key of COCO's, ``convert`` writes it. An annotation with ``ignore``, which mmdetection
-leaves out, is such pixels too. Masks become RLE one annotation at a time.
+https://cocodataset.org/#format-data. Polygons, compressed and uncompressed RLE, crowds and category ids with gaps are
+read. An image may carry ``ignored``, an RLE of pixels that are no class, which is no key of COCO's and which
+``convert`` writes. An annotation with ``ignore``, which mmdetection leaves out, is such pixels, too. Masks become RLE
+one annotation at a time.
 """
 
 from collections.abc import Iterator, Mapping

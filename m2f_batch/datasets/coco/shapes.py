@@ -24,7 +24,7 @@ _FEWEST = 6  # numbers of a polygon
 class Shape(NamedTuple):
     """The shape of a mask: ``polygons``, each flat, or ``runs`` where there are none.
 
-    ``dropped``: parts with fewer than 3 points, which have no area; detectron2 drops them, too.
+    ``dropped`` counts parts with fewer than 3 points, which have no area. detectron2 drops them, too.
     """
 
     polygons: list[list[float]]

@@ -1,6 +1,6 @@
 """Knows Cityscapes' files: endings of names, values of pixels. https://www.cityscapes-dataset.com
 
-``labelIds`` are 0 to 33, of which 19 are evaluated; ``labelTrainIds`` are these as 0 to 18, and 255. ``instanceIds``
+``labelIds`` are 0 to 33, of which 19 are evaluated. ``labelTrainIds`` are these as 0 to 18, and 255. ``instanceIds``
 are 1000 times the label id plus a number for each object, and the label id itself for what is no single object.
 """
 

@@ -14,7 +14,7 @@ from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.near import plain, without_marks
 from m2f_batch.storage import uris
 
-_MASKS = ("png", "tif", "tiff")  # without loss; PNG goes first
+_MASKS = ("png", "tif", "tiff")  # formats without loss, PNG first
 _SEPARATORS = "_-. "
 _TASK = re.compile(r"task-\d+-annotation-\d+")  # Label Studio's brush PNGs
 

@@ -1,7 +1,7 @@
 """Semantic masks: a folder of PNGs or TIFFs whose values are classes, beside the images.
 
-One channel of 8 or 16 bits, or palette, whose indices are the values; with ``palette``, pictures whose colors are the
-classes. ``ignore_index`` is a value of the files; ``do_reduce_labels`` makes 0 ignored and shifts the others by one, as
+One channel of 8 or 16 bits, or palette, whose indices are the values. With ``palette``, pictures whose colors are the
+classes. ``ignore_index`` is a value of the files. ``do_reduce_labels`` makes 0 ignored and shifts the others by one, as
 ADE20K wants it. Neither is ever guessed.
 """
 

@@ -101,7 +101,7 @@ def _walks(
 def one_path(loops: list[Loop]) -> list[Point]:
     """One closed path along all loops: from the first one's first point to each other loop and back on the same seam.
 
-    Filled even-odd, or by winding, the seams have no area; each loop ends with its first point.
+    Filled even-odd, or by winding, the seams have no area. Each loop ends with its first point.
     """
     path = [*loops[0].points]
     for loop in loops[1:]:

@@ -250,3 +250,15 @@ def test_from_a_bucket_into_a_bucket(source, moto_s3, capsys):
     assert [*again.rows()] == [*read_dataset("yolo", f"{bucket}/yolo/data.yaml").rows()]
     assert main(["convert", f"{bucket}/none.json", f"{bucket}/d.json", "--to", "coco", *options[:2]]) == 2
     assert "none.json" in capsys.readouterr().err
+
+
+def test_a_path_with_the_name_of_a_key_stays_as_it_is(tmp_path, capsys):
+    """Messages of readers name keys, which convert has options for."""
+    folder = tmp_path / "data.train data.names"
+    folder.mkdir()
+    (folder / "set.json").write_text("[]")
+    assert main(["convert", str(folder / "set.json"), str(tmp_path / "out"), "--from", "coco", "--to", "coco"]) == 2
+    wanted = f"SRC: {str(folder / 'set.json')!r} is no COCO JSON: it has no list 'images'\n"
+    assert capsys.readouterr().err == f"m2f-batch convert: {wanted}"
+    assert main(["convert", str(folder / "set.json"), str(tmp_path / "out"), "--from", "yolo", "--to", "coco"]) == 2
+    assert capsys.readouterr().err.startswith(f"m2f-batch convert: SRC: {str(folder / 'set.json')!r} ")
