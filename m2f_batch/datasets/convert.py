@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets.annotated import DatasetImages
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
@@ -20,7 +19,7 @@ from m2f_batch.datasets.lint.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.splits import name_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
-from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.datasets.reading import option_names, read_dataset
 from m2f_batch.datasets.splits.groups import group_keys
 from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.errors import UsageError, renamed
@@ -29,23 +28,6 @@ from m2f_batch.storage.places import Place, stat_many, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 LEFT_OUT = "left-out.csv"  # beside what is written
-# what readers call what is an option here
-_OPTIONS = {
-    "data.train_images": "--images",
-    "data.train_masks": "--masks",
-    "data.train": "SRC",
-    "data.format": "--from",
-    "--format": "--from",
-    **{f"--format {form} (data.format={form})": f"--from {form}" for form in read_formats()},
-    "data.ignore_index": "--ignore-index",
-    "data.do_reduce_labels": "--do-reduce-labels",
-    "data.names": "--names",
-    "data.mask_suffix": "--mask-suffix",
-    "data.palette": "--palette",
-    "data.crowd_as_object: true": "--crowd-as-object",
-    "data.crowd_as_object": "--crowd-as-object",
-    "data.max_pixels": "--max-pixels",
-}
 
 
 @dataclass(frozen=True)
@@ -107,7 +89,7 @@ def convert(
             splits = left.drop_leaks(_divided(left.rows, split))
             left.check(splits, source)
     except UsageError as error:
-        raise error.in_words(_OPTIONS) from error
+        raise error.in_words(option_names("SRC", "--from")) from error
     if not any(splits.values()):
         raise UsageError("has no images", field="SRC", value=source)
     return _written(dataset, splits, target, place, left)
@@ -183,7 +165,7 @@ def _is_there(name: str) -> UsageError:
 
 def _report(finding: Finding) -> None:
     """The strict report in our words, which says how to go on without what is faulty."""
-    text = renamed(finding.text, _OPTIONS)
+    text = renamed(finding.text, option_names("SRC", "--from"))
     if finding.kind not in NOTES and finding.image is not None:
         text += "; m2f-batch lint shows all such images, and --drop-faulty leaves them out"
     stop(replace(finding, text=text))

@@ -80,3 +80,26 @@ def _reader_of(form: str, given: Collection[str]) -> Callable[[Source, Report], 
     if {"palette", "do_reduce_labels"} <= {*given}:
         raise UsageError("not with data.palette, which says what each color is", field="data.do_reduce_labels")
     return known.read
+
+
+def option_names(annotations: str, form: str) -> dict[str, str]:
+    """Gives the options, for the keys that readers speak of, of a command that reads a dataset without a config.
+
+    ``annotations`` and ``form`` are its names of ``data.train`` and ``data.format``.
+    """
+    return {
+        "data.train": annotations,
+        "data.train_images": "--images",
+        "data.train_masks": "--masks",
+        "data.format": form,
+        "--format": form,
+        **{f"--format {name} (data.format={name})": f"{form} {name}" for name in read_formats()},
+        "data.ignore_index": "--ignore-index",
+        "data.do_reduce_labels": "--do-reduce-labels",
+        "data.names": "--names",
+        "data.mask_suffix": "--mask-suffix",
+        "data.palette": "--palette",
+        "data.crowd_as_object: true": "--crowd-as-object",
+        "data.crowd_as_object": "--crowd-as-object",
+        "data.max_pixels": "--max-pixels",
+    }

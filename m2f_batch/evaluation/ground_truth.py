@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.png.class_values import are_unnamed
-from m2f_batch.datasets.reading import read_dataset
+from m2f_batch.datasets.reading import option_names, read_dataset
 from m2f_batch.datasets.recognize.annotations import look_at, look_into
 from m2f_batch.errors import UsageError
 from m2f_batch.exports.categories import match_categories
@@ -18,22 +17,6 @@ from m2f_batch.inputs.names.images import extension_of
 from m2f_batch.models.label_sets import Category as Label
 from m2f_batch.storage import uris
 
-# what readers call what is an option here
-_OPTIONS = {
-    "data.train_images": "--images",
-    "data.train_masks": "--masks",
-    "data.train": "--ground-truth",
-    "data.format": "--format",
-    **{f"--format {form} (data.format={form})": f"--format {form}" for form in read_formats()},
-    "data.ignore_index": "--ignore-index",
-    "data.do_reduce_labels": "--do-reduce-labels",
-    "data.crowd_as_object: true": "--crowd-as-object",
-    "data.crowd_as_object": "--crowd-as-object",
-    "data.names": "--names",
-    "data.mask_suffix": "--mask-suffix",
-    "data.palette": "--palette",
-    "data.max_pixels": "--max-pixels",
-}
 _TIFF = {"tif", "tiff"}  # masks, too, where no PNG is
 
 
@@ -84,7 +67,7 @@ class GroundTruth:
                 split=self.part,
             )
         except UsageError as error:
-            raise error.in_words(_OPTIONS) from error
+            raise error.in_words(option_names("--ground-truth", "--format")) from error
         if not dataset.table.num_rows:
             raise UsageError("has no image", field="--ground-truth", value=self.uri)
         return form, dataset

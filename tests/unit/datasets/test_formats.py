@@ -137,6 +137,9 @@ def test_a_toy_annotation_format_is_recognized(add, boxes, tmp_path, capsys):
         wanted = f"{str(place)!r} looks like toy boxes: --format toy-boxes (data.format=toy-boxes){advice}\n"
         assert main(["lint", str(place), "--format", "coco"]) == 2
         assert wanted in capsys.readouterr().err
+    assert main(["convert", str(boxes), str(tmp_path / "out"), "--from", "labelme", "--to", "coco"]) == 2
+    wanted = f"m2f-batch convert: SRC: {str(boxes)!r} looks like toy boxes: --from toy-boxes\n"
+    assert capsys.readouterr().err == wanted
     mask = box_mask((40, 60), 3, 2, 10, 20)
     run = make_run(
         tmp_path / "run2", [[Picture(str(boxes.parent / "a.png"), (40, 60), [(1, 0.9, mask)])]], task="instance"
