@@ -134,7 +134,9 @@ def _plain(config: FinetuneConfig) -> dict[str, float]:
     """The figures of the example's loop, from the weights and on the images that ours begins with."""
     job = plan_job(config)
     seed, steps = config.train.seed, job.steps
-    start = build_model(config.model, job.train.categories, job.task, seed=seed, checkpoint=job.checkpoint())
+    start = build_model(
+        config.model, job.train.categories, job.task, job.training(), seed=seed, checkpoint=job.checkpoint()
+    )
     model = start.model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.train.learning_rate)
     schedule = get_scheduler("linear", optimizer, num_warmup_steps=0, num_training_steps=steps)

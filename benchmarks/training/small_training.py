@@ -13,11 +13,12 @@ from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.data.order import micro_batches, share
 from m2f_batch.train.data.samples import Sample
 from m2f_batch.train.loop.step import Rules
-from m2f_batch.train.objective.loss_parts import LossSettings
+from m2f_batch.train.objective.mask_classification import MaskClassification
+from m2f_batch.train.objective.objective import LossSettings
 from m2f_batch.vision.masks.rle import encode_mask
 
 CANVAS = (96, 96)
-QUERIES = 12
+QUERIES, LAYERS = 12, 3
 BATCH = 5  # unequal shares for two
 
 
@@ -39,7 +40,7 @@ def small_model() -> Any:
         encoder_feedforward_dim=64,
         dim_feedforward=64,
         encoder_layers=1,
-        decoder_layers=3,
+        decoder_layers=LAYERS,
         num_attention_heads=2,
         num_queries=QUERIES,
         train_num_points=256,
@@ -79,8 +80,8 @@ def scene_of(position: int, most: int | None = None) -> Sample:
 
 def rules(rate: float = 1.0) -> Rules:
     """Return how steps are done, with this share of the learning rate."""
-    settings = LossSettings(train_num_points=256)
-    return Rules(settings, plan(), CANVAS, QUERIES, 3, lambda _: rate, 0.01, bf16=False, skip_nonfinite=False)
+    objective = MaskClassification(LossSettings(train_num_points=256), QUERIES, LAYERS)
+    return Rules(objective, plan(), CANVAS, 3, lambda _: rate, 0.01, bf16=False, skip_nonfinite=False)
 
 
 def parts_of(step: int, rank: int, world_size: int, accumulate: int) -> list[list[Sample]]:

@@ -31,6 +31,7 @@ from benchmarks.lib.processes import cpu_seconds, descendants
 from benchmarks.lib.timing import PROJECT, parser, publish, ratio_of, say, table
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.datasets.dataset import Category
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.start.build import build_model
 
 THREADS, BATCH, SIZE, PHOTOS, WARM, NOTHING = 2, 4, 384, 24, 2, 255
@@ -76,7 +77,7 @@ def write_model(folder: Path) -> Path:
     """A new Swin-T for 80 things, as both loops load it."""
     things = [Category(label, f"thing {label}", True) for label in range(80)]
     config = {"backbone_config": {"model_type": "swin", "drop_path_rate": 0.3}}
-    build_model(StartConfig(config=config), things, "instance", seed=0).model.save_pretrained(folder)
+    build_model(StartConfig(config=config), things, "instance", TRAINING, seed=0).model.save_pretrained(folder)
     Mask2FormerImageProcessor(size={"height": SIZE, "width": SIZE}).save_pretrained(folder)
     return folder
 

@@ -30,14 +30,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.lib.timing import PROJECT, table
 from benchmarks.training.small_training import BATCH, CANVAS, QUERIES, PlainLoss, plan, rules, scene_of, small_model
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train import distributed
 from m2f_batch.train.data.batches import on_device
 from m2f_batch.train.data.order import share
 from m2f_batch.train.data.samples import Sample
 from m2f_batch.train.loop.step import TrainedModel, seed_everything, train_step
-from m2f_batch.train.network.forward import layer_logits
-from m2f_batch.train.objective.loss import batch_loss
-from m2f_batch.train.objective.loss_parts import ImageTarget, StepTotals
+from m2f_batch.train.objective.objective import ImageTarget
 
 RATE = 1e-3
 FIRST = 20  # steps that are looked at closely
@@ -68,7 +67,7 @@ COLORS = dict(zip(("one worker", *PAIRS), ("black", "tab:blue", "tab:red", "tab:
 def trajectory(way: Way, steps: int) -> list[float]:
     """The loss of each step in this process, one of ``way.workers`` that are connected."""
     model = small_model().to(getattr(torch, way.dtype))
-    network: nn.Module = PlainLoss(model) if way.is_plain else TrainedModel(model)
+    network: nn.Module = PlainLoss(model) if way.is_plain else TrainedModel(model, TRAINING)
     if way.workers > 1:
         network = DistributedDataParallel(network)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -99,12 +98,10 @@ def _plain_step(
 @torch.no_grad()
 def _ruler(step: int, model: Any, pixels: Tensor, targets: Sequence[ImageTarget]) -> float:
     """The loss of the whole batch as ``train_step`` tells it."""
-    settings = rules().loss
-    totals = StepTotals.count(
-        [len(target.class_ids) for target in targets], num_queries=QUERIES, no_object_weight=settings.no_object_weight
-    )
-    classes, masks = layer_logits(model, pixels)
-    loss = batch_loss(classes, masks, targets, totals, settings, seed=rules().seed, step=step).total.double()
+    objective = rules().objective
+    totals = objective.totals([len(target.class_ids) for target in targets], CPU)
+    outputs = TRAINING.outputs(model, pixels)
+    loss = objective.loss(outputs, targets, totals, seed=rules().seed, step=step).total.double()
     return float(distributed.total(loss) / distributed.size())
 
 

@@ -17,8 +17,7 @@ from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
 from m2f_batch.models.family import Family, all_families, family_of
-from m2f_batch.models.label_lines import label_lines
-from m2f_batch.models.label_sets import LabelSet, find_label_set
+from m2f_batch.models.label_sets import LabelSet, find_label_set, label_lines
 from m2f_batch.storage.json_text import JsonObject, read_json_object
 
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")

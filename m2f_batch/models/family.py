@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from m2f_batch.models.predictions import Prediction, Predictor
+    from m2f_batch.models.training import Training
 
 JsonMapping = Mapping[str, Any]
 Shapes = Mapping[str, Sequence[int]]
@@ -58,6 +59,7 @@ class Family:
     - ``paper_size(config, label_set, task)`` is the test size that was published for a label set.
     - ``postprocess(task, label_set)`` are the published values of the task's settings. What is absent does not apply.
     - ``load(directory, config, task)`` is the model of ``transformers`` in float32 on the CPU, and ``predict`` runs it.
+    - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
     - ``licenses`` are those of published weights, by the beginning of their name.
     """
 
@@ -75,6 +77,8 @@ class Family:
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
     fast: Callable[[], FastForward] | None = None
+    training: Callable[[], "Training"] | None = None
+    new_processor: JsonMapping | None = None
     aliases: tuple[str, ...] = ()
     licenses: Mapping[str, str] = field(default_factory=dict)
 
@@ -106,3 +110,10 @@ def family_of(config: JsonMapping, name: str) -> Family:
         what = f"config.json of {name} says no model_type" if kind is None else f"{name} is a {kind!r} model"
         raise UsageError(f"model.uri: {what}; only {', '.join(map(repr, sorted(known)))} models can be used")
     return family
+
+
+def check_trainable(family: Family) -> None:
+    """Raise UsageError, which names the families that can be trained, when this one cannot."""
+    if family.training is None:
+        able = sorted({other.name for other in all_families().values() if other.training is not None})
+        raise UsageError(f"model.uri: {family.name} models cannot be trained yet; allowed: models of {', '.join(able)}")

@@ -155,7 +155,7 @@ def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[Hel
     from m2f_batch.train.workers.ray_train import cluster
 
     if is_new:  # a training that goes on has been through this
-        from m2f_batch.train.start.new_model import (
+        from m2f_batch.train.start.build import (
             new_model,  # takes seconds, for a mistake that would else be found late
         )
 
@@ -167,7 +167,7 @@ def _here(job: TrainJob) -> Callable[[HeldFolder], None]:
     """Return the function that trains here. Raises UsageError for all that is wrong with the settings, RunError."""
     import torch
 
-    from m2f_batch.train.start.new_model import new_model
+    from m2f_batch.train.start.build import new_model
     from m2f_batch.train.training import Means, Stopped, train
     from m2f_batch.vision.device.gpu import check_gpu
 

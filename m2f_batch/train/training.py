@@ -33,14 +33,13 @@ from m2f_batch.train.loop.schedule import rate_factor
 from m2f_batch.train.loop.step import Done, NonFiniteStep, Rules, TrainedModel, train_step
 from m2f_batch.train.loop.validation import Best, patience_used, validate
 from m2f_batch.train.network.freezing import train_mode
-from m2f_batch.train.objective.loss_parts import LossSettings
+from m2f_batch.train.objective.objective import objective_of
 from m2f_batch.train.output import checkpoints
 from m2f_batch.train.output.checkpoints import Writer, snapshot
 from m2f_batch.train.output.metrics_log import MetricsLog
 from m2f_batch.train.output.tuned_model import save_everywhere, save_model, write_model, write_nonfinite
-from m2f_batch.train.start.build import Start, backbone_multiplier, keeps_batch_norms
+from m2f_batch.train.start.build import New, Start, backbone_multiplier, keeps_batch_norms, new_model
 from m2f_batch.train.start.job import TrainJob
-from m2f_batch.train.start.new_model import New, new_model
 
 LINES = 1000  # of metrics.jsonl for training steps, at most
 Stream = Callable[[Recipe, Span], Iterator[Step]]
@@ -142,6 +141,7 @@ def _begun(job: TrainJob, place: HeldFolder, means: Means, new: New) -> State:
     start.model.to(means.device)
     optimizer = new_optimizer(
         start.model,
+        backbone=start.training.backbone,
         learning_rate=settings.learning_rate,
         backbone_multiplier=backbone_multiplier(start, settings),
         weight_decay=settings.weight_decay,
@@ -165,10 +165,10 @@ def _steps(
     job: TrainJob, place: HeldFolder, means: Means, state: State, log: MetricsLog, writer: Writer, scratch: Path
 ) -> None:
     settings, model = job.config.train, state.start.model
-    network: nn.Module = TrainedModel(model)
+    network: nn.Module = TrainedModel(model, state.start.training)
     if distributed.size() > 1:
         network = DistributedDataParallel(network, device_ids=[means.device] if means.device.type == "cuda" else None)
-    rules = _rules(job, model.config)
+    rules = _rules(job, state.start)
     every = max(1, job.steps // LINES)
     span = Span(state.step, job.steps, settings.batch_size, settings.accumulate, distributed.rank(), distributed.size())
     steps = means.stream(job.recipe(state.start.label_ids), span) if _goes_on(job, state) else ()
@@ -179,7 +179,7 @@ def _steps(
             state.step += 1
             progress.step(state.step, done.loss, done.parts)
             if state.step == 1 and not done.skipped:
-                means.say(first_loss(done.loss, model.config.decoder_layers if rules.loss.use_auxiliary_loss else 1))
+                means.say(first_loss(done.loss, rules.objective.layers))
             if state.ema is not None and not done.skipped:
                 state.ema.update(model)
             state.skipped += done.skipped
@@ -207,13 +207,12 @@ def _goes_on(job: TrainJob, state: State) -> bool:
     return state.step < job.steps and (patience is None or state.worse < patience)
 
 
-def _rules(job: TrainJob, config: Any) -> Rules:
+def _rules(job: TrainJob, start: Start) -> Rules:
     settings = job.config.train
     return Rules(
-        loss=LossSettings.of(config),
+        objective=objective_of(start.training, start.model.config),
         plan=job.plan,
         canvas_hw=job.canvas_hw,
-        num_queries=config.num_queries,
         seed=settings.seed,
         rate_at=partial(
             rate_factor,
@@ -286,10 +285,11 @@ def _finish(job: TrainJob, place: HeldFolder, state: State, log: MetricsLog, scr
     log.finish()
     write_model(place, scratch / "tuned", job, state.step, state.best, state.start.notes)
     if state.left_out:
+        objective = objective_of(state.start.training, model.config)
         enough = enough_queries(job.train, None, is_semantic=job.task == "semantic")
         say(
             f"warning {state.left_out:,} objects were left out of steps, in images with more than the model's "
-            f"{model.config.num_queries} queries; {enough}"
+            f"{objective.most_objects} queries; {enough}"
         )
     if state.skipped:
         say(f"warning {state.skipped} steps were skipped: their loss was not finite")

@@ -33,6 +33,7 @@ from m2f_batch.datasets.dataset import Category
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS
 from m2f_batch.models.loading import forward, load_model
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.models.preprocess_plan import IMAGENET_MEAN
 from m2f_batch.train.start.build import backbone_multiplier, build_model, keeps_batch_norms
 from m2f_batch.vision.segmenter import Segmenter
@@ -192,7 +193,7 @@ def test_without_the_hub_it_starts_from_random_weights(preset: str, tmp_path: Pa
     else:
         pytest.importorskip("timm")
     config = loaded(preset, overrides)
-    start = build_model(config.model, [Category(1, "ball", True)], "instance", seed=0)
+    start = build_model(config.model, [Category(1, "ball", True)], "instance", TRAINING, seed=0)
     assert not start.pretrained_backbone
     assert (backbone_multiplier(start, config.train), keeps_batch_norms(start, config.train)) == (1.0, False)
     parts = {"backbone": start.model.model.pixel_level_module.encoder, "all": start.model}

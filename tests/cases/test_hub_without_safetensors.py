@@ -13,6 +13,7 @@ from support.conversion_files import pickled_model
 from support.hub_stub import HubStub
 
 from m2f_batch.cli import main
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.models.source import MAX_REQUESTS, find_model, local_directory
 
 NAME = "facebook/mask2former-swin-large-coco-panoptic"
@@ -101,9 +102,9 @@ def test_a_backbone_without_weights_needs_its_config_alone(hub: HubStub, tmp_pat
     (folder / "config.json").write_text(json.dumps({"model_type": "swin", "embed_dim": 24}))
     (folder / "pytorch_model.bin").write_bytes(b"")
     hub.add("me/swin", {"main": folder})
-    assert find_backbone("me/swin", weights=False).config["embed_dim"] == 24
+    assert find_backbone("me/swin", TRAINING, weights=False).config["embed_dim"] == 24
     with pytest.raises(Exception, match=r"^model.backbone: me/swin@\w+ has no safetensors, and pickled weights"):
-        find_backbone("me/swin", weights=True)
+        find_backbone("me/swin", TRAINING, weights=True)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 from conftest import PROJECT
 
 from m2f_batch.cli import main
-from m2f_batch.models.label_lines import label_lines
+from m2f_batch.models.label_sets import label_lines
 
 FOLDER = PROJECT / "tests" / "old_checkpoints"
 LINES = '  "id2label": {"0": "cat", "1": "dog", "2": "sky"},\n  "label2id": {"cat": 0, "dog": 1, "sky": 2}\n'

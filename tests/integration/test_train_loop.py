@@ -2,11 +2,13 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 from support.train_ranks import BATCH, on_ranks, parts_of, rules, sample_of, small_model
 
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.loop.step import NonFiniteStep, TrainedModel, train_step
 
 STEPS = 20
@@ -25,7 +27,9 @@ def weights(tmp_path_factory):
     losses = []
     for step in range(STEPS):
         torch.save(model.state_dict(), folder / f"{step}.pt")
-        losses.append(train_step(step, parts_of(step, 0, 1, 1), TrainedModel(model), optimizer, rules(), CPU).loss)
+        losses.append(
+            train_step(step, parts_of(step, 0, 1, 1), TrainedModel(model, TRAINING), optimizer, rules(), CPU).loss
+        )
     assert losses[-1] < losses[0]
     return folder
 
@@ -70,10 +74,10 @@ def test_what_is_not_finite_is_named_and_changes_nothing():
         group["initial_lr"] = 1e-3
     parts = parts_of(1, 0, 1, 1)
     with pytest.raises(NonFiniteStep, match="not finite for the images 5, 6, 7, 8, 9") as caught:
-        train_step(1, parts, TrainedModel(model), optimizer, rules(), CPU)
+        train_step(1, parts, TrainedModel(model, TRAINING), optimizer, rules(), CPU)
     assert [sample.image_id for sample in caught.value.samples] == [*range(BATCH, 2 * BATCH)]
     skipping = rules().__class__(**{**vars(rules()), "skip_nonfinite": True})
-    done = train_step(1, parts, TrainedModel(model), optimizer, skipping, CPU)
+    done = train_step(1, parts, TrainedModel(model, TRAINING), optimizer, skipping, CPU)
     assert done.skipped
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0, equal_nan=True)
 
@@ -102,13 +106,13 @@ def test_a_gradient_that_is_not_finite_is_found_before_any_weight_is_changed():
     with pytest.raises(
         NonFiniteStep, match=r"a gradient is not finite for the images 5, 6, 7, 8, 9; .*nonfinite"
     ) as caught:
-        train_step(1, parts, TrainedModel(model), optimizer, rules(), CPU)
+        train_step(1, parts, TrainedModel(model, TRAINING), optimizer, rules(), CPU)
     assert [sample.image_id for sample in caught.value.samples] == [*range(BATCH, 2 * BATCH)]
     sent = pickle.loads(pickle.dumps(caught.value))
     assert str(sent) == str(caught.value) and type(sent) is NonFiniteStep
     model.load_state_dict(before)
     skipping = rules().__class__(**{**vars(rules()), "skip_nonfinite": True})
-    assert train_step(1, parts, TrainedModel(model), optimizer, skipping, CPU).skipped
+    assert train_step(1, parts, TrainedModel(model, TRAINING), optimizer, skipping, CPU).skipped
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)  # running statistics too
 
 
@@ -116,7 +120,7 @@ def test_a_step_without_any_object_reaches_all_weights():
     model = small_model()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
     optimizer.param_groups[0]["initial_lr"] = 0.0
-    done = train_step(0, [[sample_of(0), sample_of(4)]], TrainedModel(model), optimizer, rules(), CPU)
+    done = train_step(0, [[sample_of(0), sample_of(4)]], TrainedModel(model, TRAINING), optimizer, rules(), CPU)
     assert done.parts["mask"] == done.parts["dice"] == 0
     assert done.loss > 0
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
@@ -126,7 +130,7 @@ def test_objects_beyond_the_queries_are_counted():
     model = small_model()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.0)
     optimizer.param_groups[0]["initial_lr"] = 0.0
-    few = rules().__class__(**{**vars(rules()), "num_queries": 2})
+    few = replace(rules(), objective=replace(rules().objective, most_objects=2))
     samples = [sample_of(3), sample_of(1)]
-    done = train_step(0, [samples], TrainedModel(model), optimizer, few, CPU)
+    done = train_step(0, [samples], TrainedModel(model, TRAINING), optimizer, few, CPU)
     assert done.left_out == sum(max(0, len(sample.labels) - 2) for sample in samples) > 0

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from m2f_batch.datasets.dataset import Category
+from m2f_batch.models.mask2former.training import TRAINING
 
 CATEGORIES = (Category(3, "ball", True), Category(7, "sky", False), Category(9, "crate", True))
 SMALL: dict[str, Any] = {
@@ -36,3 +39,9 @@ TIMM_BACKBONES = ("timm/mobilevit_xxs", "timm/tinynet_e", "timm/mobilenetv3_smal
 def small_config(kind: str = "resnet", **changes: Any) -> dict[str, Any]:
     """``model.config`` of a small model on a small backbone of this kind."""
     return SMALL | {"backbone_config": {"model_type": kind, **BACKBONES[kind]}} | changes
+
+
+def layer_logits(model: nn.Module, pixel_values: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Class logits and mask logits of every layer, first to last."""
+    classes, masks = zip(*(output.tensors for output in TRAINING.outputs(model, pixel_values)), strict=True)
+    return classes, masks

@@ -19,6 +19,7 @@ from benchmarks.training.small_training import (
     sample_of,
     small_model,
 )
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.data.batches import on_device
 from m2f_batch.train.loop.step import TrainedModel, train_step
 
@@ -50,7 +51,7 @@ def gradients(weights: Path, steps: int, accumulate: int, rank: int, size: int, 
     """Of each step, from the weights of that step in ``weights``: its loss, its norm and all gradients."""
     torch.set_num_threads(1)
     model = small_model().to(getattr(torch, dtype))
-    network: torch.nn.Module = TrainedModel(model)
+    network: torch.nn.Module = TrainedModel(model, TRAINING)
     if size > 1:
         network = torch.nn.parallel.DistributedDataParallel(network)
     found = []

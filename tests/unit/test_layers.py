@@ -23,6 +23,7 @@ DOORS = {
         "models.from_tensors",
         "models.loading",
         "models.mask2former",
+        "models.training",
         "train.start",
     ),
     "boto3": ("storage.s3",),

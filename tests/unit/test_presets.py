@@ -9,7 +9,7 @@ from conftest import PROJECT
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.train.start.model_config import new_config
+from m2f_batch.models.mask2former.new_config import new_config
 
 PRESETS = sorted((PROJECT / "jobs" / "presets").glob("*.yaml"))
 JOBS = sorted(file for file in (PROJECT / "jobs").glob("*.yaml") if file.name != "kustomization.yaml")

@@ -8,13 +8,14 @@ from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
 from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
-from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan
 from m2f_batch.models.processor import plan_from_processor
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from m2f_batch.models.predictions import Prediction
+    from m2f_batch.models.training import Training
 
 # the processors whose arithmetic is ours, by today's names and by those of older checkpoints
 PROCESSORS = frozenset(
@@ -98,6 +99,12 @@ def _fast() -> FastForward:
     return FastMask2FormerForward()
 
 
+def _training() -> "Training":
+    from m2f_batch.models.mask2former.training import TRAINING
+
+    return TRAINING
+
+
 FAMILY = Family(
     name="Mask2Former",
     model_type="mask2former",
@@ -113,6 +120,18 @@ FAMILY = Family(
     load=_load,
     predict=_predict,
     fast=_fast,
+    training=_training,
+    new_processor={
+        "image_processor_type": "Mask2FormerImageProcessor",
+        "do_resize": True,
+        "size_divisor": 32,
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(IMAGENET_MEAN),
+        "image_std": list(IMAGENET_STD),
+    },
     # the cards of the published zoo say "other", but the zoo says this
     licenses={"facebook/mask2former-": "cc-by-nc-4.0"},
 )

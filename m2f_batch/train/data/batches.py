@@ -9,7 +9,7 @@ from torch import Tensor
 
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.train.data.samples import Sample
-from m2f_batch.train.objective.loss_parts import ImageTarget
+from m2f_batch.train.objective.objective import ImageTarget
 from m2f_batch.vision.pixels.preprocess import pixel_values
 
 

@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BACKBONE = "model.pixel_level_module.encoder."  # of Mask2FormerForUniversalSegmentation
 # parameters that are tables of positions, levels or tokens without being an nn.Embedding
 TABLES = re.compile(r"relative_position_bias_table|(absolute_)?pos(ition)?_embed|level_embed|cls_token|mask_token")
 
 
 def new_optimizer(
-    model: nn.Module, *, learning_rate: float, backbone_multiplier: float, weight_decay: float
+    model: nn.Module, *, backbone: str, learning_rate: float, backbone_multiplier: float, weight_decay: float
 ) -> torch.optim.AdamW:
-    """Build AdamW over the parameters of a Mask2Former that are not frozen, in up to four groups.
+    """AdamW over the parameters of a model that are not frozen, in up to four groups. ``backbone`` names its module.
 
     Each group holds its rate at the peak of the schedule as ``initial_lr`` (torch's word), and its ``name``.
     """
@@ -26,17 +25,17 @@ def new_optimizer(
     undecayed = set(undecayed_parameters(model))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((name.startswith(BACKBONE), name in undecayed), []).append(parameter)
+            groups.setdefault((name.startswith(f"{backbone}."), name in undecayed), []).append(parameter)
     settings: list[dict[str, Any]] = []
-    for (backbone, plain), parameters in sorted(groups.items()):
-        peak = learning_rate * (backbone_multiplier if backbone else 1.0)
+    for (is_backbone, plain), parameters in sorted(groups.items()):
+        peak = learning_rate * (backbone_multiplier if is_backbone else 1.0)
         settings.append(
             {
                 "params": parameters,
                 "lr": peak,
                 "initial_lr": peak,
                 "weight_decay": 0.0 if plain else weight_decay,
-                "name": f"{'backbone' if backbone else 'rest'}{', no decay' if plain else ''}",
+                "name": f"{'backbone' if is_backbone else 'rest'}{', no decay' if plain else ''}",
             }
         )
     return torch.optim.AdamW(settings, betas=(0.9, 0.999), eps=1e-8)

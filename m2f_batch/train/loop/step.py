@@ -16,40 +16,37 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from m2f_batch.errors import RunError
+from m2f_batch.models.predictions import Prediction
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
+from m2f_batch.models.training import Training
 from m2f_batch.train import distributed
 from m2f_batch.train.data.batches import on_device, too_many
 from m2f_batch.train.data.samples import Sample
 from m2f_batch.train.data.stream import Step
 from m2f_batch.train.layout import NONFINITE
-from m2f_batch.train.network.forward import LayerLogits, layer_logits
 from m2f_batch.train.network.freezing import batch_norms
-from m2f_batch.train.objective.loss import batch_loss
-from m2f_batch.train.objective.loss_parts import LossSettings, NonFiniteLoss, StepTotals
-
-PARTS = ("class", "mask", "dice")
+from m2f_batch.train.objective.objective import NonFiniteLoss, Objective, StepTotals
 
 
 class TrainedModel(nn.Module):
-    """The module that DDP wraps: a Mask2Former of ``transformers`` whose forward is ``layer_logits``."""
+    """DDP wraps this module, whose forward pass gives the predictions of every layer."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, training: Training) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.outputs = model, training.outputs
 
-    def forward(self, pixel_values: Tensor) -> LayerLogits:
-        """Compute the logits of every layer from pixel values [B, 3, H, W]."""
-        return layer_logits(self.model, pixel_values)
+    def forward(self, pixel_values: Tensor) -> Sequence[Prediction]:
+        """Pixel values [B, 3, H, W] to the predictions of every layer, first to last."""
+        return self.outputs(self.model, pixel_values)
 
 
 @dataclass(frozen=True)
 class Rules:
     """The settings of all steps: ``canvas_hw`` in pixels, ``rate_at`` the share of the peak learning rate at a step."""
 
-    loss: LossSettings
+    objective: Objective
     plan: PreprocessPlan
     canvas_hw: SizeHW
-    num_queries: int
     seed: int
     rate_at: Callable[[int], float]
     clip_norm: float | None
@@ -107,26 +104,21 @@ def train_step(
         optimizer.zero_grad(set_to_none=True)
         for buffer, value in zip(statistics, before, strict=True):
             buffer.copy_(value)
-        return Done(float("nan"), dict.fromkeys(PARTS, float("nan")), float("nan"), True, 0)
+        return Done(float("nan"), dict.fromkeys(rules.objective.parts, float("nan")), float("nan"), True, 0)
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * rules.rate_at(step)
     optimizer.step()
-    left_out = sum(too_many(part, rules.num_queries) for part in parts)
+    left_out = sum(too_many(part, rules.objective.most_objects) for part in parts)
     loss, *addends, all_left_out = distributed.total(
         torch.cat([sums / distributed.size(), sums.new_tensor([left_out])])
     ).tolist()
-    return Done(loss, dict(zip(PARTS, addends, strict=True)), norm, False, int(all_left_out))
+    return Done(loss, dict(zip(rules.objective.parts, addends, strict=True)), norm, False, int(all_left_out))
 
 
 def _gradients(step: int, parts: Step, network: nn.Module, rules: Rules, device: torch.device) -> tuple[Tensor, float]:
     """Compute clipped gradients. Returns loss and parts of this process, float64 [4], and the norm before clipping."""
-    totals = StepTotals.count(
-        (len(sample.labels) for part in parts for sample in part),
-        num_queries=rules.num_queries,
-        no_object_weight=rules.loss.no_object_weight,
-        device=device,
-    )
-    sums = torch.zeros(1 + len(PARTS), device=device, dtype=torch.float64)
+    totals = rules.objective.totals((len(sample.labels) for part in parts for sample in part), device)
+    sums = torch.zeros(1 + len(rules.objective.parts), device=device, dtype=torch.float64)
     for number, part in enumerate(parts):
         is_last = number == len(parts) - 1
         with nullcontext() if is_last or not isinstance(network, DistributedDataParallel) else network.no_sync():
@@ -144,19 +136,19 @@ def _backward(
     part: Sequence[Sample], step: int, network: nn.Module, totals: StepTotals, rules: Rules, device: torch.device
 ) -> Tensor:
     """Compute gradients of one micro-batch. Returns loss and parts, float64 [4]. Raises NonFiniteStep on all ranks."""
-    pixels, targets = on_device(part, rules.canvas_hw, rules.plan, device, rules.num_queries)
+    pixels, targets = on_device(part, rules.canvas_hw, rules.plan, device, rules.objective.most_objects)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=rules.bf16):
-        classes, masks = network(pixels.to(next(network.parameters()).dtype))
+        outputs: Sequence[Prediction] = network(pixels.to(next(network.parameters()).dtype))
     wrong = None
     try:
-        loss = batch_loss(classes, masks, targets, totals, rules.loss, seed=rules.seed, step=step)
+        loss = rules.objective.loss(outputs, targets, totals, seed=rules.seed, step=step)
         loss.check()
     except NonFiniteLoss as error:
         wrong = error
     if distributed.any_rank(wrong is not None, device):  # or the gradients' own exchange would wait for ever
         raise _nonfinite("the loss", [] if wrong is None else wrong.image_ids, [] if wrong is None else part)
     loss.total.backward()  # type: ignore[no-untyped-call]  # torch's own
-    return torch.stack([loss.total.detach(), *(loss.parts[name] for name in PARTS)]).double()
+    return torch.stack([loss.total.detach(), *(loss.parts[name] for name in rules.objective.parts)]).double()
 
 
 def _nonfinite(what: str, image_ids: Sequence[int], samples: Sequence[Sample]) -> NonFiniteStep:

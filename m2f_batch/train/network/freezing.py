@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from m2f_batch.errors import UsageError
-from m2f_batch.train.network.forward import layer_logits
+from m2f_batch.models.training import Training
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -37,7 +37,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     return sorted(set(frozen))
 
 
-def freeze_unused(model: nn.Module) -> list[str]:
+def freeze_unused(model: nn.Module, training: Training) -> list[str]:
     """Freeze the parameters that no loss ever gives a gradient (with Swin, ``layernorm`` of the backbone); their names.
 
     DDP would wait for their gradients. Found by one backward pass over a small blank image.
@@ -45,18 +45,18 @@ def freeze_unused(model: nn.Module) -> list[str]:
     parameters = dict(model.named_parameters())
     before = {name: parameter.requires_grad for name, parameter in parameters.items()}
     grads = {name: parameter.grad for name, parameter in parameters.items()}
-    training, reference = model.training, next(iter(parameters.values()))
+    is_training, reference = model.training, next(iter(parameters.values()))
     try:
         model.eval()  # batch norms keep their statistics, and nothing is dropped
         for parameter in parameters.values():
             parameter.requires_grad_(True)
             parameter.grad = None
         blank = torch.zeros(1, 3, 64, 64, dtype=reference.dtype, device=reference.device)
-        classes, masks = layer_logits(model, blank)
-        torch.stack([c.sum() + m.sum() for c, m in zip(classes, masks, strict=True)]).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
+        tensors = [tensor for output in training.outputs(model, blank) for tensor in output.tensors]
+        torch.stack([tensor.sum() for tensor in tensors]).sum().backward()  # type: ignore[no-untyped-call]  # torch's own
         unused = [name for name, parameter in parameters.items() if parameter.grad is None]
     finally:
-        model.train(training)
+        model.train(is_training)
         for name, parameter in parameters.items():
             parameter.requires_grad_(before[name])
             parameter.grad = grads[name]

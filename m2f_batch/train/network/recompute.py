@@ -1,6 +1,4 @@
-"""Activation checkpointing, which ``transformers`` does not have for this model: activations inside the stages of the
-backbone and the layers of both decoders are computed again in the backward pass instead of being kept.
-"""
+"""Activations of a part are computed again in the backward pass instead of being kept (activation checkpointing)."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -11,22 +9,22 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from m2f_batch.models.training import Training
 from m2f_batch.train.network.freezing import batch_norms
 
 
-def recompute_activations(model: Any) -> list[str]:
-    """Make a Mask2FormerForUniversalSegmentation recompute; the names of the parts that do. Values stay the same."""
-    parts = list(_parts(model))
+def recompute_activations(model: nn.Module, training: Training) -> list[str]:
+    """Make a model recompute, and return the names of the parts that do. Values stay the same."""
+    parts = list(_parts(model, training))
     for _, module in parts:
         module.forward = partial(_recomputed, module, module.forward)
     return [name for name, _ in parts]
 
 
-def _parts(model: Any) -> Iterator[tuple[str, nn.Module]]:
+def _parts(model: nn.Module, training: Training) -> Iterator[tuple[str, nn.Module]]:
     """Names and modules worth recomputing: not one within another."""
-    backbone = "model.pixel_level_module.encoder"
-    yield from _stages(backbone, model.get_submodule(backbone))
-    for layers in ("model.pixel_level_module.decoder.encoder.layers", "model.transformer_module.decoder.layers"):
+    yield from _stages(training.backbone, model.get_submodule(training.backbone))
+    for layers in training.recomputed:
         yield from ((f"{layers}.{index}", layer) for index, layer in model.get_submodule(layers).named_children())
 
 

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from m2f_batch.train.objective.loss_parts import ImageTarget, LossSettings, NonFiniteLoss
+from m2f_batch.train.objective.objective import ImageTarget, LossSettings, NonFiniteLoss
 from m2f_batch.train.objective.points import counted, repeated, sample_own, sample_shared
 
 Pairs = tuple[Tensor, Tensor]  # queries [min(Q, N)] and their objects, ascending; int64, on the CPU

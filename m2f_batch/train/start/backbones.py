@@ -1,4 +1,4 @@
-"""Backbones of new models: a Hugging Face directory or hub id, or one of timm; their configs and pretrained weights.
+"""Backbones of new models are found, in a Hugging Face directory, on the hub or in timm, and loaded.
 
 Only safetensors and JSON are read, as for whole models.
 """
@@ -10,23 +10,24 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.from_tensors import first_line, quiet
 from m2f_batch.models.source import WANTED, find_model, local_directory
+from m2f_batch.models.training import Training
 from m2f_batch.storage.json_text import JsonObject, json_object_or_none
 from m2f_batch.storage.uris import expanded
-from m2f_batch.train.start.model_config import BACKBONES
-from m2f_batch.train.start.timm_backbones import STRIDES, architecture_of, hub_id_of, load_timm_weights, timm_config
+from m2f_batch.train.start.timm_backbones import architecture_of, hub_id_of, load_timm_weights, timm_config
 
 TIMM = "timm/"
-# kinds whose class in transformers gives no feature maps that Mask2Former can use, and timm's does
+# kinds whose class in transformers gives no pyramid of feature maps, and timm's does
 IN_TIMM = {"mobilevit": "timm/mobilevit_s", "efficientnet": "timm/efficientnet_b0", "convnext": "timm/convnext_tiny"}
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """``config`` as in Mask2FormerConfig's ``backbone_config``; ``directory`` holds the weights, None: random ones."""
+    """A backbone with its ``config`` as in ``backbone_config``. None for ``directory`` means random weights."""
 
     name: str
     config: dict[str, Any]
@@ -34,7 +35,7 @@ class Backbone:
 
     @property
     def normalization(self) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation of red, green and blue, of 1, that its weights expect; None: nothing says."""
+        """Mean and deviation of red, green and blue, of 1, that its weights expect. None where nothing says."""
         if self.directory is None:
             return None
         processor = _read(self.directory / "preprocessor_config.json")
@@ -45,31 +46,30 @@ class Backbone:
         return None if mean is None or std is None else (list(mean), list(std))
 
 
-def find_backbone(name: str, *, weights: bool) -> Backbone:
-    """What ``model.backbone`` names, with its files on this node; its weights only where they are wanted.
+def find_backbone(name: str, training: Training, *, weights: bool) -> Backbone:
+    """Find what ``model.backbone`` names, with its files on this node, and its weights where they are wanted.
 
     Without weights a directory needs no more than a config.json. Raises UsageError when there is no such backbone, or
-    Mask2Former does not run on it.
+    the family does not run on it.
     """
     name = expanded(name)
     if name.startswith(TIMM) and not Path(name).is_dir():
         architecture = name.removeprefix(TIMM)
-        config = timm_config(name, architecture)
+        config = timm_config(name, architecture, training)
         return Backbone(name, config, _fetch(hub_id_of(name, architecture)) if weights else None)
     directory = _fetch(name) if weights else _fetch_config(name)
     tree = _read(directory / "config.json")
     of_timm = architecture_of(tree)
-    config = _config(name, tree) if of_timm is None else timm_config(name, of_timm)
+    config = _config(name, tree, training) if of_timm is None else timm_config(name, of_timm, training)
     return Backbone(name, config, directory if weights else None)
 
 
-def load_backbone_weights(model: Any, backbone: Backbone) -> list[str]:
-    """Put pretrained weights into a Mask2Former's backbone; the names of the norms that they lack and stay new.
+def load_backbone_weights(encoder: PreTrainedModel, backbone: Backbone) -> list[str]:
+    """Put pretrained weights into a model's backbone, and return the names of the norms that they lack.
 
     Raises RunError when anything else is missing or of another shape.
     """
     assert backbone.directory is not None
-    encoder = model.model.pixel_level_module.encoder
     if backbone.config["model_type"] == "timm_backbone":
         load_timm_weights(encoder, backbone.name, backbone.directory)
         return []
@@ -99,36 +99,37 @@ def load_backbone_weights(model: Any, backbone: Backbone) -> list[str]:
 
 
 @torch.no_grad()
-def check_features(encoder: nn.Module, name: str) -> None:
-    """Raise UsageError unless a backbone gives four maps [B, C, H / stride, W / stride] of the strides 4 to 32."""
-    training = encoder.training
+def check_features(encoder: nn.Module, name: str, training: Training) -> None:
+    """Raise UsageError unless a backbone gives maps [B, C, H / stride, W / stride] of the family's strides."""
+    strides, is_training = training.strides, encoder.training
     try:
         maps: Sequence[torch.Tensor] = encoder.eval()(torch.zeros(1, 3, 64, 64)).feature_maps
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
         raise UsageError(f"model.backbone: {name} cannot take 64 x 64 pixels ({first_line(error)})") from None
     finally:
-        encoder.train(training)
+        encoder.train(is_training)
     channels = list(encoder.channels)  # type: ignore[arg-type, unused-ignore]  # a list, which nn.Module does not know
     shapes = [tuple(each.shape[1:]) for each in maps]
-    wanted = [(c, 64 // stride, 64 // stride) for c, stride in zip(channels, STRIDES, strict=False)]
-    if len(shapes) != len(STRIDES) or shapes != wanted:
+    wanted = [(c, 64 // stride, 64 // stride) for c, stride in zip(channels, strides, strict=False)]
+    if len(shapes) != len(strides) or shapes != wanted:
         raise UsageError(
-            f"model.backbone: {name} gives maps of {shapes} (channels, height, width) for 64 x 64 pixels; Mask2Former "
-            f"needs four, of strides {', '.join(map(str, STRIDES))}: set model.config.backbone_config.out_features"
+            f"model.backbone: {name} gives maps of {shapes} (channels, height, width) for 64 x 64 pixels; "
+            f"{training.family} needs {len(strides)}, of strides {', '.join(map(str, strides))}: set "
+            "model.config.backbone_config.out_features"
         )
 
 
-def _config(name: str, tree: Mapping[str, Any]) -> dict[str, Any]:
+def _config(name: str, tree: Mapping[str, Any], training: Training) -> dict[str, Any]:
     """``backbone_config`` of a config.json of transformers."""
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind == "timm_backbone":  # which names its architecture, otherwise
         raise UsageError(
             f"model.backbone: {name} has no config.json that names a model_type, or an architecture of timm"
         )
-    if kind not in BACKBONES:
+    if kind not in training.backbone_kinds:
         raise UsageError(
-            f"model.backbone: {name} is a {kind!r}, which Mask2Former does not run on; "
-            f"allowed: {', '.join(BACKBONES)}{f', or {IN_TIMM[kind]}' if kind in IN_TIMM else ''}"
+            f"model.backbone: {name} is a {kind!r}, which {training.family} does not run on; "
+            f"allowed: {', '.join(training.backbone_kinds)}{f', or {IN_TIMM[kind]}' if kind in IN_TIMM else ''}"
         )
     return {key: value for key, value in tree.items() if key not in ("out_features", "out_indices")}
 

@@ -1,4 +1,4 @@
-"""From a config to all that training needs: datasets, what it starts from, sizes, steps. Nothing is written."""
+"""A config becomes all that training needs: datasets, what it starts from, sizes and steps. Nothing is written."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
@@ -17,20 +17,25 @@ from m2f_batch.datasets.learnable import Learnable, learnable, learnable_finding
 from m2f_batch.datasets.splits.train_val import read_splits
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
-from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW
-from m2f_batch.models.processor import plan_from_processor
+from m2f_batch.models.family import Family, all_families, check_trainable
+from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.train.data.samples import Recipe
 
+if TYPE_CHECKING:
+    from m2f_batch.models.training import Training
+
 STEPS_PER_VALIDATION = 0.1  # of all steps, if not set
+NEW_MODEL = "mask2former"  # the family of a model without model.uri
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What is trained on what; travels to every node. ``source`` is ``model.uri``, pinned down; None: a new model.
+    """A training says what is trained on what, and travels to every node.
 
-    ``processor`` is the preprocessor_config.json of the tuned model.
+    ``source`` is ``model.uri``, pinned down, or None for a new model. ``processor`` is the preprocessor_config.json of
+    the tuned model, and ``model_type`` that of its family.
     """
 
     config: FinetuneConfig
@@ -40,9 +45,10 @@ class TrainJob:
     source: ModelSource | None
     license: str | None
     processor: Mapping[str, Any]
+    model_type: str = NEW_MODEL
 
     def checkpoint(self) -> Path | None:
-        """The directory of ``source`` on this node, fetched where it is not there yet; None: a new model.
+        """The directory of ``source`` on this node, fetched where it is not there yet. None for a new model.
 
         Raises RunError when it cannot be had.
         """
@@ -50,9 +56,19 @@ class TrainJob:
         return None if source is None else retry_before_run(lambda: local_directory(source))
 
     @property
+    def family(self) -> Family:
+        """The family of the model."""
+        return all_families()[self.model_type]
+
+    def training(self) -> "Training":
+        """How models of the family are trained, which loads torch."""
+        assert self.family.training is not None
+        return self.family.training()
+
+    @property
     def plan(self) -> PreprocessPlan:
-        """How the tuned model sees images; training normalises as it does."""
-        return plan_from_processor(self.processor)
+        """The way in which the tuned model sees images. Training normalizes as it does."""
+        return self.family.pixels({}, self.processor, self.task)
 
     @property
     def canvas_hw(self) -> SizeHW:
@@ -81,11 +97,11 @@ class TrainJob:
 
     @cached_property
     def learnable(self) -> Learnable:
-        """What training will see of the annotations."""
+        """The annotations as training will see them."""
         return learnable(self.train, self.task)
 
     def recipe(self, label_ids: tuple[int, ...]) -> Recipe:
-        """What makes examples; ``label_ids``: the model's label of each category."""
+        """The recipe of examples. ``label_ids`` are the model's label of each category."""
         augment = self.config.augment
         return Recipe(
             self.task,
@@ -101,7 +117,7 @@ class TrainJob:
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """What decides the weights, by name: a resumed training must agree in all of it."""
+        """All that decides the weights, by name. A resumed training must agree in all of it."""
         tree = self.config.model_dump(mode="json")
         train = {key: value for key, value in tree["train"].items() if key not in UNDECIDING}
         return {
@@ -121,11 +137,13 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
     train, val = read_splits(config.dataset)
     annotated = formats()[config.data.format].task
-    source, license_, task, processor = None, None, config.model.task, None
+    source, license_, task, processor, family = None, None, config.model.task, None, all_families()[NEW_MODEL]
     if config.model.uri is not None:
         uri, revision = config.model.uri, config.model.revision
         source = pinned = retry_before_run(lambda: find_model(uri, revision))
         found = read_checkpoint(retry_before_run(lambda: local_directory(pinned)), uri)
+        family = found.family
+        check_trainable(family)
         check_license(found, config.model.allowed_licenses)
         # another task than the checkpoint's can be learnt: only where none is named, its own is meant
         task = task or found.trained_task or annotated or choose_task(found, None)
@@ -136,13 +154,24 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         from m2f_batch.train.start.backbones import find_backbone  # loads torch
 
         name, weights = config.model.backbone, config.model.backbone_weights
-        backbone = retry_before_run(lambda: find_backbone(name, weights=weights))
+        assert family.training is not None
+        training = family.training()
+        backbone = retry_before_run(lambda: find_backbone(name, training, weights=weights))
         if backbone.directory is not None:
             pretrained = Checkpoint(name, backbone.directory, {}, {})
             check_license(pretrained, config.model.allowed_licenses)
             license_ = pretrained.license
         normalization = backbone.normalization
-    job = TrainJob(config, train, val, task, source, license_, _processor(config, processor, normalization))
+    job = TrainJob(
+        config,
+        train,
+        val,
+        task,
+        source,
+        license_,
+        _processor(config, family, processor, normalization),
+        family.model_type,
+    )
     _check_learnable(job)
     return job
 
@@ -157,25 +186,20 @@ def _check_learnable(job: TrainJob) -> None:
 
 
 def _processor(
-    config: FinetuneConfig, given: dict[str, Any] | None, normalization: tuple[list[float], list[float]] | None
+    config: FinetuneConfig,
+    family: Family,
+    given: dict[str, Any] | None,
+    normalization: tuple[list[float], list[float]] | None,
 ) -> dict[str, Any]:
-    """preprocessor_config.json of the tuned model: the checkpoint's, with the size and the label maps that are meant.
+    """preprocessor_config.json of the tuned model is the checkpoint's, with the size and the label maps that are meant.
 
-    Of a new model: with pixels as the weights of its backbone expect them.
+    A new model gets its family's, with pixels as the weights of its backbone expect them.
     """
     size = config.output.size
-    mean, std = normalization or (list(IMAGENET_MEAN), list(IMAGENET_STD))
-    settings = given or {
-        "image_processor_type": "Mask2FormerImageProcessor",
-        "do_resize": True,
-        "size_divisor": 32,
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": mean,
-        "image_std": std,
-    }
+    new = dict(family.new_processor or {})
+    if normalization is not None:
+        new["image_mean"], new["image_std"] = normalization
+    settings = given or new
     # its old name, which transformers reads no more
     settings = {key: value for key, value in settings.items() if key != "reduce_labels"}
     normalize = config.output.normalize

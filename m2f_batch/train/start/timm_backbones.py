@@ -1,4 +1,4 @@
-"""Backbones of timm: what Mask2Former needs of them, and their weights from a directory.
+"""Backbones of timm are described as transformers has them, and get their weights from a directory.
 
 A directory may be timm's own (``architecture`` in config.json, the form in which the hub has them), or one that
 ``transformers`` saved of its wrappers around timm.
@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.from_tensors import first_line
+from m2f_batch.models.training import Training
 
-STRIDES = (4, 8, 16, 32)  # of the four feature maps that Mask2Former takes
 PREFIXES = ("_backbone.", "timm_model.")  # that the wrappers of transformers put before timm's names
 
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
-    """The architecture that a config.json names; None when it is none of timm's."""
+    """The architecture that a config.json names, or None when it is none of timm's."""
     if config.get("model_type") == "timm_backbone":
         name = config.get("backbone")
     else:  # timm's own has no model_type, or that of transformers' classifier around it
@@ -31,8 +31,9 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
     return name if isinstance(name, str) and not re.search(r"[/:]", name) else None
 
 
-def timm_config(name: str, architecture: str) -> dict[str, Any]:
-    """``backbone_config`` of an architecture. Raises UsageError when it gives no maps of the strides 4 to 32."""
+def timm_config(name: str, architecture: str, training: Training) -> dict[str, Any]:
+    """``backbone_config`` of an architecture. Raises UsageError when it lacks a map of one of the family's strides."""
+    strides = training.strides
     timm = _timm(name)
     try:
         reductions = timm.create_model(architecture, features_only=True, pretrained=False).feature_info.reduction()
@@ -41,11 +42,11 @@ def timm_config(name: str, architecture: str) -> dict[str, Any]:
             f"model.backbone: timm cannot make feature maps with {architecture!r} ({first_line(error)}); "
             f"python -c \"import timm; print(timm.list_models('*{architecture.split('_')[0]}*'))\" lists names"
         ) from None
-    indices = [reductions.index(stride) for stride in STRIDES if stride in reductions]
-    if len(indices) != len(STRIDES) or len(set(reductions)) != len(reductions):
+    indices = [reductions.index(stride) for stride in strides if stride in reductions]
+    if len(indices) != len(strides) or len(set(reductions)) != len(reductions):
         raise UsageError(
-            f"model.backbone: {architecture!r} of timm has maps of the strides {reductions}; Mask2Former needs "
-            f"{', '.join(map(str, STRIDES))}: take a pyramid such as timm/resnet50, timm/efficientnet_b0"
+            f"model.backbone: {architecture!r} of timm has maps of the strides {reductions}; {training.family} needs "
+            f"{', '.join(map(str, strides))}: take a pyramid such as timm/resnet50, timm/efficientnet_b0"
         )
     return {
         "model_type": "timm_backbone",
@@ -57,7 +58,7 @@ def timm_config(name: str, architecture: str) -> dict[str, Any]:
 
 
 def hub_id_of(name: str, architecture: str) -> str:
-    """Where timm has the weights of an architecture. Raises UsageError when it has none."""
+    """The hub id under which timm has the weights of an architecture. Raises UsageError when it has none."""
     hub_id = getattr(_timm(name).get_pretrained_cfg(architecture), "hf_hub_id", None)
     if not hub_id:
         raise UsageError(

@@ -55,7 +55,7 @@ said = {}
 for name, use in {
     "read": lambda: plan_from_processor(read_checkpoint(place, "m").processor),
     "load": lambda: load_model(place, torch.device("cpu")),
-    "train": lambda: build_model(StartConfig(uri="m"), labels, "instance", seed=0, checkpoint=place),
+    "train": lambda: build_model(StartConfig(uri="m"), labels, "instance", TRAINING, seed=0, checkpoint=place),
     "processor": lambda: processor_pixel_values(place, image),
 }.items():
     try:

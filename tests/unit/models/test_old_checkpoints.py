@@ -25,6 +25,7 @@ from m2f_batch.models.checkpoint import read_checkpoint, weight_files
 from m2f_batch.models.loading import forward, load_model, processor_pixel_values
 from m2f_batch.models.mask2former.fast import FastMask2Former
 from m2f_batch.models.mask2former.original import is_never_read
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.start.build import build_model
 from m2f_batch.vision.pixels.preprocess import prepare
@@ -132,7 +133,7 @@ def test_training_starts_from_an_old_checkpoint(name: str) -> None:
         pytest.importorskip("timm", reason="the extra timm is not installed")
     task: Task = "instance"
     categories = [Category(i, label, True) for i, label in NAMES.items()]
-    start = build_model(StartConfig(uri="x"), categories, task, seed=0, checkpoint=FOLDER / name)
+    start = build_model(StartConfig(uri="x"), categories, task, TRAINING, seed=0, checkpoint=FOLDER / name)
     assert start.notes == ("the class head is the checkpoint's: it knows all 3 categories by name, of its 3",)
     known = load_file(FOLDER / name / "expected.safetensors")
     classes, masks = forward(start.model.eval().to(known["class"].dtype), given().to(known["class"].dtype)).tensors

@@ -20,6 +20,7 @@ from transformers import (
 
 from m2f_batch.config.finetune import StartConfig
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.start.backbones import find_backbone
 from m2f_batch.train.start.build import Start, build_model
 
@@ -27,7 +28,9 @@ ARCHITECTURE = "mobilenetv3_small_050"
 
 
 def build(directory: Path, **more: Any) -> Start:
-    return build_model(StartConfig(config=SMALL, backbone=str(directory), **more), CATEGORIES, "panoptic", seed=0)
+    return build_model(
+        StartConfig(config=SMALL, backbone=str(directory), **more), CATEGORIES, "panoptic", TRAINING, seed=0
+    )
 
 
 def encoder(start: Start) -> dict[str, Tensor]:
@@ -93,22 +96,22 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path: Path) -> None:
 def test_what_weights_expect_of_pixels_is_read(tmp_path: Path) -> None:
     """MobileViT of timm was trained on plain pixels, unlike most."""
     save_timm(tmp_path, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    assert find_backbone(str(tmp_path), weights=True).normalization == ([0.0] * 3, [1.0] * 3)
-    assert find_backbone(str(tmp_path), weights=False).normalization is None
+    assert find_backbone(str(tmp_path), TRAINING, weights=True).normalization == ([0.0] * 3, [1.0] * 3)
+    assert find_backbone(str(tmp_path), TRAINING, weights=False).normalization is None
     other = tmp_path / "other"
     ResNetForImageClassification(ResNetConfig(**BACKBONES["resnet"])).save_pretrained(other)
-    assert find_backbone(str(other), weights=True).normalization is None
+    assert find_backbone(str(other), TRAINING, weights=True).normalization is None
     processor: dict[str, Any] = {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}
     (other / "preprocessor_config.json").write_text(json.dumps(processor))
-    assert find_backbone(str(other), weights=True).normalization == ([0.5, 0.4, 0.3], [0.2, 0.2, 0.1])
+    assert find_backbone(str(other), TRAINING, weights=True).normalization == ([0.5, 0.4, 0.3], [0.2, 0.2, 0.1])
     (other / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False}))
-    assert find_backbone(str(other), weights=True).normalization == ([0.0] * 3, [1.0] * 3)
+    assert find_backbone(str(other), TRAINING, weights=True).normalization == ([0.0] * 3, [1.0] * 3)
 
 
 def test_what_to_do_instead_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def told(name: str, weights: bool = True) -> str:
         with pytest.raises(UsageError) as caught:
-            find_backbone(name, weights=weights)
+            find_backbone(name, TRAINING, weights=weights)
         (line,) = str(caught.value).splitlines()
         return line
 

@@ -10,7 +10,7 @@ import torch
 from conftest import DEMO_MODEL
 from safetensors.torch import save_file
 from support.models import predictor
-from support.train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
+from support.train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, layer_logits, small_config
 from torch import Tensor
 from transformers import (
     Mask2FormerImageProcessor,
@@ -27,13 +27,13 @@ from m2f_batch.demo.scenes import STUFF_IDS
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.models.loading import forward, load_model, load_original
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.loop.optimizer import new_optimizer
-from m2f_batch.train.network.forward import layer_logits
 from m2f_batch.train.network.freezing import train_mode
-from m2f_batch.train.objective.loss import batch_loss
-from m2f_batch.train.objective.loss_parts import ImageTarget, LossSettings, StepTotals
+from m2f_batch.train.objective.mask_classification import batch_loss
+from m2f_batch.train.objective.objective import ImageTarget, LossSettings, StepTotals
 from m2f_batch.train.start import backbones
-from m2f_batch.train.start.build import HEAD, Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
+from m2f_batch.train.start.build import Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
 from m2f_batch.train.start.heads import known_labels, labels_of
 
 TRAIN = TrainConfig(steps=2)
@@ -42,7 +42,7 @@ DEMO_CATEGORIES = tuple(Category(i + 1, name, i not in STUFF_IDS) for i, name in
 
 def build(start: StartConfig, seed: int = 0, **options: Any) -> Start:
     return build_model(
-        start, options.pop("categories", CATEGORIES), options.pop("task", "panoptic"), seed=seed, **options
+        start, options.pop("categories", CATEGORIES), options.pop("task", "panoptic"), TRAINING, seed=seed, **options
     )
 
 
@@ -59,7 +59,9 @@ def targets(count: int = 2) -> list[ImageTarget]:
 def train(model: Any, steps: int = 2, batch: Tensor | None = None) -> list[float]:
     """The losses of a few steps; every trained parameter has a gradient in the first."""
     settings = LossSettings.of(model.config)
-    optimizer = new_optimizer(model, learning_rate=1e-3, backbone_multiplier=1.0, weight_decay=0.05)
+    optimizer = new_optimizer(
+        model, backbone=TRAINING.backbone, learning_rate=1e-3, backbone_multiplier=1.0, weight_decay=0.05
+    )
     losses = []
     for step in range(steps):
         totals = StepTotals.count([2, 2], num_queries=model.config.num_queries, no_object_weight=0.1)
@@ -233,7 +235,7 @@ def test_categories_that_a_checkpoint_does_not_know_get_new_rows_said_aloud() ->
     assert not torch.equal(fresh.model.class_predictor.weight[-1], old.class_predictor.weight[-1])
     new, given, random = (model.state_dict() for model in (start.model, old, fresh.model))
     for name, value in given.items():
-        if name in HEAD:
+        if name in TRAINING.heads:
             assert torch.equal(new[name][1 : count + 1], value[:count]) and torch.equal(new[name][-1], value[-1])
             assert torch.equal(new[name][[0, count + 1]], random[name][[0, count + 1]])
         elif not name.startswith("criterion"):

@@ -12,9 +12,9 @@ from torch.nn.functional import grid_sample
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former import modeling_mask2former as reference
 
-from m2f_batch.train.objective.loss import BatchLoss, batch_loss, loss_at, point_losses
-from m2f_batch.train.objective.loss_parts import ImageTarget, LossSettings, NonFiniteLoss, StepTotals
+from m2f_batch.train.objective.mask_classification import batch_loss, loss_at, point_losses
 from m2f_batch.train.objective.matcher import match, pairwise_costs
+from m2f_batch.train.objective.objective import BatchLoss, ImageTarget, LossSettings, NonFiniteLoss, StepTotals
 from m2f_batch.train.objective.points import ImagePoints, draw_points, sample_own, sample_shared
 
 LAYERS, QUERIES, CLASSES = 3, 12, 5

@@ -8,7 +8,7 @@ from conftest import DEMO_MODEL
 from transformers import Mask2FormerConfig
 
 from m2f_batch.errors import UsageError
-from m2f_batch.train.start.model_config import BACKBONES, PARAMETERS, new_config
+from m2f_batch.models.mask2former.new_config import BACKBONES, PARAMETERS, new_config
 
 DEMO = json.loads((DEMO_MODEL / "config.json").read_text())
 

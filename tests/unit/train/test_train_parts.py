@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 import torch
-from support.train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, small_config
+from support.train_models import BACKBONES, CATEGORIES, SMALL, TIMM_BACKBONES, layer_logits, small_config
 from torch import Tensor, nn
 
 from m2f_batch.config.finetune import StartConfig, TrainConfig
 from m2f_batch.errors import UsageError
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.loop.ema import MovingAverage
 from m2f_batch.train.loop.optimizer import new_optimizer, undecayed_parameters
 from m2f_batch.train.loop.schedule import rate_factor
-from m2f_batch.train.network.forward import layer_logits
 from m2f_batch.train.network.freezing import batch_norms, freeze, freeze_unused, train_mode
 from m2f_batch.train.network.recompute import recompute_activations
 from m2f_batch.train.start.build import Start, build_model, prepare
@@ -27,7 +27,7 @@ def start_of(kind: str = "resnet", **changes: Any) -> Start:
         config = StartConfig(config=SMALL | changes, backbone=kind, backbone_weights=False)
     else:
         config = StartConfig(config=small_config(kind, **changes))
-    return build_model(config, CATEGORIES, "panoptic", seed=0)
+    return build_model(config, CATEGORIES, "panoptic", TRAINING, seed=0)
 
 
 def summed(model: Any, pixels: Tensor) -> Tensor:
@@ -42,7 +42,9 @@ def summed(model: Any, pixels: Tensor) -> Tensor:
 def test_groups_are_backbone_and_rest_with_and_without_decay() -> None:
     model = start_of("swin").model
     freeze(model, ["*.queries_features.*"])
-    optimizer = new_optimizer(model, learning_rate=1e-3, backbone_multiplier=0.1, weight_decay=0.05)
+    optimizer = new_optimizer(
+        model, backbone=TRAINING.backbone, learning_rate=1e-3, backbone_multiplier=0.1, weight_decay=0.05
+    )
     told = {
         group["name"]: (group["initial_lr"], group["lr"], group["weight_decay"]) for group in optimizer.param_groups
     }
@@ -160,7 +162,7 @@ def test_what_never_gets_a_gradient_is_frozen_and_nothing_else_changes(kind: str
     freeze(model, ["class_predictor.bias"])
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model.train()
-    unused = freeze_unused(model)
+    unused = freeze_unused(model, TRAINING)
     if kind == "swin":
         assert unused == [f"{BACKBONE}.swin.layernorm.weight", f"{BACKBONE}.swin.layernorm.bias"]
     assert model.training and all(p.grad is None for p in model.parameters())
@@ -196,7 +198,7 @@ def test_recomputed_activations_change_no_value_and_no_gradient(kind: str) -> No
     results = []
     for recompute in (False, True):
         model = start_of(kind, dropout=0.1).model.double().train()
-        parts = recompute_activations(model) if recompute else []
+        parts = recompute_activations(model, TRAINING) if recompute else []
         assert bool(parts) == recompute and len({*parts}) == len(parts)
         torch.manual_seed(4)
         value = summed(model, pixels)
@@ -215,7 +217,7 @@ def test_recomputing_keeps_fewer_activations(kind: str) -> None:
     kept = []
     for recompute in (False, True):
         model = start_of(kind).model.train()
-        parts = recompute_activations(model) if recompute else []
+        parts = recompute_activations(model, TRAINING) if recompute else []
         count = 0
 
         def keep(tensor: Tensor) -> Tensor:

@@ -4,11 +4,11 @@ import sys
 
 import pytest
 import torch
+from support.train_models import layer_logits
 
 from benchmarks.training.small_training import small_model
 from m2f_batch.train.data.stream import Span
 from m2f_batch.train.loop.progress import SMOOTHED, Progress, first_loss
-from m2f_batch.train.network.forward import layer_logits
 
 
 class Clock:

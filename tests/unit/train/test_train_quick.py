@@ -6,23 +6,23 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support.train_models import CATEGORIES, small_config
+from support.train_models import CATEGORIES, layer_logits, small_config
 from torch import Tensor, nn
 
 from m2f_batch.config.finetune import StartConfig
-from m2f_batch.train.network.fast_modules import FastDeformableAttention, FastLinear, quicken
-from m2f_batch.train.network.forward import layer_logits
+from m2f_batch.models.mask2former.fast_training import FastDeformableAttention, FastLinear, use_fast_modules
+from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.start.build import build_model
 
 
 def two_models(kind: str) -> tuple[Any, Any]:
-    """The same random weights, as ``transformers`` computes with them and quickened."""
-    theirs = build_model(StartConfig(config=small_config(kind)), CATEGORIES, "panoptic", seed=3).model.train()
+    """The same random weights, as ``transformers`` computes with them and with fast modules."""
+    theirs = build_model(StartConfig(config=small_config(kind)), CATEGORIES, "panoptic", TRAINING, seed=3).model.train()
     with torch.no_grad():  # new offsets are whole pixels, where bilinear samples have a kink
         for layer in theirs.model.pixel_level_module.decoder.encoder.layers:
             layer.self_attn.sampling_offsets.bias += torch.randn_like(layer.self_attn.sampling_offsets.bias)
     ours = copy.deepcopy(theirs)
-    assert quicken(ours) == []
+    assert use_fast_modules(ours) == []
     return theirs, ours
 
 
@@ -104,6 +104,6 @@ def test_a_part_that_is_built_otherwise_stays_and_is_said() -> None:
     theirs, _ = two_models("resnet")
     attention = theirs.model.pixel_level_module.decoder.encoder.layers[0].self_attn
     attention.temperature = nn.Parameter(torch.ones(1))
-    (note,) = quicken(theirs)
+    (note,) = use_fast_modules(theirs)
     assert "temperature" in note and "slower" in note
     assert theirs.model.pixel_level_module.decoder.encoder.layers[0].self_attn is attention

@@ -1,6 +1,6 @@
-"""``model.config.*`` to a Mask2FormerConfig: every parameter of transformers' class settable, every mistake explained.
+"""``model.config.*`` becomes a Mask2FormerConfig. Every parameter can be set, and every mistake is explained.
 
-Numbers are coerced (``class_weight: 2``), which transformers refuses; unknown names are refused, which it takes.
+Numbers are coerced (``class_weight: 2``), which transformers refuses. Unknown names are refused, which it takes.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +17,8 @@ from m2f_batch.models.config_classes import annotation, coerced, own_fields
 
 PARAMETERS = tuple(Mask2FormerConfig.__annotations__)
 RENAMED = {"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"}
-# backbones whose feature maps Mask2Former can use; of the others some fail at once and some in the first step
+STRIDES = (4, 8, 16, 32)  # of the four feature maps of a backbone
+# backbones whose feature maps Mask2Former can use: of the others some fail at once and some in the first step
 BACKBONES = ("swin", "swinv2", "resnet", "pvt_v2", "dinov3_convnext", "timm_backbone")
 GONE = {
     "backbone": "transformers has no such parameter any more; give model.backbone (timm/NAME for one of timm)",
@@ -36,7 +37,7 @@ GONE = {
 def new_config(changes: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Mask2FormerConfig:
     """A Mask2FormerConfig: ``changes`` (``model.config``) over ``base`` (a config.json), over the defaults.
 
-    ``backbone_config`` is laid over that of ``base`` key by key; without ``out_features`` a backbone gives its last
+    ``backbone_config`` is laid over that of ``base`` key by key. Without ``out_features`` a backbone gives its last
     four stages. Raises UsageError, with one line per mistake.
     """
     changes = {RENAMED.get(name, name): value for name, value in changes.items()}
@@ -94,7 +95,7 @@ def backbone_config(changes: Any, base: Mapping[str, Any] | None = None) -> Pret
 
 
 def _tree_of(base: Mapping[str, Any] | None, backbone: Any) -> dict[str, Any]:
-    """What ``changes`` are laid over; the default backbone too, unless another is asked for."""
+    """The tree that ``changes`` are laid over, with the default backbone unless another is asked for."""
     tree: dict[str, Any] = Mask2FormerConfig.from_dict(dict(base or {})).to_dict()
     if base is None and isinstance(backbone, Mapping) and "model_type" in backbone:
         tree["backbone_config"] = None
@@ -127,8 +128,8 @@ def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) ->
         raise UsageError(f"{prefix}: transformers refuses it: {text[:300]}") from None
 
 
-def _wrong_values(config: Any) -> Iterator[str]:
-    """What the types allow and the model does not."""
+def _wrong_values(config: Mask2FormerConfig) -> Iterator[str]:
+    """Yield what the types allow and the model does not."""
     for name, (allowed, fine) in RULES.items():
         value = getattr(config, name)
         if not fine(value):

@@ -1,4 +1,4 @@
-"""The loss of Mask2Former: class cross-entropy, mask cross-entropy and dice, in every layer.
+"""Mask classification is the objective of Mask2Former: cross-entropy of classes and masks, and dice, in every layer.
 
 Paper, section 4.1, and ``SetCriterion`` of its code. With the same points it equals ``Mask2FormerLoss`` of
 ``transformers`` for a batch in one process; unlike that, it is divided by the totals of the whole step, so that it does
@@ -6,15 +6,17 @@ not matter how a batch is spread over ranks and forward passes (both losses of `
 Shapes: L layers, B images, Q queries, C classes, M matched objects of the batch, P points.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from m2f_batch.train.objective.loss_parts import ImageTarget, LossSettings, NonFiniteLoss, StepTotals
+from m2f_batch.models.predictions import Prediction, QueryLogits
 from m2f_batch.train.objective.matcher import Pairs, match
+from m2f_batch.train.objective.objective import BatchLoss, ImageTarget, LossSettings, StepTotals
 from m2f_batch.train.objective.points import (
     ImagePoints,
     counted,
@@ -26,20 +28,43 @@ from m2f_batch.train.objective.points import (
 )
 
 
-class BatchLoss(NamedTuple):
-    """``total`` is to be differentiated; ``parts`` are its weighted addends, all layers together, without gradient."""
+@dataclass(frozen=True)
+class MaskClassification:
+    """The objective of a model with ``most_objects`` queries."""
 
-    total: Tensor  # []
-    parts: dict[str, Tensor]  # class, mask, dice
-    image_ids: tuple[int, ...]
-    per_image: Tensor  # [B], without gradient; adds up to total
+    settings: LossSettings
+    most_objects: int
+    layers: int  # whose losses add up
+    parts: tuple[str, ...] = ("class", "mask", "dice")
 
-    def check(self) -> None:
-        """Raise NonFiniteLoss, naming the images, when the loss is not finite. Waits for the device."""
-        finite = self.per_image.isfinite().tolist()
-        wrong = [image for image, fine in zip(self.image_ids, finite, strict=True) if not fine]
-        if wrong:
-            raise NonFiniteLoss(wrong, "the loss")
+    @classmethod
+    def of(cls, config: Any) -> "MaskClassification":
+        """The objective of a model by its configuration of transformers."""
+        settings = LossSettings.of(config)
+        return cls(settings, config.num_queries, config.decoder_layers if settings.use_auxiliary_loss else 1)
+
+    def totals(self, objects: Iterable[int], device: torch.device) -> StepTotals:
+        """The totals of one optimizer step, from how many objects each image of this rank's share of it has."""
+        return StepTotals.count(
+            objects, num_queries=self.most_objects, no_object_weight=self.settings.no_object_weight, device=device
+        )
+
+    def loss(
+        self,
+        outputs: Sequence[Prediction],
+        targets: Sequence[ImageTarget],
+        totals: StepTotals,
+        *,
+        seed: int,
+        step: int,
+    ) -> BatchLoss:
+        """The loss of one forward pass (``batch_loss``), from the predictions of every layer."""
+        of_queries = [output for output in outputs if isinstance(output, QueryLogits)]
+        classes, masks = [each.class_logits for each in of_queries], [each.mask_logits for each in of_queries]
+        return batch_loss(classes, masks, targets, totals, self.settings, seed=seed, step=step)
+
+
+OBJECTIVE = MaskClassification.of
 
 
 def batch_loss(
@@ -131,7 +156,7 @@ def _mask_losses(
     """Cross-entropy and dice of the matched masks at their points, summed over each image's objects: two [B]."""
     device, counts = logits.device, [len(queries) for queries, _ in pairs]
     rows = torch.cat([queries + image * logits.shape[1] for image, (queries, _) in enumerate(pairs)]).to(device)
-    owners = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
+    image_of = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).to(device)
     maps = logits.flatten(0, 1)[rows].to(settings.dtype(logits))
     if not len(rows):
         nothing = maps.flatten().sum().expand(len(counts))
@@ -145,13 +170,13 @@ def _mask_losses(
         weights = _weights(targets, torch.split(chosen, counts))
     losses = point_losses(sample_own(maps, chosen), torch.cat(inside), weights)
     empty = maps.new_zeros(len(counts))
-    return empty.index_add(0, owners, losses[0]), empty.index_add(0, owners, losses[1])
+    return empty.index_add(0, image_of, losses[0]), empty.index_add(0, image_of, losses[1])
 
 
 def _chosen_points(
     maps: Tensor, counts: Sequence[int], points: Sequence[tuple[Tensor, Tensor]], settings: LossSettings
 ) -> Tensor:
-    """Where each object's loss is computed, float [M, P, 2]: the most uncertain candidates first, then the spread."""
+    """The points of each object's loss, float [M, P, 2]: the most uncertain candidates first, then the spread."""
     uncertain = torch.cat(
         [
             most_uncertain(sample_shared(own, candidates), candidates, settings.uncertain)
@@ -162,12 +187,12 @@ def _chosen_points(
 
 
 def _of(masks: Tensor, objects: Tensor) -> Tensor:
-    """The masks of matched objects, ascending; no copy where all are matched, as long as there are queries enough."""
+    """The masks of matched objects, ascending. Nothing is copied where all are matched, as is usual."""
     return masks if len(objects) == len(masks) else masks[objects.to(masks.device)]
 
 
 def _weights(targets: Sequence[ImageTarget], points: Sequence[Tensor]) -> Tensor | None:
-    """How much each point counts, [M, P] in [0, 1]; None when no image has ignored pixels."""
+    """The weight of each point, [M, P] in [0, 1]. None when no image has ignored pixels."""
     if all(target.ignored is None for target in targets):
         return None
     each = [(target, where, counted(target.ignored, where)) for target, where in zip(targets, points, strict=True)]

@@ -1,18 +1,21 @@
-"""What the loss is given: its settings, an image's objects, the totals of a step, and its one failure."""
+"""An objective turns the predictions of a model into a loss. Here is what each of them takes and gives."""
 
+import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from m2f_batch.errors import RunError
+from m2f_batch.models.predictions import Prediction
+from m2f_batch.models.training import Training
 
 
 class NonFiniteLoss(RunError):
-    """A loss, or a matching cost, that is not finite; ``image_ids`` are those of the images it comes from."""
+    """A loss, or a matching cost, that is not finite. ``image_ids`` are those of the images it comes from."""
 
     def __init__(self, image_ids: Sequence[int], what: str) -> None:
         super().__init__(f"{what} is not finite for the images {', '.join(map(str, image_ids))}")
@@ -31,14 +34,14 @@ class ImageTarget(NamedTuple):
     ignored: Tensor | None = None  # bool [H, W]: pixels whose points count for nothing
 
     def as_numbers(self, dtype: torch.dtype) -> "ImageTarget":
-        """With 0 and 1 for the masks' pixels, which is what is sampled; done once for all layers."""
+        """Turn the masks' pixels into 0 and 1, which are sampled. Done once for all layers."""
         ignored = None if self.ignored is None else self.ignored.to(dtype)
         return self._replace(masks=self.masks.to(dtype), ignored=ignored)
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The numbers of the loss, named as in Mask2FormerConfig."""
+    """The numbers of a loss on masks of queries, named as in the configurations of transformers."""
 
     class_weight: float = 2.0
     mask_weight: float = 5.0
@@ -50,8 +53,8 @@ class LossSettings:
     use_auxiliary_loss: bool = True
 
     @classmethod
-    def of(cls, config: Any) -> "LossSettings":
-        """Those of a Mask2FormerConfig."""
+    def of(cls, config: object) -> "LossSettings":
+        """The settings that a configuration has."""
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
     @property
@@ -61,18 +64,18 @@ class LossSettings:
 
     @property
     def uncertain(self) -> int:
-        """Points of the loss that are chosen by uncertainty; the rest is chosen blindly."""
+        """Points of the loss that are chosen by uncertainty. The rest is chosen blindly."""
         return int(self.importance_sample_ratio * self.train_num_points)
 
     @staticmethod
     def dtype(logits: Tensor) -> torch.dtype:
-        """In which precision the loss is computed: float32, also for bfloat16 logits, or float64."""
+        """The precision of the loss: float32, also for bfloat16 logits, or float64."""
         return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True)
 class StepTotals:
-    """What the sums of a step are divided by: per rank on average, over all its forward passes."""
+    """The totals by which the sums of a step are divided: per rank on average, over all its forward passes."""
 
     masks: float  # objects
     class_weight: float  # weights of all queries in the cross-entropy of classes
@@ -97,3 +100,60 @@ class StepTotals:
         masks, weights = sums.tolist()
         # at least one each: a batch without objects has no mask loss, and one without images no loss
         return cls(max(masks, 1.0) / ranks, (weights or 1.0) / ranks)
+
+
+class BatchLoss(NamedTuple):
+    """The loss of a forward pass. ``total`` is to be differentiated.
+
+    ``parts`` are its weighted addends, all layers together, without gradient.
+    """
+
+    total: Tensor  # []
+    parts: dict[str, Tensor]  # class, mask, dice
+    image_ids: tuple[int, ...]
+    per_image: Tensor  # [B], without gradient; adds up to total
+
+    def check(self) -> None:
+        """Raise NonFiniteLoss, naming the images, when the loss is not finite. Waits for the device."""
+        finite = self.per_image.isfinite().tolist()
+        wrong = [image for image, fine in zip(self.image_ids, finite, strict=True) if not fine]
+        if wrong:
+            raise NonFiniteLoss(wrong, "the loss")
+
+
+class Objective(Protocol):
+    """An objective says what a model is trained for.
+
+    ``parts`` names the addends of the loss, ``layers`` is how many layers' losses it adds up, and no image can teach
+    more than ``most_objects``.
+    """
+
+    @property
+    def parts(self) -> tuple[str, ...]: ...
+    @property
+    def most_objects(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+
+    def totals(self, objects: Iterable[int], device: torch.device) -> StepTotals:
+        """The totals of one optimizer step, which every rank must ask for once a step."""
+        ...
+
+    def loss(
+        self,
+        outputs: Sequence[Prediction],
+        targets: Sequence[ImageTarget],
+        totals: StepTotals,
+        *,
+        seed: int,
+        step: int,
+    ) -> BatchLoss:
+        """The loss of one forward pass, from the predictions of every layer."""
+        ...
+
+
+def objective_of(training: Training, config: object) -> Objective:
+    """The objective that a family names, with the numbers of a model's configuration."""
+    module = importlib.import_module(f"m2f_batch.train.objective.{training.objective}")
+    objective: Objective = module.OBJECTIVE(config)
+    return objective

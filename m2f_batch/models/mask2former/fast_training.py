@@ -20,7 +20,7 @@ DEFORMABLE = "Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention"
 PARAMETERS = affine("sampling_offsets", "attention_weights", "value_proj", "output_proj")
 
 
-def quicken(model: nn.Module) -> list[str]:
+def use_fast_modules(model: nn.Module) -> list[str]:
     """Put quick parts into a Mask2Former of ``transformers``; a note where that is built otherwise than known here."""
     notes = []
     for parent in list(model.modules()):
