@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import traceback
@@ -13,11 +14,13 @@ from m2f_batch.commands.shared.registry import Command, add_command, find_comman
 from m2f_batch.errors import CommandError, RunError, TransientError, UsageError
 from m2f_batch.installed import check_installation, is_missing, what_is_missing, what_to_install
 from m2f_batch.messages.masking import redact
+from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.messages.terminal import printable
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.result import Result, tell
 
 STOPPED = 130
+_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)$")  # what argparse says of a command or task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +45,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Complain and end with 2."""
+        if choice := _CHOICE.search(message):
+            near = did_you_mean(choice[1], re.findall(r"[\w-]+", choice[2]))
+            message += f"; {near}" if near else ""
         tell(error=message)
         super().error(message)
 

@@ -64,7 +64,10 @@ def test_mistakes_in_the_config_name_every_field(capsys: pytest.CaptureFixture[s
 
 def test_argparse_mistakes(capsys: pytest.CaptureFixture[str], run_uri: str, tmp_path: Path) -> None:
     assert "COMMAND" in mistake(capsys)
-    assert "invalid choice: 'fly'" in mistake(capsys, "fly")
+    said = mistake(capsys, "fly")
+    assert "invalid choice: 'fly'" in said and "did you mean" not in said
+    assert mistake(capsys, "segmnt").endswith("; did you mean segment?\n")
+    assert mistake(capsys, "submit", "finetun").endswith("; did you mean finetune?\n")
     assert "--no-such" in mistake(capsys, "status", run_uri, "--no-such")
 
 
