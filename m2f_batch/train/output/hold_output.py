@@ -14,7 +14,7 @@ from m2f_batch.runs.held_folder import Fence, HeldFolder, open_folder
 from m2f_batch.runs.hold import held_folder
 from m2f_batch.storage.retries import retry_before_run, retry_write
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
-from m2f_batch.train.output.training_info import TrainingInfo, read_info, write_attempt, write_removed
+from m2f_batch.train.output.training_info import TrainingInfo, read_info, read_tree, write_attempt, write_removed
 from m2f_batch.train.start.job import TrainJob
 
 LEASE_SECONDS = 60.0
@@ -76,7 +76,7 @@ def is_finished(info: TrainingInfo | None, job: TrainJob) -> bool:
 
 def check_seen(place: HeldFolder) -> None:
     """Raise RunError where this process's node does not see the OUTPUT that the command has begun."""
-    if retry_write(lambda: read_info(place)) is None:
+    if retry_write(lambda: read_tree(place)) is None:
         raise RunError(
             f"what is written to {place.uri} is not to be seen on node {os.uname().nodename}; with "
             "several nodes give an object-store URI, or a directory that all of them share",

@@ -46,16 +46,22 @@ class TrainingInfo:
         return [name for name, value in job.facts.items() if self.facts.get(name) != value]
 
 
-def read_info(place: HeldFolder) -> TrainingInfo | None:
-    """Read finetune.json, None where there is none. Raises RunError for another file of that name."""
+def read_tree(place: HeldFolder) -> JsonObject | None:
+    """Read the JSON object of finetune.json, None where there is none. Raises RunError for other text."""
     try:
         tree = json_object_or_none(place.store.read(place.path(INFO)))
     except NotFound:
         return None
     if tree is None:
         raise RunError(f"{place.path(INFO)} is not JSON")
+    return tree
+
+
+def read_info(place: HeldFolder) -> TrainingInfo | None:
+    """Read finetune.json, None where there is none. Raises RunError for another file of that name."""
+    tree = read_tree(place)
     try:
-        return TrainingInfo.of(tree)
+        return None if tree is None else TrainingInfo.of(tree)
     except (LookupError, TypeError):
         raise RunError(f"{place.path(INFO)} is not the finetune.json of a training") from None
 
@@ -69,8 +75,8 @@ def write_attempt(place: HeldFolder, before: TrainingInfo | None, job: TrainJob)
 
 def write_finished(place: HeldFolder) -> None:
     """Say that the training is done."""
-    info = retry_write(lambda: read_info(place))
-    _write(place, ({} if info is None else info.tree) | {"finished_at": now()})
+    tree = retry_write(lambda: read_tree(place))
+    _write(place, (tree or {}) | {"finished_at": now()})
 
 
 def write_removed(place: HeldFolder, info: TrainingInfo) -> None:
