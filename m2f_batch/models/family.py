@@ -32,7 +32,7 @@ class FastForward(Protocol):
     """A faster way to a family's predictions, with what its check at load needs (``vision/device/checked_model``)."""
 
     def build(self, model: "nn.Module") -> "Predictor | None":
-        """The faster network with the weights of a model of ``transformers``; None where that is built otherwise."""
+        """The faster network with the weights of a model of ``transformers``, or None where that is built otherwise."""
         ...
 
     def compared(

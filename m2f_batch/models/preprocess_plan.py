@@ -96,7 +96,7 @@ class PreprocessPlan:
         return text if self.pad_size is None else f"{text}, padded to {self.pad_size[0]}x{self.pad_size[1]}"
 
     def doubt(self) -> str | None:
-        """Why the values that reach the model can hardly be those it was trained on; None if they can.
+        """The reason to doubt that the model was trained on such values, or None.
 
         What models are trained on lies within a few units of 0, and black and white are 1 to 5 apart.
         """
@@ -117,7 +117,7 @@ class PreprocessPlan:
         )
 
     def _values(self, pixel: float) -> Channels:
-        """What a gray pixel becomes."""
+        """The values of a gray pixel."""
         value = pixel if self.rescale_factor is None else pixel * self.rescale_factor
         if self.mean is None or self.std is None:
             return (value, value, value)

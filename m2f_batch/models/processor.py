@@ -60,9 +60,9 @@ def plan_from_processor(processor: Mapping[str, Any], known: Set[str] | None = N
         fault = error.errors()[0]
         key = str(fault["loc"][0]) if fault["loc"] else ""
         value = str(processor.get(key, fault["input"]))[:100]
-        told = SIZES if key == "size" else fault["msg"]
+        allowed = SIZES if key == "size" else fault["msg"]
         raise UsageError(
-            f"the image processor's {key} {value!r} is not allowed ({told})",
+            f"the image processor's {key} {value!r} is not allowed ({allowed})",
             field="model.uri",
             hint="mend its preprocessor_config.json",
         ) from None

@@ -1,4 +1,4 @@
-"""Where a model comes from: a Hugging Face directory, a hub id or an object-store URI, to a local directory.
+"""A model is found in a directory, on the hub or in an object store, and brought to a local directory.
 
 Only safetensors and JSON are ever fetched, no code of a model repository is run, and the hub is asked for one pinned
 commit only, which keeps ``transformers`` from asking an outside service to convert weights.
@@ -41,7 +41,7 @@ class ModelSource:
 
 
 def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = WANTED) -> ModelSource:
-    """Pin down what ``model.uri`` names; ``wanted`` are patterns of the names of its files.
+    """Pin down what ``model.uri`` names. ``wanted`` are patterns of the names of its files.
 
     Raises UsageError when there is no such model, or it is not allowed.
     """
@@ -100,7 +100,7 @@ def local_directory(source: ModelSource) -> Path:
 
 
 def _check_allowed(source: ModelSource, kind: type[Exception]) -> None:
-    """A model of the hub is hf://owner/name, its files any kept copy; links in a directory must not leave the lists."""
+    """A model of the hub is hf://owner/name, and its files any kept copy. Links must not leave the lists."""
     places = [source.uri]
     if source.kind == "hub":
         places = [allow.hub_place(source.uri, source.revision)]
@@ -233,7 +233,7 @@ def _fetch_from_hub(source: ModelSource) -> Path:
 
 
 def _ways_out(source: ModelSource) -> str:
-    """What to do with a model of the hub that has no safetensors."""
+    """Advise what to do with a model of the hub that has no safetensors."""
     found, name = _safe_requests(source.uri), source.uri
     if found is None:
         first = f"a pull request that holds them ({name}@refs/pr/N; the hub cannot be asked which)"
@@ -248,7 +248,7 @@ def _ways_out(source: ModelSource) -> str:
 
 
 def _safe_requests(name: str) -> list[str] | None:
-    """The pull requests of a model of the hub that hold safetensors, the newest first; None where it does not say."""
+    """The pull requests of a model of the hub that hold safetensors, the newest first, or None if it does not say."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's
 

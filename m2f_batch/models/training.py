@@ -12,7 +12,7 @@ from m2f_batch.models.predictions import Prediction
 
 @dataclass(frozen=True)
 class Training:
-    """How the models of a family are trained. A model is always the network of ``transformers``.
+    """The way in which the models of a family are trained. A model is always the network of ``transformers``.
 
     - ``family`` is its name for people, and ``objective`` the module of ``train/objective`` that computes its loss.
     - ``backbone`` is the name of the module that is pretrained elsewhere, ``backbone_kinds`` are the model_types that

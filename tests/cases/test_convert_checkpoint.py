@@ -73,7 +73,7 @@ def test_the_demo_model_comes_back_byte_for_byte(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().out.splitlines() == [
         f"read    pytorch_model.bin in a process {BOUNDS} 1.1 GB of memory at most",
         f"wrote   {dest}: 239 tensors in model.safetensors",
-        "model   6 labels; licence of the weights: mit",
+        "model   6 labels; license of the weights: mit",
     ]
     assert sorted(path.name for path in dest.iterdir()) == sorted(path.name for path in DEMO_MODEL.iterdir())
     for name in ("config.json", "preprocessor_config.json", "README.md", "model.safetensors"):

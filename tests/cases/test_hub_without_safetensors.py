@@ -84,7 +84,7 @@ def test_the_newest_of_many_pull_requests(hub: HubStub, tmp_path: Path, capsys: 
 def test_the_other_way_out(hub: HubStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Converted, it keeps what its name says: the licence of the published weights, and its task."""
     assert main(["convert-checkpoint", NAME, str(tmp_path / "large")]) == 0
-    assert capsys.readouterr().out.endswith("licence of the weights: cc-by-nc-4.0\n")
+    assert capsys.readouterr().out.endswith("license of the weights: cc-by-nc-4.0\n")
     config = json.loads((tmp_path / "large" / "config.json").read_text())
     assert config == json.loads((DEMO_MODEL / "config.json").read_text()) | {"_name_or_path": NAME}
     model = (tmp_path / "large" / "model.safetensors").read_bytes()

@@ -23,7 +23,7 @@ MAX_SHARD = 5_000_000_000  # bytes of one safetensors file, as transformers 4 wr
 
 
 class Order(TypedDict):
-    """``files`` are read in order, and written below ``out``; ``memory`` in bytes, ``seconds`` of a core."""
+    """``files`` are read in order and written below ``out``, with ``memory`` in bytes and ``seconds`` of a core."""
 
     files: list[str]
     out: str
@@ -149,7 +149,7 @@ def _loaded(file: str) -> Any:
 
 
 def _reason(text: str) -> str:
-    """What torch's unpickler said, without its advice to trust the file."""
+    """The text of torch's unpickler, without its advice to trust the file."""
     called = re.search(r"GLOBAL ([\w.<>]+)", text) or re.search(r"instantiate class ([\w.<>]+)", text)
     if called:
         return f"is refused, since to read it {called[1]} would be called"

@@ -65,7 +65,7 @@ def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) ->
 
 @contextmanager
 def _of_source() -> Iterator[None]:
-    """What is said of model.uri is, here, said of SRC."""
+    """In this block, mistakes in model.uri are mistakes in SRC."""
     try:
         yield
     except (UsageError, RunError) as error:
@@ -106,7 +106,7 @@ def _pickles(directory: Path, source: str) -> list[Path]:
 
 @contextmanager
 def _beside(place: str) -> Iterator[Path]:
-    """A folder from which files are renamed to a local place, or else uploaded; gone afterwards, as are its parents.
+    """A folder from which files are renamed to a local place, or else uploaded. It is gone afterwards.
 
     It is in the place itself where that is there: that may be a mount, and nothing beside it writable.
     """
@@ -138,7 +138,7 @@ def _umask() -> int:
 
 
 def _run(files: list[Path], folder: Path, max_shard: int) -> dict[str, Any]:
-    """The child's answer, with ``memory``, its bound. Raises UsageError for what it refuses, or dies of; RunError."""
+    """The child's answer, with ``memory``, its bound. Raises UsageError for what it refuses or dies of, RunError."""
     sizes = [file.stat().st_size for file in files]
     memory, seconds = 3 * max(sizes) + HEADROOM, SECONDS + sum(sizes) // BYTES_PER_SECOND
     order: Order = {
@@ -173,7 +173,7 @@ def _run(files: list[Path], folder: Path, max_shard: int) -> dict[str, Any]:
 
 
 def _answer(stdout: bytes) -> dict[str, Any] | None:
-    """What the child said, if it is of the form that it should have: it has read what anybody may have made."""
+    """The child's answer, if its form is right, because the child has read what anybody may have made."""
     try:
         answer = json.loads(stdout.decode().strip().rpartition("\n")[2])
     except ValueError:
@@ -205,7 +205,7 @@ def _settle_names(folder: Path, written: dict[str, list[str]]) -> list[str]:
 
 
 def _copy(directory: Path, folder: Path, found: ModelSource) -> None:
-    """What else a model directory has. A model of the hub keeps its name, which licence and task are known by."""
+    """Copy the other files of a model. A model of the hub keeps its name, which tells its license and task."""
     for name in COPIED:
         if (directory / name).is_file():
             shutil.copyfile(directory / name, folder / name)
@@ -279,7 +279,7 @@ def _lines(
     yield f"read    {read} in a process {bounds}"
     count = sum(len(tensors) for tensors in answer["written"].values())
     yield f"wrote   {dest}: {count:,} tensors in {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-    yield f"model   {len(checkpoint.id2label):,} labels; licence of the weights: {checkpoint.license}"
+    yield f"model   {len(checkpoint.id2label):,} labels; license of the weights: {checkpoint.license}"
 
 
 def _bytes(size: int) -> str:

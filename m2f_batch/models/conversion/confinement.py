@@ -1,4 +1,4 @@
-"""What a process gives up before it reads a file that nobody vouches for: the network, and memory without end.
+"""A process gives up the network, and memory without end, before it reads a file that nobody vouches for.
 
 It never gets either back, nor do processes that it starts.
 """
@@ -19,7 +19,7 @@ _X32 = 0x40000000  # numbers of x86_64's second ABI lie above it
 
 
 def cut_network() -> str:
-    """Take the network away; says how, for people. To be called while the process has one thread."""
+    """Take the network away, and say how, for people. To be called while the process has one thread."""
     has_namespace, has_filter = _has_own_namespace(), _are_sockets_filtered()  # both: files can be sockets, too
     if has_namespace:
         return "a network namespace of its own"
@@ -45,7 +45,7 @@ def bound_seconds(seconds: int) -> None:
 
 
 def _has_own_namespace() -> bool:
-    """Whether this process now has a network namespace, in which there is no way out: as root, or as a user."""
+    """Enter a network namespace without a way out, as root or as a user, and tell whether that succeeded."""
     unshare = getattr(ctypes.CDLL(None, use_errno=True), "unshare", None)
     if unshare is None:
         return False
@@ -64,7 +64,7 @@ def _has_own_namespace() -> bool:
 
 
 def _are_sockets_filtered() -> bool:
-    """Whether the kernel now refuses this process new sockets (seccomp)."""
+    """Ask the kernel to refuse this process new sockets (seccomp), and tell whether it does."""
     architecture, calls = _MACHINES.get(platform.machine(), (0, ()))
     if not calls:
         return False

@@ -92,7 +92,7 @@ def perceptron(x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
 
 
 def rows_at_once(rows: int, width: int, device: torch.device) -> int:
-    """How many of ``rows`` to take at a time through a computation ``width`` channels wide, row by row.
+    """The number of ``rows`` to take at a time through a computation ``width`` channels wide, row by row.
 
     On CPU as many as a cache holds, and as avoid fresh memory: the allocator returns blocks of more than 32 MiB to the
     system each time, and getting one costs a page fault every 4 KiB. Elsewhere all.
@@ -105,7 +105,7 @@ def _frozen(tensor: Tensor) -> nn.Parameter:
 
 
 def uses_onednn(x: Tensor) -> bool:
-    """Whether ``product`` leaves an input to oneDNN."""
+    """Tell whether ``product`` leaves an input to oneDNN."""
     return ONEDNN and x.is_cpu and x.dtype == torch.float32 and x.numel() > 0 and not torch.is_autocast_enabled("cpu")
 
 

@@ -11,7 +11,7 @@ ROWS = 1024  # taken at a time, so that differences stay in the cache
 
 
 def group_norm_(x: Tensor, norm: nn.GroupNorm, size: tuple[int, int]) -> Tensor:
-    """``norm`` of pixels x [B, H * W, C] as a channels-last map [B, C, H, W]; x may be overwritten."""
+    """``norm`` of pixels x [B, H * W, C] as a channels-last map [B, C, H, W]. It may overwrite x."""
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return norm(map_of(x, size))
     mean = _group_means(x.mean(1), norm.num_groups)

@@ -1,4 +1,4 @@
-"""What depends on the sizes of the feature maps alone: sine position embeddings, and where queries sample from.
+"""Sine position embeddings and sampling origins depend on the sizes of the feature maps alone.
 
 Cheap enough to be made anew for every image: sines only of the rows and of the columns, then one copy.
 """
@@ -14,7 +14,7 @@ Size = tuple[int, int]  # height, width
 def sine_positions(size: Size, channels: int, temperature: float, like: Tensor) -> Tensor:
     """Position embedding [H * W, channels] in the dtype of ``like``: half of the channels for y, then half for x.
 
-    As in DETR (https://arxiv.org/abs/2005.12872), normalised to 2 pi.
+    As in DETR (https://arxiv.org/abs/2005.12872), normalized to 2 pi.
     """
     height, width = size
     exact = torch.empty((), dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
@@ -34,9 +34,9 @@ def _sines(length: int, channels: int, temperature: float, like: Tensor) -> Tens
 
 
 def sampling_origins(sizes: tuple[Size, ...], like: Tensor) -> Tensor:
-    """Where the pixels of all levels lie on all levels: coordinates [N, 2, L] in pixels, x before y, at least float32.
+    """The places of all levels' pixels on all levels: coordinates [N, 2, L] in pixels, x before y, at least float32.
 
-    N are the pixels of the L levels, one level after the other, row by row; pixel 0 has its centre at 0.
+    N are the pixels of the L levels, one level after the other, row by row; pixel 0 has its center at 0.
     """
     exact = torch.promote_types(like.dtype, torch.float32)
     origins = []

@@ -1,4 +1,4 @@
-"""What the lean modules know of the modules they replace: a class name and every parameter, by name.
+"""Fast modules know the modules they replace by a class name and the name of every parameter.
 
 A release of ``transformers`` that adds, renames or drops a parameter is noticed before one wrong logit is computed.
 """
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class UnknownStructureError(Exception):
-    """A module is not built as the lean one in its place expects."""
+    """A module is not built as the fast one in its place expects."""
 
 
 def check_structure(module: nn.Module, class_name: str, known: Set[str]) -> None:

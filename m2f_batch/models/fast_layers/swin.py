@@ -134,7 +134,7 @@ class FastSwinBlock(nn.Module):
 
 
 def _merge_patches(merge: Any, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """Four neighbours to one pixel: [B, H * W, C] to [B, H / 2 * W / 2, 2 C], odd sizes padded."""
+    """Four neighbors to one pixel: [B, H * W, C] to [B, H / 2 * W / 2, 2 C], odd sizes padded."""
     height, width = size
     grid = x.view(len(x), height, width, -1)
     if height % 2 or width % 2:

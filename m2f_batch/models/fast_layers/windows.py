@@ -13,12 +13,12 @@ from torch import Tensor
 from m2f_batch.models.fast_layers.positions import Size
 
 KINDS = ((False, False), (False, True), (True, False), (True, True))  # last row, last column
-BLOCKED = -100.0  # what Swin adds to the attention between pixels that are no neighbours
+BLOCKED = -100.0  # what Swin adds to the attention between pixels that are no neighbors
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where the pixels of B images [B * H * W] go in their windows, and back."""
+    """The places of the pixels of B images [B * H * W] in their windows, and the way back."""
 
     groups: tuple["Group", ...]
     back: Tensor  # [B * H * W] place of each pixel
@@ -65,7 +65,7 @@ def windows_of(batch: int, size: Size, window: int, shift: int, at_once: int, de
 
 
 def window_masks(size: int, shift: int) -> Tensor:
-    """What is added to the attention in a window of each of KINDS: [4, S * S, S * S]."""
+    """The masks that are added to the attention in a window of each of KINDS: [4, S * S, S * S]."""
     inside, crossed = torch.zeros(size, dtype=torch.int64), (torch.arange(size) >= size - shift).long()
     masks = []
     for last_row, last_column in KINDS:

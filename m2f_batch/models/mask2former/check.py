@@ -26,7 +26,7 @@ class FastMask2FormerForward:
     """``Family.fast`` of Mask2Former."""
 
     def build(self, model: nn.Module) -> FastMask2Former | None:
-        """A FastMask2Former with the weights of the model; None, with a warning, where it is built otherwise."""
+        """A FastMask2Former with the weights of the model, or None, with a warning, where it is built otherwise."""
         return fast_mask2former(model)
 
     def compared(self, model: nn.Module, pixel_values: Tensor) -> Callable[[Predictor], Parts]:

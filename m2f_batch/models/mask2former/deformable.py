@@ -22,7 +22,7 @@ from m2f_batch.models.fast_layers.positions import Size
 def deformable_attention(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) -> Tensor:
     """Value [B, N, H, D] sampled at ``samples`` [B, M, 3, H, L * P]: [B, M, H * D] in the dtype of value.
 
-    ``samples`` (float32 or float64) are x and y in pixels of the point's level (0 is the centre of the first pixel;
+    ``samples`` (float32 or float64) are x and y in pixels of the point's level (0 is the center of the first pixel;
     outside is zero) and the logit of the attention, whose softmax goes over the L * P points.
     """
     if value.is_cuda and samples.dtype == torch.float32 and find_spec("triton"):
@@ -69,9 +69,9 @@ def with_embedding_bag(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) 
 def _row_table(
     sizes: tuple[Size, ...], heads: int, points: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """How a corner (x, y) of a point becomes a row of the value.
+    """The numbers by which a corner (x, y) of a point becomes a row of the value.
 
-    The last corner that has a neighbour right and below [2, H, L * P], the factors of x and y [2, H, L * P], the first
+    The last corner that has a neighbor right and below [2, H, L * P], the factors of x and y [2, H, L * P], the first
     row of each level and head [H, L * P], and the steps to the four corners [H, L * P].
     """
     areas = [height * width for height, width in sizes]
@@ -88,7 +88,7 @@ def _tent(distance: Tensor) -> Tensor:
 
 
 def _softmax(logits: Tensor) -> Tensor:
-    """Over the last dimension; torch's own does not vectorise rows as short as these."""
+    """Softmax over the last dimension, because torch's own does not vectorize rows as short as these."""
     shifted = (logits - logits.amax(-1, keepdim=True)).exp_()
     return shifted.div_(shifted.sum(-1, keepdim=True))
 

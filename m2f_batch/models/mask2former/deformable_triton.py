@@ -93,7 +93,7 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 
 def sample(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-    """What ``deformable_attention`` says, computed in float32."""
+    """Compute what ``deformable_attention`` defines, in float32."""
     batch, pixels, heads, channels = value.shape
     queries, count = samples.shape[1], samples.shape[4]
     output = torch.empty((batch, queries, heads, channels), dtype=torch.float32, device=value.device)

@@ -1,4 +1,4 @@
-"""A loaded ``transformers`` Mask2Former as a module that computes the same logits faster, for inference only.
+"""A loaded Mask2Former of transformers becomes a module that computes the same logits faster, for inference only.
 
 What it knows of ``transformers`` is checked when it is built: a part of unknown structure is kept as it is.
 """
@@ -63,7 +63,7 @@ def fast_mask2former(model: nn.Module) -> "FastMask2Former | None":
 
 
 def fast_backbone(backbone: nn.Module) -> nn.Module:
-    """A FastSwin for transformers' Swin; any other backbone as it is."""
+    """A FastSwin for transformers' Swin, and any other backbone as it is."""
     if type(backbone).__name__ != "SwinBackbone":
         return backbone
     try:

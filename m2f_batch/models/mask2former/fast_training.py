@@ -21,7 +21,7 @@ PARAMETERS = affine("sampling_offsets", "attention_weights", "value_proj", "outp
 
 
 def use_fast_modules(model: nn.Module) -> list[str]:
-    """Put quick parts into a Mask2Former of ``transformers``; a note where that is built otherwise than known here."""
+    """Put fast parts into a Mask2Former of ``transformers``, and return notes where it is built otherwise."""
     notes = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):

@@ -91,7 +91,7 @@ class FastMaskedDecoder(nn.Module):
         return batched_product(perceptron(x, self.embedder.children()), features)
 
     def _attention_mask(self, x: Tensor, features: Tensor) -> Tensor:
-        """What is added to the attention [B, 1, Q, N]: nothing where the mask is, else -inf; nothing if it is empty."""
+        """The mask that is added to the attention [B, 1, Q, N]: 0 inside, -inf outside, 0 where all is outside."""
         logits = self.mask_logits(self.norm(x), features)
         outside = logits < 0
         outside &= ~outside.all(-1, keepdim=True)
@@ -99,7 +99,7 @@ class FastMaskedDecoder(nn.Module):
 
 
 class FastDecoderLayer(nn.Module):
-    """Masked cross-attention, self-attention, feed-forward network; norms before or after each."""
+    """Masked cross-attention, self-attention and a feed-forward network, with norms before or after each."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()

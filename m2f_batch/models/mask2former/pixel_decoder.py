@@ -75,7 +75,7 @@ class FastPixelDecoder(nn.Module):
         return maps[:LEVELS], map_of(mask_features, (height, width))
 
     def _origins(self, sizes: tuple[Size, ...], x: Tensor) -> Tensor:
-        """What is added to the offsets and attention logits of all layers, [1, N, 3 * H * L * P]."""
+        """The places that are added to the offsets and attention logits of all layers, [1, N, 3 * H * L * P]."""
         origins = sampling_origins(sizes, x)[:, :, None, :, None]
         heads, points = self.layers[0].heads, self.layers[0].points
         shape = (len(origins), 3, heads, len(sizes), points)

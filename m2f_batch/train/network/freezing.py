@@ -1,4 +1,4 @@
-"""Which parameters are trained, and which norms keep their statistics."""
+"""Parameters are frozen, and norms keep their statistics, as settings ask."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -12,7 +12,7 @@ from m2f_batch.models.training import Training
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """Freeze the parameters whose name fits one of the patterns (``*`` for any text); their names.
+    """Freeze the parameters whose name fits one of the patterns (``*`` for any text), and return their names.
 
     Raises UsageError for a pattern that fits none, and when nothing would be left to train.
     """
@@ -38,9 +38,10 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> list[str]:
 
 
 def freeze_unused(model: nn.Module, training: Training) -> list[str]:
-    """Freeze the parameters that no loss ever gives a gradient (with Swin, ``layernorm`` of the backbone); their names.
+    """Freeze the parameters that no loss ever gives a gradient, and return their names.
 
-    DDP would wait for their gradients. Found by one backward pass over a small blank image.
+    With Swin it is ``layernorm`` of the backbone. DDP would wait for their gradients. They are found by one backward
+    pass over a small blank image.
     """
     parameters = dict(model.named_parameters())
     before = {name: parameter.requires_grad for name, parameter in parameters.items()}
@@ -65,7 +66,7 @@ def freeze_unused(model: nn.Module, training: Training) -> list[str]:
 
 
 def freeze_batch_norms(model: nn.Module) -> list[str]:
-    """Freeze scale and shift of all batch norms; their names. ``train_mode`` keeps the statistics.
+    """Freeze scale and shift of all batch norms, and return their names. ``train_mode`` keeps the statistics.
 
     As in the paper's ResNets: estimates from the few images of one rank would be worse, and the gradients would depend
     on how a batch is spread over ranks.

@@ -40,7 +40,7 @@ def _stages(prefix: str, backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]
 
 
 def _is_worth_it(module: nn.Module) -> bool:
-    """Whether a module has parameters, and in modules of its own: not a single norm."""
+    """Tell whether a module has parameters, and in modules of its own. A single norm has not."""
     return next(module.parameters(), None) is not None and next(module.children(), None) is not None
 
 

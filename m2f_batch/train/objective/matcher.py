@@ -1,4 +1,4 @@
-"""Which query answers for which object: the bipartite matching of every layer, for a whole batch at once.
+"""Queries are matched with objects, one to one, in every layer and for a whole batch at once.
 
 Paper, section 3.3 ("Optimization improvements") and ``HungarianMatcher`` of its code: the cost is that of the loss,
 estimated at points that all queries and objects of an image share. Shapes: Q queries, N objects, P points, L layers.
@@ -54,7 +54,7 @@ def match(
 def _costs_of_image(
     class_logits: list[Tensor], mask_logits: list[Tensor], target: ImageTarget, points: Tensor, settings: LossSettings
 ) -> Tensor:
-    """What it costs for each query to answer for each object, in every layer: [L, Q, N]; [L, Q, 1] without objects."""
+    """The cost of each query for each object, in every layer: [L, Q, N], or [L, Q, 1] without objects."""
     dtype = settings.dtype(mask_logits[0])
     if not len(target.class_ids):
         # nothing to match, but numbers that are not finite must show

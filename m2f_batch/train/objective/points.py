@@ -14,7 +14,7 @@ from torch.nn.functional import embedding_bag, grid_sample
 
 
 class ImagePoints(NamedTuple):
-    """Points for one image in one step, float32; R = ``oversample_ratio`` x P.
+    """Points for one image in one step, float32. R is ``oversample_ratio`` x P.
 
     All objects of an image share ``candidates`` and ``spread``, which the paper's code draws for each: the expectation
     of every object's loss is the same, and a map is looked at once for all objects.
@@ -47,7 +47,7 @@ def most_uncertain(values: Tensor, points: Tensor, count: int) -> Tensor:
 
 
 def _smallest(values: Tensor, count: int) -> Tensor:
-    """Where the ``count`` smallest of each row [M, R] are: int64 [M, count], in no order."""
+    """The places of the ``count`` smallest of each row [M, R]: int64 [M, count], in no order."""
     if values.device.type == "cpu" and count:  # numpy's selection takes a fifth of the time of torch's there
         return torch.from_numpy(np.argpartition(values.numpy(), count - 1, axis=1)[:, :count])
     return values.topk(count, dim=1, largest=False, sorted=False).indices
@@ -66,14 +66,14 @@ def sample_shared(maps: Tensor, points: Tensor) -> Tensor:
 def sample_own(maps: Tensor, points: Tensor, outside: str = "zeros") -> Tensor:
     """Maps [M, h, w], each at points of its own [M, P, 2]: [M, P], with gradients to the maps.
 
-    ``outside`` is the padding mode: what lies beyond the outermost pixels' centres.
+    ``outside`` is the padding mode: what lies beyond the outermost pixels' centers.
     """
     grid = 2 * points.to(maps.dtype)[:, None] - 1
     return grid_sample(maps[:, None], grid, padding_mode=outside, align_corners=False)[:, 0, 0]
 
 
 def counted(ignored: Tensor | None, points: Tensor) -> Tensor | None:
-    """How much points [M, P, 2] of an image count, [M, P] in [0, 1]: not where pixels [H, W] are ignored (1.0)."""
+    """The weights of points [M, P, 2] of an image, [M, P] in [0, 1]: 0 where pixels [H, W] are ignored (1.0)."""
     if ignored is None:
         return None
     return 1 - sample_own(ignored.expand(len(points), -1, -1), points, outside="border")

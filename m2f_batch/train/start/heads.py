@@ -30,7 +30,7 @@ class Labels:
 
 
 def labels_of(categories: Sequence[Category], task: Task) -> Labels:
-    """The categories that are learnt, in their order; instance segmentation learns things only.
+    """The categories that are learned, in their order. Instance segmentation learns things only.
 
     Raises UsageError when none is left, or two have the same name.
     """
@@ -52,7 +52,7 @@ def labels_of(categories: Sequence[Category], task: Task) -> Labels:
 
 
 def known_labels(names: Sequence[str], id2label: Mapping[int, str]) -> list[int]:
-    """The model's label of each name, compared stripped and without case; -1: not known, or already another name's."""
+    """The model's label of each name, compared stripped and without case. -1 if it is unknown or another name's."""
     known: dict[str, int] = {}
     for label, name in id2label.items():
         known.setdefault(_plain(name), label)
@@ -60,7 +60,7 @@ def known_labels(names: Sequence[str], id2label: Mapping[int, str]) -> list[int]
 
 
 def head_rows(tensor: Tensor, labels: Sequence[int], new: Tensor) -> Tensor:
-    """A class head's rows for these labels and for no object, which is last; of ``new`` where a label is -1."""
+    """A class head's rows for these labels and for no object, which is last. Where a label is -1, that of ``new``."""
     rows = new.clone()
     for row, label in enumerate([*labels, len(tensor) - 1]):
         if label >= 0:

@@ -61,7 +61,7 @@ class TrainJob:
         return all_families()[self.model_type]
 
     def training(self) -> "Training":
-        """How models of the family are trained, which loads torch."""
+        """The training of the family, which loads torch."""
         assert self.family.training is not None
         return self.family.training()
 
@@ -117,7 +117,7 @@ class TrainJob:
 
     @cached_property
     def facts(self) -> dict[str, str]:
-        """All that decides the weights, by name. A resumed training must agree in all of it."""
+        """The facts that decide the weights, by name. A resumed training must agree in all of them."""
         tree = self.config.model_dump(mode="json")
         train = {key: value for key, value in tree["train"].items() if key not in UNDECIDING}
         return {
