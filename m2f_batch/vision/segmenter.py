@@ -38,7 +38,7 @@ __all__ = ["Segmenter", "pinned_threads"]
 
 DEFAULT_THREADS = 2
 COMPILED_BATCH_SIZE = 8  # not found by trying: each size would be compiled, which takes minutes
-FINISHERS = {"cuda": 2}  # threads of post-processing; elsewhere one, since they share the cores with the forward pass
+FINISHERS = {"cuda": 2}  # threads of post-processing. Elsewhere one, because they share the cores with the forward pass
 
 
 class Segmenter:
@@ -99,7 +99,7 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a Hugging Face directory, hub id or bucket URI. ``postprocess`` are the config's postprocess keys.
 
-        ``size`` and ``normalize`` are those of ``preprocess``; pixel values that look wrong without the latter are
+        ``size`` and ``normalize`` are those of ``preprocess``. Pixel values that look wrong without the latter are
         warned of. Raises UsageError for arguments that mean nothing, RunError for a model that does not load.
         """
         tree = {"uri": model, "revision": revision, "task": task, "precision": precision}

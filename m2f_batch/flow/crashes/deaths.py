@@ -9,7 +9,7 @@ also dies of a lost node, or with the neighbor whose image it was.
 import threading
 from collections import Counter
 
-CAREFUL_AFTER = 2  # tries of a unit that did not end; from then on it runs image by image in a child process
+CAREFUL_AFTER = 2  # tries of a unit that did not end: from then on it runs image by image in a child process
 
 
 class Deaths:

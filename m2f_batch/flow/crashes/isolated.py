@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 MAX_DEATHS = 3  # of one kind, at one image
 # Seconds without a word, far above what is honest: a decode takes seconds, but a forward pass of a large image on a
-# busy CPU minutes; fetching has a budget of its own; a first forward pass may compile the model.
+# busy CPU minutes. Fetching has a budget of its own. A first forward pass may compile the model.
 LIMITS = {START: 1800.0, "fetch": 3600.0, "decode": 300.0, "label": 3600.0}
 DOING = {"fetch": "fetching", "decode": "decoding", "label": "labelling"}
 _CRASHES = frozenset(

@@ -77,7 +77,7 @@ class Child(Generic[Item, Answer]):
     def ask(self, item: Item, stage: str) -> Answer:
         """Ask the child about an item, which begins with ``stage``.
 
-        Raises Died, and what was raised in the child as itself; what is none of our own errors brings its traceback.
+        Raises Died, and what was raised in the child as itself. What is none of our own errors brings its traceback.
         """
         question = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
         if self._process is None:
@@ -210,7 +210,7 @@ def serve(channel: int, parent: int) -> None:
 
 
 def _live_and_die_with(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says what follows
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent says what follows
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # gigabytes on disk for each death that is expected
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -67,7 +67,7 @@ def check_processor(settings: ActorSettings) -> None:
 
     plan = settings.labeling.preprocess
     if not plan.round_content:
-        return  # a size of ours; the processor has no say
+        return  # a size of ours: the processor has no say
     image = torch.randint(0, 256, (67, 90, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
     ours_instead: dict[str, object] = {}
     if settings.labeling.own_normalization:

@@ -50,7 +50,7 @@ def prepare_unit(table: pa.Table, *, plan: PreprocessPlan, cut: Cut, max_pixels:
 
     from m2f_batch.vision.pixels.preprocess import prepare_image
 
-    torch.set_num_threads(1)  # one task, one CPU; a resize in uint8 does not depend on it
+    torch.set_num_threads(1)  # one task, one CPU. A resize in uint8 does not depend on it
     spent = Spent()
 
     def prepared(refs: list[ImageRef]) -> Iterator[Prepared | ImageError]:

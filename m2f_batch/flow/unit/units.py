@@ -53,7 +53,7 @@ class _ErrorEntry(TypedDict):
 PREPARED_SCHEMA = pa.schema(
     [
         ("unit", pa.string()),
-        ("transient", pa.string()),  # why the unit could not be fetched whole; then it has no images
+        ("transient", pa.string()),  # why the unit could not be fetched whole: then it has no images
         ("seconds", _SECONDS),
         ("bytes", pa.int64()),  # read from storage
         ("retries", pa.int64()),  # of what failed in passing

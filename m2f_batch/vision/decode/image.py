@@ -3,7 +3,7 @@
 - The first bytes decide the format, never a name: JPEG (MPO), PNG, GIF, WebP, AVIF, TIFF, JPEG 2000, BMP, PPM/PGM/
   PBM/PFM, ICO, TGA (by its version 2 footer), and HEIC with the extra ``heic``. No other Pillow plugin ever runs, so
   no file can start Ghostscript.
-- Of several frames, pages or pictures it is the first (HEIC: the primary one); later ones are not decoded.
+- Of several frames, pages or pictures it is the first (HEIC: the primary one). Later ones are not decoded.
 - The pixel cap is held against the header before a pixel is decoded. A truncated or damaged image is an error.
 - EXIF orientation is applied once: here, or by the decoders of TIFF and HEIC. Unreadable or outside 1..8: ignored.
 - An embedded ICC profile that is readable and fits the samples (gray, RGB, CMYK) takes them to sRGB with perceptual

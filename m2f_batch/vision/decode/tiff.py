@@ -1,6 +1,6 @@
 """Puts right what Pillow gets wrong of TIFF before it decodes: directories it misreads, layouts it takes for others.
 
-Only files that it would refuse, or decode to other pixels than they hold, are touched; no pixel is decoded here.
+Only files that it would refuse, or decode to other pixels than they hold, are touched. No pixel is decoded here.
 """
 
 import struct

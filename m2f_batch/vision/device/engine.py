@@ -92,8 +92,8 @@ class Engine(Generic[Loaded, Computed, Begun]):
         )
         for pool in (self._loader, self._device, self._finishers):
             pool.submit(int).result()  # a thread that cannot start is an error here, not a result that never comes
-        self._loaded: deque[Future[None]] = deque()  # forward passes to come; of the loader only
-        self._unfinished: deque[list[Future[None]]] = deque()  # by micro-batch; of the device thread only
+        self._loaded: deque[Future[None]] = deque()  # forward passes to come, for the loader only
+        self._unfinished: deque[list[Future[None]]] = deque()  # by micro-batch, for the device thread only
 
     def submit(self, images: Sequence[Prepared]) -> list[Future[Result]]:
         """Futures of the images' results, in their order. An image that cannot be labeled is a result too."""
@@ -103,7 +103,7 @@ class Engine(Generic[Loaded, Computed, Begun]):
         for job in jobs:
             job.future.add_done_callback(self.clock.leave)
         self._buffer.put(views)
-        for _ in views:  # as many as could be needed; those that find nothing end at once
+        for _ in views:  # as many as could be needed: those that find nothing end at once
             self._loader.submit(self._load_next)
         return [job.future for job in jobs]
 

@@ -78,7 +78,7 @@ class BatchSizes:
     """
 
     def __init__(self, size: int | None) -> None:
-        self.size = size  # of the canvas below when it was found; None until then
+        self.size = size  # of the canvas below when it was found, None until then
         self._found_on: SizeHW | None = None
         self._limits: dict[SizeHW, int] = {}
 

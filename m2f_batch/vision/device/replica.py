@@ -26,7 +26,7 @@ from m2f_batch.vision.pixels.prepared import Prepared, Result
 from m2f_batch.vision.pixels.preprocess import pixel_values
 from m2f_batch.vision.postprocess import segments_of
 
-MEMORY_SHARE = 0.5  # of the free device memory, for a forward pass that is tried; post-processing needs some too
+MEMORY_SHARE = 0.5  # of the free device memory, for a forward pass that is tried: post-processing needs some too
 Segmenting = Callable[[Prediction, Frame], list[Segment]]
 
 

@@ -84,6 +84,7 @@ class Joining(Generic[Part, Joined]):
         self._early: dict[int, Part | ImageError] = {}
         self._next = 0
 
+    @torch.inference_mode()
     def take(self, at: int, prediction: Prediction) -> Result | None:
         """Take the prediction of view ``at``. Returns the image's result with its last view, else None.
 
@@ -104,8 +105,7 @@ class Joining(Generic[Part, Joined]):
 
     def _tried(self, act: Callable[[], Made]) -> Made | ImageError:
         try:
-            with torch.inference_mode():
-                return act()
+            return act()
         except ImageError as error:
             error.size_hw = self._image.output_hw
             return error
