@@ -137,7 +137,7 @@ class ImageError(Exception):
 
     ``stage`` is where (fetch, decode, preprocess, label, postprocess), ``reason`` a short stable code, ``index`` the
     position in the caller's list when there is one. ``size_hw`` is the image's size in pixels when it is known all the
-    same. ``field`` is the setting that refused the image, if one did; ``self.message`` ends with its name.
+    same. ``field`` is the setting that refused the image, if one did. ``self.message`` ends with its name.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Tells which distribution of this package is installed here: ``m2f-batch``, or ``m2f-batch-client``, which submits.
 
-Both have the same code and command; their dependencies differ. A job that is submitted brings its own code to machines
-that may have another version installed, or none.
+Both have the same code and command, and their dependencies differ. A job that is submitted brings its own code to
+machines that may have another version installed, or none.
 """
 
 import re
@@ -53,7 +53,7 @@ def check_installation() -> str | None:
 def is_missing(requirement: str | None) -> bool:
     """Tell whether a command cannot run here, because ``CLIENT`` alone is installed and does not bring it.
 
-    ``requirement``: of ``CLIENT``, with the extra that brings the command; None where only ``WHOLE`` does.
+    ``requirement``: of ``CLIENT``, with the extra that brings the command, None where only ``WHOLE`` does.
     """
     if version_of(CLIENT) is None or version_of(WHOLE) is not None:
         return False

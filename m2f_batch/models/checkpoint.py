@@ -236,10 +236,12 @@ def _check_weights(checkpoint: Checkpoint) -> None:
     head = shapes.get(family.class_head)
     if not head:
         wrapped = next((name for name in shapes if name.endswith(f".{family.class_head}")), None)
-        hint = f"; it has {wrapped}: save the model itself, not what wraps it (model.module.save_pretrained, ...)"
+        hint = f"it has {wrapped}: save the model itself, not what wraps it (model.module.save_pretrained, ...)"
         raise UsageError(
-            f"model.uri: {checkpoint.name} has no {family.class_head}, so is not a {family.class_name}"
-            + (hint if wrapped else "")
+            f"has no {family.class_head}, so is not a {family.class_name}",
+            field="model.uri",
+            value=Plain(checkpoint.name),
+            hint=hint if wrapped else "",
         )
     if head[0] != len(checkpoint.id2label) + family.no_object:
         labels, known = checkpoint.config["id2label"], head[0] - family.no_object

@@ -108,7 +108,7 @@ def family_of(config: JsonMapping, name: str) -> Family:
     family = known.get(kind) if isinstance(kind, str) else None
     if family is None:
         what = f"config.json of {name} says no model_type" if kind is None else f"{name} is a {kind!r} model"
-        raise UsageError(f"model.uri: {what}; only {', '.join(map(repr, sorted(known)))} models can be used")
+        raise UsageError(f"{what}; only {', '.join(map(repr, sorted(known)))} models can be used", field="model.uri")
     return family
 
 
@@ -116,4 +116,8 @@ def check_trainable(family: Family) -> None:
     """Raise UsageError, which names the families that can be trained, when this one cannot."""
     if family.training is None:
         able = sorted({other.name for other in all_families().values() if other.training is not None})
-        raise UsageError(f"model.uri: {family.name} models cannot be trained yet; allowed: models of {', '.join(able)}")
+        raise UsageError(
+            f"{family.name} models cannot be trained yet",
+            field="model.uri",
+            allowed=f"models of {', '.join(able)}",
+        )

@@ -125,7 +125,7 @@ def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) ->
         if name in tree:
             wanted = str(annotation(kind, name)).removeprefix("<class '").removesuffix("'>")
             raise UsageError(f"{prefix}.{name}: {tree[name]!r} is not allowed; allowed: {wanted}") from None
-        raise UsageError(f"{prefix}: transformers refuses it: {text[:300]}") from None
+        raise UsageError(f"transformers refuses it: {text[:300]}", field=prefix) from None
 
 
 def _wrong_values(config: Mask2FormerConfig) -> Iterator[str]:

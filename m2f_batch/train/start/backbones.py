@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.models.from_tensors import first_line, quiet
 from m2f_batch.models.source import WANTED, find_model, local_directory
 from m2f_batch.models.training import Training
@@ -85,14 +85,18 @@ def load_backbone_weights(encoder: PreTrainedModel, backbone: Backbone) -> list[
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"model.backbone: {backbone.name} does not load: {first_line(error)}") from None
+        raise RunError(
+            f"does not load: {first_line(error)}", field="model.backbone", value=Plain(backbone.name)
+        ) from None
     # the norms on the outputs of stages belong to the use as a backbone, not to what was pretrained
     new = [name for name in info["missing_keys"] if "hidden_states_norms" in name]
     wrong = sorted({*info["missing_keys"]} - {*new}) + sorted(str(key[0]) for key in info["mismatched_keys"])
     if wrong:
         raise RunError(
-            f"model.backbone: {backbone.name}: {len(wrong)} tensors are missing or of another shape than config says, "
-            f"e.g. {wrong[0]}; leave model.config.backbone_config as the weights have it"
+            f": {len(wrong)} tensors are missing or of another shape than config says, e.g. {wrong[0]}",
+            field="model.backbone",
+            value=Plain(backbone.name),
+            hint="leave model.config.backbone_config as the weights have it",
         )
     encoder.load_state_dict(pretrained.state_dict())
     return sorted(new)
@@ -105,7 +109,9 @@ def check_features(encoder: nn.Module, name: str, training: Training) -> None:
     try:
         maps: Sequence[torch.Tensor] = encoder.eval()(torch.zeros(1, 3, 64, 64)).feature_maps
     except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
-        raise UsageError(f"model.backbone: {name} cannot take 64 x 64 pixels ({first_line(error)})") from None
+        raise UsageError(
+            f"cannot take 64 x 64 pixels ({first_line(error)})", field="model.backbone", value=Plain(name)
+        ) from None
     finally:
         encoder.train(is_training)
     channels = list(encoder.channels)  # type: ignore[arg-type, unused-ignore]  # a list, which nn.Module does not know
@@ -113,9 +119,11 @@ def check_features(encoder: nn.Module, name: str, training: Training) -> None:
     wanted = [(c, 64 // stride, 64 // stride) for c, stride in zip(channels, strides, strict=False)]
     if len(shapes) != len(strides) or shapes != wanted:
         raise UsageError(
-            f"model.backbone: {name} gives maps of {shapes} (channels, height, width) for 64 x 64 pixels; "
-            f"{training.family} needs {len(strides)}, of strides {', '.join(map(str, strides))}: set "
-            "model.config.backbone_config.out_features"
+            f"gives maps of {shapes} (channels, height, width) for 64 x 64 pixels; {training.family} "
+            f"needs {len(strides)}, of strides {', '.join(map(str, strides))}: set "
+            "model.config.backbone_config.out_features",
+            field="model.backbone",
+            value=Plain(name),
         )
 
 
@@ -124,12 +132,16 @@ def _config(name: str, tree: Mapping[str, Any], training: Training) -> dict[str,
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind == "timm_backbone":  # which names its architecture, otherwise
         raise UsageError(
-            f"model.backbone: {name} has no config.json that names a model_type, or an architecture of timm"
+            "has no config.json that names a model_type, or an architecture of timm",
+            field="model.backbone",
+            value=Plain(name),
         )
     if kind not in training.backbone_kinds:
         raise UsageError(
-            f"model.backbone: {name} is a {kind!r}, which {training.family} does not run on; "
-            f"allowed: {', '.join(training.backbone_kinds)}{f', or {IN_TIMM[kind]}' if kind in IN_TIMM else ''}"
+            f"is a {kind!r}, which {training.family} does not run on",
+            field="model.backbone",
+            value=Plain(name),
+            allowed=f"{', '.join(training.backbone_kinds)}{(f', or {IN_TIMM[kind]}' if kind in IN_TIMM else '')}",
         )
     return {key: value for key, value in tree.items() if key not in ("out_features", "out_indices")}
 
@@ -146,7 +158,7 @@ def _fetch(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
     try:
         return local_directory(find_model(name, wanted=wanted))
     except (UsageError, RunError) as error:
-        raise type(error)(str(error).replace("model.uri", "model.backbone")) from None
+        raise error.in_words({"model.uri": "model.backbone"}) from None
 
 
 def _fetch_config(name: str) -> Path:
@@ -154,4 +166,4 @@ def _fetch_config(name: str) -> Path:
         return _fetch(name, wanted=("config.json",))
     except (UsageError, RunError) as error:
         hint = 'without weights a folder with a config.json such as {"model_type": "swin"} will do, and timm/NAME'
-        raise type(error)(f"{error}; {hint}") from None
+        raise error.with_hint(hint) from None

@@ -155,7 +155,7 @@ def _new_model(config: PretrainedConfig, training: Training, seed: int) -> PreTr
             _start_biases(model.get_submodule(training.backbone))
         except (ValueError, RuntimeError, TypeError, IndexError, ZeroDivisionError, AssertionError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise UsageError(f"model.config: no model can be made of it ({reason})") from None
+            raise UsageError(f"no model can be made of it ({reason})", field="model.config") from None
     return model
 
 
@@ -189,9 +189,11 @@ def _take_over(
     wrong = [name for name, value in taken.items() if value.shape != state[name].shape]
     if wrong:
         raise UsageError(
-            f"model.config: with {', '.join(start.config)} as given, {len(wrong)} tensors of the checkpoint do not "
-            f"fit, e.g. {wrong[0]}: {list(taken[wrong[0]].shape)} instead of {list(state[wrong[0]].shape)}; leave out "
-            "what changes shapes, or model.uri"
+            f"with {', '.join(start.config)} as given, {len(wrong)} tensors of the checkpoint do not "
+            f"fit, e.g. {wrong[0]}: {list(taken[wrong[0]].shape)} instead of "
+            f"{list(state[wrong[0]].shape)}",
+            field="model.config",
+            hint="leave out what changes shapes, or model.uri",
         )
     notes.insert(0, _take_head(state, given, labels, old.config.id2label or {}, training.heads))
     new = [name for name in state if name not in taken and name not in replaced]

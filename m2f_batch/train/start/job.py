@@ -182,7 +182,7 @@ def _check_learnable(job: TrainJob) -> None:
     for finding in learnable_findings(job.learnable, job.config.data.train):
         if is_any_learnt and finding.kind not in NOTES:  # where no category is, building the model says so
             split = "" if job.config.data.split is None else f" and data.split {job.config.data.split:g}"
-            raise UsageError(f"data.train: {finding} (for model.task {job.task!r}{split})")
+            raise UsageError(f"{finding} (for model.task {job.task!r}{split})", field="data.train")
 
 
 def _processor(

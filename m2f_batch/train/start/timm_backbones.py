@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from m2f_batch.errors import RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.models.from_tensors import first_line
 from m2f_batch.models.training import Training
 
@@ -39,14 +39,17 @@ def timm_config(name: str, architecture: str, training: Training) -> dict[str, A
         reductions = timm.create_model(architecture, features_only=True, pretrained=False).feature_info.reduction()
     except Exception as error:  # noqa: BLE001  # timm raises what it likes for names and kinds it cannot use
         raise UsageError(
-            f"model.backbone: timm cannot make feature maps with {architecture!r} ({first_line(error)}); "
-            f"python -c \"import timm; print(timm.list_models('*{architecture.split('_')[0]}*'))\" lists names"
+            f"timm cannot make feature maps with {architecture!r} ({first_line(error)}); python -c "
+            f"\"import timm; print(timm.list_models('*{architecture.split('_')[0]}*'))\" lists names",
+            field="model.backbone",
         ) from None
     indices = [reductions.index(stride) for stride in strides if stride in reductions]
     if len(indices) != len(strides) or len(set(reductions)) != len(reductions):
         raise UsageError(
-            f"model.backbone: {architecture!r} of timm has maps of the strides {reductions}; {training.family} needs "
-            f"{', '.join(map(str, strides))}: take a pyramid such as timm/resnet50, timm/efficientnet_b0"
+            f"of timm has maps of the strides {reductions}; {training.family} needs "
+            f"{', '.join(map(str, strides))}: take a pyramid such as timm/resnet50, timm/efficientnet_b0",
+            field="model.backbone",
+            value=architecture,
         )
     return {
         "model_type": "timm_backbone",
@@ -62,7 +65,9 @@ def hub_id_of(name: str, architecture: str) -> str:
     hub_id = getattr(_timm(name).get_pretrained_cfg(architecture), "hf_hub_id", None)
     if not hub_id:
         raise UsageError(
-            f"model.backbone: timm has no pretrained weights for {architecture!r}; set model.backbone_weights=false"
+            f"timm has no pretrained weights for {architecture!r}",
+            field="model.backbone",
+            hint="set model.backbone_weights=false",
         )
     return str(hub_id)
 
@@ -88,12 +93,13 @@ def load_timm_weights(encoder: Any, name: str, directory: Path) -> None:
         missing = _not_given(pretrained.state_dict(), given)
         if missing:
             raise RunError(
-                f"model.backbone: {name}: {len(missing)} tensors of {config.backbone} are not among the weights, e.g. "
-                f"{missing[0]}"
+                f": {len(missing)} tensors of {config.backbone} are not among the weights, e.g. {missing[0]}",
+                field="model.backbone",
+                value=Plain(name),
             )
         ours.load_state_dict(pretrained.state_dict())
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
-        raise RunError(f"model.backbone: the weights of {name} do not load: {first_line(error)}") from None
+        raise RunError(f"the weights of {name} do not load: {first_line(error)}", field="model.backbone") from None
 
 
 def _bare(key: str) -> str:
@@ -117,6 +123,6 @@ def _timm(name: str) -> Any:
         import timm
     except ImportError:
         raise UsageError(
-            f"model.backbone: {name!r} needs the package timm: pip install 'm2f-batch[timm]', on every node"
+            "needs the package timm: pip install 'm2f-batch[timm]', on every node", field="model.backbone", value=name
         ) from None
     return timm
