@@ -2,9 +2,10 @@
 
     RUN/run.json                 provenance and totals
     RUN/annotations/*.parquet    the rows, in the files that the plan names
+    RUN/<name>/*.parquet         sidecars of those files, if there are any: see ``writing/sidecars``
     RUN/_SUCCESS                 written last
     RUN/_state/manifest.parquet  what INPUT listed, sorted by uri, with the kept columns and the plan: see ``plan``
-    RUN/_state/parts/            units of work of files that are not whole yet: see ``commit``
+    RUN/_state/parts/            units of files that are not whole yet: see ``writing/commit``
     RUN/_state/dirty.json        files that lose rows before anything is labeled
     RUN/_state/lease/, tmp/      who may write: see ``lease`` and ``held_folder``
     RUN/_state/log/              what happened, one file per attempt
@@ -24,14 +25,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m2f_batch.errors import Plain, RunError, TransientError, UsageError
+from m2f_batch.errors import Plain, RunError, TransientError
 from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes
 from m2f_batch.runs.plan import Plan, plan_of
 from m2f_batch.runs.tally import COLUMNS, Tally
 from m2f_batch.storage.json_text import json_object_or_none
 from m2f_batch.storage.places import open_place
 from m2f_batch.storage.store import Entry, NotFound, Unreachable
-from m2f_batch.storage.uris import check_written
 
 # what other commands read of run.json
 INFO_KEYS = frozenset(
@@ -225,20 +225,6 @@ def open_directory(uri: str, fence: Fence | None = None) -> RunDirectory:
     """Open a run directory, existing or not."""
     place = open_place(uri)
     return RunDirectory(place.uri.rstrip("/"), place.store, fence)
-
-
-def open_existing_run(uri: str) -> RunDirectory:
-    """Open a run directory that holds a run. Raises UsageError otherwise."""
-    try:
-        check_written(uri)
-    except UsageError as error:
-        raise UsageError.about("RUN", error) from None
-    run = open_directory(uri)
-    if not run.holds_run():
-        raise UsageError(
-            "holds no run.json", field="RUN", value=Plain(uri), hint="give the OUTPUT of 'm2f-batch segment'"
-        )
-    return run
 
 
 def parquet_bytes(table: pa.Table) -> bytes:

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import Plain, UsageError
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.messages.near_miss import near_misses
 from m2f_batch.records import ImageRef, Row
-from m2f_batch.runs.directory import RunDirectory, open_existing_run
+from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.info import RunInfo, read_info
 from m2f_batch.runs.rows import Order, order_of, tables_by_uri
 from m2f_batch.runs.writing.sidecars import sidecar_path
@@ -145,7 +145,15 @@ class Run:
 
 def open_run(uri: str) -> Run:
     """Open a run to read. Raises UsageError where there is none, RunError where its run.json is damaged."""
-    directory = open_existing_run(uri)
+    try:
+        uris.check_written(uri)
+    except UsageError as error:
+        raise UsageError.about("RUN", error) from None
+    directory = open_directory(uri)
+    if not directory.holds_run():
+        raise UsageError(
+            "holds no run.json", field="RUN", value=Plain(uri), hint="give the OUTPUT of 'm2f-batch segment'"
+        )
     return Run(directory, read_info(directory))
 
 
