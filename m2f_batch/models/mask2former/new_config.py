@@ -59,17 +59,22 @@ def backbone_config(changes: Any, base: Mapping[str, Any] | None = None) -> Pret
     """The config of a backbone: ``changes`` (``model.config.backbone_config``) over ``base``."""
     name, base, changes = "model.config.backbone_config", base or {}, {} if changes is None else changes
     if not isinstance(changes, Mapping):
-        raise UsageError(f"{name}: {changes!r} is not allowed; allowed: a mapping such as {{model_type: swin, ...}}")
+        allowed = "a mapping such as {model_type: swin, ...}"
+        raise UsageError("is not allowed", field=name, value=changes, allowed=allowed)
     kind = changes.get("model_type", base.get("model_type"))
     if base and kind != base.get("model_type"):
         raise UsageError(
-            f"{name}.model_type: {kind!r} is not that of the weights to start from, {base.get('model_type')!r}; leave "
-            "model.uri and model.backbone out to start without weights"
+            f"is not that of the weights to start from, {base.get('model_type')!r}",
+            field=f"{name}.model_type",
+            value=kind,
+            hint="leave model.uri and model.backbone out to start without weights",
         )
     if kind not in BACKBONES:
         raise UsageError(
-            f"{name}.model_type: {kind!r} is not allowed{_near(str(kind), BACKBONES)}; backbones that Mask2Former runs "
-            f"on: {', '.join(BACKBONES)}"
+            f"is not allowed{_near(str(kind), BACKBONES)}",
+            field=f"{name}.model_type",
+            value=kind,
+            hint=f"backbones that Mask2Former runs on: {', '.join(BACKBONES)}",
         )
     made: type[PretrainedConfig] = CONFIG_MAPPING[kind]
     known = [*(field.name for field in own_fields(made)), "out_features", "out_indices", "model_type", "stage_names"]
@@ -124,7 +129,7 @@ def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) ->
         name = text.partition("field '")[2].partition("'")[0]
         if name in tree:
             wanted = str(annotation(kind, name)).removeprefix("<class '").removesuffix("'>")
-            raise UsageError(f"{prefix}.{name}: {tree[name]!r} is not allowed; allowed: {wanted}") from None
+            raise UsageError("is not allowed", field=f"{prefix}.{name}", value=tree[name], allowed=wanted) from None
         raise UsageError(f"transformers refuses it: {text[:300]}", field=prefix) from None
 
 
