@@ -4,6 +4,7 @@ On CPU in float32 torch sends products to MKL, which keeps to AVX2 on AMD; here 
 Deformable attention adds up level by level, where ``transformers`` stacks the samples of all levels first.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,18 +91,20 @@ class FastDeformableAttention(nn.Module):
         self,
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        encoder_hidden_states: Any = None,
-        encoder_attention_mask: Any = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
         position_embeddings: Tensor | None = None,
-        reference_points: Any = None,
-        spatial_shapes_list: Any = None,
-        level_start_index: Any = None,
+        reference_points: Tensor | None = None,
+        spatial_shapes_list: Sequence[tuple[int, int]] = (),
+        level_start_index: Tensor | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, None]:
         """Hidden states [B, N, C] to the same shape, and no attention weights.
 
-        ``reference_points`` [B, N, L, 2]: x and y from 0 to 1; ``spatial_shapes_list``: height and width of each level.
+        ``reference_points`` [B, N, L, 2] are x and y from 0 to 1. ``spatial_shapes_list`` are height and width of each
+        level.
         """
+        assert reference_points is not None
         queries = hidden_states if position_embeddings is None else hidden_states + position_embeddings
         value = self.value_proj(encoder_hidden_states)
         if attention_mask is not None:
