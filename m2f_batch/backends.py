@@ -5,11 +5,12 @@ below the stores, mask what a store keeps secret, and a command line opens none.
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+
+from m2f_batch.members import members_of
 
 FOLDER = "m2f_batch.storage.backends"
 
@@ -68,9 +69,7 @@ class Backend:
 @cache
 def all_backends() -> tuple[Backend, ...]:
     """Returns the ``BACKEND`` of each file of the folder, in the order of the files' names."""
-    folder = importlib.import_module(FOLDER)
-    names = sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
-    return tuple(importlib.import_module(f"{FOLDER}.{name}").BACKEND for name in names)
+    return tuple(members_of(FOLDER, "BACKEND", Backend).values())
 
 
 @cache
@@ -79,7 +78,7 @@ def _by_scheme() -> dict[str, Backend]:
 
 
 def find_backend(scheme: str) -> Backend | None:
-    """Returns the kind of store that a scheme names, "" for a path; None where there is none.
+    """Returns the kind of store that a scheme names, or None. The scheme of a path is "".
 
     >>> find_backend("s3").opener, find_backend("").is_local, find_backend("ftp")
     ('m2f_batch.storage.s3.store:open_store', True, None)

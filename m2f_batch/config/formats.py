@@ -4,8 +4,6 @@ A format is one file of ``datasets/formats``, which defines FORMAT. This room li
 by listing the folder. Importing one of them loads no reader.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from m2f_batch.config.segment import Task
+from m2f_batch.members import members_of
 
 FOLDER = "m2f_batch.datasets.formats"
 # keys of ``data`` that some formats take and others refuse
@@ -40,9 +39,7 @@ class FormatKeys:
 
 def all_formats() -> dict[str, FormatKeys]:
     """The formats by name, in the order of their names."""
-    folder = importlib.import_module(FOLDER)
-    modules = [importlib.import_module(f"{FOLDER}.{found.name}") for found in pkgutil.iter_modules(folder.__path__)]
-    found: list[FormatKeys] = [module.FORMAT for module in modules]
+    found = members_of(FOLDER, "FORMAT", FormatKeys).values()
     return {known.name: known for known in sorted(found, key=lambda known: known.name)}
 
 

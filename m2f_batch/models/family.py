@@ -4,8 +4,6 @@ Such a file defines ``FAMILY``. The folder is listed, so no table names the file
 torch nor transformers: what computes is imported by the functions that need it.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.models import families
+from m2f_batch.members import members_of
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 
@@ -87,17 +85,11 @@ class Family:
 def all_families() -> Mapping[str, Family]:
     """The families by model_type and alias. Raises RunError, naming the file, where one of them is not whole."""
     found: dict[str, Family] = {}
-    for module in sorted(pkgutil.iter_modules(families.__path__), key=lambda module: module.name):
-        file = f"models/families/{module.name}.py"
-        try:
-            family = getattr(importlib.import_module(f"{families.__name__}.{module.name}"), "FAMILY", None)
-        except Exception as error:
-            raise RunError(f"{file} cannot be imported ({type(error).__name__}: {error})") from error
-        if not isinstance(family, Family):
-            raise RunError(f"{file}: FAMILY is {family!r}, but the file of a family must define FAMILY = Family(...)")
+    for name, family in members_of("m2f_batch.models.families", "FAMILY", Family).items():
         for kind in (family.model_type, *family.aliases):
             if kind in found:
-                raise RunError(f"{file}: FAMILY is for model_type {kind!r}, which {found[kind].name} is for already")
+                others = f"which {found[kind].name} is for already"
+                raise RunError(f"models/families/{name}.py: FAMILY is for model_type {kind!r}, {others}")
             found[kind] = family
     return found
 

@@ -1,11 +1,9 @@
 """Finds the commands: each file of ``m2f_batch/commands`` is one, and no table lists them."""
 
 import argparse
-import importlib
-import pkgutil
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
-from m2f_batch import commands
+from m2f_batch.members import modules_of
 
 if TYPE_CHECKING:
     from m2f_batch.submit.jobs import Job
@@ -44,8 +42,7 @@ def find_commands() -> dict[str, Command]:
     >>> "convert-checkpoint" in find_commands()
     True
     """
-    names = sorted(module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg)
-    found = {name: importlib.import_module(f"{commands.__name__}.{name}") for name in names}
+    found = modules_of("m2f_batch.commands")
     return {name.replace("_", "-"): cast(Command, module) for name, module in found.items()}
 
 

@@ -14,13 +14,13 @@ from PIL import Image
 MOST_BITS = 5  # of 64 that may differ
 ALIKE = 0.98  # correlation of two small pictures that are one
 FLAT = 2.0  # gray levels, standard deviation: a small picture with less in it is like any other
-SIDE = 16  # pixels of the small picture
+EDGE = 16  # pixels of the small picture
 _BANDS = ((0, 11), (11, 11), (22, 11), (33, 11), (44, 10), (54, 10))  # one more than MOST_BITS: one is always equal
 _AT_ONCE = 1 << 22  # pairs that are compared together
 
 
 class Print(NamedTuple):
-    """The print of an image: ``bits`` is its hash, and ``small`` SIDE x SIDE gray pixels, as bytes."""
+    """The print of an image: ``bits`` is its hash, and ``small`` EDGE x EDGE gray pixels, as bytes."""
 
     bits: int
     small: bytes
@@ -33,7 +33,7 @@ def print_of(image: NDArray[np.uint8]) -> Print:
     gray = gray.reduce(step) if step > 1 else gray
     nine = np.asarray(gray.resize((9, 8), Image.Resampling.BOX)).astype(np.int16)
     bits = np.packbits(nine[:, 1:] > nine[:, :-1])
-    return Print(int.from_bytes(bits.tobytes()), gray.resize((SIDE, SIDE), Image.Resampling.BOX).tobytes())
+    return Print(int.from_bytes(bits.tobytes()), gray.resize((EDGE, EDGE), Image.Resampling.BOX).tobytes())
 
 
 def near_pairs(bits: NDArray[np.uint64], most: int = MOST_BITS) -> NDArray[np.int64]:

@@ -45,8 +45,8 @@ def test_another_architecture_is_refused_by_the_names_of_all_families(folder: Pa
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "FAMILY is None, but the file of a family must define FAMILY = Family"),
-        ("FAMILY = 'toy'\n", "FAMILY is 'toy', but the file of a family must define FAMILY = Family"),
+        ("", "FAMILY is None, but each file of this folder must define FAMILY = Family"),
+        ("FAMILY = 'toy'\n", "FAMILY is 'toy', but each file of this folder must define FAMILY = Family"),
         ("import no_such_module\n", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module'\)"),
         (TOY.replace('"old-toy"', '"mask2former"'), "model_type 'mask2former', which Mask2Former is for already"),
     ],
