@@ -13,7 +13,7 @@ LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 TOOLS = airflow argo cron dagster tables
 TEST_TOOLS = $(TOOLS:%=test-tool-%)
 
-.PHONY: demo test test-fast test-slow test-units test-chaos test-behaviour test-commands test-runs test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
+.PHONY: demo test test-fast test-slow test-units test-chaos test-behavior test-commands test-runs test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
 .PHONY: test-tools $(TEST_TOOLS) lock-tools
 
 # Let processes keep bytecode, whatever the shell says, because each would else compile thousands of modules anew.
@@ -23,7 +23,7 @@ demo: $(VENV)/ready
 	$(BIN)/m2f-batch demo demo-run
 
 # Let threads that wait for each other sleep, as in a job's own workers. Spinning ones make a busy machine crawl.
-test test-fast test-slow test-units test-chaos test-behaviour test-commands test-runs chaos $(BENCHES) $(LONG_BENCHES) \
+test test-fast test-slow test-units test-chaos test-behavior test-commands test-runs chaos $(BENCHES) $(LONG_BENCHES) \
 	bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
 # Run two suites at once, and the next as soon as one ends. Each is idle half of its time, waiting for subprocesses.
@@ -32,7 +32,7 @@ test: $(VENV)/ready
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
 # The inner loop: no servers but moto, no training, no other processes. It runs in a process for each core.
-FEW = $(BIN)/python -m pytest -q --durations=10 --ignore=tests/behaviour --ignore=tests/chaos --ignore=tests/tools
+FEW = $(BIN)/python -m pytest -q --durations=10 --ignore=tests/behavior --ignore=tests/chaos --ignore=tests/tools
 test-fast: $(VENV)/ready
 	$(FEW) -n auto --dist loadfile -m "not slow"
 
@@ -45,15 +45,15 @@ test-chaos: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=10 tests/chaos
 
 # Whole commands in processes of their own, and the other promises of runs.
-COMMANDS = $(addprefix tests/behaviour/test_,$(addsuffix .py,allow_finetune allow_on_ray backbones command_line finetune \
+COMMANDS = $(addprefix tests/behavior/test_,$(addsuffix .py,allow_finetune allow_on_ray backbones command_line finetune \
 	finetune_stop finetune_two poison s3_access_runs))
 test-commands: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=20 $(COMMANDS)
 
 test-runs: $(VENV)/ready
-	$(BIN)/python -m pytest -q --durations=20 tests/behaviour $(COMMANDS:%=--ignore=%)
+	$(BIN)/python -m pytest -q --durations=20 tests/behavior $(COMMANDS:%=--ignore=%)
 
-test-behaviour: test-commands test-runs
+test-behavior: test-commands test-runs
 
 # Kills and S3 faults by seeded schedules on a three-node Ray cluster, driver kills, and the tests that take minutes.
 SCHEDULES ?= 20
@@ -63,15 +63,15 @@ chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/run_chaos.py --schedules $(SCHEDULES) --seed $(SEED) $(CHAOS_OPTIONS)
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
 	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
-		tests/chaos/test_nodes.py tests/chaos/test_growing.py tests/chaos/test_kills.py tests/behaviour/test_poison.py \
-		tests/behaviour/test_finetune_two.py \
-		tests/behaviour/test_finetune_stop.py tests/behaviour/test_backbones.py \
-		tests/chaos/test_submit_cluster.py tests/behaviour/test_benchmark_job.py tests/behaviour/test_published.py
+		tests/chaos/test_nodes.py tests/chaos/test_growing.py tests/chaos/test_kills.py tests/behavior/test_poison.py \
+		tests/behavior/test_finetune_two.py \
+		tests/behavior/test_finetune_stop.py tests/behavior/test_backbones.py \
+		tests/chaos/test_submit_cluster.py tests/behavior/test_benchmark_job.py tests/behavior/test_published.py
 
 # The promises of runs, on a three-node Ray on this machine.
 test-cluster: export M2F_BATCH_TEST_NODES = 3
 test-cluster: $(VENV)/ready
-	$(BIN)/python -m pytest -q tests/behaviour/test_runs.py tests/behaviour/test_resume.py tests/behaviour/test_command_line.py
+	$(BIN)/python -m pytest -q tests/behavior/test_runs.py tests/behavior/test_resume.py tests/behavior/test_command_line.py
 
 # the recipes of infra/schedulers and docs/tables.md in the packages that they are for, each locked in an environment of its
 # own (700 MB), with this checkout's own command

@@ -30,7 +30,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 # folders of tests that start servers, trainings or other processes
-SLOW_FOLDERS = ("integration", "behaviour", "chaos")
+SLOW_FOLDERS = ("integration", "behavior", "chaos")
 
 
 @pytest.hookimpl(tryfirst=True)

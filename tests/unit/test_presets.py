@@ -81,7 +81,7 @@ def test_there_is_a_job_for_each_place():
 
 def test_every_yaml_of_jobs_is_loaded_by_a_test():
     everything = set((PROJECT / "jobs").rglob("*.yaml"))
-    backbones = set((PROJECT / "jobs" / "presets" / "backbones").glob("*.yaml"))  # tests/behaviour loads them
+    backbones = set((PROJECT / "jobs" / "presets" / "backbones").glob("*.yaml"))  # tests/behavior loads them
     assert everything == {*PRESETS, *JOBS, *backbones, PROJECT / "jobs" / "kustomization.yaml"}
 
 

@@ -1,4 +1,4 @@
-"""One behaviour suite for a disk, moto, Ceph, and a pyarrow file system that is none of them."""
+"""One behavior suite for a disk, moto, Ceph, and a pyarrow file system that is none of them."""
 
 import http.server
 import os
