@@ -19,10 +19,11 @@ from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.explain.recorded import read_setup
 from m2f_batch.flow.job import check
 from m2f_batch.models.checkpoint import read_checkpoint
+from m2f_batch.models.families.mask2former import FAMILY
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.runs.reader import open_run
 from m2f_batch.train.command import plan_lines
-from m2f_batch.train.start.job import _processor, plan_job
+from m2f_batch.train.start.job import plan_job, tuned_processor
 from m2f_batch.vision.segmenter import Segmenter
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -125,7 +126,7 @@ def test_what_finetune_trains_with_and_writes(tmp_path: Path) -> None:
     tree = {"data": {"format": "coco", "train": "x"}, "model": {"uri": "m"}, "train": {"steps": 1}}
     for output, known in ({}, BARE), ({"normalize": IMAGENET}, {"do_rescale": True, "do_normalize": True}):
         config = check_config(FinetuneConfig, tree | {"output": {"uri": "y"} | output})
-        made = _processor(config, dict(checkpoint.processor) | BARE, None)
+        made = tuned_processor(config, FAMILY, dict(checkpoint.processor) | BARE, None)
         assert {key: made[key] for key in known} == known
         assert (plan_from_processor(made).doubt() is None) == bool(output)
     assert (made["image_mean"], made["image_std"]) == (IMAGENET["mean"], IMAGENET["std"])

@@ -169,7 +169,7 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         task,
         source,
         license_,
-        _processor(config, family, processor, normalization),
+        tuned_processor(config, family, processor, normalization),
         family.model_type,
     )
     _check_learnable(job)
@@ -185,7 +185,7 @@ def _check_learnable(job: TrainJob) -> None:
             raise UsageError(f"{finding} (for model.task {job.task!r}{split})", field="data.train")
 
 
-def _processor(
+def tuned_processor(
     config: FinetuneConfig,
     family: Family,
     given: dict[str, Any] | None,

@@ -17,7 +17,7 @@ from m2f_batch.models.families.mask2former import FAMILY
 from m2f_batch.models.preprocess_plan import size_with_aspect_ratio
 from m2f_batch.train.data.augment import draw_view
 from m2f_batch.train.data.samples import Recipe, make_sample
-from m2f_batch.train.start.job import TrainJob, _processor
+from m2f_batch.train.start.job import TrainJob, tuned_processor
 
 ADE20K = PROJECT / "jobs" / "presets" / "ade20k-semantic.yaml"
 GIVEN = {"data.train": "annotations", "data.val": "more", "output.uri": "tuned"}
@@ -34,7 +34,7 @@ def test_scale_one_of_the_ade20k_preset_is_the_size_it_is_tested_at(image_hw: tu
     view = draw_view(
         np.random.default_rng(0), image_hw, recipe.crop_hw, recipe.scale, recipe.flip, resize=recipe.resize
     )
-    processor = _processor(config, FAMILY, None, None)
+    processor = tuned_processor(config, FAMILY, None, None)
     assert processor["size"] == {"shortest_edge": 512, "longest_edge": 2048}
     tested = size_with_aspect_ratio(image_hw, 512, 2048)
     assert max(abs(ours - theirs) for ours, theirs in zip(view.scaled_hw, tested, strict=True)) <= 1  # it rounds down
@@ -43,7 +43,7 @@ def test_scale_one_of_the_ade20k_preset_is_the_size_it_is_tested_at(image_hw: tu
 def test_a_new_model_sees_images_as_large_as_training_does() -> None:
     for resize, longest in (("fit", 512), ("shortest_edge", 2048)):
         config = config_of("train.steps=1", "augment.crop_size=512", f"augment.resize={resize}")
-        assert _processor(config, FAMILY, None, None)["size"] == {"shortest_edge": 512, "longest_edge": longest}
+        assert tuned_processor(config, FAMILY, None, None)["size"] == {"shortest_edge": 512, "longest_edge": longest}
 
 
 def test_an_example_is_resized_as_the_recipe_says(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_label_maps_are_those_of_the_dataset(has_given: bool, is_reduced: bool, 
     config = config_of(
         "train.steps=1", "data.format=semantic-png", f"data.do_reduce_labels={is_reduced}", f"output.size={size}"
     )
-    settings = _processor(config, FAMILY, given if has_given else None, None)
+    settings = tuned_processor(config, FAMILY, given if has_given else None, None)
     assert "reduce_labels" not in settings
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     processor = AutoImageProcessor.from_pretrained(tmp_path, backend="torchvision")

@@ -11,6 +11,7 @@ from transformers.image_transforms import get_size_with_aspect_ratio
 
 from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import ImageError, UsageError
+from m2f_batch.models.families.mask2former import FAMILY
 from m2f_batch.models.preprocess_plan import size_with_aspect_ratio, with_size
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.vision.cuts.view import View, Window
@@ -135,7 +136,7 @@ def test_an_image_of_height_three_is_not_taken_for_channels():
 )
 def test_settings_that_mean_nothing_are_refused(settings, named):
     with pytest.raises(UsageError, match=named):
-        plan_from_processor(settings)
+        FAMILY.pixels({}, settings, "panoptic")
 
 
 def test_forms_of_the_hub_that_transformers_refuses():
