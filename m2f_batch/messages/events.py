@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
 
-from m2f_batch.messages.redact import redacted
+from m2f_batch.messages.log_values import redacted
 from m2f_batch.messages.terminal import printable
 
 STATE = "state"  # the event of the regular progress lines, which are the first to be dropped

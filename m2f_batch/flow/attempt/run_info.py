@@ -9,7 +9,7 @@ from m2f_batch.config.deadline import deadline_at
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.listing import Listing
-from m2f_batch.messages.redact import redacted
+from m2f_batch.messages.log_values import redacted
 from m2f_batch.messages.spoken import now
 from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.source import ModelSource

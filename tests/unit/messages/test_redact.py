@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
+from m2f_batch.messages.log_values import MAX_TEXT, redacted
 from m2f_batch.messages.masking import MASK, redact, secret_file_variables, secret_variables
-from m2f_batch.messages.redact import MAX_TEXT, redacted
 
 SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 TOKEN = "IQoJb3JpZ2luX2VjEBYaCXVzLWVhc3QtMSJGMEQCIFexample//////////wEaDDEyMzQ1Njc4OTAxMiIM="

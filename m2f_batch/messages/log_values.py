@@ -1,4 +1,4 @@
-"""Redacts values for logs: they hold no keys (``masking``) and no endless texts."""
+"""Masks the secrets in the values of log lines (see ``masking``), and cuts endless texts in them."""
 
 import os
 import re
