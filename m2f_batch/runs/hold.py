@@ -9,7 +9,7 @@ from m2f_batch.runs.lease import Lease, acquire
 
 
 @contextmanager
-def held_folder(
+def hold_folder(
     folder: HeldFolder, seconds: float, say: Callable[[str], None], has_begun: Callable[[], bool]
 ) -> Iterator[Lease]:
     """Hold the folder by a lease that ends ``seconds`` after its last renewal.

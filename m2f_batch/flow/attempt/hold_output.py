@@ -11,7 +11,7 @@ from m2f_batch.messages.events import Events
 from m2f_batch.result import tell
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.held_folder import Fence
-from m2f_batch.runs.hold import held_folder
+from m2f_batch.runs.hold import hold_folder
 from m2f_batch.runs.lease import Lease
 
 
@@ -58,7 +58,7 @@ def held(job: Job, decision: Decision, device: str, events: Events) -> Iterator[
     def say(text: str) -> None:
         events.say(text, "waiting")
 
-    with held_folder(job.run, job.config.run.lease_seconds, say, job.run.holds_run) as lease:
+    with hold_folder(job.run, job.config.run.lease_seconds, say, job.run.holds_run) as lease:
         yield _attempt(job, decision, device, events, lease)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.runs.held_folder import Fence, HeldFolder, open_folder
-from m2f_batch.runs.hold import held_folder
+from m2f_batch.runs.hold import hold_folder
 from m2f_batch.storage.retries import retry_before_run, retry_write
 from m2f_batch.train.layout import CHECKPOINTS, CURVES, EVENTS, INFO, MARKER, METRICS, MODEL_FILES, NONFINITE
 from m2f_batch.train.output.training_info import TrainingInfo, read_info, read_tree, write_attempt, write_removed
@@ -88,7 +88,7 @@ def check_seen(place: HeldFolder) -> None:
 def held(job: TrainJob, say: Callable[[str], None]) -> Iterator[Held]:
     """Hold OUTPUT by a lease, ready to be trained in. Raises UsageError when another command holds it."""
     place = open_folder(job.config.output.uri)
-    with held_folder(place, LEASE_SECONDS, say, lambda: place.store.exists(place.path(INFO))) as lease:
+    with hold_folder(place, LEASE_SECONDS, say, lambda: place.store.exists(place.path(INFO))) as lease:
         yield _begun(job, replace(place, fence=Fence(lease.token, "")))
 
 

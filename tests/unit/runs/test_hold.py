@@ -12,7 +12,7 @@ from m2f_batch.errors import RunError, UsageError
 from m2f_batch.runs import lease as leases
 from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.held_folder import Fence, HeldFolder, open_folder
-from m2f_batch.runs.hold import held_folder, leave
+from m2f_batch.runs.hold import hold_folder, leave
 from m2f_batch.runs.lease import newest
 from m2f_batch.storage.store import Fenced
 
@@ -30,14 +30,14 @@ def files(folder: Path) -> list[str]:
 
 @both
 def test_what_was_begun_keeps_a_released_lease_and_no_staging(opened: Opened, tmp_path: Path) -> None:
-    with held_folder(opened(f"{tmp_path}/out"), 60, print, yes) as lease:
+    with hold_folder(opened(f"{tmp_path}/out"), 60, print, yes) as lease:
         staging = tmp_path / "out/_state/tmp/000000001"
         assert lease.token == 1 and staging.is_dir()
         (tmp_path / "out/x").write_text("x")
     assert files(tmp_path / "out") == ["_state/lease/000000001.json", "x"]
     assert not staging.parent.exists()
     assert json.loads((tmp_path / "out/_state/lease/000000001.json").read_text())["released"]
-    with held_folder(opened(f"{tmp_path}/out"), 60, print, yes) as lease:
+    with hold_folder(opened(f"{tmp_path}/out"), 60, print, yes) as lease:
         assert lease.token == 2
 
 
@@ -48,7 +48,7 @@ def test_what_did_not_begin_leaves_no_trace(opened: Opened, tmp_path: Path, mine
     if mine:
         output.mkdir()
         (output / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match="no model"), held_folder(opened(str(output)), 60, print, lambda: False):
+    with pytest.raises(RunError, match="no model"), hold_folder(opened(str(output)), 60, print, lambda: False):
         raise RunError("no model")
     assert files(tmp_path) == (["out/thesis.txt"] if mine else [])
     assert output.exists() == mine and not (output / "_state").exists()
@@ -56,10 +56,10 @@ def test_what_did_not_begin_leaves_no_trace(opened: Opened, tmp_path: Path, mine
 
 @both
 def test_a_second_process_is_refused_and_writes_nothing(opened: Opened, tmp_path: Path) -> None:
-    with held_folder(opened(str(tmp_path)), 60, print, yes):
+    with hold_folder(opened(str(tmp_path)), 60, print, yes):
         before = files(tmp_path)
         refused = pytest.raises(UsageError, match=r"output\.uri: .* is held by another run, process \d+ on ")
-        with refused, held_folder(opened(str(tmp_path)), 60, print, yes):
+        with refused, hold_folder(opened(str(tmp_path)), 60, print, yes):
             pass
         assert files(tmp_path) == before
 
@@ -67,9 +67,9 @@ def test_a_second_process_is_refused_and_writes_nothing(opened: Opened, tmp_path
 @both
 def test_who_lost_the_folder_leaves_it_to_the_next(opened: Opened, tmp_path: Path) -> None:
     folder = opened(str(tmp_path))
-    with held_folder(folder, 60, print, yes) as first:
+    with hold_folder(folder, 60, print, yes) as first:
         first.release()
-        with held_folder(folder, 60, print, yes) as second:
+        with hold_folder(folder, 60, print, yes) as second:
             with pytest.raises(Fenced):
                 leave(folder, first, yes)
             assert (tmp_path / f"_state/tmp/{second.token:09d}").is_dir()
@@ -96,12 +96,12 @@ def test_after_a_kill_at_any_request_the_next_process_holds_the_folder(
         assert isinstance(store, MemoryStore)
         store.before_write = request
         try:
-            with held_folder(folder, 60, print, has_begun) as lease:
+            with hold_folder(folder, 60, print, has_begun) as lease:
                 replace(folder, fence=Fence(lease.token, "")).write("x", b"1")
         except Killed:
             killed += 1
         is_over, store.before_write = bool(left), lambda: None
-        with held_folder(folder, 60, print, has_begun) as lease:
+        with hold_folder(folder, 60, print, has_begun) as lease:
             ours = replace(folder, fence=Fence(lease.token, ""))
             ours.write("x", b"2")
             if lease.token > 1:
