@@ -30,8 +30,8 @@ from m2f_batch.processes import FOR_START, PASSIVE, START_SECONDS
 from m2f_batch.ray_session.bytecode import kept_bytecode
 from m2f_batch.ray_session.few_waiting import set_few_waiting
 from m2f_batch.ray_session.forwarded import forwarded
-from m2f_batch.ray_session.held import Held
 from m2f_batch.ray_session.raw_lines import raw_lines_in_log
+from m2f_batch.ray_session.slots import SlotCounts
 from m2f_batch.ray_session.token import keep_private
 from m2f_batch.storage import allow
 from m2f_batch.storage.s3 import settings
@@ -63,7 +63,7 @@ class Resources:
         """
         return self.actors[1] if self.device == "cuda" and self.starts_nodes else self.actors[0]
 
-    def held(self, nodes: Sequence[Mapping[str, float]], at_work: int = 0) -> Held:
+    def held(self, nodes: Sequence[Mapping[str, float]], at_work: int = 0) -> SlotCounts:
         """Count the slots on these nodes, where ``at_work`` replicas are known to work.
 
         Replicas take every GPU that there is, up to the most, from before they have labeled anything. On CPUs the pool
@@ -73,7 +73,7 @@ class Resources:
         kind, share = ("GPU", self.gpus_per_actor) if self.device == "cuda" else ("CPU", self.cpus_per_actor)
         most = min(self.actors[1], sum(int(node.get(kind, 0.0) / share) for node in nodes))
         there = most if self.device == "cuda" else min(most, max(self.actors[0], at_work))
-        return Held(max(1.0, (cpus - there * self.cpus_per_actor) // self.cpus_per_task), max(1, most))
+        return SlotCounts(max(1.0, (cpus - there * self.cpus_per_actor) // self.cpus_per_task), max(1, most))
 
     def fits(self, nodes: Sequence[Mapping[str, float]]) -> bool:
         """Tell whether one replica, and beside it a task that feeds it, fit on these nodes."""
@@ -289,7 +289,7 @@ def present() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def held_now(resources: Resources, at_work: int) -> Held | None:
+def held_now(resources: Resources, at_work: int) -> SlotCounts | None:
     """Count the slots on the nodes that are alive. None: the head does not answer, which is said elsewhere."""
     with suppress(RayError, RuntimeError, ConnectionError):
         return resources.held(present(), at_work)

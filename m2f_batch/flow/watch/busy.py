@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from m2f_batch.flow.unit.units import DoneUnit
-from m2f_batch.ray_session.held import Held
+from m2f_batch.ray_session.slots import SlotCounts
 
 STAGES = ("fetch", "decode", "forward", "postprocess", "write")
 PREPARING = ("fetch", "decode")  # stages of tasks, while all others are a replica's
@@ -44,7 +44,7 @@ class Slots:
     preparing: float = 1.0
     fetch_threads: int = 1
     replicas: float = math.inf
-    now: Callable[[int], Held | None] | None = None
+    now: Callable[[int], SlotCounts | None] | None = None
 
 
 class Busy:
@@ -53,7 +53,7 @@ class Busy:
     def __init__(self, slots: Slots, clock: Callable[[], float] = time.monotonic) -> None:
         self._slots, self._clock = slots, clock
         self._last = 0.0
-        self._held = [(-math.inf, Held(slots.preparing, slots.replicas))]  # since when
+        self._held = [(-math.inf, SlotCounts(slots.preparing, slots.replicas))]  # since when
         self._replicas: set[str | None] = set()
         self._came: list[float] = []  # when each of them began its first unit
         self.seconds: Mapping[str, float] = {}

@@ -4,7 +4,7 @@ import pytest
 
 from m2f_batch.flow.watch.busy import Busy, Slots, advice, shares_line
 from m2f_batch.flow.watch.progress import Progress
-from m2f_batch.ray_session.held import Held
+from m2f_batch.ray_session.slots import SlotCounts
 
 
 class Clock:
@@ -61,10 +61,15 @@ def test_a_replica_that_came_for_a_dead_one_is_no_place_more():
 
 
 def test_places_are_counted_as_nodes_come_and_go():
-    clock, there = Clock(), [Held(1, 1)]
+    clock, there = Clock(), [SlotCounts(1, 1)]
     busy = Busy(Slots("cuda", preparing=1, now=lambda at_work: there[-1]), clock)
     # the first node comes at 50, the second at 130, and goes at 170
-    for clock.now, held in ((0.0, Held(1, 1)), (50.0, Held(4, 1)), (130.0, Held(10, 2)), (170.0, Held(4, 1))):
+    for clock.now, held in (
+        (0.0, SlotCounts(1, 1)),
+        (50.0, SlotCounts(4, 1)),
+        (130.0, SlotCounts(10, 2)),
+        (170.0, SlotCounts(4, 1)),
+    ):
         there.append(held)
         busy.look()
         if clock.now == 50.0:
@@ -82,9 +87,9 @@ def test_places_are_counted_as_nodes_come_and_go():
 
 
 def test_a_cluster_from_none_is_not_busy_beyond_what_it_has():
-    clock, nodes = Clock(), [Held(1, 1)]
+    clock, nodes = Clock(), [SlotCounts(1, 1)]
     busy = Busy(Slots("cuda", preparing=1, fetch_threads=16, now=lambda at_work: nodes[-1]), clock)
-    nodes.append(Held(24, 8))  # none had been looked at since the start
+    nodes.append(SlotCounts(24, 8))  # none had been looked at since the start
     for second in range(1, 11):
         clock.now = 300.0 + second
         busy.add(unit({"decode": 2.4, "forward": 0.9}, "a:1"))
@@ -94,9 +99,9 @@ def test_a_cluster_from_none_is_not_busy_beyond_what_it_has():
 
 
 def test_advice_reckons_with_the_places_that_there_were_on_average():
-    clock, held = Clock(), [Held(1, 1)]
+    clock, held = Clock(), [SlotCounts(1, 1)]
     busy = Busy(Slots("cuda", now=lambda at_work: held[-1]), clock)
-    for now, there in ((10.0, Held(2, 1)), (20.0, Held(8, 4))):
+    for now, there in ((10.0, SlotCounts(2, 1)), (20.0, SlotCounts(8, 4))):
         held.append(there)
         busy.look()
         clock.now = now
