@@ -1,4 +1,7 @@
-"""Runs one command: parses the command line, calls the command, and answers with its exit code."""
+"""Runs one command: parses the command line, calls the command, and answers with its exit code.
+
+Ctrl-C and SIGTERM end a command with 130 (see ``signals`` for what a run finishes before).
+"""
 
 import argparse
 import os

@@ -13,9 +13,9 @@ from m2f_batch.datasets.splits.train_val import places_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.messages.terminal import say
-from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.result import is_wanted, tell
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
+from m2f_batch.signals import noticed_stops
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.s3.settings import using

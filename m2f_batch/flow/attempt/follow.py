@@ -12,11 +12,11 @@ from m2f_batch.flow.attempt.reporter import Reporter
 from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.watch.progress import Progress
-from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Unit, Units, pending
 from m2f_batch.runs.tally import Tally
 from m2f_batch.runs.writing.commit import staged
+from m2f_batch.signals import noticed_stops
 from m2f_batch.storage.retries import retry_write
 
 LEAVE_SECONDS = 9.0  # for counting, where the run was asked to stop

@@ -26,8 +26,8 @@ from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.ray_session.session import connected
-from m2f_batch.ray_session.stopping import noticed_stops
 from m2f_batch.runs.held_folder import HeldFolder
+from m2f_batch.signals import noticed_stops
 from m2f_batch.train import distributed
 from m2f_batch.train.data.ray_stream import ray_stream
 from m2f_batch.train.data.samples import Recipe

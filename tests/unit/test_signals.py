@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from m2f_batch.ray_session import stopping
-from m2f_batch.ray_session.stopping import noticed_stops
+from m2f_batch import signals
+from m2f_batch.signals import noticed_stops
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -64,7 +64,7 @@ def wait() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.usefixtures("raising")
 def test_what_is_under_way_is_drained_first(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr(stopping, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(signals, "POLL_SECONDS", 0.01)
     asked = []
 
     def drained() -> bool:
@@ -98,8 +98,8 @@ def test_a_second_signal_stops_at_once(second: int) -> None:
 
 @pytest.mark.usefixtures("raising")
 def test_draining_ends_some_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopping, "DRAIN_SECONDS", 0.05)
-    monkeypatch.setattr(stopping, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(signals, "DRAIN_SECONDS", 0.05)
+    monkeypatch.setattr(signals, "POLL_SECONDS", 0.01)
     asked = []
     with pytest.raises(KeyboardInterrupt), noticed_stops(lambda: bool(asked.append(1))):
         os.kill(os.getpid(), signal.SIGTERM)
