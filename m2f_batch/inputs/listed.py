@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from m2f_batch.errors import RunError
 from m2f_batch.inputs.columns import first_of_each, picked_apart, taken
 from m2f_batch.records import image_ids
+from m2f_batch.storage.driver_memory import Room
 from m2f_batch.storage.places import stat_many
-from m2f_batch.storage.room import Room
 from m2f_batch.storage.store import OF_LENGTH
 
 

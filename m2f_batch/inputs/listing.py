@@ -32,9 +32,9 @@ from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  
 from m2f_batch.inputs.names.images import extension_of, is_image_name, is_plain_image_name
 from m2f_batch.inputs.places import check_listable, glob_matcher
 from m2f_batch.storage import uris
+from m2f_batch.storage.driver_memory import Room
 from m2f_batch.storage.places import open_place
 from m2f_batch.storage.retries import retry_before_run
-from m2f_batch.storage.room import Room
 from m2f_batch.storage.store import Denied, Entry, ObjectError, Page, Store, StoreUnavailable, Unreachable
 
 _FORMS = (

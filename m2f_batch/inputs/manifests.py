@@ -17,8 +17,8 @@ from m2f_batch.inputs import kinds
 from m2f_batch.inputs.columns import CHUNK, TEXT, chunks_of, joined, text_column
 from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS, extension_of, path_of
 from m2f_batch.storage import allow, uris
+from m2f_batch.storage.driver_memory import Room
 from m2f_batch.storage.json_text import json_object_or_none, parse_json
-from m2f_batch.storage.room import Room
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
 _OURS = ("image_id", "version", "file")  # columns of RUN/_state/manifest.parquet

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from support.infra_files import INFRA, cluster_spec, of_ray, overlay, pods
 
-from m2f_batch.storage import room
+from m2f_batch.storage.driver_memory import BASE, PER_IMAGE, PER_TEXT_BYTE, needed
 
 TEXT = (INFRA / "SIZING.md").read_text()
 PLAIN = " ".join(TEXT.split())
@@ -239,12 +239,12 @@ def test_memory_by_its_formulas():
             r"(\d+) GiB \+ (\d+) B x N \+ ([\d.]+) B for each byte of uris and versions, some (\d+) an image", command
         ).groups()
     )
-    assert (base * 2**30, each, of_text) == (room.BASE, room.PER_IMAGE, room.PER_TEXT_BYTE)
+    assert (base * 2**30, each, of_text) == (BASE, PER_IMAGE, PER_TEXT_BYTE)
     told = row("images, N", "the command's memory")
     for cell, count in zip(told, SIZES.values(), strict=True):
         by_command, of_gcs = (float(found) for found in re.findall(r"[\d.]+", cell)[:2])
-        needed = room.needed(int(count), int(text * count)) / 2**30
-        assert by_command == pytest.approx(needed, rel=0.05)
+        expected = needed(int(count), int(text * count)) / 2**30
+        assert by_command == pytest.approx(expected, rel=0.05)
         assert of_gcs == pytest.approx(gcs(count / 32), rel=0.05)
     head = number(
         dict(pods(*of_ray(overlay("segment-spot"))))["head"]["containers"][0]["resources"]["requests"]["memory"]
@@ -257,9 +257,9 @@ def test_memory_by_its_formulas():
             PLAIN,
         ).groups()
     )
-    assert room.needed(int(held), int(text * held)) / 2**30 + gcs(held / 32) + 1 == pytest.approx(head, rel=0.02)
+    assert needed(int(held), int(text * held)) / 2**30 + gcs(held / 32) + 1 == pytest.approx(head, rel=0.02)
     assert stored * 2043 * 2**20 / 1e7 == pytest.approx(0.3 * head * 2**30, rel=0.02)  # results/planning.md
-    assert room.needed(int(refused), int(text * refused)) == pytest.approx(head * 2**30, rel=0.02)
+    assert needed(int(refused), int(text * refused)) == pytest.approx(head * 2**30, rel=0.02)
     (fewer,) = re.findall(r"\(([\d.]+) at 256 per unit\)", told[1])
     assert float(fewer) == pytest.approx(gcs(1e7 / 256), rel=0.05)
     assert gcs(31_250) * 1024 == pytest.approx(358, rel=0.02)  # measured: benchmarks/results/scale.md

@@ -1,4 +1,4 @@
-"""Refuses a listing that is too large for the memory of the driver, which keeps part of it.
+"""Measures the memory of the driver, and refuses a listing that is too large for it, because it keeps part of it.
 
 Such a run would die after hours, when the next plan is made or the run is verified.
 """

@@ -12,16 +12,17 @@ from m2f_batch.cli import main
 from m2f_batch.errors import UsageError
 from m2f_batch.inputs import columns, manifests
 from m2f_batch.inputs.listed import listing_of
-from m2f_batch.storage import room, store
-from m2f_batch.storage.room import BASE, Room, check_room, driver_memory, needed
+from m2f_batch.storage import driver_memory as memory
+from m2f_batch.storage import store
+from m2f_batch.storage.driver_memory import BASE, Room, check_room, driver_memory, needed
 
 GIB = 1 << 30
 
 
 def test_what_is_needed_grows_with_images_and_their_text() -> None:
     assert needed(0, 0) == BASE
-    assert needed(1000, 0) - BASE == 1000 * room.PER_IMAGE
-    assert needed(0, 1000) - BASE == 1000 * room.PER_TEXT_BYTE
+    assert needed(1000, 0) - BASE == 1000 * memory.PER_IMAGE
+    assert needed(0, 1000) - BASE == 1000 * memory.PER_TEXT_BYTE
     for images in (1, 10**6, 10**9):
         check_room(images, images * 100, needed(images, images * 100))
         with pytest.raises(UsageError):
@@ -71,7 +72,7 @@ def test_too_many_images_end_the_listing(
     for module in (columns, manifests):
         monkeypatch.setattr(module, "CHUNK", 10)
     monkeypatch.setattr("m2f_batch.inputs.listed.stat_many", lambda _: pytest.fail("an image was looked for"))
-    monkeypatch.setattr(room, "driver_memory", lambda: BASE + 30 * room.PER_IMAGE)
+    monkeypatch.setattr(memory, "driver_memory", lambda: BASE + 30 * memory.PER_IMAGE)
     place = str(tmp_path / "in") if form == "folder" else str(tmp_path / "in" / "list.parquet")
     assert main(["segment", place, str(tmp_path / "out"), "--model", str(DEMO_MODEL)]) == 2
     told = capsys.readouterr().err.strip()
@@ -85,7 +86,7 @@ def test_kept_columns_of_a_manifest_are_counted(monkeypatch: pytest.MonkeyPatch)
     names = pa.array([f"/{number:03d}.jpg" for number in range(100)], pa.large_string())
     kept = pa.table({"patient": ["p" * 1000] * 100, "age": [70] * 100})
     versions = pa.array(["v1"] * 100, pa.large_string())
-    monkeypatch.setattr(room, "driver_memory", lambda: needed(100, names.nbytes + kept.nbytes - 1))
+    monkeypatch.setattr(memory, "driver_memory", lambda: needed(100, names.nbytes + kept.nbytes - 1))
     assert listing_of(names, versions, kept.select(["age"]), 0).table.num_rows == 100
     with pytest.raises(UsageError, match="lists 100 images and more"):
         listing_of(names, versions, kept, 0)
