@@ -10,9 +10,9 @@ from tqdm import tqdm
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
 from m2f_batch.errors import Plain, RunError, UsageError
+from m2f_batch.evaluation.class_numbers import check_numbers, in_label_ids, other_readings
 from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
 from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
-from m2f_batch.evaluation.numbers import check_numbers, in_label_ids, other_readings
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.exports.ids import spelled_otherwise
 from m2f_batch.exports.run_images import file_name
