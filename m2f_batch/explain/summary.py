@@ -6,7 +6,7 @@ from m2f_batch.explain.definition import Definition
 from m2f_batch.explain.recorded import Setup
 from m2f_batch.explain.report import Report, category_name
 from m2f_batch.explain.rerun import Findings
-from m2f_batch.runs.forwards import forward_lines
+from m2f_batch.runs.forward_kinds import forward_lines
 from m2f_batch.storage.uris import shown
 
 SHOWN = 4  # segments, and dropped candidates, that are said

@@ -10,7 +10,7 @@ from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.names.images import may_be_stranger
 from m2f_batch.messages.spoken import now
 from m2f_batch.result import tell, tell_run
-from m2f_batch.runs.forwards import forward_lines
+from m2f_batch.runs.forward_kinds import forward_lines
 from m2f_batch.runs.index import read_index, write_index
 from m2f_batch.runs.inspect.verify import Each, verify_reports
 from m2f_batch.runs.tally import Tally, tally_in

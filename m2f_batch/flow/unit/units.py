@@ -68,7 +68,7 @@ LABELED_SCHEMA = pa.schema(
         ("bytes", pa.int64()),
         ("retries", pa.int64()),
         ("replica", pa.string()),  # the process that labeled it
-        ("forward", pa.string()),  # how it computes: see ``runs.forwards``
+        ("forward", pa.string()),  # how it computes: see ``runs.forward_kinds``
         (
             "sidecars",
             pa.map_(pa.string(), pa.large_binary()),

@@ -13,7 +13,7 @@ from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Busy, Slots
 from m2f_batch.messages.events import STATE, Events
 from m2f_batch.messages.spoken import duration
-from m2f_batch.runs.forwards import Forwards
+from m2f_batch.runs.forward_kinds import Forwards
 from m2f_batch.runs.tally import Tally, tally_of_unit
 
 LINE_SECONDS, REFRESH_SECONDS, LONG_START_SECONDS = 15.0, 5.0, 120.0

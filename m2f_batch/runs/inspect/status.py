@@ -9,7 +9,7 @@ from m2f_batch.errors import RunError
 from m2f_batch.messages.spoken import duration
 from m2f_batch.runs.assignment import read_assigned
 from m2f_batch.runs.directory import RunDirectory
-from m2f_batch.runs.forwards import forward_lines
+from m2f_batch.runs.forward_kinds import forward_lines
 from m2f_batch.runs.index import read_index, staged_images, tally_by
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.lease import newest

@@ -22,7 +22,7 @@ from m2f_batch.models.mask2former import check, masked_decoder, pixel_decoder
 from m2f_batch.models.mask2former.fast import FastMask2Former
 from m2f_batch.models.mask2former.masked_decoder import FastDecoderLayer
 from m2f_batch.models.source import find_model
-from m2f_batch.runs.forwards import Forwards, forward_lines
+from m2f_batch.runs.forward_kinds import Forwards, forward_lines
 from m2f_batch.vision.device import checked_model as module
 from m2f_batch.vision.device.checked_model import FLOAT32_LIMIT, HALF_LIMIT, Forward, load_checked
 from m2f_batch.vision.segmenter import Segmenter
