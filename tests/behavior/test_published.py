@@ -21,7 +21,7 @@ from m2f_batch.config.segment import ExactSize
 from m2f_batch.models.checkpoint import choose_task, read_checkpoint
 from m2f_batch.models.loading import forward, load_model
 from m2f_batch.models.mask2former.fast import FastMask2Former
-from m2f_batch.models.mask2former.original import architecture_of
+from m2f_batch.models.mask2former.transformers_model import architecture_of
 from m2f_batch.models.processor import plan_from_processor
 
 FOLDER = PROJECT / "tests" / "published"

@@ -82,13 +82,13 @@ def _postprocess(task: Task, label_set: LabelSet | None) -> dict[str, Any]:
 
 
 def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.mask2former.original import load
+    from m2f_batch.models.mask2former.transformers_model import load
 
     return load(directory, config)
 
 
 def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.mask2former.original import predict
+    from m2f_batch.models.mask2former.transformers_model import predict
 
     return predict(model, pixel_values)
 

@@ -16,7 +16,7 @@ from transformers import Mask2FormerForUniversalSegmentation
 
 from m2f_batch.models.fast_layers.linear import linear, pixels_of
 from m2f_batch.models.mask2former.fast import FastMask2Former, fast_mask2former
-from m2f_batch.models.mask2former.original import predict
+from m2f_batch.models.mask2former.transformers_model import predict
 from m2f_batch.models.predictions import Predictor
 
 Parts = Iterator[tuple[str, Tensor, Tensor]]

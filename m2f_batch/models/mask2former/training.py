@@ -6,7 +6,7 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation,
 from m2f_batch.models.backbone_configs import current_config
 from m2f_batch.models.mask2former.fast_training import use_fast_modules
 from m2f_batch.models.mask2former.new_config import BACKBONES, STRIDES, new_config
-from m2f_batch.models.mask2former.original import ENCODER
+from m2f_batch.models.mask2former.transformers_model import ENCODER
 from m2f_batch.models.predictions import QueryLogits
 from m2f_batch.models.training import Training
 

@@ -25,8 +25,8 @@ from m2f_batch.models.checkpoint import read_checkpoint, weight_files
 from m2f_batch.models.families.mask2former import FAMILY
 from m2f_batch.models.loading import forward, load_model, processor_pixel_values
 from m2f_batch.models.mask2former.fast import FastMask2Former
-from m2f_batch.models.mask2former.original import is_never_read
 from m2f_batch.models.mask2former.training import TRAINING
+from m2f_batch.models.mask2former.transformers_model import is_never_read
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.train.start.build import build_model
 from m2f_batch.vision.pixels.preprocess import prepare
