@@ -9,7 +9,7 @@ from m2f_batch.runs.assignment import assigned_of
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.tally import Tally, tally_in
 from m2f_batch.runs.writing.commit import staged, staged_files
-from m2f_batch.runs.writing.each import Each
+from m2f_batch.runs.writing.map_files import Each
 from m2f_batch.runs.writing.merge import stage_merged
 from m2f_batch.runs.writing.repair import clean, join_whole, remove, sweep, write_dirty
 from m2f_batch.storage.retries import retry_write

@@ -12,7 +12,7 @@ from m2f_batch.runs.assignment import assigned_of
 from m2f_batch.runs.directory import RunDirectory, parquet_bytes
 from m2f_batch.runs.plan import Change, Plan, unit_name
 from m2f_batch.runs.writing.commit import file_path, part_path
-from m2f_batch.runs.writing.each import Each, do_all
+from m2f_batch.runs.writing.map_files import Each, do_all
 from m2f_batch.runs.writing.sidecars import (
     names_in,
     of_images,

@@ -12,7 +12,7 @@ from m2f_batch.runs.directory import RunDirectory, parquet_bytes
 from m2f_batch.runs.held_folder import json_bytes
 from m2f_batch.runs.plan import Plan, file_and_part, unit_name
 from m2f_batch.runs.writing.commit import join, part_path, staged
-from m2f_batch.runs.writing.each import Each, do_all
+from m2f_batch.runs.writing.map_files import Each, do_all
 from m2f_batch.runs.writing.sidecars import keep_images, names_in, sweep_sidecars
 from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import Entry
