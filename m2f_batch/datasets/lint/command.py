@@ -15,9 +15,9 @@ from m2f_batch.datasets.dataset import Dataset, Stated
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.lint.copies import copy_findings
+from m2f_batch.datasets.lint.image_checks import looks, setting_of
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS
-from m2f_batch.datasets.lint.looks import looks, setting_of
 from m2f_batch.datasets.lint.splits import class_findings, counts, group_findings
 from m2f_batch.datasets.lint.warnings import queries_of
 from m2f_batch.datasets.pixel_cap import pixel_cap

@@ -16,9 +16,9 @@ from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import NOTES, Finding, Report
 from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.lint.copies import copy_findings
+from m2f_batch.datasets.lint.image_checks import looks, setting_of
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS, ignored_kinds
-from m2f_batch.datasets.lint.looks import looks, setting_of
 from m2f_batch.datasets.lint.splits import name_findings
 from m2f_batch.datasets.lint.warnings import DEFAULT_QUERIES
 from m2f_batch.datasets.masks import areas
