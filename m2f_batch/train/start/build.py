@@ -23,7 +23,7 @@ from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.train.network.freezing import batch_norms, freeze, freeze_batch_norms, freeze_unused
 from m2f_batch.train.network.recompute import recompute_activations
 from m2f_batch.train.start.backbones import Backbone, check_features, find_backbone, load_backbone_weights
-from m2f_batch.train.start.heads import Labels, head_rows, known_labels, labels_of
+from m2f_batch.train.start.class_labels import Labels, head_rows, known_labels, labels_of
 from m2f_batch.train.start.job import TrainJob
 
 

@@ -34,7 +34,7 @@ from m2f_batch.train.objective.mask_classification import batch_loss
 from m2f_batch.train.objective.objective import ImageTarget, LossSettings, StepTotals
 from m2f_batch.train.start import backbones
 from m2f_batch.train.start.build import Start, backbone_multiplier, build_model, keeps_batch_norms, prepare
-from m2f_batch.train.start.heads import known_labels, labels_of
+from m2f_batch.train.start.class_labels import known_labels, labels_of
 
 TRAIN = TrainConfig(steps=2)
 DEMO_CATEGORIES = tuple(Category(i + 1, name, i not in STUFF_IDS) for i, name in enumerate(DEMO_NAMES))
