@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.coco.boxes import contradiction, stated_by
-from m2f_batch.datasets.coco.heads import (
+from m2f_batch.datasets.coco.images_and_categories import (
     Entry,
     Heads,
     Size,

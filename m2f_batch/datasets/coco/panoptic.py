@@ -9,7 +9,7 @@ from typing import Any
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.coco.boxes import stated_by
-from m2f_batch.datasets.coco.heads import (
+from m2f_batch.datasets.coco.images_and_categories import (
     Entry,
     Heads,
     entries_of,

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from m2f_batch.datasets.coco.heads import Size, whole
+from m2f_batch.datasets.coco.images_and_categories import Size, whole
 from m2f_batch.datasets.masks import (
     counts_runs,
     polygon_fault,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from m2f_batch.datasets.coco.heads import flag, whole
+from m2f_batch.datasets.coco.images_and_categories import flag, whole
 from m2f_batch.datasets.coco.shapes import Fault, Shape, read_shape
 from m2f_batch.datasets.masks import without_rle
 
