@@ -1,4 +1,4 @@
-"""Class PNGs whose numbers are not the model's label ids: read so where that is certain, refused where it seems so.
+"""Reads class PNGs whose numbers are not the label ids of the model where that is certain, else refuses them.
 
 Without a file of names a pixel's value is taken for a label id. Label sets number their own files otherwise: ADE20K
 writes label id + 1 and 0 for no label, Cityscapes its ``labelIds``. A run is then measured against other classes than

@@ -1,4 +1,4 @@
-"""Images and categories of a COCO JSON of either kind, and its values as programs spell them.
+"""Reads the images and the categories of a COCO JSON of either kind, and its values as programs spell them.
 
 pandas makes 1.0 of 1 and NaN of what is missing, databases make texts of ids, LIVECell has an object for a list, and
 LVIS has ``coco_url`` for ``file_name``. What can mean one thing only is read as that.

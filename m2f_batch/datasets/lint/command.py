@@ -15,7 +15,7 @@ from m2f_batch.datasets.dataset import Dataset, Stated
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.lint.copies import copy_findings
-from m2f_batch.datasets.lint.image_checks import looks, setting_of
+from m2f_batch.datasets.lint.image_checks import check_images, setting_of
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.splits import class_findings, counts, group_findings
@@ -116,7 +116,7 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
     seen: list[Seen | None] = []
     for dataset, own in zip((train, val), stated, strict=True):
         if dataset is not None:
-            seen += looks(dataset, form, own, setting, tally.add)
+            seen += check_images(dataset, form, own, setting, tally.add)
     uris = [uri for dataset in splits for uri in dataset.table["uri"].to_pylist()]
     in_val = [number >= train.table.num_rows for number in range(len(uris))]
     found_at_last = [*copy_findings(uris, in_val, seen)]

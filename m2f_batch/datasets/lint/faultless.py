@@ -16,7 +16,7 @@ from m2f_batch.datasets.files import Row
 from m2f_batch.datasets.findings import NOTES, Finding, Report
 from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.lint.copies import copy_findings
-from m2f_batch.datasets.lint.image_checks import looks, setting_of
+from m2f_batch.datasets.lint.image_checks import check_images, setting_of
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS, ignored_kinds
 from m2f_batch.datasets.lint.splits import name_findings
@@ -131,7 +131,7 @@ def faultless(
     categories = [replace(one, isthing=one.isthing or are_things) for one in dataset.categories]
     known = formats()[form]
     stated = known.stated(normalize(source))[0] if known.stated else {}
-    looked = looks(dataset, known, stated, setting, found.append, categories)
+    looked = check_images(dataset, known, stated, setting, found.append, categories)
     result.seen = dict(zip(dataset.table["uri"].to_pylist(), looked, strict=True))
     faults = _faults(found, dropping)
     result.drop(one for one in faults if not KINDS[one.kind].tolerated)

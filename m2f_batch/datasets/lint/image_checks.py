@@ -1,4 +1,4 @@
-"""Looks at each image of a dataset with its masks, for ``lint`` and ``convert --drop-faulty``."""
+"""Checks each image of a dataset with its masks, for ``lint`` and ``convert --drop-faulty``."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,7 +17,7 @@ def setting_of(augment: AugmentConfig, queries: int, *, is_semantic: bool) -> Se
     return Setting((crop, crop) if isinstance(crop, int) else crop, augment.scale, queries, is_semantic)
 
 
-def looks(
+def check_images(
     dataset: Dataset,
     form: Format,
     stated: Mapping[int, Sequence[Stated]],

@@ -1,4 +1,4 @@
-"""The Mask2Former of transformers is made from a config.json of any version, loaded from safetensors, and run."""
+"""Makes the Mask2Former of transformers from a config.json of any version, loads it from safetensors, and runs it."""
 
 from collections.abc import Mapping
 from pathlib import Path

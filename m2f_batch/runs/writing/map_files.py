@@ -1,4 +1,4 @@
-"""Maps over the files of a run, in this process or in many."""
+"""Applies a function to each file of a run, in this process or in many."""
 
 from collections import deque
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""The categories of a dataset as labels of a model, and what its class head knows of them already."""
+"""Maps the categories of a dataset to the labels of a model, and takes the rows of its class head that know them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
