@@ -1,7 +1,7 @@
-"""Lists the kinds of stores: how each is called and opened, what travels to a cluster, what messages must not show.
+"""Describes the kinds of stores (S3, Azure, HTTP, ...): their schemes, their opener, their variables and their secrets.
 
-A kind is one file of ``storage/backends/`` that defines ``BACKEND``. It holds texts only, so that messages, which lie
-below the stores, mask what a store keeps secret, and a command line opens none.
+A kind is one file of ``storage/backends/`` that defines ``BACKEND``. It holds texts only. So ``messages``, which must
+not import ``storage``, can mask the secrets of a store, and a command line loads no library of a store.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Finds the things of a kind that have a file each in one folder, so that no table lists them."""
+"""Imports every file of a folder of plug-ins (commands, families, formats, backends), so that no table lists them."""
 
 import importlib
 import pkgutil

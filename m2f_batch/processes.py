@@ -1,4 +1,7 @@
-"""Maps over processes and threads, some items ahead, and lets threads wait without using a core."""
+"""Maps over processes and threads, some items ahead, and names the environment variables of OpenMP and of Ray's start.
+
+By those of OpenMP threads wait without using a core. By those of Ray a busy machine has longer to start it.
+"""
 
 import os
 import signal

@@ -1,7 +1,7 @@
 """Lists the annotation formats, and the keys of ``data`` that each of them takes.
 
-A format is one file of ``datasets/formats``, which defines FORMAT. This room lies below that one, so it finds the files
-by listing the folder. Importing one of them loads no reader.
+A format is one file of ``datasets/formats``, which defines FORMAT. ``config`` must not import ``datasets``, so it
+finds the files by listing the folder. Importing one of them loads no reader.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
-"""Model label ids, dataset category ids, names, and what is stuff.
+"""Knows the label sets of COCO, ADE20K, Cityscapes and Mapillary Vistas: names, category ids, and what is stuff.
 
-Nothing in a checkpoint's config.json says which labels are stuff, nor which ids its dataset uses; the published label
+Nothing in a checkpoint's config.json says which labels are stuff, nor which ids its dataset uses. The published label
 sets are recognized by their size and a few names. Source: detectron2's dataset metadata.
 """
 

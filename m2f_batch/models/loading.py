@@ -1,4 +1,7 @@
-"""A model directory is loaded into a Predictor, which is run in a precision."""
+"""Loads a model directory into a Predictor, and runs it in a precision.
+
+The model class of transformers is imported by the family's own folder (``mask2former/transformers_model``).
+"""
 
 import os
 from pathlib import Path

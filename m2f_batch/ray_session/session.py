@@ -1,4 +1,8 @@
-"""Connects to Ray, sets each setting that we change with its reason, and plans who gets which resources."""
+"""Connects to Ray, sets most settings of Ray that we change, each with its reason, and plans who gets which resources.
+
+The other settings are in ``few_waiting`` (units that wait), ``bytecode``, ``forwarded`` (variables that travel),
+``raw_lines`` (Ray's log), ``token`` and ``processes.FOR_START``.
+"""
 
 import json
 import logging

@@ -1,7 +1,7 @@
-"""Writes files of a disk whole, and by the holder of the lease only: in its staging folder, from where they are moved.
+"""Writes files of a disk in the staging folder of the lease's holder, and renames each when it is whole.
 
-Removing that folder shuts the writer out, at once and wherever it was stopped, because its moves from there, and into
-there to delete, find no folder any more. Paths are this machine's.
+Whoever takes the lease over removes the staging folder of the holder before. From then on that process can write and
+delete nothing, because it renames from that folder to write, and into it to delete. Paths are this machine's.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Connects the processes that train together: sums, gathers and the same decision on every rank.
+"""Connects the processes that train together: sums (``all_reduce``), gathers and the same decision on every rank.
 
 A process that trains alone has rank 0 of size 1, and needs no process group.
 """

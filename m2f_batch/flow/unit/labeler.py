@@ -1,4 +1,4 @@
-"""Says what a stage of a unit asks of a model. A ``Segmenter`` does it, and what stands in for one."""
+"""Defines the protocol ``Labeler``, by which the stages of a unit label images. ``Segmenter`` implements it."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol

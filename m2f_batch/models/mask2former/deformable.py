@@ -1,5 +1,7 @@
-"""Multi-scale deformable attention (https://arxiv.org/abs/2010.04159): every query and head takes a weighted sum of a
-few bilinear samples of every level.
+"""Computes multi-scale deformable attention (https://arxiv.org/abs/2010.04159), in inference and on CPU in training.
+
+Every query and head takes a weighted sum of a few bilinear samples of every level. Training uses ``with_grid_sample``
+(see ``fast_training``).
 
 On CPU each (query, head) is one bag of ``embedding_bag``: levels x points x 4 corners, rows of ``D`` channels that lie
 together in memory, multiplied by attention x bilinear weight. ``transformers`` samples each level with ``grid_sample``

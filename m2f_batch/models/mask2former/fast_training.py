@@ -1,4 +1,6 @@
-"""Parts of ``transformers``' model that compute the same values and gradients in less time, with the same parameters.
+"""Replaces deformable attention and linear layers of ``transformers`` by ones that train in less time.
+
+They compute the same values and gradients with the same parameters.
 
 On CPU in float32 torch sends products to MKL, which keeps to AVX2 on AMD; here they go to oneDNN, the gradients too.
 Deformable attention adds up level by level, where ``transformers`` stacks the samples of all levels first.

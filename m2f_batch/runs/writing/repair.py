@@ -1,4 +1,8 @@
-"""Repairs a run after a kill or for a new plan: drops rows and files that are not wanted, joins what is complete."""
+"""Repairs a run after a kill or for a new plan: drops rows and files that are not wanted, joins what is complete.
+
+``flow/attempt/open_output`` calls it. Temporary files are removed by ``storage/staging``, and trainings are repaired
+in ``train/output``.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 

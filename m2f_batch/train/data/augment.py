@@ -1,4 +1,6 @@
-"""Makes a training crop of an image and its masks: scale, crop, flip and color, drawn from one generator.
+"""Resizes an image and its masks with Pillow, crops, flips and recolors them for training, as one generator draws it.
+
+The ``segment`` command resizes in ``vision/pixels/preprocess``.
 
 Large-scale jitter (``fit``; Ghiasi et al. 2021; detectron2's ``ResizeScale`` and ``FixedSizeCrop``): the image is
 scaled so that it fits the canvas times a random factor, then cropped where it is larger. ``shortest_edge``

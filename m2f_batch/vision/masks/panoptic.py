@@ -1,4 +1,4 @@
-"""Finds which query owns each output pixel, and how many it owns, tile by tile.
+"""Finds which query owns each output pixel (an argmax over queries) for panoptic masks of QueryLogits, tile by tile.
 
 K kept queries, ``w`` = score x sigmoid(M). A tile looks only at queries that can own a pixel of it (see
 ``label_tiles``), and an output pixel at none if the corners of its cell leave only one (see ``cells``).
