@@ -22,8 +22,9 @@ from m2f_batch.storage.s3.settings import using
 from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step, maker, threaded_stream
 from m2f_batch.train.layout import INFO, METRICS, complete
-from m2f_batch.train.output.hold_output import check_place, goes_on, held, is_finished
+from m2f_batch.train.output.hold_output import held
 from m2f_batch.train.output.metrics_log import Line, lines_of
+from m2f_batch.train.output.output_state import check_place, goes_on, is_finished
 from m2f_batch.train.output.training_info import write_finished
 from m2f_batch.train.start.job import TrainJob, plan_job
 

@@ -13,7 +13,8 @@ from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.storage.local import LocalStore
 from m2f_batch.train.layout import complete
 from m2f_batch.train.loop.validation import Best
-from m2f_batch.train.output.hold_output import check_place, check_seen, goes_on, held
+from m2f_batch.train.output.hold_output import check_seen, held
+from m2f_batch.train.output.output_state import check_place, goes_on
 from m2f_batch.train.output.training_info import TrainingInfo, write_finished
 from m2f_batch.train.start.job import TrainJob
 
