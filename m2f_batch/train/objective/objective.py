@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from m2f_batch.errors import RunError
 from m2f_batch.models.predictions import Prediction
 from m2f_batch.models.training import Training
+from m2f_batch.train import distributed
 
 
 class NonFiniteLoss(RunError):
@@ -93,11 +93,8 @@ class StepTotals:
         matched = [min(count, num_queries) for count in objects]
         weight = sum(count + (num_queries - count) * no_object_weight for count in matched)
         sums = torch.tensor([sum(matched), weight], dtype=torch.float64, device=device)
-        ranks = 1
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(sums)
-            ranks = dist.get_world_size()
-        masks, weights = sums.tolist()
+        ranks = distributed.size()
+        masks, weights = distributed.total(sums).tolist()
         # at least one each: a batch without objects has no mask loss, and one without images no loss
         return cls(max(masks, 1.0) / ranks, (weights or 1.0) / ranks)
 
