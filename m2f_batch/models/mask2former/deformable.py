@@ -1,4 +1,4 @@
-"""Computes multi-scale deformable attention (https://arxiv.org/abs/2010.04159), in inference and on CPU in training.
+"""Computes multi-scale deformable attention (https://arxiv.org/abs/2010.04159), in inference and in training.
 
 Every query and head takes a weighted sum of a few bilinear samples of every level. Training uses ``with_grid_sample``
 (see ``fast_training``).
