@@ -117,15 +117,15 @@ def decide(job: Job, device: str, before: Decision | None = None) -> Decision:
 def read_output_state(run: RunDirectory, before: OutputState | None = None) -> OutputState:
     """Read what OUTPUT holds now, and write nothing.
 
-    The plan of ``before`` is taken where its file still has that version, because reading it again costs seconds and
-    memory with millions of images.
+    The plan of ``before`` is taken where neither run.json nor the version of the plan's file has changed, because
+    reading it again costs seconds and memory with millions of images. The version alone may be a time of whole seconds.
     """
     info, plan, version, dirty = read_run_json(run), None, None, []
     if info:
         try:
             version = run.plan_version()
-            is_known = before is not None and before.plan is not None and before.plan_version == version
-            plan = before.plan if before is not None and is_known else run.read_plan()
+            is_known = before is not None and (before.info, before.plan_version) == (info, version)
+            plan = before.plan if before is not None and before.plan is not None and is_known else run.read_plan()
             dirty = run.read_dirty()  # of any plan: one that was not written may have been told of an older one's files
         except (StoreUnavailable, ObjectError):
             raise  # says nothing about the run

@@ -12,7 +12,8 @@ from support.protocol import rows_of_unit
 
 from m2f_batch.flow.attempt.hold_output import held
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Work, decide
+from m2f_batch.flow.attempt.output_state import Work, decide, read_output_state
+from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check
 from m2f_batch.messages.events import Events
 from m2f_batch.runs.directory import RunDirectory
@@ -52,10 +53,14 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 Act = Callable[[RunDirectory, Work], object]
 
 
+def job_of(folder: Path) -> Job:
+    return check(config_of(folder / "images", folder / "run", DEMO_MODEL, output={"images_per_file": 2}))
+
+
 def command(folder: Path, asked: Counter[str], act: Act | None = None, *, is_done: bool = False) -> Counter[str]:
     """Give a command that is killed after ``act``; returns what it has read when it knows what there is to do."""
     asked.clear()
-    job = check(config_of(folder / "images", folder / "run", DEMO_MODEL, output={"images_per_file": 2}))
+    job = job_of(folder)
     decision = decide(job, "cpu")
     with held(job, decision, "cpu", Events("text")) as attempt:
         told = Counter(asked)
@@ -77,7 +82,7 @@ def test_a_first_start_and_a_dry_run_of_it(images: Path, asked: Counter[str]) ->
     first = command(images, asked)
     assert first == Counter(BOTH_TIMES) + Counter(CHECK)
     asked.clear()
-    job = check(config_of(images / "images", images / "run", DEMO_MODEL, output={"images_per_file": 2}))
+    job = job_of(images)
     decide(job, "cpu")
     dry = Counter(dict.fromkeys(BOTH_TIMES, 1))
     assert asked == dry + Counter(CHECK)
@@ -101,7 +106,7 @@ def test_nothing_to_do_reads_the_plan_once(images: Path, asked: Counter[str]) ->
 
 def test_a_plan_that_changed_before_the_lease_is_read_again(images: Path, asked: Counter[str]) -> None:
     command(images, asked, begin)
-    job = check(config_of(images / "images", images / "run", DEMO_MODEL, output={"images_per_file": 2}))
+    job = job_of(images)
     decision = decide(job, "cpu")
     (images / "images" / "3.png").write_bytes(b"xxxxx")
     command(images, asked, begin)
@@ -109,3 +114,18 @@ def test_a_plan_that_changed_before_the_lease_is_read_again(images: Path, asked:
         assert attempt.decision.state.plan_version != decision.state.plan_version
         assert attempt.work.info["attempts"] == decision.work.info["attempts"] + 1 == 3
         assert attempt.work.change.changed == 1, "for this command listed the image as it was before"
+
+
+def test_a_plan_of_the_same_version_is_read_again_with_another_run_json(
+    images: Path, asked: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some disks keep whole seconds, and two plans of a second may have the same size."""
+    monkeypatch.setattr(RunDirectory, "plan_version", lambda _: "1000-0")
+    command(images, asked, begin)
+    before = read_output_state(job_of(images).run)
+    (images / "images" / "3.png").write_bytes(b"xxxxx")
+    command(images, asked, begin)
+    run = job_of(images).run
+    now, plan = read_output_state(run, before), run.read_plan()
+    assert now.plan_version == before.plan_version and now.plan is not None and plan is not None
+    assert now.plan.table.equals(plan.table) and now.info is not None and now.info["plan"] == now.plan.plan_id
