@@ -11,7 +11,7 @@ from m2f_batch.flow.attempt.finish import say_nothing_to_do
 from m2f_batch.flow.attempt.follow import Engine, Started, Stream, follow
 from m2f_batch.flow.attempt.hold_output import Attempt, held
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Decision, decide, read_run_json, run_id_of
+from m2f_batch.flow.attempt.output_state import Decision, decide, read_run_json, refused, run_id_of
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.dry_run import dry_run
@@ -41,7 +41,6 @@ from m2f_batch.runs.plan import Units
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.s3.settings import using
-from m2f_batch.storage.store import Unreachable
 from m2f_batch.vision.label_settings import settle
 
 
@@ -97,13 +96,9 @@ def check(config: SegmentConfig) -> Job:
     labeling = settle(checkpoint, config.model, config.preprocess, config.postprocess)
     check_output(config.input.uri, config.output.uri)
     run = open_directory(config.output.uri)
-    try:
+    with refused():
         retry_before_run(lambda: _check_place(run, config.output.uri))
         run_id = run_id_of(retry_before_run(lambda: read_run_json(run)))  # the rest is read once INPUT is listed
-    except Unreachable as error:
-        raise RunError.about("output.uri", error, hint="the same command may succeed later") from None
-    except RunError as error:  # a file in its way, no bucket, wrong keys
-        raise UsageError.about("output.uri", error) from None
     listing = list_input(config.input.uri, root=config.input.root)
     return Job(config, run, source, checkpoint, labeling, listing, run_id)
 

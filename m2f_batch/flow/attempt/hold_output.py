@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from m2f_batch.errors import UsageError
-from m2f_batch.flow.attempt.output_state import Decision, Work, decide
+from m2f_batch.flow.attempt.output_state import Decision, Work, decide_again
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.messages.events import Events
 from m2f_batch.result import tell
@@ -64,7 +64,7 @@ def held(job: Job, decision: Decision, device: str, events: Events) -> Iterator[
 
 def _attempt(job: Job, decision: Decision, device: str, events: Events, lease: Lease) -> Attempt:
     # OUTPUT is read once more, because its last holder may have written until the lease was ours
-    decision = decide(job, device, decision)
+    decision = decide_again(job, device, decision)
     if decision.state.run_id != job.held and job.config.output.overwrite:
         raise UsageError(f"another run has just begun in {job.run.uri}", field="output.uri", hint="give another OUTPUT")
     work = replace(decision.work, info=decision.work.info | {"token": lease.token})

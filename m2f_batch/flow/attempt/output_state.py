@@ -1,7 +1,8 @@
 """Reads the state of OUTPUT and decides what a command does: start, resume, update, or nothing."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import Entry, NotFound, ObjectError, StoreUnavailable, Unreachable
 from m2f_batch.vision.label_settings import fingerprint_of
 
+LATER = "the same command may succeed later"
 # config keys that facts of the fingerprint come from
 KEYS = {
     "model": "model.uri (its weights or processor)",
@@ -97,21 +99,40 @@ class Decision:
         return state.is_finished and is_same and set(work.plan.names()) == state.there.keys()
 
 
-def decide(job: Job, device: str, before: Decision | None = None) -> Decision:
-    """Read the state of OUTPUT and decide what to do, and write nothing.
+def decide(job: Job, device: str) -> Decision:
+    """Read the state of OUTPUT before the lease and decide what to do, and write nothing.
 
-    A decision of ``before`` stands where nothing has changed since. Raises UsageError where OUTPUT holds what this
-    command may not resume or update.
+    Raises UsageError where OUTPUT cannot be read, or holds what this command may not resume or update.
+    """
+    with refused():
+        state = retry_before_run(lambda: read_output_state(job.run))
+    return Decision(state, work_of(job, state, device))
+
+
+def decide_again(job: Job, device: str, before: Decision) -> Decision:
+    """Read the state of OUTPUT under the lease, and keep the decision of ``before`` where nothing has changed since.
+
+    Raises RunError where OUTPUT cannot be read, because the lease was written, and UsageError as ``decide`` does.
     """
     try:
-        state = retry_before_run(lambda: read_output_state(job.run, None if before is None else before.state))
+        state = retry_before_run(lambda: read_output_state(job.run, before.state))
+    except RunError as error:
+        raise RunError.about("output.uri", error, hint=LATER if isinstance(error, Unreachable) else "") from None
+    return before if state.is_same(before.state) else Decision(state, work_of(job, state, device))
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Turn what storage raises about OUTPUT before anything is written into UsageError.
+
+    A server that does not answer is a RunError.
+    """
+    try:
+        yield
     except Unreachable as error:
-        raise RunError.about("output.uri", error, hint="the same command may succeed later") from None
-    except ObjectError as error:
+        raise RunError.about("output.uri", error, hint=LATER) from None
+    except RunError as error:  # a file in its way, no bucket, wrong keys
         raise UsageError.about("output.uri", error) from None
-    if before is not None and state.is_same(before.state):
-        return before
-    return Decision(state, work_of(job, state, device))
 
 
 def read_output_state(run: RunDirectory, before: OutputState | None = None) -> OutputState:

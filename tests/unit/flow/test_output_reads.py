@@ -1,5 +1,6 @@
 """OUTPUT is read once before the lease, and under it again only as far as it has changed."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,10 @@ from conftest import DEMO_MODEL
 from support.engines import config_of
 from support.protocol import rows_of_unit
 
+from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.attempt.hold_output import held
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Work, decide, read_output_state
+from m2f_batch.flow.attempt.output_state import Decision, Work, decide, read_output_state
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check
 from m2f_batch.messages.events import Events
@@ -20,6 +22,7 @@ from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.plan import pending
 from m2f_batch.runs.writing.commit import commit
 from m2f_batch.storage.local import LocalStore
+from m2f_batch.storage.store import Denied, StoreUnavailable, Unreachable
 
 MANIFEST = "_state/manifest.parquet"
 # run.json, the list of files and the mark of success, once under the lease and once before it
@@ -94,13 +97,7 @@ def test_a_resume_reads_the_plan_once(images: Path, asked: Counter[str]) -> None
 
 
 def test_nothing_to_do_reads_the_plan_once(images: Path, asked: Counter[str]) -> None:
-    def finished(run: RunDirectory, work: Work) -> None:
-        begin(run, work)
-        for unit in pending(work.plan, {}):
-            commit(run, unit.name, rows_of_unit(unit))
-        run.mark_success()
-
-    command(images, asked, finished)
+    command(images, asked, finish)
     assert command(images, asked, is_done=True) == Counter(BOTH_TIMES) + Counter(CHECK) + Counter(RESUME)
 
 
@@ -116,6 +113,32 @@ def test_a_plan_that_changed_before_the_lease_is_read_again(images: Path, asked:
         assert attempt.work.change.changed == 1, "for this command listed the image as it was before"
 
 
+def label(run: RunDirectory, work: Work, files: int | None = None) -> None:
+    """Label so many more files of the plan, or all."""
+    for unit in [*pending(work.plan, run.committed())][:files]:
+        commit(run, unit.name, rows_of_unit(unit))
+
+
+def finish(run: RunDirectory, work: Work) -> None:
+    begin(run, work)
+    label(run, work)
+    run.mark_success()
+
+
+def begin_all(run: RunDirectory, work: Work) -> None:
+    begin(run, work)
+    label(run, work)
+
+
+def want_dirty(run: RunDirectory, work: Work) -> None:
+    dirty = {"plan": work.plan.plan_id, "files": work.plan.names()[:1]}
+    run.store.write(run.path("_state/dirty.json"), json.dumps(dirty).encode())
+
+
+def attempt_again(run: RunDirectory, _: Work) -> None:
+    run.store.write(run.path("run.json"), json.dumps(run.read_info() | {"token": 7, "attempts": 7}).encode())
+
+
 def test_a_plan_of_the_same_version_is_read_again_with_another_run_json(
     images: Path, asked: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,3 +152,75 @@ def test_a_plan_of_the_same_version_is_read_again_with_another_run_json(
     now, plan = read_output_state(run, before), run.read_plan()
     assert now.plan_version == before.plan_version and now.plan is not None and plan is not None
     assert now.plan.table.equals(plan.table) and now.info is not None and now.info["plan"] == now.plan.plan_id
+
+
+Facts = tuple[bool, int, int, int]  # nothing to do, files to label, files to clean, attempts
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "decided", "wanted"),
+    [
+        (begin, lambda run, work: label(run, work, 1), (False, 2, 0, 2), (False, 1, 0, 2)),
+        (begin_all, lambda run, _: run.mark_success(), (False, 0, 0, 2), (True, 0, 0, 2)),
+        (finish, lambda run, _: run.store.delete([run.path("_SUCCESS")]), (True, 0, 0, 2), (False, 0, 0, 2)),
+        (finish, want_dirty, (True, 0, 0, 2), (False, 0, 1, 2)),
+        (begin, attempt_again, (False, 2, 0, 2), (False, 2, 0, 8)),
+    ],
+    ids=["a file", "success", "no success", "dirty.json", "run.json"],
+)
+def test_what_changes_before_the_lease_decides_anew(
+    images: Path, asked: Counter[str], before: Act, change: Act, decided: Facts, wanted: Facts
+) -> None:
+    """Each case changes one thing, because the lease may have been another attempt's until then."""
+
+    def facts(found: Decision) -> Facts:
+        left = [*pending(found.work.plan, found.state.there)]
+        return found.is_nothing_to_do, len(left), len(found.work.change.dirty), found.work.info["attempts"]
+
+    command(images, asked, before)
+    job = job_of(images)
+    decision = decide(job, "cpu")
+    assert facts(decision) == decided
+    change(job.run, decision.work)
+    with held(job, decision, "cpu", Events("text")) as attempt:
+        assert facts(attempt.decision) == wanted
+
+
+DENIED, NO_BUCKET, AWAY = Denied("m: access denied"), StoreUnavailable("m: no such bucket"), Unreachable("m: no server")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "text"),
+    [
+        (DENIED, UsageError, "output.uri: m: access denied"),
+        (NO_BUCKET, UsageError, "output.uri: m: no such bucket"),
+        (AWAY, RunError, "output.uri: m: no server; the same command may succeed later"),
+    ],
+    ids=["denied", "no bucket", "away"],
+)
+@pytest.mark.parametrize("name", ["plan_version", "read_plan", "read_dirty", "committed", "is_finished"])
+def test_output_that_cannot_be_read_is_refused_only_before_the_lease(
+    images: Path,
+    asked: Counter[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    fault: Exception,
+    kind: type[Exception],
+    text: str,
+) -> None:
+    """Exit code 2 says that nothing was written, and the lease is a file."""
+    command(images, asked, begin)
+    job = job_of(images)
+    decision = decide(job, "cpu")
+    job.run.write_info(job.run.read_info() | {"attempts": 7})  # so that the plan is read again
+
+    def fail(_: RunDirectory) -> None:
+        raise fault
+
+    monkeypatch.setattr(RunDirectory, name, fail)
+    with pytest.raises(kind) as refused:
+        decide(job, "cpu")
+    assert (type(refused.value), str(refused.value)) == (kind, text)
+    with pytest.raises(RunError) as failed, held(job, decision, "cpu", Events("text")):
+        pass
+    assert (type(failed.value), str(failed.value)) == (RunError, text)
