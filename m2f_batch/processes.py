@@ -35,7 +35,9 @@ def let_threads_sleep() -> None:
 
 
 def ahead(submit: Callable[[_A], _T], items: Iterable[_A], most: int) -> Iterator[tuple[_A, _T]]:
-    """Yields each item with what ``submit`` has begun for it, in order. Up to ``most`` are begun and not yielded.
+    """Yields each item with what ``submit`` has begun for it, in order.
+
+    Up to ``most`` more are begun before an item is yielded, so that they go on while the caller works on it.
 
     >>> [*ahead(str, range(3), 2)]
     [(0, '0'), (1, '1'), (2, '2')]
@@ -43,14 +45,17 @@ def ahead(submit: Callable[[_A], _T], items: Iterable[_A], most: int) -> Iterato
     left = iter(items)
     begun = deque((item, submit(item)) for item in islice(left, most))
     while begun:
-        yield begun.popleft()
+        first = begun.popleft()
         begun.extend((item, submit(item)) for item in islice(left, 1))
+        yield first
 
 
 def in_threads(
-    act: Callable[[_A], _T], items: Iterable[_A], threads: int, most: int, *, waits: bool = True
+    act: Callable[[_A], _T], items: Iterable[_A], threads: int, most: int, *, waits: bool = True, name: str = ""
 ) -> Generator[tuple[_A, _T], None, None]:
-    """Yields each item with what ``act`` returns for it, in order. Up to ``most`` items are under way or done.
+    """Yields each item with what ``act`` returns for it, in order.
+
+    Up to ``most`` items are under way or done beside the one that is yielded. ``name`` begins the threads' names.
 
     Raises what ``act`` raises, at the item's turn. Then, or where nobody wants more, items that no thread has begun are
     dropped, and those that are under way are waited for if ``waits``.
@@ -58,7 +63,7 @@ def in_threads(
     >>> [*in_threads(str, range(3), 2, 4)]
     [(0, '0'), (1, '1'), (2, '2')]
     """
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
     try:
         for item, future in ahead(lambda item: pool.submit(act, item), items, most):
             yield item, future.result()

@@ -47,7 +47,7 @@ def fetch_many(
     """
     outcome = partial(_outcome, retries=retries or Retries())
     # a failed unit must not wait for its others' retries
-    return in_threads(outcome, refs, threads, 2 * threads, waits=False)
+    return in_threads(outcome, refs, threads, 2 * threads, waits=False, name="fetch")
 
 
 def _outcome(ref: ImageRef, retries: Retries) -> bytes | ImageError:

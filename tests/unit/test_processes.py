@@ -17,8 +17,8 @@ def test_no_more_is_begun_than_was_asked_for():
 
     pairs = ahead(submit, iter(range(6)), 3)
     assert begun == []
-    assert next(pairs) == (0, 0) and begun == [0, 1, 2]
-    assert next(pairs) == (1, -1) and begun == [0, 1, 2, 3]
+    assert next(pairs) == (0, 0) and begun == [0, 1, 2, 3], "three go on while the caller works on the first"
+    assert next(pairs) == (1, -1) and begun == [0, 1, 2, 3, 4]
     assert [*pairs] == [(2, -2), (3, -3), (4, -4), (5, -5)] and begun == [*range(6)]
     assert [*ahead(submit, [], 3)] == []
 

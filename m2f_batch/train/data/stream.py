@@ -55,7 +55,7 @@ def threaded_stream(make: Callable[[int], Sample], span: Span, threads: int) -> 
         return [[pool.submit(make, position) for position in part] for part in parts]
 
     try:
-        for _, begun in ahead(submit, span.positions(), STEPS_AHEAD + 1):
+        for _, begun in ahead(submit, span.positions(), STEPS_AHEAD):
             yield _ready(begun)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

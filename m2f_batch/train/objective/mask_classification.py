@@ -60,6 +60,9 @@ class MaskClassification:
     ) -> BatchLoss:
         """The loss of one forward pass (``batch_loss``), from the predictions of every layer."""
         of_queries = [output for output in outputs if isinstance(output, QueryLogits)]
+        if len(of_queries) != len(outputs):
+            kinds = sorted({type(output).__name__ for output in outputs})
+            raise TypeError(f"mask classification learns from QueryLogits alone, not from {', '.join(kinds)}")
         classes, masks = [each.class_logits for each in of_queries], [each.mask_logits for each in of_queries]
         return batch_loss(classes, masks, targets, totals, self.settings, seed=seed, step=step)
 

@@ -12,7 +12,8 @@ from torch.nn.functional import grid_sample
 from transformers import Mask2FormerConfig
 from transformers.models.mask2former import modeling_mask2former as reference
 
-from m2f_batch.train.objective.mask_classification import batch_loss, loss_at, point_losses
+from m2f_batch.models.predictions import PixelLogits
+from m2f_batch.train.objective.mask_classification import MaskClassification, batch_loss, loss_at, point_losses
 from m2f_batch.train.objective.matcher import match, pairwise_costs
 from m2f_batch.train.objective.objective import BatchLoss, ImageTarget, LossSettings, NonFiniteLoss, StepTotals
 from m2f_batch.train.objective.points import ImagePoints, draw_points, sample_own, sample_shared
@@ -274,3 +275,10 @@ def test_a_loss_at_given_points_is_that_of_its_layers() -> None:
         loss_at(classes, masks, targets, totals_of(targets), SETTINGS, points).total,
         ours(classes, masks, targets).total,
     )
+
+
+def test_logits_of_pixels_are_nothing_that_it_learns_from() -> None:
+    objective = MaskClassification(SETTINGS, QUERIES, LAYERS)
+    totals = objective.totals([1], torch.device("cpu"))
+    with pytest.raises(TypeError, match="not from PixelLogits"):
+        objective.loss([PixelLogits(torch.zeros(1, 3, 4, 4))], make([1])[2], totals, seed=0, step=1)
