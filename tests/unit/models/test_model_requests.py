@@ -48,6 +48,7 @@ from m2f_batch.config.finetune import StartConfig
 from m2f_batch.train.start.build import build_model
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.models.loading import load_model, processor_pixel_values
+from m2f_batch.models.mask2former.training import TRAINING
 place = Path(sys.argv[1])
 labels = [Category(i, name, True) for i, name in enumerate(("cat", "dog", "sky"))]
 image = np.zeros((64, 64, 3), np.uint8)
