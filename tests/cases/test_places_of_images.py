@@ -80,6 +80,7 @@ def test_a_bucket_that_nobody_can_ask_leaves_the_folder_of_the_images(tmp_path, 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # another client than one that found keys before
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     place = moved(tmp_path, "photos/a.png", "s3://bucket/train/a.png")
     assert main(["lint", str(place), "--images", str(tmp_path / "photos")]) == 0, capsys.readouterr().out
