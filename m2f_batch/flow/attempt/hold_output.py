@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from m2f_batch.errors import UsageError
 from m2f_batch.flow.attempt.output_state import Decision, Work, decide_again
-from m2f_batch.flow.attempt.run_info import Job
+from m2f_batch.flow.attempt.run_info import Job, begun_now
 from m2f_batch.messages.events import Events
 from m2f_batch.result import tell
 from m2f_batch.runs.directory import RunDirectory
@@ -67,7 +67,8 @@ def _attempt(job: Job, decision: Decision, device: str, events: Events, lease: L
     decision = decide_again(job, device, decision)
     if decision.state.run_id != job.held and job.config.output.overwrite:
         raise UsageError(f"another run has just begun in {job.run.uri}", field="output.uri", hint="give another OUTPUT")
-    work = replace(decision.work, info=decision.work.info | {"token": lease.token})
+    info = begun_now(job, decision.work.info, None if decision.work.is_new else decision.state.info)
+    work = replace(decision.work, info=info | {"token": lease.token})
     fence = Fence(lease.token, work.plan.plan_id)
     events.bind(work.info["run_id"], work.info["attempts"])
     tell(run_id=work.info["run_id"])

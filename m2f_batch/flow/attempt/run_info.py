@@ -87,6 +87,15 @@ def next_info(job: Job, before: JsonObject, plan: Plan) -> JsonObject:
     }
 
 
+def begun_now(job: Job, info: JsonObject, before: JsonObject | None) -> JsonObject:
+    """Return run.json of an attempt with the times of one that begins now, because deciding and waiting take time.
+
+    ``before`` is run.json of the run that goes on, None for a new run.
+    """
+    started = {"started_at": now()} if before is None else {}
+    return {**info, **started, "deadline_at": _deadline(job, before)}
+
+
 def _deadline(job: Job, before: JsonObject | None) -> str | None:
     """Return when the run should be done. A killed run keeps its moment as long as the key is the same."""
     text = job.config.run.deadline

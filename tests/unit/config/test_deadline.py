@@ -15,8 +15,10 @@ from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
 from m2f_batch.flow.attempt import reporter as module
+from m2f_batch.flow.attempt import run_info
+from m2f_batch.flow.attempt.hold_output import held
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import read_output_state, work_of
+from m2f_batch.flow.attempt.output_state import decide, read_output_state, work_of
 from m2f_batch.flow.attempt.reporter import Reporter
 from m2f_batch.flow.job import check
 from m2f_batch.flow.watch.busy import Slots
@@ -108,6 +110,29 @@ def test_a_killed_run_keeps_its_moment_and_another_key_begins_anew(planned) -> N
     assert planned().work.info["deadline_at"] is None
     first.job.run.write_info(first.job.run.read_info() | {"finished_at": "2026-11-20T10:00:00+00:00"})
     assert planned(deadline="8h").work.info["deadline_at"] >= at.isoformat(), "the next night has its own"
+
+
+def test_an_attempt_begins_when_it_holds_output(planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was decided may wait long for the lease, and run.json says when the work began."""
+
+    def be(hour: int) -> None:
+        monkeypatch.setattr(run_info, "now", lambda: f"2026-11-20T{hour}:00:00+00:00")
+        monkeypatch.setattr(run_info, "deadline_at", lambda *_: datetime(2026, 11, 20, hour + 8, tzinfo=UTC))
+
+    def attempt(hour: int, **run: str) -> tuple[str, str]:
+        be(10)
+        job = planned(**run).job
+        decision = decide(job, "cpu")
+        be(hour)
+        with held(job, decision, "cpu", Events("text")) as attempt:
+            begin(attempt.run, attempt.work)
+        info = job.run.read_info()
+        return info["started_at"], info["deadline_at"]
+
+    first, at = "2026-11-20T12:00:00+00:00", "2026-11-20T20:00:00+00:00"
+    assert attempt(12, deadline="8h") == (first, at)
+    assert attempt(13, deadline="8h") == (first, at), "a killed run keeps its moments"
+    assert attempt(14, deadline="9h") == (first, "2026-11-20T22:00:00+00:00")
 
 
 class Told:
