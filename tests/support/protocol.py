@@ -14,7 +14,7 @@ from support.memory_store import MemoryStore
 
 from m2f_batch.errors import ImageError
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Work, read_output_state
+from m2f_batch.flow.attempt.output_state import OutputState, Work, read_output_state
 from m2f_batch.records import ImageRef, error_row, ok_row, table_of
 from m2f_batch.runs.directory import INFO_KEYS, RunDirectory
 from m2f_batch.runs.held_folder import Fence
@@ -74,17 +74,26 @@ class Held:
 class World:
     """A run directory in memory, and all who ever worked on it."""
 
-    def __init__(self, file: int = FILE, unit: int = UNIT, *, with_boxes: bool = False) -> None:
-        self.with_boxes = with_boxes
+    def __init__(
+        self, file: int = FILE, unit: int = UNIT, *, with_boxes: bool = False, is_decided_before: bool = False
+    ) -> None:
+        self.with_boxes, self.is_decided_before = with_boxes, is_decided_before
+        self.before: OutputState | None = None  # what the last attempt saw, before it wrote anything
         self.store, self.token, self.file, self.unit = MemoryStore(), 0, file, unit
         self.plain = RunDirectory("m/run", self.store)
         self.old: list[tuple[Fence, Unit]] = []  # every unit that somebody may be labelling still
 
     def take(self, images: Mapping[str, str], retry: bool = False) -> Held:
-        """The next attempt has the lease, and knows what to do; nothing else was written."""
+        """The next attempt has the lease, and knows what to do; nothing else was written.
+
+        In a world that ``is_decided_before``, it had read OUTPUT before the last attempt wrote anything.
+        """
         self.token += 1
         self.store.write(self.plain.path(f"_state/lease/{self.token:09d}.json"), b"{}")
-        state, listing = read_output_state(self.plain), listing_of(images)
+        state, listing = read_output_state(self.plain, self.before), listing_of(images)
+        if self.before is not None and state.is_same(self.before):
+            state = self.before
+        self.before = state if self.is_decided_before else None
         if state.plan is None:
             change = Change(new_plan(listing, "f", self.file, self.unit))
         else:

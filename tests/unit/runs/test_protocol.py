@@ -57,7 +57,9 @@ class Lives:
 
     def __init__(self, seed: int, wake: Wake | None, *, with_boxes: bool = False) -> None:
         self.rng, self.wake = random.Random(seed), wake
-        self.world = World(file=self.rng.choice([2, 4, 5]), unit=self.rng.choice([1, 2, 3]), with_boxes=with_boxes)
+        file, unit = self.rng.choice([2, 4, 5]), self.rng.choice([1, 2, 3])
+        is_decided_before = bool((seed + with_boxes) % 2)  # in half of the lives
+        self.world = World(file, unit, with_boxes=with_boxes, is_decided_before=is_decided_before)
         self.left = 0
         self.kills = self.wakes = self.doubled = 0
         self.may_wake = True
