@@ -73,7 +73,9 @@ def _write_once(run: RunDirectory, path: str, data: bytes, marker: str) -> None:
         raise TransientError(f"{uri}: vanished while it was written")
     if not run.store.exists(run.path(marker)):
         run.check_fence()
-        run.store.replace(uri, data, before.version, staging=run.staging)
+        is_ours = run.store.replace(uri, data, before.version, staging=run.staging)
+        if not is_ours and not run.store.exists(run.path(marker)):
+            raise TransientError(f"{uri}: other writers in the way")  # which may die before they write the rows
 
 
 def read_sidecars(run: RunDirectory, paths: Iterable[str]) -> pa.Table:

@@ -6,17 +6,19 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 from support.memory_store import Killed, MemoryStore
-from support.protocol import World, rows_of_unit
+from support.protocol import World, rows_of_unit, too_late
 
 from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.runs import plan as plans
+from m2f_batch.runs.directory import parquet_bytes
 from m2f_batch.runs.inspect.verify import check_file
 from m2f_batch.runs.plan import unit_name
 from m2f_batch.runs.reader import Run
 from m2f_batch.runs.writing.commit import commit, part_path, staged
 from m2f_batch.runs.writing.repair import join_whole, remove, sweep
-from m2f_batch.runs.writing.sidecars import staged_sidecar_path, write_sidecar
+from m2f_batch.runs.writing.sidecars import staged_sidecar_path, with_names, write_sidecar
 from m2f_batch.storage.places import open_store
+from m2f_batch.storage.store import Fenced
 
 IMAGES = {f"/in/{number:02d}.jpg": "v1" for number in range(10)}
 # of files of 4, the first loses a row, and the others keep one row each and are merged
@@ -102,6 +104,64 @@ def test_rows_that_are_there_keep_their_sidecar() -> None:
     assert world.boxes()[f"{other.name}.parquet"] == ["later"]
     world.commit(held.run, other)
     assert world.boxes() == world.wanted_boxes()
+
+
+def test_a_sidecar_that_another_worker_replaces_meanwhile_is_not_taken_for_ours() -> None:
+    """That worker dies before it writes its rows, and ours would stand beside its table."""
+    world = World(file=2, unit=2, with_boxes=True)
+    held = world.take(IMAGES)
+    begin(held.run, held.work)
+    (unit, *_) = held.units
+    path, marker = f"boxes/{unit.name}.parquet", f"annotations/{unit.name}.parquet"
+    theirs = pa.table({"image_id": pa.array([1], pa.int64()), "box": ["theirs"]})
+    write_sidecar(held.run, "boxes", path, theirs, marker)
+    replaced: list[str] = []
+
+    def replace_before(uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
+        if not replaced:
+            replaced.append(uri)
+            world.store.write(uri, parquet_bytes(theirs))
+        return MemoryStore.replace(world.store, uri, data, version, staging=staging)
+
+    world.store.replace = replace_before  # type: ignore[method-assign]
+    world.commit(held.run, unit)
+    assert replaced == [held.run.path(path)]
+    assert world.boxes() == world.wanted_boxes() and len(world.boxes()) == 1
+
+
+def test_a_sidecar_that_was_replaced_together_with_its_rows_stays() -> None:
+    world = World(file=2, unit=2, with_boxes=True)
+    held = world.take(IMAGES)
+    begin(held.run, held.work)
+    (unit, *_) = held.units
+    path, marker = f"boxes/{unit.name}.parquet", f"annotations/{unit.name}.parquet"
+    theirs = pa.table({"image_id": pa.array([1], pa.int64()), "box": ["theirs"]})
+    write_sidecar(held.run, "boxes", path, theirs, marker)
+
+    def replace_before(uri: str, data: bytes, version: str, *, staging: str | None = None) -> bool:
+        world.store.write(uri, parquet_bytes(theirs))
+        world.store.write(held.run.path(marker), parquet_bytes(with_names(rows_of_unit(unit), ["boxes"])))
+        return MemoryStore.replace(world.store, uri, data, version, staging=staging)
+
+    world.store.replace = replace_before  # type: ignore[method-assign]
+    world.commit(held.run, unit)
+    assert world.boxes() == {f"{unit.name}.parquet": ["theirs"]}
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_late_sidecar_of_a_file_that_no_plan_names_is_taken_back(is_named: bool) -> None:
+    """Its writer was stopped before the write, and another run has replaced the plan since."""
+    world = World(file=2, unit=2, with_boxes=True)
+    old = world.take(IMAGES)
+    begin(old.run, old.work)
+    (unit, *_) = old.units
+    new = world.take(IMAGES if is_named else dict.fromkeys(IMAGES, "v2"))
+    begin(new.run, new.work)
+    assert (unit.name in new.work.plan.names()) == is_named
+    with too_late(), pytest.raises(Fenced):
+        world.commit(old.run, unit)
+    assert [*world.boxes()] == ([f"{unit.name}.parquet"] if is_named else [])
+    assert world.rows() == []
 
 
 def test_a_file_that_no_plan_names_is_not_joined() -> None:
