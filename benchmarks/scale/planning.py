@@ -23,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from benchmarks.lib.inside import time_calls, watch_store
 from benchmarks.lib.processes import Watch
 from benchmarks.lib.timing import PROJECT, parser, publish, say, table
 
@@ -158,7 +159,6 @@ def command(count: str, output: str, night: str) -> None:
     import ray
 
     from benchmarks.lib.stubs import steps
-    from benchmarks.scale.scale import _timed, _watch_store
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import engine, job
     from m2f_batch.flow.attempt import output_state
@@ -168,8 +168,8 @@ def command(count: str, output: str, night: str) -> None:
     vars(job)["list_input"] = lambda *_, **__: listed
     times: dict[str, Any] = {}
     for place, name in ((output_state, "work_of"), (engine, "build")):
-        _timed(place, name, times, name)
-    threading.Thread(target=_watch_store, args=(times,), daemon=True).start()
+        time_calls(place, name, times, name)
+    threading.Thread(target=watch_store, args=(times,), daemon=True).start()
     stream, began = engine.results_of, time.time()
 
     def noted(dataset: Any) -> Any:

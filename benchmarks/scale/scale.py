@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.lib.inside import time_calls, watch_store
 from benchmarks.lib.processes import Watch
 from benchmarks.lib.stubs import steps, uris
 from benchmarks.lib.timing import PROJECT, parser, publish, say, table
@@ -48,10 +49,10 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
     from m2f_batch.flow.attempt import finish
 
     times: dict[str, Any] = {"units": []}
-    _timed(job, "list_input", times, "listing")
-    _timed(engine, "build", times, "build")
-    _timed(finish, "verify_reports", times, "verify")
-    threading.Thread(target=_watch_store, args=(times,), daemon=True).start()
+    time_calls(job, "list_input", times, "listing")
+    time_calls(engine, "build", times, "build")
+    time_calls(finish, "verify_reports", times, "verify")
+    threading.Thread(target=watch_store, args=(times,), daemon=True).start()
     stream = engine.results_of
 
     def noted(dataset: Any) -> Any:
@@ -91,33 +92,6 @@ def _ray_of(cpus: int | None) -> Iterator[None]:
         with kept_bytecode():
             ray.init("local", num_cpus=cpus, _system_config=simulated, **options)
     yield
-
-
-def _watch_store(times: dict[str, Any]) -> None:
-    """Keep the most bytes that objects took in Ray's store."""
-    import ray
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-
-    times["store_bytes"] = 0
-    while True:
-        time.sleep(2)
-        with suppress(Exception):  # before Ray's start and after its end
-            if ray.is_initialized():
-                used = get_memory_info_reply(get_state_from_address(None)).store_stats.object_store_bytes_used
-                times["store_bytes"] = max(times["store_bytes"], used)
-
-
-def _timed(module: Any, name: str, times: dict[str, Any], key: str) -> None:
-    act = getattr(module, name)
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        began = time.time()
-        try:
-            return act(*args, **kwargs)
-        finally:
-            times[key] = (began, time.time())
-
-    setattr(module, name, timed)
 
 
 # ---- one run, from outside
