@@ -8,8 +8,11 @@ from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 
 
-def check_output(input_uri: str, output_uri: str) -> None:
-    """Raises UsageError if OUTPUT is INPUT or lies inside it, where a next run would list our own files."""
+def check_output(input_uri: str, output_uri: str, *, is_elsewhere: bool = False) -> None:
+    """Raises UsageError if OUTPUT is INPUT or lies inside it, where a next run would list our own files.
+
+    Places of another machine (``is_elsewhere``) are compared as they are spelled, because its links are not known here.
+    """
     folder, pattern = uris.normalize(input_uri), ""
     if uris.has_glob(input_uri) and not os.path.exists(folder):
         folder, pattern = uris.split_glob(input_uri)
@@ -23,7 +26,7 @@ def check_output(input_uri: str, output_uri: str) -> None:
         written = (uris.below(folder, f"{target}/{name}") for name in ("run.json", "annotations/0.parquet"))
         is_inside = target == folder or any(matches(name) for name in written)
     else:
-        is_inside = uris.is_inside(target, folder)
+        is_inside = uris.is_inside(target, folder, is_elsewhere=is_elsewhere)
     if is_inside:
         raise UsageError(
             f"is, or lies inside, input.uri {input_uri!r}",

@@ -250,8 +250,10 @@ def all_below(folder: str, places: Iterable[str]) -> list[str]:
     return [place.removeprefix(top) for place in places]
 
 
-def is_inside(uri: str, folder: str) -> bool:
-    """Tells whether ``uri`` is ``folder`` or lies in it. Local symlinks are followed.
+def is_inside(uri: str, folder: str, *, is_elsewhere: bool = False) -> bool:
+    """Tells whether ``uri`` is ``folder`` or lies in it.
+
+    Local symlinks are followed, unless both are places of another machine (``is_elsewhere``), where others lie.
 
     >>> is_inside("s3://bucket/a/out", "s3://bucket/a"), is_inside("s3://bucket/a-out", "s3://bucket/a")
     (True, False)
@@ -259,7 +261,8 @@ def is_inside(uri: str, folder: str) -> bool:
     inner, outer = parse(uri), parse(folder)
     if inner[:2] != outer[:2]:
         return False
-    paths = [place.path if place.scheme else os.path.realpath(place.path) for place in (inner, outer)]
+    as_spelled = bool(inner.scheme) or is_elsewhere
+    paths = [place.path if as_spelled else os.path.realpath(place.path) for place in (inner, outer)]
     inner_path, outer_path = (path.strip("/") for path in paths)
     return not outer_path or f"{inner_path}/".startswith(f"{outer_path}/")
 

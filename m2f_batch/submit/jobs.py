@@ -69,7 +69,7 @@ def segment_job(config: SegmentConfig, *, is_dry_run: bool = False) -> Job:
     _check(config, SEGMENT_PLACES, ("model.uri",))
     check_listable(config.input.uri)
     if not uris.has_glob(config.input.uri):  # which is matched by a library that the client does not bring
-        check_output(config.input.uri, config.output.uri)
+        check_output(config.input.uri, config.output.uri, is_elsewhere=True)
     return _with_config("segment", config, ("--dry-run",) if is_dry_run else ())
 
 

@@ -265,6 +265,17 @@ def test_what_the_job_would_refuse_at_once_is_refused_here(arguments, said, clus
     assert here.removeprefix("m2f-batch submit: ") == there.removeprefix(f"m2f-batch {arguments[0]}: ")
 
 
+@pytest.mark.parametrize(
+    ("source", "target"), [("{0}/link", "{0}/real/out"), ("{0}/real", "{0}/link/out"), ("{0}/link", "{0}/real")]
+)
+def test_links_of_this_machine_say_nothing_of_the_cluster(source, target, cluster, tmp_path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    places = [place.format(tmp_path) for place in (source, target)]
+    assert submit(cluster, "segment", *places, *MODEL, "--no-wait") == 0
+    assert len(cluster.submitted) == 1
+
+
 @pytest.mark.parametrize("model", ["o/n", "o/n@abc", "p/q@abc", "s3://b/in/m/", "timm/resnet50"])
 def test_what_a_list_names_is_submitted(model, cluster, monkeypatch) -> None:
     monkeypatch.setenv("M2F_BATCH_ALLOW", "s3://of-this-machine")
