@@ -48,15 +48,20 @@ class _Prefix(NamedTuple):
 
 @dataclass(frozen=True)
 class AllowList:
-    """Holds the entries of one list, and the name of where it was given."""
+    """Holds the entries of one list, and the name of where it was given.
+
+    Where the list is for another machine (``is_elsewhere``), a local entry takes every local path, because the links of
+    that machine are not known here.
+    """
 
     name: str
     entries: tuple[str, ...]
+    is_elsewhere: bool = False
 
     @cached_property
     def prefixes(self) -> tuple[_Prefix, ...]:
         """Returns the entries, taken apart. Links of local ones are followed on this machine."""
-        return tuple(_prefix(entry) for entry in self.entries)
+        return tuple(_prefix(entry, is_elsewhere=self.is_elsewhere) for entry in self.entries)
 
 
 _of_job: AllowList | None = None  # of the job that this process runs
@@ -76,7 +81,8 @@ def confine(
     global _of_job, _is_elsewhere
     before = _of_job, _is_elsewhere
     _is_elsewhere = is_elsewhere
-    _of_job = None if entries is None else AllowList(OF_JOB, tuple(_spelled(OF_JOB, entry) for entry in entries))
+    spelled = tuple(_spelled(OF_JOB, entry) for entry in entries or ())
+    _of_job = None if entries is None else AllowList(OF_JOB, spelled, is_elsewhere)
     try:
         for field, uri in places.items():
             if uri is not None:
@@ -289,10 +295,12 @@ def _web_place(place: uris.Location) -> tuple[str, str]:
     return host if is_plain else f"{host}:{port}", ".." if dotted else path
 
 
-def _prefix(entry: str) -> _Prefix:
+def _prefix(entry: str, *, is_elsewhere: bool) -> _Prefix:
     if entry.endswith("://"):
         return _Prefix(entry.removesuffix("://"), None, ())
     place = uris.parse(entry)
+    if not place.scheme and is_elsewhere:
+        return _Prefix("", "", ())
     if place.is_web:
         place = place._replace(authority=_web_place(place)[0])
     path = place.path if place.scheme else os.path.realpath(place.path)

@@ -237,6 +237,7 @@ def test_what_the_cluster_could_not_do_is_refused_here(arguments, field, cluster
 INSIDE = ("s3://b/in/", "s3://b/out")
 ALLOW = ("--set", f"storage.allow={[*INSIDE, '/nowhere', 'https://host/in/', str(DEMO_MODEL)]}")
 MODEL = ("--model", str(DEMO_MODEL))
+NO_PATHS = ("--set", f"storage.allow={[*INSIDE]}")
 LISTED = (*MODEL, *ALLOW)
 
 
@@ -252,7 +253,8 @@ LISTED = (*MODEL, *ALLOW)
         (("segment", "s3://b/in/", "s3://b/labels", *LISTED), "output.uri: s3://b/labels: lies outside storage."),
         (("segment", *INSIDE, "--model", "o/n@abc", *ALLOW), "model.uri: hf://o/n: lies outside storage.allow"),
         (("segment", *INSIDE, "--model", "s3://b/m/", *ALLOW), "model.uri: s3://b/m: lies outside storage.allow"),
-        (("finetune", "/t.json", "s3://b/out", "--set", "train.steps=1", *ALLOW), "data.train: /t.json: lies outside"),
+        (("segment", "/t", "s3://b/out", *MODEL, *NO_PATHS), "input.uri: /t: lies outside storage.allow; allowed: s3"),
+        (("finetune", "s3://c/t", "s3://b/out", "--set", "train.steps=1", *ALLOW), "data.train: s3://c/t: lies out"),
     ],
 )
 def test_what_the_job_would_refuse_at_once_is_refused_here(arguments, said, cluster, capsys, monkeypatch) -> None:
@@ -273,6 +275,17 @@ def test_links_of_this_machine_say_nothing_of_the_cluster(source, target, cluste
     (tmp_path / "link").symlink_to(tmp_path / "real")
     places = [place.format(tmp_path) for place in (source, target)]
     assert submit(cluster, "segment", *places, *MODEL, "--no-wait") == 0
+    assert len(cluster.submitted) == 1
+
+
+@pytest.mark.parametrize("names", [("link/in", "real"), ("other", "real")])
+def test_local_places_of_a_list_are_left_to_the_job(names, cluster, tmp_path) -> None:
+    """The cluster's links decide whether a path lies behind an entry, those of this machine do not."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    place, entry = (str(tmp_path / name) for name in names)
+    allowed = ("--set", f"storage.allow={[entry, 's3://b/out']}")
+    assert submit(cluster, "segment", place, "s3://b/out", "--model", place, *allowed, "--no-wait") == 0
     assert len(cluster.submitted) == 1
 
 
