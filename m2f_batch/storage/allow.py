@@ -76,7 +76,8 @@ def confine(
 
     ``places`` are the places that the job's config names, by field. Raises UsageError for entries that are none, and
     for places that lie outside. All threads keep to it, so a process runs one job at a time. A job that another machine
-    runs (``is_elsewhere``) is held to its own list only, because this machine's says nothing of that one.
+    runs (``is_elsewhere``) is held to its own list only, because this machine's says nothing of that one, nor do this
+    machine's links.
     """
     global _of_job, _is_elsewhere
     before = _of_job, _is_elsewhere
@@ -114,7 +115,7 @@ def is_confined() -> bool:
 def is_allowed(uri: str) -> bool:
     """Tells whether a place lies in every list that there is."""
     lists = _lists()
-    return _outside(uri, lists) is None if lists else not uris.is_web(uri)
+    return _outside(uri, lists) is None if lists else not _is_unlisted_web(uri)
 
 
 def is_on_web(uri: str) -> bool:
@@ -139,7 +140,7 @@ def entries_of(uri: str) -> object | None:
 def check(uri: str) -> None:
     """Raises NotAllowed where a place lies outside a list."""
     lists = _lists()
-    if not lists and uris.is_web(uri):
+    if _is_unlisted_web(uri):
         raise NotAllowed(f"{uris.shown(uris.without_secrets(uri))}: {_of_web(uri)}")
     outside = _outside(uri, lists) if lists else None
     if outside is not None:
@@ -154,8 +155,13 @@ def hub_place(name: str, revision: str | None) -> str:
 
 def check_web(uri: str) -> None:
     """Raises UsageError for a URL of the web where there is no list at all, because nobody allows it then."""
-    if uris.is_web(uri) and not _lists():
+    if _is_unlisted_web(uri):
         raise UsageError(_of_web(uri))
+
+
+def _is_unlisted_web(uri: str) -> bool:
+    """Tells whether a place is on the web and there is no list. Another machine may have one that is not known here."""
+    return uris.is_web(uri) and not _is_elsewhere and not _lists()
 
 
 def _of_web(uri: str) -> str:

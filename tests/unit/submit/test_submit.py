@@ -246,7 +246,7 @@ LISTED = (*MODEL, *ALLOW)
     [
         (("segment", "s3://b/in", "s3://b/in", *MODEL), "output.uri: 's3://b/in' is, or lies inside, input.uri"),
         (("segment", "/in", "/in/labels", *MODEL), "output.uri: '/in/labels' is, or lies inside, input.uri '/in'"),
-        (("segment", "https://host/a.csv", "/out", *MODEL), "input.uri: https://host/a.csv: the web is read only"),
+        (("segment", "https://h/a.csv", "/out", *MODEL, *NO_PATHS), "input.uri: https://h/a.csv: lies outside storage"),
         (("segment", "https://host/in/", "/nowhere/out", *LISTED), "input.uri: 'https://host/in/': the web cannot"),
         (("segment", "s3://b/in", "https://host/in/out", *LISTED), "output.uri: 'https://host/in/out': nothing can"),
         (("segment", "s3://b/in-2/x*", "s3://b/out", *LISTED), "input.uri: s3://b/in-2/x*: lies outside storage."),
@@ -287,6 +287,14 @@ def test_local_places_of_a_list_are_left_to_the_job(names, cluster, tmp_path) ->
     allowed = ("--set", f"storage.allow={[entry, 's3://b/out']}")
     assert submit(cluster, "segment", place, "s3://b/out", "--model", place, *allowed, "--no-wait") == 0
     assert len(cluster.submitted) == 1
+
+
+def test_the_web_is_left_to_the_list_of_the_cluster(cluster, monkeypatch) -> None:
+    given = ("segment", "https://host/a.csv", "s3://b/out", "--model", "o/n")
+    assert submit(cluster, *given, "--no-wait") == 0
+    monkeypatch.setenv("M2F_BATCH_ALLOW", "s3://of-this-machine")
+    assert submit(cluster, *given, "--no-wait") == 0
+    assert len(cluster.submitted) == 2
 
 
 @pytest.mark.parametrize("model", ["o/n", "o/n@abc", "p/q@abc", "s3://b/in/m/", "timm/resnet50"])
