@@ -116,20 +116,13 @@ def _check_allowed(source: ModelSource, kind: type[Exception]) -> None:
 def _find_at(uri: str, revision: str | None, wanted: tuple[str, ...]) -> ModelSource:
     try:
         place = uris.parse(uri)
+        uris.check_model(uri)
     except UsageError as error:
         raise UsageError.about("model.uri", error) from None
     if not place.scheme and os.path.isdir(place.path):
         return find_model(place.path, revision, wanted)
     if revision is not None:
         raise UsageError(f"needs a hub id in model.uri, not the URI {uri}", field="model.revision", value=revision)
-    if place.is_web:
-        where = "a hub id (owner/name), a directory or an object-store URI"
-        raise UsageError(
-            ": models are not read from the web",
-            field="model.uri",
-            value=uris.without_secrets(uri),
-            hint=f"give {where}",
-        )
     source = ModelSource(str(place).rstrip("/"), "bucket", wanted=wanted)
     _check_allowed(source, UsageError)
     with _bucket_errors(UsageError):

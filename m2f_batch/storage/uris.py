@@ -141,6 +141,16 @@ def check_written(uri: str) -> None:
         raise UsageError(problem, value=without_secrets(uri), hint="give a folder or a bucket")
 
 
+def check_model(uri: str) -> None:
+    """Raises UsageError for a model on the web, because models are not read from there.
+
+    >>> check_model("s3://bucket/models/1")
+    """
+    if is_web(uri):
+        hint = "give a hub id (owner/name), a directory or an object-store URI"
+        raise UsageError(": models are not read from the web", value=without_secrets(uri), hint=hint)
+
+
 def check_unsigned(uri: str) -> None:
     """Raises UsageError for a presigned URL, because what an image is called goes into every row.
 

@@ -118,7 +118,7 @@ def _check(config: SegmentConfig | FinetuneConfig, places: tuple[str, ...], mode
 
 
 def _check_model_allowed(field: str, uri: str | None, revision: str | None) -> None:
-    """Raise UsageError for a model that the job's own list leaves out.
+    """Raise UsageError for a model on the web, and for one that the job's own list leaves out.
 
     Models of timm are left to the job, because timm alone knows their places on the hub.
     """
@@ -126,8 +126,9 @@ def _check_model_allowed(field: str, uri: str | None, revision: str | None) -> N
         return
     name, _, inline = uri.partition("@")
     try:
+        uris.check_model(uri)
         allow.check(allow.hub_place(name, inline or revision) if is_hub_id(uri) else uri.rstrip("/"))
-    except allow.NotAllowed as error:
+    except (allow.NotAllowed, UsageError) as error:
         raise UsageError.about(field, error) from None
 
 
