@@ -155,7 +155,7 @@ async def _hand_over(
             try:
                 patience.lost(error)
             except Unanswered:
-                raise RunError(f"{error}; {_if_submitted(job_id, api.address)}") from None
+                raise error.with_hint(_if_submitted(job_id, api.address)) from None
 
 
 async def _job_if_there(api: JobsApi, job_id: str) -> dict[str, Any] | None:
@@ -180,7 +180,7 @@ def _follow(api: JobsApi, job_id: str, patience: Patience, *, is_submitted_again
             except Unanswered as error:
                 if not patience.seconds:  # it has never answered
                     raise
-                raise RunError(f"{error}; the job may go on. This follows it:\n    {_again(job_id, target)}") from None
+                raise error.with_hint(f"the job may go on. This follows it:\n    {_again(job_id, target)}") from None
             except KeyboardInterrupt as interrupt:
                 answer = "leave" if is_stopped else what_to_do(interrupt, job_id)
                 if answer == "leave":

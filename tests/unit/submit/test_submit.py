@@ -541,6 +541,20 @@ def test_a_cluster_that_is_lost_with_the_job(cluster, capsys, monkeypatch) -> No
     assert f"m2f-batch submit follow {job_id} --address {cluster.url}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("lost", "advice"), [("submit", "if it was submitted already"), ("tail", "the job may go on")])
+def test_what_follows_a_lost_job_is_a_hint_of_the_error(lost, advice, cluster, monkeypatch) -> None:
+    monkeypatch.setattr(command, "SUBMIT_SECONDS", 0)
+    monkeypatch.setattr(command, "PATIENCE_SECONDS", 0.001)
+
+    async def gone(*_, **__) -> None:
+        raise Unanswered("lost", hint="is the head up?")
+
+    monkeypatch.setattr(*((following.JobsApi, "submit") if lost == "submit" else (command, "follow")), gone)
+    with pytest.raises(RunError, match=r"^lost; is the head up\?; ") as raised:
+        command.submit(segment_job(load_config(SegmentConfig, flags=flags_of(SEGMENT))), cluster.url)
+    assert raised.value.hint.startswith(f"is the head up?; {advice}") and "submit follow" in raised.value.hint
+
+
 def test_as_many_attempts_as_are_said(cluster, capsys, monkeypatch) -> None:
     monkeypatch.setattr(command, "MOST_ATTEMPTS", 3)
     cluster.after = {"status": "FAILED", "driver_exit_code": 1}
