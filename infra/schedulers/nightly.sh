@@ -2,6 +2,8 @@
 # sh infra/schedulers/nightly.sh night-20261129
 # Submits jobs/nightly.yaml under that id and follows it, in three tries unless another would say the same. Its log goes into
 # a file. Where no try has succeeded, the result and the log's end go to stdout. Exit code: the last one of m2f-batch.
+# To end a night for good, kill this script, which leaves its job, and then stop the job (`m2f-batch submit follow ID` and
+# Ctrl-C). In that order: a job that is stopped while this waits for it goes on with the next try, as ID-2.
 set -u
 id=${1:?is the id of the night, such as night-20261129}
 if ! command -v m2f-batch > /dev/null; then

@@ -61,6 +61,20 @@ def test_each_recipe_submits_under_an_id_and_asks_for_its_result(recipe: str) ->
     assert named >= {("submit segment", option) for option in wanted}, "the same id makes a repeat safe"
 
 
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        *("schedulers/airflow_nightly.py", "schedulers/argo_nightly.py", "schedulers/dagster_nightly.py"),
+        *("schedulers/nightly.sh", "schedulers/crontab", "kubernetes/overlays/nightly/cronjob.yaml"),
+    ],
+)
+def test_each_recipe_says_in_which_order_a_night_is_ended(recipe: str) -> None:
+    text = " ".join((PROJECT / "infra" / recipe).read_text().replace("#", " ").split())
+    ended = r"`m2f-batch submit follow (ID|NAME)[^`]*` and Ctrl-C.{,9}\."
+    order = r" In that order: a job that is stopped while .{,40} goes on"
+    assert re.search(ended + order, text), "a job that is stopped alone is taken up again as ID-2"
+
+
 def test_the_recipes_pod_is_the_one_of_the_cron_job() -> None:
     nightly = PROJECT / "infra" / "kubernetes" / "overlays" / "nightly"
     cron_job = yaml.safe_load((nightly / "cronjob.yaml").read_text())
