@@ -97,7 +97,10 @@ def test_what_kueue_wants_is_a_comment_that_works(version, tmp_path):
 
 def test_kueues_quota_is_what_one_such_job_asks_for(tmp_path):
     thing = queued_segment(tmp_path)
-    flavor, cluster_queue, local_queue = yaml.safe_load_all((KUBERNETES / "kueue.yaml").read_text())
+    text = (KUBERNETES / "kueue.yaml").read_text()
+    flavor, cluster_queue, local_queue = yaml.safe_load_all(text)
+    versions = {thing["apiVersion"] for thing in (flavor, cluster_queue, local_queue)}
+    assert versions == {"kueue.x-k8s.io/v1beta2"} and "Kueue (0.15 or newer: v1beta2)" in text  # 0.15 serves it first
     replicas = {each["groupName"]: each["replicas"] for each in cluster_spec(thing)["workerGroupSpecs"]}
     asked: Counter[str] = Counter()
     for name, pod in pods(thing):
