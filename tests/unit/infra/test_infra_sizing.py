@@ -141,7 +141,14 @@ def test_money_counts_the_machines_beside_the_gpus():
     few, many, most = (number(cell) for cell in row("images, N", "head and one CPU node"))
     hours = [number(re.search(r"[\d.]+ (?=hours)", cell)[0]) for cell in row("images, N", "machines")[:2]]
     assert [few, many] == pytest.approx([each * together for each in hours], abs=0.6)
-    assert most == 100 * many
+    machines = row("images, N", "machines")
+    runs, gpus, at_once = (
+        int(found)
+        for found in re.search(r"(\d+) runs of 10\^7, each on (\d+) GPUs, (\d+) at once", machines[2]).groups()
+    )
+    assert (runs * 1e7, gpus) == (SIZES["10^9"], number(machines[1]))
+    assert gpus * at_once == pytest.approx(number(machines[2]), rel=0.05)
+    assert most == runs * many
 
 
 def test_what_is_edited_for_other_numbers_of_gpus():
