@@ -66,6 +66,7 @@ def test_argparse_mistakes(capsys: pytest.CaptureFixture[str], run_uri: str, tmp
     assert "COMMAND" in mistake(capsys)
     said = mistake(capsys, "fly")
     assert "invalid choice: 'fly'" in said and "did you mean" not in said
+    assert "did you mean" not in mistake(capsys, "submit", "foo")
     assert mistake(capsys, "segmnt").endswith("; did you mean segment?\n")
     assert mistake(capsys, "submit", "finetun").endswith("; did you mean finetune?\n")
     assert "--no-such" in mistake(capsys, "status", run_uri, "--no-such")
