@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from m2f_batch.errors import Plain, RunError, TransientError, UsageError
+from m2f_batch.errors import CommandError, Plain, RunError, TransientError, UsageError
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable
@@ -99,7 +99,7 @@ def local_directory(source: ModelSource) -> Path:
     return _fetch_from_bucket(source)
 
 
-def _check_allowed(source: ModelSource, kind: type[Exception]) -> None:
+def _check_allowed(source: ModelSource, kind: type[CommandError]) -> None:
     """A model of the hub is hf://owner/name, and its files any kept copy. Links must not leave the lists."""
     places = [source.uri]
     if source.kind == "hub":
@@ -110,7 +110,7 @@ def _check_allowed(source: ModelSource, kind: type[Exception]) -> None:
         for place in places:
             allow.check(place)
     except allow.NotAllowed as error:
-        raise kind(f"model.uri: {error}") from None
+        raise kind.about("model.uri", error) from None
 
 
 def _find_at(uri: str, revision: str | None, wanted: tuple[str, ...]) -> ModelSource:
@@ -178,13 +178,13 @@ def _changed(source: ModelSource) -> RunError:
 
 
 @contextmanager
-def _bucket_errors(kind: type[Exception]) -> Iterator[None]:
+def _bucket_errors(kind: type[CommandError]) -> Iterator[None]:
     try:
         yield
     except (TransientError, Unreachable) as error:
         raise RunError.about("model.uri", error, hint="the same command may succeed later") from error
     except (UsageError, ObjectError, StoreUnavailable) as error:
-        raise kind(f"model.uri: {error}") from error
+        raise kind.about("model.uri", error) from error
 
 
 @contextmanager
@@ -221,7 +221,7 @@ def _fetch_from_hub(source: ModelSource) -> Path:
     with _hub_errors(source, RunError):
         folder = Path(snapshot_download(source.uri, revision=source.revision, allow_patterns=list(source.wanted)))
     if source.wanted == WANTED and not any(folder.glob("model*.safetensors*")):
-        raise UsageError(_ways_out(source))
+        raise UsageError(_ways_out(source), field="model.uri")
     return folder
 
 
@@ -235,7 +235,7 @@ def _ways_out(source: ModelSource) -> str:
     else:
         first = "a pull request that holds them (there is none yet)"
     return (
-        f"model.uri: {name}@{source.revision} has no safetensors, and pickled weights (pytorch_model.bin) are never "
+        f"{name}@{source.revision} has no safetensors, and pickled weights (pytorch_model.bin) are never "
         f"read here; ways out: {first}, or, of a Mask2Former, m2f-batch convert-checkpoint {name} DEST"
     )
 
@@ -262,7 +262,7 @@ def _is_safe(file: str) -> bool:
 
 
 @contextmanager
-def _hub_errors(source: ModelSource, kind: type[Exception]) -> Iterator[None]:
+def _hub_errors(source: ModelSource, kind: type[CommandError]) -> Iterator[None]:
     from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError  # type: ignore[attr-defined]  # httpx's
 
     name = f"{source.uri}@{source.revision}" if source.revision else source.uri
@@ -270,9 +270,12 @@ def _hub_errors(source: ModelSource, kind: type[Exception]) -> Iterator[None]:
         yield
     except LocalEntryNotFoundError:
         raise kind(
-            f"model.uri: {name} is no directory here, nor in the hub's local cache, and the hub cannot be reached; "
-            "give a directory, or a bucket URI of one"
+            "is no directory here, nor in the hub's local cache, and the hub cannot be reached",
+            field="model.uri",
+            value=Plain(name),
+            hint="give a directory, or a bucket URI of one",
         ) from None
     except (HTTPError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise kind(f"model.uri: {name} cannot be had from the hub ({type(error).__name__}: {reason})") from None
+        problem = f"cannot be had from the hub ({type(error).__name__}: {reason})"
+        raise kind(problem, field="model.uri", value=Plain(name)) from None

@@ -214,6 +214,8 @@ def test_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert "has no preprocessor_config.json" in refused(capsys, source, new)
     monkeypatch.setenv("M2F_BATCH_ALLOW", str(tmp_path / "elsewhere"))
     assert refused(capsys, source, new).startswith(f"DEST: {new}: lies outside M2F_BATCH_ALLOW")
+    monkeypatch.setenv("M2F_BATCH_ALLOW", str(new))
+    assert refused(capsys, source, new).startswith(f"SRC: {source}: lies outside M2F_BATCH_ALLOW")
 
 
 def test_into_a_directory_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ def refusal(uri: str, revision: str | None = None) -> str:
     with pytest.raises(UsageError) as caught:
         find_model(uri, revision)
     assert "\n" not in str(caught.value)
+    assert caught.value.field in ("model.uri", "model.revision"), "commands rename it"
     return str(caught.value)
 
 
