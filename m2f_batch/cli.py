@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import NoReturn
 
-from m2f_batch.commands.shared.registry import Command, add_command, find_commands
+from m2f_batch.commands.shared.registry import Command, add_command, find_commands, takes_result
 from m2f_batch.errors import CommandError, RunError, TransientError, UsageError
 from m2f_batch.installed import check_installation, is_missing, what_is_missing, what_to_install
 from m2f_batch.messages.masking import redact
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     sys.excepthook = _on_bug
     given = [*(sys.argv[1:] if arguments is None else arguments)]
-    result = Result(given)
+    result = Result(given, takes_result)
     try:
         code = _run(given, result)
     except BaseException as error:  # argparse's, or a bug
@@ -77,7 +77,8 @@ def _run(arguments: list[str], result: Result) -> int:
     options = new_parser(here).parse_args(arguments)
     name = options.command
     try:
-        result.begin(getattr(options, "result", None))
+        if hasattr(options, "result"):  # it has called ``add_result``
+            result.begin(options.result)
         if doubt := check_installation():
             _say(name, doubt)
         return commands[name].run(options)

@@ -20,7 +20,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -28,7 +28,6 @@ from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
 from m2f_batch.messages.spoken import now
 
-COMMANDS = frozenset({"segment", "finetune", "evaluate", "submit"})
 VARIABLE = "M2F_BATCH_RESULT"  # the FILE where no flag names one
 STDOUT = "-"
 MAX_BYTES = 4096
@@ -61,22 +60,27 @@ def tell_run(info: Mapping[str, Any]) -> None:
 
 
 class Result:
-    """The result of one command line, all of which is ``arguments``."""
+    """The result of one command line, all of which is ``arguments``.
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    ``takes_result`` tells whether the command of a name has ``--result``. It is asked only about a command line that
+    could not be parsed.
+    """
+
+    def __init__(self, arguments: Sequence[str], takes_result: Callable[[str], bool]) -> None:
         _said.clear()
         _files.clear()
+        self._takes_result = takes_result
         self._arguments, self._started_at = list(arguments), now()
         self._command = arguments[0] if arguments else ""
         self._file: str | None = None
 
     def begin(self, file: str | None) -> None:
-        """Take ``file``, as it was parsed, for the result, and empty it.
+        """Take ``file``, as it was parsed, for the result of a command that has one, and empty it.
 
         Raises UsageError where that is impossible, or where it holds something else than a result.
         """
         file = file or os.environ.get(VARIABLE)
-        if self._command not in COMMANDS or not file:
+        if not file:
             return
         if file != STDOUT:
             file = _local(file)
@@ -114,6 +118,8 @@ class Result:
 
     def _file_of_a_mistake(self) -> str | None:
         """FILE of a command line that could not be parsed, if it names one that can be written."""
+        if not self._takes_result(self._command):
+            return None
         try:
             given, _ = _ResultParser(add_help=False, allow_abbrev=False).parse_known_args(self._arguments)
             self.begin(given.result)

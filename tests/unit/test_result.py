@@ -193,6 +193,12 @@ def test_help_and_other_commands_write_none(tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_the_variable_means_nothing_to_other_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "result.json"))
+    assert main(["status", str(tmp_path / "none")]) == 2
+    assert not (tmp_path / "result.json").exists()
+
+
 def test_a_file_is_written_into_and_not_replaced(tmp_path: Path) -> None:
     """As Kubernetes mounts /dev/termination-log: a file of its own, in a folder that takes no other."""
     folder = tmp_path / "dev"

@@ -46,6 +46,27 @@ def find_commands() -> dict[str, Command]:
     return {name.replace("_", "-"): cast(Command, module) for name, module in found.items()}
 
 
+def takes_result(name: str) -> bool:
+    """Tell whether there is a command ``name`` that has ``--result``, itself or in one of its subcommands.
+
+    >>> takes_result("submit"), takes_result("status")
+    (True, False)
+    """
+    command = find_commands().get(name)
+    if command is None:
+        return False
+    parser = argparse.ArgumentParser(add_help=False)
+    command.add_arguments(parser)
+    return _has_result(parser)
+
+
+def _has_result(parser: argparse.ArgumentParser) -> bool:
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return "--result" in parser._option_string_actions or any(
+        _has_result(each) for action in below for each in action.choices.values()
+    )
+
+
 def add_command(parsers: "Parsers", name: str, command: Command, conflicts: str = "error") -> argparse.ArgumentParser:
     """Add the parser of one command to those of a command line, with ``conflicts`` as its ``conflict_handler``."""
     described = getattr(command, "DESCRIPTION", f"{command.SUMMARY[0].upper()}{command.SUMMARY[1:]}.")

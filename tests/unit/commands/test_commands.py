@@ -1,5 +1,6 @@
 """Commands are files: one more is one file, and what ``submit`` sends follows from the command."""
 
+import json
 import os
 import re
 import shutil
@@ -13,14 +14,18 @@ from m2f_batch.cli import main, new_parser
 from m2f_batch.commands import evaluate
 from m2f_batch.commands.shared.keys import JOB_KEYS, flags_of, without_address
 from m2f_batch.commands.shared.registry import JobCommand, find_commands
+from m2f_batch.result import VARIABLE
 
 TOY = '''
 """``m2f-batch toy WORD``: the word again."""
+
+from m2f_batch.commands.shared.keys import add_result
 
 SUMMARY = "say a word"
 
 def add_arguments(parser):
     parser.add_argument("word", metavar="WORD", help="any word")
+    add_result(parser)
 
 def run(options):
     print(options.word * 2)
@@ -34,11 +39,10 @@ def test_one_file_is_one_more_command(tmp_path: Path):
     )
     (tmp_path / "m2f_batch/commands/toy.py").write_text(TOY)
 
-    def typed(*words: str) -> tuple[int, str]:
+    def typed(*words: str, **variables: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "m2f_batch.cli", *words]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True
-        )
+        environ = os.environ | {"PYTHONPATH": str(tmp_path)} | variables
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True)
         return done.returncode, done.stdout.decode() + done.stderr.decode()
 
     assert typed("toy", "ha") == (3, "haha\n")
@@ -46,6 +50,16 @@ def test_one_file_is_one_more_command(tmp_path: Path):
     assert code == 0 and re.search(r"^    toy +say a word$", said, re.MULTILINE)
     code, said = typed("toy")
     assert code == 2 and "the following arguments are required: WORD" in said
+    for words, variables, code in (
+        (["ha", "--result", "r.json"], {}, 3),
+        (["ha"], {VARIABLE: "r.json"}, 3),
+        (["--result", "r.json"], {}, 2),  # without its WORD
+        ([], {VARIABLE: "r.json"}, 2),
+    ):
+        assert typed("toy", *words, **variables)[0] == code
+        told = json.loads((tmp_path / "r.json").read_text())
+        assert (told["command"], told["exit_code"]) == ("toy", code)
+        (tmp_path / "r.json").unlink()
 
 
 def test_every_command_says_what_it_does():
