@@ -67,16 +67,16 @@ def new_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
 
 def _run(arguments: list[str], result: Result) -> int:
-    commands = find_commands()
-    here = {name: command for name, command in commands.items() if not is_missing(_client(command))}
     name = arguments[0] if arguments else ""
-    if name in commands.keys() - here.keys():
-        of_client = [each for each, command in commands.items() if _client(command)]
-        _complain(name, what_to_install(_client(commands[name]), of_client))
-        return UsageError.exit_code
-    options = new_parser(here).parse_args(arguments)
-    name = options.command
     try:
+        commands = find_commands()
+        here = {each: command for each, command in commands.items() if not is_missing(_client(command))}
+        if name in commands.keys() - here.keys():
+            of_client = [each for each, command in commands.items() if _client(command)]
+            _complain(name, what_to_install(_client(commands[name]), of_client))
+            return UsageError.exit_code
+        options = new_parser(here).parse_args(arguments)
+        name = options.command
         if hasattr(options, "result"):  # it has called ``add_result``
             result.begin(options.result)
         if doubt := check_installation():
@@ -120,7 +120,7 @@ def _complain(name: str, text: str) -> None:
 
 
 def _say(name: str, text: str) -> None:
-    print(f"m2f-batch {name}: {printable(text)}", file=sys.stderr, flush=True)
+    print(f"{f'm2f-batch {name}'.rstrip()}: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _on_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

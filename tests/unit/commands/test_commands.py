@@ -6,8 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from conftest import PROJECT
 
 from m2f_batch.cli import main, new_parser
@@ -33,11 +35,12 @@ def run(options):
 '''
 
 
-def test_one_file_is_one_more_command(tmp_path: Path):
+@pytest.fixture
+def typed(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Runs a command line of a copy of the package, in ``tmp_path``. Returns its exit code and what it printed."""
     shutil.copytree(
         PROJECT / "m2f_batch", tmp_path / "m2f_batch", ignore=shutil.ignore_patterns("__pycache__", "model")
     )
-    (tmp_path / "m2f_batch/commands/toy.py").write_text(TOY)
 
     def typed(*words: str, **variables: str) -> tuple[int, str]:
         command = [sys.executable, "-m", "m2f_batch.cli", *words]
@@ -45,6 +48,11 @@ def test_one_file_is_one_more_command(tmp_path: Path):
         done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True)
         return done.returncode, done.stdout.decode() + done.stderr.decode()
 
+    return typed
+
+
+def test_one_file_is_one_more_command(typed: Callable[..., tuple[int, str]], tmp_path: Path):
+    (tmp_path / "m2f_batch/commands/toy.py").write_text(TOY)
     assert typed("toy", "ha") == (3, "haha\n")
     code, said = typed("--help")
     assert code == 0 and re.search(r"^    toy +say a word$", said, re.MULTILINE)
@@ -60,6 +68,14 @@ def test_one_file_is_one_more_command(tmp_path: Path):
         told = json.loads((tmp_path / "r.json").read_text())
         assert (told["command"], told["exit_code"]) == ("toy", code)
         (tmp_path / "r.json").unlink()
+
+
+def test_a_format_that_cannot_be_imported_is_one_line(typed: Callable[..., tuple[int, str]], tmp_path: Path):
+    (tmp_path / "m2f_batch/datasets/formats/toy.py").write_text("FORMAT = 1 / 0\n")
+    said = "datasets/formats/toy.py cannot be imported (ZeroDivisionError: division by zero)\n"
+    assert typed("status", "x") == (1, f"m2f-batch status: {said}")
+    assert typed("--help") == (1, f"m2f-batch --help: {said}")
+    assert typed() == (1, f"m2f-batch: {said}")
 
 
 def test_every_command_says_what_it_does():
