@@ -12,7 +12,7 @@ from m2f_batch import backends
 from m2f_batch.errors import UsageError
 from m2f_batch.inputs.listing import list_input
 from m2f_batch.messages import masking
-from m2f_batch.ray_session.forwarded import endpoints, forwarded
+from m2f_batch.ray_session.forwarded import endpoints, forwarded, forwarded_names
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage import backends as folder
 from m2f_batch.storage.places import open_store, stat_many, writable_file
@@ -94,6 +94,40 @@ def test_every_record_can_be_used() -> None:
         assert not {*backend.secrets, *backend.secret_files} & {*backend.forwarded}, "keys belong to the nodes"
         assert backend.is_writable or backend.name, "a message names it"
         assert not backend.is_web or backend.ports.keys() == {*backend.schemes}
+
+
+def test_secrets_and_forwarded_variables_are_these() -> None:
+    """They stand here once more, so that a line that a record loses is a secret that this test misses."""
+    assert {*masking.secret_variables()} == {
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"),
+        *("AWS_CONTAINER_AUTHORIZATION_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "RAY_AUTH_TOKEN"),
+        *("AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_CLIENT_SECRET"),
+    }
+    assert {*masking.secret_file_variables()} == {
+        *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+        *("HF_TOKEN_PATH", "RAY_AUTH_TOKEN_PATH"),
+    }
+    known = backends.all_backends()
+    assert {*masking.RAY_SECRET_FILES_IN}.union(*(each.secret_files_in for each in known)) == {
+        ("HF_HOME", "token"),
+        ("XDG_CACHE_HOME", "huggingface/token"),
+        ("HOME", ".cache/huggingface/token"),
+        ("HOME", ".ray/auth_token"),
+    }
+    assert {name for each in known for name, _ in each.secret_parts} == {"AZURE_STORAGE_CONNECTION_STRING"}
+    assert {pair for each in known for pair in each.profiles} == {
+        ("AWS_SHARED_CREDENTIALS_FILE", ".aws/credentials"),
+        ("AWS_CONFIG_FILE", ".aws/config"),
+    }
+    assert {key for each in known for key in each.profile_keys} == {
+        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_security_token"),
+    }
+    assert {*forwarded_names()} == {
+        *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_VIRTUAL_HOSTING"),
+        *("AWS_REQUEST_CHECKSUM_CALCULATION", "AWS_RESPONSE_CHECKSUM_VALIDATION", "AWS_REQUEST_PAYER"),
+        *("AWS_NO_SIGN_REQUEST", "M2F_BATCH_S3_TIMEOUT", "HF_HUB_OFFLINE"),
+    }
+    assert {name for each in known for name in each.endpoints} == {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"}
 
 
 def test_a_store_that_is_only_read_is_called_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
