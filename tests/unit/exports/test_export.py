@@ -3,6 +3,7 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from pycocotools.cocoeval import COCOeval
 from support.hand_made import Picture, box_mask, make_run
 from support.s3_servers import S3Endpoint
 
+from m2f_batch.datasets.annotated import AnnotatedImages
 from m2f_batch.datasets.coco.writer import coco_pieces, results_pieces
+from m2f_batch.datasets.format import Format, Target
 from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.exports.command import export
 from m2f_batch.exports.ids import coco_ids
@@ -281,6 +284,35 @@ def test_a_ground_truth_of_failed_images_alone_is_no_export(run: RunDirectory, t
         with pytest.raises(UsageError, match="it holds none of the images that are labeled"):
             export(run.uri, str(tmp_path / "out.json"), form, str(tmp_path / "truth.json"))
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_folder_is_not_written_for_a_ground_truth_of_failed_images(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(splits: Mapping[str, AnnotatedImages], target: Target) -> Iterator[str]:
+        Path(target.dest).mkdir()
+        yield from (image.name for images in splits.values() for image in images.images())
+
+    toy = Format(name="toy", help="a folder", write=write)
+    monkeypatch.setattr("m2f_batch.exports.command.run_targets", lambda: {"toy": toy})
+    truth = {"images": [{"id": 4, "file_name": "broken.jpg"}], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(UsageError, match="it holds none of the images that are labeled"):
+        export(run.uri, str(tmp_path / "out"), "toy", str(tmp_path / "truth.json"))
+    assert not (tmp_path / "out").exists()
+    assert export(run.uri, str(tmp_path / "out"), "toy").said and (tmp_path / "out").is_dir()
+
+
+def test_an_image_of_the_run_is_not_written_over(tmp_path: Path) -> None:
+    image = tmp_path / "photos/a.png"
+    image.parent.mkdir()
+    image.write_bytes(b"PNG")
+    run = make_run(tmp_path / "run", [[Picture(str(image))]])
+    for dest in (str(image), f"{image.parent}/../photos/a.png"):
+        with pytest.raises(UsageError) as caught:
+            export(run.uri, dest, "coco")
+        assert str(caught.value) == f"DEST: {dest!r} is an image of the run; give another name"
+    assert image.read_bytes() == b"PNG"
 
 
 def test_a_name_twice_in_a_panoptic_ground_truth(run: RunDirectory, tmp_path: Path) -> None:
