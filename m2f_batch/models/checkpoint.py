@@ -108,7 +108,7 @@ def read_checkpoint(directory: Path, name: str) -> Checkpoint:
 
 def read_config(directory: Path, name: str) -> dict[str, Any]:
     """config.json of a model directory, checked, as it stands there. Raises UsageError."""
-    config = _read_json(directory, "config.json")
+    config = _read_json(directory, "config.json", name)
     family = family_of(config, name)
     if config.get("id2label") is None:  # transformers leaves the default two labels out
         config["id2label"] = dict(DEFAULT_LABELS)
@@ -161,7 +161,7 @@ def weight_files(directory: Path) -> list[Path]:
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").exists() or not index.exists():
         return [directory / "model.safetensors"]
-    shards = _read_json(directory, index.name).get("weight_map")
+    shards = _read_json(directory, index.name, str(directory)).get("weight_map")
     names = list(shards.values()) if isinstance(shards, dict) else []
     if not names or not all(isinstance(name, str) and re.fullmatch(r"[\w.-]+\.safetensors", name) for name in names):
         raise UsageError(
@@ -297,9 +297,9 @@ def _read_processor(directory: Path, name: str) -> dict[str, Any]:
     """The image processor's settings. Those inside processor_config.json win, as in transformers."""
     processor = None
     if (directory / "processor_config.json").exists():
-        processor = _read_json(directory, "processor_config.json").get("image_processor")
+        processor = _read_json(directory, "processor_config.json", name).get("image_processor")
     if processor is None and (directory / "preprocessor_config.json").exists():
-        processor = _read_json(directory, "preprocessor_config.json")
+        processor = _read_json(directory, "preprocessor_config.json", name)
     if processor is None:
         raise UsageError(
             "has no preprocessor_config.json",
@@ -312,8 +312,8 @@ def _read_processor(directory: Path, name: str) -> dict[str, Any]:
     return processor
 
 
-def _read_json(directory: Path, file: str) -> JsonObject:
-    where = f"{file} of {directory}"
+def _read_json(directory: Path, file: str, name: str) -> JsonObject:
+    where = f"{file} of {name}"
     try:
         text = (directory / file).read_text(encoding="utf-8")  # a byte order mark, which transformers refuses, stays
     except FileNotFoundError:
@@ -321,11 +321,11 @@ def _read_json(directory: Path, file: str) -> JsonObject:
         raise UsageError(
             f"has no {file}",
             field="model.uri",
-            value=Plain(directory),
+            value=Plain(name),
             hint=f"give a Hugging Face model directory{below}",
         ) from None
     except OSError as error:
-        raise UsageError(f"{file} of {directory} cannot be read ({error.strerror})", field="model.uri") from None
+        raise UsageError(f"{where} cannot be read ({error.strerror})", field="model.uri") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not valid JSON: {error}", field="model.uri") from None
     return read_json_object(text, where, field="model.uri")

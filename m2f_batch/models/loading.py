@@ -38,28 +38,32 @@ class OriginalPredictor(Predictor):
         return self.family.predict(self.model, pixel_values)
 
 
-def load_original(directory: Path, task: Task | None = None) -> OriginalPredictor:
+def load_original(directory: Path, task: Task | None = None, *, name: str | None = None) -> OriginalPredictor:
     """The model of transformers in eval mode, in float32 on the CPU.
 
-    Only safetensors of the local directory are read. Raises RunError when it does not load.
+    Only safetensors of the local directory are read. Raises RunError when it does not load, which shows ``name``
+    instead of the directory where one is given.
     """
+    name = name or str(directory)
     try:
         with quiet():
-            config = read_config(directory, str(directory))
-            family = family_of(config, str(directory))
+            config = read_config(directory, name)
+            family = family_of(config, name)
             model = family.load(directory, config, task)
     except ImportError as error:
         raise RunError(
             f"needs a package that is not here ({first_line(error)}); for backbones of timm: pip "
             "install 'm2f-batch[timm]'",
             field="model.uri",
-            value=Plain(directory),
+            value=Plain(name),
         ) from None
-    except UsageError as error:
-        raise RunError(str(error)) from None
+    except (UsageError, RunError) as error:
+        value = Plain(name) if error.value == str(directory) else error.value  # who loads knows only the directory
+        raise RunError(error.problem, field=error.field, value=value, allowed=error.allowed, hint=error.hint) from None
     except (OSError, ValueError, RuntimeError, TypeError, KeyError, AttributeError, SafetensorError) as error:
         # whatever transformers and safetensors raise for a directory they cannot use
-        raise RunError(f"does not load: {first_line(error)}", field="model.uri", value=Plain(directory)) from None
+        reason = first_line(error).replace(str(directory), name)  # theirs, which knows only the directory
+        raise RunError(f"does not load: {reason}", field="model.uri", value=Plain(name)) from None
     return OriginalPredictor(family, model.eval().requires_grad_(False))
 
 

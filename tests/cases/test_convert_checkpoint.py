@@ -37,6 +37,7 @@ def refused(capsys: pytest.CaptureFixture[str], source: object, dest: Path, code
     assert said.out == "" and said.err.startswith("m2f-batch convert-checkpoint: ") and said.err.count("\n") == 1, said
     after = sorted(str(path) for path in dest.parent.rglob("*")) if dest.parent.exists() else None
     assert after == before
+    assert ".partial" not in said.err, "the folder of our own, where the new model stands before it is delivered"
     return said.err.removeprefix("m2f-batch convert-checkpoint: ").removesuffix("\n")
 
 
@@ -210,6 +211,8 @@ def test_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     said = f"SRC: {source} is a 'bert' model; only 'mask2former' models can be used"
     assert refused(capsys, source, new) == said
     (source / "config.json").write_text(json.dumps(config))
+    (source / "preprocessor_config.json").write_text("{")
+    assert refused(capsys, source, new).startswith(f"SRC: preprocessor_config.json of {source} is not valid JSON")
     (source / "preprocessor_config.json").unlink()
     assert "has no preprocessor_config.json" in refused(capsys, source, new)
     monkeypatch.setenv("M2F_BATCH_ALLOW", str(tmp_path / "elsewhere"))

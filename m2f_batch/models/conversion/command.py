@@ -222,10 +222,9 @@ def _loaded(folder: Path, source: str) -> Checkpoint:
         checkpoint = read_checkpoint(folder, source)
         from m2f_batch.models.loading import load_original
 
-        load_original(folder)
+        load_original(folder, name=source)
     except (UsageError, RunError) as error:
-        # the folder is our own, where the new model stands before it is delivered
-        raise UsageError(str(error.with_field("")).replace(str(folder), source), field="SRC") from None
+        raise UsageError.about("SRC", error.with_field("")) from None
     return checkpoint
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.errors import RunError
-from m2f_batch.models.loading import OriginalPredictor, forward, load_model, processor_pixel_values
+from m2f_batch.models.loading import OriginalPredictor, forward, load_model, load_original, processor_pixel_values
 
 CPU = torch.device("cpu")
 
@@ -41,6 +41,27 @@ def test_a_missing_tensor_is_refused(model):
     edit_tensors(model, lambda tensors: tensors.pop("class_predictor.bias"))
     with pytest.raises(RunError, match=r"1 tensors.*class_predictor\.bias"):
         load_model(model, CPU)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("weights", "me/m: 1 tensors are missing or of another shape than config.json says, e.g. class_predictor.bias"),
+        ("file", "me/m does not load: No such file or directory: me/m/model.safetensors"),
+        ("config", "config.json of me/m is not valid JSON"),
+    ],
+)
+def test_a_model_that_does_not_load_is_called_by_the_name_that_is_given(model, broken, said):
+    if broken == "weights":
+        edit_tensors(model, lambda tensors: tensors.pop("class_predictor.bias"))
+    elif broken == "file":
+        (model / "model.safetensors").unlink()
+    else:
+        (model / "config.json").write_text("{")
+    with pytest.raises(RunError) as caught:
+        load_original(model, name="me/m")
+    assert caught.value.field == "model.uri"
+    assert said in str(caught.value) and str(model) not in str(caught.value)
 
 
 def test_a_tensor_of_another_shape_is_refused(model):
