@@ -1,4 +1,4 @@
-"""Masks keys and tokens in text.
+"""Masks keys and tokens in text. ``log_values`` applies it to log lines, and ``terminal`` makes text printable.
 
 Masked are the values of the environment variables that hold keys, and the texts of the files that others name or that
 are looked for in a home (AWS credentials, tokens of the hub and of Ray). So are the user and password of a URL, and

@@ -1,4 +1,4 @@
-"""Knows the label sets of COCO, ADE20K, Cityscapes and Mapillary Vistas: names, category ids, and what is stuff.
+"""Knows the label sets of COCO, ADE20K, Cityscapes and Mapillary Vistas: category ids, stuff, and a few names.
 
 Nothing in a checkpoint's config.json says which labels are stuff, nor which ids its dataset uses. The published label
 sets are recognized by their size and a few names. Source: detectron2's dataset metadata.

@@ -1,7 +1,8 @@
 """Connects to Ray, sets most settings of Ray that we change, each with its reason, and plans who gets which resources.
 
 The other settings are in ``few_waiting`` (units that wait), ``bytecode``, ``forwarded`` (variables that travel),
-``raw_lines`` (Ray's log), ``token`` and ``processes.FOR_START``.
+``raw_lines`` (Ray's log), ``token`` and ``processes.FOR_START``. Options of single tasks and actors stand where they
+are started: ``flow/pipeline`` and ``train/workers/ray_train``.
 """
 
 import json

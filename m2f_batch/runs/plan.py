@@ -1,6 +1,7 @@
 """Decides which image goes into which file, and what is left to do. Pure: Arrow tables in, Arrow tables out.
 
-What a command does with the output state of OUTPUT is decided in ``flow/attempt/output_state``.
+What a command does with what OUTPUT holds is decided in ``flow/attempt/output_state``, and for trainings in
+``train/output/output_state``.
 
 The manifest is the plan. Each listed image names the file that holds, or will hold, its row, so that done is what
 storage lists, and no file has to be read to know it. A file is a slice of what was to do when the plan was made, by

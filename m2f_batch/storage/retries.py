@@ -1,4 +1,8 @@
-"""Retries what failed in passing, by jittered exponential backoff within a budget of seconds, and counts it."""
+"""Retries what failed in passing, by jittered exponential backoff within a budget of seconds, and counts it.
+
+The S3 client tries each request again itself (``s3/client``), and units whose process died begin again in
+``flow/workers``.
+"""
 
 import itertools
 import random

@@ -1,4 +1,8 @@
-"""Holds OUTPUT of a run by a lease while an attempt works on it."""
+"""Holds OUTPUT of a run by a lease while an attempt works on it.
+
+``runs/hold`` does so for runs and trainings alike, by the leases of ``runs/lease``. That of a training is held in
+``train/output/hold_output``.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,7 @@
-"""Reads the state of OUTPUT and decides what a command does: start, resume, update, or nothing."""
+"""Reads the state of OUTPUT and decides what a command does: start, resume, update, or nothing.
+
+``runs/plan`` says which images are left, and ``train/output/output_state`` decides for trainings.
+"""
 
 import json
 from collections.abc import Iterator, Mapping

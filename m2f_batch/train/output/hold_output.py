@@ -1,5 +1,7 @@
 """Holds OUTPUT of a training by a lease, ready to be trained in. ``output_state`` decides what becomes of it.
 
+``runs/hold`` does so for runs and trainings alike, by the leases of ``runs/lease``.
+
 OUTPUT/finetune.json    the provenance of the training: see ``training_info``
 OUTPUT/_state/lease/    who works here
 """

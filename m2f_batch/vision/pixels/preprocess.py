@@ -1,6 +1,7 @@
 """Turns pixels into pixel values: resizes on the CPU in uint8, normalizes and pads on the model's device in float32.
 
-The same numbers as ``Mask2FormerImageProcessor`` (torchvision backend) gives for one image alone.
+The same numbers as ``Mask2FormerImageProcessor`` (torchvision backend) gives for one image alone. Bytes become pixels
+in ``vision/decode/image``, and training resizes in ``train/data/augment``.
 """
 
 from collections.abc import Sequence
