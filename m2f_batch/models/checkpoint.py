@@ -69,6 +69,10 @@ class Checkpoint:
         found = (task for last in lasts for task in TASKS if f"-{task}" in last)
         return stated if stated in TASKS else next(found, None)
 
+    def published_postprocess(self, task: Task) -> dict[str, Any]:
+        """The values that were published for a task's settings."""
+        return self.family.postprocess(self.config, self.trained_task, self.label_set, task)
+
     @cached_property
     def license(self) -> str:
         """The license of the weights by the model card, else by the tables of published models, else "unknown"."""
@@ -135,6 +139,13 @@ def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
             f"is not given, and neither the name nor the config of {checkpoint.name} says it",
             field="model.task",
             allowed=f"{', '.join(able)} (--task)",
+        )
+    if task not in able and task in checkpoint.family.refusals:
+        raise UsageError(
+            f"is nothing that {checkpoint.family.name} does: {checkpoint.family.refusals[task]}",
+            field="model.task",
+            value=task,
+            allowed=", ".join(able),
         )
     if task not in able:
         why = "was trained for" if trained is not None else f"can do, as all of {checkpoint.family.name}"

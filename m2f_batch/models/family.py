@@ -55,7 +55,9 @@ class Family:
     - ``pixels(config, processor, task)`` is the checkpoint's own preprocessing. Raises UsageError for a processor that
       the family does not take.
     - ``paper_size(config, label_set, task)`` is the test size that was published for a label set.
-    - ``postprocess(task, label_set)`` are the published values of the task's settings. What is absent does not apply.
+    - ``refusals`` tell, of the tasks that it cannot do at all, why not.
+    - ``postprocess(config, trained, label_set, task)`` are the published values of the task's settings, those of keys
+      of the config and the switches of its function of ``vision/postprocess``. What is absent does not apply.
     - ``load(directory, config, task)`` is the model of ``transformers`` in float32 on the CPU, and ``predict`` runs it.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
     - ``licenses`` are those of published weights, by the beginning of their name.
@@ -71,13 +73,14 @@ class Family:
     weight_problems: Callable[[JsonMapping, Shapes], Iterator[str]]
     pixels: Callable[[JsonMapping, JsonMapping, Task], PreprocessPlan]
     paper_size: Callable[[JsonMapping, LabelSet, Task], AspectSize | None]
-    postprocess: Callable[[Task, LabelSet | None], dict[str, Any]]
+    postprocess: Callable[[JsonMapping, Task | None, LabelSet | None, Task], dict[str, Any]]
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
     fast: Callable[[], FastForward] | None = None
     training: Callable[[], "Training"] | None = None
     new_processor: JsonMapping | None = None
     aliases: tuple[str, ...] = ()
+    refusals: Mapping[Task, str] = field(default_factory=dict)
     licenses: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -78,8 +78,12 @@ def settle(
     task = choose_task(checkpoint, model.task)
     _refuse_inapplicable(postprocess, task)
     stuff_ids, source, notes = _stuff(checkpoint, postprocess.stuff_ids, task)
-    arguments = checkpoint.family.postprocess(task, checkpoint.label_set)
-    arguments |= {key: getattr(postprocess, key) for key in arguments if getattr(postprocess, key) is not None}
+    arguments = checkpoint.published_postprocess(task)
+    arguments |= {
+        key: value
+        for key in POSTPROCESS_KEYS[task] & arguments.keys()
+        if (value := getattr(postprocess, key)) is not None
+    }
     if "stuff_ids" in POSTPROCESS_KEYS[task]:
         arguments["stuff_ids"] = stuff_ids
     plan = _preprocess_plan(checkpoint, preprocess, task)

@@ -40,7 +40,7 @@ FAMILY = Family(
     weight_problems=lambda config, shapes: iter(()),
     pixels=lambda config, processor, task: plan_from_processor(processor, {"ToyImageProcessor"}),
     paper_size=lambda config, label_set, task: None,
-    postprocess=lambda task, label_set: {},
+    postprocess=lambda config, trained, label_set, task: {},
     load=_load,
     predict=_predict,
 )

@@ -52,7 +52,7 @@ def _model_lines(job: Job) -> Iterator[str]:
             yield "        warning: nothing says which labels are stuff, so none is merged; set postprocess.stuff_ids"
         else:
             yield f"        {stuff} stuff labels, from the {labeling.stuff_ids_from}"
-        usual_postprocess = job.checkpoint.family.postprocess("panoptic", None)
+        usual_postprocess = job.checkpoint.family.postprocess(job.checkpoint.config, "panoptic", None, "panoptic")
         threshold, usual = labeling.postprocess["score_threshold"], usual_postprocess["score_threshold"]
         if config.postprocess.score_threshold is None and threshold != usual:
             yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"

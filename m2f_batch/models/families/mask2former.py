@@ -76,7 +76,7 @@ def backbone_width(config: JsonMapping) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def _postprocess(task: Task, label_set: LabelSet | None) -> dict[str, Any]:
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
     is_mapillary = task == "panoptic" and label_set is not None and label_set.name == "Mapillary Vistas"
     return POSTPROCESS[task] | (MAPILLARY_PANOPTIC if is_mapillary else {})
 
