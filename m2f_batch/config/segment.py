@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from m2f_batch.config.deadline import ALLOWED, as_text
@@ -19,6 +19,7 @@ from m2f_batch.config.section import (
     Section,
     TokenWaiver,
     Whole,
+    conflict,
 )
 from m2f_batch.config.storage import StorageConfig
 
@@ -34,6 +35,8 @@ def _deadline(value: object) -> object:
 Task = Literal["instance", "semantic", "panoptic"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Deadline = Annotated[str | None, BeforeValidator(_deadline)]
+
+MOST_WINDOWS = 4  # of one axis that overlap in one place
 
 # which postprocess keys decide something in which task
 POSTPROCESS_KEYS: dict[Task, frozenset[str]] = {
@@ -98,6 +101,31 @@ class ExactSize(Section):
 
 
 Size = AspectSize | ExactSize
+
+
+class SlidingWindow(Section):
+    """Windows of the resized image, in pixels, that the model sees one by one.
+
+    A side that is not longer than ``size`` is not cut. With a ``stride`` the windows of a longer side begin at its
+    multiples, and the last one is moved back to the border. Without one, there are as few as cover the side, and they
+    lie evenly.
+    """
+
+    size: Pixels
+    stride: Pixels | None = None
+
+    @model_validator(mode="after")
+    def _cover(self) -> "SlidingWindow":
+        """Refuse a stride that leaves gaps, or one that has each pixel computed far too often."""
+        if self.stride is not None and not self.size <= MOST_WINDOWS * self.stride <= MOST_WINDOWS * self.size:
+            least = -(-self.size // MOST_WINDOWS)
+            raise conflict(
+                f"preprocess.window.stride: {self.stride} is not allowed with size {self.size}; allowed: {least} to "
+                f"{self.size} (smaller ones compute each pixel more than {MOST_WINDOWS**2} times)"
+            )
+        return self
+
+
 PerChannel = tuple[Fraction, Fraction, Fraction]
 Deviation = Annotated[Number, Field(gt=0, le=1)]
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from m2f_batch.config.segment import AspectSize, Task
+from m2f_batch.config.segment import AspectSize, SlidingWindow, Task
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.members import members_of
 from m2f_batch.models.label_sets import LabelSet
@@ -59,6 +59,9 @@ class Family:
     - ``postprocess(config, trained, label_set, task)`` are the published values of the task's settings, those of keys
       of the config and the switches of its function of ``vision/postprocess``. What is absent does not apply.
     - ``load(directory, config, task)`` is the model of ``transformers`` in float32 on the CPU, and ``predict`` runs it.
+    - ``windows(config, label_set, task)`` are the windows that its test slides over the resized image, or None where it
+      sees the whole. Only a semantic task has any. The label set is None unless ``preprocess.size`` is ``paper``: those
+      of its published test go with its published size. ``pixels`` and ``paper_size`` say what the image is resized to.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
     - ``licenses`` are those of published weights, by the beginning of their name.
     """
@@ -76,6 +79,7 @@ class Family:
     postprocess: Callable[[JsonMapping, Task | None, LabelSet | None, Task], dict[str, Any]]
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
+    windows: Callable[[JsonMapping, LabelSet | None, Task], SlidingWindow | None] | None = None
     fast: Callable[[], FastForward] | None = None
     training: Callable[[], "Training"] | None = None
     new_processor: JsonMapping | None = None
