@@ -34,6 +34,30 @@ class QueryLogits:
 
 
 @dataclass(frozen=True)
+class SigmoidQueryLogits:
+    """Masks of queries and their classes, of which none is "no object", as RF-DETR gives them.
+
+    ``class_logits`` are [B, Q, C], of each class on its own (a sigmoid, no softmax). ``mask_logits`` are [B, Q, h, w].
+    """
+
+    class_logits: Tensor
+    mask_logits: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All tensors of the prediction."""
+        return self.class_logits, self.mask_logits
+
+    def of_image(self, index: int) -> "SigmoidQueryLogits":
+        """The prediction of one image of the batch."""
+        return SigmoidQueryLogits(self.class_logits[index], self.mask_logits[index])
+
+    def cpu(self) -> "SigmoidQueryLogits":
+        """The prediction on the CPU."""
+        return SigmoidQueryLogits(self.class_logits.cpu(), self.mask_logits.cpu())
+
+
+@dataclass(frozen=True)
 class PixelLogits:
     """Classes of pixels, as SegFormer and UperNet give them: ``logits`` [B, C, h, w]."""
 
@@ -53,7 +77,7 @@ class PixelLogits:
         return PixelLogits(self.logits.cpu())
 
 
-Prediction = QueryLogits | PixelLogits
+Prediction = QueryLogits | SigmoidQueryLogits | PixelLogits
 
 
 class Predictor(nn.Module):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
 from m2f_batch.errors import UsageError
@@ -17,6 +17,9 @@ from m2f_batch.version import VERSION
 from m2f_batch.vision.cuts.view import Cut
 from m2f_batch.vision.cuts.whole import WHOLE
 from m2f_batch.vision.decode.image import DECODE_POLICY_VERSION
+
+if TYPE_CHECKING:  # it needs torch
+    from m2f_batch.vision.masks.frame import Upsampling
 
 # One for each way from image to segments that settings choose: bump the one whose labels change, and runs that do not
 # use it go on. 3: preprocess.size paper is rounded as detectron2 does.
@@ -31,6 +34,7 @@ class PostprocessSettings(TypedDict, total=False):
     top_k: int
     overlap_threshold: float
     stuff_ids: frozenset[int]
+    upsampling: "Upsampling"
 
 
 @dataclass(frozen=True)

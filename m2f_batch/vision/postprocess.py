@@ -19,11 +19,11 @@ from torch import Tensor
 
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import ImageError
-from m2f_batch.models.predictions import PixelLogits, Prediction, QueryLogits
+from m2f_batch.models.predictions import PixelLogits, Prediction, QueryLogits, SigmoidQueryLogits
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.records import Segment
-from m2f_batch.vision.masks.frame import Frame
-from m2f_batch.vision.masks.instance import areas_of, shapes_of
+from m2f_batch.vision.masks.frame import Frame, Upsampling, one_step
+from m2f_batch.vision.masks.instance import areas_of, codes_of_masks, shapes_of
 from m2f_batch.vision.masks.label_tiles import ClassLabels, codes_of
 from m2f_batch.vision.masks.panoptic import QueryLabels, panoptic_labels
 from m2f_batch.vision.masks.pixel_classes import pixel_labels
@@ -79,6 +79,39 @@ def instance_segments(
             found.append((query, _Found(class_score * mean, category_id, code)))
     found.sort(key=lambda item: (-item[1].score, item[0], item[1].category_id))
     return _segments([item for _, item in found], frame)
+
+
+@torch.inference_mode()
+def sigmoid_instance_segments(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    *,
+    canvas: SizeHW,
+    content: SizeHW,
+    output: SizeHW,
+    score_threshold: float = 0.5,
+    mask_threshold: float = 0.5,
+    top_k: int = 300,
+    stuff_ids: frozenset[int] = NO_STUFF,
+) -> list[Segment]:
+    """RF-DETR's rule: the ``top_k`` best (query, class) pairs above the score threshold, best score first.
+
+    ``class_logits`` are [Q, C], without "no object". A score is the sigmoid of its class logit alone. The whole canvas
+    is content, and mask logits go to the output in one step. A mask may be empty, and masks may overlap. Source:
+    ``PostProcess`` and ``predict`` of rfdetr 1.11.2.
+    """
+    class_logits, mask_logits = _checked(class_logits, mask_logits)
+    frame = one_step(mask_logits, output)
+    classes = class_logits.shape[1]
+    scores, pairs = _ranked(class_logits.sigmoid().flatten())
+    wanted = [
+        (score, *divmod(pair, classes))
+        for score, pair in zip(scores[:top_k].tolist(), pairs[:top_k].tolist(), strict=True)
+        if score > score_threshold and pair % classes not in stuff_ids
+    ]
+    queries = sorted({query for _, query, _ in wanted})
+    codes = dict(zip(queries, codes_of_masks(mask_logits[queries], frame, _logit(mask_threshold)), strict=True))
+    return _segments([_Found(score, category_id, codes[query]) for score, query, category_id in wanted], frame)
 
 
 @torch.inference_mode()
@@ -149,14 +182,16 @@ def semantic_segments(
 
 
 @torch.inference_mode()
-def pixel_segments(logits: Tensor, *, canvas: SizeHW, content: SizeHW, output: SizeHW) -> list[Segment]:
+def pixel_segments(
+    logits: Tensor, *, canvas: SizeHW, content: SizeHW, output: SizeHW, upsampling: Upsampling = "bilinear"
+) -> list[Segment]:
     """One segment per class that wins a pixel of ``logits`` [C, h, w], largest area first.
 
-    Its score is the mean over its pixels of the class' softmax.
+    Its score is the mean over its pixels of the class' softmax. ``upsampling`` is the family's.
     """
     (logits,) = _checked(logits)
     frame = Frame(canvas, content, output)
-    return _by_area(pixel_labels(logits, frame), frame)
+    return _by_area(pixel_labels(logits, frame, upsampling), frame)
 
 
 def _by_area(labels: ClassLabels, frame: Frame) -> list[Segment]:
@@ -206,5 +241,6 @@ POSTPROCESS: dict[tuple[type[Prediction], Task], Callable[..., list[Segment]]] =
     (QueryLogits, "instance"): instance_segments,
     (QueryLogits, "panoptic"): panoptic_segments,
     (QueryLogits, "semantic"): semantic_segments,
+    (SigmoidQueryLogits, "instance"): sigmoid_instance_segments,
     (PixelLogits, "semantic"): pixel_segments,
 }

@@ -56,6 +56,21 @@ def instance(
     return [Region(-s, c, mask.numpy(), doubt.numpy()) for s, _, c, mask, doubt in regions]
 
 
+def sigmoid_instance(
+    class_logits, mask_logits, *, output, score_threshold=0.5, mask_threshold=0.5, top_k=300, stuff_ids=(), **_
+):
+    """RF-DETR's: pairs by their sigmoid alone, one step from the mask logits to the image, empty masks kept."""
+    probabilities = class_logits.sigmoid()
+    pairs = [(-float(p), q, c) for q, row in enumerate(probabilities) for c, p in enumerate(row)]
+    threshold = float(torch.logit(torch.tensor(mask_threshold, dtype=torch.float64)))
+    regions = []
+    for negative, q, c in sorted(pairs)[:top_k]:
+        if -negative > score_threshold and c not in stuff_ids:
+            M = up(mask_logits[q][None], output)[0]
+            regions.append(Region(-negative, c, (threshold < M).numpy(), ((M - threshold).abs() < 1e-4).numpy()))
+    return regions
+
+
 def panoptic(
     class_logits,
     mask_logits,
@@ -116,8 +131,14 @@ def semantic(class_logits, mask_logits, *, canvas, content, output):
     return [Region(score, c, mask.numpy(), close.numpy()) for _, c, score, mask in regions]
 
 
-def pixel_classes(logits, *, canvas, content, output):
-    values = full(logits, canvas, content, output)
+def pixel_classes(logits, *, canvas, content, output, upsampling="bilinear"):
+    if upsampling == "corners":
+        values = interpolate(logits[None], size=output, mode="bilinear", align_corners=True)[0]
+    elif upsampling == "nearest":
+        on_canvas = up(logits, canvas)[:, : content[0], : content[1]]
+        values = interpolate(on_canvas[None], size=output, mode="nearest")[0]
+    else:
+        values = full(logits, canvas, content, output)
     shares, winner = values.softmax(0), values.argmax(0)
     top = values.topk(2, 0).values
     close = (top[0] - top[1]).abs() < 1e-4

@@ -1,12 +1,16 @@
 """A frame says how logits become output pixels: from (h, w) over the canvas and its content, axis by axis."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.vision.masks.resample import Axis, axis_of, grow
+
+# Bilinear to the canvas, and from its content to the output: bilinear again, or the nearest pixel. "corners": logits of
+# the content alone go to the output in one bilinear step with ``align_corners``.
+Upsampling = Literal["bilinear", "nearest", "corners"]
 
 
 class Frame(NamedTuple):
@@ -33,14 +37,21 @@ class Steps(NamedTuple):
         return self.content.reads(self.output.reads(outputs))
 
 
-def steps_of(mask_logits: Tensor, frame: Frame) -> tuple[Steps, Steps]:
+def one_step(mask_logits: Tensor, output: SizeHW) -> Frame:
+    """The frame of mask logits [..., h, w] that go to the output at once, whatever the canvas was."""
+    size = mask_logits.shape[-2], mask_logits.shape[-1]
+    return Frame(size, size, output)
+
+
+def steps_of(mask_logits: Tensor, frame: Frame, upsampling: Upsampling = "bilinear") -> tuple[Steps, Steps]:
     """The steps down and across for mask logits [..., h, w]."""
+    dtype, device = mask_logits.dtype, mask_logits.device
+    if upsampling == "corners":
+        frame = one_step(mask_logits, frame.output)
     down, across = (
         Steps(
-            axis_of(mask_logits.shape[-2 + i], frame.canvas[i], mask_logits.dtype, mask_logits.device).cut(
-                frame.content[i]
-            ),
-            axis_of(frame.content[i], frame.output[i], mask_logits.dtype, mask_logits.device),
+            axis_of(mask_logits.shape[-2 + i], frame.canvas[i], dtype, device).cut(frame.content[i]),
+            axis_of(frame.content[i], frame.output[i], dtype, device, upsampling),
         )
         for i in (0, 1)
     )

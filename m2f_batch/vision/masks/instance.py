@@ -43,6 +43,15 @@ def shapes_of(mask_logits: Tensor, frame: Frame, level: float) -> list[Shape]:
     return shapes
 
 
+def codes_of_masks(mask_logits: Tensor, frame: Frame, level: float) -> list[MaskCode]:
+    """The mask of each query in ``mask_logits`` [K, h, w], which may be empty."""
+    codes = [encode_edges(NO_EDGES, frame.output)] * len(mask_logits)
+    for box in _boxes(mask_logits, frame, level):
+        for query, edges in zip(box.queries, box.edges(), strict=True):
+            codes[query] = encode_edges(edges, frame.output)
+    return codes
+
+
 def areas_of(mask_logits: Tensor, frame: Frame, level: float) -> NDArray[np.int64]:
     """Pixels of each query's mask in ``mask_logits`` [K, h, w]."""
     areas = np.zeros(len(mask_logits), np.int64)

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from m2f_batch.vision.masks.frame import Frame, content_planes, steps_of
+from m2f_batch.vision.masks.frame import Frame, Upsampling, content_planes, steps_of
 from m2f_batch.vision.masks.label_tiles import ClassLabels, Tile, grow_tile, label_runs
 
 AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}  # logits of a part at the size of the output
 
 
-def pixel_labels(logits: Tensor, frame: Frame) -> ClassLabels:
+def pixel_labels(logits: Tensor, frame: Frame, upsampling: Upsampling = "bilinear") -> ClassLabels:
     """Find the highest class of ``logits`` [C, h, w] at the output's size, ties to the first. A share is a softmax."""
-    painter = _Painter(logits, frame)
+    painter = _Painter(logits, frame, upsampling)
     starts, labels = label_runs(*painter.steps, logits.device, painter.paint)
     return ClassLabels(starts, labels, painter.shares.cpu().numpy())
 
@@ -26,8 +26,8 @@ def pixel_labels(logits: Tensor, frame: Frame) -> ClassLabels:
 class _Painter:
     """Paints one tile after the other, and sums the softmax of the winners on the device until the end."""
 
-    def __init__(self, logits: Tensor, frame: Frame) -> None:
-        self.logits, self.steps = logits, steps_of(logits, frame)
+    def __init__(self, logits: Tensor, frame: Frame, upsampling: Upsampling) -> None:
+        self.logits, self.steps = logits, steps_of(logits, frame, upsampling)
         self.shares = torch.zeros(len(logits), dtype=torch.float64, device=logits.device)
 
     def paint(self, tile: Tile) -> Tensor:

@@ -1,4 +1,4 @@
-"""Bilinear upsampling (``align_corners=False``, no antialias) of any part of an image, as torch computes the whole.
+"""Upsampling without antialias of any part of an image, as torch computes the whole.
 
 The part is cut out of the input before it grows, so that the work is that of the part. Source positions are rounded as
 ``torch.nn.functional.interpolate`` rounds them: another rounding would move logits at 4K by more than 1e-4.
@@ -6,11 +6,15 @@ The part is cut out of the input before it grows, so that the work is that of th
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+# bilinear with ``align_corners`` false and true, and the nearest input
+Kernel = Literal["bilinear", "corners", "nearest"]
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,27 @@ class Axis:
 
 
 @lru_cache(maxsize=64)
-def axis_of(size_in: int, size_out: int, dtype: torch.dtype, device: torch.device) -> Axis:
+def axis_of(size_in: int, size_out: int, dtype: torch.dtype, device: torch.device, kernel: Kernel = "bilinear") -> Axis:
     """The axis of a resize from ``size_in`` to ``size_out``, in float32 or float64."""
-    number = np.dtype(np.float64 if dtype == torch.float64 else np.float32)
-    half, scale = number.type(0.5), number.type(size_in) / number.type(size_out)
-    source = np.maximum(scale * (np.arange(size_out).astype(number) + half) - half, number.type(0))
+    source = _sources(size_in, size_out, kernel, np.dtype(np.float64 if dtype == torch.float64 else np.float32))
     low = np.minimum(source.astype(np.int64), size_in - 1)
-    weight = np.clip(source - low.astype(number), 0, 1)
-    high = np.minimum(low + 1, size_in - 1)
+    if kernel == "nearest":
+        high, weight = low, np.zeros_like(source)
+    else:
+        high, weight = np.minimum(low + 1, size_in - 1), np.clip(source - low.astype(source.dtype), 0, 1)
     return Axis(low, high, *(torch.from_numpy(each).to(device) for each in (low, high, weight)))
+
+
+def _sources(size_in: int, size_out: int, kernel: Kernel, dtype: np.dtype[np.floating]) -> NDArray[np.floating]:
+    """The position in the input of each output, which torch computes for "nearest" in float32 always."""
+    number = np.float32 if kernel == "nearest" else dtype.type
+    places = np.arange(size_out).astype(number)
+    if kernel == "corners":
+        return number(size_in - 1) / number(max(size_out - 1, 1)) * places
+    scale = number(size_in) / number(size_out)
+    if kernel == "nearest":
+        return np.floor(scale * places).astype(dtype)
+    return np.maximum(scale * (places + number(0.5)) - number(0.5), number(0))
 
 
 def grow(rows: Tensor, axis: Axis, span: range, origin: int) -> Tensor:

@@ -39,6 +39,25 @@ def test_pixel_segments_are_those_of_the_plain_definition(monkeypatch, frame, at
     reference.assert_same(pixel_segments(logits, **frame._asdict()), expected)
 
 
+@pytest.mark.parametrize("output", [(151, 233), (47, 61), (1, 300), (64, 96)])
+@pytest.mark.parametrize("upsampling", ["nearest", "corners"])
+def test_each_kind_of_upsampling_is_that_of_the_plain_definition(monkeypatch, upsampling, output):
+    monkeypatch.setitem(pixel_classes.AT_ONCE, "cpu", 1 << 12)
+    frame = {"canvas": (64, 96), "content": (64, 96), "output": output, "upsampling": upsampling}
+    logits = class_logits(5, 7)
+    reference.assert_same(pixel_segments(logits, **frame), reference.pixel_classes(logits, **frame))
+
+
+def test_the_kinds_of_upsampling_differ():
+    frame = {"canvas": (64, 96), "content": (64, 96), "output": (151, 233)}
+    logits = class_logits(5, 7)
+    masks = [
+        [segment.counts for segment in pixel_segments(logits, **frame, upsampling=kind)]
+        for kind in ("bilinear", "nearest", "corners")
+    ]
+    assert masks[0] != masks[1] != masks[2] != masks[0]
+
+
 def test_equal_logits_go_to_the_first_class():
     (segment,) = pixel_segments(torch.zeros(3, 8, 8), canvas=(32, 32), content=(32, 32), output=(40, 50))
     assert (segment.category_id, segment.area, segment.score) == (0, 2000, pytest.approx(1 / 3, abs=1e-6))

@@ -59,6 +59,27 @@ def test_an_axis_has_the_weights_of_torch(dtype):
         assert np.all(np.abs(ours - theirs) <= np.spacing(axis.low.astype(ours.dtype) + 1)), (size_in, size_out)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_axis_with_aligned_corners_has_the_weights_of_torch(dtype):
+    generator = np.random.default_rng(1)
+    sizes = [(1, 7), (7, 1), (5, 5), (32, 480), *generator.integers(1, [1400, 4500], (40, 2)).tolist()]
+    for size_in, size_out in sizes:
+        axis = axis_of(size_in, size_out, dtype, torch.device("cpu"), "corners")
+        planes = (torch.arange(size_in, dtype=dtype) % 2)[None, None, :, None].expand(1, 1, -1, 8).contiguous()
+        theirs = interpolate(planes, size=(size_out, 8), mode="bilinear", align_corners=True)[0, 0, :, 0]
+        ours = grow(planes[0, 0], axis, range(size_out), 0)[:, 0]
+        rounding = np.spacing(axis.low.astype(ours.numpy().dtype) + 1)
+        assert np.all(np.abs((ours - theirs).numpy()) <= rounding), (size_in, size_out)
+
+
+def test_a_nearest_axis_is_that_of_torch():
+    generator = np.random.default_rng(2)
+    for size_in, size_out in [(512, 480), (512, 1024), (7, 1), *generator.integers(1, [1400, 4500], (60, 2)).tolist()]:
+        axis = axis_of(size_in, size_out, torch.float32, torch.device("cpu"), "nearest")
+        theirs = interpolate(torch.arange(size_in, dtype=torch.float64)[None, None], size=size_out, mode="nearest")
+        assert axis.low.tolist() == axis.high.tolist() == theirs[0, 0].long().tolist(), (size_in, size_out)
+
+
 def test_reads_and_reached_by_are_those_of_the_weights():
     for size_in, size_out in ((7, 40), (40, 7), (5, 5), (1, 9), (9, 1)):
         axis = axis_of(size_in, size_out, torch.float32, torch.device("cpu"))
