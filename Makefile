@@ -66,7 +66,8 @@ chaos: $(VENV)/ready
 		tests/chaos/test_nodes.py tests/chaos/test_growing.py tests/chaos/test_kills.py tests/behavior/test_poison.py \
 		tests/behavior/test_finetune_two.py \
 		tests/behavior/test_finetune_stop.py tests/behavior/test_backbones.py \
-		tests/chaos/test_submit_cluster.py tests/behavior/test_benchmark_job.py tests/behavior/test_published.py
+		tests/chaos/test_submit_cluster.py tests/behavior/test_benchmark_job.py tests/behavior/test_published.py \
+		tests/integration/test_every_family.py
 
 # The promises of runs, on a three-node Ray on this machine.
 test-cluster: export M2F_BATCH_TEST_NODES = 3
