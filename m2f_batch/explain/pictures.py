@@ -46,7 +46,8 @@ def seen_by_model(values: Tensor, plan: PreprocessPlan) -> Picture:
         planes = planes * np.asarray(plan.std, np.float32) + np.asarray(plan.mean, np.float32)
     if plan.rescale_factor is not None:
         planes = planes / np.float32(plan.rescale_factor)
-    return np.rint(planes.clip(0, 255)).astype(np.uint8)
+    colors = np.rint(planes.clip(0, 255)).astype(np.uint8)
+    return colors[..., ::-1] if plan.is_bgr else colors
 
 
 def heatmaps(mask_logits: Tensor, frame: Frame, cells: Sequence[Cell]) -> Picture:

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from m2f_batch.config.segment import AspectSize, SlidingWindow, Task
+from m2f_batch.config.segment import Size, SlidingWindow, Task
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.members import members_of
 from m2f_batch.models.label_sets import LabelSet
-from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,6 +44,10 @@ class FastForward(Protocol):
         ...
 
 
+def _sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPlan:
+    return with_size(plan, size)
+
+
 @dataclass(frozen=True)
 class Family:
     """The rules of one architecture. ``config`` is always a checked config.json, ``processor`` the image processor's.
@@ -54,14 +58,16 @@ class Family:
     - ``config_problems(config)`` and ``weight_problems(config, shapes)`` yield what is wrong, a line each.
     - ``pixels(config, processor, task)`` is the checkpoint's own preprocessing. Raises UsageError for a processor that
       the family does not take.
-    - ``paper_size(config, label_set, task)`` is the test size that was published for a label set.
+    - ``paper(config, plan, label_set, task)`` is the preprocessing that was published for a label set, and
+      ``sized(config, plan, size)`` that for a size of the user, by default ``with_size``. ``plan`` is the checkpoint's
+      own, whose normalization they keep. Raises UsageError for a size at which the model cannot run.
     - ``refusals`` tell, of the tasks that it cannot do at all, why not.
     - ``postprocess(config, trained, label_set, task)`` are the published values of the task's settings, those of keys
       of the config and the switches of its function of ``vision/postprocess``. What is absent does not apply.
     - ``load(directory, config, task)`` is the model of ``transformers`` in float32 on the CPU, and ``predict`` runs it.
     - ``windows(config, label_set, task)`` are the windows that its test slides over the resized image, or None where it
       sees the whole. Only a semantic task has any. The label set is None unless ``preprocess.size`` is ``paper``: those
-      of its published test go with its published size. ``pixels`` and ``paper_size`` say what the image is resized to.
+      of its published test go with its published size. ``pixels`` and ``paper`` say what the image is resized to.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
     - ``licenses`` are those of published weights, by the beginning of their name.
     """
@@ -75,10 +81,11 @@ class Family:
     config_problems: Callable[[JsonMapping], Iterator[str]]
     weight_problems: Callable[[JsonMapping, Shapes], Iterator[str]]
     pixels: Callable[[JsonMapping, JsonMapping, Task], PreprocessPlan]
-    paper_size: Callable[[JsonMapping, LabelSet, Task], AspectSize | None]
+    paper: Callable[[JsonMapping, PreprocessPlan, LabelSet, Task], PreprocessPlan | None]
     postprocess: Callable[[JsonMapping, Task | None, LabelSet | None, Task], dict[str, Any]]
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
+    sized: Callable[[JsonMapping, PreprocessPlan, Size], PreprocessPlan] = _sized
     windows: Callable[[JsonMapping, LabelSet | None, Task], SlidingWindow | None] | None = None
     fast: Callable[[], FastForward] | None = None
     training: Callable[[], "Training"] | None = None

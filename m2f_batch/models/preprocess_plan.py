@@ -6,7 +6,8 @@
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from m2f_batch.config.segment import AspectSize, ExactSize, Normalization
 from m2f_batch.errors import ImageError
@@ -17,6 +18,18 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MOST, LEAST_SPREAD = 20.0, 0.1  # of what models are trained on
 
 Channels = tuple[float, float, float]
+# whose arithmetic makes edges of a shortest and a longest one: transformers, detectron2, mmcv, or Python's round
+Rounding = Literal["transformers", "detectron2", "mmcv", "round"]
+ROUNDED = {
+    "transformers": "",
+    "detectron2": ", rounded as detectron2 does",
+    "mmcv": ", rounded as mmcv does",
+    "round": ", rounded to the nearest",
+}
+Resizing = Literal["pillow", "torch", "opencv"]
+RESIZED = {"pillow": "", "torch": ", resized without antialias", "opencv": ", resized as OpenCV does"}
+# fields that fingerprints of older releases do not have: they enter one only where they are not the default
+LATER = ("rounding", "resizing", "stretch_to", "pads_black", "is_bgr")
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,13 @@ class PreprocessPlan:
 
     ``size`` is None without resizing. ``divisor`` rounds the content up (``round_content``: the processor's way, the
     image is stretched) or the canvas (ours: zeros are added after normalization). ``resample`` is Pillow's number.
-    ``as_detectron2``: edges are rounded as the paper's own code does, not as transformers does.
+
+    - ``resizing``: whose filter it is. Pillow's averages what it shrinks ("antialias"), in transformers too. Those of
+      torch without antialias and of OpenCV, which is always bilinear here, do not.
+    - ``stretch_to``: the resized image is resized again, up to multiples of it (mmsegmentation's ``ResizeToMultiple``).
+    - ``pads_black``: padding is added before normalization, so it has the values of black.
+    - ``is_bgr``: the model sees blue first. ``mean`` and ``std`` are in the model's order.
+    - ``note``: what a user should know of the plan. It decides nothing.
     """
 
     size: AspectSize | ExactSize | None
@@ -37,19 +56,28 @@ class PreprocessPlan:
     std: Channels | None
     pad_size: SizeHW | None
     lone_edge: bool = False
-    as_detectron2: bool = False
+    rounding: Rounding = "transformers"
+    resizing: Resizing = "pillow"
+    stretch_to: int = 1
+    pads_black: bool = False
+    is_bgr: bool = False
+    note: str = ""
 
     def content_size(self, output_hw: SizeHW) -> SizeHW:
         """(hc, wc) for an image of (H, W) pixels. Raises ImageError when nothing would be left."""
+        return self.sizes(output_hw)[-1]
+
+    def sizes(self, output_hw: SizeHW) -> tuple[SizeHW, ...]:
+        """The sizes that an image of (H, W) pixels is resized to, one after the other. The last one is the content's.
+
+        Raises ImageError when nothing would be left.
+        """
         height, width = output_hw
         match self.size:
             case ExactSize():
                 height, width = self.size.height, self.size.width
-            case AspectSize() if self.as_detectron2:
-                height, width = size_as_detectron2(output_hw, self.size.shortest_edge, self.size.longest_edge)
             case AspectSize():
-                longest = None if self.lone_edge else self.size.longest_edge
-                height, width = size_with_aspect_ratio(output_hw, self.size.shortest_edge, longest)
+                height, width = self._edges(output_hw, self.size)
         if self.round_content and self.size is not None:
             height, width = _round_up(height, self.divisor), _round_up(width, self.divisor)
         if height < 1 or width < 1:
@@ -59,7 +87,23 @@ class PreprocessPlan:
                 f"{output_hw[1]}x{output_hw[0]} pixels would be resized to {width}x{height}",
                 size_hw=output_hw,
             )
-        return height, width
+        first, last = (height, width), (_round_up(height, self.stretch_to), _round_up(width, self.stretch_to))
+        return (first,) if last == first else (first, last)
+
+    def _edges(self, output_hw: SizeHW, size: AspectSize) -> SizeHW:
+        """Height and width by the shortest and the longest edge."""
+        match self.rounding:
+            case "transformers":
+                longest = None if self.lone_edge else size.longest_edge
+                return size_with_aspect_ratio(output_hw, size.shortest_edge, longest)
+            case "detectron2":
+                return size_as_detectron2(output_hw, size.shortest_edge, size.longest_edge)
+            case "mmcv":
+                height, width = scaled_within(output_hw, size.shortest_edge, size.longest_edge)
+                return int(height + 0.5), int(width + 0.5)
+            case "round":
+                height, width = scaled_within(output_hw, size.shortest_edge, size.longest_edge)
+                return round(height), round(width)
 
     def canvas_size(self, output_hw: SizeHW) -> SizeHW:
         """(Hc, Wc) for an image of (H, W) pixels. Raises ImageError when the content is larger than ``pad_size``."""
@@ -86,14 +130,25 @@ class PreprocessPlan:
             case AspectSize():
                 edges = f"{self.size.shortest_edge} / {self.size.longest_edge}"
                 text = f"shortest / longest edge {self.size.shortest_edge if self.lone_edge else edges}"
-                text += ", rounded as detectron2 does" if self.as_detectron2 else ""
+                text += ROUNDED[self.rounding]
             case None:
                 text = "as they are"
         if self.round_content and self.divisor > 1 and self.size is not None:
             text += f", stretched to multiples of {self.divisor}"
         elif isinstance(self.size, AspectSize) and self.divisor > 1:
-            text += f", zeros up to multiples of {self.divisor}"
-        return text if self.pad_size is None else f"{text}, padded to {self.pad_size[0]}x{self.pad_size[1]}"
+            text += f", {'black' if self.pads_black else 'zeros'} up to multiples of {self.divisor}"
+        text += f", then stretched to multiples of {self.stretch_to}" if self.stretch_to > 1 else ""
+        if self.pad_size is not None:
+            black = " with black" if self.pads_black else ""
+            text += f", padded{black} to {self.pad_size[0]}x{self.pad_size[1]}"
+        text += RESIZED[self.resizing]
+        text += ", blue first" if self.is_bgr else ""
+        return f"{text} ({self.note})" if self.note else text
+
+    def facts(self) -> dict[str, Any]:
+        """All that decides a pixel value. What older releases did not know is there only where it is in use."""
+        idle = {name for name in LATER if getattr(self, name) == getattr(PreprocessPlan, name)}
+        return {name: value for name, value in asdict(self).items() if name not in idle | {"note"}}
 
     def doubt(self) -> str | None:
         """The reason to doubt that the model was trained on such values, or None.
@@ -125,9 +180,11 @@ class PreprocessPlan:
         return (red, green, blue)
 
 
-def with_size(plan: PreprocessPlan, size: AspectSize | ExactSize, *, as_detectron2: bool = False) -> PreprocessPlan:
+def with_size(
+    plan: PreprocessPlan, size: AspectSize | ExactSize, *, rounding: Rounding = "transformers"
+) -> PreprocessPlan:
     """The plan with a size of ours: the aspect ratio kept and zeros added, or exactly that size."""
-    return replace(plan, size=size, round_content=False, pad_size=None, lone_edge=False, as_detectron2=as_detectron2)
+    return replace(plan, size=size, round_content=False, pad_size=None, lone_edge=False, rounding=rounding)
 
 
 def with_normalization(plan: PreprocessPlan, given: Normalization) -> PreprocessPlan:
@@ -150,6 +207,12 @@ def size_as_detectron2(image_hw: SizeHW, shortest: int, longest: int) -> SizeHW:
         scale = longest / max(tall, wide)
         tall, wide = tall * scale, wide * scale
     return int(tall + 0.5), int(wide + 0.5)
+
+
+def scaled_within(image_hw: SizeHW, shortest: int, longest: int) -> tuple[float, float]:
+    """Height and width, not rounded, as large as the two edges allow (mmcv's ``rescale_size``)."""
+    scale = min(longest / max(image_hw), shortest / min(image_hw))
+    return image_hw[0] * scale, image_hw[1] * scale
 
 
 def size_with_aspect_ratio(image_hw: SizeHW, shortest: int, longest: int | None) -> SizeHW:

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -12,7 +12,7 @@ from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessC
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task
 from m2f_batch.models.label_sets import Category, StuffSource, categories_of, find_stuff_ids
-from m2f_batch.models.preprocess_plan import PreprocessPlan, with_normalization, with_size
+from m2f_batch.models.preprocess_plan import PreprocessPlan, with_normalization
 from m2f_batch.version import VERSION
 from m2f_batch.vision.cuts.view import Cut
 from m2f_batch.vision.cuts.whole import WHOLE
@@ -54,8 +54,10 @@ class Labeling:
 
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, object]:
         """The facts that decide a label, as JSON has them. ``cpu_threads`` is None on other devices."""
-        preprocess = asdict(self.preprocess)
-        as_detectron2 = preprocess.pop("as_detectron2")  # said by the version, so that other runs keep their facts
+        preprocess = self.preprocess.facts()
+        is_as_detectron2 = preprocess.get("rounding") == "detectron2"
+        if is_as_detectron2:  # said by the version, as ever
+            del preprocess["rounding"]
         facts = {
             "model": model_fingerprint,
             "task": self.task,
@@ -65,7 +67,7 @@ class Labeling:
             "compile": self.compile,
             "cpu_threads": cpu_threads,
             "decode_policy": [DECODE_POLICY_VERSION, max_pixels],
-            "semantics": PAPER_SIZE_VERSION if as_detectron2 else SEMANTICS_VERSION,
+            "semantics": PAPER_SIZE_VERSION if is_as_detectron2 else SEMANTICS_VERSION,
         }
         return dict(json.loads(json.dumps({**facts, **self.cut.facts()}, default=str)))
 
@@ -147,8 +149,11 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
     size, family, labels = preprocess.size, checkpoint.family, checkpoint.label_set
     if size == "checkpoint":
         return family.pixels(checkpoint.config, checkpoint.processor, task)
+    # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
+    any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
+    plan = family.pixels(checkpoint.config, any_size, task)
     if size == "paper":
-        published = None if labels is None else family.paper_size(checkpoint.config, labels, task)
+        published = None if labels is None else family.paper(checkpoint.config, plan, labels, task)
         if published is None:
             raise UsageError(
                 f"'paper' needs a known label set, and the {len(checkpoint.id2label)} labels of "
@@ -156,11 +161,8 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
                 field="preprocess.size",
                 allowed="checkpoint, {shortest_edge, longest_edge}, {height, width}",
             )
-        size = published
-    # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
-    any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
-    plan = family.pixels(checkpoint.config, any_size, task)
-    return with_size(plan, size, as_detectron2=preprocess.size == "paper")
+        return published
+    return family.sized(checkpoint.config, plan, size)
 
 
 def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:

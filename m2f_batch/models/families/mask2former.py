@@ -8,7 +8,7 @@ from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
 from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
-from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan
+from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
 from m2f_batch.models.processor import plan_from_processor
 
 if TYPE_CHECKING:
@@ -63,11 +63,13 @@ def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> Preproce
     return plan_from_processor(processor, PROCESSORS)
 
 
-def _paper_size(config: JsonMapping, label_set: LabelSet, task: Task) -> AspectSize | None:
+def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
     edges, width = PAPER_SIZES.get(label_set.name), backbone_width(config)
     if label_set.name == "ADE20K" and task == "semantic" and (width is None or width <= SMALL_WIDTH):
         edges = SMALL_ADE20K
-    return None if edges is None else AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
+    if edges is None:
+        return None
+    return with_size(plan, AspectSize(shortest_edge=edges[0], longest_edge=edges[1]), rounding="detectron2")
 
 
 def backbone_width(config: JsonMapping) -> int | None:
@@ -115,7 +117,7 @@ FAMILY = Family(
     config_problems=backbone_problems,
     weight_problems=_weight_problems,
     pixels=_pixels,
-    paper_size=_paper_size,
+    paper=_paper,
     postprocess=_postprocess,
     load=_load,
     predict=_predict,

@@ -16,9 +16,10 @@ from torchvision.transforms.v2 import functional as tvF
 
 from m2f_batch.errors import DecodeError, ImageError, TransientError
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
-from m2f_batch.vision.cuts.view import Cut, Window
+from m2f_batch.vision.cuts.view import Cut, View
 from m2f_batch.vision.cuts.whole import WHOLE
 from m2f_batch.vision.decode.image import decode, from_pil
+from m2f_batch.vision.pixels.opencv import resize_bilinear
 from m2f_batch.vision.pixels.prepared import Prepared
 
 __all__ = ["Prepared", "pixel_values", "prepare", "prepare_image"]
@@ -59,22 +60,39 @@ def prepare(image: NDArray[np.uint8], plan: PreprocessPlan, cut: Cut = WHOLE) ->
     """Resize the views of an RGB image, uint8 [H, W, 3]. Raises ImageError when the plan leaves nothing of it."""
     output_hw = (image.shape[0], image.shape[1])
     views = cut.views(plan, output_hw)
-    scaled = _resized(image, cut.scaled_hw(plan, output_hw), plan, output_hw)
-    contents = (_resized(_part(scaled, view.window), view.content_hw, plan, output_hw) for view in views)
+    scaled = _scaled(image, cut.scaled_hw(plan, output_hw), plan)
+    contents = (_content(scaled, view, plan, output_hw) for view in views)
     return Prepared(tuple(contents), views, output_hw)
 
 
-def _part(image: NDArray[np.uint8], window: Window) -> NDArray[np.uint8]:
-    y, x, height, width = window
-    return image[y : y + height, x : x + width]
+def _scaled(image: NDArray[np.uint8], size_hw: SizeHW, plan: PreprocessPlan) -> NDArray[np.uint8]:
+    """Resize a whole image, in the plan's steps where that is the size they lead to."""
+    output_hw = (image.shape[0], image.shape[1])
+    if size_hw == output_hw:
+        return image
+    steps = plan.sizes(output_hw)
+    for step_hw in steps if steps[-1] == size_hw else (size_hw,):
+        image = _resized(image, step_hw, plan, output_hw)
+    return image
+
+
+def _content(image: NDArray[np.uint8], view: View, plan: PreprocessPlan, output_hw: SizeHW) -> NDArray[np.uint8]:
+    y, x, height, width = view.window
+    if (height, width) == image.shape[:2] == output_hw:
+        return _scaled(image, view.content_hw, plan)
+    return _resized(image[y : y + height, x : x + width], view.content_hw, plan, output_hw)
 
 
 def _resized(image: NDArray[np.uint8], size_hw: SizeHW, plan: PreprocessPlan, output_hw: SizeHW) -> NDArray[np.uint8]:
     if image.shape[:2] == size_hw:
         return image
+    if plan.resizing == "opencv":
+        return resize_bilinear(image, size_hw)
     planes = _tensor(image).permute(2, 0, 1).contiguous()[None]
     try:
-        resized = tvF.resize(planes, list(size_hw), INTERPOLATIONS[plan.resample], antialias=True)[0]
+        resized = tvF.resize(planes, list(size_hw), INTERPOLATIONS[plan.resample], antialias=plan.resizing == "pillow")[
+            0
+        ]
     except RuntimeError as error:  # torch's own limits, e.g. a filter wider than it can hold
         message = str(error).splitlines()[0]
         if "alloc" in message:
@@ -89,9 +107,12 @@ def pixel_values(
     """Normalize contents, uint8 [hc, wc, 3], on canvases of one size: float32 [B, 3, Hc, Wc]."""
     batch = torch.zeros((len(contents), 3, *canvas_hw), dtype=torch.float32, device=device)
     scale = _scale(plan, device)
+    if plan.pads_black:
+        batch[:] = _normalized(torch.zeros((3, 1, 1), dtype=torch.uint8, device=device), plan, scale)
     for slot, content in zip(batch, contents, strict=True):
         height, width = content.shape[:2]
-        slot[:, :height, :width] = _normalized(_on_device(content, device).permute(2, 0, 1), plan, scale)
+        planes = _on_device(content, device).permute(2, 0, 1)
+        slot[:, :height, :width] = _normalized(planes.flip(0) if plan.is_bgr else planes, plan, scale)
     return batch
 
 

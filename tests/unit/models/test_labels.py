@@ -8,7 +8,9 @@ import pytest
 from m2f_batch.config.segment import AspectSize
 from m2f_batch.models.families.mask2former import FAMILY
 from m2f_batch.models.label_sets import LABEL_SETS, LabelSet, categories_of, find_label_set, find_stuff_ids
+from m2f_batch.models.processor import plan_from_processor
 
+PLAN = plan_from_processor({})
 SETS = {known.name: known for known in LABEL_SETS}
 # labels, stuff labels, lowest and highest dataset id
 COUNTS = {
@@ -142,9 +144,10 @@ def test_categories_have_stripped_names_and_the_datasets_ids() -> None:
 )
 def test_paper_sizes(name: str, task: str, width: int | None, edges: tuple[int, int]) -> None:
     config = {} if width is None else {"backbone_config": {"embed_dim": width}}
-    found = FAMILY.paper_size(config, SETS[name], task)  # type: ignore[arg-type]
-    assert found == AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
+    found = FAMILY.paper(config, PLAN, SETS[name], task)  # type: ignore[arg-type]
+    assert found is not None and found.rounding == "detectron2"
+    assert found.size == AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
 
 
 def test_label_sets_that_the_paper_does_not_have_have_no_paper_size() -> None:
-    assert FAMILY.paper_size({}, LabelSet("mine", 1, (), frozenset(), (1,)), "panoptic") is None
+    assert FAMILY.paper({}, PLAN, LabelSet("mine", 1, (), frozenset(), (1,)), "panoptic") is None
