@@ -21,8 +21,8 @@ from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.messages.terminal import printable
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.result import Result, tell
+from m2f_batch.signals import STOPPED
 
-STOPPED = 130
 _CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)$")  # what argparse says of a command or task
 
 

@@ -11,8 +11,8 @@ last line of stdout, and has ``"event": "result"`` besides, which is how ``submi
 
 FILE has at most 4096 bytes, because Kubernetes cuts ``/dev/termination-log`` there. It is emptied at the start and
 written once. It is never replaced by another file, because a mount refuses that. It stays empty where the process was
-killed, or where Ray ended it because its head was lost. Commands ``tell`` what they know, and the command line writes
-it.
+killed, or where Ray ended it because its head was lost. Functions return an ``Outcome``, and hand it to ``report``
+on the way, because one that is stopped returns nothing. Commands ``tell`` it, and the command line writes it.
 """
 
 import argparse
@@ -22,7 +22,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Generic, NoReturn, TypeVar
 
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
@@ -33,9 +34,40 @@ STDOUT = "-"
 MAX_BYTES = 4096
 MAX_TEXT = 1000  # characters of an error
 FINAL = frozenset({0, 2, 3})  # exit codes that the same command would end with again
-TOTALS = ("images", "segments", "errors", "seconds", "images_per_second")  # of run.json
 FIELDS = ("output", "run_id", "totals", "error", "submission_id")
 TELLABLE = frozenset({*FIELDS, "retry"})  # retry: where it does not follow from the exit code
+
+Totals = TypeVar("Totals", covariant=True)
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Totals]):
+    """The end of a job, or how far it is: what is not known is None.
+
+    Attributes:
+        output: OUTPUT of the job, or the run that was measured.
+        totals: counts, a dataclass or a mapping.
+        exit_code: what the command ends with.
+        error: why that is not 0.
+        submission_id: of a job on a cluster.
+        retry: whether the same command may end otherwise, where that does not follow from the exit code.
+    """
+
+    output: str | None = None
+    run_id: str | None = None
+    totals: Totals | None = None
+    exit_code: int = 0
+    error: str | None = None
+    submission_id: str | None = None
+    retry: bool | None = None
+
+
+Report = Callable[[Outcome[Totals]], None]
+
+
+def unheard(_: object) -> None:
+    """Let a report or a line go that nobody wants."""
+
 
 # of the command that this process runs
 _said: dict[str, Any] = {}
@@ -54,9 +86,12 @@ def is_wanted() -> bool:
     return bool(_files)
 
 
-def tell_run(info: Mapping[str, Any]) -> None:
-    """Tell the identity and the counts of a run.json."""
-    tell(run_id=info["run_id"], totals={name: info[name] for name in TOTALS})
+def tell_outcome(outcome: Outcome[object]) -> None:
+    """Tell what is known of an outcome."""
+    known = {name: getattr(outcome, name) for name in TELLABLE if getattr(outcome, name) is not None}
+    if is_dataclass(totals := known.get("totals")) and not isinstance(totals, type):
+        known["totals"] = asdict(totals)
+    tell(**known)
 
 
 class Result:

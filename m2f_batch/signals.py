@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+STOPPED = 130  # the exit code of a command that was stopped
 DRAIN_SECONDS = 15.0  # an exit takes some seconds more, and Kubernetes kills after 30
 POLL_SECONDS = 0.2
 

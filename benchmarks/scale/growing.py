@@ -32,6 +32,7 @@ from benchmarks.scale.growing_cluster import GrowingCluster
 from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.flow.unit.stages import Spent, prepare_unit_by
 from m2f_batch.flow.workers import Steps
+from m2f_batch.messages.events import Events, print_line
 from m2f_batch.records import ImageRef
 from m2f_batch.vision.pixels.prepared import Prepared
 
@@ -99,7 +100,8 @@ def drive(address: str, folder: Path, replicas: int, images: int) -> int:
         }
     )
     (folder / "logs").mkdir()
-    return job.segment(config, steps=Steps(Prepare(str(folder / "logs")), Ready(str(folder / "logs")), check))
+    steps = Steps(Prepare(str(folder / "logs")), Ready(str(folder / "logs")), check)
+    return job.segment(config, events=Events(show=print_line), steps=steps).exit_code
 
 
 def watch(address: str, stop: threading.Event, seen: list[tuple[float, list[dict[str, float]]]]) -> None:

@@ -75,6 +75,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> NoReturn:
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import job
     from m2f_batch.flow.workers import Steps
+    from m2f_batch.messages.events import Events, print_line
     from m2f_batch.ray_session.bytecode import kept_bytecode
 
     vars(_module_of_blocks())["MAX_BLOCKS"] = options["blocks"]
@@ -92,11 +93,12 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> NoReturn:
             "run": {"images_per_unit": PER_UNIT},
         }
         steps = Steps(prepare=Fetch(options["notes"]), load=Load(options["seconds"]), check=check)
-        code = job.segment(SegmentConfig.model_validate(sections), steps=steps)
+        config = SegmentConfig.model_validate(sections)
+        outcome = job.segment(config, events=Events(show=print_line), steps=steps)
         ray.shutdown()
         cluster.shutdown()
         sys.stdout.flush()
-        os._exit(code)  # what Ray does at a process's end fails where nodes were killed
+        os._exit(outcome.exit_code)  # what Ray does at a process's end fails where nodes were killed
 
 
 def _module_of_blocks() -> Any:

@@ -163,6 +163,7 @@ def command(count: str, output: str, night: str) -> None:
     from m2f_batch.flow import engine, job
     from m2f_batch.flow.attempt import output_state
     from m2f_batch.inputs.listed import Listing
+    from m2f_batch.messages.events import Events, print_line
 
     listed = Listing(listing(int(count), LENGTH, int(night), has_etags=True), 0, 0)
     vars(job)["list_input"] = lambda *_, **__: listed
@@ -184,7 +185,8 @@ def command(count: str, output: str, night: str) -> None:
     vars(engine)["results_of"] = noted
     config = {"input": {"uri": "/nowhere"}, "output": {"uri": output}, "model": {"uri": str(MODEL), "task": "instance"}}
     compute = {"device": "cpu", "threads_per_actor": 1, "actors": 1}
-    job.segment(SegmentConfig.model_validate({**config, "compute": compute}), steps=steps())
+    settings = SegmentConfig.model_validate({**config, "compute": compute})
+    job.segment(settings, events=Events(show=print_line), steps=steps())
 
 
 # ---- from outside

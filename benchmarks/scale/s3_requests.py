@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.lib.stubs import StubSegmenter, prepare, uris
 from benchmarks.lib.timing import PROJECT, parser, publish, say, table
+from m2f_batch.messages.events import Events, print_line
 from m2f_batch.runs.plan import Unit
 from m2f_batch.storage.places import open_store
 
@@ -60,7 +61,7 @@ def measure(images: int, images_per_file: int) -> dict[str, Any]:
                 # fenced, as a replica: the first lease is the only one
                 yield from commit_unit(labeled, run=open_directory(checked.run.uri, Fence(1, ""))).to_pylist()
 
-        assert job.run(checked, "cpu", stream) == 0
+        assert job.run(checked, "cpu", stream, events=Events(show=print_line)).exit_code == 0
     total = sum(requests.values())
     return {
         "images": f"{images:,}",

@@ -47,6 +47,7 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
     from m2f_batch.config.segment import SegmentConfig
     from m2f_batch.flow import engine, job
     from m2f_batch.flow.attempt import finish
+    from m2f_batch.messages.events import Events, print_line
 
     times: dict[str, Any] = {"units": []}
     time_calls(job, "list_input", times, "listing")
@@ -71,10 +72,10 @@ def child(manifest: str, output: str, options: Mapping[str, Any]) -> int:
         }
     )
     with _ray_of(options.get("cpus")):
-        code = job.segment(config, steps=steps(**options.get("stubs", {})))
+        outcome = job.segment(config, events=Events(show=print_line), steps=steps(**options.get("stubs", {})))
     times |= {"ended": time.time(), "torch": "torch" in sys.modules}
     Path(options["times"]).write_text(json.dumps(times))
-    return code
+    return outcome.exit_code
 
 
 @contextmanager

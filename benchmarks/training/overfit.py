@@ -79,11 +79,12 @@ def main() -> int:
     }
     file = options.folder / "overfit.yaml"
     file.write_text(json.dumps(settings, indent=2))
+    from m2f_batch.messages.terminal import say
     from m2f_batch.train.command import finetune
 
-    code = finetune(load_config(FinetuneConfig, file=str(file), overrides=[], flags={}))
+    outcome = finetune(load_config(FinetuneConfig, file=str(file), overrides=[], flags={}), say=say)
     print((options.folder / "tuned" / "README.md").read_text().partition("## Metrics")[2])
-    return code
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

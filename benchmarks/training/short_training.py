@@ -125,7 +125,7 @@ def _trained(folder: Path, key: Mapping[str, Any]) -> dict[str, float]:
         config = config.model_copy(update={"train": config.train.model_copy(update={"clip_norm": None})})
     if changes is None:
         return _plain(config)
-    finetune(config)
+    finetune(config, say=say)
     last = _lines(output / "metrics.jsonl")[-1]
     return {name: value for name, value in last.items() if isinstance(value, float) and name != "time"}
 

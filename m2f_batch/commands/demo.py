@@ -4,6 +4,7 @@ import argparse
 from typing import get_args
 
 from m2f_batch.config.segment import Task
+from m2f_batch.messages.events import Events, print_line
 from m2f_batch.messages.terminal import say
 
 SUMMARY = "segment bundled scenes with the bundled model, offline, and draw a contact sheet"
@@ -19,6 +20,6 @@ def run(options: argparse.Namespace) -> int:
     """Run the job and draw the sheet."""
     from m2f_batch.demo.command import demo
 
-    done = demo(options.directory, options.task)
+    done = demo(options.directory, options.task, Events(show=print_line))
     say(f"        {done.sheet}")
     return done.exit_code

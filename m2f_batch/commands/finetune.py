@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from m2f_batch.commands.shared.keys import JOB_KEYS, add_config, add_keys, add_result, config_of, without_address
 from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.messages.terminal import say
+from m2f_batch.result import is_wanted, tell_outcome
 
 if TYPE_CHECKING:
     from m2f_batch.submit.jobs import Job
@@ -22,11 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the job, which prints its plan, its progress and its end."""
+    """Run the job, and print its plan, its progress and its end."""
     config = config_of(FinetuneConfig, options, KEYS)
     from m2f_batch.train.command import finetune
 
-    return finetune(config)
+    # a report reads storage, which may stall and hold up a stop once more
+    outcome = finetune(config, say=say, report=tell_outcome if is_wanted() else None)
+    tell_outcome(outcome)
+    return outcome.exit_code
 
 
 def job(options: argparse.Namespace) -> "Job":

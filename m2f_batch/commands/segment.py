@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 from m2f_batch.commands.shared.keys import JOB_KEYS, add_config, add_keys, add_result, config_of, without_address
 from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.messages.events import Events, print_line
+from m2f_batch.result import tell_outcome
 
 if TYPE_CHECKING:
     from m2f_batch.submit.jobs import Job
@@ -24,11 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the job, which prints its plan, its progress and its end."""
+    """Run the job, and print its plan, its progress and its end."""
     config = config_of(SegmentConfig, options, KEYS)
-    from m2f_batch.flow.job import segment
+    from m2f_batch.flow.dry_run import forecast_lines
+    from m2f_batch.flow.job import forecast, segment
 
-    return segment(config, is_dry_run=options.dry_run)
+    events = Events(config.run.log, show=print_line)
+    if options.dry_run:
+        for line in forecast_lines(forecast(config, events=events)):
+            events.say(line, "dry_run")
+        return 0
+    outcome = segment(config, events=events, report=tell_outcome)
+    tell_outcome(outcome)
+    return outcome.exit_code
 
 
 def job(options: argparse.Namespace) -> "Job":

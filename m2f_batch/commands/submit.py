@@ -1,9 +1,12 @@
 """``m2f-batch submit JOB`` sends a job to a Ray cluster and follows it from here."""
 
 import argparse
+import sys
 
 from m2f_batch.commands.shared.keys import add_result
 from m2f_batch.commands.shared.registry import JobCommand, add_command, find_commands
+from m2f_batch.messages.terminal import printable
+from m2f_batch.result import tell_outcome
 
 SUMMARY = "send a job to a Ray cluster, follow its log, and end with its exit code"
 DESCRIPTION = f"{SUMMARY[0].upper()}{SUMMARY[1:]}. Ctrl-C asks whether to stop it; 130 when it was stopped or left."
@@ -38,11 +41,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Submit or follow the job, and print its log."""
     from m2f_batch.submit.command import follow_submitted, submit
+    from m2f_batch.submit.following import Console
+    from m2f_batch.submit.interrupts import what_to_do
 
+    console, address, job_id = Console(_say, _write, what_to_do), options.address, options.submission_id
     if options.job == "follow":
-        return follow_submitted(options.submission_id, options.address)
-    command = find_commands()[options.job]
-    assert isinstance(command, JobCommand)
-    return submit(
-        command.job(options), options.address, submission_id=options.submission_id, is_followed=not options.no_wait
-    )
+        outcome = follow_submitted(job_id, address, console, report=tell_outcome)
+    else:
+        command = find_commands()[options.job]
+        assert isinstance(command, JobCommand)
+        job, is_followed = command.job(options), not options.no_wait
+        outcome = submit(job, address, console, submission_id=job_id, is_followed=is_followed, report=tell_outcome)
+        if not is_followed and outcome.submission_id:
+            print(outcome.submission_id, flush=True)
+    tell_outcome(outcome)
+    return outcome.exit_code
+
+
+def _write(text: str) -> None:
+    """Write a part of the job's log to our standard output."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    print(printable(f"m2f-batch submit: {text}"), file=sys.stderr, flush=True)

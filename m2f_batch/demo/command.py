@@ -11,6 +11,7 @@ from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.job import segment
+from m2f_batch.messages.events import Events
 from m2f_batch.records import segment_of
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.reader import Run, open_run
@@ -28,8 +29,8 @@ class Demo(NamedTuple):
     sheet: Path
 
 
-def demo(directory: str, task: str) -> Demo:
-    """Draw scenes, segment them, and draw what was found.
+def demo(directory: str, task: str, events: Events | None = None) -> Demo:
+    """Draw scenes, segment them, and draw what was found. Nothing is printed but by ``events``.
 
     Raises UsageError, before anything is written, when DIR holds another run or cannot be a directory.
     """
@@ -52,7 +53,7 @@ def demo(directory: str, task: str) -> Demo:
         raise UsageError(
             f"cannot be written ({error.strerror})", field="DIR", value=Plain(directory), hint="give another directory"
         ) from None
-    code = segment(config)
+    code = segment(config, events=events).exit_code
     sheet = folder / "contact-sheet.png"
     _contact_sheet(open_run(str(folder))).save(sheet)
     return Demo(code, sheet)

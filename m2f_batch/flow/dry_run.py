@@ -1,8 +1,8 @@
-"""Runs ``segment --dry-run``: labels a few images, and says what the whole would take. Writes nothing."""
+"""Forecasts what a run would take, from a few images (``segment --dry-run``). Writes nothing."""
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,6 @@ from m2f_batch.flow.unit.stages import prepare_unit
 from m2f_batch.flow.unit.units import rows_of, split_unit
 from m2f_batch.flow.watch.busy import cheaper_postprocessing, faster_model
 from m2f_batch.inputs.columns import picked
-from m2f_batch.messages.events import Events
 from m2f_batch.messages.spoken import duration
 from m2f_batch.ray_session.session import present
 from m2f_batch.records import ImageRef
@@ -38,6 +37,37 @@ from m2f_batch.runs.tally import Tally
 PROBES = {"cpu": (24, 4), "cuda": (256, 32)}
 PROBE_SECONDS = 60.0  # that are waited after the first result
 WARM = 4  # with more units than this the first does not count, because it warms caches and finds the batch size
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The images per second that are expected, the stage that limits them, and bytes of the whole."""
+
+    rate: Estimate
+    limit: str
+    output_bytes: Estimate
+    read_bytes: Estimate
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The results of a few images, and what ``listed`` images would take.
+
+    Attributes:
+        images: counts of the probe.
+        seconds: of the probe, start-up included.
+        reasons: why images failed, and how often.
+        stage_seconds: per image, by stage.
+        whole: None where no image could be labeled.
+    """
+
+    listed: int
+    machines: Machines
+    images: Tally
+    seconds: float
+    reasons: Counter[str]
+    stage_seconds: Mapping[str, float]
+    whole: Whole | None = None
 
 
 @dataclass
@@ -61,52 +91,63 @@ class Probe:
         self.units.append(ProbedUnit(rows.num_rows, dict(facts["seconds"]), masks, facts["bytes"]))
 
 
-def dry_run(job: Job, flow: Flow, events: Events) -> int:
-    """Probe, print what the whole listing would take, and return exit code 0. Raises RunError when nothing came."""
+def probed(job: Job, flow: Flow) -> Forecast:
+    """Label a few images, and return what the whole listing would take. Raises RunError when nothing came."""
     begun = time.monotonic()
     probe = _probe(job, flow)
     if not probe.units:
         raise RunError(f"no image of the probe could be fetched: {probe.transient[0]}; try again later")
-    for line in report_lines(job, probe, _machines(flow), time.monotonic() - begun):
-        events.say(line, "dry_run")
-    return 0
+    return forecast_of(job, probe, _machines(flow), time.monotonic() - begun)
 
 
-def report_lines(job: Job, probe: Probe, machines: Machines, seconds: float) -> Iterator[str]:
-    """Yield the lines about a probe that took ``seconds``."""
+def forecast_of(job: Job, probe: Probe, machines: Machines, seconds: float) -> Forecast:
+    """Return the forecast by a probe that took ``seconds``."""
     table, tally = pa.concat_tables(probe.rows), Tally()
     tally.add(table)
     listed, units = job.listing.table.num_rows, probe.units
-    yield (
-        f"probe   {table.num_rows} images = {tally.ok} ok + {tally.error} error; {tally.segments:,} segments,"
-        f" in {seconds:.0f} s with start-up"
-    )
     reasons = tally.reasons + Counter(f"{reason} (a unit; tried again in a run)" for reason in probe.transient)
-    for reason, count in reasons.most_common():
-        yield f"        {count} x {reason}"
     counted = units[1:] if len(units) > WARM else units
     each = seconds_per_image(counted)
+    known = Forecast(listed, machines, tally, seconds, reasons, each)
     if "forward" not in each or tally.ok == 0:
-        yield "predict nothing: none of these images could be labeled"
-        return
-    yield "        seconds per image: " + ", ".join(f"{stage} {value:.4f}" for stage, value in each.items())
+        return known
     rate, limit = images_per_second(counted, machines)
-    yield f"predict {_shown(rate, '{:.3g}')} images/s (90 % interval) on {machines.replicas} x {machines.device}"
-    what, change = _limit(limit, machines)
-    yield f"        limited by {what}"
-    yield f"        to change that: {change}"
-    hours = Estimate(listed / rate.value / 3600, listed / rate.high / 3600, listed / rate.low / 3600)
-    yield (
-        f"        {_shown(hours, '{:.3g}')} hours for {listed:,} images,"
-        f" or {duration(3600 * hours.value)}, after start-up"
-    )
     size = per_image(units, lambda unit: unit.rle_bytes)
     per_file = job.config.output.images_per_file or default_images_per_file(listed)
     # the interval is that of the masks, because they are what differs between images
     scale = listed * file_bytes(table, per_file) / table.num_rows
     output = size.times(scale / size.value) if size.value else Estimate(scale, scale, scale)
     read = per_image(units, lambda unit: unit.read_bytes).times(listed)
-    written, fetched = (_shown(estimate.times(1e-6), "{:,.3g}") for estimate in (output, read))
+    return replace(known, whole=Whole(rate, limit, output, read))
+
+
+def forecast_lines(forecast: Forecast) -> Iterator[str]:
+    """Yield the lines that a dry run prints."""
+    tally, machines, whole = forecast.images, forecast.machines, forecast.whole
+    yield (
+        f"probe   {tally.images} images = {tally.ok} ok + {tally.error} error; {tally.segments:,} segments,"
+        f" in {forecast.seconds:.0f} s with start-up"
+    )
+    for reason, count in forecast.reasons.most_common():
+        yield f"        {count} x {reason}"
+    if whole is None:
+        yield "predict nothing: none of these images could be labeled"
+        return
+    yield "        seconds per image: " + ", ".join(
+        f"{name} {value:.4f}" for name, value in forecast.stage_seconds.items()
+    )
+    yield f"predict {_shown(whole.rate, '{:.3g}')} images/s (90 % interval) on {machines.replicas} x {machines.device}"
+    what, change = _limit(whole.limit, machines)
+    yield f"        limited by {what}"
+    yield f"        to change that: {change}"
+    listed, rate = forecast.listed, whole.rate
+    hours = Estimate(listed / rate.value / 3600, listed / rate.high / 3600, listed / rate.low / 3600)
+    yield (
+        f"        {_shown(hours, '{:.3g}')} hours for {listed:,} images,"
+        f" or {duration(3600 * hours.value)}, after start-up"
+    )
+    sizes = (whole.output_bytes, whole.read_bytes)
+    written, fetched = (_shown(estimate.times(1e-6), "{:,.3g}") for estimate in sizes)
     yield f"        {written} MB of output, {fetched} MB to read"
     yield "        a dry run: nothing was written"
 

@@ -1,6 +1,7 @@
-"""Runs the segment job from config to exit code: check, connect, decide and say the plan, hold OUTPUT, follow."""
+"""Runs the segment job from config to outcome: check, connect, decide and say the plan, hold OUTPUT, follow."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from ray.exceptions import RayError
@@ -14,7 +15,7 @@ from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import Decision, decide, read_run_json, refused, run_id_of
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
-from m2f_batch.flow.dry_run import dry_run
+from m2f_batch.flow.dry_run import Forecast, probed
 from m2f_batch.flow.engine import start_on_ray
 from m2f_batch.flow.pipeline import Flow
 from m2f_batch.flow.unit.actor import ActorSettings
@@ -35,7 +36,9 @@ from m2f_batch.ray_session.session import (
     set_data_context,
     starts_nodes,
 )
+from m2f_batch.result import Outcome, Report, unheard
 from m2f_batch.runs.directory import RunDirectory, open_directory
+from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Units
 from m2f_batch.storage.allow import confine
@@ -44,39 +47,62 @@ from m2f_batch.storage.s3.settings import using
 from m2f_batch.vision.label_settings import settle
 
 
-def segment(config: SegmentConfig, *, is_dry_run: bool = False, steps: Steps | None = None) -> int:
-    """Segment every image of INPUT into one row in OUTPUT, and return the exit code.
+def segment(
+    config: SegmentConfig,
+    *,
+    events: Events | None = None,
+    report: Report[RunTotals] = unheard,
+    steps: Steps | None = None,
+) -> Outcome[RunTotals]:
+    """Segment every image of INPUT into one row in OUTPUT, and return the counts with what the command ends with.
 
-    A dry run labels a few images, says what the whole would take, and writes nothing. Raises UsageError before anything
-    is written. Raises RunError when the run cannot go on: what is committed stays, and the same command goes on.
-    Benchmarks give other ``steps`` in place of decoding and the model.
+    Nothing is printed but by ``events``. ``report`` gets the outcome so far every few seconds. Raises UsageError before
+    anything is written. Raises RunError when the run cannot go on: what is committed stays, and the same command goes
+    on. Benchmarks give other ``steps`` in place of decoding and the model.
     """
+    events = events or Events(config.run.log)
+    with _session(config, steps or Steps(), events) as (job, flow):
+        decision = _decided(job, flow, events)
+        return _attempt(job, decision, flow.resources.device, events, report, partial(start_on_ray, flow), on_cluster)
+
+
+def forecast(config: SegmentConfig, *, events: Events | None = None) -> Forecast:
+    """Label a few images of INPUT, and return what the whole would take. Writes nothing.
+
+    Raises UsageError, and RunError when no image could be fetched.
+    """
+    events = events or Events(config.run.log)
+    with _session(config, Steps(), events) as (job, flow):
+        _decided(job, flow, events)  # and let go: with very many images it is as large as their listing
+        return probed(job, flow)
+
+
+@contextmanager
+def _session(config: SegmentConfig, steps: Steps, events: Events) -> Iterator[tuple[Job, Flow]]:
+    """Check a job, connect to Ray, and plan what the job gets of it. Logs what goes wrong."""
     places = {"input.uri": config.input.uri, "input.root": config.input.root, "output.uri": config.output.uri}
-    events = Events(config.run.log)
     try:
         with using(config.storage.s3), confine(config.storage.allow, places):
-            return _segment(config, is_dry_run, steps or Steps(), events)
+            job = check(config)
+            with connected(config.compute):
+                route_logging(events)
+                flow = _flow_of(job, steps)
+                set_data_context(flow.resources)
+                try:
+                    yield job, flow
+                except RayError as error:
+                    raise run_error(error) from None
     except (UsageError, RunError, TransientError) as error:
         events.failed(error)  # stderr says it too, but a json log must say it
         raise
 
 
-def _segment(config: SegmentConfig, is_dry_run: bool, steps: Steps, events: Events) -> int:
-    job = check(config)
-    with connected(config.compute):
-        route_logging(events)
-        flow = _flow_of(job, steps)
-        decision = decide(job, flow.resources.device)
-        for line in plan_lines(job, flow.resources, decision):
-            events.say(line, "plan")
-        set_data_context(flow.resources)
-        try:
-            if is_dry_run:
-                del decision  # with very many images it is as large as their listing
-                return dry_run(job, flow, events)
-            return _attempt(job, decision, flow.resources.device, events, partial(start_on_ray, flow), on_cluster)
-        except RayError as error:
-            raise run_error(error) from None
+def _decided(job: Job, flow: Flow, events: Events) -> Decision:
+    """Decide what there is to do, and say the plan."""
+    decision = decide(job, flow.resources.device)
+    for line in plan_lines(job, flow.resources, decision):
+        events.say(line, "plan")
+    return decision
 
 
 def _flow_of(job: Job, steps: Steps) -> Flow:
@@ -112,19 +138,29 @@ def _check_place(run: RunDirectory, uri: str) -> None:
         raise UsageError(problem, field="output.uri", value=Plain(foreign[0]), hint="give another OUTPUT")
 
 
-def run(job: Job, device: str, stream: Stream) -> int:
-    """Run the job in this process: ``stream`` labels and commits the units that it gets. Returns the exit code."""
+def run(
+    job: Job, device: str, stream: Stream, *, events: Events | None = None, report: Report[RunTotals] = unheard
+) -> Outcome[RunTotals]:
+    """Run the job in this process, as ``segment`` does on Ray: ``stream`` labels and commits the units that it gets."""
     decision = decide(job, device)
 
     def engine(attempt: Attempt, units: Units) -> Started:
         base = begin(attempt.run, attempt.work)
         return Started(stream(units), lambda: base, None, Slots(device, fetch_threads=job.config.input.fetch_threads))
 
-    return _attempt(job, decision, device, Events(job.config.run.log), engine, map)
+    return _attempt(job, decision, device, events or Events(job.config.run.log), report, engine, map)
 
 
-def _attempt(job: Job, decision: Decision, device: str, events: Events, engine: Engine, each: Each) -> int:
-    with held(job, decision, device, events) as attempt:
+def _attempt(
+    job: Job,
+    decision: Decision,
+    device: str,
+    events: Events,
+    report: Report[RunTotals],
+    engine: Engine,
+    each: Each,
+) -> Outcome[RunTotals]:
+    with held(job, decision, device, events, report) as attempt:
         if attempt.decision.is_nothing_to_do:
             return say_nothing_to_do(attempt)
         try:

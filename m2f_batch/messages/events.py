@@ -4,7 +4,8 @@
      "host": "...", "pid": 7, ...}
 
 ``level`` is error for the end of a run, warning for what somebody should look at, info for the rest. ``say`` shows an
-event to the user too: its text, or in a json run its line. ``emit`` logs an event that only the log needs.
+event to the user too: its text, or in a json run its line. ``emit`` logs an event that only the log needs. Without a
+``show`` nobody is told, and the log is kept all the same.
 """
 
 import heapq
@@ -33,16 +34,17 @@ LEVELS = {"crash": "error", "no_lease": "warning", "deaths": "warning", "dropped
 
 
 class Events:
-    """The events of one attempt: kept for the log in storage, and shown as text or as JSON lines."""
+    """The events of one attempt: kept for the log in storage, and shown as text or as JSON lines by ``show``."""
 
     def __init__(
         self,
         log: Literal["text", "json"] = "text",
         *,
+        show: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.time,
         max_bytes: int = MAX_BYTES,
     ) -> None:
-        self.log = log
+        self.log, self._show = log, show
         self._clock, self._max_bytes = clock, max_bytes
         self._whose: dict[str, Any] = {"run_id": None, "attempt": None}
         self._where = {"host": socket.gethostname(), "pid": os.getpid()}
@@ -76,6 +78,11 @@ class Events:
         return self._snapshot()[0]
 
     @property
+    def is_shown(self) -> bool:
+        """True if somebody is told."""
+        return self._show is not None
+
+    @property
     def is_new_since_last_write(self) -> bool:
         """True if something happened since the last ``save`` that succeeded."""
         return self._emitted > self._written
@@ -92,8 +99,8 @@ class Events:
         with self._lock:
             self._keep(event == STATE, line.encode())
             shown = line if self.log == "json" else text and printable(text)
-            if shown is not None:
-                _show(shown)
+            if shown is not None and self._show is not None:
+                self._show(shown)
 
     def _line(self, event: str, fields: dict[str, Any]) -> str:
         if RESERVED & fields.keys():
@@ -143,9 +150,10 @@ class _ToEvents(logging.Handler):
 def route_logging(events: Events) -> None:
     """Turn warnings, logs and uncaught exceptions into events for the rest of the process, in a json run.
 
-    Call it again after a library has put handlers of its own on a logger. In a text run it changes nothing.
+    Call it again after a library has put handlers of its own on a logger. In a text run it changes nothing, and where
+    nobody is told.
     """
-    if events.log != "json":
+    if events.log != "json" or not events.is_shown:
         return
     handler = _ToEvents(events)
     root = logging.getLogger()
@@ -176,8 +184,8 @@ def _is_terminal(handler: logging.Handler) -> bool:
     return isinstance(handler, _ToEvents) or getattr(handler, "stream", None) in streams
 
 
-def _show(line: str) -> None:
-    """Print a line. A reader who has gone away (``| head``) does not end a run."""
+def print_line(line: str) -> None:
+    """Print a line, for ``show``. A reader who has gone away (``| head``) does not end a run."""
     try:
         print(line, flush=True)
     except BrokenPipeError:

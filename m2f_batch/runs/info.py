@@ -39,6 +39,17 @@ class ImageCounts:
 
 
 @dataclass(frozen=True)
+class RunTotals:
+    """The counts of a run. ``seconds`` and ``images_per_second`` are those of the last attempt."""
+
+    images: ImageCounts
+    segments: int
+    errors: Mapping[str, int]
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """The content of run.json.
 
@@ -128,6 +139,12 @@ def info_of(tree: Tree) -> RunInfo:
         forward=tree.get("forward"),
         deadline_at=tree.get("deadline_at"),
     )
+
+
+def totals_of(tree: Tree) -> RunTotals:
+    """Return the counts that the tree of a run.json holds."""
+    counts = _counts(tree["images"])
+    return RunTotals(counts, tree["segments"], dict(tree["errors"]), tree["seconds"], tree["images_per_second"])
 
 
 def _category(label: Tree) -> Category:

@@ -1,31 +1,33 @@
-"""Sends a checked job to a Ray cluster, follows its log, and ends with its exit code (``m2f-batch submit``)."""
+"""Sends a checked job to a Ray cluster and follows its log to its end (``m2f-batch submit``)."""
 
 import asyncio
 import re
 import secrets
 import shlex
-import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from m2f_batch.errors import RunError, UsageError
-from m2f_batch.messages.terminal import printable
-from m2f_batch.result import result_in, tell
+from m2f_batch.result import Outcome, Report, result_in, unheard
+from m2f_batch.signals import STOPPED
+from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.submit.address import Address, check_may_submit, find_token, parse_address
 from m2f_batch.submit.client import JobsApi, NoSuchJob, Unanswered
 from m2f_batch.submit.following import (
     PATIENCE_SECONDS,
-    STOPPED,
+    Console,
     Patience,
+    Say,
     Shown,
     end_of,
     exit_code,
     follow,
     may_be_done_again,
 )
-from m2f_batch.submit.interrupts import noticed_sigterm, what_to_do
+from m2f_batch.submit.interrupts import noticed_sigterm
 from m2f_batch.submit.jobs import Job, runtime_environment
 from m2f_batch.submit.package import entrypoint, working_dir
 
@@ -38,68 +40,93 @@ ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 T = TypeVar("T")
 
 
-def submit(job: Job, address: str | None, *, submission_id: str | None = None, is_followed: bool = True) -> int:
-    """Submit a job and follow it. Returns its exit code, or 0 at once where it is not followed.
+@dataclass(frozen=True)
+class _Order:
+    """A job that is on its way, with the variables that travel with it."""
+
+    job: Job
+    variables: dict[str, str]
+    api: JobsApi
+    say: Say
+
+    @property
+    def settings(self) -> str:
+        return self.job.settings(self.variables)
+
+
+def submit(
+    job: Job,
+    address: str | None,
+    console: Console,
+    *,
+    submission_id: str | None = None,
+    is_followed: bool = True,
+    report: Report[JsonObject] = unheard,
+) -> Outcome[JsonObject]:
+    """Submit a job and follow it. Returns how it ended, or 0 at once where it is not followed.
 
     A job of this ``submission_id`` that runs or is done is followed. One that was stopped or failed goes on as ID-2,
-    ID-3 and so on, unless it would end the same way again (exit codes 2 and 3).
+    ID-3 and so on, unless it would end the same way again (exit codes 2 and 3). ``report`` gets its id once it is
+    there.
     """
     target, token = parse_address(address), find_token()
     check_may_submit(target, token is not None, job.allow_no_token, job.how_to_allow)
     job_id = _checked_id(submission_id) if submission_id else _new_id(job.name)
-    variables, api = runtime_environment(), JobsApi(target, token)
+    api, say = JobsApi(target, token), console.say
+    order = _Order(job, runtime_environment(), api, say)
     try:
-        job_id, is_new = asyncio.run(_submit(api, job, job_id, variables, is_known=submission_id is not None))
+        job_id, is_new = asyncio.run(_submit(order, job_id, is_known=submission_id is not None))
     except KeyboardInterrupt:
-        tell(error="interrupted while it was submitted")
-        _say(f"interrupted; {_if_submitted(job_id, target)}")
-        return STOPPED
-    tell(submission_id=job_id)
-    _say(f"{'submitted' if is_new else 'is there already'}: {job_id} at {target.url}")
+        say(f"interrupted; {_if_submitted(job_id, target)}")
+        return Outcome(exit_code=STOPPED, error="interrupted while it was submitted")
+    outcome = Outcome[JsonObject](submission_id=job_id)
+    report(outcome)
+    say(f"{'submitted' if is_new else 'is there already'}: {job_id} at {target.url}")
     if not is_followed:
-        _say(f"this follows it:\n    {_again(job_id, target)}")
-        print(job_id, flush=True)
-        return 0
-    return _follow(api, job_id, Patience(PATIENCE_SECONDS, _say))
+        say(f"this follows it:\n    {_again(job_id, target)}")
+        return outcome
+    return _follow(api, job_id, Patience(PATIENCE_SECONDS, say), console)
 
 
-def follow_submitted(job_id: str, address: str | None) -> int:
-    """Follow a job that was submitted before, from the beginning of its log. Returns its exit code.
+def follow_submitted(
+    job_id: str, address: str | None, console: Console, *, report: Report[JsonObject] = unheard
+) -> Outcome[JsonObject]:
+    """Follow a job that was submitted before, from the beginning of its log, and return how it ended.
 
-    Raises UsageError for a job that the cluster does not know.
+    That says that the command ends the same way each time. Raises UsageError for a job that the cluster does not know.
     """
     target, token = parse_address(address), find_token()
-    tell(submission_id=job_id)
-    _warn_unencrypted(target, token is not None)
-    return _follow(JobsApi(target, token), _checked_id(job_id), Patience(0, _say), is_submitted_again=False)
+    report(Outcome(submission_id=job_id))
+    _warn_unencrypted(target, token is not None, console.say)
+    api, patience = JobsApi(target, token), Patience(0, console.say)
+    return _follow(api, _checked_id(job_id), patience, console, is_submitted_again=False)
 
 
-def _warn_unencrypted(target: Address, asks: bool) -> None:
+def _warn_unencrypted(target: Address, asks: bool, say: Say) -> None:
     if asks and not (target.is_loopback or target.is_encrypted):
-        _say(f"{target.url}: the token travels unencrypted; use https://, or a tunnel, beyond a network you trust")
+        say(f"{target.url}: the token travels unencrypted; use https://, or a tunnel, beyond a network you trust")
 
 
-async def _submit(
-    api: JobsApi, job: Job, job_id: str, variables: dict[str, str], *, is_known: bool
-) -> tuple[str, bool]:
+async def _submit(order: _Order, job_id: str, *, is_known: bool) -> tuple[str, bool]:
     """Return the id under which the job is on the cluster, and whether it is there since now."""
-    target, settings = api.address, job.settings(variables)
+    api, job, say = order.api, order.job, order.say
+    target, settings = api.address, order.settings
     seconds = SUBMIT_SECONDS if is_known else 0  # without an id somebody waits, maybe for a typo
     async with api:
-        asks = await _answer_of(api.authenticate, seconds)
+        asks = await _answer_of(api.authenticate, seconds, say)
         check_may_submit(target, asks, job.allow_no_token, job.how_to_allow)
-        _warn_unencrypted(target, asks)
+        _warn_unencrypted(target, asks, say)
         for attempt in range(1, MOST_ATTEMPTS + 1 if is_known else 2):
             attempt_id = job_id if attempt == 1 else f"{job_id}-{attempt}"
-            there = await _answer_of(partial(_job_if_there, api, attempt_id), seconds) if is_known else None
+            there = await _answer_of(partial(_job_if_there, api, attempt_id), seconds, say) if is_known else None
             if there is None:
-                found = await _hand_over(api, attempt_id, job, variables, settings)
+                found = await _hand_over(order, attempt_id)
                 _check_same(found or {}, settings, attempt_id, target)
                 return attempt_id, True
             _check_same(there, settings, attempt_id, target)
             if not may_be_done_again(there):
                 return attempt_id, False
-            _say(end_of(attempt_id, there))
+            say(end_of(attempt_id, there))
         raise UsageError(f"{job_id} was tried {MOST_ATTEMPTS} times", field=ID_FLAG, hint="give another one")
 
 
@@ -112,9 +139,9 @@ def _check_same(there: dict[str, Any], settings: str, job_id: str, target: Addre
         )
 
 
-async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
+async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float, say: Say) -> T:
     """Ask the cluster, again for ``seconds`` while it does not answer."""
-    patience = Patience(seconds, _say)
+    patience = Patience(seconds, say)
     while True:
         try:
             answer = await ask()
@@ -125,21 +152,20 @@ async def _answer_of(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _hand_over(
-    api: JobsApi, job_id: str, job: Job, variables: dict[str, str], settings: str
-) -> dict[str, Any] | None:
+async def _hand_over(order: _Order, job_id: str) -> dict[str, Any] | None:
     """Submit the job once, whatever becomes of the connection meanwhile.
 
     Returns the job of this id that was found there instead: ours, whose answer was lost, or somebody else's, who was
     faster.
     """
+    api, job = order.api, order.job
     name, data = working_dir(job)
-    patience = Patience(SUBMIT_SECONDS, _say)
+    patience = Patience(SUBMIT_SECONDS, order.say)
     while True:
         try:
             uri = await api.send_package(name, data)
-            environment = {"working_dir": uri, "env_vars": variables}
-            await api.submit(job_id, entrypoint(job), environment, {SETTINGS: settings})
+            environment = {"working_dir": uri, "env_vars": order.variables}
+            await api.submit(job_id, entrypoint(job), environment, {SETTINGS: order.settings})
             return None
         except RunError as error:
             # the request may have arrived all the same, now or a try ago
@@ -165,29 +191,27 @@ async def _job_if_there(api: JobsApi, job_id: str) -> dict[str, Any] | None:
         return None
 
 
-def _follow(api: JobsApi, job_id: str, patience: Patience, *, is_submitted_again: bool = True) -> int:
+def _follow(
+    api: JobsApi, job_id: str, patience: Patience, console: Console, *, is_submitted_again: bool = True
+) -> Outcome[JsonObject]:
     """Follow a job to its end. Without ``is_submitted_again`` the command ends the same way each time from then on."""
     target, shown, is_stopped = api.address, Shown(), False
     with noticed_sigterm():
         while True:
             try:
-                job = asyncio.run(_followed(api, job_id, shown, patience, is_stopped=is_stopped))
-                _say(end_of(job_id, job))
-                _tell_end(job_id, job, shown.end)
-                if not is_submitted_again:
-                    tell(retry=False)
-                return exit_code(job)
+                job = asyncio.run(_followed(api, job_id, shown, patience, console, is_stopped=is_stopped))
+                console.say(end_of(job_id, job))
+                return _ended(job_id, job, shown.end, retry=None if is_submitted_again else False)
             except Unanswered as error:
                 if not patience.seconds:  # it has never answered
                     raise
                 raise error.with_hint(f"the job may go on. This follows it:\n    {_again(job_id, target)}") from None
             except KeyboardInterrupt as interrupt:
-                answer = "leave" if is_stopped else what_to_do(interrupt, job_id)
+                answer = "leave" if is_stopped else console.ask(interrupt, job_id)
                 if answer == "leave":
                     left = _left(job_id, shown, patience, is_stopped=is_stopped)
-                    tell(error=left)
-                    _say(f"{left}; this follows it again:\n    {_again(job_id, target)}")
-                    return STOPPED
+                    console.say(f"{left}; this follows it again:\n    {_again(job_id, target)}")
+                    return Outcome(exit_code=STOPPED, error=left, submission_id=job_id)
                 is_stopped = answer == "stop"
 
 
@@ -202,19 +226,23 @@ def _left(job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) ->
     return f"{job_id} goes on without us"
 
 
-def _tell_end(job_id: str, job: dict[str, Any], log: str) -> None:
-    """Tell our result what the job's own says, whose line stands at the end of its log unless it died."""
-    own = result_in(log) or {}
-    tell(**{name: own[name] for name in ("output", "run_id", "totals", "error") if own.get(name) is not None})
-    if exit_code(job) and not own:
-        tell(error=end_of(job_id, job))
+def _ended(job_id: str, job: dict[str, Any], log: str, retry: bool | None) -> Outcome[JsonObject]:
+    """Return what the job's own result says, whose line stands at the end of its log unless it died."""
+    code, own = exit_code(job), result_in(log)
+    if own is None:
+        return Outcome(exit_code=code, error=end_of(job_id, job) if code else None, submission_id=job_id, retry=retry)
+    names = ("output", "run_id", "totals", "error")
+    told = {name: own.get(name) for name in names}
+    return Outcome(**told, exit_code=code, submission_id=job_id, retry=retry)
 
 
-async def _followed(api: JobsApi, job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) -> dict[str, Any]:
+async def _followed(
+    api: JobsApi, job_id: str, shown: Shown, patience: Patience, console: Console, *, is_stopped: bool
+) -> dict[str, Any]:
     async with api:
         if is_stopped:
-            _say(f"stopping {job_id}: what it is at is finished first (Ctrl-C: do not wait)")
-        return await follow(api, job_id, shown, patience, _write, _say, is_stopped=is_stopped)
+            console.say(f"stopping {job_id}: what it is at is finished first (Ctrl-C: do not wait)")
+        return await follow(api, job_id, shown, patience, console, is_stopped=is_stopped)
 
 
 def _new_id(job: str) -> str:
@@ -234,13 +262,3 @@ def _again(job_id: str, target: Address) -> str:
 
 def _if_submitted(job_id: str, target: Address) -> str:
     return f"if it was submitted already, this follows it:\n    {_again(job_id, target)}"
-
-
-def _write(text: str) -> None:
-    """Write a part of the job's log to our standard output."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    print(printable(f"m2f-batch submit: {text}"), file=sys.stderr, flush=True)

@@ -8,11 +8,12 @@ from typing import Any
 
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.messages.masking import redact
-from m2f_batch.result import FINAL
+from m2f_batch.result import FINAL, unheard
+from m2f_batch.signals import STOPPED
 from m2f_batch.submit.client import JobsApi, NoLiveLog, NoSuchJob, Unanswered, one_line
+from m2f_batch.submit.interrupts import Answer
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
-STOPPED = 130
 PATIENCE_SECONDS = 600.0  # a head that is replaced takes minutes; a job that outlives it goes on
 AGAIN_SECONDS = 2.0
 WHOLE_SECONDS = 10.0  # between two looks at the whole log, where it cannot be had as it comes
@@ -22,6 +23,21 @@ LOST = "a head that starts anew forgets its jobs. Submitted again, it goes on"
 MAX_REASON = 500  # characters of Ray's message, which ends in the log's last lines
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Console:
+    """The person who submits a job. By default nobody is there, and a stop leaves the job running.
+
+    Attributes:
+        say: takes a line about the job.
+        write: takes a part of its log.
+        ask: says what is to become of the job of an id after an interrupt.
+    """
+
+    say: Say = unheard
+    write: Say = unheard
+    ask: Callable[[KeyboardInterrupt, str], Answer] = lambda interrupt, job_id: "leave"
 
 
 @dataclass
@@ -70,7 +86,7 @@ class Patience:
 
 
 async def follow(
-    api: JobsApi, job_id: str, shown: Shown, patience: Patience, write: Say, say: Say, *, is_stopped: bool = False
+    api: JobsApi, job_id: str, shown: Shown, patience: Patience, console: Console, *, is_stopped: bool = False
 ) -> dict[str, Any]:
     """Write the rest of a job's log as it comes. Returns Ray's JobDetails once the job has ended.
 
@@ -86,9 +102,9 @@ async def follow(
             job = await api.job(job_id)
             patience.heard()
             if job["status"] in ENDED:
-                await _write_rest(api, job_id, shown, write, say)
+                await _write_rest(api, job_id, shown, console)
                 return job
-            await _write_tail(api, job_id, shown, write, say)
+            await _write_tail(api, job_id, shown, console)
         except NoSuchJob as error:
             if not patience.seconds:  # its first answer: there was no such job
                 hint = f"give one that submit has said. {LOST}"
@@ -99,29 +115,29 @@ async def follow(
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _write_tail(api: JobsApi, job_id: str, shown: Shown, write: Say, say: Say) -> None:
+async def _write_tail(api: JobsApi, job_id: str, shown: Shown, console: Console) -> None:
     start = 0
     try:
         async for text in api.tail(job_id):
-            write(shown.news(start, text))
+            console.write(shown.news(start, text))
             start += len(text)
     except NoLiveLog as error:
         if shown.is_live:
             shown.is_live = False
-            say(f"{error}: the log comes every {WHOLE_SECONDS:g} s")
-        write(shown.news(0, await api.log(job_id)))
+            console.say(f"{error}: the log comes every {WHOLE_SECONDS:g} s")
+        console.write(shown.news(0, await api.log(job_id)))
         await asyncio.sleep(WHOLE_SECONDS - AGAIN_SECONDS)
 
 
-async def _write_rest(api: JobsApi, job_id: str, shown: Shown, write: Say, say: Say) -> None:
+async def _write_rest(api: JobsApi, job_id: str, shown: Shown, console: Console) -> None:
     """Write the part of the log that a lost connection did not bring."""
     for tries_left in reversed(range(LAST_TRIES)):
         try:
-            write(shown.news(0, await api.log(job_id)))
+            console.write(shown.news(0, await api.log(job_id)))
             return
         except RunError as error:  # the job has ended, and how is known
             if not tries_left:
-                say(f"the end of the log cannot be had: {error}")
+                console.say(f"the end of the log cannot be had: {error}")
                 return
         await asyncio.sleep(AGAIN_SECONDS)
 

@@ -1,10 +1,12 @@
-"""Runs the finetune job from config to exit code: check, say the plan, hold OUTPUT, train here or on Ray."""
+"""Runs the finetune job from config to outcome: check, say the plan, hold OUTPUT, train here or on Ray."""
 
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any
 
 from m2f_batch.config.finetune import FinetuneConfig, check_device
 from m2f_batch.datasets.lint.masks import Setting
@@ -12,8 +14,7 @@ from m2f_batch.datasets.lint.warnings import queries_of, warnings_of
 from m2f_batch.datasets.splits.train_val import places_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
-from m2f_batch.messages.terminal import say
-from m2f_batch.result import is_wanted, tell
+from m2f_batch.result import Outcome, Report, unheard
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.signals import noticed_stops
 from m2f_batch.storage.allow import confine
@@ -32,29 +33,44 @@ FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400, a
 NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begins anew"
 
 
-def finetune(config: FinetuneConfig) -> int:
-    """Train as ``config`` says, leave the tuned model in OUTPUT, and return the exit code.
+@dataclass(frozen=True)
+class TrainTotals:
+    """The steps that were trained of all, the images of each split, and the figures of the best validation."""
 
-    Raises UsageError before anything is written. Raises RunError when training cannot go on: the same command goes on
-    from the last checkpoint.
+    step: int
+    steps: int
+    images: Mapping[str, int]
+    best: Mapping[str, Any] | None
+
+
+def finetune(
+    config: FinetuneConfig, *, say: Callable[[str], None] = unheard, report: Report[TrainTotals] | None = None
+) -> Outcome[TrainTotals]:
+    """Train as ``config`` says, leave the tuned model in OUTPUT, and return how far the training got.
+
+    Nothing is printed but by ``say``. ``report`` gets the outcome of a training that is stopped or fails, too. Raises
+    UsageError before anything is written. Raises RunError when training cannot go on: the same command goes on from the
+    last checkpoint.
     """
     places = {**places_of(config.data), "output.uri": config.output.uri}
     with using(config.storage.s3), confine(config.storage.allow, places):
-        return _finetune(config)
+        return _finetune(config, say, report)
 
 
-def _finetune(config: FinetuneConfig) -> int:
+def _finetune(
+    config: FinetuneConfig, say: Callable[[str], None], report: Report[TrainTotals] | None
+) -> Outcome[TrainTotals]:
     job = plan_job(config)
     info = check_place(job)
     for line in plan_lines(job):
         say(line)
     if is_finished(info, job):
-        return _nothing_to_do(job)
+        return _nothing_to_do(job, say)
     with ExitStack() as session:
-        train = _on_ray(job, session, is_new=not goes_on(info, job)) if on_ray(config) else _here(job)
+        train = _on_ray(job, session, say, is_new=not goes_on(info, job)) if on_ray(config) else _here(job, say)
         with held(job, say) as ours:
             if ours.is_finished:  # another command, for which this one waited, has finished it
-                return _nothing_to_do(job)
+                return _nothing_to_do(job, say)
             try:
                 with session.pop_all():  # workers end before OUTPUT is let go
                     train(ours.place)
@@ -62,10 +78,12 @@ def _finetune(config: FinetuneConfig) -> int:
                 say(_stopped(job, ours.place))
                 raise
             finally:
-                tell_training(job, ours.place)
+                if report is not None:
+                    report(outcome_of(job, ours.place))
             write_finished(ours.place)
+            outcome = outcome_of(job, ours.place)
     say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
-    return 0
+    return outcome
 
 
 def _stopped(job: TrainJob, place: HeldFolder) -> str:
@@ -76,13 +94,8 @@ def _stopped(job: TrainJob, place: HeldFolder) -> str:
     return f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT
 
 
-def tell_training(job: TrainJob, place: HeldFolder) -> None:
-    """Tell the result from OUTPUT how far the training got: steps, images, figures of the best validation.
-
-    Nothing is read where no result is wanted, because storage that stalls would hold up a stop once more.
-    """
-    if not is_wanted():
-        return
+def outcome_of(job: TrainJob, place: HeldFolder) -> Outcome[TrainTotals]:
+    """Read from OUTPUT how far the training got, as far as its storage answers."""
     info: JsonObject = {}
     lines: list[Line] = []
     step = 0
@@ -93,19 +106,18 @@ def tell_training(job: TrainJob, place: HeldFolder) -> None:
     main = MAIN[job.task]
     valid = [line for line in lines if line.kind == "validation" and main in line.figures]
     best = max(valid, key=lambda line: (line.figures[main], line.step), default=None)
-    totals = {
-        "step": max([step, *(line.step for line in lines)]),
-        "steps": job.steps,
-        "images": {"train": job.train.table.num_rows, "val": 0 if job.val is None else job.val.table.num_rows},
-        "best": best and {name: value for name, value in best.tree.items() if name not in ("kind", "time")},
-    }
-    tell(run_id=info.get("run_id"), totals=totals)
+    totals = TrainTotals(
+        step=max([step, *(line.step for line in lines)]),
+        steps=job.steps,
+        images={"train": job.train.table.num_rows, "val": 0 if job.val is None else job.val.table.num_rows},
+        best=None if best is None else {k: v for k, v in best.tree.items() if k not in ("kind", "time")},
+    )
+    return Outcome(job.config.output.uri, info.get("run_id"), totals)
 
 
-def _nothing_to_do(job: TrainJob) -> int:
-    tell_training(job, open_folder(job.config.output.uri))
+def _nothing_to_do(job: TrainJob, say: Callable[[str], None]) -> Outcome[TrainTotals]:
     say(f"done    nothing to do: {job.config.output.uri} holds the finished model")
-    return 0
+    return outcome_of(job, open_folder(job.config.output.uri))
 
 
 def on_ray(config: FinetuneConfig) -> bool:
@@ -151,7 +163,9 @@ def _notes_on_few_steps(job: TrainJob) -> Iterator[str]:
         )
 
 
-def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[HeldFolder], None]:
+def _on_ray(
+    job: TrainJob, session: ExitStack, say: Callable[[str], None], *, is_new: bool
+) -> Callable[[HeldFolder], None]:
     """Return the function that trains on Ray. Raises UsageError for all that is wrong with the settings, RunError."""
     from m2f_batch.train.workers.ray_train import cluster
 
@@ -164,7 +178,7 @@ def _on_ray(job: TrainJob, session: ExitStack, *, is_new: bool) -> Callable[[Hel
     return session.enter_context(cluster(job, say))
 
 
-def _here(job: TrainJob) -> Callable[[HeldFolder], None]:
+def _here(job: TrainJob, say: Callable[[str], None]) -> Callable[[HeldFolder], None]:
     """Return the function that trains here. Raises UsageError for all that is wrong with the settings, RunError."""
     import torch
 

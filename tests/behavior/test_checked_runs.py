@@ -40,7 +40,7 @@ def test_actors_with_a_broken_kernel(ray_session: None, tmp_path: Path, capsys: 
     config = config_of(images, tmp_path / "run", DEMO_MODEL, compute={"actors": 1})
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     try:
-        assert segment(config, steps=Steps(load=load_with_a_broken_kernel)) == 0
+        assert segment(config, steps=Steps(load=load_with_a_broken_kernel)).exit_code == 0
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     info = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -116,7 +116,7 @@ def test_a_night_without_a_unit_to_label_asks_for_no_gpu_and_no_node(ray_session
     watch = threading.Thread(target=look)
     watch.start()
     began = {*actors()}
-    code = job.segment(config_for("cuda"))
+    code = job.segment(config_for("cuda")).exit_code
     over.set()
     watch.join()
     assert code == 0

@@ -25,7 +25,7 @@ def test_two_thousand_images_around_stubs(ray_session, tmp_path, monkeypatch):
     pq.write_table(pa.table({"uri": names[::-1]}), tmp_path / "in.parquet")
     sections = {"output": {"images_per_file": 190}, "compute": {"actors": 2, "threads_per_actor": 1}}
     config = config_of(tmp_path / "in.parquet", tmp_path / "run", DEMO_MODEL, **sections)
-    assert job.segment(config, steps=stubs.steps(folder=str(log), pool=2)) == 0
+    assert job.segment(config, steps=stubs.steps(folder=str(log), pool=2)).exit_code == 0
     wanted = [ok_row(ImageRef(name, ""), stubs.SIZE_HW, [stubs.SEGMENT]) for name in sorted(names)]
     assert rows_of(tmp_path / "run") == wanted
     run = open_directory(str(tmp_path / "run"))
@@ -46,7 +46,7 @@ def test_files_are_rewritten_before_a_replica_is_asked_for(ray_session, tmp_path
     for folder in (log, night):
         folder.mkdir()
         pq.write_table(pa.table({"uri": names}), tmp_path / "in.parquet")
-        assert job.segment(config, steps=stubs.steps(folder=str(folder))) == 0
+        assert job.segment(config, steps=stubs.steps(folder=str(folder))).exit_code == 0
         if folder == log:
             before = {
                 file: os.stat(file).st_mtime_ns for file in open_directory(str(tmp_path / "run")).annotation_files()

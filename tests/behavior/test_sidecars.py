@@ -36,7 +36,7 @@ def test_sidecars_of_a_real_run(ray_session, tmp_path):
     def segment(output: str) -> list[dict[str, Any]]:
         sections = {"output": {"images_per_file": 20}, "compute": {"actors": 1, "threads_per_actor": 1}}
         config = config_of(tmp_path / "in.parquet", tmp_path / output, DEMO_MODEL, **sections)
-        assert job.segment(config, steps=steps) == 0
+        assert job.segment(config, steps=steps).exit_code == 0
         run = open_run(str(tmp_path / output))
         assert verify(run.directory, "panoptic") == []
         assert sorted(path.name for path in (tmp_path / output / "sizes").iterdir()) == sorted(

@@ -6,8 +6,11 @@ from typing import Any
 
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.messages.events import Events, print_line
 from m2f_batch.records import Row
+from m2f_batch.result import Outcome
 from m2f_batch.runs.directory import RunDirectory, open_directory
+from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.plan import Unit
 
 Engine = Callable[[SegmentConfig], int]
@@ -27,8 +30,13 @@ def config_of(
     return check_config(SegmentConfig, tree)
 
 
-def in_process(config: SegmentConfig) -> int:
-    """The stages of the pipeline called one after the other, without Ray."""
+def in_process(config: SegmentConfig, **handed_on: Any) -> int:
+    """The stages of the pipeline called one after the other, without Ray. Returns the exit code."""
+    return outcome_of(config, **handed_on).exit_code
+
+
+def outcome_of(config: SegmentConfig, **handed_on: Any) -> Outcome[RunTotals]:
+    """What ``in_process`` ends with, as data."""
     import torch
 
     from m2f_batch.flow.job import check, run
@@ -56,14 +64,14 @@ def in_process(config: SegmentConfig) -> int:
             prepared = prepare_unit(unit_table(unit), **options)
             yield from commit_unit(label_unit(prepared, segmenter), run=job.run).to_pylist()
 
-    return run(job, "cpu", stream)
+    return run(job, "cpu", stream, **{"events": Events(config.run.log, show=print_line), **handed_on})
 
 
 def on_ray(config: SegmentConfig) -> int:
     """The job itself, on the Ray session of the tests."""
     from m2f_batch.flow.job import segment
 
-    return segment(config)
+    return segment(config, events=Events(config.run.log, show=print_line)).exit_code
 
 
 ENGINES: dict[str, Engine] = {"in-process": in_process, "local Ray": on_ray}

@@ -172,6 +172,19 @@ def test_the_drivers_need_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_commands_alone_print_and_tell_the_result():
+    """What lies below returns data and says lines through what it is handed, so that it can be called from Python."""
+    doors = {"say_json", "print_line", "tell", "tell_outcome"}
+    ours = ("m2f_batch.cli", "m2f_batch.commands.")
+    strangers = [
+        f"{module} imports {name}"
+        for module, names in IMPORTS.items()
+        for name in names
+        if name.startswith("m2f_batch.") and name.split(".")[-1] in doors and not module.startswith(ours)
+    ]
+    assert strangers == []
+
+
 def test_folders_stay_small():
     sizes = Counter(str(file.parent.relative_to(PROJECT)) for file in MODULES.values())
     large = {folder: size for folder, size in sizes.items() if size > FILES_OF_A_FOLDER}

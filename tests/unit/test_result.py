@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import DEMO_MODEL
-from support.engines import in_process
+from support.engines import config_of, outcome_of
 from support.hand_made import Picture, box_mask, make_run
 from support.jobs_api import Cluster, serving
 
@@ -22,7 +22,7 @@ from m2f_batch.errors import RunError
 from m2f_batch.flow import job
 from m2f_batch.flow.attempt import finish
 from m2f_batch.flow.unit import stages
-from m2f_batch.result import MAX_BYTES, VARIABLE, fitting, result_in, tell
+from m2f_batch.result import MAX_BYTES, VARIABLE, Outcome, Report, fitting, result_in, tell
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.submit import command, following
 from m2f_batch.train import command as training
@@ -59,7 +59,7 @@ def result_of(file: Path, codes_to_try_again: Sequence[int] = (1, 130, 137)) -> 
 @pytest.fixture
 def segment(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Runs the command over a few scenes in units of 2; returns its exit code and its result."""
-    monkeypatch.setattr(job, "segment", lambda config, is_dry_run: in_process(config))
+    monkeypatch.setattr(job, "segment", outcome_of)
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("scene 00.png", "scene 01.png", "scene 02.png", "broken.jpg"):
@@ -72,6 +72,22 @@ def segment(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         return code, result_of(tmp_path / "result.json")
 
     return segment
+
+
+def test_a_run_is_data_and_prints_nothing_of_its_own(scenes: Path, tmp_path: Path, capfd) -> None:
+    config = config_of(scenes / "scene 00.png", tmp_path / "out", DEMO_MODEL)
+    told: list[Outcome[Any]] = []
+    outcome = outcome_of(config, events=None, report=told.append)
+    info = open_directory(str(tmp_path / "out")).read_info()
+    assert (outcome.output, outcome.run_id, outcome.exit_code, outcome.error) == (
+        str(tmp_path / "out"),
+        info["run_id"],
+        0,
+        None,
+    )
+    assert (outcome.totals.images.ok, outcome.totals.segments) == (1, info["segments"])
+    assert told[0].totals is None and {one.run_id for one in told} == {info["run_id"]} and told[-1] == outcome
+    assert capfd.readouterr().out == ""
 
 
 LENIENT = ("--set", "input.max_error_fraction=0.5")
@@ -301,13 +317,14 @@ def test_finetune(tmp_path: Path, monkeypatch, error: BaseException | None, exit
         {"step": 10, "kind": "validation", "AP": 0.125, "AP50": 0.5, "time": 1.0},
     ]
 
-    def trained(config: FinetuneConfig) -> int:
+    def trained(config: FinetuneConfig, say: object, report: Report[training.TrainTotals]) -> Outcome[Any]:
         with held(planned, print) as ours:
             ours.place.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-            training.tell_training(planned, ours.place)
+            outcome = training.outcome_of(planned, ours.place)
+        report(outcome)
         if error is not None:
             raise error
-        return 0
+        return outcome
 
     monkeypatch.setattr(training, "_finetune", trained)
     words = ["finetune", "x.json", str(out), "--set", "train.steps=10", "--task", "instance"]

@@ -1,6 +1,7 @@
 """Ends an attempt: proves the run from its files, writes ``_SUCCESS``, and tells the user what was done or remains."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from m2f_batch.errors import RunError
 from m2f_batch.flow.attempt.hold_output import Attempt
@@ -9,9 +10,10 @@ from m2f_batch.flow.watch.metrics import Metrics
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.inputs.names.images import may_be_stranger
 from m2f_batch.messages.spoken import now
-from m2f_batch.result import tell, tell_run
+from m2f_batch.result import Outcome
 from m2f_batch.runs.forward_kinds import forward_lines
 from m2f_batch.runs.index import read_index, write_index
+from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.inspect.verify import Each, verify_reports
 from m2f_batch.runs.tally import Tally, tally_in
 from m2f_batch.runs.writing.commit import staged
@@ -21,7 +23,7 @@ from m2f_batch.storage.retries import retry_write
 
 EARLY_STOP_IMAGES = 200  # rows before a hopeless run may be stopped
 FEW_FILES = 8
-OK, TOO_MANY_ERRORS = 0, 3
+TOO_MANY_ERRORS = 3  # the exit code
 
 
 def is_hopeless(job: Job, progress: Progress) -> bool:
@@ -40,11 +42,10 @@ def _too_many_errors(job: Job, tally: Tally) -> bool:
     return judged.error > job.config.input.max_error_fraction * judged.images
 
 
-def _exit_code(job: Job, tally: Tally) -> int:
+def _judged(outcome: Outcome[RunTotals], job: Job, tally: Tally) -> Outcome[RunTotals]:
     if not _too_many_errors(job, tally):
-        return OK
-    tell(error=_over_the_limit(job))
-    return TOO_MANY_ERRORS
+        return outcome
+    return replace(outcome, exit_code=TOO_MANY_ERRORS, error=_over_the_limit(job))
 
 
 def _over_the_limit(job: Job) -> str:
@@ -84,14 +85,16 @@ def prove(attempt: Attempt, progress: Progress, each: Each) -> JsonObject | None
     }
 
 
-def finish(attempt: Attempt, progress: Progress, totals: JsonObject | None, *, is_stopped_early: bool) -> int:
-    """Say that the run is done, or what remains, and return the exit code. Raises RunError when something remains."""
+def finish(
+    attempt: Attempt, progress: Progress, totals: JsonObject | None, *, is_stopped_early: bool
+) -> Outcome[RunTotals]:
+    """Say that the run is done, or what remains, and return how it ended. Raises RunError when something remains."""
     job, run = attempt.job, attempt.run
     done = info_now(attempt.work.info, progress)
     remaining = done["images"]["remaining"]
     if totals is not None:
         done |= {**totals, "finished_at": now()}
-        tell_run(done)
+        attempt.report(attempt.outcome(done))
         retry_write(lambda: run.write_info(done))
         retry_write(attempt.lease.check)
         retry_write(run.mark_success)
@@ -104,7 +107,7 @@ def finish(attempt: Attempt, progress: Progress, totals: JsonObject | None, *, i
         raise _internal_error(attempt, remaining)
     lines = _closing_lines(job, done, progress)
     attempt.events.say("\n".join(lines), "done", images=done["images"], errors=done["errors"])
-    return _exit_code(job, tally_in(done))
+    return _judged(attempt.outcome(done), job, tally_in(done))
 
 
 def _internal_error(attempt: Attempt, missing: int) -> RunError:
@@ -115,8 +118,8 @@ def _internal_error(attempt: Attempt, missing: int) -> RunError:
     )
 
 
-def say_nothing_to_do(attempt: Attempt) -> int:
-    """Say that INPUT lists what it listed when the run was finished, and return the exit code that the run had.
+def say_nothing_to_do(attempt: Attempt) -> Outcome[RunTotals]:
+    """Say that INPUT lists what it listed when the run was finished, and return the outcome that the run had.
 
     It counts as a success, because a night without new images is no reason for an alarm.
     """
@@ -128,10 +131,9 @@ def say_nothing_to_do(attempt: Attempt) -> int:
         *(f"        {line}" for line in tally_in(info).reason_lines()),
         *_limit_lines(attempt.job, tally_in(info), ""),
     ]
-    tell_run(info)
     attempt.events.say("\n".join(lines), "nothing_new", images=counts, errors=info["errors"])
     Metrics(attempt.run.uri).succeeded()
-    return _exit_code(attempt.job, tally_in(info))
+    return _judged(attempt.outcome(info), attempt.job, tally_in(info))
 
 
 def _closing_lines(job: Job, done: JsonObject, progress: Progress) -> Iterator[str]:

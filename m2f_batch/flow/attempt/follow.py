@@ -12,6 +12,8 @@ from m2f_batch.flow.attempt.reporter import Reporter
 from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.watch.progress import Progress
+from m2f_batch.result import Outcome
+from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.inspect.verify import Each
 from m2f_batch.runs.plan import Unit, Units, pending
 from m2f_batch.runs.tally import Tally
@@ -47,8 +49,8 @@ class Started:
 Engine = Callable[[Attempt, Units], Started]
 
 
-def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
-    """Do what there is to do, verify it through the map ``each``, and return the exit code."""
+def follow(attempt: Attempt, engine: Engine, each: Each) -> Outcome[RunTotals]:
+    """Do what there is to do, verify it through the map ``each``, and return how it ended."""
     there = {*attempt.decision.state.there, *attempt.work.change.merged}
     units = pending(attempt.work.plan, there, retry_write(lambda: staged(attempt.run)))
     started = engine(attempt, units)
@@ -76,10 +78,10 @@ def follow(attempt: Attempt, engine: Engine, each: Each) -> int:
             check_stop()
         retry_write(attempt.lease.check)
         totals = prove(attempt, progress, each)
-    code = finish(attempt, progress, totals, is_stopped_early=is_stopped_early)
+    outcome = finish(attempt, progress, totals, is_stopped_early=is_stopped_early)
     if totals is not None:
         reporter.succeeded()
-    return code
+    return outcome
 
 
 def _quietly(act: Callable[[], None], seconds: float | None) -> None:

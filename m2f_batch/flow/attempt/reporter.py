@@ -12,7 +12,6 @@ from m2f_batch.flow.watch.lost_nodes import LostNodes
 from m2f_batch.flow.watch.metrics import Metrics
 from m2f_batch.flow.watch.progress import Progress
 from m2f_batch.messages.spoken import duration
-from m2f_batch.result import tell_run
 from m2f_batch.runs.index import entry_of, read_index, write_index
 from m2f_batch.runs.plan import file_and_part
 from m2f_batch.runs.tally import Tally, tally_of_unit
@@ -61,7 +60,7 @@ class Reporter:
             self._attempt.events.emit("deaths", units_begun_again=self.deaths)
         self._metrics.set_state(progress.total - progress.done, busy.shares, busy.replicas, deaths=self.deaths)
         info = info_now(self._attempt.work.info, progress)
-        tell_run(info)
+        self._attempt.report(self._attempt.outcome(info))
         run.write_info(info)
         self._attempt.write_log()
         if time.monotonic() - self._indexed_at > INDEX_SECONDS:

@@ -32,7 +32,7 @@ class Progress:
         self.retries, self.forwards = 0, Forwards()
         self._events = events or Events()
         self._on_refresh, self._started, self._stop = on_refresh, time.monotonic(), threading.Event()
-        is_shown = sys.stderr.isatty() and self._events.log == "text"
+        is_shown = self._events.is_shown and sys.stderr.isatty() and self._events.log == "text"
         self._bar = tqdm(total=total, unit=" images", bar_format=BAR, dynamic_ncols=True) if is_shown else None
         self._thread = threading.Thread(target=self._tick, daemon=True)
 

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 import pytest
 from conftest import PROJECT
 
-from m2f_batch.messages.events import RESERVED, STATE, Events
+from m2f_batch.messages.events import RESERVED, STATE, Events, print_line
 
 MOMENT = 1795273445.1234  # 2026-11-21 15:04:05.1234 UTC
 
@@ -24,14 +24,14 @@ def read(data: bytes) -> list[dict]:
 def printed(log, *says) -> str:
     out = io.StringIO()
     with redirect_stdout(out):
-        events = Events(log, clock=lambda: MOMENT)
+        events = Events(log, clock=lambda: MOMENT, show=print_line)
         for say in says:
             say(events)
     return out.getvalue()
 
 
 def test_a_line_says_when_what_and_who():
-    events = Events(clock=lambda: MOMENT)
+    events = Events(clock=lambda: MOMENT, show=print_line)
     events.emit("start", images=3)
     events.bind("abc", 2)
     events.emit("end", reasons={"decode/Empty": 1}, uri="s3://b/ü\n")
@@ -54,7 +54,7 @@ def test_a_line_says_when_what_and_who():
 
 
 def test_every_line_has_a_level():
-    events = Events()
+    events = Events(show=print_line)
     events.say("plan    3 images", "plan")
     events.say("warning: /out is on storage without conditional writes", "plan")
     events.emit("deaths", units_begun_again=2)
@@ -74,7 +74,7 @@ def test_every_line_has_a_level():
 
 @pytest.mark.parametrize("name", sorted(RESERVED - {"event"}))
 def test_fields_may_not_hide_ours(name):
-    events = Events()
+    events = Events(show=print_line)
     with pytest.raises(ValueError, match=name):
         events.emit("x", **{name: 1})
     with pytest.raises(ValueError, match="event"):
@@ -83,7 +83,7 @@ def test_fields_may_not_hide_ours(name):
 
 
 def test_text_runs_show_the_text_and_keep_the_event(capsys):
-    events = Events("text")
+    events = Events("text", show=print_line)
     events.say("3 of 7 images\n  busy", STATE, done=3)
     events.emit("unit", unit="u")
     assert capsys.readouterr().out == "3 of 7 images\n  busy\n"
@@ -94,7 +94,7 @@ def test_text_runs_show_the_text_and_keep_the_event(capsys):
 
 
 def test_json_runs_show_the_event_alone(capsys):
-    events = Events("json")
+    events = Events("json", show=print_line)
     events.say("3 of 7 images\n  busy", STATE, done=3)
     events.say("", "blank")
     events.emit("unit", unit="\udc80 as a file's name may be")
@@ -119,7 +119,7 @@ def test_no_key_gets_out(log, monkeypatch):
 
 
 def test_the_oldest_state_lines_go_first_and_are_counted():
-    events = Events(max_bytes=4000)
+    events = Events(max_bytes=4000, show=print_line)
     for number in range(100):
         events.emit(STATE, number=number)
         if number % 40 == 0:
@@ -135,7 +135,7 @@ def test_the_oldest_state_lines_go_first_and_are_counted():
 
 
 def test_without_state_lines_the_oldest_others_go():
-    events = Events(max_bytes=2000)
+    events = Events(max_bytes=2000, show=print_line)
     for number in range(50):
         events.emit("unit", number=number)
     dropped, *kept = read(events.lines())
@@ -145,14 +145,14 @@ def test_without_state_lines_the_oldest_others_go():
 
 
 def test_a_line_larger_than_the_log_is_dropped_itself():
-    events = Events(max_bytes=500)
+    events = Events(max_bytes=500, show=print_line)
     events.emit("huge", message="x" * 5000)
     events.emit("small")
     assert [line["event"] for line in read(events.lines())] == ["dropped", "small"]
 
 
 def test_what_was_written_is_not_new_until_something_happens():
-    events, written = Events(), []
+    events, written = Events(show=print_line), []
     assert not events.is_new_since_last_write
     events.save(written.append)
     assert written == []
@@ -176,7 +176,7 @@ def test_what_was_written_is_not_new_until_something_happens():
 
 
 def test_threads_write_whole_lines(capsys):
-    events = Events("json")
+    events = Events("json", show=print_line)
 
     def many(name):
         for number in range(200):
@@ -195,7 +195,7 @@ def test_threads_write_whole_lines(capsys):
 
 ROUTED = """
 import logging, sys, threading, warnings
-from m2f_batch.messages.events import Events, route_logging
+from m2f_batch.messages.events import Events, print_line, route_logging
 early = logging.getLogger("early")
 early.addHandler(logging.StreamHandler())
 proud = logging.getLogger("proud")
@@ -203,7 +203,7 @@ proud.addHandler(logging.StreamHandler(sys.stdout))
 proud.propagate = False
 filed = logging.FileHandler(sys.argv[2])
 proud.addHandler(filed)
-events = Events(sys.argv[1])
+events = Events(sys.argv[1], show=print_line)
 route_logging(events)
 late = logging.getLogger("late")
 late.addHandler(logging.StreamHandler())

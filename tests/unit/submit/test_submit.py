@@ -16,6 +16,7 @@ from conftest import DEMO_MODEL, PROJECT
 from support.jobs_api import Cluster, serving
 
 from m2f_batch.cli import main
+from m2f_batch.commands import submit as submit_command
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
@@ -551,7 +552,9 @@ def test_what_follows_a_lost_job_is_a_hint_of_the_error(lost, advice, cluster, m
 
     monkeypatch.setattr(*((following.JobsApi, "submit") if lost == "submit" else (command, "follow")), gone)
     with pytest.raises(RunError, match=r"^lost; is the head up\?; ") as raised:
-        command.submit(segment_job(load_config(SegmentConfig, flags=flags_of(SEGMENT))), cluster.url)
+        command.submit(
+            segment_job(load_config(SegmentConfig, flags=flags_of(SEGMENT))), cluster.url, following.Console()
+        )
     assert raised.value.hint.startswith(f"is the head up?; {advice}") and "submit follow" in raised.value.hint
 
 
@@ -752,7 +755,7 @@ def test_what_becomes_of_the_job(interrupt, answers, code, stopped, cluster, cap
     ],
 )
 def test_what_is_said_of_a_job_whose_cluster_has_fallen_silent(answers, left, cluster, capsys, monkeypatch) -> None:
-    said = command._say
+    said = submit_command._say
 
     def interrupting(text: str) -> None:
         said(text)
@@ -765,7 +768,7 @@ def test_what_is_said_of_a_job_whose_cluster_has_fallen_silent(answers, left, cl
             raise KeyboardInterrupt  # is answered by asking for its end
         yield ""
 
-    monkeypatch.setattr(command, "_say", interrupting)
+    monkeypatch.setattr(submit_command, "_say", interrupting)
     monkeypatch.setattr(following.JobsApi, "tail", lost)
     if answers is not None:
         monkeypatch.setattr(sys, "stdin", Terminal(answers))

@@ -31,7 +31,7 @@ def test_a_stop_while_storage_is_away_is_still_a_stop(monkeypatch, capsys, tmp_p
         "check_place": lambda job: None,
         "plan_lines": lambda job: [],
         "is_finished": lambda *_: False,
-        "_here": lambda job: interrupted,
+        "_here": lambda job, say: interrupted,
         "held": held,
         "complete": gone,
     }
