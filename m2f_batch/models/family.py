@@ -62,6 +62,7 @@ class Family:
       ``sized(config, plan, size)`` that for a size of the user, by default ``with_size``. ``plan`` is the checkpoint's
       own, whose normalization they keep. Raises UsageError for a size at which the model cannot run.
     - ``refusals`` tell, of the tasks that it cannot do at all, why not.
+    - ``size_problem(config, plan)`` tells why the model cannot see the canvases of a plan, or is None.
     - ``postprocess(config, trained, label_set, task)`` are the published values of the task's settings, those of keys
       of the config and the switches of its function of ``vision/postprocess``. What is absent does not apply.
     - ``load(directory, config, task)`` is the model of ``transformers`` in float32 on the CPU, and ``predict`` runs it.
@@ -86,6 +87,7 @@ class Family:
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
     sized: Callable[[JsonMapping, PreprocessPlan, Size], PreprocessPlan] = _sized
+    size_problem: Callable[[JsonMapping, PreprocessPlan], str | None] | None = None
     windows: Callable[[JsonMapping, LabelSet | None, Task], SlidingWindow | None] | None = None
     fast: Callable[[], FastForward] | None = None
     training: Callable[[], "Training"] | None = None

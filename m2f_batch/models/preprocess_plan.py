@@ -188,8 +188,9 @@ def with_size(
 
 
 def with_normalization(plan: PreprocessPlan, given: Normalization) -> PreprocessPlan:
-    """The plan with a mean and deviation of ours, of pixels from 0 to 1."""
-    return replace(plan, rescale_factor=1 / 255, mean=given.mean, std=given.std)
+    """The plan with a mean and deviation of ours for red, green and blue, of pixels from 0 to 1."""
+    mean, std = (values[::-1] if plan.is_bgr else values for values in (given.mean, given.std))
+    return replace(plan, rescale_factor=1 / 255, mean=mean, std=std)
 
 
 def size_as_detectron2(image_hw: SizeHW, shortest: int, longest: int) -> SizeHW:

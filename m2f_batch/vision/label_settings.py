@@ -141,7 +141,10 @@ def _stuff(
 
 
 def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
-    plan = _sized_plan(checkpoint, preprocess, task)
+    plan, problem = _sized_plan(checkpoint, preprocess, task), checkpoint.family.size_problem
+    reason = None if problem is None else problem(checkpoint.config, plan)
+    if reason is not None:
+        raise UsageError(f"{plan.describe()}: {reason}", field="preprocess.size")
     return plan if preprocess.normalize is None else with_normalization(plan, preprocess.normalize)
 
 

@@ -17,7 +17,7 @@ from m2f_batch.errors import ImageError
 from m2f_batch.records import SCHEMA, ImageRef
 from m2f_batch.runs.plan import UNIT_SCHEMA, Unit
 from m2f_batch.vision.cuts.view import View, Window
-from m2f_batch.vision.pixels.prepared import Prepared
+from m2f_batch.vision.pixels.prepared import Content, Prepared
 
 _SECONDS = pa.map_(pa.string(), pa.float64())
 _HW = pa.list_(pa.int32(), 2)
@@ -200,10 +200,10 @@ def _views_array(images: Sequence[Prepared]) -> pa.StructArray:
     return pa.StructArray.from_arrays([*lists, contents], fields=list(_VIEW))
 
 
-def _binary(contents: list[NDArray[np.uint8]]) -> pa.LargeBinaryArray:
+def _binary(contents: list[Content]) -> pa.LargeBinaryArray:
     """Pack bytes one behind the other."""
     offsets = np.cumsum([0, *(content.nbytes for content in contents)], dtype=np.int64)
-    data = np.concatenate([np.empty(0, np.uint8), *(content.reshape(-1) for content in contents)])
+    data = np.concatenate([np.empty(0, np.uint8), *(content.reshape(-1).view(np.uint8) for content in contents)])
     return pa.Array.from_buffers(pa.large_binary(), len(contents), [None, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 
@@ -223,7 +223,7 @@ def prepared_of(images: pa.StructArray) -> tuple[list[ImageRef], list[Prepared |
     return [ImageRef(entry["uri"], entry["version"]) for entry in entries], results
 
 
-def _views_of(array: pa.StructArray) -> tuple[list[View], list[NDArray[np.uint8]]]:
+def _views_of(array: pa.StructArray) -> tuple[list[View], list[Content]]:
     lists = (array.field(name) for name in ("window", "content_hw", "canvas_hw"))
     columns = (each.flatten().to_numpy().reshape(-1, each.type.list_size).tolist() for each in lists)
     views = [
@@ -231,7 +231,13 @@ def _views_of(array: pa.StructArray) -> tuple[list[View], list[NDArray[np.uint8]
         for window, content, canvas in zip(*columns, strict=True)
     ]
     pixels = _bytes_of(array.field("content"))
-    return views, [each.reshape(*view.content_hw, 3) for view, each in zip(views, pixels, strict=True)]
+    return views, [_content_of(each, view) for view, each in zip(views, pixels, strict=True)]
+
+
+def _content_of(data: NDArray[np.uint8], view: View) -> Content:
+    """The pixels of a view, of one byte a value, or four for those that were not rounded."""
+    height, width = view.content_hw
+    return (data if len(data) == 3 * height * width else data.view(np.float32)).reshape(height, width, 3)
 
 
 def _bytes_of(array: pa.LargeBinaryArray) -> list[NDArray[np.uint8]]:

@@ -14,16 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.vision.device.micro_batches import BatchSizes, Buffer, find_batch_size
 from m2f_batch.vision.device.views import ImageJob, ViewJob
-from m2f_batch.vision.pixels.prepared import Prepared, Result
+from m2f_batch.vision.pixels.prepared import Content, Prepared, Result
 
-Contents = Sequence[NDArray[np.uint8]]
+Contents = Sequence[Content]
 Loaded = TypeVar("Loaded")
 Computed = TypeVar("Computed")
 Begun = TypeVar("Begun")

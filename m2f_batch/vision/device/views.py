@@ -7,15 +7,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from m2f_batch.errors import ImageError
 from m2f_batch.models.predictions import Prediction
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.vision.cuts.view import Join, View
-from m2f_batch.vision.pixels.prepared import Prepared, Result
+from m2f_batch.vision.pixels.prepared import Content, Prepared, Result
 
 Part = TypeVar("Part")
 Joined = TypeVar("Joined")
@@ -56,7 +54,7 @@ class ViewJob(Generic[Begun]):
     at: int
 
     @property
-    def content(self) -> NDArray[np.uint8]:
+    def content(self) -> Content:
         """Uint8 [hc, wc, 3]."""
         return self.of.image.contents[self.at]
 

@@ -11,12 +11,16 @@ from m2f_batch.records import Segment
 from m2f_batch.vision.cuts.view import View
 
 Result = list[Segment] | ImageError  # of an image that was prepared
+Content = NDArray[np.uint8 | np.float32]  # [hc, wc, 3]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image ready for the model: its views, the content of each, uint8 [hc, wc, 3], and the image's own size."""
+    """An image ready for the model: its views, the content of each, and the image's own size.
 
-    contents: tuple[NDArray[np.uint8], ...]
+    Contents are uint8, or float32 from 0 to 255 where the plan's resizing does not round.
+    """
+
+    contents: tuple[Content, ...]
     views: tuple[View, ...]
     output_hw: SizeHW

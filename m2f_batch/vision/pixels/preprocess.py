@@ -1,4 +1,4 @@
-"""Turns pixels into pixel values: resizes on the CPU in uint8, normalizes and pads on the model's device in float32.
+"""Turns pixels into pixel values: resizes on the CPU, normalizes and pads on the model's device in float32.
 
 The same numbers as ``Mask2FormerImageProcessor`` (torchvision backend) gives for one image alone. Bytes become pixels
 in ``vision/decode/image``, and training resizes in ``train/data/augment``.
@@ -20,7 +20,7 @@ from m2f_batch.vision.cuts.view import Cut, View
 from m2f_batch.vision.cuts.whole import WHOLE
 from m2f_batch.vision.decode.image import decode, from_pil
 from m2f_batch.vision.pixels.opencv import resize_bilinear
-from m2f_batch.vision.pixels.prepared import Prepared
+from m2f_batch.vision.pixels.prepared import Content, Prepared
 
 __all__ = ["Prepared", "pixel_values", "prepare", "prepare_image"]
 ImageLike = bytes | Image.Image | NDArray[np.uint8]
@@ -65,30 +65,32 @@ def prepare(image: NDArray[np.uint8], plan: PreprocessPlan, cut: Cut = WHOLE) ->
     return Prepared(tuple(contents), views, output_hw)
 
 
-def _scaled(image: NDArray[np.uint8], size_hw: SizeHW, plan: PreprocessPlan) -> NDArray[np.uint8]:
+def _scaled(image: Content, size_hw: SizeHW, plan: PreprocessPlan) -> Content:
     """Resize a whole image, in the plan's steps where that is the size they lead to."""
     output_hw = (image.shape[0], image.shape[1])
     if size_hw == output_hw:
         return image
-    steps = plan.sizes(output_hw)
+    steps, resized = plan.sizes(output_hw), image
     for step_hw in steps if steps[-1] == size_hw else (size_hw,):
-        image = _resized(image, step_hw, plan, output_hw)
-    return image
+        resized = _resized(resized, step_hw, plan, output_hw)
+    return resized
 
 
-def _content(image: NDArray[np.uint8], view: View, plan: PreprocessPlan, output_hw: SizeHW) -> NDArray[np.uint8]:
+def _content(image: Content, view: View, plan: PreprocessPlan, output_hw: SizeHW) -> Content:
     y, x, height, width = view.window
     if (height, width) == image.shape[:2] == output_hw:
         return _scaled(image, view.content_hw, plan)
     return _resized(image[y : y + height, x : x + width], view.content_hw, plan, output_hw)
 
 
-def _resized(image: NDArray[np.uint8], size_hw: SizeHW, plan: PreprocessPlan, output_hw: SizeHW) -> NDArray[np.uint8]:
+def _resized(image: Content, size_hw: SizeHW, plan: PreprocessPlan, output_hw: SizeHW) -> Content:
     if image.shape[:2] == size_hw:
         return image
     if plan.resizing == "opencv":
-        return resize_bilinear(image, size_hw)
+        return resize_bilinear(image.astype(np.uint8, copy=False), size_hw)
     planes = _tensor(image).permute(2, 0, 1).contiguous()[None]
+    if plan.resizing == "torch":
+        planes = planes.float()  # as transformers and rfdetr, which rescale first, and so round nothing
     try:
         resized = tvF.resize(planes, list(size_hw), INTERPOLATIONS[plan.resample], antialias=plan.resizing == "pillow")[
             0
@@ -101,10 +103,8 @@ def _resized(image: NDArray[np.uint8], size_hw: SizeHW, plan: PreprocessPlan, ou
     return resized.permute(1, 2, 0).contiguous().numpy()
 
 
-def pixel_values(
-    contents: Sequence[NDArray[np.uint8]], canvas_hw: SizeHW, plan: PreprocessPlan, device: torch.device
-) -> Tensor:
-    """Normalize contents, uint8 [hc, wc, 3], on canvases of one size: float32 [B, 3, Hc, Wc]."""
+def pixel_values(contents: Sequence[Content], canvas_hw: SizeHW, plan: PreprocessPlan, device: torch.device) -> Tensor:
+    """Normalize contents [hc, wc, 3] on canvases of one size: float32 [B, 3, Hc, Wc]."""
     batch = torch.zeros((len(contents), 3, *canvas_hw), dtype=torch.float32, device=device)
     scale = _scale(plan, device)
     if plan.pads_black:
@@ -116,16 +116,17 @@ def pixel_values(
     return batch
 
 
-def _on_device(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+def _on_device(image: Content, device: torch.device) -> Tensor:
     """Copy an image to a device. On CUDA it goes through pinned memory, so that the copy holds nobody up."""
     if device.type != "cuda":
         return _tensor(image).to(device)
-    pinned = torch.empty(image.shape, dtype=torch.uint8, pin_memory=True)
+    dtype = torch.uint8 if image.dtype == np.uint8 else torch.float32
+    pinned = torch.empty(image.shape, dtype=dtype, pin_memory=True)
     pinned.numpy()[...] = image
     return pinned.to(device, non_blocking=True)
 
 
-def _tensor(image: NDArray[np.uint8]) -> Tensor:
+def _tensor(image: Content) -> Tensor:
     """Share memory where torch allows it. A read-only array, as PIL and Arrow give, is copied, and so is a window."""
     return torch.from_numpy(np.require(image, requirements=["C", "W"]))
 
@@ -141,7 +142,7 @@ def _scale(plan: PreprocessPlan, device: torch.device) -> tuple[Tensor, Tensor] 
 
 
 def _normalized(planes: Tensor, plan: PreprocessPlan, scale: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Rescale and normalize uint8 [3, h, w] to float32."""
+    """Rescale and normalize [3, h, w], from 0 to 255, to float32."""
     if scale is None:
         return planes * plan.rescale_factor if plan.rescale_factor is not None else planes.float()
     mean, std = scale

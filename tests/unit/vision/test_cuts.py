@@ -362,10 +362,11 @@ def test_an_image_that_nobody_wants_is_asked_once():
 def test_views_travel_between_stages_as_they_are():
     cuts = (Sliding(48, 16), WHOLE, Tiles(20, 10))
     error = ImageError("decode", "Truncated", "short", size_hw=(3, 2))
-    results = [error, *(prepare(photo(seed), PLAN, cut) for seed, cut in enumerate(cuts)), error]
-    refs = [ImageRef(f"/p/{number}.png", str(number)) for number in range(5)]
+    unrounded = prepare(photo(9)[:7, :5], replace(PLAN, resizing="torch"))
+    results = [error, *(prepare(photo(seed), PLAN, cut) for seed, cut in enumerate(cuts)), unrounded, error]
+    refs = [ImageRef(f"/p/{number}.png", str(number)) for number in range(6)]
     packed = prepared_array(refs, results)
-    for first, last in ((0, 5), (1, 3), (2, 5), (4, 5), (3, 3)):
+    for first, last in ((0, 6), (1, 3), (2, 5), (4, 6), (3, 3)):
         again, items = prepared_of(packed.slice(first, last - first))
         assert again == refs[first:last]
         for item, expected in zip(items, results[first:last], strict=True):
@@ -375,7 +376,9 @@ def test_views_travel_between_stages_as_they_are():
                 continue
             assert (item.views, item.output_hw) == (expected.views, expected.output_hw)
             assert len(item.contents) == len(expected.contents)
-            assert all(np.array_equal(a, b) for a, b in zip(item.contents, expected.contents, strict=True))
+            for a, b in zip(item.contents, expected.contents, strict=True):
+                assert a.dtype == b.dtype
+                assert np.array_equal(a, b)
 
 
 def test_a_cut_other_than_the_whole_image_is_in_the_fingerprint():

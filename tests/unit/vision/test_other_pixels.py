@@ -8,9 +8,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from m2f_batch.config.segment import AspectSize, ExactSize
+from m2f_batch.config.segment import AspectSize, ExactSize, Normalization
 from m2f_batch.explain.pictures import seen_by_model
-from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW, with_size
+from m2f_batch.models.preprocess_plan import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PreprocessPlan,
+    SizeHW,
+    with_normalization,
+    with_size,
+)
 from m2f_batch.vision.pixels.opencv import resize_bilinear
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 
@@ -74,8 +81,24 @@ def test_torch_samples_where_pillow_averages() -> None:
     image[::2] = 255  # every other row
     plan = replace(PLAN, size=ExactSize(height=2, width=2))
     averaged, sampled = prepare(image, plan).contents[0], prepare(image, replace(plan, resizing="torch")).contents[0]
-    assert set(sampled.flatten()) in ({127}, {128})
+    assert set(sampled.flatten()) == {127.5}, "nor does it round"
     assert averaged[0, 0, 0] > sampled[0, 0, 0] > averaged[1, 0, 0], "a triangle of 8 pixels, cut off by the border"
+
+
+def test_what_torch_resized_is_normalized_unrounded() -> None:
+    image, size = noise((50, 70)), ExactSize(height=33, width=48)
+    plan = replace(PLAN, size=size, resizing="torch", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    resized = torch.nn.functional.interpolate(planes, size=(33, 48), mode="bilinear", align_corners=False)[0]
+    mean, std = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
+    assert (values_of(image, plan) - (resized - mean) / std).abs().max() < 2e-6
+
+
+def test_a_mean_of_the_user_is_that_of_red_green_and_blue() -> None:
+    given = Normalization(mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert with_normalization(PLAN, given).mean == (0.1, 0.2, 0.3)
+    blue_first = with_normalization(replace(PLAN, is_bgr=True), given)
+    assert (blue_first.mean, blue_first.std) == ((0.3, 0.2, 0.1), (0.6, 0.5, 0.4))
 
 
 @pytest.mark.parametrize("is_black", [True, False])
