@@ -214,6 +214,7 @@ def runs(count: int, scratch: Path) -> list[dict[str, Any]]:
     lines = []
     for night, name in enumerate(("command", "again")):
         got = measured("command", str(count), f"{scratch}/run-{count}", str(night))
+        assert got["store_bytes"] is not None, "Ray's object store was never read"
         sizes = [got["watch"].peak("driver"), got["watch"].peak("gate"), got["store_bytes"] / 2**20]
         lines.append(
             {

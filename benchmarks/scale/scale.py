@@ -160,6 +160,7 @@ def line(count: int, scratch: Path) -> dict[str, Any]:
     """One line of the table."""
     got = run(count, scratch)
     watch, flat = got["watch"], steady(got)
+    assert got["store_bytes"] is not None, "Ray's object store was never read"
     first = got["units"][0][0]
     seconds = {name: got[name][1] - got[name][0] for name in ("listing", "verify")}
     shown = {
