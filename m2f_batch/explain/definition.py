@@ -125,6 +125,7 @@ def _panoptic(
     mask_threshold: float,
     overlap_threshold: float,
     stuff_ids: frozenset[int],
+    keep_unsure: bool = False,
 ) -> Definition:
     level = math.log(mask_threshold / (1 - mask_threshold))
     judged = _by_best_class(class_logits, mask_logits, frame, level)
@@ -143,7 +144,7 @@ def _panoptic(
         weighted = p.mul_(scores[q])
         wins = weighted > highest  # a tie stays with the query before
         owner.masked_fill_(wins, q)
-        inside = torch.where(wins, is_inside, inside)
+        inside = torch.where(wins, is_inside | keep_unsure, inside)
         torch.maximum(highest, weighted, out=highest)
     parts: dict[tuple[int, int], list[int]] = {}
     for q in kept:
@@ -156,6 +157,8 @@ def _panoptic(
         if not numbers["visible"]:
             item.reason = "empty"
             item.detail = f"of its {numbers['area']} pixels with p >= {mask_threshold:g} it owns none"
+        elif not numbers["area"]:
+            item.reason, item.detail = "empty", f"no pixel with p >= {mask_threshold:g}"
         elif ratio < overlap_threshold:
             item.reason = "overlap"
             item.detail = f"owns {numbers['owned']} / {numbers['area']} = {ratio:.4g} < {overlap_threshold:g}"
@@ -169,10 +172,11 @@ def _panoptic(
     return _numbered(judged, sorted(segments, key=lambda found: -found.score))
 
 
-def _semantic(class_logits: Tensor, mask_logits: Tensor, frame: Frame) -> Definition:
+def _semantic(class_logits: Tensor, mask_logits: Tensor, frame: Frame, masks_first: bool = False) -> Definition:
     judged = _by_best_class(class_logits, mask_logits, frame, 0.0)
     weights = class_logits.softmax(-1)[:, :-1]
-    votes = torch.stack([_on_canvas(logits, frame).sigmoid_() for logits in mask_logits])
+    grown = _full if masks_first else _on_canvas
+    votes = torch.stack([grown(logits, frame).sigmoid_() for logits in mask_logits])
     winner = torch.full(frame.output, -1, dtype=torch.int16)
     highest, total = torch.full(frame.output, -1.0), torch.zeros(frame.output)
     peaks = []

@@ -35,6 +35,8 @@ class PostprocessSettings(TypedDict, total=False):
     overlap_threshold: float
     stuff_ids: frozenset[int]
     upsampling: "Upsampling"
+    keep_unsure: bool
+    masks_first: bool
 
 
 @dataclass(frozen=True)

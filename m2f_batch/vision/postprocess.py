@@ -28,7 +28,7 @@ from m2f_batch.vision.masks.label_tiles import ClassLabels, codes_of
 from m2f_batch.vision.masks.panoptic import QueryLabels, panoptic_labels
 from m2f_batch.vision.masks.pixel_classes import pixel_labels
 from m2f_batch.vision.masks.rle import MaskCode
-from m2f_batch.vision.masks.semantic import semantic_labels
+from m2f_batch.vision.masks.semantic import output_semantic_labels, semantic_labels
 
 DEVICES = ("cpu", "cuda")  # logits on another come to the CPU
 NO_STUFF: frozenset[int] = frozenset()
@@ -126,8 +126,13 @@ def panoptic_segments(
     mask_threshold: float = 0.5,
     overlap_threshold: float = 0.8,
     stuff_ids: frozenset[int] = NO_STUFF,
+    keep_unsure: bool = False,
 ) -> list[Segment]:
-    """Segments that do not overlap, segments of one stuff class merged, best score first."""
+    """Segments that do not overlap, segments of one stuff class merged, best score first.
+
+    A query's segment are the pixels that it owns with p >= ``mask_threshold``. With ``keep_unsure`` they are all pixels
+    that it owns, as in MaskFormer (mask_former_model.py, ``panoptic_inference``).
+    """
     class_logits, mask_logits = _checked(class_logits, mask_logits)
     frame = Frame(canvas, content, output)
     scores, labels = class_logits.softmax(-1).max(-1)
@@ -135,7 +140,7 @@ def panoptic_segments(
     kept = keep.nonzero().flatten().tolist()
     if not kept:
         return []
-    owned = panoptic_labels(mask_logits[kept], scores[kept], frame, mask_threshold)
+    owned = panoptic_labels(mask_logits[kept], scores[kept], frame, 0.0 if keep_unsure else mask_threshold)
     # p >= threshold: the level itself is inside
     just_below = float(np.nextafter(np.float32(_logit(mask_threshold)), np.float32(-np.inf)))
     areas = areas_of(mask_logits[kept], frame, just_below)
@@ -173,12 +178,23 @@ def _parts(
 
 @torch.inference_mode()
 def semantic_segments(
-    class_logits: Tensor, mask_logits: Tensor, *, canvas: SizeHW, content: SizeHW, output: SizeHW
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    *,
+    canvas: SizeHW,
+    content: SizeHW,
+    output: SizeHW,
+    masks_first: bool = False,
 ) -> list[Segment]:
-    """One segment per class that wins a pixel, largest area first."""
+    """One segment per class that wins a pixel, largest area first.
+
+    Classes are summed over queries on the canvas, and the sums grow to the output. With ``masks_first`` mask logits
+    grow to the output, and classes are summed there, as in OneFormer and in panoptic MaskFormer models.
+    """
     class_logits, mask_logits = _checked(class_logits, mask_logits)
     frame = Frame(canvas, content, output)
-    return _by_area(semantic_labels(class_logits.softmax(-1)[:, :-1], mask_logits, frame), frame)
+    labels = output_semantic_labels if masks_first else semantic_labels
+    return _by_area(labels(class_logits.softmax(-1)[:, :-1], mask_logits, frame), frame)
 
 
 @torch.inference_mode()

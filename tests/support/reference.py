@@ -82,6 +82,7 @@ def panoptic(
     mask_threshold=0.5,
     overlap_threshold=0.8,
     stuff_ids=(),
+    keep_unsure=False,
 ):
     scores, labels = class_logits.softmax(-1).max(-1)
     no_object = class_logits.shape[1] - 1
@@ -96,8 +97,8 @@ def panoptic(
     regions: list[list] = []
     for i, q in enumerate(kept):
         owned = owner == i
-        mask = owned & (p[i] >= mask_threshold)
-        doubt = close | (owned & ((p[i] - mask_threshold).abs() < 1e-4))
+        mask = owned if keep_unsure else owned & (p[i] >= mask_threshold)
+        doubt = close if keep_unsure else close | (owned & ((p[i] - mask_threshold).abs() < 1e-4))
         area = int((p[i] >= mask_threshold).sum())
         if not mask.any() or area == 0 or int(owned.sum()) / area < overlap_threshold:
             continue
@@ -113,10 +114,13 @@ def panoptic(
     return [Region(-s, c, mask.numpy(), doubt.numpy()) for s, _, c, mask, doubt in regions]
 
 
-def semantic(class_logits, mask_logits, *, canvas, content, output):
+def semantic(class_logits, mask_logits, *, canvas, content, output, masks_first=False):
     weights = class_logits.softmax(-1)[:, :-1]
-    S = torch.einsum("qc,qhw->chw", weights, up(mask_logits, canvas).sigmoid())
-    S = up(S[:, : content[0], : content[1]], output)
+    if masks_first:
+        S = torch.einsum("qc,qhw->chw", weights, full(mask_logits, canvas, content, output).sigmoid())
+    else:
+        S = torch.einsum("qc,qhw->chw", weights, up(mask_logits, canvas).sigmoid())
+        S = up(S[:, : content[0], : content[1]], output)
     total = S.sum(0)
     winner = S.argmax(0)
     top = S.topk(min(2, len(S)), 0).values

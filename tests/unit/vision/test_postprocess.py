@@ -7,9 +7,12 @@ from pycocotools import mask as coco_mask
 from support import reference
 
 from m2f_batch.errors import ImageError
+from m2f_batch.explain.definition import define
+from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments, semantic_segments
 
 FUNCTIONS = {"instance": instance_segments, "panoptic": panoptic_segments, "semantic": semantic_segments}
+SETTINGS = {"panoptic": {"mask_threshold": 0.5}, "semantic": {}}
 # canvas, content, output: no padding, padding on both sides, shrinking, thin
 FRAMES = [
     ((64, 96), (64, 96), (75, 110)),
@@ -44,6 +47,39 @@ def test_equals_the_plain_definition(frame, seed, dtype):
         expected = getattr(reference, task)(class_logits.to(wide), mask_logits.to(wide), **sizes, **options)
         assert len(expected) >= 2, "the case must not be empty"
         reference.assert_same(found, expected)
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_switches_equal_the_plain_definition(frame, seed, dtype):
+    sizes = dict(zip(("canvas", "content", "output"), frame, strict=True))
+    class_logits, mask_logits = (x.to(dtype) for x in logits(seed))
+    for task, options in {
+        "panoptic": {
+            "keep_unsure": True,
+            "score_threshold": 0.3,
+            "overlap_threshold": 0.3,
+            "stuff_ids": frozenset({1}),
+        },
+        "semantic": {"masks_first": True},
+    }.items():
+        found = FUNCTIONS[task](class_logits, mask_logits, **sizes, **options)
+        expected = getattr(reference, task)(class_logits, mask_logits, **sizes, **options)
+        assert len(expected) >= 2, "the case must not be empty"
+        reference.assert_same(found, expected)
+        defined = define(class_logits.float(), mask_logits.float(), task, Frame(**sizes), SETTINGS[task] | options)
+        assert [s.category_id for s in defined.segments] == [r.category_id for r in expected]
+
+
+def test_a_sum_at_the_output_looks_at_few_queries_of_many():
+    class_logits, mask_logits = logits(3, queries=40, classes=60, size=(24, 32))
+    mask_logits[8:] -= 40  # votes of nothing, which take no part
+    sizes = {"canvas": (96, 128), "content": (90, 120), "output": (400, 500)}
+    found = semantic_segments(class_logits, mask_logits, **sizes, masks_first=True)
+    reference.assert_same(found, reference.semantic(class_logits, mask_logits, **sizes, masks_first=True))
+    apart = semantic_segments(class_logits, mask_logits, **sizes)
+    assert [s.counts for s in apart] != [s.counts for s in found], "the order of the steps decides pixels"
 
 
 @pytest.mark.parametrize("mask_threshold", [0.2, 0.5, 0.9])
@@ -119,6 +155,14 @@ def test_owned_pixels_under_the_threshold_count_for_the_ratio_but_not_for_the_ma
     class_logits, masks = one_object()
     (segment,) = panoptic_segments(class_logits, masks, canvas=(32, 32), content=(32, 32), output=(32, 32))
     assert segment.area == 32 * 16
+
+
+def test_with_keep_unsure_a_segment_is_all_that_its_query_owns():
+    class_logits, masks = one_object()
+    sizes = {"canvas": (32, 32), "content": (32, 32), "output": (32, 32)}
+    (segment,) = panoptic_segments(class_logits, masks, **sizes, keep_unsure=True)
+    assert segment.area == 32 * 32
+    assert panoptic_segments(class_logits, masks - 20, **sizes, keep_unsure=True) == [], "it has no mask of its own"
 
 
 def test_panoptic_drops_what_is_mostly_covered():
