@@ -148,21 +148,9 @@ def _panoptic(
         torch.maximum(highest, weighted, out=highest)
     parts: dict[tuple[int, int], list[int]] = {}
     for q in kept:
-        item, numbers = judged[q], judged[q].numbers
-        owned = owner == q
-        numbers["owned"] = int(owned.count_nonzero())
-        numbers["visible"] = int(owned.logical_and_(inside).count_nonzero())
-        ratio = numbers["owned"] / numbers["area"] if numbers["area"] else 0.0
-        numbers["owned_over_area"] = ratio
-        if not numbers["visible"]:
-            item.reason = "empty"
-            item.detail = f"of its {numbers['area']} pixels with p >= {mask_threshold:g} it owns none"
-        elif not numbers["area"]:
-            item.reason, item.detail = "empty", f"no pixel with p >= {mask_threshold:g}"
-        elif ratio < overlap_threshold:
-            item.reason = "overlap"
-            item.detail = f"owns {numbers['owned']} / {numbers['area']} = {ratio:.4g} < {overlap_threshold:g}"
-        else:
+        item = judged[q]
+        _judge_owner(item, owner == q, inside, mask_threshold, overlap_threshold)
+        if item.reason == "kept":
             parts.setdefault((item.category_id, -1 if item.category_id in stuff_ids else q), []).append(q)
     segments = []
     for (label, _), members in parts.items():
@@ -170,6 +158,23 @@ def _panoptic(
         code = encode_mask(mask.logical_and_(inside).numpy())
         segments.append(Defined(label, max(judged[q].class_score for q in members), code, members))
     return _numbered(judged, sorted(segments, key=lambda found: -found.score))
+
+
+def _judge_owner(item: Judged, owned: Tensor, inside: Tensor, mask_threshold: float, overlap_threshold: float) -> None:
+    """Say whether a query keeps the pixels that it owns, of which those ``inside`` may belong to a segment."""
+    numbers = item.numbers
+    numbers["owned"] = int(owned.count_nonzero())
+    numbers["visible"] = int(owned.logical_and(inside).count_nonzero())
+    numbers["owned_over_area"] = numbers["owned"] / numbers["area"] if numbers["area"] else 0.0
+    if not numbers["visible"]:
+        item.reason = "empty"
+        item.detail = f"of its {numbers['area']} pixels with p >= {mask_threshold:g} it owns none"
+    elif not numbers["area"]:
+        item.reason, item.detail = "empty", f"no pixel with p >= {mask_threshold:g}"
+    elif numbers["owned_over_area"] < overlap_threshold:
+        ratio = numbers["owned_over_area"]
+        item.reason = "overlap"
+        item.detail = f"owns {numbers['owned']} / {numbers['area']} = {ratio:.4g} < {overlap_threshold:g}"
 
 
 def _semantic(class_logits: Tensor, mask_logits: Tensor, frame: Frame, masks_first: bool = False) -> Definition:

@@ -3,10 +3,16 @@
 import dataclasses
 import typing
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PretrainedConfig
 from transformers.models.auto import CONFIG_MAPPING
+
+from m2f_batch.errors import UsageError
+from m2f_batch.models.backbone_configs import current_config
+
+Config = TypeVar("Config", bound=PretrainedConfig)
 
 # not parameters of one class, yet a backbone has them
 OUTPUTS = ("out_features", "out_indices")
@@ -54,3 +60,24 @@ def backbone_of(tree: Mapping[str, Any]) -> PretrainedConfig:
     """The configuration of a backbone from ``backbone_config``. Raises what transformers raises for values."""
     made = backbone_class(tree["model_type"])
     return made(**parameters_of(made, tree), **{name: tree[name] for name in OUTPUTS if name in tree})
+
+
+def architecture_of(kind: type[Config], config: Mapping[str, Any], family: str, **instead: Any) -> Config:
+    """The architecture and the labels of a checked config.json, as version 4 or 5 wrote it.
+
+    Only parameters of the architecture are taken. All else that versions wrote, tens of kilobytes of what every model
+    has, and whatever anybody added, is not read. ``instead`` are parameters that replace those of config.json. Raises
+    UsageError when transformers refuses it.
+    """
+    tree = current_config(config)
+    backbone = tree.get("backbone_config")
+    left_out = {"backbone_config", *instead}
+    taken = parameters_of(kind, {name: value for name, value in tree.items() if name not in left_out})
+    try:
+        made = kind(backbone_config=None if backbone is None else backbone_of(backbone), **taken, **instead)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"no {family} can be made of its config.json ({reason})", field="model.uri") from None
+    made.id2label = {int(i): str(name) for i, name in tree["id2label"].items()}
+    made.label2id = {name: i for i, name in made.id2label.items()}
+    return made

@@ -89,6 +89,11 @@ def find_label_set(id2label: Mapping[int, str]) -> LabelSet | None:
     return None
 
 
+def label_set_of(config: Mapping[str, Any]) -> LabelSet | None:
+    """The published label set of a checked config.json, if it is one."""
+    return find_label_set({int(i): str(name) for i, name in config["id2label"].items()})
+
+
 def find_stuff_ids(
     configured: frozenset[int] | None, in_checkpoint: frozenset[int] | None, label_set: LabelSet | None
 ) -> tuple[frozenset[int], StuffSource]:

@@ -16,12 +16,13 @@ from conftest import LONG, PROJECT
 from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from support.hand_made import weights
+from transformers import Mask2FormerConfig
 
 from m2f_batch.config.segment import ExactSize
 from m2f_batch.models.checkpoint import choose_task, read_checkpoint
+from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.loading import forward, load_model
 from m2f_batch.models.mask2former.fast import FastMask2Former
-from m2f_batch.models.mask2former.transformers_model import architecture_of
 from m2f_batch.models.processor import plan_from_processor
 
 FOLDER = PROJECT / "tests" / "published"
@@ -58,7 +59,7 @@ def test_config_and_processor_are_read(name: str, tmp_path: Path) -> None:
     assert checkpoint.label_set.name in (expected, f"{expected} instance")
     plan = plan_from_processor(checkpoint.processor)
     assert plan.size == ExactSize(height=384, width=384) and plan.divisor == 32 and plan.rescale_factor == 1 / 255
-    made = architecture_of(checkpoint.config)
+    made = architecture_of(Mask2FormerConfig, checkpoint.config, "Mask2Former")
     size = name.split("-")[1]
     assert made.backbone_config.depths == DEPTHS.get(size, [2, 2, 18, 2])
     assert getattr(made.backbone_config, "embed_dim", None) == WIDTHS.get(size)

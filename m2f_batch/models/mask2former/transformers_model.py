@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
-from m2f_batch.errors import UsageError
-from m2f_batch.models.backbone_configs import current_config
-from m2f_batch.models.config_classes import backbone_of, parameters_of
+from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.from_tensors import model_from_tensors
 from m2f_batch.models.predictions import QueryLogits
 
@@ -19,7 +16,8 @@ ENCODER = "model.pixel_level_module.encoder"
 
 def load(directory: Path, config: Mapping[str, Any]) -> Mask2FormerForUniversalSegmentation:
     """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
-    return model_from_tensors(Mask2FormerForUniversalSegmentation, architecture_of(config), directory, is_never_read)
+    architecture = architecture_of(Mask2FormerConfig, config, "Mask2Former")
+    return model_from_tensors(Mask2FormerForUniversalSegmentation, architecture, directory, is_never_read)
 
 
 def predict(model: nn.Module, pixel_values: Tensor) -> QueryLogits:
@@ -27,25 +25,6 @@ def predict(model: nn.Module, pixel_values: Tensor) -> QueryLogits:
     # transformers forgets hidden states with use_auxiliary_loss: false, and crashes without them
     output = model(pixel_values=pixel_values, output_hidden_states=True)
     return QueryLogits(output.class_queries_logits, output.masks_queries_logits)
-
-
-def architecture_of(config: Mapping[str, Any]) -> Mask2FormerConfig:
-    """The architecture and the labels of a checked config.json, as version 4 or 5 wrote it.
-
-    Only parameters of the architecture are taken. All else that versions wrote, tens of kilobytes of what every model
-    has, and whatever anybody added, is not read. Raises UsageError when transformers refuses it.
-    """
-    tree = current_config(config)
-    backbone = tree.get("backbone_config")
-    taken = parameters_of(Mask2FormerConfig, {name: value for name, value in tree.items() if name != "backbone_config"})
-    try:
-        made = Mask2FormerConfig(backbone_config=None if backbone is None else backbone_of(backbone), **taken)
-    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"no Mask2Former can be made of its config.json ({reason})", field="model.uri") from None
-    made.id2label = {int(i): str(name) for i, name in tree["id2label"].items()}
-    made.label2id = {name: i for i, name in made.id2label.items()}
-    return made
 
 
 def is_never_read(model: nn.Module, name: str) -> bool:

@@ -1,0 +1,131 @@
+"""MaskFormer (https://arxiv.org/abs/2107.06278), which classifies masks for semantic and panoptic results.
+
+Source of the rules: facebookresearch/MaskFormer, ``mask_former/mask_former_model.py`` and its configs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2f_batch.config.segment import AspectSize, Task
+from m2f_batch.models.backbone_configs import backbone_problems
+from m2f_batch.models.families.mask2former import PROCESSORS, backbone_width
+from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.label_sets import LabelSet, label_set_of
+from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+from m2f_batch.models.processor import DIVISOR, plan_from_processor
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction
+
+PAPER_SIZES = {
+    "COCO panoptic": (800, 1333),
+    "Cityscapes": (1024, 2048),
+    "ADE20K": (640, 2560),
+    "Mapillary Vistas": (2048, 2048),
+    "COCO-Stuff": (640, 2560),
+}
+SMALL_ADE20K, SMALL_WIDTH = (512, 2048), 96  # of semantic models up to Swin-S, or with no Swin
+PANOPTIC = {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8, "keep_unsure": True}
+ADE20K_PANOPTIC = {"score_threshold": 0.7}
+ON_COCO = "nothing is added, as in MaskFormer's own test on COCO, where transformers makes up to multiples of 32"
+LEGACY = "by size_divisibility of an older transformers, which today's passes over"
+NO_INSTANCE = (
+    "its paper and its code know no instance results, and no score for one, and those of transformers are "
+    "Mask2Former's; a Mask2Former, OneFormer, EoMT or RF-DETR model finds instances"
+)
+
+
+def _tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
+    if trained == "semantic":
+        return ("semantic",)
+    if trained is None and label_set is not None and label_set.name != "COCO panoptic":
+        return ("semantic",)  # as all published ones are
+    return ("panoptic", "semantic")
+
+
+def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
+    return iter(())
+
+
+def _config_problems(config: JsonMapping) -> Iterator[str]:
+    yield from backbone_problems(config)
+    decoder = config.get("decoder_config")
+    if decoder is not None and not isinstance(decoder, dict):
+        yield f"decoder_config must be an object, not {decoder!r}"
+    elif decoder and decoder.get("model_type", "detr") != "detr":
+        yield f"decoder_config.model_type must be detr, not {decoder['model_type']!r}"
+
+
+def _is_coco(config: JsonMapping) -> bool:
+    label_set = label_set_of(config)
+    return label_set is not None and label_set.name == "COCO panoptic"
+
+
+def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    """The processor's own, but ``size_divisibility`` counts, and on COCO nothing is added to an image.
+
+    transformers maps the key of version 4 to nothing, and makes all up to multiples of 32.
+    """
+    legacy = processor.get("size_divisibility") if processor.get("size_divisor") is None else None
+    if legacy is not None:
+        processor = {**processor, "size_divisor": legacy}
+    plan = plan_from_processor(processor, PROCESSORS)
+    if _is_coco(config):
+        return replace(plan, divisor=0, round_content=False, note=ON_COCO)
+    if legacy is not None and plan.divisor != DIVISOR:
+        return replace(plan, round_content=False, note=LEGACY)
+    return plan
+
+
+def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
+    edges, width = PAPER_SIZES.get(label_set.name), backbone_width(config)
+    if label_set.name == "ADE20K" and task == "semantic" and (width is None or width <= SMALL_WIDTH):
+        edges = SMALL_ADE20K
+    if edges is None:
+        return None
+    divisor = 0 if label_set.name == "COCO panoptic" else DIVISOR
+    size = AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
+    return with_size(replace(plan, divisor=divisor, note=""), size, rounding="detectron2")
+
+
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+    is_ade = label_set is not None and label_set.name == "ADE20K"
+    if task == "panoptic":
+        return PANOPTIC | (ADE20K_PANOPTIC if is_ade else {})
+    is_panoptic = trained == "panoptic" or (trained is None and _is_coco(config))
+    return {"masks_first": True} if is_panoptic else {}
+
+
+def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
+    from m2f_batch.models.maskformer.transformers_model import load
+
+    return load(directory, config)
+
+
+def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.maskformer.transformers_model import predict
+
+    return predict(model, pixel_values)
+
+
+FAMILY = Family(
+    name="MaskFormer",
+    model_type="maskformer",
+    class_name="MaskFormerForInstanceSegmentation",
+    class_head="class_predictor.weight",
+    no_object=True,
+    tasks=_tasks,
+    config_problems=_config_problems,
+    weight_problems=_weight_problems,
+    pixels=_pixels,
+    paper=_paper,
+    postprocess=_postprocess,
+    load=_load,
+    predict=_predict,
+    refusals={"instance": NO_INSTANCE},
+    licenses={"facebook/maskformer-": "cc-by-nc-4.0"},
+)
