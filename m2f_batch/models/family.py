@@ -69,6 +69,7 @@ class Family:
     - ``windows(config, label_set, task)`` are the windows that its test slides over the resized image, or None where it
       sees the whole. Only a semantic task has any. The label set is None unless ``preprocess.size`` is ``paper``: those
       of its published test go with its published size. ``pixels`` and ``paper`` say what the image is resized to.
+    - ``processor_arguments`` replace settings of a preprocessor_config.json for the processor of ``transformers``.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
     - ``licenses`` are those of published weights, by the beginning of their name.
     """
@@ -91,6 +92,7 @@ class Family:
     windows: Callable[[JsonMapping, LabelSet | None, Task], SlidingWindow | None] | None = None
     fast: Callable[[], FastForward] | None = None
     training: Callable[[], "Training"] | None = None
+    processor_arguments: JsonMapping = field(default_factory=dict)
     new_processor: JsonMapping | None = None
     aliases: tuple[str, ...] = ()
     refusals: Mapping[Task, str] = field(default_factory=dict)

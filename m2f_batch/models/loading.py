@@ -118,7 +118,8 @@ def processor_pixel_values(directory: Path, image: NDArray[np.uint8], **instead:
     ``instead`` are settings that replace its own. None when ``transformers`` cannot load the processor, because it
     refuses some of the hub's older settings.
     """
-    kind = read_config(directory, str(directory))["model_type"]
+    checked = read_config(directory, str(directory))
+    kind = checked["model_type"]
     architecture = CONFIG_MAPPING[kind]() if kind in CONFIG_MAPPING else PretrainedConfig()
     try:
         processor = AutoImageProcessor.from_pretrained(
@@ -127,6 +128,7 @@ def processor_pixel_values(directory: Path, image: NDArray[np.uint8], **instead:
             backend="torchvision",
             local_files_only=True,
             trust_remote_code=False,
+            **family_of(checked, str(directory)).processor_arguments,
         )
         values: Tensor = processor(image, input_data_format="channels_last", return_tensors="pt", **instead)[
             "pixel_values"

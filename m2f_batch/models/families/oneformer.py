@@ -1,0 +1,118 @@
+"""OneFormer (https://arxiv.org/abs/2211.06220): one model for all three tasks, which is told the task.
+
+Source of the rules: SHI-Labs/OneFormer, ``oneformer/oneformer_model.py`` and its configs.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2f_batch.config.segment import AspectSize, Size, Task
+from m2f_batch.models.backbone_configs import backbone_problems
+from m2f_batch.models.families.mask2former import backbone_width
+from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+from m2f_batch.models.processor import DIVISOR, plan_from_processor
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction
+
+PROCESSORS = frozenset(
+    f"OneFormer{kind}" for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
+)
+PAPER_SIZES = {
+    "COCO panoptic": (800, 1333),
+    "Cityscapes": (1024, 2048),
+    "ADE20K": (640, 2560),
+    "Mapillary Vistas": (2048, 2048),
+}
+SMALL_ADE20K, SMALL_WIDTH = (512, 2048), 96  # of Swin-T and ResNet-50
+QUERIES = 150
+ADE20K_PANOPTIC = {"score_threshold": 0.5}
+
+
+def _tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
+    return ("panoptic", "instance", "semantic")
+
+
+def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
+    return iter(())
+
+
+def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    return replace(plan_from_processor(processor, PROCESSORS), divisor=0)  # the processor makes up to no multiples
+
+
+def _sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPlan:
+    return with_size(replace(plan, divisor=DIVISOR), size)
+
+
+def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
+    edges = PAPER_SIZES.get(label_set.name)
+    if label_set.name == "ADE20K" and _is_small(config):
+        edges = SMALL_ADE20K
+    if edges is None:
+        return None
+    size = AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
+    return with_size(replace(plan, divisor=DIVISOR), size, rounding="detectron2")
+
+
+def _is_small(config: JsonMapping) -> bool:
+    width = backbone_width(config)
+    kind = (config.get("backbone_config") or {}).get("model_type", "swin")
+    return kind == "resnet" or (kind == "swin" and (width is None or width <= SMALL_WIDTH))
+
+
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+    if task == "instance":
+        queries = config.get("num_queries")
+        return {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": queries or QUERIES}
+    if task == "semantic":
+        return {"masks_first": True}
+    is_ade = label_set is not None and label_set.name == "ADE20K"
+    panoptic = {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8}
+    return panoptic | (ADE20K_PANOPTIC if is_ade else {})
+
+
+def _config_problems(config: JsonMapping) -> Iterator[str]:
+    yield from backbone_problems(config)
+    queries = config.get("num_queries")
+    if queries is not None and not (type(queries) is int and queries > 0):
+        yield f"num_queries must be a number of queries, not {queries!r}"
+
+
+def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
+    from m2f_batch.models.oneformer.transformers_model import load
+
+    return load(directory, config, task)
+
+
+def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.oneformer.transformers_model import predict
+
+    return predict(model, pixel_values)
+
+
+FAMILY = Family(
+    name="OneFormer",
+    model_type="oneformer",
+    class_name="OneFormerForUniversalSegmentation",
+    class_head="model.transformer_module.decoder.class_embed.weight",
+    no_object=True,
+    tasks=_tasks,
+    config_problems=_config_problems,
+    weight_problems=_weight_problems,
+    pixels=_pixels,
+    paper=_paper,
+    sized=_sized,
+    postprocess=_postprocess,
+    load=_load,
+    predict=_predict,
+    # transformers' processor asks the hub for the names of classes, of which it makes the texts of a training
+    processor_arguments={"class_info_file": None},
+    licenses={"shi-labs/oneformer_": "mit"},
+)

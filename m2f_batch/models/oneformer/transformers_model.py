@@ -1,0 +1,87 @@
+"""Makes the OneFormer of transformers from a config.json of any version, loads it from safetensors, and runs it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import OneFormerConfig, OneFormerForUniversalSegmentation
+
+from m2f_batch.config.segment import Task
+from m2f_batch.models.config_classes import architecture_of
+from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.predictions import QueryLogits
+
+# "the task is semantic", "... instance", "... panoptic" in the byte pairs of CLIP, between its marks of begin and end
+TASK_IDS: Mapping[Task, tuple[int, ...]] = {
+    "semantic": (49406, 518, 10549, 533, 29119, 1550, 49407),
+    "instance": (49406, 518, 10549, 533, 34572, 49407),
+    "panoptic": (49406, 518, 10549, 533, 1072, 24755, 49407),
+}
+# what is said of a task when no run is meant: a model is only looked at
+ANY_TASK: Task = "panoptic"
+# what only training has, and what is the same in every model
+UNUSED = ("criterion.", "model.text_mapper.")
+
+
+class OneFormerForTask(nn.Module):
+    """A OneFormer that is told one task, always the same."""
+
+    task_ids: Tensor
+
+    def __init__(self, model: OneFormerForUniversalSegmentation, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("task_ids", task_ids(task, model.config.task_seq_len), persistent=False)
+
+    def forward(self, pixel_values: Tensor) -> QueryLogits:
+        """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w]."""
+        parts, decoder = self.model.model, self.model.model.transformer_module
+        features = parts.pixel_level_module(pixel_values)
+        token = parts.task_encoder(self.task_ids.repeat(len(pixel_values), 1))
+        output = decoder(
+            multi_scale_features=features.decoder_features,
+            mask_features=features.decoder_last_feature,
+            task_token=token,
+        )
+        return QueryLogits(output.prediction_class, output.prediction_masks)
+
+
+def task_ids(task: Task, length: int) -> Tensor:
+    """The token ids of a task's text, [1, length], as the numbers that the task encoder takes. Zeros fill the rest."""
+    ids = torch.zeros((1, length), dtype=torch.float32)
+    ids[0, : len(TASK_IDS[task])] = torch.tensor(TASK_IDS[task], dtype=torch.float32)
+    return ids
+
+
+def load(directory: Path, config: Mapping[str, Any], task: Task | None) -> OneFormerForTask:
+    """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
+    made = architecture_of(
+        OneFormerConfig,
+        config,
+        "OneFormer",
+        is_training=False,  # else it wants texts, and drops out
+        use_auxiliary_loss=False,
+        output_auxiliary_logits=False,
+    )
+    model = model_from_tensors(OneFormerForUniversalSegmentation, made, directory, is_never_read)
+    return OneFormerForTask(model, task or ANY_TASK)
+
+
+def predict(model: nn.Module, pixel_values: Tensor) -> QueryLogits:
+    """Run one forward pass of transformers' own modules."""
+    assert isinstance(model, OneFormerForTask)
+    prediction: QueryLogits = model(pixel_values)
+    return prediction
+
+
+def is_never_read(model: nn.Module, name: str) -> bool:
+    """Tell whether a tensor of the model decides nothing in inference, so may be missing.
+
+    - criterion.*: class weights and the temperature of the loss.
+    - swin.layernorm.* of a Swin: the norm of its last hidden state, where a backbone gives those of its stages.
+    - num_batches_tracked: batch norms count with it while they train.
+    """
+    is_last_norm = ".pixel_level_module.encoder.swin.layernorm." in name
+    return is_last_norm or name.startswith(UNUSED) or name.endswith(".num_batches_tracked")
