@@ -37,15 +37,28 @@ class S3Endpoint:
 
     def client(self) -> Any:
         """A plain boto3 client, to look from outside."""
-        import boto3
-
-        return boto3.session.Session().client("s3", endpoint_url=self.variables["AWS_ENDPOINT_URL"])
+        return _plain_client(tuple(sorted(self.variables.items())))
 
     def put(self, objects: dict[str, bytes]) -> None:
         """Writes objects by key."""
         client = self.client()
         for key, data in objects.items():
             client.put_object(Bucket=self.bucket, Key=key, Body=data)
+
+
+@cache
+def _plain_client(variables: tuple[tuple[str, str], ...]) -> Any:
+    """One for each server, because making one costs as much as a test."""
+    import boto3
+
+    names = dict(variables)
+    return boto3.session.Session().client(
+        "s3",
+        names.get("AWS_DEFAULT_REGION", "us-east-1"),
+        endpoint_url=names["AWS_ENDPOINT_URL"],
+        aws_access_key_id=names["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=names["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from conftest import PROJECT
@@ -80,8 +81,16 @@ def imported(file: Path) -> set[str]:
 
 
 MODULES = modules()
-IMPORTS = {name: imported(file) for name, file in MODULES.items()}
-GRAPH = {name: names & MODULES.keys() for name, names in IMPORTS.items()}
+
+
+@cache  # not at import: only the process that runs these tests parses the package
+def imports() -> dict[str, set[str]]:
+    return {name: imported(file) for name, file in MODULES.items()}
+
+
+def graph() -> dict[str, set[str]]:
+    """Which of our modules import which of ours."""
+    return {name: names & MODULES.keys() for name, names in imports().items()}
 
 
 def layers() -> list[list[str]]:
@@ -119,7 +128,7 @@ def test_imports_go_down_the_drawing_only():
     )
     up = [
         f"{module} imports {other}"
-        for module, others in GRAPH.items()
+        for module, others in graph().items()
         for other in others
         if room_of(module) != room_of(other) and line_of[room_of(other)] <= line_of[room_of(module)]
     ]
@@ -127,13 +136,13 @@ def test_imports_go_down_the_drawing_only():
 
 
 def test_modules_import_each_other_in_no_circle():
-    assert [*circles(GRAPH)] == []
+    assert [*circles(graph())] == []
 
 
 def test_what_lies_in_one_folder_needs_each_other_in_no_circle():
     """Files and folders of a folder alike: so each folder can be read from the top."""
     within: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for module, others in GRAPH.items():
+    for module, others in graph().items():
         for other in others:
             one, two = module.split("."), other.split(".")
             common = next(i for i in range(len(one)) if i >= len(two) - 1 or i >= len(one) - 1 or one[i] != two[i])
@@ -149,7 +158,7 @@ def test_heavy_packages_are_imported_through_few_doors():
     strangers = [
         f"{module} imports {package}"
         for package, doors in DOORS.items()
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         if package in {name.split(".")[0] for name in names}
         and not any(f"{module}.".startswith(f"m2f_batch.{door}.") for door in doors)
     ]
@@ -182,7 +191,7 @@ def test_commands_alone_print_and_tell_the_result():
     ours = ("m2f_batch.cli", "m2f_batch.commands.")
     strangers = [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for name in names
         if name.startswith("m2f_batch.") and name.split(".")[-1] in doors and not module.startswith(ours)
     ]

@@ -1,7 +1,7 @@
 """Makes clients of S3 by the job's settings, the user's own files and variables, and the needs of other servers."""
 
 import os
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from m2f_batch.config.storage import S3Config
@@ -35,6 +35,7 @@ def new_client(bucket: str = "") -> "S3Client":
     settings = s3_settings.current()
     try:
         core = botocore.session.Session()  # of its own: the default one is not safe
+        core.register_component("data_loader", _service_data(core.get_config_variable("data_path")))
         config = Config(
             retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS") or 2)},
             connect_timeout=10,  # seconds
@@ -53,6 +54,17 @@ def new_client(bucket: str = "") -> "S3Client":
     if settings.request_payer is not None and not s3_settings.is_anonymous(bucket):
         client.meta.events.register("before-parameter-build.s3", partial(_name_payer, settings.request_payer))
     return client
+
+
+@cache
+def _service_data(path: str | None) -> Any:
+    """Returns botocore's loader of what services are like, which all clients share.
+
+    A session's own would read and parse 2 MB of JSON and list 800 folders anew: most of the CPU of making a client.
+    """
+    from botocore.loaders import create_loader
+
+    return create_loader(path)
 
 
 def _options(core: Any, settings: S3Config, bucket: str) -> dict[str, Any]:

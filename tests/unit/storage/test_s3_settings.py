@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 from support.s3_servers import S3Endpoint, set_variables
 
 from m2f_batch.config.finetune import FinetuneConfig
@@ -23,6 +25,8 @@ from m2f_batch.submit.jobs import runtime_environment, segment_job
 
 KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
+SERVICES = create_loader()
+
 
 def asked_of(client: Any, bucket: str = "photos") -> str:
     """The address of a GET."""
@@ -38,11 +42,32 @@ def asked_of(client: Any, bucket: str = "photos") -> str:
     return seen[0]
 
 
+def plain_client() -> Any:
+    """boto3's own, with the JSON that describes its services read once for all tests: the most of what one costs."""
+    core = botocore.session.Session()
+    core.register_component("data_loader", SERVICES)
+    return boto3.session.Session(botocore_session=core).client("s3")
+
+
 def config(*settings: str) -> SegmentConfig:
     """A segment config with ``storage.s3``."""
     overrides = [f"storage.s3.{setting}" for setting in settings]
     places = {"input.uri": "s3://b/in", "output.uri": "s3://b/out", "model.uri": "s3://b/m"}
     return load_config(SegmentConfig, overrides=overrides, flags=places)
+
+
+def test_clients_share_what_is_known_of_the_service_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_variables(KEYS, monkeypatch)
+    one = new_client("one")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-2")
+    other = new_client("two")
+    assert one.meta.service_model.metadata is other.meta.service_model.metadata
+    assert (one.meta.region_name, other.meta.region_name) == ("us-east-1", "eu-west-2")
+    # a folder of one's own descriptions is another loader
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path))
+    assert new_client("three").meta.service_model.metadata is not one.meta.service_model.metadata
 
 
 @pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9000", "http://[::1]:9000", "https://minio.example.com", None])
@@ -56,7 +81,7 @@ def test_addresses_are_those_of_plain_boto3(
     set_variables(
         KEYS | {"AWS_CONFIG_FILE": str(file)} | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {}), monkeypatch
     )
-    plain = asked_of(boto3.session.Session().client("s3"))
+    plain = asked_of(plain_client())
     assert asked_of(new_client("photos")) == plain
     if style is not None:
         file.write_text("[default]\ns3 =\n    addressing_style = path\n")

@@ -4,8 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import PROJECT
-from support.models import save_random_model
+from conftest import DEMO_MODEL, PROJECT
 
 from m2f_batch.errors import RunError
 from m2f_batch.vision.device import gpu
@@ -90,20 +89,19 @@ def test_a_cpu_and_a_torch_of_another_make_are_not_asked(cuda, monkeypatch):
     gpu.check_gpu(CUDA)
 
 
-def test_a_replica_holds_it_until_its_first_unit(cuda, tmp_path):
+def test_a_replica_holds_it_until_its_first_unit(cuda):
     """Ray Data would start an actor that raises for ever; raised for a unit, it ends the run with exit code 1."""
     from m2f_batch.flow.unit.actor import ActorSettings
     from m2f_batch.flow.workers import GatedActor, Steps
     from m2f_batch.models.source import find_model
     from m2f_batch.vision.device.checked_model import load_checked
 
-    directory = save_random_model(tmp_path / "model")
     cuda((7, 0), "Tesla V100-SXM2-16GB")
 
     def load(settings):
-        return load_checked(directory, torch.device(settings.device), task="panoptic", precision="fp32", threads=1)
+        return load_checked(DEMO_MODEL, torch.device(settings.device), task="panoptic", precision="fp32", threads=1)
 
-    settings = ActorSettings(find_model(str(directory), None), None, "cuda", 1, None)
+    settings = ActorSettings(find_model(str(DEMO_MODEL), None), None, "cuda", 1, None)
     actor = GatedActor(settings, None, Steps(load=load, check=lambda _: None))
     with pytest.raises(RunError, match=r"^compute\.device: cuda cannot be used on node gpu-7: Tesla V100"):
         actor(None)
