@@ -2,8 +2,11 @@
 
 The same numbers as ``Mask2FormerImageProcessor`` (torchvision backend) gives for one image alone. Bytes become pixels
 in ``vision/decode/image``, and training resizes in ``train/data/augment``.
+
+Torchvision itself is not imported: it takes 2.6 s of CPU where only torch is needed, in each process that prepares.
 """
 
+import platform
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tvF
+from torch.nn.functional import interpolate
 
 from m2f_batch.errors import DecodeError, ImageError, TransientError
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
@@ -25,13 +27,8 @@ from m2f_batch.vision.pixels.prepared import Content, Prepared
 __all__ = ["Prepared", "pixel_values", "prepare", "prepare_image"]
 ImageLike = bytes | Image.Image | NDArray[np.uint8]
 
-# Pillow's numbers, which preprocessor_config.json uses
-INTERPOLATIONS = {
-    0: InterpolationMode.NEAREST_EXACT,
-    1: InterpolationMode.LANCZOS,
-    2: InterpolationMode.BILINEAR,
-    3: InterpolationMode.BICUBIC,
-}
+# torch's modes by Pillow's numbers, which preprocessor_config.json uses
+MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
 def prepare_image(image: ImageLike, plan: PreprocessPlan, max_pixels: int, cut: Cut = WHOLE) -> Prepared | ImageError:
@@ -92,15 +89,30 @@ def _resized(image: Content, size_hw: SizeHW, plan: PreprocessPlan, output_hw: S
     if plan.resizing == "torch":
         planes = planes.float()  # as transformers and rfdetr, which rescale first, and so round nothing
     try:
-        resized = tvF.resize(planes, list(size_hw), INTERPOLATIONS[plan.resample], antialias=plan.resizing == "pillow")[
-            0
-        ]
+        resized = _interpolated(planes, size_hw, MODES[plan.resample], is_smooth=plan.resizing == "pillow")[0]
     except RuntimeError as error:  # torch's own limits, e.g. a filter wider than it can hold
         message = str(error).splitlines()[0]
         if "alloc" in message:
             raise MemoryError(message) from error
         raise ImageError("preprocess", "CannotResize", message, size_hw=output_hw) from None
     return resized.permute(1, 2, 0).contiguous().numpy()
+
+
+def _interpolated(planes: Tensor, size_hw: SizeHW, mode: str, *, is_smooth: bool) -> Tensor:
+    """Resize [1, 3, H, W] as torchvision does on the CPU (``transforms/v2/functional/_geometry``).
+
+    ``is_smooth`` is torchvision's ``antialias``.
+    """
+    if mode == "nearest-exact":
+        return interpolate(planes, size_hw, mode=mode)
+    if planes.dtype == torch.uint8 and mode == "bilinear" and not _resizes_bytes_bilinearly():
+        return _interpolated(planes.float(), size_hw, mode, is_smooth=is_smooth).round_().to(torch.uint8)
+    return interpolate(planes, size_hw, mode=mode, align_corners=False, antialias=is_smooth)
+
+
+def _resizes_bytes_bilinearly() -> bool:
+    """Tell whether torchvision lets torch compute in uint8 on this machine, which rounds otherwise than float32."""
+    return torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
 
 
 def pixel_values(contents: Sequence[Content], canvas_hw: SizeHW, plan: PreprocessPlan, device: torch.device) -> Tensor:

@@ -1,11 +1,14 @@
 """Pixel values against transformers' own image processor, bit for bit, and our own sizes against their definition."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from support.views import values_of, view_of
+from torchvision.transforms.v2 import InterpolationMode, functional
 from transformers import AutoImageProcessor
 from transformers.image_transforms import get_size_with_aspect_ratio
 
@@ -31,6 +34,7 @@ SETTINGS = {
     "raw": {"size": {"height": 40, "width": 70}, "do_normalize": False, "do_rescale": False},
     "bicubic": {"size": {"height": 90, "width": 70}, "resample": 3},
     "nearest": {"size": {"height": 90, "width": 70}, "resample": 0},
+    "lanczos": {"size": {"height": 90, "width": 70}, "resample": 1},
     "own mean": {"size": {"height": 64, "width": 64}, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]},
     "factor": {"size": {"height": 64, "width": 64}, "rescale_factor": 1 / 127.5},
     "padded": {"size": {"shortest_edge": 64, "longest_edge": 100}, "pad_size": {"height": 160, "width": 170}},
@@ -64,6 +68,25 @@ def test_pixel_values_are_the_processors(tmp_path, name, kind):
         assert torch.equal(ours, theirs.float())
         compared += 1
     assert compared >= 5
+
+
+@pytest.mark.parametrize("capability", ["DEFAULT", "AVX2"])
+@pytest.mark.parametrize("resample", [0, 1, 2, 3])
+def test_a_resize_is_torchvisions_on_old_processors_too(monkeypatch, resample, capability):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    modes = [InterpolationMode.NEAREST_EXACT, InterpolationMode.LANCZOS]
+    modes += [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC]
+    plan = plan_from_processor({"size": {"height": 61, "width": 83}, "resample": resample, "size_divisor": 0})
+    for shape in ((97, 61), (300, 200), (401, 33)):
+        pixels = image(shape)
+        planes = torch.from_numpy(pixels).permute(2, 0, 1)
+        theirs = functional.resize(planes, [61, 83], modes[resample], antialias=True)
+        assert np.array_equal(prepare(pixels, plan).contents[0], theirs.permute(1, 2, 0).numpy())
+
+
+def test_who_prepares_imports_no_torchvision():
+    code = "import sys, m2f_batch.vision.pixels.preprocess; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_batch_is_its_images_alone():
