@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.client_venv import client  # noqa: F401  a fixture for all tests
+from support.off_ray import off_ray  # noqa: F401  a fixture for all tests
 from support.s3_gates import gate  # noqa: F401  a fixture for all tests
 from support.s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  # noqa: F401  fixtures for all tests
 

@@ -1,14 +1,12 @@
-"""A run on Ray whose actors have a broken kernel: every row is there, and the run says how they were computed."""
+"""A run whose replicas have a broken kernel: every row is there, and the run says how they were computed."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import DEMO_MODEL
 from PIL import Image
-from ray import cloudpickle
 from support.engines import config_of
 
 from m2f_batch.cli import main
@@ -18,7 +16,7 @@ from m2f_batch.flow.workers import Steps
 
 
 def load_with_a_broken_kernel(settings: Any) -> Any:
-    """In the actor's process: a Triton that does not compile."""
+    """A Triton that does not compile."""
     from m2f_batch.flow.unit.actor import load_segmenter
     from m2f_batch.models.mask2former import pixel_decoder
 
@@ -32,17 +30,13 @@ def load_with_a_broken_kernel(settings: Any) -> Any:
         pixel_decoder.deformable_attention = real
 
 
-def test_actors_with_a_broken_kernel(ray_session: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replicas_with_a_broken_kernel(off_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, why = tmp_path / "images", "RuntimeError: Triton Error [CUDA]: device kernel image is invalid"
     images.mkdir()
     for number in range(4):
         Image.fromarray(draw_scene(VAL_SEED + number).image).save(images / f"{number}.png")
     config = config_of(images, tmp_path / "run", DEMO_MODEL, compute={"actors": 1})
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        assert segment(config, steps=Steps(load=load_with_a_broken_kernel)).exit_code == 0
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert segment(config, steps=Steps(load=load_with_a_broken_kernel)).exit_code == 0
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["images"]["ok"] == 4 and info["segments"] > 0
     assert info["forward"] == {"fast": 0, "slow": 1, "why": {why: 1}}

@@ -1,4 +1,4 @@
-"""Runs on Ray with models as users bring them: old ones, converted ones, and with settings that a plan warns of."""
+"""Whole commands with models as users bring them: old ones, converted ones, and with settings that a plan warns of."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.records import table_of
 from m2f_batch.vision.segmenter import Segmenter
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = pytest.mark.usefixtures("off_ray")
 
 FOLDER = PROJECT / "tests" / "old_checkpoints"
 SET = "preprocess.normalize={mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
@@ -63,7 +63,7 @@ def test_the_plan_of_instance_warns(one_scene: Path, tmp_path: Path, capsys: pyt
 
 
 def test_segment_of_the_converted_model_gives_the_rows_of_the_demo(tmp_path: Path) -> None:
-    """The whole way, on Ray."""
+    """The whole way."""
     import pyarrow.parquet as pq
 
     (tmp_path / "in").mkdir()

@@ -7,22 +7,18 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from conftest import DEMO_MODEL
-
-from m2f_batch.cli import main
+from support.engines import config_of, in_process
 
 
 @pytest.fixture(scope="module")
-def rows(
-    shared_cases: Path, ray_session: None, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, object]]:
+def rows(shared_cases: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, object]]:
     folder = tmp_path_factory.mktemp("odd")
     for case in ("05-png-large-text", "23-odd-decodes", "24-proc-size-zero"):
         shutil.copytree(shared_cases / case, folder / case)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".tif", ".jpg"))
     manifest = folder / "list.txt"
     manifest.write_text("\n".join([*map(str, files), "/proc/version"]) + "\n")
-    arguments = ["--model", str(DEMO_MODEL), "--set", "input.max_error_fraction=1", "--set", "compute.actors=1"]
-    assert main(["segment", str(manifest), str(folder / "run"), *arguments]) == 0
+    assert in_process(config_of(manifest, folder / "run", DEMO_MODEL)) == 0
     info = json.loads((folder / "run" / "run.json").read_text())
     assert info["images"]["remaining"] == 0 and info["images"]["error"] == 2
     assert info["seconds"] < 100, "nothing was waited for"

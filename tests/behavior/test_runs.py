@@ -2,17 +2,23 @@
 
 import csv
 import json
+import re
 import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import DEMO_MODEL
 from ray.exceptions import WorkerCrashedError
-from support.engines import ENGINES, Engine, config_of, in_process, on_ray, rows_of
+from support.engines import config_of, in_process, on_ray, rows_of
 from support.models import save_incomplete_model
 
+from benchmarks.lib import stubs
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import job as jobs
 from m2f_batch.flow.attempt import finish
@@ -24,11 +30,6 @@ from m2f_batch.vision.segmenter import Segmenter
 pytestmark = pytest.mark.usefixtures("ray_session")
 
 
-@pytest.fixture(params=sorted(ENGINES))
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return ENGINES[request.param]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """Rows of the plainest run, which every other must equal."""
@@ -37,10 +38,26 @@ def undisturbed(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     return rows_of(output)
 
 
-def test_every_image_has_exactly_one_row(engine, scenes, tmp_path, undisturbed):
-    output = tmp_path / "run"
-    assert engine(config_of(scenes, output, DEMO_MODEL)) == 0
-    rows = rows_of(output)
+class Finished(NamedTuple):
+    """A run that has ended: OUTPUT, what was said, and where it was."""
+
+    output: Path
+    said: str
+    is_on_ray: bool
+
+
+@pytest.fixture(scope="module", params=["in-process", "Ray, two actors"])
+def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Finished:
+    """The same run in this process and on Ray."""
+    output, said, is_on_ray = tmp_path_factory.mktemp("finished") / "run", StringIO(), request.param != "in-process"
+    engine, compute = (on_ray, {"actors": 2}) if is_on_ray else (in_process, {})
+    with redirect_stdout(said):
+        assert engine(config_of(scenes, output, DEMO_MODEL, compute=compute)) == 0
+    return Finished(output, said.getvalue(), is_on_ray)
+
+
+def test_every_image_has_exactly_one_row(scenes, finished, undisturbed):
+    output, rows = finished.output, rows_of(finished.output)
     files = sorted(str(path) for path in scenes.rglob("*") if path.suffix in (".png", ".jpg"))
     assert [row["uri"] for row in rows] == files
     assert rows == undisturbed
@@ -58,6 +75,20 @@ def test_every_image_has_exactly_one_row(engine, scenes, tmp_path, undisturbed):
     assert sum(info["errors"].values()) == 1
     assert [c["name"] for c in info["categories"] if not c["isthing"]] == ["sky", "grass"]
     assert info["model"]["license"] == "mit"
+
+
+def test_run_json_and_the_closing_lines_say_what_kept_a_run_busy(finished):
+    info = json.loads((finished.output / "run.json").read_text())
+    stages = info["stages"]
+    # the write is timed by the pipeline, of which the stages in this process are only the inside
+    expected = {"fetch", "decode", "forward", "postprocess"} | ({"write"} if finished.is_on_ray else set())
+    assert expected <= stages.keys()
+    assert all(stage.keys() == {"seconds", "busy"} for stage in stages.values())
+    for name in expected:
+        assert 0 <= stages[name]["seconds"] <= info["seconds"] * 4, "no more than four tasks at once"
+    for name in ("decode", "forward", "postprocess"):
+        assert stages[name]["seconds"] > 0 and stages[name]["busy"] > 0
+    assert re.search(r"busy  fetch \d+ %  decode \d+ %  forward \d+ %  postprocess \d+ %  write \d+ %\n", finished.said)
 
 
 def test_rows_are_those_of_the_segmenter(scenes, undisturbed):
@@ -90,12 +121,6 @@ def test_rows_do_not_depend_on_units_batches_or_order(scenes, tmp_path, undistur
     assert open_directory(str(tmp_path / "run")).read_manifest()["patient"].to_pylist().count("p0") == 1
 
 
-def test_rows_do_not_depend_on_the_number_of_actors(scenes, tmp_path, undisturbed):
-    config = config_of(scenes, tmp_path / "run", DEMO_MODEL, compute={"actors": 2}, output={"images_per_file": 2})
-    assert ENGINES["local Ray"](config) == 0
-    assert rows_of(tmp_path / "run") == undisturbed
-
-
 @pytest.mark.parametrize("task", ["instance", "semantic"])
 def test_other_tasks_fill_the_same_columns(scenes, tmp_path, task):
     config = config_of(scenes, tmp_path / "run", DEMO_MODEL, model={"task": task})
@@ -115,11 +140,11 @@ def test_a_run_of_other_settings_is_refused_unless_it_overwrites(scenes, tmp_pat
     assert in_process(config_of(scenes, output, DEMO_MODEL)) == 0
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     with pytest.raises(UsageError, match=r'model\.task is "panoptic" there and "instance" here.*--overwrite'):
-        ENGINES["local Ray"](config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}))
+        on_ray(config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}))
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
     (output / "mine.txt").write_text("not the run's")
     other = config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}, output={"overwrite": True})
-    assert ENGINES["local Ray"](other) == 0
+    assert on_ray(other) == 0
     run = open_directory(str(output))
     assert verify(run, "instance") == []
     assert run.read_info()["task"] == "instance"
@@ -209,7 +234,7 @@ def test_a_transient_failure_is_no_row(scenes, tmp_path, monkeypatch, undisturbe
 
 def test_a_refusal_is_in_a_json_log_too(tmp_path, capsys):
     with pytest.raises(UsageError) as error:
-        ENGINES["local Ray"](config_of(tmp_path / "nowhere", tmp_path / "run", DEMO_MODEL, run={"log": "json"}))
+        on_ray(config_of(tmp_path / "nowhere", tmp_path / "run", DEMO_MODEL, run={"log": "json"}))
     (line,) = capsys.readouterr().out.splitlines()
     said = json.loads(line)
     assert (said["event"], said["type"], said["message"]) == ("failed", "UsageError", str(error.value))
@@ -221,7 +246,7 @@ def test_what_ray_dies_of_is_one_event_in_words(scenes, tmp_path, capsys, monkey
 
     monkeypatch.setattr(jobs, "follow", crashed)
     with pytest.raises(RunError) as error:
-        ENGINES["local Ray"](config_of(scenes, tmp_path / "run", DEMO_MODEL, run={"log": "json"}))
+        on_ray(config_of(scenes, tmp_path / "run", DEMO_MODEL, run={"log": "json"}))
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (failed,) = (event for event in events if event["event"] == "failed")
     assert (failed["type"], failed["message"]) == ("RunError", str(error.value))
@@ -234,13 +259,13 @@ def test_labels_without_segments_are_remarked(scenes, tmp_path, capsys):
     assert "12 ok + 1 error; 0 segments" in said and "postprocess.score_threshold" in said
 
 
-def test_too_many_errors_end_with_3(engine, tmp_path):
+def test_too_many_errors_end_with_3(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number in range(4):
         (folder / f"{number}.jpg").write_bytes(b"no image")
     config = config_of(folder, tmp_path / "run", DEMO_MODEL, input={"max_error_fraction": 0.05})
-    assert engine(config) == 3
+    assert in_process(config) == 3
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["images"]["error"] == 4
     assert info["errors"] == {"decode/NotAnImage": 4}
@@ -255,7 +280,7 @@ def test_a_hopeless_run_stops_early(tmp_path):
     config = config_of(
         folder, tmp_path / "run", DEMO_MODEL, input={"max_error_fraction": 0.05}, output={"images_per_file": 10}
     )
-    assert ENGINES["local Ray"](config) == 3
+    assert on_ray(config) == 3
     run = open_directory(str(tmp_path / "run"))
     counts = run.read_info()["images"]
     assert 200 <= counts["error"] < 600
@@ -268,17 +293,17 @@ def test_a_hopeless_run_stops_early(tmp_path):
 def test_a_model_that_does_not_load_leaves_output_alone(scenes, tmp_path):
     model = save_incomplete_model(tmp_path / "model")
     with pytest.raises(RunError, match="1 tensors are missing"):
-        ENGINES["local Ray"](config_of(scenes, tmp_path / "run", model))
+        on_ray(config_of(scenes, tmp_path / "run", model))
     assert not (tmp_path / "run").exists()
 
 
-def test_nobody_waits_for_a_gate_that_was_closed(ray_session, scenes, tmp_path, monkeypatch):
+def test_nobody_waits_for_a_gate_that_was_closed(tmp_path, monkeypatch):
     """run.json is kept fresh while a run is verified, and its gate is gone by then."""
     waits = []
     clock = SimpleNamespace(monotonic=time.monotonic, sleep=waits.append)
     monkeypatch.setattr("m2f_batch.flow.crashes.gate.time", clock)
     monkeypatch.setattr("m2f_batch.flow.crashes.gate.PATIENCE_SECONDS", 2.0)
-    monkeypatch.setattr("m2f_batch.flow.watch.progress.REFRESH_SECONDS", 0.01)
+    monkeypatch.setattr("m2f_batch.flow.watch.progress.REFRESH_SECONDS", 0.1)
     verify_reports = finish.verify_reports
 
     def slowly(*arguments, **options):
@@ -286,5 +311,6 @@ def test_nobody_waits_for_a_gate_that_was_closed(ray_session, scenes, tmp_path, 
         return verify_reports(*arguments, **options)
 
     monkeypatch.setattr(finish, "verify_reports", slowly)
-    assert on_ray(config_of(scenes, tmp_path / "run", DEMO_MODEL)) == 0
+    pq.write_table(pa.table({"uri": [*stubs.uris(20)]}), tmp_path / "in.parquet")
+    assert jobs.segment(config_of(tmp_path / "in.parquet", tmp_path / "run", DEMO_MODEL), steps=stubs.steps()) == 0
     assert waits == []

@@ -1,6 +1,6 @@
 """Places where the same run can happen: in this process, stage by stage, and on Ray through the job itself."""
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,6 @@ from m2f_batch.result import Outcome
 from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.plan import Unit
-
-Engine = Callable[[SegmentConfig], int]
 
 
 def config_of(
@@ -72,9 +70,6 @@ def on_ray(config: SegmentConfig) -> int:
     from m2f_batch.flow.job import segment
 
     return segment(config, events=Events(config.run.log, show=print_line)).exit_code
-
-
-ENGINES: dict[str, Engine] = {"in-process": in_process, "local Ray": on_ray}
 
 
 def rows_of(output: str | Path) -> list[Row]:

@@ -1,8 +1,8 @@
 """The gate is a light actor on the driver's node: it opens OUTPUT once a model has loaded, and tracks units.
 
-A run's first write waits for the model, and importing what loads it takes seconds. So nobody waits for a check: replicas
-ask for the gate to be opened when they have loaded theirs. Where they need GPUs, which may come late, the worker that
-fetches the first unit loads the model on its CPU too, and asks as well.
+A run's first write waits for the model, and importing what loads it takes seconds. So nobody waits for a check:
+replicas ask for the gate to be opened when they have loaded theirs. Where they need GPUs, which may come late, the
+worker that fetches the first unit loads the model on its CPU too, and asks as well.
 
 Whoever works on a unit says so before and after: a unit whose workers died more than once is then handled with care,
 one that was committed is not made again with the rest of a task that died, and a run that is to stop lets what is being
