@@ -13,6 +13,7 @@ from m2f_batch.cli import main
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.flow.job import segment
 from m2f_batch.flow.workers import Steps
+from m2f_batch.messages.events import Events, print_line
 
 
 def load_with_a_broken_kernel(settings: Any) -> Any:
@@ -36,7 +37,8 @@ def test_replicas_with_a_broken_kernel(off_ray: None, tmp_path: Path, capsys: py
     for number in range(4):
         Image.fromarray(draw_scene(VAL_SEED + number).image).save(images / f"{number}.png")
     config = config_of(images, tmp_path / "run", DEMO_MODEL, compute={"actors": 1})
-    assert segment(config, steps=Steps(load=load_with_a_broken_kernel)).exit_code == 0
+    events = Events(show=print_line)
+    assert segment(config, events=events, steps=Steps(load=load_with_a_broken_kernel)).exit_code == 0
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["images"]["ok"] == 4 and info["segments"] > 0
     assert info["forward"] == {"fast": 0, "slow": 1, "why": {why: 1}}

@@ -10,6 +10,7 @@ from support.models import save_incomplete_model
 from m2f_batch.cli import main
 from m2f_batch.errors import RunError
 from m2f_batch.flow import job as jobs
+from m2f_batch.flow.dry_run import forecast_lines
 from m2f_batch.runs.directory import parquet_bytes
 
 NUMBER = r"([\d.,]+(?:e-?\d+)?)"
@@ -73,16 +74,16 @@ def test_an_output_that_holds_another_run_is_refused_and_kept(off_ray, scenes, t
 def test_a_model_that_does_not_load_is_an_error(ray_session, scenes, tmp_path):
     model = save_incomplete_model(tmp_path / "model")
     with pytest.raises(RunError, match="1 tensors are missing"):
-        jobs.segment(config_of(scenes, tmp_path / "run", model), is_dry_run=True)
+        jobs.forecast(config_of(scenes, tmp_path / "run", model))
     assert not (tmp_path / "run").exists()
 
 
-def test_nothing_to_predict_from_images_that_fail(off_ray, tmp_path, capsys):
+def test_nothing_to_predict_from_images_that_fail(off_ray, tmp_path):
     (tmp_path / "images").mkdir()
     for number in range(3):
         (tmp_path / "images" / f"{number}.jpg").write_bytes(b"no image")
-    assert jobs.segment(config_of(tmp_path / "images", tmp_path / "run", DEMO_MODEL), is_dry_run=True) == 0
-    said = capsys.readouterr().out
+    forecast = jobs.forecast(config_of(tmp_path / "images", tmp_path / "run", DEMO_MODEL))
+    said = "\n".join(forecast_lines(forecast))
     assert "3 images = 0 ok + 3 error" in said
     assert "3 x decode/NotAnImage" in said
     assert "predict nothing" in said

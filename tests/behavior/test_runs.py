@@ -312,5 +312,8 @@ def test_nobody_waits_for_a_gate_that_was_closed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(finish, "verify_reports", slowly)
     pq.write_table(pa.table({"uri": [*stubs.uris(20)]}), tmp_path / "in.parquet")
-    assert jobs.segment(config_of(tmp_path / "in.parquet", tmp_path / "run", DEMO_MODEL), steps=stubs.steps()) == 0
+    assert (
+        jobs.segment(config_of(tmp_path / "in.parquet", tmp_path / "run", DEMO_MODEL), steps=stubs.steps()).exit_code
+        == 0
+    )
     assert waits == []

@@ -11,6 +11,7 @@ from support.engines import config_of, rows_of
 from benchmarks.lib import stubs
 from m2f_batch.flow import job
 from m2f_batch.flow.unit import pieces
+from m2f_batch.messages.events import Events, print_line
 from m2f_batch.records import ImageRef, ok_row
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
@@ -46,7 +47,8 @@ def test_files_are_rewritten_before_a_replica_is_asked_for(ray_session, tmp_path
     for folder in (log, night):
         folder.mkdir()
         pq.write_table(pa.table({"uri": names}), tmp_path / "in.parquet")
-        assert job.segment(config, steps=stubs.steps(folder=str(folder))).exit_code == 0
+        events = Events(show=print_line)
+        assert job.segment(config, events=events, steps=stubs.steps(folder=str(folder))).exit_code == 0
         if folder == log:
             before = {
                 file: os.stat(file).st_mtime_ns for file in open_directory(str(tmp_path / "run")).annotation_files()
