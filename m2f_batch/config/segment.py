@@ -145,6 +145,12 @@ class PreprocessConfig(Section):
         description="checkpoint, paper (test size of the label set, rounded as detectron2), "
         "{shortest_edge, longest_edge} or {height, width}",
     )
+    window: SlidingWindow | None = Field(
+        None,
+        description="{size, stride} in pixels of the resized image, semantic only: the model sees windows of size x "
+        "size one by one, and what it gives is averaged where they overlap; without stride as few as cover the image. "
+        "If not set, the family's published windows, which most have with size paper only, or the whole image at once",
+    )
     normalize: Normalization | None = Field(
         None,
         description="{mean, std} of red, green and blue (of pixels from 0 to 1: divide those of 0 to 255 by 255) that "

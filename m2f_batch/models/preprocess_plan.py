@@ -122,6 +122,10 @@ class PreprocessPlan:
             return height, width
         return _round_up(height, self.divisor), _round_up(width, self.divisor)
 
+    def canvas_of(self, window_hw: SizeHW) -> SizeHW:
+        """(Hc, Wc) for a window of the resized image: zeros up to multiples of the divisor."""
+        return _round_up(window_hw[0], self.divisor), _round_up(window_hw[1], self.divisor)
+
     def describe(self) -> str:
         """One phrase for the plan printed before a run."""
         match self.size:

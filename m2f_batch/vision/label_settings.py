@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, Precision, PreprocessConfig, Task
+from m2f_batch.config.segment import (
+    POSTPROCESS_KEYS,
+    ModelConfig,
+    PostprocessConfig,
+    Precision,
+    PreprocessConfig,
+    SlidingWindow,
+    Task,
+)
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task
-from m2f_batch.models.label_sets import Category, StuffSource, categories_of, find_stuff_ids
+from m2f_batch.models.label_sets import Category, LabelSet, StuffSource, categories_of, find_stuff_ids
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_normalization
 from m2f_batch.version import VERSION
 from m2f_batch.vision.cuts.view import Cut
 from m2f_batch.vision.cuts.whole import WHOLE
+from m2f_batch.vision.cuts.windows import Windows
 from m2f_batch.vision.decode.image import DECODE_POLICY_VERSION
 
 if TYPE_CHECKING:  # it needs torch
@@ -97,6 +106,7 @@ def settle(
     plan = _preprocess_plan(checkpoint, preprocess, task)
     doubt = plan.doubt() if preprocess.normalize is None else None
     return Labeling(
+        cut=_cut(checkpoint, preprocess, task, has_switches=bool(arguments)),
         task=task,
         preprocess=plan,
         postprocess=cast("PostprocessSettings", arguments),
@@ -168,6 +178,37 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
             )
         return published
     return family.sized(checkpoint.config, plan, size)
+
+
+def _cut(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task, *, has_switches: bool) -> Cut:
+    """The windows of the config, else those of the family's published test, else the whole image at once.
+
+    A family whose windows need no label set cannot see an image in another way, and takes no others.
+    """
+    given, always = preprocess.window, published_windows(checkpoint, None, task)
+    if given is not None and task != "semantic":
+        raise UsageError(
+            f"does not apply to task {task}, whose objects would be cut",
+            field="preprocess.window",
+            value=given.model_dump(),
+            allowed="windows with task semantic",
+        )
+    if given is not None and (has_switches or (always is not None and given != always)):
+        raise UsageError(
+            f"is not how {checkpoint.family.name} models see an image",
+            field="preprocess.window",
+            value=given.model_dump(),
+            allowed="null" if always is None else f"{always.model_dump()}, which they have when it is not set",
+        )
+    label_set = checkpoint.label_set if preprocess.size == "paper" else None
+    window = given or published_windows(checkpoint, label_set, task)
+    return WHOLE if window is None else Windows(window.size, window.stride)
+
+
+def published_windows(checkpoint: Checkpoint, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
+    """The windows of the family's published test for a label set, or, without one, those that it always has."""
+    windows = checkpoint.family.windows
+    return None if windows is None else windows(checkpoint.config, label_set, task)
 
 
 def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:

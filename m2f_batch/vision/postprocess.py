@@ -9,7 +9,7 @@ Ties go to the lowest query, then the lowest class. NaN and infinite logits rais
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from m2f_batch.errors import ImageError
 from m2f_batch.models.predictions import PixelLogits, Prediction, QueryLogits, SigmoidQueryLogits
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.records import Segment
+from m2f_batch.vision.cuts.view import View
 from m2f_batch.vision.masks.frame import Frame, Upsampling, one_step
 from m2f_batch.vision.masks.instance import areas_of, codes_of_masks, shapes_of
 from m2f_batch.vision.masks.label_tiles import ClassLabels, codes_of
@@ -29,6 +30,7 @@ from m2f_batch.vision.masks.panoptic import QueryLabels, panoptic_labels
 from m2f_batch.vision.masks.pixel_classes import pixel_labels
 from m2f_batch.vision.masks.rle import MaskCode
 from m2f_batch.vision.masks.semantic import output_semantic_labels, semantic_labels
+from m2f_batch.vision.masks.windows import WindowLabels, WindowLogits
 
 DEVICES = ("cpu", "cuda")  # logits on another come to the CPU
 NO_STUFF: frozenset[int] = frozenset()
@@ -208,6 +210,34 @@ def pixel_segments(
     (logits,) = _checked(logits)
     frame = Frame(canvas, content, output)
     return _by_area(pixel_labels(logits, frame, upsampling), frame)
+
+
+class WindowSegments:
+    """Joins the windows of one image: one segment per class that wins a pixel of their mean, largest area first."""
+
+    def __init__(self, views: Sequence[View], scaled_hw: SizeHW, output_hw: SizeHW) -> None:
+        self._labels = WindowLabels(views, scaled_hw, output_hw)
+        self._frame = Frame(scaled_hw, scaled_hw, output_hw)
+
+    def add(self, view: View, part: WindowLogits) -> None:
+        """Take the next window."""
+        self._labels.add(view, part)
+
+    def joined(self) -> list[Segment]:
+        """The segments, once the last window is there."""
+        return _by_area(self._labels.joined(), self._frame)
+
+
+def window_logits(prediction: Prediction) -> WindowLogits:
+    """Take what ``WindowSegments`` joins of one window's prediction. Raises ImageError for NaN and infinity."""
+    match prediction:
+        case PixelLogits():
+            return WindowLogits(*_checked(prediction.logits))
+        case QueryLogits():
+            class_logits, mask_logits = _checked(prediction.class_logits, prediction.mask_logits)
+            return WindowLogits(mask_logits, class_logits.softmax(-1)[:, :-1].T.contiguous())
+        case SigmoidQueryLogits():
+            raise TypeError("no semantic task has such a prediction")
 
 
 def _by_area(labels: ClassLabels, frame: Frame) -> list[Segment]:

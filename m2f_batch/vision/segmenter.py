@@ -91,6 +91,7 @@ class Segmenter:
         revision: str | None = None,
         precision: str = "fp32",
         size: object = "checkpoint",
+        window: object = None,
         normalize: object = None,
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
@@ -99,8 +100,9 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a Hugging Face directory, hub id or bucket URI. ``postprocess`` are the config's postprocess keys.
 
-        ``size`` and ``normalize`` are those of ``preprocess``. Pixel values that look wrong without the latter are
-        warned of. Raises UsageError for arguments that mean nothing, RunError for a model that does not load.
+        ``size``, ``window`` and ``normalize`` are those of ``preprocess``. Pixel values that look wrong without the
+        latter are warned of. Raises UsageError for arguments that mean nothing, RunError for a model that does not
+        load.
         """
         tree = {"uri": model, "revision": revision, "task": task, "precision": precision}
         config = check_config(ModelConfig, tree)
@@ -110,6 +112,7 @@ class Segmenter:
             config,
             device=device,
             size=size,
+            window=window,
             normalize=normalize,
             postprocess=postprocess,
             threads=threads,
@@ -131,6 +134,7 @@ class Segmenter:
         device: str,
         postprocess: Mapping[str, object],
         size: object = "checkpoint",
+        window: object = None,
         normalize: object = None,
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
@@ -140,7 +144,7 @@ class Segmenter:
         labeling = settle(
             checkpoint,
             config,
-            check_config(PreprocessConfig, {"size": size, "normalize": normalize}),
+            check_config(PreprocessConfig, {"size": size, "window": window, "normalize": normalize}),
             check_config(PostprocessConfig, dict(postprocess)),
         )
         where = torch.device(device)

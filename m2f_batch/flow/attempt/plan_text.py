@@ -8,7 +8,9 @@ from m2f_batch.flow.attempt.output_state import Decision, named_tiff
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.ray_session.session import Resources, present
 from m2f_batch.runs.plan import default_images_per_file
+from m2f_batch.vision.cuts.windows import Windows
 from m2f_batch.vision.decode.image import DECODER
+from m2f_batch.vision.label_settings import published_windows
 
 
 def plan_lines(job: Job, resources: Resources, decision: Decision) -> Iterator[str]:
@@ -46,6 +48,7 @@ def _model_lines(job: Job) -> Iterator[str]:
     yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"
     yield f"        license of the weights: {job.checkpoint.license}"
     yield f"        canvas: {labeling.preprocess.describe()}; {labeling.precision}"
+    yield from _window_lines(job)
     if labeling.task == "panoptic":
         stuff = len(labeling.postprocess["stuff_ids"])
         if labeling.stuff_ids_from == "none":
@@ -58,6 +61,24 @@ def _model_lines(job: Job) -> Iterator[str]:
             yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"
     for note in labeling.notes:
         yield f"        warning: {note}"
+
+
+def _window_lines(job: Job) -> Iterator[str]:
+    """Say which windows the model sees, or that its published test has some that this run has not."""
+    cut, checkpoint, size = job.labeling.cut, job.checkpoint, job.config.preprocess.size
+    if isinstance(cut, Windows):
+        whose = "the family's published test" if job.config.preprocess.window is None else "preprocess.window"
+        yield f"        {cut.describe()} ({whose}); what the model gives is averaged where they overlap"
+    elif checkpoint.family.windows is not None and job.labeling.task == "semantic":
+        published = published_windows(checkpoint, checkpoint.label_set, "semantic")
+        if published is None:
+            known = "these labels" if checkpoint.label_set is None else checkpoint.label_set.name
+            yield f"        the whole image at once: no published test of {known} has windows (preprocess.window)"
+        elif size != "paper":
+            yield (
+                f"        the whole image at once; the published test has windows of {published.size} with stride "
+                f"{published.stride}: preprocess.size=paper, or preprocess.window"
+            )
 
 
 def _compute_lines(job: Job, resources: Resources) -> Iterator[str]:

@@ -146,6 +146,8 @@ def _counts(job: Job) -> JsonObject:
 def _config_as_run(config: SegmentConfig) -> JsonObject:
     """Return the config with whole places, because relative ones mean others in another working directory."""
     tree = config.model_dump(mode="json")
+    if config.preprocess.window is None:  # a key that older releases do not know is there where it is in use
+        del tree["preprocess"]["window"]
     for section, key in (("input", "uri"), ("input", "root"), ("output", "uri")):
         if tree[section][key] is not None:
             tree[section][key] = normalize(tree[section][key])

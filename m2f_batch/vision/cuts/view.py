@@ -84,4 +84,14 @@ class SegmentCut(_Cut, Protocol):
         ...
 
 
-Cut = PredictionCut | SegmentCut
+class ClassCut(_Cut, Protocol):
+    """Gives each pixel the class that is the highest in the mean over the windows that lie over it.
+
+    Only a semantic task has such a mean, that of class logits, or of what queries vote (``vision/masks/windows``).
+    Views come column by column, each column from top to bottom, and windows are as large as their content.
+    """
+
+    joins: ClassVar[Literal["classes"]]
+
+
+Cut = PredictionCut | SegmentCut | ClassCut

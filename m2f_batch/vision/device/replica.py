@@ -18,13 +18,15 @@ from m2f_batch.models.predictions import Prediction, Predictor
 from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.records import Segment
 from m2f_batch.vision.cuts.view import View
+from m2f_batch.vision.cuts.whole import WHOLE
 from m2f_batch.vision.device.engine import Contents, Steps
 from m2f_batch.vision.device.views import Joining
 from m2f_batch.vision.label_settings import Labeling
 from m2f_batch.vision.masks.frame import Frame
+from m2f_batch.vision.masks.windows import WindowLogits
 from m2f_batch.vision.pixels.prepared import Prepared, Result
 from m2f_batch.vision.pixels.preprocess import pixel_values
-from m2f_batch.vision.postprocess import segments_of
+from m2f_batch.vision.postprocess import WindowSegments, segments_of, window_logits
 
 MEMORY_SHARE = 0.5  # of the free device memory, for a forward pass that is tried: post-processing needs some too
 Segmenting = Callable[[Prediction, Frame], list[Segment]]
@@ -209,6 +211,14 @@ def joining(image: Prepared, labeling: Labeling, segments: Segmenting) -> Joined
     def of_window(prediction: Prediction, view: View) -> list[Segment]:
         return segments(prediction, Frame(view.canvas_hw, view.content_hw, (view.window.height, view.window.width)))
 
+    def of_part(prediction: Prediction, view: View) -> WindowLogits:
+        return window_logits(_copied(prediction, view))
+
+    if cut.joins == "classes":
+        if len(image.views) == 1:
+            return Joining(image, _as_it_is, WHOLE.join(labeling.preprocess, size), segmented)
+        join = WindowSegments(image.views, cut.scaled_hw(labeling.preprocess, size), size)
+        return Joining(image, of_part, join, finished)
     if cut.joins == "predictions":
         make = _as_it_is if len(image.views) == 1 else _copied
         return Joining(image, make, cut.join(labeling.preprocess, size), segmented)

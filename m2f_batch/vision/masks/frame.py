@@ -45,14 +45,26 @@ def one_step(mask_logits: Tensor, output: SizeHW) -> Frame:
 
 def steps_of(mask_logits: Tensor, frame: Frame, upsampling: Upsampling = "bilinear") -> tuple[Steps, Steps]:
     """The steps down and across for mask logits [..., h, w]."""
-    dtype, device = mask_logits.dtype, mask_logits.device
     if upsampling == "corners":
         frame = one_step(mask_logits, frame.output)
+    return steps_from(content_axes(mask_logits, frame.canvas, frame.content), frame, mask_logits, upsampling)
+
+
+def steps_from(
+    to_content: tuple[Axis, Axis], frame: Frame, like: Tensor, upsampling: Upsampling = "bilinear"
+) -> tuple[Steps, Steps]:
+    """The steps down and across for a content that is made in a way of its own, where ``like`` lies."""
     down, across = (
-        Steps(
-            axis_of(mask_logits.shape[-2 + i], frame.canvas[i], dtype, device).cut(frame.content[i]),
-            axis_of(frame.content[i], frame.output[i], dtype, device, upsampling),
-        )
+        Steps(axis, axis_of(frame.content[i], frame.output[i], like.dtype, like.device, upsampling))
+        for i, axis in enumerate(to_content)
+    )
+    return down, across
+
+
+def content_axes(mask_logits: Tensor, canvas: SizeHW, content: SizeHW) -> tuple[Axis, Axis]:
+    """From mask logits [..., h, w] to the content of a canvas, down and across."""
+    down, across = (
+        axis_of(mask_logits.shape[-2 + i], canvas[i], mask_logits.dtype, mask_logits.device).cut(content[i])
         for i in (0, 1)
     )
     return down, across
@@ -65,12 +77,20 @@ def content_planes(
 
     Of all queries, or of those with the places ``queries``.
     """
-    content_rows, content_columns = down.output.reads(rows), across.output.reads(columns)
-    logit_rows, logit_columns = down.content.reads(content_rows), across.content.reads(content_columns)
+    part = down.output.reads(rows), across.output.reads(columns)
+    return content_part(mask_logits, (down.content, across.content), part, queries)
+
+
+def content_part(
+    mask_logits: Tensor, axes: tuple[Axis, Axis], part: tuple[range, range], queries: Tensor | None = None
+) -> Tensor:
+    """Rows and columns of the content, by columns: [K, h, w] to [K, content columns, content rows]."""
+    (down, across), (rows, columns) = axes, part
+    logit_rows, logit_columns = down.reads(rows), across.reads(columns)
     block = mask_logits[:, logit_rows.start : logit_rows.stop, logit_columns.start : logit_columns.stop]
     block = block if queries is None else block[queries]
-    tall = grow(block, down.content, content_rows, logit_rows.start)
-    return grow(tall.transpose(1, 2).contiguous(), across.content, content_columns, logit_columns.start)
+    tall = grow(block, down, rows, logit_rows.start)
+    return grow(tall.transpose(1, 2).contiguous(), across, columns, logit_columns.start)
 
 
 def spans_of(marks: Tensor) -> list[range]:

@@ -7,7 +7,7 @@ K masks or C classes, (h, w) logits, (H, W) output. Tiles are [columns, rows], s
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,16 @@ class ClassLabels(NamedTuple):
     starts: NDArray[np.int64]
     labels: NDArray[np.int64]
     shares: NDArray[np.float64]
+
+
+class Painter(Protocol):
+    """Finds the winning classes of tiles, and sums their shares [C] (float64, on the device) until the end."""
+
+    shares: Tensor
+
+    def paint(self, tile: Tile) -> Tensor | int:
+        """Labels of a tile, int16 [columns, rows], or the one label that all of it has."""
+        ...
 
 
 class Bounds(NamedTuple):
@@ -85,25 +95,49 @@ def highest(planes: Tensor, names: Sequence[int]) -> tuple[Tensor, Tensor]:
     return best, name
 
 
-def label_runs(
-    down: Steps, across: Steps, device: torch.device, paint: Callable[[Tile], Tensor | int]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs of equal labels of the whole output in column-major order: where each begins, and its label.
+class LabelRuns:
+    """Runs of equal labels of the whole output in column-major order, made strip by strip from the left."""
 
-    ``paint`` gives the labels of one tile, int16 [columns, rows], or the one label that all of it has.
-    """
-    height = len(down.output.low)
-    starts, labels = [], []
-    for x, columns in enumerate(_cuts(across, device)):
-        strip = torch.empty((len(columns), height), dtype=torch.int16, device=device)
-        for y, rows in enumerate(_cuts(down, device)):
+    def __init__(self, down: Steps, across: Steps, device: torch.device) -> None:
+        self._across, self._height = across, len(down.output.low)
+        self._rows, self._strips = _cuts(down, device), list(enumerate(_cuts(across, device)))
+        self._starts: list[NDArray[np.int64]] = []
+        self._labels: list[NDArray[np.int64]] = []
+
+    @property
+    def reads(self) -> range | None:
+        """Columns of the content that the next strip is made of, and None after the last strip."""
+        return self._across.output.reads(self._strips[0][1]) if self._strips else None
+
+    def paint_next(self, paint: Callable[[Tile], Tensor | int], device: torch.device) -> None:
+        """Make the next strip.
+
+        ``paint`` gives the labels of one tile, int16 [columns, rows], or the one label that all of it has.
+        """
+        x, columns = self._strips[0]
+        strip = torch.empty((len(columns), self._height), dtype=torch.int16, device=device)
+        for y, rows in enumerate(self._rows):
             strip[:, rows.start : rows.stop] = paint(Tile((y, x), rows, columns))
         flat = strip.flatten()
         begins = (flat[1:] != flat[:-1]).nonzero().flatten() + 1
         begins = torch.cat([begins.new_zeros(1), begins])
-        starts.append(begins.cpu().numpy() + columns.start * height)
-        labels.append(flat[begins].cpu().numpy().astype(np.int64))
-    return np.concatenate(starts), np.concatenate(labels)
+        self._starts.append(begins.cpu().numpy() + columns.start * self._height)
+        self._labels.append(flat[begins].cpu().numpy().astype(np.int64))
+        del self._strips[0]
+
+    def made(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The beginning of each run, and its label."""
+        return np.concatenate(self._starts), np.concatenate(self._labels)
+
+
+def label_runs(
+    down: Steps, across: Steps, device: torch.device, paint: Callable[[Tile], Tensor | int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All runs of an output whose content is there: where each begins, and its label."""
+    runs = LabelRuns(down, across, device)
+    while runs.reads is not None:
+        runs.paint_next(paint, device)
+    return runs.made()
 
 
 def codes_of(

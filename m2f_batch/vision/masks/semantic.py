@@ -7,13 +7,13 @@ that can win in it (see ``label_tiles``), and an output pixel at none if one cla
 ``output_semantic_labels`` takes the sum of logits that have grown to the output, and looks at every pixel.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from m2f_batch.vision.masks.cells import Cells, over_corners
-from m2f_batch.vision.masks.frame import Frame, content_planes, steps_of
+from m2f_batch.vision.masks.frame import Frame, Steps, content_planes, steps_of
 from m2f_batch.vision.masks.label_tiles import ROUNDING, ClassLabels, Tile, bounds_of, grow_tile, highest, label_runs
 from m2f_batch.vision.masks.resample import grow
 
@@ -24,16 +24,54 @@ NEGLIGIBLE = 1e-7  # share of S that queries may have and not be looked at, belo
 
 def semantic_labels(weights: Tensor, mask_logits: Tensor, frame: Frame) -> ClassLabels:
     """Give each pixel to the highest ``S``, ties to the first. ``weights`` P [Q, C], ``mask_logits`` [Q, h, w]."""
-    painter = _Painter(weights, mask_logits, frame)
-    starts, labels = label_runs(*painter.steps, mask_logits.device, painter.paint)
+    steps = steps_of(mask_logits, frame)
+    painter = SemanticPainter(_Whole(weights, mask_logits, steps), steps, mask_logits.device, weights.shape[1])
+    starts, labels = label_runs(*steps, mask_logits.device, painter.paint)
     return ClassLabels(starts, labels, painter.shares.cpu().numpy())
 
 
 def output_semantic_labels(weights: Tensor, mask_logits: Tensor, frame: Frame) -> ClassLabels:
     """The same with ``S`` of mask logits at the output's size, not on the canvas."""
-    painter = _OutputPainter(weights, mask_logits, frame)
-    starts, labels = label_runs(*painter.steps, mask_logits.device, painter.paint)
+    steps = steps_of(mask_logits, frame)
+    painter = _OutputPainter(weights, mask_logits, steps)
+    starts, labels = label_runs(*steps, mask_logits.device, painter.paint)
     return ClassLabels(starts, labels, painter.shares.cpu().numpy())
+
+
+class Votes(NamedTuple):
+    """The queries that vote in a tile: weights P transposed, [C, Q], and their sum over classes, [Q].
+
+    ``planes`` are their votes on the content under the tile, [Q, columns, rows], and ``low`` and ``high`` bound these.
+    """
+
+    weights: Tensor
+    total: Tensor
+    low: Tensor
+    high: Tensor
+    planes: Tensor
+
+
+class Voters(Protocol):
+    """Queries with their votes over the content."""
+
+    def votes(self, tile: Tile) -> Votes:
+        """Give the votes under a tile of the output."""
+        ...
+
+
+class _Whole:
+    """Queries with masks on one canvas."""
+
+    def __init__(self, weights: Tensor, mask_logits: Tensor, steps: tuple[Steps, Steps]) -> None:
+        self._weights, self._total = weights.T.contiguous(), weights.sum(1)
+        self._mask_logits, self._steps = mask_logits, steps
+        low, high = bounds_of(mask_logits, *steps)
+        self._low, self._high = low.sigmoid(), high.sigmoid()
+
+    def votes(self, tile: Tile) -> Votes:
+        y, x = tile.place
+        planes = content_planes(self._mask_logits, *self._steps, tile.rows, tile.columns).sigmoid_()
+        return Votes(self._weights, self._total, self._low[:, y, x], self._high[:, y, x], planes)
 
 
 class _Look(NamedTuple):
@@ -51,25 +89,27 @@ class _Look(NamedTuple):
     able: Tensor
 
 
-class _Bounded:
-    """What both painters know: weights P [C, Q], the sigmoids' bounds [Q, tiles down, tiles across], shares [C]."""
+class SemanticPainter:
+    """Paints one tile after the other, and sums the shares on the device until the end."""
 
-    def __init__(self, weights: Tensor, mask_logits: Tensor, frame: Frame) -> None:
-        self.mask_logits = mask_logits
-        self.steps = steps_of(mask_logits, frame)
-        self.weights = weights.T.contiguous()
-        self.total = weights.sum(1)
-        low, high = bounds_of(mask_logits, *self.steps)
-        self.low, self.high = low.sigmoid(), high.sigmoid()
-        self.shares = torch.zeros(weights.shape[1], dtype=torch.float64, device=weights.device)
+    def __init__(self, source: Voters, steps: tuple[Steps, Steps], device: torch.device, classes: int) -> None:
+        self._source, self._steps = source, steps
+        self.shares = torch.zeros(classes, dtype=torch.float64, device=device)
 
-    def _may_win(self, y: int, x: int) -> Tensor:
-        """Classes that the likeliest one may not beat, given the bounds of the queries, the likely ones first."""
-        low, high = self.low[:, y, x], self.high[:, y, x]
-        ahead = self.weights[(self.weights @ (low + high)).argmax()] - self.weights
-        least = ahead.clamp(min=0) @ low + ahead.clamp(max=0) @ high
-        able = (least <= ROUNDING * (self.total @ low)).nonzero().flatten()
-        return able[(self.weights[able] @ high).argsort(descending=True)]
+    def paint(self, tile: Tile) -> Tensor:
+        """Labels of a tile, int16 [columns, rows]."""
+        look = _looked(self._source.votes(tile))
+        best, total = grow_tile(torch.stack([look.best, look.total]), *self._steps, tile)
+        cells = Cells.under(tile, *self._steps)
+        label = cells.spread(look.winner)
+        if len(look.able):
+            pixels = cells.spread(look.mixed).nonzero().unbind(1)
+            names = [look.classes[i] for i in look.able.tolist()]
+            best[pixels], label[pixels] = highest(cells.between(look.values[look.able], *pixels), names)
+        at_corners = torch.bincount(look.winner.flatten().long()).nonzero().flatten().tolist()
+        present = {*at_corners, *(look.classes[i] for i in look.able.tolist())}
+        self._add_shares(present, label, torch.where(total > 0, best / total, 0))
+        return label
 
     def _add_shares(self, classes: set[int], label: Tensor, share: Tensor) -> None:
         for category_id in sorted(classes):
@@ -77,16 +117,64 @@ class _Bounded:
             self.shares[category_id] += own.sum()
 
 
-class _OutputPainter(_Bounded):
+def _looked(votes: Votes) -> _Look:
+    """The content under a tile: first at the likeliest classes, at more when these do not rule out the rest."""
+    order, flat = _may_win(*votes[:-1]), votes.planes.flatten(1)
+    for count in (*FIRST_LOOKS, len(order)):
+        chosen, rest = order[:count].sort().values, order[count:]
+        # no class of the rest is anywhere above one that had the highest weight of them all in every query
+        others = votes.weights[rest].amax(0) if len(rest) else torch.zeros_like(votes.total)
+        rows = torch.cat([votes.weights[chosen], votes.total[None], others[None]])
+        planes = (rows @ flat).view(len(rows), *votes.planes.shape[1:])
+        best, winner = highest(planes[:-2], chosen.tolist())
+        mixed = over_corners(torch.minimum, winner) != over_corners(torch.maximum, winner)
+        able = _able_between(planes, mixed)
+        look = _Look(chosen.tolist(), planes[:-2], planes[-2], best, winner, mixed, able[:-2].nonzero().flatten())
+        if not len(rest) or not (bool(able[-1]) or bool((planes[-1] * (1 + ROUNDING) >= best).any())):
+            break
+    return look
+
+
+def _may_win(weights: Tensor, total: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Classes that the likeliest one may not beat, given the bounds of the queries, the likely ones first."""
+    ahead = weights[(weights @ (low + high)).argmax()] - weights
+    least = ahead.clamp(min=0) @ low + ahead.clamp(max=0) @ high
+    able = (least <= ROUNDING * (total @ low)).nonzero().flatten()
+    return able[(weights[able] @ high).argsort(descending=True)]
+
+
+def _able_between(planes: Tensor, mixed: Tensor) -> Tensor:
+    """Find the planes, the classes and all others as one, that can be the highest in a mixed cell: bool [C + 2].
+
+    A class may win within a cell and at none of its corners. The plane before the last is no class.
+    """
+    x, y = mixed.nonzero().unbind(1)
+    behind_x, behind_y = (x + 1).clamp(max=mixed.shape[0] - 1), (y + 1).clamp(max=mixed.shape[1] - 1)
+    at_corners = torch.stack([planes[:, i, j] for i in (x, behind_x) for j in (y, behind_y)])
+    low, high = at_corners.amin(0), at_corners.amax(0)
+    floor = low[:-2].amax(0)
+    return (high * (1 + ROUNDING) >= floor).any(1)
+
+
+class _OutputPainter:
     """Paints with ``S`` at the output's size, part of a tile by part."""
+
+    def __init__(self, weights: Tensor, mask_logits: Tensor, steps: tuple[Steps, Steps]) -> None:
+        self.weights, self.total = weights.T.contiguous(), weights.sum(1)
+        self.mask_logits, self.steps = mask_logits, steps
+        low, high = bounds_of(mask_logits, *steps)
+        self.low, self.high = low.sigmoid(), high.sigmoid()
+        self.shares = torch.zeros(weights.shape[1], dtype=torch.float64, device=weights.device)
 
     def paint(self, tile: Tile) -> Tensor:
         """Labels of a tile, int16 [columns, rows]."""
-        classes, queries = self._may_win(*tile.place).sort().values, self._that_count(*tile.place)
+        (y, x), weights = tile.place, self.weights
+        classes = _may_win(weights, self.total, self.low[:, y, x], self.high[:, y, x]).sort().values
+        queries = self._that_count(y, x)
         planes = content_planes(self.mask_logits, *self.steps, tile.rows, tile.columns, queries)
         tall = grow(planes.transpose(1, 2).contiguous(), self.steps[0].output, tile.rows, self._first(0, tile.rows))
         tall = tall.transpose(1, 2).contiguous()
-        rows = torch.cat([self.weights[classes], self.total[None]])[:, queries]
+        rows = torch.cat([weights[classes], self.total[None]])[:, queries]
         step = max(1, AT_ONCE[tall.device.type] // max(1, len(queries) * len(tile.rows)))
         parts = [
             self._painted(tall, rows, classes, range(at, min(at + step, tile.columns.stop)), tile.columns)
@@ -113,53 +201,3 @@ class _OutputPainter(_Bounded):
         most, order = torch.sort(self.total * self.high[:, y, x])
         skipped = int((most.cumsum(0) <= NEGLIGIBLE * (self.total @ self.low[:, y, x])).sum())
         return order[min(skipped, len(order) - 1) :].sort().values
-
-
-class _Painter(_Bounded):
-    """Paints one tile after the other, and sums the shares on the device until the end."""
-
-    def paint(self, tile: Tile) -> Tensor:
-        """Labels of a tile, int16 [columns, rows]."""
-        look = self._look(tile)
-        best, total = grow_tile(torch.stack([look.best, look.total]), *self.steps, tile)
-        cells = Cells.under(tile, *self.steps)
-        label = cells.spread(look.winner)
-        if len(look.able):
-            pixels = cells.spread(look.mixed).nonzero().unbind(1)
-            names = [look.classes[i] for i in look.able.tolist()]
-            best[pixels], label[pixels] = highest(cells.between(look.values[look.able], *pixels), names)
-        at_corners = torch.bincount(look.winner.flatten().long()).nonzero().flatten().tolist()
-        present = {*at_corners, *(look.classes[i] for i in look.able.tolist())}
-        self._add_shares(present, label, torch.where(total > 0, best / total, 0))
-        return label
-
-    def _look(self, tile: Tile) -> _Look:
-        """The content under a tile: first at the likeliest classes, at more when these do not rule out the rest."""
-        queries = content_planes(self.mask_logits, *self.steps, tile.rows, tile.columns).sigmoid_()
-        order = self._may_win(*tile.place)
-        for count in (*FIRST_LOOKS, len(order)):
-            chosen, rest = order[:count].sort().values, order[count:]
-            # no class of the rest is anywhere above one that had the highest weight of them all in every query
-            others = self.weights[rest].amax(0) if len(rest) else torch.zeros_like(self.total)
-            rows = torch.cat([self.weights[chosen], self.total[None], others[None]])
-            planes = (rows @ queries.flatten(1)).view(len(rows), *queries.shape[1:])
-            best, winner = highest(planes[:-2], chosen.tolist())
-            mixed = over_corners(torch.minimum, winner) != over_corners(torch.maximum, winner)
-            able = _able_between(planes, mixed)
-            look = _Look(chosen.tolist(), planes[:-2], planes[-2], best, winner, mixed, able[:-2].nonzero().flatten())
-            if not len(rest) or not (bool(able[-1]) or bool((planes[-1] * (1 + ROUNDING) >= best).any())):
-                break
-        return look
-
-
-def _able_between(planes: Tensor, mixed: Tensor) -> Tensor:
-    """Find the planes, the classes and all others as one, that can be the highest in a mixed cell: bool [C + 2].
-
-    A class may win within a cell and at none of its corners. The plane before the last is no class.
-    """
-    x, y = mixed.nonzero().unbind(1)
-    behind_x, behind_y = (x + 1).clamp(max=mixed.shape[0] - 1), (y + 1).clamp(max=mixed.shape[1] - 1)
-    at_corners = torch.stack([planes[:, i, j] for i in (x, behind_x) for j in (y, behind_y)])
-    low, high = at_corners.amin(0), at_corners.amax(0)
-    floor = low[:-2].amax(0)
-    return (high * (1 + ROUNDING) >= floor).any(1)
