@@ -17,7 +17,7 @@ from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
 from m2f_batch.models.family import Family, all_families, family_of
-from m2f_batch.models.label_sets import LabelSet, find_label_set, label_lines
+from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
 
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
@@ -47,12 +47,22 @@ class Checkpoint:
     @cached_property
     def id2label(self) -> dict[int, str]:
         """Label names by label id, 0 to C - 1."""
+        return names_of(self.assumed_labels) if self.assumed_labels else self._stated_labels
+
+    @property
+    def _stated_labels(self) -> dict[int, str]:
         return {int(i): str(name) for i, name in self.config["id2label"].items()}
+
+    @cached_property
+    def assumed_labels(self) -> str | None:
+        """The label set of published weights whose config.json names no labels."""
+        names = (self.name.partition("@")[0], str(self.config.get("_name_or_path", "")))
+        return assumed_set(self._stated_labels, self.family.published, names)
 
     @cached_property
     def label_set(self) -> LabelSet | None:
         """The published label set it was trained on, if it is one."""
-        return find_label_set(self.id2label)
+        return find_label_set(self.id2label, self.family.label_sets)
 
     @property
     def stuff_ids(self) -> frozenset[int] | None:

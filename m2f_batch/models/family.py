@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from m2f_batch.config.segment import Size, SlidingWindow, Task
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.members import members_of
-from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.label_sets import ALL_LABEL_SETS, LabelSet
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+from m2f_batch.models.published.unsupported import why_not
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,6 +73,8 @@ class Family:
     - ``processor_arguments`` replace settings of a preprocessor_config.json for the processor of ``transformers``.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
     - ``licenses`` are those of published weights, by the beginning of their name.
+    - ``published`` are the label sets of published weights, by patterns of hub ids as ``fnmatch`` has them, for those
+      whose config.json names no labels. ``label_sets`` are those that are recognized by their names.
     """
 
     name: str
@@ -97,6 +100,8 @@ class Family:
     aliases: tuple[str, ...] = ()
     refusals: Mapping[Task, str] = field(default_factory=dict)
     licenses: Mapping[str, str] = field(default_factory=dict)
+    published: Mapping[str, str] = field(default_factory=dict)
+    label_sets: Sequence[LabelSet] = ALL_LABEL_SETS
 
 
 @cache
@@ -118,7 +123,8 @@ def family_of(config: JsonMapping, name: str) -> Family:
     family = known.get(kind) if isinstance(kind, str) else None
     if family is None:
         what = f"config.json of {name} says no model_type" if kind is None else f"{name} is a {kind!r} model"
-        raise UsageError(f"{what}; only {', '.join(map(repr, sorted(known)))} models can be used", field="model.uri")
+        supported = ", ".join(map(repr, sorted(known)))
+        raise UsageError(f"{what}; only {supported} models can be used", field="model.uri", hint=why_not(config))
     return family
 
 

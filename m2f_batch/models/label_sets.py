@@ -1,12 +1,14 @@
-"""Knows the label sets of COCO, ADE20K, Cityscapes and Mapillary Vistas: category ids, stuff, and a few names.
+"""Knows the label sets of COCO, ADE20K, Cityscapes, Mapillary Vistas and Pascal: category ids, stuff, and a few names.
 
 Nothing in a checkpoint's config.json says which labels are stuff, nor which ids its dataset uses. The published label
-sets are recognized by their size and a few names. Source: detectron2's dataset metadata.
+sets are recognized by their size and a few names. Source: detectron2's and mmsegmentation's dataset metadata.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -81,9 +83,56 @@ LABEL_SETS = (
 )
 
 
-def find_label_set(id2label: Mapping[int, str]) -> LabelSet | None:
+# those of other architectures than Mask2Former, whose runs of older releases did not know them
+MORE_LABEL_SETS = (
+    LabelSet(
+        "COCO-Stuff",
+        171,
+        ((0, "person"), (80, "banner"), (170, "wood")),
+        frozenset(range(80, 171)),
+        _COCO_THINGS + _ids("92-182"),
+    ),
+    LabelSet("Pascal VOC", 21, ((0, "background"), (1, "aeroplane"), (15, "person")), frozenset({0}), _ids("0-20")),
+    LabelSet("Pascal Context", 59, ((0, "aeroplane"), (1, "bag"), (58, "wood")), frozenset(), _ids("1-59")),
+    LabelSet(
+        "Pascal Context with background",
+        60,
+        ((0, "background"), (1, "aeroplane"), (59, "wood")),
+        frozenset({0}),
+        _ids("0-59"),
+    ),
+)
+ALL_LABEL_SETS = LABEL_SETS + MORE_LABEL_SETS
+
+
+def names_of(label_set: str) -> dict[int, str]:
+    """The names of a published label set by label id, of those sets that ``label_names.json`` holds."""
+    names = json.loads((Path(__file__).parent / "published" / "label_names.json").read_text(encoding="utf-8"))
+    return dict(enumerate(names[label_set].split(", ")))
+
+
+def are_numbers(id2label: Mapping[int, str]) -> bool:
+    """Tell whether the names are those that transformers gives to labels without any: LABEL_0, LABEL_1, ..."""
+    return all(name == f"LABEL_{i}" for i, name in id2label.items())
+
+
+def assumed_set(id2label: Mapping[int, str], published: Mapping[str, str], names: Sequence[str]) -> str | None:
+    """The label set of labels without names, where one of the model's ``names`` is that of published weights.
+
+    Nothing else tells it: 19, 21 or 80 labels of anybody are not those of Cityscapes, Pascal or COCO. ``published`` are
+    label sets by patterns of hub ids.
+    """
+    if not are_numbers(id2label):
+        return None
+    for pattern, label_set in published.items():
+        if any(fnmatchcase(name, pattern) for name in names) and len(names_of(label_set)) == len(id2label):
+            return label_set
+    return None
+
+
+def find_label_set(id2label: Mapping[int, str], among: Sequence[LabelSet] = ALL_LABEL_SETS) -> LabelSet | None:
     """The published label set with these names, if it is one. Names are compared stripped."""
-    for known in LABEL_SETS:
+    for known in among:
         if len(id2label) == known.size and all(id2label.get(i, "").strip() == name for i, name in known.marks):
             return known
     return None

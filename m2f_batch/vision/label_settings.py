@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -19,7 +19,14 @@ from m2f_batch.config.segment import (
 )
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task
-from m2f_batch.models.label_sets import Category, LabelSet, StuffSource, categories_of, find_stuff_ids
+from m2f_batch.models.label_sets import (
+    Category,
+    LabelSet,
+    StuffSource,
+    are_numbers,
+    categories_of,
+    find_stuff_ids,
+)
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_normalization
 from m2f_batch.version import VERSION
 from m2f_batch.vision.cuts.view import Cut
@@ -62,6 +69,7 @@ class Labeling:
     notes: tuple[str, ...] = ()  # what a user should hear before the run
     own_normalization: bool = False  # the checkpoint's image processor does not decide it
     cut: Cut = WHOLE
+    assumed_labels: str | None = None  # the label set whose names replace those that config.json does not give
 
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, object]:
         """The facts that decide a label, as JSON has them. ``cpu_threads`` is None on other devices."""
@@ -80,6 +88,8 @@ class Labeling:
             "decode_policy": [DECODE_POLICY_VERSION, max_pixels],
             "semantics": PAPER_SIZE_VERSION if is_as_detectron2 else SEMANTICS_VERSION,
         }
+        if self.assumed_labels:
+            facts["labels"] = self.assumed_labels
         return dict(json.loads(json.dumps({**facts, **self.cut.facts()}, default=str)))
 
 
@@ -114,9 +124,18 @@ def settle(
         compile=model.compile,
         categories=categories_of(checkpoint.id2label, stuff_ids, checkpoint.label_set),
         stuff_ids_from=source,
-        notes=(*notes, *([f"{doubt}; the key is preprocess.normalize"] if doubt else [])),
+        notes=(*_label_notes(checkpoint), *notes, *([f"{doubt}; the key is preprocess.normalize"] if doubt else [])),
         own_normalization=preprocess.normalize is not None,
+        assumed_labels=checkpoint.assumed_labels,
     )
+
+
+def _label_notes(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield what a user should hear of labels that config.json does not name."""
+    if checkpoint.assumed_labels:
+        yield f"config.json names no labels; those of {checkpoint.assumed_labels}, of the published weights, are taken"
+    elif checkpoint.family.published and are_numbers(checkpoint.id2label):
+        yield "config.json names no labels, so they are LABEL_0, LABEL_1 and so on; write their names as its id2label"
 
 
 def _stuff(

@@ -208,8 +208,8 @@ def test_other_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     assert refused(capsys, tmp_path / "none", new).startswith(f"SRC: '{tmp_path / 'none'}' is no directory here")
     config = json.loads((source / "config.json").read_text())
     (source / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    said = f"SRC: {source} is a 'bert' model; only 'mask2former' models can be used"
-    assert refused(capsys, source, new) == said
+    said = f"SRC: {source} is a 'bert' model; only "
+    assert refused(capsys, source, new).startswith(said)
     (source / "config.json").write_text(json.dumps(config))
     (source / "preprocessor_config.json").write_text("{")
     assert refused(capsys, source, new).startswith(f"SRC: preprocessor_config.json of {source} is not valid JSON")

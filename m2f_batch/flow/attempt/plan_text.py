@@ -6,6 +6,7 @@ import pyarrow.compute as pc
 
 from m2f_batch.flow.attempt.output_state import Decision, named_tiff
 from m2f_batch.flow.attempt.run_info import Job
+from m2f_batch.models.published.licenses import terms_of
 from m2f_batch.ray_session.session import Resources, present
 from m2f_batch.runs.plan import default_images_per_file
 from m2f_batch.vision.cuts.windows import Windows
@@ -47,6 +48,8 @@ def _model_lines(job: Job) -> Iterator[str]:
     asked = "" if config.model.task else " (inferred from the model)"
     yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"
     yield f"        license of the weights: {job.checkpoint.license}"
+    for terms in terms_of(job.checkpoint.license):
+        yield f"        {terms}"
     yield f"        canvas: {labeling.preprocess.describe()}; {labeling.precision}"
     yield from _window_lines(job)
     if labeling.task == "panoptic":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
 from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
-from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.label_sets import LABEL_SETS, LabelSet
 from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
 from m2f_batch.models.processor import plan_from_processor
 
@@ -134,6 +134,7 @@ FAMILY = Family(
         "image_mean": list(IMAGENET_MEAN),
         "image_std": list(IMAGENET_STD),
     },
+    label_sets=LABEL_SETS,
     # the cards of the published zoo say "other", but the zoo says this
     licenses={"facebook/mask2former-": "cc-by-nc-4.0"},
 )

@@ -128,4 +128,10 @@ FAMILY = Family(
     predict=_predict,
     refusals={"instance": NO_INSTANCE},
     licenses={"facebook/maskformer-": "cc-by-nc-4.0"},
+    published={
+        "facebook/maskformer-*-coco": "COCO panoptic",
+        "facebook/maskformer-*-ade": "ADE20K",
+        "facebook/maskformer-*-coco-stuff": "COCO-Stuff",
+        "facebook/maskformer-*-cityscapes": "Cityscapes",
+    },
 )

@@ -115,4 +115,9 @@ FAMILY = Family(
     # transformers' processor asks the hub for the names of classes, of which it makes the texts of a training
     processor_arguments={"class_info_file": None},
     licenses={"shi-labs/oneformer_": "mit"},
+    published={
+        "shi-labs/oneformer_coco_*": "COCO panoptic",
+        "shi-labs/oneformer_ade20k_*": "ADE20K",
+        "shi-labs/oneformer_cityscapes_*": "Cityscapes",
+    },
 )

@@ -34,8 +34,8 @@ def test_another_architecture_is_refused_by_the_names_of_all_families(folder: Pa
     (folder / "toy_named.py").write_text(TOY)
     supported = ", ".join(map(repr, sorted(all_families())))
     assert "'mask2former'" in supported and "'old-toy'" in supported
-    with pytest.raises(UsageError, match=f"^model.uri: m is a 'detr' model; only {supported} models can be used$"):
-        family_of({"model_type": "detr"}, "m")
+    with pytest.raises(UsageError, match=f"^model.uri: m is a 'other' model; only {supported} models can be used$"):
+        family_of({"model_type": "other"}, "m")
     with pytest.raises(UsageError, match=r"^model.uri: config.json of m says no model_type; only "):
         family_of({}, "m")
     with pytest.raises(UsageError, match=r"is a \['toy'\] model"):
