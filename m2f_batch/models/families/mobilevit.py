@@ -1,0 +1,97 @@
+"""MobileViT with DeepLabV3 (https://arxiv.org/abs/2110.02178), which sees a square of blue, green and red.
+
+Source of the rules: apple/ml-cvnets v0.1, ``engine/eval_segmentation.py`` and ``data/datasets/dataset_base.py``.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from m2f_batch.config.segment import ExactSize, Task
+from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.mobilevit.processor import CropProcessor, stride_problems
+from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction
+
+PUBLISHED_EDGE = 512
+
+
+def tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
+    """The one task of a model that classifies pixels."""
+    return ("semantic",)
+
+
+def weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
+    """Nothing that the class head does not say already."""
+    return iter(())
+
+
+def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    settings = CropProcessor.of(processor)
+    height, width = settings.crop
+    return PreprocessPlan(
+        size=ExactSize(height=height, width=width),
+        divisor=1,
+        round_content=False,
+        resample=2,
+        rescale_factor=1 / 255,
+        mean=None,
+        std=None,
+        pad_size=None,
+        resizing="opencv",
+        is_bgr=settings.do_flip_channel_order,
+        note="as ml-cvnets sees it: all of the image, where transformers cuts its middle out",
+    )
+
+
+def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
+    return with_size(plan, ExactSize(height=PUBLISHED_EDGE, width=PUBLISHED_EDGE))
+
+
+def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
+    stride, size = config.get("output_stride", 32), plan.size
+    if not isinstance(size, ExactSize) or size.height % stride or size.width % stride:
+        return f"MobileViT sees an exact height and width, which are multiples of its output stride, {stride}"
+    return None
+
+
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+    return {"upsampling": "nearest"}
+
+
+def load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
+    """The model of transformers, of both versions of MobileViT."""
+    from m2f_batch.models.mobilevit.transformers_model import load
+
+    return load(directory, config)
+
+
+def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.mobilevit.transformers_model import predict
+
+    return predict(model, pixel_values)
+
+
+FAMILY = Family(
+    name="MobileViT",
+    model_type="mobilevit",
+    class_name="MobileViTForSemanticSegmentation",
+    class_head="segmentation_head.classifier.convolution.weight",
+    no_object=False,
+    tasks=tasks,
+    config_problems=stride_problems,
+    weight_problems=weight_problems,
+    pixels=_pixels,
+    paper=_paper,
+    size_problem=_size_problem,
+    postprocess=_postprocess,
+    load=load,
+    predict=_predict,
+    licenses={"apple/deeplabv3-mobilevit-": "apple-amlr"},
+    published={"apple/deeplabv3-mobilevit-*": "Pascal VOC"},
+)

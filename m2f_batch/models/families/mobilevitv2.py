@@ -1,0 +1,74 @@
+"""MobileViTv2 with DeepLabV3 (https://arxiv.org/abs/2206.02680), which keeps the aspect ratio, and sees red first.
+
+Source of the rules: apple/ml-cvnets v0.2 and later, ``engine/eval_segmentation.py``.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from m2f_batch.config.segment import AspectSize, Task
+from m2f_batch.models.families.mobilevit import PUBLISHED_EDGE, load, tasks, weight_problems
+from m2f_batch.models.family import Family, JsonMapping
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.mobilevit.processor import CropProcessor, stride_problems
+from m2f_batch.models.preprocess_plan import PreprocessPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction
+
+NO_EDGE = 2**31 - 1
+
+
+def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    settings = CropProcessor.of(processor)
+    return _plan(min(settings.crop))
+
+
+def _plan(shortest_edge: int) -> PreprocessPlan:
+    return PreprocessPlan(
+        size=AspectSize(shortest_edge=shortest_edge, longest_edge=NO_EDGE),
+        divisor=1,
+        round_content=False,
+        resample=2,
+        rescale_factor=1 / 255,
+        mean=None,
+        std=None,
+        pad_size=None,
+        lone_edge=True,
+        note="as ml-cvnets sees it: red first and all of the image, where transformers swaps red and blue and cuts the "
+        "middle out",
+    )
+
+
+def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
+    return _plan(PUBLISHED_EDGE)
+
+
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+    return {"upsampling": "corners"}
+
+
+def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.mobilevit.transformers_model import predict_second
+
+    return predict_second(model, pixel_values)
+
+
+FAMILY = Family(
+    name="MobileViTv2",
+    model_type="mobilevitv2",
+    class_name="MobileViTV2ForSemanticSegmentation",
+    class_head="segmentation_head.classifier.convolution.weight",
+    no_object=False,
+    tasks=tasks,
+    config_problems=stride_problems,
+    weight_problems=weight_problems,
+    pixels=_pixels,
+    paper=_paper,
+    postprocess=_postprocess,
+    load=load,
+    predict=_predict,
+    licenses={"apple/mobilevitv2-": "apple-amlr"},
+    published={"apple/mobilevitv2-*-voc-deeplabv3": "Pascal VOC"},
+)
