@@ -16,6 +16,7 @@ from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.explain.recorded import Setup
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.messages.masking import redact
+from m2f_batch.models.predictions import PixelLogits
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.uris import shown
@@ -33,8 +34,9 @@ from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare
 class Findings:
     """The results of each stage for one image. Those after a failure stay None.
 
-    ``rgb`` uint8 [H, W, 3], ``values`` float32 [3, Hc, Wc], ``class_logits`` [Q, C + 1] and ``mask_logits`` [Q, h, w]
-    float32 on the CPU. ``seconds`` by stage. ``version`` is the image's now, None when there is no such file.
+    ``rgb`` uint8 [H, W, 3], ``values`` float32 [3, Hc, Wc], ``class_logits`` [Q, C + 1] and ``mask_logits`` [Q, h, w],
+    or ``pixel_logits`` [C, h, w], float32 on the CPU. ``seconds`` by stage. ``version`` is the image's now, None when
+    there is no such file.
     """
 
     ref: ImageRef
@@ -46,6 +48,7 @@ class Findings:
     values: Tensor | None = None
     class_logits: Tensor | None = None
     mask_logits: Tensor | None = None
+    pixel_logits: Tensor | None = None
     segments: list[Segment] | None = None
     error: ImageError | None = None
     cause: list[str] | None = None
@@ -120,9 +123,11 @@ def label(found: Findings, setup: Setup) -> None:
         with pinned_threads(setup.threads), found.timing("forward"):
             computed = steps.forward(steps.load(found.prepared.contents, found.view.canvas_hw))
             steps.wait(computed)
-        found.class_logits, found.mask_logits = (
-            logits.float().cpu() for logits in computed.prediction.of_image(0).tensors
-        )
+        prediction = computed.prediction.of_image(0)
+        if isinstance(prediction, PixelLogits):
+            found.pixel_logits = prediction.logits.float().cpu()
+        else:
+            found.class_logits, found.mask_logits = (logits.float().cpu() for logits in prediction.tensors)
         with pinned_threads(1), found.timing("postprocess"):
             result = steps.finish(steps.begin(found.prepared), 0, computed, 0)
         assert result is not None

@@ -59,6 +59,12 @@ class Checkpoint:
         names = (self.name.partition("@")[0], str(self.config.get("_name_or_path", "")))
         return assumed_set(self._stated_labels, self.family.published, names)
 
+    @property
+    def named_config(self) -> dict[str, Any]:
+        """config.json with all names of the model in ``_name_or_path``: some published tests only a name tells."""
+        names = (self.name.partition("@")[0], str(self.config.get("_name_or_path") or ""))
+        return {**self.config, "_name_or_path": " ".join(names)}
+
     @cached_property
     def label_set(self) -> LabelSet | None:
         """The published label set it was trained on, if it is one."""

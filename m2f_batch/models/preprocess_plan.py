@@ -29,7 +29,7 @@ ROUNDED = {
 Resizing = Literal["pillow", "torch", "opencv"]
 RESIZED = {"pillow": "", "torch": ", resized without antialias", "opencv": ", resized as OpenCV does"}
 # fields that fingerprints of older releases do not have: they enter one only where they are not the default
-LATER = ("rounding", "resizing", "stretch_to", "pads_black", "is_bgr")
+LATER = ("rounding", "resizing", "stretch_to", "pads_black", "is_bgr", "least_edge")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class PreprocessPlan:
     - ``stretch_to``: the resized image is resized again, up to multiples of it (mmsegmentation's ``ResizeToMultiple``).
     - ``pads_black``: padding is added before normalization, so it has the values of black.
     - ``is_bgr``: the model sees blue first. ``mean`` and ``std`` are in the model's order.
+    - ``least_edge``: an image of which a resized edge is shorter cannot be computed (an ImageError).
     - ``note``: what a user should know of the plan. It decides nothing.
     """
 
@@ -61,6 +62,7 @@ class PreprocessPlan:
     stretch_to: int = 1
     pads_black: bool = False
     is_bgr: bool = False
+    least_edge: int = 1
     note: str = ""
 
     def content_size(self, output_hw: SizeHW) -> SizeHW:
@@ -80,14 +82,15 @@ class PreprocessPlan:
                 height, width = self._edges(output_hw, self.size)
         if self.round_content and self.size is not None:
             height, width = _round_up(height, self.divisor), _round_up(width, self.divisor)
-        if height < 1 or width < 1:
+        first, last = (height, width), (_round_up(height, self.stretch_to), _round_up(width, self.stretch_to))
+        if min(first) < 1 or min(last) < self.least_edge:
+            enough = f", and the model needs {self.least_edge} pixels" if self.least_edge > 1 else ""
             raise ImageError(
                 "preprocess",
                 "TooThin",
-                f"{output_hw[1]}x{output_hw[0]} pixels would be resized to {width}x{height}",
+                f"{output_hw[1]}x{output_hw[0]} pixels would be resized to {width}x{height}{enough}",
                 size_hw=output_hw,
             )
-        first, last = (height, width), (_round_up(height, self.stretch_to), _round_up(width, self.stretch_to))
         return (first,) if last == first else (first, last)
 
     def _edges(self, output_hw: SizeHW, size: AspectSize) -> SizeHW:

@@ -187,11 +187,13 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
     any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
     plan = family.pixels(checkpoint.config, any_size, task)
     if size == "paper":
-        published = None if labels is None else family.paper(checkpoint.config, plan, labels, task)
+        published = None if labels is None else family.paper(checkpoint.named_config, plan, labels, task)
         if published is None:
+            unknown = f"the {len(checkpoint.id2label)} labels of {checkpoint.name} are none"
             raise UsageError(
-                f"'paper' needs a known label set, and the {len(checkpoint.id2label)} labels of "
-                f"{checkpoint.name} are none",
+                f"'paper' needs a known label set, and {unknown}"
+                if labels is None
+                else f"no test of such a {family.name} on {labels.name} is known",
                 field="preprocess.size",
                 allowed="checkpoint, {shortest_edge, longest_edge}, {height, width}",
             )
@@ -227,7 +229,7 @@ def _cut(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task, *, ha
 def published_windows(checkpoint: Checkpoint, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
     """The windows of the family's published test for a label set, or, without one, those that it always has."""
     windows = checkpoint.family.windows
-    return None if windows is None else windows(checkpoint.config, label_set, task)
+    return None if windows is None else windows(checkpoint.named_config, label_set, task)
 
 
 def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:

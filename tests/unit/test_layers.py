@@ -27,6 +27,7 @@ DOORS = {
         "models.maskformer",
         "models.mobilevit",
         "models.oneformer",
+        "models.pixel_families",
         "models.rf_detr",
         "models.training",
         "train.start",

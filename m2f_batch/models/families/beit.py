@@ -1,0 +1,106 @@
+"""BEiT with the UperNet head (https://arxiv.org/abs/2106.08254), as unilm's semantic segmentation tests it."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m2f_batch.config.segment import ExactSize, Size, SlidingWindow, Task
+from m2f_batch.models.family import Family, JsonMapping
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.pixel_families.rules import (
+    REFUSALS,
+    as_mmsegmentation,
+    edge_problem,
+    no_problems,
+    no_settings,
+    only_semantic,
+    processor_pixels,
+)
+from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction
+
+ADE20K = (640, 2560)
+WINDOWS = SlidingWindow(size=640, stride=426)
+NOTE = "edges that were not trained on have their position bias interpolated"
+
+
+def _config_problems(config: JsonMapping) -> Iterator[str]:
+    patch = config.get("patch_size", 16)
+    if type(patch) is not int or not 1 <= patch <= 256:
+        yield f"patch_size must be a number of pixels, not {patch!r}"
+    indices = config.get("out_indices") or config.get("segmentation_indices") or config.get("out_features")
+    if not isinstance(indices, list) or len(indices) != 4:
+        yield f"out_indices must name the four layers that the head sees, e.g. [3, 5, 7, 11], not {indices!r}"
+
+
+def _patch(config: JsonMapping) -> int:
+    """Pixels along an edge of a patch. Of a partial one at the border the model sees nothing."""
+    patch: int = config.get("patch_size", 16)
+    return patch
+
+
+def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    plan, patch = processor_pixels(processor, ("Beit", "Segformer")), _patch(config)
+    return plan if isinstance(plan.size, ExactSize) else _padded(plan, patch)
+
+
+def _padded(plan: PreprocessPlan, patch: int) -> PreprocessPlan:
+    return replace(plan, divisor=patch, round_content=False, note=NOTE)
+
+
+def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
+    if label_set.name != "ADE20K":
+        return None
+    return replace(as_mmsegmentation(plan, *ADE20K), divisor=_patch(config))
+
+
+def _windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
+    return WINDOWS if label_set is not None and label_set.name == "ADE20K" else None
+
+
+def _sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPlan:
+    return _padded(with_size(plan, size), _patch(config))
+
+
+def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
+    return edge_problem(plan, multiple=_patch(config), least=_patch(config))
+
+
+def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
+    from m2f_batch.models.pixel_families.transformers_model import load_beit
+
+    return load_beit(directory, config)
+
+
+def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.pixel_families.transformers_model import predict
+
+    return predict(model, pixel_values)
+
+
+FAMILY = Family(
+    name="BEiT",
+    model_type="beit",
+    class_name="BeitForSemanticSegmentation",
+    class_head="decode_head.classifier.weight",
+    no_object=False,
+    tasks=only_semantic,
+    config_problems=_config_problems,
+    weight_problems=no_problems,
+    pixels=_pixels,
+    paper=_paper,
+    sized=_sized,
+    size_problem=_size_problem,
+    windows=_windows,
+    postprocess=no_settings,
+    load=_load,
+    predict=_predict,
+    refusals=REFUSALS,
+    licenses={"microsoft/beit-": "apache-2.0"},
+    published={"microsoft/beit-*-ade-*": "ADE20K"},
+)

@@ -1,0 +1,124 @@
+"""UperNet (https://arxiv.org/abs/1807.10221), as mmsegmentation tests it with each backbone."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from m2f_batch.config.segment import SlidingWindow, Task
+from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
+from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.pixel_families.rules import (
+    REFUSALS,
+    as_mmsegmentation,
+    edge_problem,
+    no_settings,
+    only_semantic,
+    processor_pixels,
+)
+from m2f_batch.models.preprocess_plan import PreprocessPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from m2f_batch.models.predictions import Prediction
+
+STRIDE = 32  # of the coarsest features
+# backbones of which a model was run here at every size, with batches and alone
+BACKBONES = ("convnext", "convnextv2", "focalnet", "pvt_v2", "resnet", "swin", "swinv2", "timm_backbone")
+NATTEN = ("dinat", "nat")
+TIMM_TENSORS = "backbone._backbone."  # tensors of a backbone of timm begin so
+ADE20K = (512, 2048)
+CITYSCAPES = (1024, 2048)
+# ConvNeXt's first width, from which on its large models are tested larger, and their windows
+LARGE_CONVNEXT, LARGE_ADE20K = 192, (640, 2560)
+CONVNEXT_WINDOWS = {False: SlidingWindow(size=512, stride=341), True: SlidingWindow(size=640, stride=426)}
+
+
+def _backbone(config: JsonMapping) -> str:
+    """``model_type`` of the backbone. A config.json without one has transformers' default."""
+    backbone = config.get("backbone_config")
+    if isinstance(backbone, dict):
+        return str(backbone.get("model_type"))
+    return "timm_backbone" if names_backbone(config) else "resnet"
+
+
+def _config_problems(config: JsonMapping) -> Iterator[str]:
+    yield from backbone_problems(config)
+    kind = _backbone(config)
+    if kind in NATTEN:
+        yield f"the backbone {kind!r} needs the kernels of natten, which are not used here; {_able()}"
+    elif kind not in BACKBONES:
+        yield f"the backbone {kind!r} is not supported; {_able()}"
+
+
+def _able() -> str:
+    return f"UperNet runs with {', '.join(BACKBONES)}"
+
+
+def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
+    if names_backbone(config) and not any(name.startswith(TIMM_TENSORS) for name in shapes):
+        backbone = config["backbone"]
+        yield f"backbone {backbone!r} is no model of timm in the weights; {described(backbone)}"
+
+
+def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    return replace(processor_pixels(processor, ("Segformer", "Beit")), least_edge=STRIDE)
+
+
+def _is_large_convnext(config: JsonMapping) -> bool:
+    widths = (config.get("backbone_config") or {}).get("hidden_sizes") or [0]
+    return bool(widths[0] >= LARGE_CONVNEXT)
+
+
+def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
+    kind = _backbone(config)
+    if label_set.name == "ADE20K" and kind in ("convnext", "resnet", "swin"):
+        return as_mmsegmentation(plan, *(LARGE_ADE20K if kind == "convnext" and _is_large_convnext(config) else ADE20K))
+    if label_set.name == "Cityscapes" and kind == "resnet":
+        return as_mmsegmentation(plan, *CITYSCAPES)
+    return None
+
+
+def _windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
+    is_convnext = label_set is not None and label_set.name == "ADE20K" and _backbone(config) == "convnext"
+    return CONVNEXT_WINDOWS[_is_large_convnext(config)] if is_convnext else None
+
+
+def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
+    return edge_problem(plan, multiple=1, least=STRIDE)
+
+
+def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
+    from m2f_batch.models.pixel_families.transformers_model import load_upernet
+
+    return load_upernet(directory, config)
+
+
+def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.pixel_families.transformers_model import predict_upernet
+
+    return predict_upernet(model, pixel_values)
+
+
+FAMILY = Family(
+    name="UperNet",
+    model_type="upernet",
+    class_name="UperNetForSemanticSegmentation",
+    class_head="decode_head.classifier.weight",
+    no_object=False,
+    tasks=only_semantic,
+    config_problems=_config_problems,
+    weight_problems=_weight_problems,
+    pixels=_pixels,
+    paper=_paper,
+    size_problem=_size_problem,
+    windows=_windows,
+    postprocess=no_settings,
+    load=_load,
+    predict=_predict,
+    refusals=REFUSALS,
+    licenses={"openmmlab/upernet-": "mit"},
+    published={"openmmlab/upernet-*": "ADE20K"},
+)

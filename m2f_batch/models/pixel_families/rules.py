@@ -1,0 +1,86 @@
+"""Rules that families with a class for each pixel share: their task, their processors, their tests in mmsegmentation.
+
+Source of the tests: the pipelines of mmsegmentation 0.x (``LoadImageFromFile``, ``MultiScaleFlipAug``, ``Resize`` with
+``keep_ratio``), which read and resize by OpenCV and pad nothing.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from m2f_batch.config.segment import AspectSize, ExactSize, Task
+from m2f_batch.errors import UsageError
+from m2f_batch.models.family import JsonMapping, Shapes
+from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
+from m2f_batch.models.processor import plan_from_processor
+
+KINDS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
+# what a preprocessor_config.json leaves out, by the kind of its processor
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "Segformer": {"size": 512, "resample": 2, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
+    "Beit": {"size": 224, "resample": 3, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)},
+}
+TASKS: tuple[Task, ...] = ("semantic",)
+UNABLE = "it gives each pixel a class, and nothing tells two objects of a class apart"
+REFUSALS: dict[Task, str] = {"instance": UNABLE, "panoptic": UNABLE}
+
+
+def only_semantic(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
+    """The one task of such a family, whatever its name says."""
+    return TASKS
+
+
+def no_settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+    """The settings of an argmax: none."""
+    return {}
+
+
+def no_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
+    """Nothing: the head alone tells whether the weights are of this family."""
+    return iter(())
+
+
+def processor_pixels(processor: Mapping[str, Any], kinds: tuple[str, ...]) -> PreprocessPlan:
+    """The pixels of a processor of one of the ``kinds``, e.g. ``Segformer``, the first where it does not say its own.
+
+    A size of one number is a square. Raises UsageError for another processor, and for one that cuts an image off.
+    """
+    named = processor.get("image_processor_type") or processor.get("feature_extractor_type") or ""
+    kind = next((kind for kind in kinds if str(named).startswith(kind)), kinds[0])
+    settings = {**DEFAULTS[kind], **{key: value for key, value in processor.items() if value is not None}}
+    # of processors of other families: these neither round nor pad
+    settings = {key: value for key, value in settings.items() if key not in ("size_divisor", "pad_size", "max_size")}
+    if type(settings["size"]) is int:
+        settings["size"] = {"height": settings["size"], "width": settings["size"]}
+    plan = plan_from_processor(settings, {f"{kind}{ending}" for kind in kinds for ending in KINDS})
+    if kind == "Beit" and settings.get("do_center_crop"):
+        raise UsageError(
+            "the image processor cuts out the center of an image, and so would leave the rest of it without labels",
+            field="model.uri",
+            hint="set do_center_crop to false in its preprocessor_config.json",
+        )
+    return replace(plan, divisor=1)
+
+
+def as_mmsegmentation(plan: PreprocessPlan, shortest: int, longest: int, *, stretch_to: int = 1) -> PreprocessPlan:
+    """The plan of a test of mmsegmentation: edges rounded by mmcv, OpenCV, no padding."""
+    sized = with_size(plan, AspectSize(shortest_edge=shortest, longest_edge=longest), rounding="mmcv")
+    return replace(sized, resizing="opencv", resample=2, stretch_to=stretch_to)
+
+
+def edge_problem(plan: PreprocessPlan, *, multiple: int, least: int) -> str | None:
+    """Tell why the model cannot see a canvas of {height, width}, which is not silently changed, or give None."""
+    size = plan.size
+    if not isinstance(size, ExactSize) or not any(
+        edge % multiple or edge < least for edge in (size.height, size.width)
+    ):
+        return None
+    allowed = f"multiples of {multiple}" if multiple > 1 else f"at least {least} pixels"
+    return f"both edges must be {allowed}, because the model sees nothing of less"
+
+
+def names_in(config: JsonMapping) -> str:
+    """The names of the model, without what stands before their last slash, in lower case."""
+    names = str(config.get("_name_or_path") or "").lower().split(" ")
+    return " ".join(name.rstrip("/").rpartition("/")[2] for name in names)
