@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.backbone_configs import backbone_problems
 from m2f_batch.models.families.mask2former import PROCESSORS, backbone_width
-from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet, label_set_of
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
@@ -112,6 +112,12 @@ def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
     return predict(model, pixel_values)
 
 
+def _fast() -> FastForward:
+    from m2f_batch.models.maskformer.fast import FORWARD
+
+    return FORWARD
+
+
 FAMILY = Family(
     name="MaskFormer",
     model_type="maskformer",
@@ -126,6 +132,7 @@ FAMILY = Family(
     postprocess=_postprocess,
     load=_load,
     predict=_predict,
+    fast=_fast,
     refusals={"instance": NO_INSTANCE},
     licenses={"facebook/maskformer-": "cc-by-nc-4.0"},
     published={

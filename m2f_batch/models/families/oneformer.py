@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from m2f_batch.config.segment import AspectSize, Size, Task
 from m2f_batch.models.backbone_configs import backbone_problems
 from m2f_batch.models.families.mask2former import backbone_width
-from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
@@ -97,6 +97,12 @@ def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
     return predict(model, pixel_values)
 
 
+def _fast() -> FastForward:
+    from m2f_batch.models.oneformer.fast import FORWARD
+
+    return FORWARD
+
+
 FAMILY = Family(
     name="OneFormer",
     model_type="oneformer",
@@ -112,6 +118,7 @@ FAMILY = Family(
     postprocess=_postprocess,
     load=_load,
     predict=_predict,
+    fast=_fast,
     # transformers' processor asks the hub for the names of classes, of which it makes the texts of a training
     processor_arguments={"class_info_file": None},
     licenses={"shi-labs/oneformer_": "mit"},

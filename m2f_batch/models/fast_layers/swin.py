@@ -4,7 +4,7 @@ One gather makes the windows, one matrix product the queries, keys and values; p
 when the model is loaded. Feature maps leave in channels-last order, as they were computed.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +27,45 @@ PARAMETERS = {
     "swin.embeddings.position_embeddings",
     "swin.embeddings.mask_token",
 }
+# the same of the Swin that transformers has for MaskFormer alone
+MASKFORMER_BLOCK = "model.encoder.layers.#.blocks.#."
+MASKFORMER_PARAMETERS = {
+    *affine("model.embeddings.patch_embeddings.projection", "model.embeddings.norm", "model.layernorm"),
+    *affine("hidden_states_norms.#"),
+    *affine(*(MASKFORMER_BLOCK + name for name in ("layernorm_before", "layernorm_after"))),
+    *affine(*(MASKFORMER_BLOCK + name for name in ("attention.output.dense", "intermediate.dense", "output.dense"))),
+    *affine(*(MASKFORMER_BLOCK + f"attention.self.{name}" for name in ("query", "key", "value"))),
+    MASKFORMER_BLOCK + "attention.self.relative_position_bias_table",
+    *affine("model.encoder.layers.#.downsample.norm"),
+    "model.encoder.layers.#.downsample.reduction.weight",
+}
+
+
+class Parts(NamedTuple):
+    """What a block is made of, by either name. ``bias`` are the position biases [1, heads, S * S, S * S]."""
+
+    heads: int
+    inputs: tuple[nn.Linear, nn.Linear, nn.Linear]  # queries, keys, values
+    out: nn.Linear
+    fc1: nn.Linear
+    activation: nn.Module
+    fc2: nn.Linear
+    bias: Tensor
+
+
+def parts_of(layer: Any) -> Parts:
+    """The parts of a layer of ``transformers``' Swin, or of MaskFormer's."""
+    attention = layer.attention
+    if type(layer).__name__ == "MaskFormerSwinLayer":
+        own = attention.self
+        table = own.relative_position_bias_table[own.relative_position_index.view(-1)]
+        bias = table.view(layer.window_size**2, layer.window_size**2, -1).permute(2, 0, 1)[None]
+        inputs, up = (own.query, own.key, own.value), layer.intermediate
+        heads, down = own.num_attention_heads, layer.output.dense
+        return Parts(heads, inputs, attention.output.dense, up.dense, up.intermediate_act_fn, down, bias.contiguous())
+    inputs, mlp = (attention.q_proj, attention.k_proj, attention.v_proj), layer.mlp
+    bias = attention.relative_position_bias()
+    return Parts(attention.num_attention_heads, inputs, attention.o_proj, mlp.fc1, mlp.activation_fn, mlp.fc2, bias)
 
 
 class FastSwin(nn.Module):
@@ -34,20 +73,25 @@ class FastSwin(nn.Module):
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
-        check_structure(backbone, "SwinBackbone", PARAMETERS)
-        swin = backbone.swin
+        self.stages = list(backbone.stage_names)  # the stem, then each stage
+        if type(backbone).__name__ == "MaskFormerSwinBackbone":
+            check_structure(backbone, "MaskFormerSwinBackbone", MASKFORMER_PARAMETERS)
+            swin, self.more = backbone.model, {"interpolate_pos_encoding": False}
+            named = dict(zip(self.stages[1:], backbone.hidden_states_norms, strict=True))
+            self.norms: Any = nn.ModuleDict({name: named[name] for name in backbone.out_features})
+        else:
+            check_structure(backbone, "SwinBackbone", PARAMETERS)
+            swin, self.more, self.norms = backbone.swin, {}, backbone.hidden_states_norms
         self.embeddings = swin.embeddings
         self.blocks: Any = nn.ModuleList(
             nn.ModuleList(map(FastSwinBlock, stage.blocks)) for stage in swin.encoder.layers
         )
         self.merges = nn.ModuleList(stage.downsample or nn.Identity() for stage in swin.encoder.layers)
-        self.norms: Any = backbone.hidden_states_norms
-        self.stages = list(backbone.stage_names)  # the stem, then each stage
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The feature maps, views in channels-last order."""
         windows = self._windows(pixel_values)
-        x, size = self.embeddings(pixel_values)
+        x, size = self.embeddings(pixel_values, **self.more)
         features = [self._feature(self.stages[0], x, size)]
         for name, blocks, merge, layouts in zip(self.stages[1:], self.blocks, self.merges, windows, strict=True):
             for block, layout in zip(blocks, layouts, strict=True):
@@ -80,15 +124,15 @@ class FastSwinBlock(nn.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        attention = layer.attention
-        self.heads: int = attention.num_attention_heads
+        parts = parts_of(layer)
+        self.heads: int = parts.heads
         self.size: int = layer.window_size
         self.shift: int = layer.shift_size
         self.norm_before, self.norm_after = layer.layernorm_before, layer.layernorm_after
-        self.qkv = join(attention.q_proj, attention.k_proj, attention.v_proj)
-        self.out = attention.o_proj
-        self.fc1, self.fc2, self.act = layer.mlp.fc1, layer.mlp.fc2, layer.mlp.activation_fn
-        bias = attention.relative_position_bias().detach()  # [1, heads, S * S, S * S]
+        self.qkv = join(*parts.inputs)
+        self.out = parts.out
+        self.fc1, self.fc2, self.act = parts.fc1, parts.fc2, parts.activation
+        bias = parts.bias.detach()
         if self.shift:
             bias = bias + window_masks(self.size, self.shift).to(bias)[:, None]
         self.register_buffer("masked_bias", bias, persistent=False)

@@ -6,20 +6,12 @@ What it knows of ``transformers`` is checked when it is built: a part of unknown
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from m2f_batch.models.fast_layers.structure import UnknownStructureError
-from m2f_batch.models.fast_layers.swin import FastSwin
+from m2f_batch.models.fast_layers.backbones import NOT_KNOWN_HERE, fast_backbone, feature_maps
 from m2f_batch.models.mask2former.masked_decoder import FastMaskedDecoder
 from m2f_batch.models.mask2former.pixel_decoder import FastPixelDecoder
 from m2f_batch.models.predictions import Predictor, QueryLogits
-
-# backbones that are faster on pixels in this order, and give the same values (checked by tests)
-CHANNELS_LAST = {"FastSwin", "ResNetBackbone"}
-
-# what taking over a module that is built otherwise may raise
-NOT_KNOWN_HERE = (UnknownStructureError, AttributeError, KeyError, IndexError, TypeError, RuntimeError)
 
 
 class FastMask2Former(Predictor):
@@ -39,10 +31,7 @@ class FastMask2Former(Predictor):
 
     def features(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The backbone's feature maps [B, C_i, H_i, W_i], finest first."""
-        if type(self.backbone).__name__ in CHANNELS_LAST:
-            pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
-        features = self.backbone(pixel_values)
-        return features if isinstance(features, tuple) else tuple(features.feature_maps)
+        return feature_maps(self.backbone, pixel_values)
 
 
 def fast_mask2former(model: nn.Module) -> "FastMask2Former | None":
@@ -60,18 +49,3 @@ def fast_mask2former(model: nn.Module) -> "FastMask2Former | None":
             stacklevel=2,
         )
         return None
-
-
-def fast_backbone(backbone: nn.Module) -> nn.Module:
-    """A FastSwin for transformers' Swin, and any other backbone as it is."""
-    if type(backbone).__name__ != "SwinBackbone":
-        return backbone
-    try:
-        return FastSwin(backbone)
-    except NOT_KNOWN_HERE as error:
-        warnings.warn(
-            f"the Swin of this transformers is not known here ({error}): it runs as it is, which is slower",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return backbone

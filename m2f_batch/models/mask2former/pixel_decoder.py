@@ -1,5 +1,7 @@
 """The pixel decoder of Mask2Former (https://arxiv.org/abs/2112.01527): feature maps to three levels and mask features.
 
+OneFormer (https://arxiv.org/abs/2211.06220) has the same.
+
 B images, levels coarse to fine with N pixels in all, C channels.
 """
 
@@ -27,19 +29,23 @@ LEVELS = 3
 
 
 class FastPixelDecoder(nn.Module):
-    """``transformers``' Mask2FormerPixelDecoder."""
+    """``transformers``' Mask2FormerPixelDecoder or OneFormerPixelDecoder."""
 
     def __init__(self, decoder: Any) -> None:
         super().__init__()
-        check_structure(decoder, "Mask2FormerPixelDecoder", PARAMETERS)
+        is_oneformer = type(decoder).__name__ == "OneFormerPixelDecoder"
+        check_structure(decoder, "OneFormerPixelDecoder" if is_oneformer else "Mask2FormerPixelDecoder", PARAMETERS)
         if decoder.num_feature_levels != LEVELS or not len(decoder.encoder.layers):
             raise UnknownStructureError(f"not {LEVELS} feature levels, or no encoder layer")
         self.projections = decoder.input_projections
         self.level_embed = decoder.level_embed
         self.layers: Any = nn.ModuleList(map(FastDeformableLayer, decoder.encoder.layers))
-        self.laterals = nn.ModuleList(decoder.lateral_convolutions)
-        self.outputs: Any = nn.ModuleList(decoder.output_convolutions)
-        if any(type(activation) is not nn.ReLU for _, _, activation in decoder.output_convolutions):
+        laterals, outputs = "lateral_convolutions", "output_convolutions"
+        if is_oneformer:
+            laterals, outputs = "lateral_convs", "output_convs"
+        self.laterals = nn.ModuleList(getattr(decoder, laterals))
+        self.outputs: Any = nn.ModuleList(getattr(decoder, outputs))
+        if any(type(activation) is not nn.ReLU for _, _, activation in getattr(decoder, outputs)):
             raise UnknownStructureError("the activation of the feature pyramid is not ReLU")
         self.mask_projection = decoder.mask_projection
         self.fpn_levels = decoder.num_fpn_levels

@@ -25,27 +25,36 @@ ANY_TASK: Task = "panoptic"
 UNUSED = ("criterion.", "model.text_mapper.")
 
 
-class OneFormerForTask(nn.Module):
-    """A OneFormer that is told one task, always the same."""
+class TaskDecoder(nn.Module):
+    """All behind the pixel decoder, told one task, always the same."""
 
     task_ids: Tensor
 
     def __init__(self, model: OneFormerForUniversalSegmentation, task: Task) -> None:
         super().__init__()
-        self.model = model
+        self.task_encoder, self.transformer = model.model.task_encoder, model.model.transformer_module
         self.register_buffer("task_ids", task_ids(task, model.config.task_seq_len), persistent=False)
+
+    def forward(self, *given: Tensor) -> QueryLogits:
+        """Three maps, coarsest first, and the mask features to class logits and mask logits."""
+        *maps, mask_features = given
+        token = self.task_encoder(self.task_ids.repeat(len(mask_features), 1))
+        output = self.transformer(multi_scale_features=maps, mask_features=mask_features, task_token=token)
+        return QueryLogits(output.prediction_class, output.prediction_masks)
+
+
+class OneFormerForTask(nn.Module):
+    """A OneFormer that is told one task, always the same."""
+
+    def __init__(self, model: OneFormerForUniversalSegmentation, task: Task) -> None:
+        super().__init__()
+        self.model, self.decoder = model, TaskDecoder(model, task)
 
     def forward(self, pixel_values: Tensor) -> QueryLogits:
         """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w]."""
-        parts, decoder = self.model.model, self.model.model.transformer_module
-        features = parts.pixel_level_module(pixel_values)
-        token = parts.task_encoder(self.task_ids.repeat(len(pixel_values), 1))
-        output = decoder(
-            multi_scale_features=features.decoder_features,
-            mask_features=features.decoder_last_feature,
-            task_token=token,
-        )
-        return QueryLogits(output.prediction_class, output.prediction_masks)
+        level = self.model.model.pixel_level_module(pixel_values)
+        prediction: QueryLogits = self.decoder(*level.decoder_features, level.decoder_last_feature)
+        return prediction
 
 
 def task_ids(task: Task, length: int) -> Tensor:

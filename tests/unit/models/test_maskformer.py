@@ -16,8 +16,11 @@ from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task, read_checkpoint
 from m2f_batch.models.families.maskformer import FAMILY
+from m2f_batch.models.fast_layers.swin import FastSwin
 from m2f_batch.models.label_sets import LABEL_SETS
-from m2f_batch.models.loading import load_original
+from m2f_batch.models.loading import load_model, load_original
+from m2f_batch.models.maskformer.fast import FORWARD, FastPyramid
+from m2f_batch.vision.device.checked_model import image_values, load_checked
 from m2f_batch.vision.segmenter import Segmenter
 
 SETS = {known.name: known for known in LABEL_SETS}
@@ -140,6 +143,18 @@ def test_neither_auxiliary_outputs_nor_normed_states_change_an_answer(model: Pat
 
 
 @torch.inference_mode()
+def test_the_fast_parts_are_taken_and_checked(model: Path) -> None:
+    fast, how = load_checked(model, torch.device("cpu"), task="panoptic", precision="fp32", threads=1)
+    assert (str(how), type(fast).__name__) == ("fast", "Staged")
+    assert isinstance(fast.backbone, FastSwin)
+    assert isinstance(fast.pixel_decoder, FastPyramid)
+    fast.pixel_decoder.mask_projection.weight.mul_(1.01)
+    parts = FORWARD.compared(load_original(model).model, image_values(torch.device("cpu")))(fast)
+    apart = {name for name, ours, theirs in parts if (ours - theirs).abs().max() > 1e-4 * theirs.abs().max()}
+    assert apart == {"output 2 of the pixel decoder"}
+
+
+@torch.inference_mode()
 def test_a_resnet_backbone_runs(tmp_path: Path) -> None:
     size = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"}
     theirs = tiny.model_of(ResNetConfig(**size, out_features=tiny.STAGES))
@@ -147,8 +162,12 @@ def test_a_resnet_backbone_runs(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert read_checkpoint(tmp_path, "m").family is FAMILY
     values = torch.randn(1, 3, 64, 96)
-    for ours, reference in zip(load_original(tmp_path)(values).tensors, tiny.logits(theirs, values), strict=True):
+    expected = tiny.logits(theirs, values)
+    for ours, reference in zip(load_original(tmp_path)(values).tensors, expected, strict=True):
         assert torch.equal(ours, reference)
+    fast, exact = load_model(tmp_path, torch.device("cpu")).double(), tiny.logits(theirs.double(), values.double())
+    for ours, reference in zip(fast(values.double()).tensors, exact, strict=True):
+        assert torch.allclose(ours, reference, atol=1e-9, rtol=1e-9)
 
 
 def test_what_cannot_be_built_is_a_line(model: Path, tmp_path: Path) -> None:

@@ -17,9 +17,13 @@ from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task, read_checkpoint
 from m2f_batch.models.families.oneformer import FAMILY
+from m2f_batch.models.fast_layers.swin import FastSwin
 from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.models.loading import load_original, processor_pixel_values
+from m2f_batch.models.mask2former.pixel_decoder import FastPixelDecoder
+from m2f_batch.models.oneformer.fast import FORWARD
 from m2f_batch.models.oneformer.transformers_model import TASK_IDS, task_ids
+from m2f_batch.vision.device.checked_model import image_values, load_checked
 from m2f_batch.vision.label_settings import settle
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 from m2f_batch.vision.segmenter import Segmenter
@@ -60,6 +64,18 @@ def test_the_task_decides_the_logits_and_must_be_given(model: Path) -> None:
     assert not any(torch.equal(classes[0], other) for other in classes[1:])
     with pytest.raises(UsageError, match=r"^model.task: is not given.* panoptic, instance, semantic \(--task\)"):
         choose_task(read_checkpoint(model, "m"), None)
+
+
+@torch.inference_mode()
+def test_the_fast_parts_of_mask2former_are_taken_and_checked(model: Path) -> None:
+    fast, how = load_checked(model, torch.device("cpu"), task="semantic", precision="fp32", threads=1)
+    assert (str(how), type(fast).__name__) == ("fast", "Staged")
+    assert isinstance(fast.backbone, FastSwin)
+    assert isinstance(fast.pixel_decoder.decoder, FastPixelDecoder)
+    fast.pixel_decoder.decoder.mask_projection.weight.mul_(1.01)
+    parts = FORWARD.compared(load_original(model, "semantic").model, image_values(torch.device("cpu")))(fast)
+    apart = {name for name, ours, theirs in parts if (ours - theirs).abs().max() > 1e-4 * theirs.abs().max()}
+    assert apart == {"output 4 of the pixel decoder"}
 
 
 def test_ids_of_a_task_fill_what_the_model_reads_with_zeros() -> None:
