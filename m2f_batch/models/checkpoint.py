@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
-from m2f_batch.models.family import Family, all_families, family_of
+from m2f_batch.models.family import Family, all_families, family_of, whole_weights
 from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
 
@@ -82,7 +82,7 @@ class Checkpoint:
         stated = self.config.get("task")
         names = [self.name, self.name.rpartition("@")[0], str(self.config.get("_name_or_path", ""))]
         lasts = [name.rstrip("/").rpartition("/")[2] for name in names]
-        found = (task for last in lasts for task in TASKS if f"-{task}" in last)
+        found = (task for last in lasts for task in TASKS if f"-{task}" in last or f"_{task}_eomt" in last)
         return stated if stated in TASKS else next(found, None)
 
     def published_postprocess(self, task: Task) -> dict[str, Any]:
@@ -91,7 +91,14 @@ class Checkpoint:
 
     @cached_property
     def license(self) -> str:
-        """The license of the weights by the model card, else by the tables of published models, else "unknown"."""
+        """The license of the weights by the model card, else by the tables of published models, else "unknown".
+
+        That of what all weights of a family were made from is added.
+        """
+        stated, base = self._stated_license(), self.family.base_license
+        return stated if base is None or base in stated.split(", ") else f"{stated}, {base}"
+
+    def _stated_license(self) -> str:
         stated = _front_matter(self.directory / "README.md").get("license") or "unknown"
         stated = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
         if stated in ("other", "unknown"):
@@ -281,6 +288,9 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         )
     for problem in family.weight_problems(checkpoint.config, shapes):
         raise UsageError(f"config.json of {checkpoint.name}: {problem}", field="model.uri")
+    if family.value_problems is not None:
+        for problem in family.value_problems(weight_files(checkpoint.directory)):
+            raise UsageError(f"the weights of {checkpoint.name}: {problem}", field="model.uri")
 
 
 def _missing_weights(checkpoint: Checkpoint, missing: str) -> str:
@@ -349,13 +359,21 @@ def _read_json(directory: Path, file: str, name: str) -> JsonObject:
             f"has no {file}",
             field="model.uri",
             value=Plain(name),
-            hint=f"give a Hugging Face model directory{below}",
+            hint=_instead_of_deltas(name) or f"give a Hugging Face model directory{below}",
         ) from None
     except OSError as error:
         raise UsageError(f"{where} cannot be read ({error.strerror})", field="model.uri") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not valid JSON: {error}", field="model.uri") from None
     return read_json_object(text, where, field="model.uri")
+
+
+def _instead_of_deltas(name: str) -> str:
+    """Advise what to take instead of published weights that are only differences, where ``name`` is one of those."""
+    whole = whole_weights(name)
+    return (
+        f"it holds what is to be added to the weights of another model; take the whole ones, {whole}" if whole else ""
+    )
 
 
 def _front_matter(card: Path) -> dict[str, Any]:

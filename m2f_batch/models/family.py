@@ -4,6 +4,7 @@ Such a file defines ``FAMILY``. The folder is listed, so no table names the file
 torch nor transformers: what computes is imported by the functions that need it.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -56,7 +57,8 @@ class Family:
     - ``name`` for people, ``model_type`` and ``aliases`` as in config.json, ``class_name`` of ``transformers``.
     - ``class_head`` is the tensor with one row per label, and one more where there is a ``no_object`` class.
     - ``tasks(config, trained, label_set)`` are the tasks it can do. ``trained`` is the task that name or config state.
-    - ``config_problems(config)`` and ``weight_problems(config, shapes)`` yield what is wrong, a line each.
+    - ``config_problems(config)`` and ``weight_problems(config, shapes)`` yield what is wrong, a line each, and so does
+      ``value_problems(files)`` of the numbers in whole safetensors files.
     - ``pixels(config, processor, task)`` is the checkpoint's own preprocessing. Raises UsageError for a processor that
       the family does not take.
     - ``paper(config, plan, label_set, task)`` is the preprocessing that was published for a label set (``config`` has
@@ -73,7 +75,10 @@ class Family:
       of its published test go with its published size. ``pixels`` and ``paper`` say what the image is resized to.
     - ``processor_arguments`` replace settings of a preprocessor_config.json for the processor of ``transformers``.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
-    - ``licenses`` are those of published weights, by the beginning of their name.
+    - ``licenses`` are those of published weights, by the beginning of their name. ``base_license`` is that of what all
+      its weights were made from. It holds whatever a card says.
+    - ``deltas`` are published names (patterns of their last part) of weights that are only what is to be added to
+      another model's, with the name of the whole ones.
     - ``published`` are the label sets of published weights, by patterns of hub ids as ``fnmatch`` has them, for those
       whose config.json names no labels. ``label_sets`` are those that are recognized by their names.
     """
@@ -91,6 +96,7 @@ class Family:
     postprocess: Callable[[JsonMapping, Task | None, LabelSet | None, Task], dict[str, Any]]
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
+    value_problems: Callable[[Sequence[Path]], Iterator[str]] | None = None
     sized: Callable[[JsonMapping, PreprocessPlan, Size], PreprocessPlan] = _sized
     size_problem: Callable[[JsonMapping, PreprocessPlan], str | None] | None = None
     windows: Callable[[JsonMapping, LabelSet | None, Task], SlidingWindow | None] | None = None
@@ -103,6 +109,8 @@ class Family:
     licenses: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, str] = field(default_factory=dict)
     label_sets: Sequence[LabelSet] = ALL_LABEL_SETS
+    base_license: str | None = None
+    deltas: Mapping[str, str] = field(default_factory=dict)
 
 
 @cache
@@ -127,6 +135,16 @@ def family_of(config: JsonMapping, name: str) -> Family:
         supported = ", ".join(map(repr, sorted(known)))
         raise UsageError(f"{what}; only {supported} models can be used", field="model.uri", hint=why_not(config))
     return family
+
+
+def whole_weights(name: str) -> str | None:
+    """The published weights to take instead of ``name``, where that names differences from another model's weights."""
+    last = name.partition("@")[0].rstrip("/").rpartition("/")[2]
+    for family in all_families().values():
+        for pattern, whole in family.deltas.items():
+            if found := re.fullmatch(pattern, last):
+                return found.expand(whole)
+    return None
 
 
 def check_trainable(family: Family) -> None:

@@ -22,16 +22,18 @@ def model_from_tensors(
     config: PretrainedConfig,
     directory: Path,
     is_never_read: Callable[[nn.Module, str], bool],
+    renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> Model:
     """A model of a class of transformers in float32 on the CPU, with the weights of a directory.
 
     The class is given tensors and no directory, so it looks for nothing. In a directory it would follow config.json to
     the hub, and take adapters where peft is installed. Raises RunError when a tensor is missing or of another shape,
-    unless ``is_never_read`` tells that it decides nothing.
+    unless ``is_never_read`` tells that it decides nothing. ``renamed`` gives tensors of older versions their names.
     """
     tensors: dict[str, Tensor] = {}
     for file in weight_files(directory):
         tensors |= load_file(file)
+    tensors = tensors if renamed is None else renamed(tensors)
     with quiet():
         model, info = kind.from_pretrained(
             None,

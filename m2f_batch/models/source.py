@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from m2f_batch.errors import CommandError, Plain, RunError, TransientError, UsageError
+from m2f_batch.models.family import whole_weights
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable
@@ -227,7 +228,13 @@ def _fetch_from_hub(source: ModelSource) -> Path:
 
 def _ways_out(source: ModelSource) -> str:
     """Advise what to do with a model of the hub that has no safetensors."""
-    found, name = _safe_requests(source.uri), source.uri
+    name, whole = source.uri, whole_weights(source.uri)
+    if whole is not None:
+        return (
+            f"{name} has no config.json and no safetensors, and its pytorch_model.bin holds what is to be added to the "
+            f"weights of another model; take the whole ones, {whole}"
+        )
+    found = _safe_requests(name)
     if found is None:
         first = f"a pull request that holds them ({name}@refs/pr/N; the hub cannot be asked which)"
     elif found:

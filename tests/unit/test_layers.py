@@ -21,6 +21,7 @@ DOORS = {
     "ray": ("flow", "ray_session", "train.workers", "train.data.ray_stream"),
     "transformers": (
         "models.config_classes",
+        "models.eomt",
         "models.from_tensors",
         "models.loading",
         "models.mask2former",

@@ -1,0 +1,124 @@
+"""Loads an EoMT of transformers from safetensors, and computes its logits, which is all that inference needs.
+
+The modules are those of transformers. Its forward pass is not: that makes a mask of floats for every head, and a block
+whose attention is plain takes over the mask of the block before it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers import (
+    EomtConfig,
+    EomtDinov3Config,
+    EomtDinov3ForUniversalSegmentation,
+    EomtForUniversalSegmentation,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from m2f_batch.errors import UsageError
+from m2f_batch.models.config_classes import parameters_of
+from m2f_batch.models.eomt.rules import PROBABILITIES
+from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.predictions import QueryLogits
+
+Config = TypeVar("Config", bound=PretrainedConfig)
+CLASSES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig]]] = {
+    "eomt": (EomtForUniversalSegmentation, EomtConfig),
+    "eomt_dinov3": (EomtDinov3ForUniversalSegmentation, EomtDinov3Config),
+}
+NEVER_READ = ("criterion.", "embeddings.mask_token")  # the loss's, and a token that training of a backbone puts in
+
+
+def load(directory: Path, config: Mapping[str, Any]) -> PreTrainedModel:
+    """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
+    kind, config_kind = CLASSES[config["model_type"]]
+    model = model_from_tensors(
+        kind, architecture_of(config_kind, config), directory, _is_never_read, renamed=current_tensors
+    )
+    # read once, since a look at a tensor on a GPU waits for all that was launched
+    model.is_masked = tuple(value >= 1 for value in model.get_buffer(PROBABILITIES).tolist())
+    return model
+
+
+def architecture_of(kind: type[Config], config: Mapping[str, Any]) -> Config:
+    """The architecture and the labels of a checked config.json. Raises UsageError when transformers refuses it."""
+    taken = parameters_of(kind, config)
+    if "rope_theta" in config and not taken.get("rope_parameters"):  # as transformers 4 had it
+        taken["rope_parameters"] = {"rope_type": "default", "rope_theta": config["rope_theta"]}
+    try:
+        made = kind(**taken)
+    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"no EoMT can be made of its config.json ({reason})", field="model.uri") from None
+    made.id2label = {int(i): str(name) for i, name in config["id2label"].items()}
+    made.label2id = {name: i for i, name in made.id2label.items()}
+    return made
+
+
+def current_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under their names of transformers 5.
+
+    Version 4 had gate and values of a SwiGLU as one matrix. Version 5 renames them for DINOv2, but not for EoMT, whose
+    giant models would compute with random ones.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".mlp.weights_in." in name:
+            for part, half in zip(("gate_proj", "up_proj"), tensor.chunk(2), strict=True):
+                found[name.replace("weights_in", part)] = half.clone()
+        else:
+            found[name.replace(".mlp.weights_out.", ".mlp.down_proj.")] = tensor
+    return found
+
+
+def _is_never_read(model: nn.Module, name: str) -> bool:
+    return name.startswith(NEVER_READ)
+
+
+def predict(model: Any, pixel_values: Tensor) -> QueryLogits:
+    """Pixel values [B, 3, S, S] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w].
+
+    Queries join the patches before the last blocks. In a block with masked attention each sees only the patches of its
+    own mask so far (Kerssies et al. 2025, section 3.2).
+    """
+    options = {}
+    if hasattr(model, "rope_embeddings"):
+        options["position_embeddings"] = model.rope_embeddings(pixel_values)
+    tokens = model.embeddings(pixel_values)
+    first = len(model.layers) - len(model.is_masked)
+    for at, layer in enumerate(model.layers):
+        mask = None
+        if at == first:
+            tokens = torch.cat([model.query.weight.expand(len(tokens), -1, -1), tokens], 1)
+        if at >= first and model.is_masked[at - first]:
+            mask = _seen_by_queries(model, tokens)
+        tokens = layer(tokens, attention_mask=mask, **options)
+    queries, patches = _parts(model, model.layernorm(tokens))
+    return QueryLogits(model.class_predictor(queries), _mask_logits(model, queries, patches))
+
+
+def _parts(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries [B, Q, D] and patches [B, D, h, w] of all tokens."""
+    count = model.query.num_embeddings
+    patches = tokens[:, count + model.embeddings.num_prefix_tokens :]
+    return tokens[:, :count], patches.transpose(1, 2).reshape(len(tokens), -1, *model.grid_size)
+
+
+def _mask_logits(model: Any, queries: Tensor, patches: Tensor) -> Tensor:
+    return torch.einsum("bqc,bchw->bqhw", model.mask_head(queries), model.upscale_block(patches))
+
+
+def _seen_by_queries(model: Any, tokens: Tensor) -> Tensor:
+    """Mark what each token sees, bool [B, 1, N, N]: all, but for a query the patches outside of its mask."""
+    queries, patches = _parts(model, model.layernorm(tokens))
+    logits = nn.functional.interpolate(
+        _mask_logits(model, queries, patches), size=model.grid_size, mode="bilinear", align_corners=False
+    )
+    seen = torch.ones((len(tokens), 1, tokens.shape[1], tokens.shape[1]), dtype=torch.bool, device=tokens.device)
+    seen[:, 0, : queries.shape[1], -logits.shape[2] * logits.shape[3] :] = logits.flatten(2) > 0
+    return seen
