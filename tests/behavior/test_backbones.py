@@ -58,7 +58,7 @@ TIMM = {"mobilevit-small": "mobilevit_s", "efficientnet-b0": "efficientnet_b0"}
 BY_COMMAND = ("resnet-50", "efficientnet-b0")  # whose scenes are labelled by the command, one of each library
 SMALL = DECODERS | {"num_queries": 8, "decoder_layers": 3}
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = pytest.mark.usefixtures("off_ray")
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from conftest import DEMO_MODEL, PROJECT
 from PIL import Image
 from support.engines import config_of, in_process, rows_of
 
+from m2f_batch.cli import main
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 
@@ -31,7 +32,7 @@ def result(file: Path, exit_code: int) -> dict[str, object]:
     return told
 
 
-def test_demo_and_what_follows_it(tmp_path):
+def test_demo_and_what_follows_it(off_ray, tmp_path, capsys):
     home = tmp_path / "home"
     home.mkdir()
     done = m2f_batch("demo", "run", cwd=tmp_path, env=os.environ | {"HOME": str(home)})
@@ -58,17 +59,16 @@ def test_demo_and_what_follows_it(tmp_path):
     assert lost.returncode == 1
     assert "listed images have no row" in lost.stdout
 
+    # the demo has shown that a command starts a Ray and ends with it: these need none
     file = tmp_path / "result.json"
-    segment = ("segment", run / "images", run, "--model", DEMO_MODEL, "--result", file)
-    other = m2f_batch(*segment, "--task", "semantic")
-    assert other.returncode == 2
+    segment = [*map(str, ("segment", run / "images", run, "--model", DEMO_MODEL, "--result", file))]
+    assert main([*segment, "--task", "semantic"]) == 2
     assert (result(file, 2)["output"], result(file, 2)["totals"]) == (str(run), None)
-    assert other.stderr.count("\n") == 1
-    assert "output.uri" in other.stderr
-    same = ("--task", "panoptic", "--set", "output.images_per_file=8")
-    again = m2f_batch(*segment, *same)
-    assert again.returncode == 0, again.stderr
-    assert "done    25 in = 24 ok + 1 error" in again.stdout
+    refused = capsys.readouterr().err
+    assert refused.count("\n") == 1
+    assert "output.uri" in refused
+    assert main([*segment, "--task", "panoptic", "--set", "output.images_per_file=8"]) == 0
+    assert "done    25 in = 24 ok + 1 error" in capsys.readouterr().out
     assert len(rows_of(run)) == 25
     assert result(file, 0)["totals"]["images"]["ok"] == 24
 

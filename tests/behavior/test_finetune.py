@@ -16,6 +16,8 @@ from m2f_batch.cli import main
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import CATEGORIES, VAL_SEED, draw_scene
 
+pytestmark = pytest.mark.usefixtures("ray_session")  # one for all trainings of several workers
+
 
 @pytest.fixture(scope="module")
 def scenes_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -1,4 +1,4 @@
-"""A kind of store that one file adds: a run over it, from INPUT to the export, here and in the workers of a Ray."""
+"""One file each adds a kind of store and a family of models: a run of both, from INPUT to the export, on a Ray."""
 
 import json
 import os
@@ -7,22 +7,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import DEMO_MODEL, PROJECT
+from conftest import PROJECT
+from PIL import Image
+from support.toy_family import TOY, save_toy_model
+
+from m2f_batch.vision.masks.rle import decode_mask
 
 KEY = "a-long-secret-key"
+REAL = ("", "storage", "storage/backends", "models", "models/families")
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A folder with this package, by links, to which one file was added."""
+    """A folder with this package, by links, to which two files were added."""
     here, there = PROJECT / "m2f_batch", tmp_path / "code/m2f_batch"
-    for real in ("", "storage", "storage/backends"):
+    for real in REAL:
         (there / real).mkdir(parents=True)
         for path in (here / real).iterdir():
-            if f"{path.relative_to(here)}" not in ("storage", "storage/backends") and path.name != "__pycache__":
+            if f"{path.relative_to(here)}" not in REAL and path.name != "__pycache__":
                 (there / real / path.name).symlink_to(path)
     shutil.copy(PROJECT / "tests/support/toy_store.py", there / "storage/backends/toy.py")
+    (there / "models/families/toy.py").write_text(TOY)
     return there.parent
 
 
@@ -38,19 +45,19 @@ def m2f_batch(package: Path, *arguments: str, **variables: str) -> subprocess.Co
     )
 
 
-@pytest.mark.slow
-def test_a_run_from_a_toy_store_to_a_toy_store(package: Path, tmp_path: Path, scenes: Path) -> None:
-    box = tmp_path / "files/box"
+def test_a_run_of_a_toy_model_from_a_toy_store_to_a_toy_store(package: Path, tmp_path: Path) -> None:
+    box, half = tmp_path / "files/box", np.zeros((64, 96, 3), np.uint8)
+    half[:, 40:] = 255
     (box / "images").mkdir(parents=True)
-    for scene in sorted(scenes.glob("*.png"))[:3]:
-        shutil.copy(scene, box / "images")
-    shutil.copy(scene, box / "images/denied.png")
+    for name, pixels in {"denied": half, "half": half, "other": half[:, ::-1], "white": half[:, 40:]}.items():
+        Image.fromarray(pixels).save(box / "images" / f"{name}.png")
     folder = str(tmp_path / "files")
-    places = ("toy://box/images", "toy://box/labels", "--model", str(DEMO_MODEL), "--task", "panoptic")
+    places = ("toy://box/images", "toy://box/labels", "--model", str(save_toy_model(tmp_path / "model")))
     options = ("--set", "input.max_error_fraction=0.5", "--set", "compute.actors=1")
 
     done = m2f_batch(package, "segment", *places, *options, TOY_FOLDER=folder)
     assert done.returncode == 0, done.stderr
+    assert "semantic (inferred from the model), 2 labels" in done.stdout
     assert KEY not in done.stdout + done.stderr
     info = json.loads((box / "labels/run.json").read_text())
     assert (info["images"]["ok"], info["images"]["error"]) == (3, 1)
@@ -59,9 +66,17 @@ def test_a_run_from_a_toy_store_to_a_toy_store(package: Path, tmp_path: Path, sc
     assert KEY.encode() not in stored
 
     rows = rows_of(box / "labels/annotations")
+    assert [row["uri"] for row in rows] == [
+        f"toy://box/images/{name}.png" for name in ("denied", "half", "other", "white")
+    ]
     assert [row["status"] for row in rows] == ["error", "ok", "ok", "ok"]
     assert rows[0]["error"]["message"] == "toy://box/images/denied.png: not with the key ***"
-    assert all(row["uri"].startswith("toy://box/images/") for row in rows) and any(row["segments"] for row in rows)
+    for row in rows[1:]:
+        pixels = np.asarray(Image.open(box / "images" / row["uri"].rpartition("/")[2]))[:, :, 0]
+        found = {each["category"]: decode_mask(each["counts"], pixels.shape) for each in row["segments"]}
+        assert found.keys() == {"dark", "bright"} - ({"dark"} if pixels.all() else set())
+        assert np.array_equal(found["bright"], pixels == 255)
+        assert np.array_equal(found.get("dark", ~found["bright"]), ~found["bright"])
 
     for command in (("status", "toy://box/labels"), ("verify", "toy://box/labels")):
         done = m2f_batch(package, *command, TOY_FOLDER=folder)
