@@ -1,4 +1,4 @@
-"""Whole command lines as a user types them, each in a process of its own with a Ray of its own."""
+"""Whole command lines as a user types them: in a process and with a Ray of their own where these matter."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from PIL import Image
 from support.engines import config_of, in_process, rows_of
 
 from m2f_batch.cli import main
+from m2f_batch.flow.unit import stages
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 
@@ -73,22 +74,22 @@ def test_demo_and_what_follows_it(off_ray, tmp_path, capsys):
     assert result(file, 0)["totals"]["images"]["ok"] == 24
 
 
-def test_from_s3_to_s3_equals_from_disk_to_disk(moto_s3, scenes, tmp_path):
+def test_from_s3_to_s3_equals_from_disk_to_disk(off_ray, moto_s3, scenes, tmp_path, monkeypatch, capsys):
+    """What of S3 travels to Ray's workers is shown by ``test_s3_access_runs``."""
     assert in_process(config_of(scenes, tmp_path / "disk", DEMO_MODEL)) == 0
     files = [path for path in scenes.rglob("*") if path.is_file()]
     moto_s3.put({f"in put/{path.relative_to(scenes)}": path.read_bytes() for path in files})
     moto_s3.put({f"models/demo/{path.name}": path.read_bytes() for path in DEMO_MODEL.iterdir()})
-    done = m2f_batch(
-        *("segment", f"{moto_s3.uri}/in put/", f"{moto_s3.uri}/out", "--model", f"{moto_s3.uri}/models/demo"),
-        *("--task", "panoptic", "--set", "output.images_per_file=4", "--result", tmp_path / "result.json"),
-        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
-    )
-    assert done.returncode == 3, done.stderr  # 1 of 13 is more than 5 %
-    assert "12 ok + 1 error" in done.stdout
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ["segment", f"{moto_s3.uri}/in put/", f"{moto_s3.uri}/out", "--model", f"{moto_s3.uri}/models/demo"]
+    command += ["--task", "panoptic", "--set", "output.images_per_file=4", "--result", str(tmp_path / "result.json")]
+    assert main(command) == 3  # 1 of 13 is more than 5 %
+    said = capsys.readouterr()
+    assert "12 ok + 1 error" in said.out
     assert result(tmp_path / "result.json", 3)["totals"]["images"]["ok"] == 12
     assert same_but_for_their_names(rows_of(f"{moto_s3.uri}/out"), rows_of(tmp_path / "disk"))
     assert verify(open_directory(f"{moto_s3.uri}/out"), "panoptic") == []
-    assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
+    assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"] not in said.out + said.err
     assert moto_s3.variables["AWS_SECRET_ACCESS_KEY"].encode() not in open_directory(f"{moto_s3.uri}/out").store.read(
         f"{moto_s3.uri}/out/run.json"
     )
@@ -128,11 +129,12 @@ def test_stopped_by_a_signal(stop, scenes, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        until = time.monotonic() + 120
-        while not (tmp_path / "run" / "run.json").exists() and time.monotonic() < until:
+        until = time.monotonic() + 240
+        while not (tmp_path / "run" / "run.json").exists():
+            assert process.poll() is None and time.monotonic() < until
             time.sleep(0.1)
         process.send_signal(stop)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "stopped" in errors
     assert "Traceback" not in errors
@@ -146,21 +148,20 @@ def test_stopped_by_a_signal(stop, scenes, tmp_path):
     assert result(tmp_path / "result.json", 130)["totals"]["images"] == counts
 
 
-def test_a_lost_bucket_is_one_message(moto_s3, scenes, tmp_path):
-    client = moto_s3.client()
+def test_a_lost_bucket_is_one_message(off_ray, moto_s3, scenes, tmp_path, monkeypatch, capsys):
+    client, file, commit = moto_s3.client(), tmp_path / "result.json", stages.commit
     client.create_bucket(Bucket="doomed")
-    file = tmp_path / "result.json"
-    command = [*COMMAND, "segment", str(scenes), "s3://doomed/out", "--model", str(DEMO_MODEL), "--result", str(file)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 120
-        while not (found := client.list_objects_v2(Bucket="doomed").get("Contents")) and time.monotonic() < until:
-            time.sleep(0.1)
-        time.sleep(1)
-        for item in client.list_objects_v2(Bucket="doomed").get("Contents", found):
+
+    def lose(*arguments):
+        monkeypatch.setattr(stages, "commit", commit)
+        for item in client.list_objects_v2(Bucket="doomed")["Contents"]:
             client.delete_object(Bucket="doomed", Key=item["Key"])
         client.delete_bucket(Bucket="doomed")
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1, errors
+        return commit(*arguments)
+
+    monkeypatch.setattr(stages, "commit", lose)
+    assert main(["segment", str(scenes), "s3://doomed/out", "--model", str(DEMO_MODEL), "--result", str(file)]) == 1
+    errors = capsys.readouterr().err
     assert "doomed" in errors and "doomed" in str(result(file, 1)["error"])
     assert "Traceback" not in errors
 

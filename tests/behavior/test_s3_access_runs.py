@@ -25,15 +25,22 @@ def said(arguments: list[str]) -> str:
 
 
 def test_a_run_from_a_public_bucket_into_one_of_ones_own(
-    gate: Gate, moto_s3: S3Endpoint, off_ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    gate: Gate,
+    moto_s3: S3Endpoint,
+    off_ray: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The settings reach Ray's workers; OUTPUT is written with keys; another setting goes on with the same run.
+    """Keys and settings reach Ray's workers; OUTPUT is written with keys; another setting goes on with the same run.
 
-    INPUT is a manifest, which names a key with '//' (case S3-b).
+    INPUT is a manifest, which names a key with '//' (case S3-b). The workers load the model from the bucket, too.
     """
     own = f"{moto_s3.bucket}-own"
     moto_s3.client().create_bucket(Bucket=own)
     gate.public, gate.paid = {moto_s3.bucket}, {own}
+    moto_s3.put({f"models/demo/{path.name}": path.read_bytes() for path in DEMO_MODEL.iterdir()})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     settings = ["addressing_style=virtual", "request_payer=requester", f"anonymous=[{moto_s3.bucket}]"]
     given = [word for setting in settings for word in ("--set", f"storage.s3.{setting}")]
     base = [
@@ -41,7 +48,7 @@ def test_a_run_from_a_public_bucket_into_one_of_ones_own(
         f"{moto_s3.uri}/lists/all.txt",
         f"s3://{own}/run",
         "--model",
-        str(DEMO_MODEL),
+        f"{moto_s3.uri}/models/demo",
         "--task",
         "panoptic",
     ]

@@ -28,6 +28,7 @@ NODES = [{"CPU": 4.0}]
 @pytest.fixture
 def off_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """``segment`` does all that it does, but for Ray."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(job, "connected", lambda _: nullcontext())
     monkeypatch.setattr(job, "set_data_context", lambda _: None)
     monkeypatch.setattr(job, "on_cluster", map)
