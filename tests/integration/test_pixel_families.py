@@ -112,6 +112,32 @@ def test_segments_are_those_of_the_plain_definition(models: dict[str, Path], nam
     assert classes > len(IMAGES)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("name", ["segformer", "upernet_convnext"])
+def test_windows_are_averaged_as_logits(models: dict[str, Path], name: str) -> None:
+    """As slide_inference of mmsegmentation does, with windows of 64 pixels at every 40th, the last at the border."""
+    checkpoint = read_checkpoint(models[name], name)
+    size, window = AspectSize(shortest_edge=80, longest_edge=150), SlidingWindow(size=64, stride=40)
+    preprocess = PreprocessConfig(size=size, window=window)
+    labeling = settle(checkpoint, ModelConfig(uri="m"), preprocess, PostprocessConfig())
+    theirs = getattr(transformers, checkpoint.family.class_name).from_pretrained(models[name]).eval()
+    segments = Segmenter(load_model(models[name], CPU), labeling, CPU)(IMAGES)
+    for image, found in zip(IMAGES, segments, strict=True):
+        values = values_by(labeling.preprocess, image)
+        height, width = values.shape[2:]
+        total, count = torch.zeros(1, 5, height, width), torch.zeros(1, 1, height, width)
+        for y in sorted({min(y, height - 64) for y in range(0, height, 40)}):
+            for x in sorted({min(x, width - 64) for x in range(0, width, 40)}):
+                logits = theirs(pixel_values=values[:, :, y : y + 64, x : x + 64]).logits
+                total[:, :, y : y + 64, x : x + 64] += interpolate(
+                    logits, size=(64, 64), mode="bilinear", align_corners=False
+                )
+                count[:, :, y : y + 64, x : x + 64] += 1
+        assert count.max() > 1
+        full = interpolate(total / count, size=image.shape[:2], mode="bilinear", align_corners=False)[0]
+        assert check_segments(found, full, full.softmax(0)) <= 2
+
+
 PLAN = SEGFORMER.pixels({}, {"image_processor_type": "SegformerImageProcessor"}, "semantic")
 CONVNEXT_L = {"backbone_config": {"model_type": "convnext", "hidden_sizes": [192, 384, 768, 1536]}}
 CONVNEXT_T = {"backbone_config": {"model_type": "convnext", "hidden_sizes": [96, 192, 384, 768]}}

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 ADE20K = (640, 2560)
 WINDOWS = SlidingWindow(size=640, stride=426)
 NOTE = "edges that were not trained on have their position bias interpolated"
+# out_indices count from 1 with the embeddings in transformers, and from 0 without them in unilm, whose numbers the
+# published config.json has
+PAPER_NOTE = "the head sees what transformers gives it: features of two blocks before those of unilm"
 
 
 def _config_problems(config: JsonMapping) -> Iterator[str]:
@@ -56,7 +59,7 @@ def _padded(plan: PreprocessPlan, patch: int) -> PreprocessPlan:
 def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
     if label_set.name != "ADE20K":
         return None
-    return replace(as_mmsegmentation(plan, *ADE20K), divisor=_patch(config))
+    return replace(as_mmsegmentation(plan, *ADE20K), divisor=_patch(config), note=PAPER_NOTE)
 
 
 def _windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
