@@ -83,6 +83,7 @@ def test_nothing_to_predict_from_images_that_fail(off_ray, tmp_path):
     for number in range(3):
         (tmp_path / "images" / f"{number}.jpg").write_bytes(b"no image")
     forecast = jobs.forecast(config_of(tmp_path / "images", tmp_path / "run", DEMO_MODEL))
+    assert (forecast.listed, forecast.images.error, forecast.whole) == (3, 3, None)
     said = "\n".join(forecast_lines(forecast))
     assert "3 images = 0 ok + 3 error" in said
     assert "3 x decode/NotAnImage" in said
