@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
-from m2f_batch.models.family import Family, all_families, family_of, whole_weights
+from m2f_batch.models.family import Family, JsonMapping, all_families, family_of, whole_weights
 from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
 
@@ -85,7 +85,7 @@ class Checkpoint:
         found = (task for last in lasts for task in TASKS if f"-{task}" in last or f"_{task}_eomt" in last)
         return stated if stated in TASKS else next(found, None)
 
-    def published_postprocess(self, task: Task) -> dict[str, Any]:
+    def published_postprocess(self, task: Task) -> JsonMapping:
         """The values that were published for a task's settings."""
         return self.family.postprocess(self.config, self.trained_task, self.label_set, task)
 

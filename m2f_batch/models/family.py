@@ -93,7 +93,7 @@ class Family:
     weight_problems: Callable[[JsonMapping, Shapes], Iterator[str]]
     pixels: Callable[[JsonMapping, JsonMapping, Task], PreprocessPlan]
     paper: Callable[[JsonMapping, PreprocessPlan, LabelSet, Task], PreprocessPlan | None]
-    postprocess: Callable[[JsonMapping, Task | None, LabelSet | None, Task], dict[str, Any]]
+    postprocess: Callable[[JsonMapping, Task | None, LabelSet | None, Task], JsonMapping]
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
     value_problems: Callable[[Sequence[Path]], Iterator[str]] | None = None

@@ -5,7 +5,6 @@ The model class of transformers is imported by the family's own folder (``mask2f
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -112,7 +111,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-def processor_pixel_values(directory: Path, image: NDArray[np.uint8], **instead: Any) -> Tensor | None:
+def processor_pixel_values(directory: Path, image: NDArray[np.uint8], **instead: object) -> Tensor | None:
     """The pixel values, float32 [1, 3, Hc, Wc], that the checkpoint's own image processor gives for an RGB image.
 
     ``instead`` are settings that replace its own. None when ``transformers`` cannot load the processor, because it

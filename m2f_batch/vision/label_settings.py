@@ -105,7 +105,7 @@ def settle(
     task = choose_task(checkpoint, model.task)
     _refuse_inapplicable(postprocess, task)
     stuff_ids, source, notes = _stuff(checkpoint, postprocess.stuff_ids, task)
-    arguments = checkpoint.published_postprocess(task)
+    arguments = dict(checkpoint.published_postprocess(task))
     arguments |= {
         key: value
         for key in POSTPROCESS_KEYS[task] & arguments.keys()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
@@ -30,7 +30,7 @@ TASKS: dict[Task | None, tuple[Task, ...]] = {
     "instance": ("instance",),
     "semantic": ("semantic",),
 }
-POSTPROCESS: dict[Task, dict[str, Any]] = {
+POSTPROCESS: dict[Task, JsonMapping] = {
     "instance": {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 100},
     "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
     "semantic": {},
@@ -78,9 +78,9 @@ def backbone_width(config: JsonMapping) -> int | None:
     return width if isinstance(width, int) else None
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     is_mapillary = task == "panoptic" and label_set is not None and label_set.name == "Mapillary Vistas"
-    return POSTPROCESS[task] | (MAPILLARY_PANOPTIC if is_mapillary else {})
+    return {**POSTPROCESS[task], **(MAPILLARY_PANOPTIC if is_mapillary else {})}
 
 
 def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":

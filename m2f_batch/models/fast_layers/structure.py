@@ -5,25 +5,30 @@ A release of ``transformers`` that adds, renames or drops a parameter is noticed
 
 import re
 from collections.abc import Set
+from typing import TypeVar, cast
 
 from torch import nn
+
+View = TypeVar("View", bound=nn.Module)
 
 
 class UnknownStructureError(Exception):
     """A module is not built as the fast one in its place expects."""
 
 
-def check_structure(module: nn.Module, class_name: str, known: Set[str]) -> None:
-    """Raise UnknownStructureError unless ``module`` is a ``class_name`` all of whose parameters are known.
+def checked(module: nn.Module, view: type[View], known: Set[str]) -> View:
+    """Return ``module`` as its ``view``, a class of that name that declares what is read of it.
 
-    Numbers in names count as ``#``: ``layers.3.fc1.weight`` is known as ``layers.#.fc1.weight``. A parameter that is
-    missing shows when it is taken over, as an AttributeError.
+    Raises UnknownStructureError unless it is of a class of that name, and all of its parameters are known. Numbers in
+    names count as ``#``: ``layers.3.fc1.weight`` is known as ``layers.#.fc1.weight``. A parameter that is missing shows
+    when it is taken over, as an AttributeError.
     """
-    if type(module).__name__ != class_name:
-        raise UnknownStructureError(f"{type(module).__name__} is not {class_name}")
+    if type(module).__name__ != view.__name__:
+        raise UnknownStructureError(f"{type(module).__name__} is not {view.__name__}")
     found = {re.sub(r"(?<=[._])\d+|(?<=stage)\d+", "#", name) for name, _ in module.named_parameters()}
     if unknown := found - known:
-        raise UnknownStructureError(f"{class_name} has other parameters: {', '.join(sorted(unknown))}")
+        raise UnknownStructureError(f"{view.__name__} has other parameters: {', '.join(sorted(unknown))}")
+    return cast(View, module)
 
 
 def affine(*names: str) -> set[str]:

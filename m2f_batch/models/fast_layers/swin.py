@@ -4,7 +4,8 @@ One gather makes the windows, one matrix product the queries, keys and values; p
 when the model is loaded. Feature maps leave in channels-last order, as they were computed.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,16 @@ from torch import Tensor, nn
 
 from m2f_batch.models.fast_layers.linear import feed_forward, join, linear, map_of, rows_at_once
 from m2f_batch.models.fast_layers.positions import Size
-from m2f_batch.models.fast_layers.structure import affine, check_structure
+from m2f_batch.models.fast_layers.structure import affine, checked
+from m2f_batch.models.fast_layers.swin_modules import (
+    MaskFormerSwinBackbone,
+    MaskFormerSwinLayer,
+    MaskFormerSwinModel,
+    SwinBackbone,
+    SwinLayer,
+    SwinModel,
+    SwinPatchMerging,
+)
 from m2f_batch.models.fast_layers.windows import Windows, window_masks, windows_of
 
 BLOCK = "swin.encoder.layers.#.blocks.#."
@@ -53,17 +63,20 @@ class Parts(NamedTuple):
     bias: Tensor
 
 
-def parts_of(layer: Any) -> Parts:
+def parts_of(layer: SwinLayer | MaskFormerSwinLayer) -> Parts:
     """The parts of a layer of ``transformers``' Swin, or of MaskFormer's."""
-    attention = layer.attention
-    if type(layer).__name__ == "MaskFormerSwinLayer":
-        own = attention.self
+    if type(layer).__name__ == MaskFormerSwinLayer.__name__:
+        layer = cast(MaskFormerSwinLayer, layer)
+        own = layer.attention.self
         table = own.relative_position_bias_table[own.relative_position_index.view(-1)]
         bias = table.view(layer.window_size**2, layer.window_size**2, -1).permute(2, 0, 1)[None]
         inputs, up = (own.query, own.key, own.value), layer.intermediate
         heads, down = own.num_attention_heads, layer.output.dense
-        return Parts(heads, inputs, attention.output.dense, up.dense, up.intermediate_act_fn, down, bias.contiguous())
-    inputs, mlp = (attention.q_proj, attention.k_proj, attention.v_proj), layer.mlp
+        return Parts(
+            heads, inputs, layer.attention.output.dense, up.dense, up.intermediate_act_fn, down, bias.contiguous()
+        )
+    attention = cast(SwinLayer, layer).attention
+    inputs, mlp = (attention.q_proj, attention.k_proj, attention.v_proj), cast(SwinLayer, layer).mlp
     bias = attention.relative_position_bias()
     return Parts(attention.num_attention_heads, inputs, attention.o_proj, mlp.fc1, mlp.activation_fn, mlp.fc2, bias)
 
@@ -71,22 +84,24 @@ def parts_of(layer: Any) -> Parts:
 class FastSwin(nn.Module):
     """Pixel values [B, 3, Hc, Wc] to the feature maps [B, C, H, W] of the stages asked for, finest first."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.stages = list(backbone.stage_names)  # the stem, then each stage
-        if type(backbone).__name__ == "MaskFormerSwinBackbone":
-            check_structure(backbone, "MaskFormerSwinBackbone", MASKFORMER_PARAMETERS)
+        swin: SwinModel | MaskFormerSwinModel
+        if type(module).__name__ == MaskFormerSwinBackbone.__name__:
+            backbone = checked(module, MaskFormerSwinBackbone, MASKFORMER_PARAMETERS)
             swin, self.more = backbone.model, {"interpolate_pos_encoding": False}
+            self.stages = list(backbone.stage_names)  # the stem, then each stage
             named = dict(zip(self.stages[1:], backbone.hidden_states_norms, strict=True))
-            self.norms: Any = nn.ModuleDict({name: named[name] for name in backbone.out_features})
+            self.norms = nn.ModuleDict({name: named[name] for name in backbone.out_features})
         else:
-            check_structure(backbone, "SwinBackbone", PARAMETERS)
-            swin, self.more, self.norms = backbone.swin, {}, backbone.hidden_states_norms
+            known = checked(module, SwinBackbone, PARAMETERS)
+            swin, self.more, self.norms = known.swin, {}, known.hidden_states_norms
+            self.stages = list(known.stage_names)
         self.embeddings = swin.embeddings
-        self.blocks: Any = nn.ModuleList(
-            nn.ModuleList(map(FastSwinBlock, stage.blocks)) for stage in swin.encoder.layers
-        )
-        self.merges = nn.ModuleList(stage.downsample or nn.Identity() for stage in swin.encoder.layers)
+        blocks = nn.ModuleList(nn.ModuleList(map(FastSwinBlock, stage.blocks)) for stage in swin.encoder.layers)
+        self.blocks = cast("Sequence[Sequence[FastSwinBlock]]", blocks)
+        merges = nn.ModuleList(stage.downsample or nn.Identity() for stage in swin.encoder.layers)
+        self.merges = cast("Sequence[SwinPatchMerging | nn.Identity]", merges)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
         """The feature maps, views in channels-last order."""
@@ -122,7 +137,7 @@ class FastSwinBlock(nn.Module):
 
     masked_bias: Tensor
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: SwinLayer | MaskFormerSwinLayer) -> None:
         super().__init__()
         parts = parts_of(layer)
         self.heads: int = parts.heads
@@ -177,7 +192,7 @@ class FastSwinBlock(nn.Module):
         return feed_forward(self.norm_after(x), self.fc1, self.act, self.fc2, x)
 
 
-def _merge_patches(merge: Any, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+def _merge_patches(merge: SwinPatchMerging, x: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
     """Four neighbors to one pixel: [B, H * W, C] to [B, H / 2 * W / 2, 2 C], odd sizes padded."""
     height, width = size
     grid = x.view(len(x), height, width, -1)

@@ -6,9 +6,9 @@ part begins from what the reference gave, because a bit of an attention mask tha
 would change all that follows.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from m2f_batch.models.mask2former.transformers_model import predict
 from m2f_batch.models.predictions import Predictor
 
 Parts = Iterator[tuple[str, Tensor, Tensor]]
+Tensors = tuple[Tensor, ...]
 
 
 class FastMask2FormerForward:
@@ -38,6 +39,19 @@ class FastMask2FormerForward:
             return parts_of(fast, seen)
 
         return parts
+
+
+class _Features(Protocol):
+    """The output of a backbone."""
+
+    feature_maps: Sequence[Tensor]
+
+
+class _Maps(Protocol):
+    """The output of the pixel decoder."""
+
+    multi_scale_features: Sequence[Tensor]
+    mask_features: Tensor
 
 
 @dataclass
@@ -59,16 +73,16 @@ def observe(model: nn.Module, pixel_values: Tensor) -> Reference:
     seen = Reference(pixel_values)
     pixel_level, decoder = model.model.pixel_level_module, model.model.transformer_module.decoder
 
-    def backbone(module: nn.Module, inputs: Any, output: Any) -> None:
+    def backbone(module: nn.Module, inputs: Tensors, output: _Features) -> None:
         seen.features = tuple(output.feature_maps)
 
-    def pixel_decoder(module: nn.Module, inputs: Any, output: Any) -> None:
+    def pixel_decoder(module: nn.Module, inputs: Tensors, output: _Maps) -> None:
         seen.maps, seen.mask_features = list(output.multi_scale_features), output.mask_features
 
-    def layer(module: nn.Module, inputs: Any, options: dict[str, Any], output: Any) -> None:
+    def layer(module: nn.Module, inputs: Tensors, options: Mapping[str, Tensor], output: Tensors) -> None:
         seen.layers.append((inputs[0], options["encoder_attention_mask"], output[0]))
 
-    def predictor(module: nn.Module, inputs: Any, output: Any) -> None:
+    def predictor(module: nn.Module, inputs: Tensors, output: Tensors) -> None:
         seen.predictions.append((inputs[0], output[0]))
 
     hooks = [

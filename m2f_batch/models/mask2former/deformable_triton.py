@@ -3,8 +3,9 @@
 Written against the definition in ``deformable.py``. One program takes a block of queries of one head of one image.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Protocol
 
 import torch
 import triton  # type: ignore[import-untyped]
@@ -14,6 +15,12 @@ from torch import Tensor
 from m2f_batch.models.fast_layers.positions import Size
 
 BLOCK_QUERIES = 32
+
+
+class _Kernel(Protocol):
+    """A compiled kernel, which a grid of programs makes a function."""
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]: ...
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -97,7 +104,7 @@ def sample(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) -> Tensor:
     batch, pixels, heads, channels = value.shape
     queries, count = samples.shape[1], samples.shape[4]
     output = torch.empty((batch, queries, heads, channels), dtype=torch.float32, device=value.device)
-    kernel: Any = _kernel
+    kernel: _Kernel = _kernel
     kernel[(triton.cdiv(queries, BLOCK_QUERIES), heads, batch)](
         value.contiguous(),
         samples.contiguous(),

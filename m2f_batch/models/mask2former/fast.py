@@ -4,12 +4,13 @@ What it knows of ``transformers`` is checked when it is built: a part of unknown
 """
 
 import warnings
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 
 from m2f_batch.models.fast_layers.backbones import NOT_KNOWN_HERE, fast_backbone, feature_maps
 from m2f_batch.models.mask2former.masked_decoder import FastMaskedDecoder
+from m2f_batch.models.mask2former.modules import Mask2FormerForUniversalSegmentation
 from m2f_batch.models.mask2former.pixel_decoder import FastPixelDecoder
 from m2f_batch.models.predictions import Predictor, QueryLogits
 
@@ -17,8 +18,9 @@ from m2f_batch.models.predictions import Predictor, QueryLogits
 class FastMask2Former(Predictor):
     """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, K + 1] and mask logits [B, Q, h, w]."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, of: nn.Module) -> None:
         super().__init__()
+        model = cast(Mask2FormerForUniversalSegmentation, of)  # its parts are checked, each where it is taken over
         pixel_level = model.model.pixel_level_module
         decoder = pixel_level.decoder
         self.backbone = fast_backbone(pixel_level.encoder)

@@ -7,7 +7,7 @@ Deformable attention adds up level by level, where ``transformers`` stacks the s
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,12 @@ from torch.autograd.function import once_differentiable
 
 from m2f_batch.models.fast_layers.linear import product, uses_onednn
 from m2f_batch.models.fast_layers.positions import Size
-from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, checked
 from m2f_batch.models.mask2former.deformable import with_grid_sample
+from m2f_batch.models.mask2former.modules import (
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention as Attention,
+)
 
-DEFORMABLE = "Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention"
 PARAMETERS = affine("sampling_offsets", "attention_weights", "value_proj", "output_proj")
 
 
@@ -28,7 +30,7 @@ def use_fast_modules(model: nn.Module) -> list[str]:
     notes = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child).__name__ != DEFORMABLE:
+            if type(child).__name__ != Attention.__name__:
                 continue
             try:
                 setattr(parent, name, FastDeformableAttention(child))
@@ -52,17 +54,26 @@ class FastLinear(nn.Linear):
         return rows.view(*input.shape[:-1], self.out_features)
 
 
+class _Context(Protocol):
+    """What torch keeps from the forward pass of ``_Product`` to the backward one."""
+
+    saved_tensors: tuple[Tensor, Tensor]
+    needs_input_grad: tuple[bool, bool, bool]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Product(torch.autograd.Function):
     """``product`` of x [M, K], with its gradients as products of the same kind."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         return product(x, weight, bias)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         to_x = product(gradient, weight.T) if ctx.needs_input_grad[0] else None
         to_weight = to_bias = None
@@ -78,12 +89,10 @@ class _Product(torch.autograd.Function):
 class FastDeformableAttention(nn.Module):
     """``transformers``' deformable attention in the pixel decoder, with its parameters, attributes and arguments."""
 
-    def __init__(self, attention: Any) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        check_structure(attention, DEFORMABLE, PARAMETERS)
-        self.n_heads: int = attention.n_heads
-        self.n_levels: int = attention.n_levels
-        self.n_points: int = attention.n_points
+        attention = checked(module, Attention, PARAMETERS)
+        self.n_heads, self.n_levels, self.n_points = attention.n_heads, attention.n_levels, attention.n_points
         self.sampling_offsets = attention.sampling_offsets
         self.attention_weights = attention.attention_weights
         self.value_proj = attention.value_proj

@@ -7,8 +7,6 @@ one predicts full masks and classes.
 B images, Q queries, C channels, N pixels of a level.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +22,11 @@ from m2f_batch.models.fast_layers.linear import (
     product,
 )
 from m2f_batch.models.fast_layers.positions import sine_positions
-from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, checked
+from m2f_batch.models.mask2former.modules import (
+    Mask2FormerMaskedAttentionDecoderLayer,
+    Mask2FormerTransformerModule,
+)
 
 LAYER = "decoder.layers.#."
 PARAMETERS = {
@@ -44,9 +46,9 @@ LEVELS = 3
 class FastMaskedDecoder(nn.Module):
     """``transformers``' Mask2FormerTransformerModule and the class head."""
 
-    def __init__(self, module: Any, class_predictor: nn.Linear) -> None:
+    def __init__(self, of: nn.Module, class_predictor: nn.Linear) -> None:
         super().__init__()
-        check_structure(module, "Mask2FormerTransformerModule", PARAMETERS)
+        module = checked(of, Mask2FormerTransformerModule, PARAMETERS)
         positions = module.position_embedder
         if not (positions.normalize and positions.scale == 2 * torch.pi and module.num_feature_levels == LEVELS):
             raise UnknownStructureError("position embeddings or levels of the decoder are not those of Mask2Former")
@@ -101,7 +103,7 @@ class FastMaskedDecoder(nn.Module):
 class FastDecoderLayer(nn.Module):
     """Masked cross-attention, self-attention and a feed-forward network, with norms before or after each."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Mask2FormerMaskedAttentionDecoderLayer) -> None:
         super().__init__()
         self.pre_norm = layer.pre_norm
         cross, own = layer.cross_attn, layer.self_attn

@@ -4,7 +4,7 @@ Numbers are coerced (``class_weight: 2``), which transformers refuses. Unknown n
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import Mask2FormerConfig, PretrainedConfig
@@ -14,6 +14,9 @@ from transformers.models.auto import CONFIG_MAPPING
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.models.config_classes import annotation, coerced, own_fields
+from m2f_batch.models.family import JsonMapping
+
+Config = TypeVar("Config", bound=PretrainedConfig)
 
 PARAMETERS = tuple(Mask2FormerConfig.__annotations__)
 RENAMED = {"hidden_size": "hidden_dim", "num_hidden_layers": "decoder_layers"}
@@ -34,7 +37,7 @@ GONE = {
 }
 
 
-def new_config(changes: Mapping[str, Any], base: Mapping[str, Any] | None = None) -> Mask2FormerConfig:
+def new_config(changes: JsonMapping, base: JsonMapping | None = None) -> Mask2FormerConfig:
     """A Mask2FormerConfig: ``changes`` (``model.config``) over ``base`` (a config.json), over the defaults.
 
     ``backbone_config`` is laid over that of ``base`` key by key. Without ``out_features`` a backbone gives its last
@@ -55,7 +58,7 @@ def new_config(changes: Mapping[str, Any], base: Mapping[str, Any] | None = None
     return config
 
 
-def backbone_config(changes: Any, base: Mapping[str, Any] | None = None) -> PretrainedConfig:
+def backbone_config(changes: object, base: JsonMapping | None = None) -> PretrainedConfig:
     """The config of a backbone: ``changes`` (``model.config.backbone_config``) over ``base``."""
     name, base, changes = "model.config.backbone_config", base or {}, {} if changes is None else changes
     if not isinstance(changes, Mapping):
@@ -99,15 +102,15 @@ def backbone_config(changes: Any, base: Mapping[str, Any] | None = None) -> Pret
     return config
 
 
-def _tree_of(base: Mapping[str, Any] | None, backbone: Any) -> dict[str, Any]:
+def _tree_of(base: JsonMapping | None, backbone: object) -> JsonMapping:
     """The tree that ``changes`` are laid over, with the default backbone unless another is asked for."""
-    tree: dict[str, Any] = Mask2FormerConfig.from_dict(dict(base or {})).to_dict()
+    tree: dict[str, object] = Mask2FormerConfig.from_dict(dict(base or {})).to_dict()
     if base is None and isinstance(backbone, Mapping) and "model_type" in backbone:
         tree["backbone_config"] = None
     return tree
 
 
-def _unknown(prefix: str, tree: Mapping[str, Any], known: Sequence[str]) -> Iterator[str]:
+def _unknown(prefix: str, tree: JsonMapping, known: Sequence[str]) -> Iterator[str]:
     for name, value in tree.items():
         if name in GONE and name not in known:
             yield f"{prefix}.{name}: {value!r} cannot be set: {GONE[name]}"
@@ -121,7 +124,7 @@ def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f"; {near}" if near else ""
 
 
-def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) -> Any:
+def _made(kind: type[Config], tree: JsonMapping, prefix: str) -> Config:
     try:
         return kind(**tree)
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
@@ -136,9 +139,8 @@ def _made(kind: type[PretrainedConfig], tree: Mapping[str, Any], prefix: str) ->
 def _wrong_values(config: Mask2FormerConfig) -> Iterator[str]:
     """Yield what the types allow and the model does not."""
     for name, (allowed, fine) in RULES.items():
-        value = getattr(config, name)
-        if not fine(value):
-            yield f"model.config.{name}: {value!r} is not allowed; allowed: {allowed}"
+        if not fine(config):
+            yield f"model.config.{name}: {getattr(config, name)!r} is not allowed; allowed: {allowed}"
     heads = config.num_attention_heads
     for name in ("hidden_dim", "feature_size"):
         if heads >= 1 and getattr(config, name) % heads:
@@ -150,33 +152,33 @@ def _wrong_values(config: Mask2FormerConfig) -> Iterator[str]:
         yield "model.config.class_weight, mask_weight, dice_weight: all are 0; one must be above"
 
 
-def _at_least(least: float) -> tuple[str, Callable[[Any], bool]]:
-    return f"{least} or more", lambda value: value >= least
+Rule = tuple[str, Callable[[Mask2FormerConfig], bool]]  # what is allowed, and whether a config has that
 
 
-RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+def _at_least(least: float, *names: str) -> dict[str, Rule]:
+    def rule(name: str) -> Rule:
+        return f"{least} or more", lambda config: getattr(config, name) >= least
+
+    return {name: rule(name) for name in names}
+
+
+RULES: dict[str, Rule] = {
     # its group norms have 32 groups
-    "feature_size": ("a multiple of 32", lambda value: value > 0 and value % 32 == 0),
+    "feature_size": ("a multiple of 32", lambda config: config.feature_size > 0 and config.feature_size % 32 == 0),
     # its sine positions are sines and cosines, of x and of y
-    "hidden_dim": ("a multiple of 4", lambda value: value > 0 and value % 4 == 0),
+    "hidden_dim": ("a multiple of 4", lambda config: config.hidden_dim > 0 and config.hidden_dim % 4 == 0),
     # the pixel decoder has maps of these strides and no others
-    "common_stride": ("4 or 8", lambda value: value in (4, 8)),
-    "feature_strides": ("[4, 8, 16, 32]", lambda value: list(value) == [4, 8, 16, 32]),
-    "activation_function": ("a name of transformers, e.g. relu, gelu, silu", lambda value: value in ACT2FN),
-    "ignore_value": ("0 to 65535", lambda value: 0 <= value <= 65535),
-    "dropout": ("from 0 up to, not including, 1", lambda value: 0 <= value < 1),
-    "importance_sample_ratio": ("0 to 1", lambda value: 0 <= value <= 1),
-    "oversample_ratio": _at_least(1),
-    **{
-        name: _at_least(1)
-        for name in (
-            *("mask_feature_size", "encoder_feedforward_dim", "encoder_layers", "num_attention_heads"),
-            *("dim_feedforward", "num_queries", "train_num_points"),
-        )
-    },
-    "decoder_layers": _at_least(2),  # the first is the queries alone
-    **{
-        name: _at_least(0)
-        for name in ("no_object_weight", "class_weight", "mask_weight", "dice_weight", "init_std", "init_xavier_std")
-    },
+    "common_stride": ("4 or 8", lambda config: config.common_stride in (4, 8)),
+    "feature_strides": ("[4, 8, 16, 32]", lambda config: list(config.feature_strides) == [4, 8, 16, 32]),
+    "activation_function": (
+        "a name of transformers, e.g. relu, gelu, silu",
+        lambda config: config.activation_function in ACT2FN,
+    ),
+    "ignore_value": ("0 to 65535", lambda config: 0 <= config.ignore_value <= 65535),
+    "dropout": ("from 0 up to, not including, 1", lambda config: 0 <= config.dropout < 1),
+    "importance_sample_ratio": ("0 to 1", lambda config: 0 <= config.importance_sample_ratio <= 1),
+    **_at_least(1, "oversample_ratio", "mask_feature_size", "encoder_feedforward_dim", "encoder_layers"),
+    **_at_least(1, "num_attention_heads", "dim_feedforward", "num_queries", "train_num_points"),
+    **_at_least(2, "decoder_layers"),  # the first is the queries alone
+    **_at_least(0, "no_object_weight", "class_weight", "mask_weight", "dice_weight", "init_std", "init_xavier_std"),
 }

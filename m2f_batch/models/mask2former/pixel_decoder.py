@@ -5,7 +5,8 @@ OneFormer (https://arxiv.org/abs/2211.06220) has the same.
 B images, levels coarse to fine with N pixels in all, C channels.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,16 @@ from torch import Tensor, nn
 from m2f_batch.models.fast_layers.linear import feed_forward, layer_of, linear, map_of, pixels_of, product, rows_at_once
 from m2f_batch.models.fast_layers.norm import group_norm_
 from m2f_batch.models.fast_layers.positions import Size, sampling_origins, sine_positions
-from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, checked
 from m2f_batch.models.mask2former.deformable import deformable_attention
+from m2f_batch.models.mask2former.modules import (
+    Mask2FormerPixelDecoder,
+    Mask2FormerPixelDecoderEncoderLayer,
+    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+    OneFormerPixelDecoder,
+    Projection,
+    PyramidStep,
+)
 
 LAYER = "encoder.layers.#."
 PARAMETERS = {
@@ -31,21 +40,24 @@ LEVELS = 3
 class FastPixelDecoder(nn.Module):
     """``transformers``' Mask2FormerPixelDecoder or OneFormerPixelDecoder."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        is_oneformer = type(decoder).__name__ == "OneFormerPixelDecoder"
-        check_structure(decoder, "OneFormerPixelDecoder" if is_oneformer else "Mask2FormerPixelDecoder", PARAMETERS)
+        decoder: Mask2FormerPixelDecoder | OneFormerPixelDecoder
+        if type(module).__name__ == OneFormerPixelDecoder.__name__:
+            decoder = checked(module, OneFormerPixelDecoder, PARAMETERS)
+            laterals, outputs = decoder.lateral_convs, decoder.output_convs
+        else:
+            decoder = checked(module, Mask2FormerPixelDecoder, PARAMETERS)
+            laterals, outputs = decoder.lateral_convolutions, decoder.output_convolutions
         if decoder.num_feature_levels != LEVELS or not len(decoder.encoder.layers):
             raise UnknownStructureError(f"not {LEVELS} feature levels, or no encoder layer")
         self.projections = decoder.input_projections
         self.level_embed = decoder.level_embed
-        self.layers: Any = nn.ModuleList(map(FastDeformableLayer, decoder.encoder.layers))
-        laterals, outputs = "lateral_convolutions", "output_convolutions"
-        if is_oneformer:
-            laterals, outputs = "lateral_convs", "output_convs"
-        self.laterals = nn.ModuleList(getattr(decoder, laterals))
-        self.outputs: Any = nn.ModuleList(getattr(decoder, outputs))
-        if any(type(activation) is not nn.ReLU for _, _, activation in getattr(decoder, outputs)):
+        layers = nn.ModuleList(map(FastDeformableLayer, decoder.encoder.layers))
+        self.layers = cast("Sequence[FastDeformableLayer]", layers)
+        self.laterals = cast("Sequence[Projection]", nn.ModuleList(laterals))
+        self.outputs = cast("Sequence[PyramidStep]", nn.ModuleList(outputs))
+        if any(type(activation) is not nn.ReLU for _, _, activation in outputs):
             raise UnknownStructureError("the activation of the feature pyramid is not ReLU")
         self.mask_projection = decoder.mask_projection
         self.fpn_levels = decoder.num_fpn_levels
@@ -93,7 +105,7 @@ class FastPixelDecoder(nn.Module):
 class FastDeformableLayer(nn.Module):
     """One encoder layer: deformable attention over all levels, then a feed-forward network."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Mask2FormerPixelDecoderEncoderLayer) -> None:
         super().__init__()
         attention = layer.self_attn
         self.heads = attention.n_heads
@@ -121,17 +133,16 @@ class FastDeformableLayer(nn.Module):
         return self.final_norm(feed_forward(x, self.fc1, self.activation, self.fc2, x))
 
 
-def _join_sampling(attention: Any) -> nn.Linear:
+def _join_sampling(attention: Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention) -> nn.Linear:
     """Offsets and attention weights as one layer whose outputs are x, y, logit, each [heads, levels * points]."""
-    offsets: nn.Linear = attention.sampling_offsets
-    logits: nn.Linear = attention.attention_weights
+    offsets, logits = attention.sampling_offsets, attention.attention_weights
     return layer_of(
         torch.cat((offsets.weight[0::2], offsets.weight[1::2], logits.weight)),
         torch.cat((offsets.bias[0::2], offsets.bias[1::2], logits.bias)),
     )
 
 
-def _project(layers: Any, x: Tensor) -> Tensor:
+def _project(layers: Projection, x: Tensor) -> Tensor:
     """A 1x1 convolution and its GroupNorm, [B, C, H, W] to channels-last [B, C', H, W]."""
     conv, norm = layers
     y = product(pixels_of(x), conv.weight.flatten(1), conv.bias)

@@ -1,20 +1,19 @@
 """Makes the Mask2Former of transformers from a config.json of any version, loads it from safetensors, and runs it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
 from m2f_batch.models.config_classes import architecture_of
+from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
 from m2f_batch.models.predictions import QueryLogits
 
 ENCODER = "model.pixel_level_module.encoder"
 
 
-def load(directory: Path, config: Mapping[str, Any]) -> Mask2FormerForUniversalSegmentation:
+def load(directory: Path, config: JsonMapping) -> Mask2FormerForUniversalSegmentation:
     """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     architecture = architecture_of(Mask2FormerConfig, config, "Mask2Former")
     return model_from_tensors(Mask2FormerForUniversalSegmentation, architecture, directory, is_never_read)

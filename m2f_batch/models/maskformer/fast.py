@@ -1,6 +1,7 @@
 """A loaded MaskFormer of transformers becomes a module that computes the same logits faster, for inference only."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +10,13 @@ from m2f_batch.models.fast_layers.backbones import fast_backbone
 from m2f_batch.models.fast_layers.linear import batched_product, linear, perceptron, pixels_of, product
 from m2f_batch.models.fast_layers.norm import group_norm_
 from m2f_batch.models.fast_layers.staged import Staged, StagedForward, Tensors
-from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, check_structure
+from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, checked
+from m2f_batch.models.mask2former.modules import Projection
+from m2f_batch.models.maskformer.modules import (
+    MaskFormerForInstanceSegmentation,
+    MaskFormerFPNConvLayer,
+    MaskFormerPixelDecoder,
+)
 from m2f_batch.models.maskformer.transformers_model import predict
 from m2f_batch.models.predictions import QueryLogits
 
@@ -23,12 +30,14 @@ PYRAMID = {
 class FastPyramid(nn.Module):
     """``transformers``' MaskFormerPixelDecoder, a feature pyramid (https://arxiv.org/abs/1612.03144)."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        check_structure(decoder, "MaskFormerPixelDecoder", PYRAMID)
-        self.stem: Any = _block(decoder.fpn.stem)
-        self.projections: Any = nn.ModuleList(layer.proj for layer in decoder.fpn.layers)
-        self.blocks: Any = nn.ModuleList(_block(layer.block) for layer in decoder.fpn.layers)
+        decoder = checked(module, MaskFormerPixelDecoder, PYRAMID)
+        self.stem = cast(Projection, _block(decoder.fpn.stem))
+        projections = nn.ModuleList(layer.proj for layer in decoder.fpn.layers)
+        self.projections = cast("Sequence[Projection]", projections)
+        blocks = nn.ModuleList(_block(layer.block) for layer in decoder.fpn.layers)
+        self.blocks = cast("Sequence[Projection]", blocks)
         self.mask_projection = decoder.mask_projection
 
     def forward(self, features: Tensors) -> Tensors:
@@ -45,7 +54,7 @@ class FastPyramid(nn.Module):
 class FastQueries(nn.Module):
     """The decoder of ``transformers``' MaskFormer as it is, with the heads on its last states alone."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: MaskFormerForInstanceSegmentation) -> None:
         super().__init__()
         self.transformer = model.model.transformer_module
         self.class_predictor, self.embedder = model.class_predictor, model.mask_embedder
@@ -58,7 +67,7 @@ class FastQueries(nn.Module):
         return QueryLogits(linear(queries, self.class_predictor), logits)
 
 
-def _block(block: Any) -> nn.ModuleList:
+def _block(block: MaskFormerFPNConvLayer) -> nn.ModuleList:
     """The convolution and the norm of a block that ends with ReLU."""
     conv, norm, activation = block.layers
     if type(activation) is not nn.ReLU:
@@ -66,14 +75,15 @@ def _block(block: Any) -> nn.ModuleList:
     return nn.ModuleList([conv, norm])
 
 
-def _convolved(block: Any, x: Tensor) -> Tensor:
+def _convolved(block: Projection, x: Tensor) -> Tensor:
     """A convolution, its norm and ReLU, in channels-last order."""
     conv, norm = block
     y = conv(x)
     return group_norm_(pixels_of(y), norm, (y.shape[2], y.shape[3])).relu_()
 
 
-def _made(model: Any) -> Staged:
+def _made(module: nn.Module) -> Staged:
+    model = cast(MaskFormerForInstanceSegmentation, module)
     level = model.model.pixel_level_module
     return Staged(fast_backbone(level.encoder), FastPyramid(level.decoder), FastQueries(model))
 

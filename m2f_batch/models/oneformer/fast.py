@@ -3,12 +3,13 @@
 Its backbone and its pixel decoder are those of Mask2Former. Its decoder runs as it is.
 """
 
-from typing import Any
+from typing import cast
 
 from torch import nn
 
 from m2f_batch.models.fast_layers.backbones import fast_backbone
 from m2f_batch.models.fast_layers.staged import Staged, StagedForward, Tensors
+from m2f_batch.models.mask2former.modules import Mask2FormerPixelLevelModule
 from m2f_batch.models.mask2former.pixel_decoder import FastPixelDecoder
 from m2f_batch.models.oneformer.transformers_model import OneFormerForTask, predict
 
@@ -16,7 +17,7 @@ from m2f_batch.models.oneformer.transformers_model import OneFormerForTask, pred
 class FastLevels(nn.Module):
     """The pixel decoder, with all that it gives in one tuple: three maps, coarsest first, and the mask features."""
 
-    def __init__(self, decoder: Any) -> None:
+    def __init__(self, decoder: nn.Module) -> None:
         super().__init__()
         self.decoder = FastPixelDecoder(decoder)
 
@@ -26,9 +27,9 @@ class FastLevels(nn.Module):
         return *maps, mask_features
 
 
-def _made(model: Any) -> Staged:
+def _made(model: nn.Module) -> Staged:
     assert isinstance(model, OneFormerForTask)
-    level: Any = model.model.model.pixel_level_module
+    level = cast(Mask2FormerPixelLevelModule, model.model.model.pixel_level_module)  # which has the same parts
     return Staged(fast_backbone(level.encoder), FastLevels(level.decoder), model.decoder)
 
 

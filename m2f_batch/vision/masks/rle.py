@@ -1,10 +1,17 @@
 """Encodes masks and runs as compressed COCO RLE, with the mask's own area and box."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
+
+
+class _Rle(TypedDict):
+    """A mask as pycocotools has it, ``size`` as [height, width]."""
+
+    counts: bytes
+    size: list[int]
 
 
 class MaskCode(NamedTuple):
@@ -47,7 +54,7 @@ def _without_pairs(edges: NDArray[np.int64]) -> NDArray[np.int64]:
     return edges[changes[np.diff(changes, append=len(edges)) % 2 == 1]]
 
 
-def _described(rle: dict[str, Any]) -> MaskCode:
+def _described(rle: _Rle) -> MaskCode:
     x, y, w, h = coco_mask.toBbox(rle).tolist()
     return MaskCode(rle["counts"].decode(), int(coco_mask.area(rle)), (x, y, w, h))
 
