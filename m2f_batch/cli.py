@@ -83,6 +83,9 @@ def _run(arguments: list[str], result: Result) -> int:
             _say(name, doubt)
         return commands[name].run(options)
     except CommandError as error:
+        if isinstance(error.__cause__, ModuleNotFoundError) and (text := what_is_missing(error.__cause__)):
+            _complain(name, text)
+            return UsageError.exit_code
         _complain(name, str(error))
         return error.exit_code
     except TransientError as error:

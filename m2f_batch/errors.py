@@ -5,7 +5,7 @@ Each of the four has one place that catches it: the command line (``UsageError``
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Final, Literal, Self
 
@@ -96,6 +96,15 @@ class UsageError(CommandError):
     """The command, its config or its input is wrong."""
 
     exit_code = 2
+
+    @classmethod
+    def of_all(cls, errors: Sequence["UsageError"]) -> "UsageError":
+        """Return several mistakes as one of a line each, and a single one as it is.
+
+        >>> str(UsageError.of_all([UsageError("is a file", field="a"), UsageError("is a folder", field="b")]))
+        'a: is a file\\nb: is a folder'
+        """
+        return errors[0] if len(errors) == 1 else cls("\n".join(map(str, errors)))
 
 
 class RunError(CommandError):

@@ -62,7 +62,8 @@ def run(options: argparse.Namespace) -> int:
     tell(output=options.run_uri)
     metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
     opened = open_run(options.run_uri)
-    write = json_writer(options.json, run=opened.uri, read=[truth.uri])
+    read = [truth.uri, truth.images, truth.masks, options.names, options.palette]
+    write = json_writer(options.json, ("run_id", "metrics"), run=opened, read=read)
     report = evaluate(opened, truth, metrics=metrics, is_partial=options.partial)
     tell(run_id=report["run_id"], totals={"rows": report["rows"], "metrics": report["metrics"]})
     say(*lines_of(report), file=sys.stderr if options.json == STDOUT else None)

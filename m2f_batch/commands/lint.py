@@ -50,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
     ignored = ignored_kinds(options.ignore)
     if options.queries is not None and options.queries < 1:
         raise UsageError(f"must be 1 or more; got {options.queries}", field="--queries")
-    write = json_writer(options.json, read=[config.data.train, config.data.val], indent=1, to_ascii=False)
+    read = [config.data.train, config.data.val, config.data.train_masks, config.data.val_masks]
+    read += [config.data.train_images, config.data.val_images]
+    write = json_writer(options.json, ("data", "faults", "findings"), read=read, indent=1, to_ascii=False)
     tally, out = Tally(), sys.stderr if options.json == STDOUT else None
     try:
         linted = lint(config, options.queries, tally)

@@ -53,50 +53,53 @@ def read_names(uri: str, field: str) -> dict[int, str]:
     Raises UsageError, which begins with ``field``.
     """
     text, extension = files.read_text(uri, field), posixpath.splitext(uri)[1].lower()
-    where = f"{field}: {uri!r}"
     if extension == ".txt":
         found: Any = [line.strip() for line in text.splitlines() if line.strip()]
     else:
-        found = parse_json(text, where) if extension == ".json" else parse_texts(text, where)
+        where = repr(uri)
+        found = parse_json(text, where, field=field) if extension == ".json" else parse_texts(text, where, field=field)
     if isinstance(found, dict):
         found = next((found[key] for key in _KEYS if key in found), found)
-    return names_of(found, where)
+    try:
+        return names_of(found)
+    except UsageError as error:  # of no field so far
+        raise UsageError(f": {error}", field=field, value=uri) from None
 
 
-def names_of(found: Any, where: str) -> dict[int, str]:
+def names_of(found: Any, field: str = "") -> dict[int, str]:
     """Reads names by id from a list or a mapping. In a list of mappings each has a 'name', and may have an 'id'.
 
-    >>> names_of(["ball", 7], "names"), names_of({"3": "ball"}, "names"), names_of([{"id": 2, "name": "a"}], "names")
+    >>> names_of(["ball", 7]), names_of({"3": "ball"}), names_of([{"id": 2, "name": "a"}])
     ({0: 'ball', 1: '7'}, {3: 'ball'}, {2: 'a'})
     """
     if isinstance(found, list):
-        found = _counted(found, where)
+        found = _counted(found, field)
     if not isinstance(found, dict) or not found:
-        raise UsageError(f"wanted {_FORMS}", field=where)
+        raise UsageError(f"wanted {_FORMS}", field=field)
     names = {}
     for key, name in found.items():
         text = str(name) if type(name) in (int, float) else name
         if isinstance(name, bool):
             raise UsageError(
-                f": {name!r} is no name", field=where, value=key, hint="put a name such as 'yes' or 'on' in quotes"
+                f": {name!r} is no name", field=field, value=key, hint="put a name such as 'yes' or 'on' in quotes"
             )
         if not files.is_text(text) or not _is_id(key):
             value = repr(name)[:_SHOWN]
-            raise UsageError(f": {value}: ids must be whole numbers and names must be texts", field=where, value=key)
+            raise UsageError(f": {value}: ids must be whole numbers and names must be texts", field=field, value=key)
         names[int(key)] = text.strip()
     if len(names) < len(found):
-        raise UsageError("an id comes twice", field=where)
+        raise UsageError("an id comes twice", field=field)
     return dict(sorted(names.items()))
 
 
-def _counted(found: list[Any], where: str) -> dict[Any, Any]:
+def _counted(found: list[Any], field: str) -> dict[Any, Any]:
     if all(isinstance(entry, dict) and "name" in entry and "id" not in entry for entry in found):
         found = [entry.get("readable", entry["name"]) for entry in found]  # as models of Mapillary Vistas call them
     entries = [entry for entry in found if isinstance(entry, dict) and "id" in entry and "name" in entry]
     if not entries or len(entries) < len(found):
         return dict(enumerate(found, -1 if found[:1] == [IGNORED_NAME] else 0))
     if len({str(entry["id"]) for entry in entries}) < len(entries):
-        raise UsageError("an id comes twice", field=where)
+        raise UsageError("an id comes twice", field=field)
     return {entry["id"]: entry["name"] for entry in entries}
 
 
@@ -121,18 +124,18 @@ def there_beside(folder: str, wanted: Sequence[str]) -> list[str]:
     return [entry.uri for entry in stat_many(asked) if entry is not None and entry.size <= _MOST_BESIDE]
 
 
-def parse_yaml(text: str, where: str) -> Any:
-    """The parsed text. Raises UsageError, which begins with ``where``."""
-    return _parsed(text, where, yaml.SafeLoader)
+def parse_yaml(text: str, where: str, *, field: str = "") -> Any:
+    """The parsed text. Raises UsageError of ``field``, which calls the text ``where``."""
+    return _parsed(text, where, field, yaml.SafeLoader)
 
 
-def parse_texts(text: str, where: str) -> Any:
-    """The parsed text, with each scalar as the text that it is. Raises UsageError, which begins with ``where``."""
-    return _parsed(text, where, _Texts)
+def parse_texts(text: str, where: str, *, field: str = "") -> Any:
+    """The parsed text, with each scalar as the text that it is. Raises UsageError as ``parse_yaml`` does."""
+    return _parsed(text, where, field, _Texts)
 
 
-def _parsed(text: str, where: str, loader: type[Any]) -> Any:
+def _parsed(text: str, where: str, field: str, loader: type[Any]) -> Any:
     try:
         return loading.parse_yaml(text, loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}", field=field) from error

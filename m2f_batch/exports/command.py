@@ -5,16 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from m2f_batch.datasets.format import Target, run_targets
 from m2f_batch.errors import UsageError
 from m2f_batch.exports.ids import CocoIds, coco_ids
 from m2f_batch.exports.run_images import RunImages
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.reader import Run, open_run
-from m2f_batch.storage.places import Place, writable_file, writable_folder
+from m2f_batch.storage.places import writable_file, writable_folder
 
 SPLIT = "run"  # all that is exported
 
@@ -73,7 +70,7 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
     if run.info.task not in target.writes_tasks:
         problem = f"is for {' and '.join(sorted(target.writes_tasks))}; {run.uri} is {run.info.task}"
         raise UsageError(problem, field="--format", value=form)
-    _check_no_image(run, place, dest)
+    run.check_not_listed(place.uri, dest, "DEST")
     ids = coco_ids(run, ground_truth)
     if ground_truth is not None:
         _check_in_common(run, ids, ground_truth)
@@ -83,13 +80,6 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         if target.suffix:
             place.store.upload(Path(folder) / SPLIT, place.uri)
     return Exported(dest, run.info, ids, said)
-
-
-def _check_no_image(run: Run, place: Place, dest: str) -> None:
-    """Raises UsageError where DEST is an image that the run has read."""
-    listed = run.listed()["uri"]
-    if pc.index(listed, pa.scalar(place.uri, listed.type)).as_py() >= 0:
-        raise UsageError("is an image of the run", field="DEST", value=dest, hint="give another name")
 
 
 def _check_in_common(run: Run, ids: CocoIds, ground_truth: str) -> None:

@@ -79,6 +79,12 @@ class Run:
         """Return what INPUT listed, by URI: ``uri``, ``version``, ``image_id`` and the columns of its manifest."""
         return self.directory.read_manifest()
 
+    def check_not_listed(self, uri: str, dest: str, field: str) -> None:
+        """Raise UsageError of ``field`` where ``dest``, whose place is ``uri``, is an image that the run has read."""
+        listed = self.listed()["uri"]
+        if pc.index(listed, pa.scalar(uri, listed.type)).as_py() >= 0:
+            raise UsageError("is an image of the run", field=field, value=dest, hint="give another name")
+
     def row(self, uri: str) -> Row | None:
         """Return the row of an image, None as long as the image remains. See ``find`` for the spellings of ``uri``."""
         return self.find(uri).row

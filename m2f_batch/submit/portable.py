@@ -1,40 +1,40 @@
 """Checks that a job means the same on a cluster as here: absolute paths and URIs, and no secrets."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
 from m2f_batch.storage import uris
 
-ALLOWED = "allowed: an absolute path on storage that all nodes share, or an object-store URI"
+ALLOWED = "an absolute path on storage that all nodes share, or an object-store URI"
 
 
 def check_portable(places: Mapping[str, str | None], models: Mapping[str, str | None] | None = None) -> None:
-    """Raise UsageError, with a line for each field whose place only means something on this machine, or is none.
+    """Raise UsageError of each field whose place only means something on this machine, or is none.
 
     ``models`` may also be ids of the hub.
     """
-    problems = [_place(field, uri) for field, uri in places.items() if uri is not None]
-    problems += [_model(field, uri) for field, uri in (models or {}).items() if uri is not None]
-    if any(problems):
-        raise UsageError("\n".join(problem for problem in problems if problem))
+    given = {field: uri for field, uri in (models or {}).items() if uri is None or not is_hub_id(uri)}
+    mistakes = [*_mistakes(places), *_mistakes(given)]
+    if mistakes:
+        raise UsageError.of_all(mistakes)
 
 
-def _place(field: str, uri: str) -> str | None:
-    try:
-        uris.parse(uri)
-    except UsageError as error:
-        return f"{field}: {error}"
-    if "://" in uri or uri.startswith("/"):
-        return None
-    where = "your home" if uri.startswith("~") else "this directory"
-    return f"{field}: {uris.shown(uri)!r} is a path below {where}, which no node of the cluster has; {ALLOWED}"
-
-
-def _model(field: str, uri: str) -> str | None:
-    return None if is_hub_id(uri) else _place(field, uri)
+def _mistakes(places: Mapping[str, str | None]) -> Iterator[UsageError]:
+    for field, uri in places.items():
+        if uri is None:
+            continue
+        try:
+            uris.parse(uri)
+        except UsageError as error:
+            yield UsageError.about(field, error)
+            continue
+        if "://" not in uri and not uri.startswith("/"):
+            where = "your home" if uri.startswith("~") else "this directory"
+            problem = f"is a path below {where}, which no node of the cluster has"
+            yield UsageError(problem, field=field, value=uris.shown(uri), allowed=ALLOWED)
 
 
 def is_hub_id(uri: str) -> bool:

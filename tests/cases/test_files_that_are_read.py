@@ -46,6 +46,7 @@ def test_export_without_a_format_is_coco(run: Path) -> None:
         ("run/../run/_state/x.json", "is a part of the run itself; give another place"),
         ("link/run.json", "is a part of the run itself; give another place"),
         ("gt.json", "is what is read; give another name"),
+        ("in/a.png", "is an image of the run; give another name"),
         ("run", "is a folder; give the name of a file in it"),
         ("gt.json/x.json", ": 'TMP/gt.json' is a file; give a folder"),
         ("gt.json/y/x.json", ": 'TMP/gt.json' is a file; give a folder"),
@@ -63,6 +64,21 @@ def test_what_is_read_stays(command: str, dest: str, told: str, run: Path, capsy
     assert main(arguments) == 2 and files(run.parent) == before, place
     said = capsys.readouterr().err.replace(str(run.parent), "TMP")
     assert said == f"m2f-batch {command}: {field}: 'TMP/{dest}'{'' if told[0] == ':' else ' '}{told}\n"
+
+
+def test_only_an_earlier_answer_among_annotations_is_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = run.parent / "labels"
+    labels.mkdir()
+    (labels / "a.json").write_text('{"shapes": [], "imagePath": "a.png"}')
+    (labels / "figures.json").write_text('{"run_id": "x", "metrics": {}}')
+    before = files(run.parent)
+    for name, told in (("a.json", "is among what is read"), ("figures.json", None), ("new.json", None)):
+        arguments = ["evaluate", str(run), "--ground-truth", str(labels), "--json", str(labels / name)]
+        assert main([*arguments, "--format", "no-such"]) == 2 and files(run.parent) == before
+        said = capsys.readouterr().err
+        assert (told in said) if told else ("--json" not in said and "no-such" in said)
+    assert main(["lint", str(labels), "--format", "labelme", "--json", str(labels / "a.json")]) == 2
+    assert "--json" in capsys.readouterr().err and files(run.parent) == before
 
 
 def test_nothing_is_written_to_the_web(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

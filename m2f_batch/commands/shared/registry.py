@@ -37,12 +37,12 @@ class JobCommand(Command, Protocol):
 
 
 def find_commands() -> dict[str, Command]:
-    """Return all commands by the names that users type.
+    """Return all commands by the names that users type. Raises RunError, which names a file that is no command.
 
     >>> "convert-checkpoint" in find_commands()
     True
     """
-    found = modules_of("m2f_batch.commands")
+    found = modules_of("m2f_batch.commands", "SUMMARY", "add_arguments", "run")
     return {name.replace("_", "-"): cast(Command, module) for name, module in found.items()}
 
 

@@ -93,20 +93,21 @@ def _entries(given: Given, field: str) -> list[tuple[str, Any]]:
 
 
 def _read(uri: str, field: str) -> Any:
-    text, extension, where = files.read_text(uri, field), posixpath.splitext(uri)[1].lower(), f"{field}: {uri!r}"
+    text, extension, where = files.read_text(uri, field), posixpath.splitext(uri)[1].lower(), repr(uri)
     if extension in (".json", ".yaml", ".yml"):
-        found = parse_json(text, where) if extension == ".json" else parse_texts(text, where)
+        found = parse_json(text, where, field=field) if extension == ".json" else parse_texts(text, where, field=field)
         return found.get("palette", found) if isinstance(found, dict) else found
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     colors: dict[str, list[str]] = {}
     for number, line in enumerate(lines):
         match = next((match for form in (*_LINES, _REVERSED) if (match := form.fullmatch(line))), None)
         if match is None and number:  # the first line may be a heading
-            raise UsageError(": wanted 'name,r,g,b', 'r g b name' or 'name:r,g,b::'", field=where, value=line[:60])
+            wanted = "wanted 'name,r,g,b', 'r g b name' or 'name:r,g,b::'"
+            raise UsageError(f": {line[:60]!r}: {wanted}", field=field, value=uri)
         if match is not None:
             name = match["name"].strip()
             if name in colors:
-                raise UsageError("comes twice", field=where, value=name)
+                raise UsageError(f": {name!r} comes twice", field=field, value=uri)
             colors[name] = [*match.groups()[1:]] if match.re is not _REVERSED else [*match.groups()[:3]]
     return colors
 

@@ -29,28 +29,36 @@ class Settings(NamedTuple):
     values: dict[str, Any]
 
 
+def _names(found: Any, place: str) -> dict[int, str]:
+    try:
+        return names_of(found, "names")
+    except UsageError as error:
+        raise UsageError(f": {error}", field="data.train", value=place) from None
+
+
 def read_settings(place: str, report: Report) -> Settings:
     """The settings of a ``data.yaml``. Raises UsageError for a file that is none."""
-    where = f"data.train: {place!r}"
-    text = files.read_text(place, "data.train")
-    values, texts = parse_yaml(text, where), parse_texts(text, where)
+    text, where = files.read_text(place, "data.train"), repr(place)
+    values = parse_yaml(text, where, field="data.train")
+    texts = parse_texts(text, where, field="data.train")
     if not isinstance(values, dict) or not ("names" in values or type(values.get("nc")) is int):
         raise UsageError("is no data.yaml of YOLO: it has no 'names'", field="data.train", value=place)
     if isinstance(values.get("masks_dir"), str):
         raise UsageError(
-            f"'masks_dir' is {values['masks_dir']!r}: these are masks of classes, and no outlines; read "
+            f": 'masks_dir' is {values['masks_dir']!r}: these are masks of classes, and no outlines; read "
             "them with data.format=semantic-png, data.train=FOLDER OF MASKS and data.names=DATA.YAML",
-            field=where,
+            field="data.train",
+            value=place,
         )
     if "names" not in values:
         names = {number: f"class_{number}" for number in range(values["nc"])}  # as Ultralytics calls them
     else:
-        names = names_of(texts["names"], f"{where}: names")
+        names = _names(texts["names"], place)
         if type(values.get("nc")) is int and values["nc"] != len(names):
             text = f"'nc' is {values['nc']:,} and 'names' has {len(names):,}: the names are taken"
             report(Finding("class-count", place, text))
     if not names:
-        raise UsageError(f"'nc' is {values['nc']}: there is no class", field=where)
+        raise UsageError(f": 'nc' is {values['nc']}: there is no class", field="data.train", value=place)
     return Settings(place, names, _key_points(values.get("kpt_shape")), values)
 
 

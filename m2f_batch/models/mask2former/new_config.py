@@ -45,17 +45,18 @@ def new_config(changes: JsonMapping, base: JsonMapping | None = None) -> Mask2Fo
     """
     changes = {RENAMED.get(name, name): value for name, value in changes.items()}
     started = _tree_of(base, changes.get("backbone_config"))
-    problems = [*_unknown("model.config", changes, PARAMETERS)]
-    if problems:
-        raise UsageError("\n".join(problems))
+    _refuse([*_unknown("model.config", changes, PARAMETERS)])
     tree = {name: started[name] for name in PARAMETERS if name in started} | dict(changes)
     tree = {name: coerced(value, annotation(Mask2FormerConfig, name)) for name, value in tree.items()}
     tree["backbone_config"] = backbone_config(changes.get("backbone_config"), started.get("backbone_config"))
     config = _made(Mask2FormerConfig, tree, "model.config")
-    problems = [*_wrong_values(config)]
-    if problems:
-        raise UsageError("\n".join(problems))
+    _refuse([*_wrong_values(config)])
     return config
+
+
+def _refuse(mistakes: Sequence[UsageError]) -> None:
+    if mistakes:
+        raise UsageError.of_all(mistakes)
 
 
 def backbone_config(changes: object, base: JsonMapping | None = None) -> PretrainedConfig:
@@ -81,9 +82,7 @@ def backbone_config(changes: object, base: JsonMapping | None = None) -> Pretrai
         )
     made: type[PretrainedConfig] = CONFIG_MAPPING[kind]
     known = [*(field.name for field in own_fields(made)), "out_features", "out_indices", "model_type", "stage_names"]
-    problems = [*_unknown(name, changes, known)]
-    if problems:
-        raise UsageError("\n".join(problems))
+    _refuse([*_unknown(name, changes, known)])
     tree = {key: value for key, value in base.items() if key in known} | dict(changes)
     tree = {key: coerced(value, annotation(made, key)) for key, value in tree.items() if key != "model_type"}
     if kind == "timm_backbone":
@@ -110,13 +109,15 @@ def _tree_of(base: JsonMapping | None, backbone: object) -> JsonMapping:
     return tree
 
 
-def _unknown(prefix: str, tree: JsonMapping, known: Sequence[str]) -> Iterator[str]:
+def _unknown(prefix: str, tree: JsonMapping, known: Sequence[str]) -> Iterator[UsageError]:
     for name, value in tree.items():
+        field = f"{prefix}.{name}"
         if name in GONE and name not in known:
-            yield f"{prefix}.{name}: {value!r} cannot be set: {GONE[name]}"
+            yield UsageError(f"cannot be set: {GONE[name]}", field=field, value=value)
         elif name not in known:
-            near = _near(name, known, f"{prefix}.") or f"; allowed: {', '.join(known)}"
-            yield f"{prefix}.{name}: unknown parameter (value {value!r}){near}"
+            near = _near(name, known, f"{prefix}.")
+            problem, allowed = f"unknown parameter (value {value!r}){near}", "" if near else ", ".join(known)
+            yield UsageError(problem, field=field, allowed=allowed)
 
 
 def _near(name: str, known: Sequence[str], prefix: str = "") -> str:
@@ -136,20 +137,20 @@ def _made(kind: type[Config], tree: JsonMapping, prefix: str) -> Config:
         raise UsageError(f"transformers refuses it: {text[:300]}", field=prefix) from None
 
 
-def _wrong_values(config: Mask2FormerConfig) -> Iterator[str]:
+def _wrong_values(config: Mask2FormerConfig) -> Iterator[UsageError]:
     """Yield what the types allow and the model does not."""
     for name, (allowed, fine) in RULES.items():
         if not fine(config):
-            yield f"model.config.{name}: {getattr(config, name)!r} is not allowed; allowed: {allowed}"
+            value = getattr(config, name)
+            yield UsageError("is not allowed", field=f"model.config.{name}", value=value, allowed=allowed)
     heads = config.num_attention_heads
     for name in ("hidden_dim", "feature_size"):
-        if heads >= 1 and getattr(config, name) % heads:
-            yield (
-                f"model.config.{name}: {getattr(config, name)} is not allowed; allowed: a multiple of "
-                f"model.config.num_attention_heads, {heads}"
-            )
+        value = getattr(config, name)
+        if heads >= 1 and value % heads:
+            allowed = f"a multiple of model.config.num_attention_heads, {heads}"
+            yield UsageError("is not allowed", field=f"model.config.{name}", value=value, allowed=allowed)
     if not (config.class_weight or config.mask_weight or config.dice_weight):
-        yield "model.config.class_weight, mask_weight, dice_weight: all are 0; one must be above"
+        yield UsageError("all are 0; one must be above", field="model.config.class_weight, mask_weight, dice_weight")
 
 
 Rule = tuple[str, Callable[[Mask2FormerConfig], bool]]  # what is allowed, and whether a config has that

@@ -70,6 +70,23 @@ def test_one_file_is_one_more_command(typed: Callable[..., tuple[int, str]], tmp
         (tmp_path / "r.json").unlink()
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("SUMMARY = 1 / 0\n", "commands/toy.py cannot be imported (ZeroDivisionError: division by zero)\n"),
+        (
+            'SUMMARY = "a toy"\n',
+            "commands/toy.py defines no add_arguments, but each file of this folder must define SUMMARY, "
+            "add_arguments, run\n",
+        ),
+    ],
+)
+def test_a_file_that_is_no_command_is_one_line(typed: Callable[..., tuple[int, str]], tmp_path: Path, text, said):
+    (tmp_path / "m2f_batch/commands/toy.py").write_text(text)
+    assert typed("status", "x") == (1, f"m2f-batch status: {said}")
+    assert typed("--help") == (1, f"m2f-batch --help: {said}")
+
+
 def test_a_format_that_cannot_be_imported_is_one_line(typed: Callable[..., tuple[int, str]], tmp_path: Path):
     (tmp_path / "m2f_batch/datasets/formats/toy.py").write_text("FORMAT = 1 / 0\n")
     said = "datasets/formats/toy.py cannot be imported (ZeroDivisionError: division by zero)\n"
