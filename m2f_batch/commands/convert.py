@@ -2,12 +2,13 @@
 
 import argparse
 
-from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
+from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS, reading_of
 from m2f_batch.commands.shared.keys import add_keys
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets.format import dataset_targets
 from m2f_batch.messages.terminal import say
+from m2f_batch.models.family import default_family
 
 SUMMARY = "write annotated images of any format as COCO or YOLO, whole or split into train and val"
 
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--groups", metavar="FILE", help=text)
     text = "leave out each image that lint finds a fault with, and list them beside DEST, in left-out.csv"
     parser.add_argument("--drop-faulty", action="store_true", help=text)
-    text = "with --drop-faulty: queries of the model [100]"
+    text = f"with --drop-faulty: queries of the model [{default_family().new_queries}]"
     parser.add_argument("--queries", metavar="N", type=int, help=text)
     text = "with --drop-faulty: kinds that are no fault, as of lint"
     parser.add_argument("--ignore", metavar="KIND,...", help=text)
@@ -45,16 +46,7 @@ def run(options: argparse.Namespace) -> int:
         options.dest,
         options.form,
         options.to,
-        images=options.images,
-        masks=options.masks,
-        ignore_index=options.ignore_index,
-        do_reduce_labels=bool(options.do_reduce_labels),
-        crowd_as_object=bool(options.crowd_as_object),
-        names=options.names,
-        mask_suffix=options.mask_suffix,
-        palette=options.palette,
-        max_pixels=options.max_pixels,
-        part=options.part,
+        **reading_of(options),
         split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
         dropping=dropping_of(options.drop_faulty, options.queries, options.ignore),
     )

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
+from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS, reading_of
 from m2f_batch.commands.shared.json_file import json_writer
 from m2f_batch.commands.shared.keys import add_keys, add_result
 from m2f_batch.config.finetune import FinetuneConfig
@@ -45,20 +45,7 @@ def run(options: argparse.Namespace) -> int:
     from m2f_batch.evaluation.table import lines_of
     from m2f_batch.runs.reader import open_run
 
-    truth = GroundTruth(
-        uri=options.ground_truth,
-        form=options.format,
-        images=options.images,
-        masks=options.masks,
-        ignore_index=options.ignore_index,
-        do_reduce_labels=bool(options.do_reduce_labels),
-        crowd_as_object=bool(options.crowd_as_object),
-        names=options.names,
-        mask_suffix=options.mask_suffix,
-        palette=options.palette,
-        max_pixels=options.max_pixels,
-        part=options.part,
-    )
+    truth = GroundTruth(uri=options.ground_truth, form=options.format, **reading_of(options))
     tell(output=options.run_uri)
     metrics = [name.strip() for name in options.metrics.split(",")] if options.metrics else None
     opened = open_run(options.run_uri)

@@ -10,6 +10,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.terminal import say
+from m2f_batch.models.family import default_family
 from m2f_batch.result import STDOUT
 
 SUMMARY = "find what ruins training in annotated images: exit code 0 when there is none, 1 when there is"
@@ -31,7 +32,7 @@ KEYS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add DATASET, the keys of the data section, and what counts as a fault."""
     add_keys(parser, FinetuneConfig, KEYS)
-    text = "queries of the model [model.config.num_queries: 100]"
+    text = f"queries of the model [model.config.num_queries: {default_family().new_queries}]"
     parser.add_argument("--queries", metavar="N", type=int, help=text)
     parser.add_argument("--config", metavar="FILE.yaml", help="config of finetune; flags win over it")
     parser.add_argument("--ignore", metavar="KIND,...", default="", help="kinds that leave the exit code 0")
@@ -46,10 +47,10 @@ def run(options: argparse.Namespace) -> int:
     config = load_config(FinetuneConfig, file=options.config, flags=flags)
     from m2f_batch.datasets.lint.command import Tally, document_of, finding_lines, lint
     from m2f_batch.datasets.lint.kinds import ignored_kinds
+    from m2f_batch.datasets.lint.warnings import check_queries
 
     ignored = ignored_kinds(options.ignore)
-    if options.queries is not None and options.queries < 1:
-        raise UsageError(f"must be 1 or more; got {options.queries}", field="--queries")
+    check_queries(options.queries)
     read = [config.data.train, config.data.val, config.data.train_masks, config.data.val_masks]
     read += [config.data.train_images, config.data.val_images]
     write = json_writer(options.json, ("data", "faults", "findings"), read=read, indent=1, to_ascii=False)

@@ -75,6 +75,8 @@ class Family:
       of its published test go with its published size. ``pixels`` and ``paper`` say what the image is resized to.
     - ``processor_arguments`` replace settings of a preprocessor_config.json for the processor of ``transformers``.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
+    - ``new_queries`` is how many queries a new model has. ``is_default`` says that a training without ``model.uri``
+      makes a model of this family. One family has it.
     - ``licenses`` are those of published weights, by the beginning of their name. ``base_license`` is that of what all
       its weights were made from. It holds whatever a card says.
     - ``deltas`` are published names (patterns of their last part) of weights that are only what is to be added to
@@ -104,6 +106,8 @@ class Family:
     training: Callable[[], "Training"] | None = None
     processor_arguments: JsonMapping = field(default_factory=dict)
     new_processor: JsonMapping | None = None
+    new_queries: int | None = None
+    is_default: bool = False
     aliases: tuple[str, ...] = ()
     refusals: Mapping[Task, str] = field(default_factory=dict)
     licenses: Mapping[str, str] = field(default_factory=dict)
@@ -124,6 +128,11 @@ def all_families() -> Mapping[str, Family]:
                 raise RunError(f"models/families/{name}.py: FAMILY is for model_type {kind!r}, {others}")
             found[kind] = family
     return found
+
+
+def default_family() -> Family:
+    """The family of a new model."""
+    return next(family for family in all_families().values() if family.is_default)
 
 
 def family_of(config: JsonMapping, name: str) -> Family:

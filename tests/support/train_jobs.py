@@ -26,4 +26,4 @@ DATASET = dataset_of(
 def job_of(output: Path, *, overwrite: bool = False, **train: Any) -> TrainJob:
     tree = {"data": {"train": "x.json"}, "train": {"steps": 10, **train}}
     tree |= {"output": {"uri": str(output), "overwrite": overwrite}}
-    return TrainJob(FinetuneConfig.model_validate(tree), DATASET, None, "instance", None, None, {})
+    return TrainJob(FinetuneConfig.model_validate(tree), DATASET, None, "instance", None, None, {}, "mask2former")

@@ -20,7 +20,7 @@ from m2f_batch.datasets.lint.image_checks import check_images, setting_of
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS, ignored_kinds
 from m2f_batch.datasets.lint.splits import name_findings
-from m2f_batch.datasets.lint.warnings import DEFAULT_QUERIES
+from m2f_batch.datasets.lint.warnings import check_queries, new_queries
 from m2f_batch.datasets.masks import areas
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
@@ -35,19 +35,18 @@ _NO_CAUSE = ("annotation-id", "annotation-id-zero", "duplicate-annotation-id", "
 class Dropping(NamedTuple):
     """The rules for faults: ``queries`` of the model to train, and kinds that are ``ignored``, as for lint."""
 
-    queries: int = DEFAULT_QUERIES
+    queries: int
     ignored: tuple[str, ...] = ()
 
 
 def dropping_of(is_asked: bool, queries: int | None, ignored: str | None) -> Dropping | None:
     """The options of a command. Raises UsageError for those that mean nothing."""
     kinds = ignored_kinds(ignored or "")
-    if queries is not None and queries < 1:
-        raise UsageError(f"must be 1 or more; got {queries}", field="--queries")
+    check_queries(queries)
     for flag, is_given in (("--queries", queries is not None), ("--ignore", ignored is not None)):
         if is_given and not is_asked:
             raise UsageError("goes with --drop-faulty", field=flag)
-    return Dropping(queries or DEFAULT_QUERIES, kinds) if is_asked else None
+    return Dropping(queries or new_queries(), kinds) if is_asked else None
 
 
 @dataclass

@@ -11,21 +11,30 @@ from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.masks import Setting, mask_findings, queries_wanted
 from m2f_batch.datasets.lint.splits import group_findings, name_findings
 from m2f_batch.errors import Plain, UsageError
+from m2f_batch.models.family import default_family
 from m2f_batch.storage.json_text import read_json_object
 
 _TELLING = 24  # characters of an image's masks: fewer may be two images' by chance
 
 
-DEFAULT_QUERIES = 100  # of Mask2FormerConfig
-
-
 def queries_of(changes: Mapping[str, Any], checkpoint: Path | None) -> int:
-    """Gives the queries of the model of a training: of ``model.config``, else the checkpoint's directory, else 100."""
+    """Gives the queries of the model of a training: of ``model.config``, the checkpoint's directory, or a new one."""
     value = changes.get("num_queries")
     if value is None and checkpoint is not None and (checkpoint / "config.json").is_file():
         text = (checkpoint / "config.json").read_bytes()
         value = read_json_object(text, f"config.json of {checkpoint}", field="model.uri").get("num_queries")
-    return value if type(value) is int else DEFAULT_QUERIES
+    return value if type(value) is int else new_queries()
+
+
+def new_queries() -> int:
+    """The queries of a new model."""
+    return default_family().new_queries or 0
+
+
+def check_queries(queries: int | None) -> None:
+    """Raises UsageError for a number of queries that no model has."""
+    if queries is not None and queries < 1:
+        raise UsageError(f"must be 1 or more; got {queries}", field="--queries")
 
 
 def enough_queries(train: Dataset, val: Dataset | None, *, is_semantic: bool) -> str:

@@ -45,8 +45,8 @@ def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) ->
 
     Returns the lines that tell a person what was read and written.
 
-    ``max_shard``: bytes of one file of weights. Raises UsageError for a source that is no Mask2Former with pickled
-    weights, or whose weights are not what they should be.
+    ``max_shard``: bytes of one file of weights. Raises UsageError for a source that has no pickled weights, is no
+    model of a family that is known, or whose weights are not what they should be.
     """
     place = _new_folder(dest)
     with _of_source():
@@ -217,7 +217,7 @@ def _copy(directory: Path, folder: Path, found: ModelSource) -> None:
 
 
 def _loaded(folder: Path, source: str) -> Checkpoint:
-    """The new model, once it loads. Raises UsageError where it is no whole Mask2Former."""
+    """The new model, once it loads. Raises UsageError where it is no whole model."""
     try:
         checkpoint = read_checkpoint(folder, source)
         from m2f_batch.models.loading import load_original

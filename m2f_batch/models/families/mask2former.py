@@ -135,6 +135,8 @@ FAMILY = Family(
         "image_std": list(IMAGENET_STD),
     },
     label_sets=LABEL_SETS,
+    new_queries=100,
+    is_default=True,
     # the cards of the published zoo say "other", but the zoo says this
     licenses={"facebook/mask2former-": "cc-by-nc-4.0"},
 )

@@ -17,7 +17,7 @@ from m2f_batch.datasets.learnable import Learnable, learnable, learnable_finding
 from m2f_batch.datasets.splits.train_val import read_splits
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
-from m2f_batch.models.family import Family, all_families, check_trainable
+from m2f_batch.models.family import Family, all_families, check_trainable, default_family
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.models.source import ModelSource, find_model, local_directory
 from m2f_batch.storage.retries import retry_before_run
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from m2f_batch.models.training import Training
 
 STEPS_PER_VALIDATION = 0.1  # of all steps, if not set
-NEW_MODEL = "mask2former"  # the family of a model without model.uri
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class TrainJob:
     source: ModelSource | None
     license: str | None
     processor: Mapping[str, Any]
-    model_type: str = NEW_MODEL
+    model_type: str
 
     def checkpoint(self) -> Path | None:
         """The directory of ``source`` on this node, fetched where it is not there yet. None for a new model.
@@ -137,7 +136,7 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
     """Read and check everything. Raises UsageError before anything is written."""
     train, val = read_splits(config.dataset)
     annotated = formats()[config.data.format].task
-    source, license_, task, processor, family = None, None, config.model.task, None, all_families()[NEW_MODEL]
+    source, license_, task, processor, family = None, None, config.model.task, None, default_family()
     if config.model.uri is not None:
         uri, revision = config.model.uri, config.model.revision
         source = pinned = retry_before_run(lambda: find_model(uri, revision))
