@@ -27,7 +27,7 @@ from m2f_batch.flow.unit.units import rows_of, split_unit
 from m2f_batch.flow.watch.busy import cheaper_postprocessing, faster_model
 from m2f_batch.inputs.columns import picked
 from m2f_batch.messages.spoken import duration
-from m2f_batch.ray_session.session import present
+from m2f_batch.ray_session.nodes import present
 from m2f_batch.records import ImageRef
 from m2f_batch.runs.directory import parquet_bytes
 from m2f_batch.runs.plan import Unit, Units, default_images_per_file

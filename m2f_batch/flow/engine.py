@@ -21,7 +21,8 @@ from m2f_batch.flow.unit.stages import COMMITTED_BEFORE
 from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.flow.workers import see_it_load
-from m2f_batch.ray_session.session import held_now, on_cluster, present
+from m2f_batch.ray_session.nodes import held_now, present
+from m2f_batch.ray_session.tasks import on_cluster
 from m2f_batch.runs.plan import Units
 
 Results = Generator[DoneUnit, None, None]

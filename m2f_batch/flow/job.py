@@ -26,16 +26,12 @@ from m2f_batch.inputs.places import check_output
 from m2f_batch.messages.events import Events, route_logging
 from m2f_batch.models.checkpoint import check_license, read_checkpoint
 from m2f_batch.models.source import find_model, local_directory
-from m2f_batch.ray_session.session import (
-    connected,
-    may_grow,
-    on_cluster,
-    plan_resources,
-    present,
-    run_error,
-    set_data_context,
-    starts_nodes,
-)
+from m2f_batch.ray_session.data_settings import set_data_context
+from m2f_batch.ray_session.errors import run_error
+from m2f_batch.ray_session.nodes import may_grow, present, starts_nodes
+from m2f_batch.ray_session.resources import plan_resources
+from m2f_batch.ray_session.session import connected
+from m2f_batch.ray_session.tasks import on_cluster
 from m2f_batch.result import Outcome, Report, unheard
 from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.info import RunTotals

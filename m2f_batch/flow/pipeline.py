@@ -19,7 +19,7 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.flow.unit.pieces import Blocks, apart, each_unit
 from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
-from m2f_batch.ray_session.session import Resources
+from m2f_batch.ray_session.resources import Resources
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.plan import Units
 

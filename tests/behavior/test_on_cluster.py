@@ -18,8 +18,8 @@ from support.engines import config_of, in_process, rows_of
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import RunError
 from m2f_batch.flow import engine, job
-from m2f_batch.ray_session import session
-from m2f_batch.ray_session.session import on_cluster
+from m2f_batch.ray_session import tasks
+from m2f_batch.ray_session.tasks import on_cluster
 
 
 def test_no_task_waits_for_a_cpu_that_another_job_has(ray_session):
@@ -57,7 +57,7 @@ def test_no_task_waits_for_a_cpu_that_another_job_has(ray_session):
 
 
 def test_half_of_the_free_cpus_are_left_where_an_autoscaler_listens(ray_session, monkeypatch):
-    monkeypatch.setattr(session, "starts_nodes", lambda: True)
+    monkeypatch.setattr(tasks, "starts_nodes", lambda: True)
 
     def slowly(_: int) -> tuple[float, float]:
         began = time.time()
@@ -105,7 +105,7 @@ def test_a_night_without_a_unit_to_label_asks_for_no_gpu_and_no_node(ray_session
         (tmp_path / "in" / f"{number:02d}.png").unlink()
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # a cluster that may get nodes
     monkeypatch.setattr(job, "starts_nodes", lambda: True)
-    monkeypatch.setattr(session, "starts_nodes", lambda: True)
+    monkeypatch.setattr(tasks, "starts_nodes", lambda: True)
     gcs = ray._raylet.GcsClient(ray.get_runtime_context().gcs_address)
     waited, over = [], threading.Event()
 

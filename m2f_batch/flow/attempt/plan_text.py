@@ -7,7 +7,8 @@ import pyarrow.compute as pc
 from m2f_batch.flow.attempt.output_state import Decision, named_tiff
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.models.published.licenses import terms_of
-from m2f_batch.ray_session.session import Resources, present
+from m2f_batch.ray_session.nodes import present
+from m2f_batch.ray_session.resources import Resources
 from m2f_batch.runs.plan import default_images_per_file
 from m2f_batch.vision.cuts.windows import Windows
 from m2f_batch.vision.decode.image import DECODER

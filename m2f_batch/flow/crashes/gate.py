@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.attempt.output_state import Work
 from m2f_batch.flow.crashes.in_flight import InFlight
-from m2f_batch.ray_session.session import run_error
+from m2f_batch.ray_session.errors import run_error
 from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.held_folder import Fence
 from m2f_batch.runs.tally import Tally

@@ -28,7 +28,7 @@ from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check, run
 from m2f_batch.messages.events import Events
-from m2f_batch.ray_session.session import Resources
+from m2f_batch.ray_session.resources import Resources
 from m2f_batch.records import error_row, table_of
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.hold import leave

@@ -9,7 +9,10 @@ from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.processes import FOR_START, PASSIVE
-from m2f_batch.ray_session.session import AUTOSCALER_V2, connected, plan_resources, run_error, starts_nodes
+from m2f_batch.ray_session.errors import run_error
+from m2f_batch.ray_session.nodes import AUTOSCALER_V2, starts_nodes
+from m2f_batch.ray_session.resources import plan_resources
+from m2f_batch.ray_session.session import connected
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,7 @@ def test_whether_a_run_can_begin_on_what_is_there(nodes, fits):
     ],
 )
 def test_whether_an_autoscaler_is_there_is_read_from_the_gcs(kept, starts, monkeypatch):
-    monkeypatch.setattr("m2f_batch.ray_session.session._internal_kv_get", lambda key, namespace=None: kept.get(key))
+    monkeypatch.setattr("m2f_batch.ray_session.nodes._internal_kv_get", lambda key, namespace=None: kept.get(key))
     assert starts_nodes() is starts
 
 

@@ -24,7 +24,7 @@ from m2f_batch.flow.job import check
 from m2f_batch.models.checkpoint import Checkpoint
 from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.models.preprocess_plan import PreprocessPlan
-from m2f_batch.ray_session.session import Resources
+from m2f_batch.ray_session.resources import Resources
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, settle
 from m2f_batch.vision.pixels.preprocess import prepare
 
