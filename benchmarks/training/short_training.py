@@ -30,7 +30,7 @@ from transformers import get_scheduler
 from benchmarks.lib.timing import publish, say, table
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
-from m2f_batch.demo.evaluate import MODEL
+from m2f_batch.demo.scenes import MODEL
 from m2f_batch.train.command import finetune
 from m2f_batch.train.data.batches import on_device
 from m2f_batch.train.data.stream import Span, maker, threaded_stream

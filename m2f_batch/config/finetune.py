@@ -32,6 +32,9 @@ NotNegative = Annotated[Number, Field(ge=0)]
 CanvasEdge = Annotated[Whole, Field(ge=32, multiple_of=32)]  # the coarsest feature map has a stride of 32 pixels
 
 
+TIMM = "timm/"  # begins the name of a backbone of timm in model.backbone
+
+
 class StartConfig(Section):
     """The start of a training: a checkpoint, a pretrained backbone, or nothing."""
 

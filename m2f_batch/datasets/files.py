@@ -158,14 +158,6 @@ def find_named(
     return found.uris
 
 
-def read_indices(uri: str) -> NDArray[Any]:
-    """The values of a one-channel PNG or TIFF as the file has them, integer [H, W]: no palette applied, nothing scaled.
-
-    Raises DecodeError for what is none, ObjectError for what cannot be fetched.
-    """
-    return indices_of(*open_mask(uri))
-
-
 def indices_of(image: Image.Image, data: bytes) -> NDArray[Any]:
     """The values of a mask that ``open_mask`` has opened, integer [H, W]. Raises DecodeError."""
     if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):

@@ -15,7 +15,6 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import stat_many
 
-EXTENSIONS = ("json", "yaml", "yml", "txt")
 IGNORED_NAME = "__ignore__"
 BESIDE = tuple(  # what a file of names beside a folder of masks is called
     f"{stem}.{extension}"

@@ -8,7 +8,7 @@ from PIL import Image
 
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.demo.scenes import SHOW_SEED, STUFF_IDS, draw_scene
+from m2f_batch.demo.scenes import MODEL, SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.messages.events import Events
@@ -18,7 +18,6 @@ from m2f_batch.runs.reader import Run, open_run
 from m2f_batch.storage.uris import expanded
 from m2f_batch.vision.overlay import draw_overlay
 
-MODEL = Path(__file__).parent / "model"
 SCENES, COLUMNS, CELL = 24, 6, 272
 
 

@@ -8,18 +8,16 @@ AP is of things alone, with 100 detections per image from score 0 on.
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from m2f_batch.config.segment import Task
 from m2f_batch.datasets.dataset import Category
-from m2f_batch.demo.scenes import CATEGORIES, STUFF_IDS, TEST_SEED, Scene, draw_scene
+from m2f_batch.demo.scenes import CATEGORIES, MODEL, STUFF_IDS, TEST_SEED, Scene, draw_scene
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.records import Segment
 from m2f_batch.vision.masks.rle import encode_mask
 
-MODEL = Path(__file__).parent / "model"
 CLASSES = tuple(Category(i + 1, name, i not in STUFF_IDS) for i, name in enumerate(CATEGORIES))
 Found = Sequence[Sequence[Segment]]  # of each scene
 

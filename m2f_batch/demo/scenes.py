@@ -10,9 +10,12 @@ PCG64 is the only source of randomness. Ground truth is exact because every pixe
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+MODEL = Path(__file__).parent / "model"  # which was trained on such scenes
 
 BALL, CRATE, RING, STAR, SKY, GRASS = range(6)
 CATEGORIES = ("ball", "crate", "ring", "star", "sky", "grass")

@@ -232,8 +232,7 @@ def _ended(job_id: str, job: dict[str, Any], log: str, retry: bool | None) -> Ou
     if own is None:
         return Outcome(exit_code=code, error=end_of(job_id, job) if code else None, submission_id=job_id, retry=retry)
     names = ("output", "run_id", "totals", "error")
-    told = {name: own.get(name) for name in names}
-    return Outcome(**told, exit_code=code, submission_id=job_id, retry=retry)
+    return Outcome(**{name: own.get(name) for name in names}, exit_code=code, submission_id=job_id, retry=retry)
 
 
 async def _followed(

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from m2f_batch.config.data import is_inline
-from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.finetune import TIMM, FinetuneConfig
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
 from m2f_batch.inputs.places import check_listable, check_output
@@ -23,7 +23,6 @@ CONFIG_FILE = "job.yaml"
 STOP_WAIT = "RAY_JOB_STOP_WAIT_TIME_S"
 # from the signal to SIGKILL: units under way are finished for 15 s, a checkpoint of a training is written. Ray's is 3
 STOP_WAIT_SECONDS = "60"
-TIMM = "timm/"  # begins a backbone's name in timm
 TOKEN_KEY = "--set compute.allow_no_token=true"
 
 SEGMENT_PLACES = ("input.uri", "input.root", "output.uri")

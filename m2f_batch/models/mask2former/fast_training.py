@@ -55,7 +55,7 @@ class FastLinear(nn.Linear):
 
 
 class _Context(Protocol):
-    """What torch keeps from the forward pass of ``_Product`` to the backward one."""
+    """The values that torch keeps from the forward pass of ``_Product`` to the backward one."""
 
     saved_tensors: tuple[Tensor, Tensor]
     needs_input_grad: tuple[bool, bool, bool]

@@ -24,6 +24,7 @@ from m2f_batch.models.fast_layers.linear import (
 from m2f_batch.models.fast_layers.positions import sine_positions
 from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, checked
 from m2f_batch.models.mask2former.modules import (
+    LEVELS,
     Mask2FormerMaskedAttentionDecoderLayer,
     Mask2FormerTransformerModule,
 )
@@ -40,7 +41,6 @@ PARAMETERS = {
     "level_embed.weight",
     *affine("decoder.layernorm", "decoder.mask_predictor.mask_embedder.#.#", "input_projections.#"),
 }
-LEVELS = 3
 
 
 class FastMaskedDecoder(nn.Module):

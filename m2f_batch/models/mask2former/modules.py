@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+LEVELS = 3  # of the pixel decoder, to which the queries attend in turn
 # a Sequential of these
 Projection = tuple[nn.Conv2d, nn.GroupNorm]
 PyramidStep = tuple[nn.Conv2d, nn.GroupNorm, nn.Module]

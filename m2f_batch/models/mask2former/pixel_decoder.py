@@ -18,6 +18,7 @@ from m2f_batch.models.fast_layers.positions import Size, sampling_origins, sine_
 from m2f_batch.models.fast_layers.structure import UnknownStructureError, affine, checked
 from m2f_batch.models.mask2former.deformable import deformable_attention
 from m2f_batch.models.mask2former.modules import (
+    LEVELS,
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderLayer,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
@@ -34,7 +35,6 @@ PARAMETERS = {
     *affine(*(LAYER + name for name in ("self_attn.output_proj", "self_attn_layer_norm", "fc1", "fc2"))),
     *affine(LAYER + "final_layer_norm", "adapter_#.#", "layer_#.#"),
 }
-LEVELS = 3
 
 
 class FastPixelDecoder(nn.Module):

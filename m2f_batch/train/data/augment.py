@@ -81,11 +81,6 @@ def draw_view(
     return View(image_hw, (scaled_h, scaled_w), offset, content, bool(rng.random() < flip))
 
 
-def whole_view(image_hw: SizeHW) -> View:
-    """Return the view that is the whole image."""
-    return View(image_hw, image_hw, (0, 0), image_hw, is_flipped=False)
-
-
 def jitter_color(rng: np.random.Generator, image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
     """Change brightness, contrast, saturation and hue of an RGB image, uint8 [h, w, 3], each every other time."""
     if strength <= 0:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from m2f_batch.config.finetune import TIMM
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.models.from_tensors import first_line, quiet
 from m2f_batch.models.source import WANTED, find_model, local_directory
@@ -20,7 +21,6 @@ from m2f_batch.storage.json_text import JsonObject, json_object_or_none
 from m2f_batch.storage.uris import expanded
 from m2f_batch.train.start.timm_backbones import architecture_of, hub_id_of, load_timm_weights, timm_config
 
-TIMM = "timm/"
 # kinds whose class in transformers gives no pyramid of feature maps, and timm's does
 IN_TIMM = {"mobilevit": "timm/mobilevit_s", "efficientnet": "timm/efficientnet_b0", "convnext": "timm/convnext_tiny"}
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.datasets.files import read_indices
+from m2f_batch.datasets.files import indices_of, open_mask
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
@@ -194,7 +194,7 @@ def test_the_values_of_a_png_are_those_in_the_file(tmp_path, bits, palette):
         data += chunk(b"PLTE", rng.bytes(3 * 2**bits))
     data += chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
     (tmp_path / "x.png").write_bytes(data)
-    np.testing.assert_array_equal(read_indices(str(tmp_path / "x.png")), values)
+    np.testing.assert_array_equal(indices_of(*open_mask(str(tmp_path / "x.png"))), values)
 
 
 # ---- instances

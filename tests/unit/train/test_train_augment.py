@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from m2f_batch.train.data.augment import View, draw_view, jitter_color, whole_view
+from m2f_batch.train.data.augment import View, draw_view, jitter_color
 from m2f_batch.train.data.order import image_at, micro_batches, share
 
 
@@ -30,7 +30,7 @@ def test_workers_and_micro_batches_share_a_step_without_gap_or_overlap(size, acc
 def test_a_whole_view_changes_nothing():
     rng = np.random.default_rng(0)
     image, mask = rng.integers(0, 256, (30, 41, 3), dtype=np.uint8), rng.random((30, 41)) < 0.5
-    view = whole_view((30, 41))
+    view = View((30, 41), (30, 41), (0, 0), (30, 41), is_flipped=False)
     assert (view.image(image) == image).all()
     assert (view.mask(mask) == mask).all()
 
