@@ -114,7 +114,7 @@ def test_whoever_prints_is_known():
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    own = {"demo/evaluate.py", "submit/command.py", "submit/interrupts.py"}  # nobody else's names
+    own = {"demo/evaluate.py", "commands/submit.py", "submit/interrupts.py"}  # nobody else's names
     clean = {"messages/terminal.py", "cli.py", "messages/events.py"}  # printable, each in its one place
     json_lines = {
         "result.py",
