@@ -1,4 +1,4 @@
-"""What the terms of some licenses of weights allow, for the plan that is said before a run.
+"""Says what the terms of some licenses of weights allow, for the plan before a run.
 
 Sources: the licenses' own texts. This is no legal advice, and a model card may say more.
 """
