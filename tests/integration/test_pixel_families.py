@@ -35,9 +35,11 @@ from m2f_batch.models.families.upernet import BACKBONES
 from m2f_batch.models.families.upernet import FAMILY as UPERNET
 from m2f_batch.models.family import Family
 from m2f_batch.models.label_sets import LABEL_SETS
-from m2f_batch.models.loading import load_model, processor_pixel_values
+from m2f_batch.models.loading import load_model, load_original, processor_pixel_values
+from m2f_batch.models.pixel_families.fast_upernet import FastUperNetForward
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.records import Segment
+from m2f_batch.vision.device.checked_model import image_values, load_checked
 from m2f_batch.vision.label_settings import published_windows, settle
 from m2f_batch.vision.pixels.opencv import resize_bilinear
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
@@ -320,6 +322,16 @@ def test_what_cannot_be_run_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         read_checkpoint(changed_config(models, tmp_path, name, **changes), "m")
+
+
+@torch.inference_mode()
+def test_a_swin_of_upernet_is_fast_and_checked(models: dict[str, Path]) -> None:
+    fast, how = load_checked(models["upernet"], CPU, task="semantic", precision="fp32", threads=1)
+    assert (str(how), type(fast).__name__, type(fast.backbone).__name__) == ("fast", "FastUperNet", "FastSwin")
+    fast.head.fpn_bottleneck.batch_norm.weight.mul_(1.01)
+    parts = FastUperNetForward().compared(load_original(models["upernet"]).model, image_values(CPU))(fast)
+    apart = {name for name, ours, theirs in parts if (ours - theirs).abs().max() > 1e-4 * theirs.abs().max()}
+    assert apart == {"the logits"}
 
 
 def test_a_processor_that_crops_is_refused(models: dict[str, Path]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import SlidingWindow, Task
 from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
-from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.pixel_families.rules import (
     REFUSALS,
@@ -102,6 +102,12 @@ def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
     return predict_upernet(model, pixel_values)
 
 
+def _fast() -> FastForward:
+    from m2f_batch.models.pixel_families.fast_upernet import FastUperNetForward
+
+    return FastUperNetForward()
+
+
 FAMILY = Family(
     name="UperNet",
     model_type="upernet",
@@ -118,6 +124,7 @@ FAMILY = Family(
     postprocess=no_settings,
     load=_load,
     predict=_predict,
+    fast=_fast,
     refusals=REFUSALS,
     licenses={"openmmlab/upernet-": "mit"},
     published={"openmmlab/upernet-*": "ADE20K"},
