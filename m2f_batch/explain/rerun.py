@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2f_batch.errors import ImageError, TransientError
+from m2f_batch.errors import ImageError, Plain, TransientError, UsageError
 from m2f_batch.explain.recorded import Setup
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.messages.masking import redact
@@ -57,10 +57,15 @@ class Findings:
 
     @property
     def view(self) -> View:
-        """The one view of an image that was prepared."""
+        """The one view of an image that was prepared. Raises UsageError for an image that is seen in windows."""
         assert self.prepared is not None
-        (view,) = self.prepared.views
-        return view
+        if len(self.prepared.views) > 1:
+            raise UsageError(
+                f"is seen in {len(self.prepared.views)} windows, and only an image that is seen whole can be explained",
+                field="URI",
+                value=Plain(shown(self.ref.uri)),
+            )
+        return self.prepared.views[0]
 
     @property
     def frame(self) -> Frame:
