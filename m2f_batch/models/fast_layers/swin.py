@@ -52,7 +52,7 @@ MASKFORMER_PARAMETERS = {
 
 
 class Parts(NamedTuple):
-    """What a block is made of, by either name. ``bias`` are the position biases [1, heads, S * S, S * S]."""
+    """The parts of a block, by either name. ``bias`` are the position biases [1, heads, S * S, S * S]."""
 
     heads: int
     inputs: tuple[nn.Linear, nn.Linear, nn.Linear]  # queries, keys, values

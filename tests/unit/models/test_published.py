@@ -51,6 +51,7 @@ def test_names_of_a_set_are_recognized_as_that_set(name: str) -> None:
 def test_sets_of_other_architectures() -> None:
     found = {known.name: (known.size, len(known.stuff_ids), known.dataset_ids[0]) for known in MORE_LABEL_SETS}
     assert found == {
+        "COCO instance by id": (91, 0, 0),
         "COCO-Stuff": (171, 91, 1),
         "Pascal VOC": (21, 1, 0),
         "Pascal Context": (59, 0, 1),
