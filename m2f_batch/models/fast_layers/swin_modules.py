@@ -152,7 +152,7 @@ class MaskFormerSwinModel(nn.Module):
 
 
 class MaskFormerSwinBackbone(nn.Module):
-    """That Swin as a backbone: a norm for each stage, of which some are asked for."""
+    """The Swin of MaskFormer as a backbone: a norm for each stage, of which some are asked for."""
 
     model: MaskFormerSwinModel
     hidden_states_norms: Sequence[nn.Module]
