@@ -10,6 +10,7 @@ from support.client_venv import client  # noqa: F401  a fixture for all tests
 from support.off_ray import off_ray  # noqa: F401  a fixture for all tests
 from support.s3_gates import gate  # noqa: F401  a fixture for all tests
 from support.s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  # noqa: F401  fixtures for all tests
+from support.submitting import as_anybody, jobs_cluster  # noqa: F401  fixtures for all tests
 
 from m2f_batch.processes import FOR_START
 
