@@ -1,6 +1,6 @@
-"""Connects to a Ray cluster, or starts a local Ray, for one run.
+"""Connects to a Ray cluster, or starts a local Ray, for one run, with the settings of Ray that we change.
 
-Settings of Ray that we change, each with its reason, are here and in ``data_settings`` (Ray Data), ``few_waiting``
+Each has its reason. More are in ``data_settings`` (Ray Data), ``few_waiting``
 (units that wait), ``bytecode``, ``forwarded`` (variables that travel), ``raw_lines`` (Ray's log), ``token`` and
 ``processes.FOR_START``. Options of single tasks and actors stand where they are started: ``flow/pipeline`` and
 ``train/workers/ray_train``.

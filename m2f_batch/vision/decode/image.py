@@ -1,4 +1,4 @@
-"""Bytes to RGB: one written decode policy.
+"""Decodes the bytes of an image to RGB by one written policy.
 
 - The first bytes decide the format, never a name: JPEG (MPO), PNG, GIF, WebP, AVIF, TIFF, JPEG 2000, BMP, PPM/PGM/
   PBM/PFM, ICO, TGA (by its version 2 footer), and HEIC with the extra ``heic``. No other Pillow plugin ever runs, so
