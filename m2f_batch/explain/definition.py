@@ -63,7 +63,8 @@ def define(
     class_logits: Tensor, mask_logits: Tensor, task: Task, frame: Frame, settings: Mapping[str, object]
 ) -> Definition:
     """Apply the contract's definition of a task. ``settings`` are the arguments of its postprocess function."""
-    return DEFINITIONS[task](class_logits, mask_logits, frame, **settings)
+    function: Callable[..., Definition] = _sigmoid_instance if "keep_empty" in settings else DEFINITIONS[task]
+    return function(class_logits, mask_logits, frame, **settings)
 
 
 def _instance(
@@ -114,6 +115,46 @@ def _instance(
             else:
                 segments.append(Defined(c, score * mean, encode_mask(mask.numpy()), [len(judged) - 1]))
     segments.sort(key=lambda found: (-found.score, judged[found.members[0]].query, found.category_id))
+    return _numbered(judged, segments)
+
+
+def _sigmoid_instance(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    frame: Frame,
+    score_threshold: float,
+    mask_threshold: float,
+    top_k: int,
+    stuff_ids: frozenset[int],
+    keep_empty: bool,
+) -> Definition:
+    """RF-DETR's: no class is "no object", and mask logits [Q, h, w] go to the image at once."""
+    probabilities = class_logits.sigmoid()
+    level = math.log(mask_threshold / (1 - mask_threshold))
+    areas = list(_canvas_areas(mask_logits, frame, level))
+    pairs = sorted((-p, q, c) for q, row in enumerate(probabilities.tolist()) for c, p in enumerate(row))
+    best = {(q, int(c)) for q, c in enumerate(probabilities.argmax(-1).tolist())}
+    judged: list[Judged] = []
+    segments: list[Defined] = []
+    for rank, (negative, q, c) in enumerate(pairs, start=1):
+        is_likely = rank <= top_k and -negative > score_threshold
+        if not is_likely and (q, c) not in best:
+            continue
+        item = Judged(q, c, -negative, 0.0, *areas[q], numbers={"rank": rank})
+        judged.append(item)
+        if rank > top_k:
+            item.reason, item.detail = "top_k", f"pair {rank} of the {top_k} taken"
+        elif c in stuff_ids:
+            item.reason, item.detail = "stuff", "a stuff class is no instance"
+        elif not is_likely:
+            item.reason, item.detail = "score", f"class score {-negative:.4g} <= {score_threshold:g}"
+        else:
+            mask = _up(mask_logits[q], frame.output) > level
+            item.numbers["area"] = int(mask.count_nonzero())
+            if not item.numbers["area"] and not keep_empty:
+                item.reason, item.detail = "empty", f"no pixel with probability > {mask_threshold:g}"
+            else:
+                segments.append(Defined(c, -negative, encode_mask(mask.numpy()), [len(judged) - 1]))
     return _numbered(judged, segments)
 
 

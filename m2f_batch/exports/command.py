@@ -41,6 +41,8 @@ class Exported:
         left_out = [label.name for label in self.info.categories if label.id not in ids.category_ids]
         if left_out:
             yield f"left out, since --ground-truth does not name them: {', '.join(left_out)}"
+        if ids.empty:
+            yield f"left out: {ids.empty.total():,} segments that have no pixel"
         if ids.unmatched:
             example = min(ids.unmatched)
             yield f"left out: {len(ids.unmatched):,} images that --ground-truth does not hold, e.g. {example}"
@@ -76,7 +78,7 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         _check_in_common(run, ids, ground_truth)
     with tempfile.TemporaryDirectory() as folder:
         staged = Target(dest=place.uri, staging=Path(folder), option=f"--format {form}", source="RUN")
-        said = [*target.written({SPLIT: RunImages(run, ids)}, staged)]
+        said = [*target.written({SPLIT: RunImages(run, ids, keeps_empty=target.needs_scores)}, staged)]
         if target.suffix:
             place.store.upload(Path(folder) / SPLIT, place.uri)
     return Exported(dest, run.info, ids, said)

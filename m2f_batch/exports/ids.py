@@ -26,8 +26,9 @@ class CocoIds:
 
     ``image_id`` maps (uri, 1-based position by uri) to an id, or None for an image the ground truth does not hold.
     ``category_ids`` maps label ids to category ids, and lacks labels that the ground truth does not name.
-    ``unmatched`` collects, as images are numbered, the uris that the ground truth does not hold, and ``written`` counts
-    the segments by category id. ``notes`` say for a user how names were matched.
+    ``unmatched`` collects, as images are numbered, the uris that the ground truth does not hold. ``written`` counts the
+    segments by category id, and ``empty`` by label those that are left out since they have no pixel. ``notes`` say for
+    a user how names were matched.
     """
 
     image_id: Callable[[str, int], CocoId | None]
@@ -35,6 +36,7 @@ class CocoIds:
     categories: list[dict[str, Any]]
     unmatched: set[str] = field(default_factory=set)
     written: Counter[int] = field(default_factory=Counter)
+    empty: Counter[int] = field(default_factory=Counter)
     notes: tuple[str, ...] = ()
 
 

@@ -21,10 +21,12 @@ class RunImages:
     """The labeled images of a run, as AnnotatedImages. Their rows are read a file at a time.
 
     Images that failed have no size, so they are left out. ``ids`` collects what is left out, and counts the segments.
+    Segments without a pixel, which some models give, are left out unless ``keeps_empty``.
     """
 
     run: Run
     ids: CocoIds
+    keeps_empty: bool = False
 
     @property
     def task(self) -> Task | None:
@@ -66,6 +68,7 @@ class RunImages:
         info, position = self.run.info, 0
         if with_segments:
             self.ids.written.clear()
+            self.ids.empty.clear()
         for table in self.run.rows([*_COLUMNS, *(["segments"] if with_segments else [])]):
             for row in table.to_pylist():
                 if row["status"] != "ok":
@@ -80,7 +83,9 @@ class RunImages:
     def _segments(self, row: Row) -> Iterator[AnnotatedSegment]:
         for segment in row["segments"]:
             label = segment["category_id"]
-            if label in self._places:
+            if not segment["area"] and not self.keeps_empty:
+                self.ids.empty[label] += 1
+            elif label in self._places:
                 self.ids.written[self.ids.category_ids[label]] += 1
                 yield AnnotatedSegment(
                     self._places[label], segment["counts"], segment["area"], segment["bbox"], score=segment["score"]

@@ -51,6 +51,7 @@ class PostprocessSettings(TypedDict, total=False):
     overlap_threshold: float
     stuff_ids: frozenset[int]
     upsampling: "Upsampling"
+    keep_empty: bool
     keep_unsure: bool
     masks_first: bool
 

@@ -95,12 +95,13 @@ def sigmoid_instance_segments(
     mask_threshold: float = 0.5,
     top_k: int = 300,
     stuff_ids: frozenset[int] = NO_STUFF,
+    keep_empty: bool = True,
 ) -> list[Segment]:
     """RF-DETR's rule: the ``top_k`` best (query, class) pairs above the score threshold, best score first.
 
     ``class_logits`` are [Q, C], without "no object". A score is the sigmoid of its class logit alone. The whole canvas
-    is content, and mask logits go to the output in one step. A mask may be empty, and masks may overlap. Source:
-    ``PostProcess`` and ``predict`` of rfdetr 1.11.2.
+    is content, and mask logits go to the output in one step. Masks may overlap, and empty ones are kept, as in the
+    original, unless ``keep_empty`` is false. Source: ``PostProcess`` and ``predict`` of rfdetr 1.11.2.
     """
     class_logits, mask_logits = _checked(class_logits, mask_logits)
     frame = one_step(mask_logits, output)
@@ -113,7 +114,8 @@ def sigmoid_instance_segments(
     ]
     queries = sorted({query for _, query, _ in wanted})
     codes = dict(zip(queries, codes_of_masks(mask_logits[queries], frame, _logit(mask_threshold)), strict=True))
-    return _segments([_Found(score, category_id, codes[query]) for score, query, category_id in wanted], frame)
+    found = [_Found(score, category_id, codes[query]) for score, query, category_id in wanted]
+    return _segments([item for item in found if keep_empty or item.code.area], frame)
 
 
 @torch.inference_mode()

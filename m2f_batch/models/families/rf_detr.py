@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PROCESSORS = frozenset({"RfDetrImageProcessor", "RfDetrImageProcessorFast"})
 BACKBONE = "rf_detr_dinov2"
 NUM_QUERIES, NUM_WINDOWS, PATCH_SIZE = 300, 4, 14  # the defaults of transformers
+PUBLISHED = {"score_threshold": 0.5, "mask_threshold": 0.5, "keep_empty": True}
 SEGMENTATION_HEAD = "segmentation_head.bias"
 
 
@@ -75,7 +76,7 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
 
 
 def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
-    return {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": config.get("num_queries", NUM_QUERIES)}
+    return PUBLISHED | {"top_k": config.get("num_queries", NUM_QUERIES)}
 
 
 def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":

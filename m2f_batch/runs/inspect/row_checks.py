@@ -20,17 +20,17 @@ MOST_CODES = 255  # of one call of pycocotools' area, whose number it keeps in a
 Finding = tuple[int, str]
 
 
-def row_problems(rows: pa.Table, task: str, names: dict[int, str]) -> Iterator[str]:
+def row_problems(rows: pa.Table, task: str, names: dict[int, str], may_be_empty: bool = False) -> Iterator[str]:
     """Yield one line for each thing that is wrong with a row.
 
     ``rows`` have the frozen schema, ``names`` are those of the labels. The id is that of uri and version. Status, error
     and segments go together. Ids count from 1, and categories are the run's. Every ``counts`` is the one encoding of a
-    mask with its size, ``area`` and ``bbox``. None is empty. Segments of a panoptic or semantic ``task`` are disjoint,
-    and semantic ones of different classes.
+    mask with its size, ``area`` and ``bbox``. None is empty, unless it may be. Segments of a panoptic or semantic
+    ``task`` are disjoint, and semantic ones of different classes.
     """
     for batch in rows.to_batches():
         for block in _blocks(batch):
-            found = [*_findings(block, task, names)]
+            found = [*_findings(block, task, names, may_be_empty)]
             for row, problem in sorted(found, key=lambda finding: finding[0]):
                 yield f"{block['uri'][row]}: {problem}"
 
@@ -53,7 +53,7 @@ def _text_ends(texts: pa.StringArray) -> NDArray[np.int32]:
     return np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
 
 
-def _findings(block: pa.RecordBatch, task: str, names: dict[int, str]) -> Iterator[Finding]:
+def _findings(block: pa.RecordBatch, task: str, names: dict[int, str], may_be_empty: bool) -> Iterator[Finding]:
     yield from _identity(block)
     statuses, error, segments = block["status"], block["error"], block["segments"]
     ok, failed = _array(pc.equal(statuses, "ok")), _array(pc.equal(statuses, "error"))
@@ -74,7 +74,7 @@ def _findings(block: pa.RecordBatch, task: str, names: dict[int, str]) -> Iterat
     entries = (segments if usable.all() else segments.filter(pa.array(usable))).flatten()
     if len(entries):
         yield from _segments(entries, owner, task, names)
-        yield from _masks(entries, owner, np.stack([height, width], axis=1), task)
+        yield from _masks(entries, owner, np.stack([height, width], axis=1), task, may_be_empty)
 
 
 def _identity(block: pa.RecordBatch) -> Iterator[Finding]:
@@ -118,7 +118,9 @@ def _segments(entries: pa.StructArray, owner: NDArray[np.int64], task: str, name
             yield int(row), "semantic segments share a class"
 
 
-def _masks(entries: pa.StructArray, owner: NDArray[np.int64], sizes: NDArray[np.int64], task: str) -> Iterator[Finding]:
+def _masks(
+    entries: pa.StructArray, owner: NDArray[np.int64], sizes: NDArray[np.int64], task: str, may_be_empty: bool
+) -> Iterator[Finding]:
     """Check the masks against pycocotools, which only gets valid codes. ``sizes`` is [rows, (height, width)]."""
     ids, counts = _array(entries.field("id")), entries.field("counts")
     pixels = np.where((sizes > 0).all(axis=1), sizes.prod(axis=1), 0)
@@ -136,7 +138,7 @@ def _masks(entries: pa.StructArray, owner: NDArray[np.int64], sizes: NDArray[np.
     said = _array(entries.field("bbox").flatten()).astype(np.float64).reshape(-1, 4)[at]
     for i in np.flatnonzero((_array(entries.field("area"))[at] != areas) | (said != boxes).any(axis=1)):
         yield int(owner[at[i]]), f"segment {ids[at[i]]}: area or bbox are not its mask's"
-    for row in np.unique(owner[at[areas == 0]]):
+    for row in () if may_be_empty else np.unique(owner[at[areas == 0]]):
         yield int(row), "a segment is empty"
     if task != "instance":
         for row in np.setdiff1d(overlapping(runs, owner[good], pixels[owner[good]]), rows):

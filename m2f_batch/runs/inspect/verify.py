@@ -55,12 +55,14 @@ class FileReport:
 
 
 # what ``check_file`` takes
-Check = tuple[str, str, Ids | None, str, dict[int, str]]
+Check = tuple[str, str, Ids | None, str, dict[int, str], bool]
 # a map over such arguments, in any order
 Each = Callable[[Callable[[Check], FileReport], Iterable[Check]], Iterable[FileReport]]
 
 
-def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[int, str]) -> FileReport:
+def check_file(
+    run_uri: str, file: str, ids: Ids | None, task: str, names: dict[int, str], may_be_empty: bool = False
+) -> FileReport:
     """Read one file of rows, RUN/annotations/``file``.parquet, and check all that can be without the others.
 
     The schema is exact. Rows are sorted by uri, and each is sound by itself (``row_checks``). They are those of the
@@ -84,7 +86,7 @@ def check_file(run_uri: str, file: str, ids: Ids | None, task: str, names: dict[
     foreign = np.zeros(0, np.int64) if ids is None else np.flatnonzero(~np.isin(found, ids))
     missing = np.setdiff1d(assigned, found)
     problems = [*_file_problems(rows, uri, missing if ids is not None else None), *_sidecar_problems(run, file, rows)]
-    problems += _capped(row_problems(rows, task, names), uri, MOST_LINES - len(problems))
+    problems += _capped(row_problems(rows, task, names, may_be_empty), uri, MOST_LINES - len(problems))
     return FileReport(
         file,
         entry.version,
@@ -178,8 +180,9 @@ def verify_reports(
     problems = [f"{file}: is not of this run, and readers would take it for rows" for file in foreign]
     assigned, there = retry_write(lambda: read_assigned(run)), retry_write(run.committed)
     trusted = {} if assigned is None or known is None else _trusted(known, there, assigned)
+    may_be_empty = bool(info.postprocess.get("keep_empty"))
     checks = (
-        (run.uri, name, None if assigned is None else assigned.ids(name), task, info.names)
+        (run.uri, name, None if assigned is None else assigned.ids(name), task, info.names, may_be_empty)
         for name in sorted(there)
         if name not in trusted
     )

@@ -247,6 +247,18 @@ def test_results_reach_full_marks_against_the_matching_truth(run: RunDirectory, 
     assert len(own.loadRes(str(tmp_path / "own-results.json")).anns) == 6
 
 
+def test_segments_without_a_pixel_are_results_alone(tmp_path: Path) -> None:
+    segments = [(0, 0.9, box_mask(SIZE, 2, 3, 10, 20)), (1, 0.8, np.zeros(SIZE, bool))]
+    make_run(tmp_path / "run", [[Picture("/photos/a.jpg", SIZE, segments)]], task="instance")
+    run_uri = str(tmp_path / "run")
+    whole = export(run_uri, str(tmp_path / "coco.json"), "coco")
+    assert "left out: 1 segments that have no pixel" in list(whole.lines())
+    assert [each["area"] for each in json.loads((tmp_path / "coco.json").read_text())["annotations"]] == [200]
+    results = export(run_uri, str(tmp_path / "results.json"), "coco-results")
+    assert not any("no pixel" in line for line in results.lines())
+    assert [each["score"] for each in json.loads((tmp_path / "results.json").read_text())] == pytest.approx([0.9, 0.8])
+
+
 def test_rows_are_read_a_unit_at_a_time(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[tuple[str, ...]] = []
     read = RunDirectory.read_annotations

@@ -58,8 +58,13 @@ def changed(model: Path, folder: Path, *, backbone: Any = None, without: str = "
 def test_instance_is_its_task_with_as_many_pairs_as_queries(checkpoint: Checkpoint) -> None:
     labeling = settled(checkpoint)
     assert (labeling.task, labeling.stuff_ids_from) == ("instance", "none")
-    expected = {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 12, "stuff_ids": frozenset()}
-    assert labeling.postprocess == expected
+    assert labeling.postprocess == {
+        "score_threshold": 0.5,
+        "mask_threshold": 0.5,
+        "top_k": 12,
+        "stuff_ids": frozenset(),
+        "keep_empty": True,
+    }
     asked = settled(checkpoint, postprocess={"score_threshold": 0.0, "top_k": 5}).postprocess
     assert (asked["score_threshold"], asked["top_k"]) == (0.0, 5)
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from pycocotools import mask as coco_mask
 from support.hand_made import Picture
 
 from m2f_batch.errors import ImageError
@@ -73,6 +74,14 @@ def test_an_image_of_many_segments(segments: int) -> None:
     good["segments"][-1]["area"] += 1
     (problem,) = row_problems(table_of([good]), "panoptic", NAMES)
     assert problem == f"/p/many.jpg: segment {segments}: area or bbox are not its mask's"
+
+
+def test_a_segment_is_empty_only_where_it_may_be() -> None:
+    void = row("void", 1)
+    counts = coco_mask.encode(np.zeros((void["height"], void["width"]), np.uint8, order="F"))["counts"].decode()
+    void["segments"][0] |= {"counts": counts, "area": 0, "bbox": [0.0] * 4}
+    assert [*row_problems(table_of([void]), "instance", NAMES)] == ["/p/void.jpg: a segment is empty"]
+    assert [*row_problems(table_of([void]), "instance", NAMES, may_be_empty=True)] == []
 
 
 def test_rows_without_segments_and_no_rows() -> None:

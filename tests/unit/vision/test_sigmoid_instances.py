@@ -63,6 +63,8 @@ def test_an_empty_mask_is_a_segment_still():
     masks[2] = -1
     (segment,) = both((class_logits, masks), (60, 80))
     assert (segment.area, segment.bbox) == (0, (0.0, 0.0, 0.0, 0.0))
+    frame = {"canvas": CANVAS, "content": CANVAS, "output": (60, 80)}
+    assert sigmoid_instance_segments(class_logits, masks, **frame, keep_empty=False) == []
     assert segment.score == pytest.approx(torch.tensor(4.0).sigmoid().item(), abs=1e-7)
 
 
