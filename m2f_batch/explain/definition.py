@@ -133,28 +133,30 @@ def _sigmoid_instance(
     level = math.log(mask_threshold / (1 - mask_threshold))
     areas = list(_canvas_areas(mask_logits, frame, level))
     pairs = sorted((-p, q, c) for q, row in enumerate(probabilities.tolist()) for c, p in enumerate(row))
+    ranked = {(q, c): (rank, -negative) for rank, (negative, q, c) in enumerate(pairs, start=1)}
     best = {(q, int(c)) for q, c in enumerate(probabilities.argmax(-1).tolist())}
     judged: list[Judged] = []
     segments: list[Defined] = []
-    for rank, (negative, q, c) in enumerate(pairs, start=1):
-        is_likely = rank <= top_k and -negative > score_threshold
+    for (q, c), (rank, score) in sorted(ranked.items()):
+        is_likely = rank <= top_k and score > score_threshold
         if not is_likely and (q, c) not in best:
             continue
-        item = Judged(q, c, -negative, 0.0, *areas[q], numbers={"rank": rank})
+        item = Judged(q, c, score, 0.0, *areas[q], numbers={"rank": rank})
         judged.append(item)
         if rank > top_k:
             item.reason, item.detail = "top_k", f"pair {rank} of the {top_k} taken"
         elif c in stuff_ids:
             item.reason, item.detail = "stuff", "a stuff class is no instance"
         elif not is_likely:
-            item.reason, item.detail = "score", f"class score {-negative:.4g} <= {score_threshold:g}"
+            item.reason, item.detail = "score", f"class score {score:.4g} <= {score_threshold:g}"
         else:
             mask = _up(mask_logits[q], frame.output) > level
             item.numbers["area"] = int(mask.count_nonzero())
             if not item.numbers["area"] and not keep_empty:
                 item.reason, item.detail = "empty", f"no pixel with probability > {mask_threshold:g}"
             else:
-                segments.append(Defined(c, -negative, encode_mask(mask.numpy()), [len(judged) - 1]))
+                segments.append(Defined(c, score, encode_mask(mask.numpy()), [len(judged) - 1]))
+    segments.sort(key=lambda found: judged[found.members[0]].numbers["rank"])
     return _numbered(judged, segments)
 
 

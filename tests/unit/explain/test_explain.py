@@ -105,6 +105,41 @@ def test_instance_reasons():
     assert "x mean 0.525 inside the mask" in found.judged[4].detail
 
 
+def test_reasons_where_each_class_has_a_sigmoid():
+    class_logits, mask_logits = logits_of(
+        ([3.0, 2, -9], BOX, 9),  # two pairs
+        ([-9.0, 4, -9], BOX, 9),  # stuff
+        ([-9.0, -9, -1], BOX, 9),
+        ([1.0, -9, -9], NONE, 9),
+    )
+    settings = {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 4, "stuff_ids": frozenset({1})}
+    kept = define(class_logits, mask_logits, "instance", WHOLE, {**settings, "keep_empty": True})
+    assert [(item.query, item.category_id, item.reason) for item in kept.judged] == [
+        (0, 0, "kept"),
+        (0, 1, "stuff"),
+        (1, 1, "stuff"),
+        (2, 2, "top_k"),
+        (3, 0, "kept"),
+    ]
+    assert [(item.category_id, item.code.area) for item in kept.segments] == [(0, 48), (0, 0)]
+    dropped = define(class_logits, mask_logits, "instance", WHOLE, {**settings, "keep_empty": False, "top_k": 9})
+    assert [item.reason for item in dropped.judged][-2:] == ["score", "empty"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_with_sigmoids_lead_to_the_segments_of_the_definition(seed):
+    generator = torch.Generator().manual_seed(seed)
+    class_logits, mask_logits = torch.randn(12, 5, generator=generator), torch.randn(12, 8, 8, generator=generator)
+    settings = {"score_threshold": 0.6, "mask_threshold": 0.6, "top_k": 20, "stuff_ids": frozenset({0})}
+    frame = Frame((32, 32), (32, 32), (24, 40))
+    regions = reference.sigmoid_instance(class_logits, mask_logits, output=frame.output, **settings)
+    found = define(class_logits, mask_logits, "instance", frame, {**settings, "keep_empty": True})
+    assert len(regions) > 3
+    assert [(item.category_id, item.score) for item in found.segments] == [(r.category_id, r.score) for r in regions]
+    for item, region in zip(found.segments, regions, strict=True):
+        assert not ((decode_mask(item.code.counts, frame.output) != region.mask) & ~region.doubtful).any()
+
+
 def test_a_class_that_wins_no_pixel():
     class_logits, mask_logits = logits_of(([9.0, 0, 0], BOX, 9), ([0, 0.5, 0], BOX, 9), ([0, 0, 9.0], BOX, 9))
     found = define(class_logits, mask_logits, "semantic", WHOLE, {})
