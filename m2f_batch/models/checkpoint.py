@@ -93,9 +93,9 @@ class Checkpoint:
     def license(self) -> str:
         """The license of the weights by the model card, else by the tables of published models, else "unknown".
 
-        That of what all weights of a family were made from is added.
+        That of what all weights of a family were made from is added. A backbone alone has no config here, nor a family.
         """
-        stated, base = self._stated_license(), self.family.base_license
+        stated, base = self._stated_license(), self.family.base_license if self.config else None
         return stated if base is None or base in stated.split(", ") else f"{stated}, {base}"
 
     def _stated_license(self) -> str:
