@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from m2f_batch.explain import pictures
+from m2f_batch.explain.class_scores import JudgedClass, define_classes
 from m2f_batch.explain.comparison import compare, flips, pairs, rles
 from m2f_batch.explain.definition import Definition, Judged, define
 from m2f_batch.explain.recorded import Setup, changed_versions
@@ -24,22 +25,32 @@ SHOWN_DROPPED = 12  # dropped candidates in the sheet, those with the best class
 
 
 class Report(NamedTuple):
-    """The tree of explain.json, the comparison of rows, and the definition for an image that came to logits."""
+    """The tree of explain.json, the comparison of rows, and the definition for an image that came to logits.
+
+    ``classes`` are judged in place of queries, where these have no mask each, or one in each window.
+    """
 
     tree: dict[str, Any]
     comparison: dict[str, Any]
     definition: Definition | None
+    classes: list[JudgedClass]
 
 
 def report_of(found: Findings, setup: Setup, stored: Row | None) -> Report:
     """Every number, with the stored row beside it."""
     comparison = compare(stored, found.row()) if found.error or found.segments is not None else _unfinished(found)
-    definition = None
+    definition: Definition | None = None
+    classes: list[JudgedClass] = []
     if found.class_logits is not None and found.mask_logits is not None and found.segments is not None:
         with found.timing("definition"):
             definition = define(
                 found.class_logits, found.mask_logits, setup.labeling.task, found.frame, setup.labeling.postprocess
             )
+    elif found.predictions and found.segments is not None:
+        assert found.prepared is not None
+        with found.timing("definition"):
+            upsampling = setup.labeling.postprocess.get("upsampling", "bilinear")
+            classes, definition = define_classes(found.predictions, found.prepared.views, found.frame, upsampling)
     tree = {
         "uri": found.ref.uri,
         "image_id": found.ref.image_id,
@@ -53,7 +64,8 @@ def report_of(found: Findings, setup: Setup, stored: Row | None) -> Report:
         "decoded": None if found.rgb is None else _pixels_tree(found.rgb),
         "preprocessed": _preprocessed_tree(found, setup),
         "logits": _logits_tree(found),
-        "queries": None if definition is None else [_judged_tree(item, setup) for item in definition.judged],
+        "queries": None if definition is None or classes else [_judged_tree(item, setup) for item in definition.judged],
+        **({"classes": [_class_tree(item, setup) for item in classes]} if classes else {}),
         "segments": None if found.segments is None else [segment.entry() for segment in found.segments],
         "definition": None if definition is None else _agreement(found, definition),
         "error": _error_tree(found),
@@ -62,7 +74,7 @@ def report_of(found: Findings, setup: Setup, stored: Row | None) -> Report:
         "forward": None if found.checked is None else asdict(found.checked),
         "seconds": found.seconds,
     }
-    return Report(tree, comparison, definition)
+    return Report(tree, comparison, definition, classes)
 
 
 def files_of(found: Findings, setup: Setup, stored: Row | None, report: Report) -> Iterator[tuple[str, bytes]]:
@@ -79,9 +91,10 @@ def _pictures(
         yield "decoded.png", found.rgb
     if found.values is not None:
         yield "canvas.png", pictures.seen_by_model(found.values, setup.labeling.preprocess)
-    if found.rgb is None or found.mask_logits is None or report.definition is None or found.segments is None:
+    if found.rgb is None or report.definition is None or found.segments is None:
         return
-    yield "queries.png", pictures.heatmaps(found.mask_logits, found.frame, _cells(report.definition, setup))
+    if found.mask_logits is not None:
+        yield "queries.png", pictures.heatmaps(found.mask_logits, found.frame, _cells(report.definition, setup))
     stuff_ids = frozenset(category.id for category in setup.labeling.categories if not category.isthing)
     yield "overlay.png", pictures.overlay(found.rgb, found.segments, stuff_ids)
     if report.comparison["segments"] is not None and stored is not None:
@@ -168,7 +181,9 @@ def _preprocessed_tree(found: Findings, setup: Setup) -> dict[str, Any] | None:
         return None
     prepared, (height, width) = found.prepared, found.view.content_hw
     content = found.values[:, :height, :width]
+    windows = [list(view.window) for view in prepared.views]
     return {
+        **({"windows_yxhw": windows, "resized_hw": list(found.frame.content)} if len(windows) > 1 else {}),
         "size": setup.labeling.preprocess.describe(),
         "canvas_hw": list(found.view.canvas_hw),
         "content_hw": [height, width],
@@ -178,12 +193,17 @@ def _preprocessed_tree(found: Findings, setup: Setup) -> dict[str, Any] | None:
 
 
 def _logits_tree(found: Findings) -> dict[str, Any] | None:
-    if found.class_logits is None or found.mask_logits is None:
+    """Describe the logits of the first view, and of the others too, where there are some."""
+    if not found.predictions:
         return None
-    return {
-        name: {"shape": list(logits.shape), **_spread(logits), "not_finite": int((~logits.isfinite()).sum())}
-        for name, logits in (("class", found.class_logits), ("mask", found.mask_logits))
-    }
+    first, *others = (
+        {
+            name: {"shape": list(logits.shape), **_spread(logits), "not_finite": int((~logits.isfinite()).sum())}
+            for name, logits in zip(("class", "mask"), prediction.tensors, strict=False)
+        }
+        for prediction in found.predictions
+    )
+    return {**first, "of_other_windows": others} if others else first
 
 
 def _spread(values: Tensor) -> dict[str, float | None]:
@@ -202,6 +222,10 @@ def _spread(values: Tensor) -> dict[str, float | None]:
 
 def _judged_tree(item: Judged, setup: Setup) -> dict[str, Any]:
     return {**asdict(item), "category": category_name(item, setup), "kept": bool(item.segments)}
+
+
+def _class_tree(item: JudgedClass, setup: Setup) -> dict[str, Any]:
+    return {**asdict(item), "category": setup.labeling.categories[item.category_id].name}
 
 
 def _agreement(found: Findings, definition: Definition) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from m2f_batch.errors import ImageError, Plain, TransientError, UsageError
+from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.explain.recorded import Setup
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.messages.masking import redact
-from m2f_batch.models.predictions import PixelLogits
+from m2f_batch.models.predictions import PixelLogits, Prediction
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.uris import shown
@@ -34,9 +34,9 @@ from m2f_batch.vision.pixels.preprocess import Prepared, pixel_values, prepare
 class Findings:
     """The results of each stage for one image. Those after a failure stay None.
 
-    ``rgb`` uint8 [H, W, 3], ``values`` float32 [3, Hc, Wc], ``class_logits`` [Q, C + 1] and ``mask_logits`` [Q, h, w],
-    or ``pixel_logits`` [C, h, w], float32 on the CPU. ``seconds`` by stage. ``version`` is the image's now, None when
-    there is no such file.
+    ``rgb`` uint8 [H, W, 3], ``values`` float32 [3, Hc, Wc] of the first view, ``predictions`` of all views, float32 on
+    the CPU. ``class_logits`` [Q, C + 1] and ``mask_logits`` [Q, h, w] are those of an image of one view whose queries
+    have masks. ``seconds`` by stage. ``version`` is the image's now, None when there is no such file.
     """
 
     ref: ImageRef
@@ -48,7 +48,7 @@ class Findings:
     values: Tensor | None = None
     class_logits: Tensor | None = None
     mask_logits: Tensor | None = None
-    pixel_logits: Tensor | None = None
+    predictions: list[Prediction] = field(default_factory=list)
     segments: list[Segment] | None = None
     error: ImageError | None = None
     cause: list[str] | None = None
@@ -57,21 +57,18 @@ class Findings:
 
     @property
     def view(self) -> View:
-        """The one view of an image that was prepared. Raises UsageError for an image that is seen in windows."""
+        """The first view of an image that was prepared, as a rule the only one."""
         assert self.prepared is not None
-        if len(self.prepared.views) > 1:
-            raise UsageError(
-                f"is seen in {len(self.prepared.views)} windows, and only an image that is seen whole can be explained",
-                field="URI",
-                value=Plain(shown(self.ref.uri)),
-            )
         return self.prepared.views[0]
 
     @property
     def frame(self) -> Frame:
-        """The frame of the mask logits of a prepared image."""
+        """The frame of the logits of a prepared image, which is all content where they are the mean over windows."""
         assert self.prepared is not None
-        view = self.view
+        view, windows = self.view, [view.window for view in self.prepared.views]
+        if len(windows) > 1:
+            scaled = max(w.y + w.height for w in windows), max(w.x + w.width for w in windows)
+            return Frame(scaled, scaled, self.prepared.output_hw)
         return Frame(view.canvas_hw, view.content_hw, self.prepared.output_hw)
 
     def row(self) -> Row:
@@ -83,12 +80,12 @@ class Findings:
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Count the seconds of a block for a stage."""
+        """Add the seconds of a block to those of a stage."""
         begun = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[stage] = round(time.perf_counter() - begun, 6)
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - begun, 6)
 
 
 def read_and_prepare(found: Findings, setup: Setup, stored: Row | None) -> None:
@@ -102,7 +99,7 @@ def read_and_prepare(found: Findings, setup: Setup, stored: Row | None) -> None:
             found.header = describe(found.data, found.ref.uri, whole=True)
             with found.timing("resize"):
                 found.prepared = prepare(found.rgb, setup.labeling.preprocess, setup.labeling.cut)
-            contents, canvas_hw = found.prepared.contents, found.view.canvas_hw
+            contents, canvas_hw = found.prepared.contents[:1], found.view.canvas_hw
             found.values = pixel_values(contents, canvas_hw, setup.labeling.preprocess, torch.device("cpu"))[0]
         except MemoryError as error:
             raise TransientError(f"{shown(found.ref.uri)}: out of memory while decoding or resizing it") from error
@@ -125,16 +122,20 @@ def label(found: Findings, setup: Setup) -> None:
                 compile_model=setup.labeling.compile,
             )
             steps = replica(model, setup.labeling, device)
-        with pinned_threads(setup.threads), found.timing("forward"):
-            computed = steps.forward(steps.load(found.prepared.contents, found.view.canvas_hw))
-            steps.wait(computed)
-        prediction = computed.prediction.of_image(0)
-        if isinstance(prediction, PixelLogits):
-            found.pixel_logits = prediction.logits.float().cpu()
-        else:
-            found.class_logits, found.mask_logits = (logits.float().cpu() for logits in prediction.tensors)
-        with pinned_threads(1), found.timing("postprocess"):
-            result = steps.finish(steps.begin(found.prepared), 0, computed, 0)
+        image, result = steps.begin(found.prepared), None
+        for at, (content, view) in enumerate(zip(found.prepared.contents, found.prepared.views, strict=True)):
+            with pinned_threads(setup.threads), found.timing("forward"):
+                computed = steps.forward(steps.load([content], view.canvas_hw))
+                steps.wait(computed)
+            prediction = computed.prediction.of_image(0)
+            found.predictions.append(type(prediction)(*(logits.float().cpu() for logits in prediction.tensors)))
+            with pinned_threads(1), found.timing("postprocess"):
+                result = steps.finish(image, at, computed, 0)
+            if result is not None:
+                break
+        (first, *others) = found.predictions
+        if not others and not isinstance(first, PixelLogits):
+            found.class_logits, found.mask_logits = first.tensors
         assert result is not None
         if isinstance(result, ImageError):
             raise result

@@ -26,7 +26,11 @@ def lines_of_input(found: Findings, setup: Setup) -> Iterator[str]:
     if found.prepared is not None:
         output, content, canvas = found.frame.output, found.frame.content, found.frame.canvas
         scale = f"{content[0] / output[0]:.3g} x {content[1] / output[1]:.3g}"
-        yield f"size    {_size(output)} (height x width) to {_size(content)} (x {scale}) on a canvas of {_size(canvas)}"
+        windows = len(found.prepared.views)
+        where = f"on a canvas of {_size(canvas)}"
+        if windows > 1:
+            where = f"in {windows} windows of {_size(found.view.content_hw)}"
+        yield f"size    {_size(output)} (height x width) to {_size(content)} (x {scale}) {where}"
         device = setup.device if setup.device == "cuda" else f"cpu, {setup.threads} threads"
         revision = f" @ {setup.source.revision[:12]}" if setup.source.revision else ""
         yield f"model   {setup.source.uri}{revision}: {setup.labeling.task}, {setup.labeling.precision}, {device}"
@@ -40,7 +44,7 @@ def lines_of_result(found: Findings, setup: Setup, report: Report) -> Iterator[s
     if error is not None:
         yield f"failed  {error['stage']}/{error['type'] or 'bug'}: {error['message']}"
     if report.definition is not None:
-        yield from _query_lines(report.definition, setup)
+        yield from _class_lines(report, setup) if report.classes else _query_lines(report.definition, setup)
         yield from _segment_lines(found, report)
     if found.checked is not None and (warning := found.checked.warning()):
         yield f"        {warning}"
@@ -68,6 +72,14 @@ def _query_lines(definition: Definition, setup: Setup) -> Iterator[str]:
         yield f"        q{item.query} {category_name(item, setup)} dropped, {item.reason}: {item.detail}"
 
 
+def _class_lines(report: Report, setup: Setup) -> Iterator[str]:
+    without = sorted((item for item in report.classes if not item.pixels), key=lambda item: -item.highest)
+    yield f"classes {len(report.classes)}: {len(report.classes) - len(without)} win pixels, {len(without)} none"
+    for item in without[:SHOWN]:
+        name = setup.labeling.categories[item.category_id].name
+        yield f"        {name} wins no pixel; the highest value it reaches is {item.highest:.4g}"
+
+
 def _segment_lines(found: Findings, report: Report) -> Iterator[str]:
     assert found.segments is not None and report.definition is not None
     yield f"found   {len(found.segments)} segments"
@@ -76,7 +88,7 @@ def _segment_lines(found: Findings, report: Report) -> Iterator[str]:
         members = [f"q{item.query}" for item in judged if segment.id in item.segments]
         by = ", ".join(members[:5]) + (f" and {len(members) - 5} more" if len(members) > 5 else "")
         what = f"{segment.id} {segment.category} {segment.score:.4f}, {segment.area:,} pixels"
-        yield f"        {what}, from {by or 'no one query'}"
+        yield f"        {what}" + ("" if report.classes else f", from {by or 'no one query'}")
     if len(found.segments) > SHOWN:
         yield f"        and {len(found.segments) - SHOWN} more"
     agreement = report.tree["definition"]
