@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from support import reference
+from support.windows import slid_as_eomt, slid_as_mmsegmentation, windowed
 from torch.nn.functional import avg_pool2d
 
 from m2f_batch.config.segment import AspectSize, ExactSize
@@ -88,24 +89,6 @@ def segmenter_of(labeling: Labeling, model: Predictor) -> Segmenter:
     return Segmenter(model, labeling, torch.device("cpu"), threads=1)
 
 
-def slid_as_mmsegmentation(length: int, size: int, stride: int) -> list[tuple[int, int]]:
-    """Windows of one side, by the definition: ceil((side - size) / stride) + 1, the last moved back to the border."""
-    windows = []
-    for index in range(max(0, math.ceil((length - size) / stride)) + 1):
-        end = min(index * stride + size, length)
-        windows.append((max(end - size, 0), end))
-    return windows
-
-
-def slid_as_eomt(length: int, size: int) -> list[tuple[int, int]]:
-    """Windows of one side: ceil(length / size), at int(j * (size - overlap)), the last one up to the border."""
-    count = math.ceil(length / size)
-    step = size if count == 1 else size - (count * size - length) / (count - 1)
-    starts = [int(j * step) for j in range(count)]
-    starts[-1] = max(length - size, 0)
-    return [(start, min(start + size, length)) for start in starts]
-
-
 def test_windows_lie_where_the_originals_put_them():
     for length, size in itertools.product(range(1, 200), (7, 16, 64)):
         for stride in range(math.ceil(size / 4), size + 1, 5):
@@ -114,50 +97,6 @@ def test_windows_lie_where_the_originals_put_them():
         evenly = slid_as_eomt(length, size)
         assert [(at, min(at + size, length)) for at in starts_of(length, size, None)] == evenly
         assert {place for start, end in evenly for place in range(start, end)} == set(range(length))
-
-
-def dense(
-    model: Predictor, plan: PreprocessPlan, image: np.ndarray, cut: Windows
-) -> tuple[torch.Tensor, tuple[int, int]]:
-    """The mean over windows at the size they are taken from, by the definition: [C, h, w]."""
-    content = prepare(image, plan).contents[0]
-    height, width = content.shape[:2]
-    spans = [
-        slid_as_eomt(length, cut.size) if cut.stride is None else slid_as_mmsegmentation(length, cut.size, cut.stride)
-        for length in (height, width)
-    ]
-    total, count = torch.zeros(CLASSES, height, width), torch.zeros(height, width)
-    for (top, bottom), (left, right) in itertools.product(*spans):
-        window = content[top:bottom, left:right]
-        canvas = tuple(math.ceil(length / 32) * 32 for length in window.shape[:2])
-        prediction = model(pixel_values([window], canvas, plan, torch.device("cpu"))).of_image(0)
-        if isinstance(prediction, PixelLogits):
-            grown = reference.up(prediction.logits, canvas)
-        else:
-            masks = reference.up(prediction.mask_logits, canvas).sigmoid()
-            grown = torch.einsum("qc,qhw->chw", prediction.class_logits.softmax(-1)[:, :-1], masks)
-        total[:, top:bottom, left:right] += grown[:, : bottom - top, : right - left]
-        count[top:bottom, left:right] += 1
-    assert count.min() >= 1
-    return total / count, (height, width)
-
-
-def regions_of(values: torch.Tensor, share_of) -> list[reference.Region]:
-    """Segments of values [C, H, W]: the argmax, doubtful where the best two differ by rounding."""
-    best, second = values.topk(2, 0).values
-    winner, share = values.argmax(0), share_of(values)
-    regions = [
-        reference.Region(float(share[winner == c].mean()), c, (winner == c).numpy(), (best - second < 1e-4).numpy())
-        for c in range(len(values))
-        if (winner == c).any()
-    ]
-    return sorted(regions, key=lambda region: (-region.mask.sum(), region.category_id))
-
-
-SHARES = {
-    Pixels: lambda values: values.softmax(0).amax(0),
-    Queries: lambda values: values.amax(0) / values.sum(0),
-}
 
 
 @pytest.mark.parametrize("model", [Pixels, Queries])
@@ -170,8 +109,7 @@ def test_the_mean_over_windows_is_that_of_the_definition(case, model, monkeypatc
     for seed in range(2):
         image = photo(seed, size)
         assert len(cut.views(plan, size)) > 1
-        mean, _ = dense(model(), plan, image, cut)
-        expected = regions_of(reference.up(mean, size), SHARES[model])
+        expected = windowed(lambda values: model()(values).tensors, plan, image, cut)
         (segments,) = segmenter([image])
         assert len(expected) > 1
         reference.assert_same(segments, expected)
