@@ -57,7 +57,7 @@ def serving(cluster: Cluster, tls: ssl.SSLContext | None = None) -> Iterator[Clu
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield cluster
     finally:

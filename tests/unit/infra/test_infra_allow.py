@@ -36,7 +36,7 @@ def of_pods():
 def of_machines():
     """The list that the launchers' machines get, as their shell reads it."""
     script = f'. infra/ray/environment.sh && printf %s "${allow.OF_MACHINE}"'
-    done = subprocess.run(["sh", "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run(["sh", "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
 
 
@@ -73,7 +73,7 @@ def test_the_presets_lie_inside_and_nothing_else(told, monkeypatch):
 def test_rays_start_may_take_longer_than_its_own_bound():
     """On a loaded machine 30 s were too few, for a head as for what this package starts itself."""
     script = '. infra/ray/environment.sh && printf %s "$RAY_raylet_start_wait_time_s"'
-    done = subprocess.run(["sh", "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=10, check=True)
+    done = subprocess.run(["sh", "-c", script], cwd=PROJECT, capture_output=True, text=True, timeout=120, check=True)
     wanted = FOR_START["RAY_raylet_start_wait_time_s"]
     assert done.stdout == wanted
     for name in OVERLAYS:

@@ -236,7 +236,7 @@ def child(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def test_dead_living_and_stopped_processes(tmp_path: Path, child: subprocess.Popen[str]) -> None:

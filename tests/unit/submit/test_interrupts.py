@@ -126,9 +126,9 @@ def test_a_real_signal_without_a_terminal_leaves_the_job(number, cluster, tmp_pa
 
 
 def test_a_quiet_log_is_no_lost_connection(cluster, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("m2f_batch.submit.client.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("m2f_batch.submit.client.ANSWER_SECONDS", 3)  # a loaded machine answers within them
     cluster.jobs["mine"] = {"status": "RUNNING"}
-    cluster.script = [["one\n", "wait", "wait", "two\nthree\n"]]
+    cluster.script = [["one\n", *["wait"] * 4, "two\nthree\n"]]
     assert main(["submit", "follow", "mine", "--address", cluster.url]) == 0
     said = capsys.readouterr()
     assert said.out == cluster.log and "trying again" not in said.err

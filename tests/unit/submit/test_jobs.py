@@ -170,7 +170,7 @@ def test_evaluate_is_quoted() -> None:
     job = evaluate_job(run, {"--ground-truth": "/t.json", "--ignore-index": 255, "--partial": True, "--json": None})
     words = ["python", "-m", "m2f_batch.cli", "evaluate"]
     words += ["--ground-truth=/t.json", "--ignore-index=255", "--partial", "--", run]
-    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {entrypoint(job)}"], capture_output=True, text=True, timeout=10)
+    done = subprocess.run(["sh", "-c", f"printf '%s\\n' {entrypoint(job)}"], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == words
     # and the parser there reads it as it was given here
     from m2f_batch.cli import new_parser

@@ -87,12 +87,12 @@ def test_writing_goes_on_beside_and_its_errors_come_back():
 
     def slow():
         started.set()
-        assert go.wait(10)
+        assert go.wait(60)
         done.append("slow")
 
     with Writer() as writer:
         writer.submit(slow)
-        assert started.wait(10)
+        assert started.wait(60)
         assert done == []
         go.set()
         writer.submit(lambda: done.append("next"))
