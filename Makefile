@@ -26,9 +26,9 @@ demo: $(VENV)/ready
 test test-fast test-slow test-units test-chaos test-behavior test-commands test-runs chaos $(BENCHES) $(LONG_BENCHES) \
 	bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
-# Run two suites at once, and the next as soon as one ends. Each is idle half of its time, waiting for subprocesses.
+# Run two suites at once, and the next as soon as one ends: the longest first, and last the one that takes all cores.
 test: $(VENV)/ready
-	$(MAKE) -j2 --output-sync=target check test-fast test-commands test-runs test-chaos test-slow
+	$(MAKE) -j2 --output-sync=target test-runs test-commands test-chaos test-slow check test-fast
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
 # The inner loop: no servers but moto, no training, no other processes. It runs in a process for each core.
