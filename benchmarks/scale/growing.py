@@ -42,9 +42,9 @@ FORWARD_SECONDS = 1.0  # of sleep for each batch of 16
 GPU, CPU = {"CPU": 4, "GPU": 1}, {"CPU": 4}
 NOTE = """*ramp*: from the first replica that was ready to the last; nodes start one after the other here. *busy of
 decode* and *of forward* are what run.json says. *burned* is the CPU time that decoding took, by the kernel's clock of
-its threads, over the CPUs of the nodes that were there, as Ray listed them twice a second, less one for each replica
-that was ready. *slept* is what the stubs of the model slept, over the time since the first batch of each. *nodes for
-the proof* came after the last unit."""
+its threads, over the CPUs of the nodes that were there since the first batch, as Ray listed them twice a second, less
+one for each replica that was ready. *slept* is what the stubs of the model slept, over the time since the first batch
+of each. *nodes for the proof* came after the last unit."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,8 @@ def measure(replicas: int, seconds: int, cpu_nodes: int) -> dict[str, Any]:
         lines = [line.strip() for line in (folder / "said").read_text().splitlines()]
     batches = [own for own in batches if own]  # of replicas that have labeled something
     labeled = [batch for own in batches for batch in own]
-    first, last = min(unit[0] for unit in decoded), max(batch[1] for batch in labeled)
+    # a unit that was decoded before a replica was ready waited for it, and waiting is no stage
+    first, last = min(batch[0] for batch in labeled), max(batch[1] for batch in labeled)
     burned = sum(unit[2] for unit in decoded)
     return {
         "replicas": len(ready),

@@ -12,6 +12,6 @@ def test_a_cluster_that_grows():
     assert got["replicas"] == 3, "each loads its model once"
     assert got["GPU nodes asked for"] == [3], "in one step"
     # nodes that come are seen within five seconds
-    assert got["busy of decode"] == pytest.approx(got["burned"], rel=0.35)
-    assert got["busy of forward"] == pytest.approx(got["slept"], rel=0.35)
+    assert got["busy of decode"] == pytest.approx(got["burned"], rel=0.25)
+    assert got["busy of forward"] == pytest.approx(got["slept"], rel=0.25)
     assert got["nodes for the proof"] == 0
