@@ -24,6 +24,7 @@ from m2f_batch.models.eomt import rules
 from m2f_batch.models.eomt.small_tensors import small_tensor
 from m2f_batch.models.family import whole_weights
 from m2f_batch.models.loading import load_original
+from m2f_batch.models.source import ModelSource, _ways_out
 from m2f_batch.vision.cuts.windows import starts_of
 from m2f_batch.vision.label_settings import Labeling, settle
 from m2f_batch.vision.masks.frame import Frame
@@ -223,6 +224,13 @@ def test_published_differences_are_refused_with_the_name_of_the_whole_weights(
         read_checkpoint(directory, str(directory) if whole is None else name)
 
 
+def test_published_differences_on_the_hub_are_refused_likewise() -> None:
+    source = ModelSource("tue-mps/coco_panoptic_eomt_small_640_dinov3", "hub", "0123")
+    told = _ways_out(source)
+    assert "its pytorch_model.bin holds what is to be added to the weights of another model" in told
+    assert told.endswith("; take the whole ones, tue-mps/eomt-dinov3-coco-panoptic-small-640")
+
+
 # ---- pixels and windows
 
 
@@ -332,3 +340,27 @@ def original_starts(length: int, edge: int) -> list[int]:
     count = -(-length // edge)
     overlap = (count * edge - length) / (count - 1)
     return [int(j * (edge - overlap)) for j in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("task", "published"),
+    [
+        ("panoptic", {"size": {"longest_edge": 64, "shortest_edge": 64}, "do_pad": True, "do_split_image": False}),
+        ("semantic", {"size": {"longest_edge": None, "shortest_edge": 64}, "do_pad": False, "do_split_image": True}),
+        # of published semantic weights with DINOv3
+        ("semantic", {"size": {"longest_edge": 64, "shortest_edge": 64}, "do_pad": True, "do_split_image": False}),
+    ],
+)
+def test_image_processors_as_transformers_4_wrote_them(model: Path, task: Task, published: dict[str, Any]) -> None:
+    expected = settled(model, task)
+    idle = dict.fromkeys(
+        ["crop_size", "device", "disable_grouping", "do_center_crop", "do_convert_rgb", "ignore_index"]
+    )
+    old = {
+        "default_to_square": False,
+        "image_processor_type": "EomtImageProcessorFast",
+        "resample": 2,
+        "do_rescale": True,
+    }
+    (model / "preprocessor_config.json").write_text(json.dumps(idle | old | published))
+    assert settled(model, task) == expected
