@@ -22,8 +22,8 @@ from m2f_batch.storage.json_text import JsonObject, read_json_object
 
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
 DEFAULT_LABELS = {"0": "LABEL_0", "1": "LABEL_1"}
-# keys of config.json by which transformers would read other files than those checked here, or other numbers
 MAX_DEPTH = 50  # of objects in config.json; published ones have 3
+# keys of config.json that make transformers read other files than the checked ones, or change weights (quantization)
 REDIRECTS = ("transformers_weights", "configuration_files", "quantization_config")
 # keys of config.json, at any depth, that change without changing a label
 VOLATILE_KEYS = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype"})

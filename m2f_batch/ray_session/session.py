@@ -1,9 +1,8 @@
 """Connects to a Ray cluster, or starts a local Ray, for one run, with the settings of Ray that we change.
 
-Each has its reason. More are in ``data_settings`` (Ray Data), ``few_waiting``
-(units that wait), ``bytecode``, ``forwarded`` (variables that travel), ``raw_lines`` (Ray's log), ``token`` and
-``processes.FOR_START``. Options of single tasks and actors stand where they are started: ``flow/pipeline`` and
-``train/workers/ray_train``.
+Each has its reason. More are in ``data_settings`` (Ray Data), ``few_waiting`` (units that wait), ``bytecode``,
+``forwarded`` (variables that travel), ``raw_lines`` (Ray's log), ``token`` and ``processes.FOR_START``. Options of
+single tasks and actors stand where they are started: ``flow/pipeline`` and ``train/workers/ray_train``.
 """
 
 import json

@@ -205,6 +205,22 @@ def test_commands_alone_print_and_tell_the_result():
     assert strangers == []
 
 
+def test_nothing_on_the_hot_path_is_any():
+    hot = (
+        *("vision.device", "vision.segmenter", "vision.postprocess", "vision.masks", "vision.pixels", "vision.cuts"),
+        *("models.mask2former", "models.maskformer", "models.fast_layers", "models.families", "models.predictions"),
+        *("models.loading", "flow.unit", "flow.prediction"),
+    )
+    untyped = [
+        f"{module}:{node.lineno}"
+        for module, file in MODULES.items()
+        if f"{module}.".startswith(tuple(f"m2f_batch.{room}." for room in hot))
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Name) and node.id == "Any"
+    ]
+    assert untyped == []
+
+
 def test_folders_stay_small():
     sizes = Counter(str(file.parent.relative_to(PROJECT)) for file in MODULES.values())
     large = {folder: size for folder, size in sizes.items() if size > FILES_OF_A_FOLDER}

@@ -6,7 +6,7 @@ Source of the rules: facebookresearch/MaskFormer, ``mask_former/mask_former_mode
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.backbone_configs import backbone_problems
@@ -92,7 +92,7 @@ def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task:
     return with_size(replace(plan, divisor=divisor, note=""), size, rounding="detectron2")
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     is_ade = label_set is not None and label_set.name == "ADE20K"
     if task == "panoptic":
         return PANOPTIC | (ADE20K_PANOPTIC if is_ade else {})

@@ -5,7 +5,7 @@ Source of the rules: apple/ml-cvnets v0.1, ``engine/eval_segmentation.py`` and `
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import ExactSize, Task
 from m2f_batch.models.family import Family, JsonMapping, Shapes
@@ -60,7 +60,7 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
     return None
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     return {"upsampling": "nearest"}
 
 

@@ -3,7 +3,7 @@
 Source of the rules: apple/ml-cvnets v0.2 and later, ``engine/eval_segmentation.py``.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.families.mobilevit import PUBLISHED_EDGE, load, tasks, weight_problems
@@ -45,7 +45,7 @@ def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task:
     return _plan(PUBLISHED_EDGE)
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     return {"upsampling": "corners"}
 
 

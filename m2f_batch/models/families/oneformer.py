@@ -6,7 +6,7 @@ Source of the rules: SHI-Labs/OneFormer, ``oneformer/oneformer_model.py`` and it
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Size, Task
 from m2f_batch.models.backbone_configs import backbone_problems
@@ -67,7 +67,7 @@ def _is_small(config: JsonMapping) -> bool:
     return kind == "resnet" or (kind == "swin" and (width is None or width <= SMALL_WIDTH))
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     if task == "instance":
         queries = config.get("num_queries")
         return {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": queries or QUERIES}

@@ -6,7 +6,7 @@ Source of the rules: roboflow/rf-detr 1.11.2, ``models/postprocess.py``, ``detr.
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import ExactSize, Task
 from m2f_batch.models.family import Family, JsonMapping, Shapes
@@ -75,7 +75,7 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
     return None
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     return PUBLISHED | {"top_k": config.get("num_queries", NUM_QUERIES)}
 
 

@@ -5,8 +5,8 @@ flips by rounding is no fault and would change all that follows.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -15,6 +15,20 @@ from m2f_batch.models.predictions import Prediction, Predictor
 
 Parts = Iterator[tuple[str, Tensor, Tensor]]
 Tensors = tuple[Tensor, ...]
+
+
+class BackboneOutput(Protocol):
+    """The output of a backbone of transformers."""
+
+    feature_maps: Sequence[Tensor]
+
+
+class PixelDecoderOutput(Protocol):
+    """The output of a pixel decoder of transformers, of which each family has some."""
+
+    multi_scale_features: Sequence[Tensor]
+    mask_features: Tensor
+    last_hidden_state: Tensor
 
 
 class Staged(Predictor):
@@ -44,7 +58,7 @@ class StagedForward:
         make: Callable[[nn.Module], Staged],
         predict: Callable[[nn.Module, Tensor], Prediction],
         level_of: Callable[[nn.Module], nn.Module],
-        given_on: Callable[[Tensors, Any], Tensors],
+        given_on: Callable[[Tensors, PixelDecoderOutput], Tensors],
     ) -> None:
         self.name, self.make, self.predict, self.level_of, self.given_on = name, make, predict, level_of, given_on
 
@@ -63,7 +77,7 @@ class StagedForward:
 
     def compared(self, model: nn.Module, pixel_values: Tensor) -> Callable[[Predictor], Parts]:
         """Run the modules of transformers once, and keep what each stage of them gave."""
-        level, seen = self.level_of(model), dict[str, Any]()
+        level, seen = self.level_of(model), dict[str, object]()
         hooks = [
             level.get_submodule(name).register_forward_hook(lambda *given, name=name: seen.update({name: given[2]}))
             for name in ("encoder", "decoder")
@@ -73,8 +87,8 @@ class StagedForward:
         finally:
             for hook in hooks:
                 hook.remove()
-        features = tuple(seen["encoder"].feature_maps)
-        given = self.given_on(features, seen["decoder"])
+        features = tuple(cast(BackboneOutput, seen["encoder"]).feature_maps)
+        given = self.given_on(features, cast(PixelDecoderOutput, seen["decoder"]))
 
         def parts(fast: Predictor) -> Parts:
             assert isinstance(fast, Staged)

@@ -6,21 +6,18 @@ part begins from what the reference gave, because a bit of an attention mask tha
 would change all that follows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from transformers import Mask2FormerForUniversalSegmentation
 
 from m2f_batch.models.fast_layers.linear import linear, pixels_of
+from m2f_batch.models.fast_layers.staged import BackboneOutput, Parts, PixelDecoderOutput, Tensors
 from m2f_batch.models.mask2former.fast import FastMask2Former, fast_mask2former
 from m2f_batch.models.mask2former.transformers_model import predict
 from m2f_batch.models.predictions import Predictor
-
-Parts = Iterator[tuple[str, Tensor, Tensor]]
-Tensors = tuple[Tensor, ...]
 
 
 class FastMask2FormerForward:
@@ -39,19 +36,6 @@ class FastMask2FormerForward:
             return parts_of(fast, seen)
 
         return parts
-
-
-class _Features(Protocol):
-    """The output of a backbone."""
-
-    feature_maps: Sequence[Tensor]
-
-
-class _Maps(Protocol):
-    """The output of the pixel decoder."""
-
-    multi_scale_features: Sequence[Tensor]
-    mask_features: Tensor
 
 
 @dataclass
@@ -73,10 +57,10 @@ def observe(model: nn.Module, pixel_values: Tensor) -> Reference:
     seen = Reference(pixel_values)
     pixel_level, decoder = model.model.pixel_level_module, model.model.transformer_module.decoder
 
-    def backbone(module: nn.Module, inputs: Tensors, output: _Features) -> None:
+    def backbone(module: nn.Module, inputs: Tensors, output: BackboneOutput) -> None:
         seen.features = tuple(output.feature_maps)
 
-    def pixel_decoder(module: nn.Module, inputs: Tensors, output: _Maps) -> None:
+    def pixel_decoder(module: nn.Module, inputs: Tensors, output: PixelDecoderOutput) -> None:
         seen.maps, seen.mask_features = list(output.multi_scale_features), output.mask_features
 
     def layer(module: nn.Module, inputs: Tensors, options: Mapping[str, Tensor], output: Tensors) -> None:

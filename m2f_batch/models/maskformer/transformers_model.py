@@ -1,13 +1,12 @@
 """Makes the MaskFormer of transformers from a config.json of any version, loads it from safetensors, and runs it."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, PretrainedConfig
 
 from m2f_batch.models.config_classes import architecture_of, parameters_of
+from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
 from m2f_batch.models.predictions import QueryLogits
 
@@ -15,7 +14,7 @@ ENCODER = "model.pixel_level_module.encoder"
 DECODER_KEYS = ("d_model", "num_queries", "activation_function", "decoder_layers", "decoder_ffn_dim")
 
 
-def load(directory: Path, config: Mapping[str, Any]) -> MaskFormerForInstanceSegmentation:
+def load(directory: Path, config: JsonMapping) -> MaskFormerForInstanceSegmentation:
     """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     made = architecture_of(
         MaskFormerConfig,
@@ -28,7 +27,7 @@ def load(directory: Path, config: Mapping[str, Any]) -> MaskFormerForInstanceSeg
     return model_from_tensors(MaskFormerForInstanceSegmentation, made, directory, is_never_read)
 
 
-def _decoder_of(tree: Mapping[str, Any]) -> PretrainedConfig:
+def _decoder_of(tree: JsonMapping) -> PretrainedConfig:
     """The part of DETR that MaskFormer has: its decoder.
 
     ``auxiliary_loss`` is left out. With it transformers gives each layer the normed states of the one before, which
