@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from m2f_batch.config.segment import (
     POSTPROCESS_KEYS,
+    ExactSize,
     ModelConfig,
     PostprocessConfig,
     Precision,
@@ -222,9 +223,20 @@ def _cut(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task, *, ha
             value=given.model_dump(),
             allowed="null" if always is None else f"{always.model_dump()}, which they have when it is not set",
         )
+    if given is not None:
+        _check_window(checkpoint, preprocess, task, given)
     label_set = checkpoint.label_set if preprocess.size == "paper" else None
     window = given or published_windows(checkpoint, label_set, task)
     return WHOLE if window is None else Windows(window.size, window.stride)
+
+
+def _check_window(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task, given: SlidingWindow) -> None:
+    """Raise UsageError for windows that the model cannot see."""
+    problem, square = checkpoint.family.size_problem, ExactSize(height=given.size, width=given.size)
+    plan = replace(_sized_plan(checkpoint, preprocess, task), size=square)
+    reason = None if problem is None else problem(checkpoint.config, plan)
+    if reason is not None:
+        raise UsageError(reason, field="preprocess.window.size", value=given.size)
 
 
 def published_windows(checkpoint: Checkpoint, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:

@@ -278,6 +278,13 @@ def test_sizes_of_which_a_model_would_see_nothing(
         )
 
 
+@pytest.mark.parametrize(("name", "size"), [("segformer", 24), ("beit", 60)])
+def test_windows_of_which_a_model_would_see_nothing(models: dict[str, Path], name: str, size: int) -> None:
+    window = PreprocessConfig(window=SlidingWindow(size=size, stride=size))
+    with pytest.raises(UsageError, match=rf"preprocess\.window\.size: {size} both edges must be"):
+        settle(read_checkpoint(models[name], name), ModelConfig(uri="m"), window, PostprocessConfig())
+
+
 def test_beit_sees_every_pixel(models: dict[str, Path]) -> None:
     """transformers computes 75x101 pixels from their top left 72x96, and stretches that over all."""
     checkpoint = read_checkpoint(models["beit"], "beit")
