@@ -97,6 +97,22 @@ def test_the_crop_of_an_older_processor_is_the_size(processor: Any, side: int, i
     assert SECOND.pixels({}, processor, "semantic").content_size((10, 20)) == (side, 2 * side)
 
 
+def test_a_checkpoint_of_version_4_is_seen_as_it_was_made(first: Path, tmp_path: Path) -> None:
+    for file in first.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    config = json.loads((first / "config.json").read_text()) | {"torch_dtype": "float32", "mlp_ratio": 2}
+    config.pop("dtype", None)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"transformers_version": "4.24.0"}))
+    old = {"feature_extractor_type": "MobileViTFeatureExtractor", "crop_size": 64, "size": 72, "resample": 2}
+    old |= {"do_center_crop": True, "do_flip_channel_order": True, "do_resize": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(old))
+    image, made = photo(90, 150), [read_checkpoint(folder, "m") for folder in (first, tmp_path)]
+    values = [values_of(image, settled(each)) for each in made]
+    assert torch.equal(*values)
+    logits = [load_original(each.directory)(values[0]).tensors[0] for each in made]
+    assert torch.equal(*logits)
+
+
 @pytest.mark.parametrize(
     ("processor", "told"),
     [
