@@ -29,7 +29,7 @@ from unit_hook import Hook
 
 from m2f_batch.demo.dataset import write_dataset
 
-IMAGES = 40
+IMAGES = 28  # one of them is broken
 SECONDS_PER_IMAGE = 0.7
 LONGEST_SECONDS = 400
 
