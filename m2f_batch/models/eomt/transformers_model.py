@@ -4,9 +4,8 @@ The modules are those of transformers. Its forward pass is not: that makes a mas
 whose attention is plain takes over the mask of the block before it.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -23,6 +22,7 @@ from transformers import (
 from m2f_batch.errors import UsageError
 from m2f_batch.models.config_classes import parameters_of
 from m2f_batch.models.eomt.rules import PROBABILITIES
+from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
 from m2f_batch.models.predictions import QueryLogits
 
@@ -31,10 +31,12 @@ CLASSES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig]]] = {
     "eomt": (EomtForUniversalSegmentation, EomtConfig),
     "eomt_dinov3": (EomtDinov3ForUniversalSegmentation, EomtDinov3Config),
 }
+Eomt: TypeAlias = EomtForUniversalSegmentation | EomtDinov3ForUniversalSegmentation
+KINDS = (EomtForUniversalSegmentation, EomtDinov3ForUniversalSegmentation)
 NEVER_READ = ("criterion.", "embeddings.mask_token")  # the loss's, and a token that training of a backbone puts in
 
 
-def load(directory: Path, config: Mapping[str, Any]) -> PreTrainedModel:
+def load(directory: Path, config: JsonMapping) -> PreTrainedModel:
     """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     kind, config_kind = CLASSES[config["model_type"]]
     model = model_from_tensors(
@@ -45,7 +47,7 @@ def load(directory: Path, config: Mapping[str, Any]) -> PreTrainedModel:
     return model
 
 
-def architecture_of(kind: type[Config], config: Mapping[str, Any]) -> Config:
+def architecture_of(kind: type[Config], config: JsonMapping) -> Config:
     """The architecture and the labels of a checked config.json. Raises UsageError when transformers refuses it."""
     taken = parameters_of(kind, config)
     if "rope_theta" in config and not taken.get("rope_parameters"):  # as transformers 4 had it
@@ -80,12 +82,13 @@ def _is_never_read(model: nn.Module, name: str) -> bool:
     return name.startswith(NEVER_READ)
 
 
-def predict(model: Any, pixel_values: Tensor) -> QueryLogits:
+def predict(model: nn.Module, pixel_values: Tensor) -> QueryLogits:
     """Pixel values [B, 3, S, S] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w].
 
     Queries join the patches before the last blocks. In a block with masked attention each sees only the patches of its
     own mask so far (Kerssies et al. 2025, section 3.2).
     """
+    assert isinstance(model, KINDS)
     options = {}
     if hasattr(model, "rope_embeddings"):
         options["position_embeddings"] = model.rope_embeddings(pixel_values)
@@ -102,18 +105,18 @@ def predict(model: Any, pixel_values: Tensor) -> QueryLogits:
     return QueryLogits(model.class_predictor(queries), _mask_logits(model, queries, patches))
 
 
-def _parts(model: Any, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def _parts(model: Eomt, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Queries [B, Q, D] and patches [B, D, h, w] of all tokens."""
     count = model.query.num_embeddings
     patches = tokens[:, count + model.embeddings.num_prefix_tokens :]
     return tokens[:, :count], patches.transpose(1, 2).reshape(len(tokens), -1, *model.grid_size)
 
 
-def _mask_logits(model: Any, queries: Tensor, patches: Tensor) -> Tensor:
+def _mask_logits(model: Eomt, queries: Tensor, patches: Tensor) -> Tensor:
     return torch.einsum("bqc,bchw->bqhw", model.mask_head(queries), model.upscale_block(patches))
 
 
-def _seen_by_queries(model: Any, tokens: Tensor) -> Tensor:
+def _seen_by_queries(model: Eomt, tokens: Tensor) -> Tensor:
     """Mark what each token sees, bool [B, 1, N, N]: all, but for a query the patches outside of its mask."""
     queries, patches = _parts(model, model.layernorm(tokens))
     logits = nn.functional.interpolate(
