@@ -8,7 +8,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets.format import dataset_targets
 from m2f_batch.messages.terminal import say
-from m2f_batch.models.family import default_family
+from m2f_batch.models.family import new_queries
 
 SUMMARY = "write annotated images of any format as COCO or YOLO, whole or split into train and val"
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--groups", metavar="FILE", help=text)
     text = "leave out each image that lint finds a fault with, and list them beside DEST, in left-out.csv"
     parser.add_argument("--drop-faulty", action="store_true", help=text)
-    text = f"with --drop-faulty: queries of the model [{default_family().new_queries}]"
+    text = f"with --drop-faulty: queries of the model [{new_queries()}]"
     parser.add_argument("--queries", metavar="N", type=int, help=text)
     text = "with --drop-faulty: kinds that are no fault, as of lint"
     parser.add_argument("--ignore", metavar="KIND,...", help=text)

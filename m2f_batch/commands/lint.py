@@ -10,7 +10,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.terminal import say
-from m2f_batch.models.family import default_family
+from m2f_batch.models.family import new_queries
 from m2f_batch.result import STDOUT
 
 SUMMARY = "find what ruins training in annotated images: exit code 0 when there is none, 1 when there is"
@@ -32,7 +32,7 @@ KEYS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add DATASET, the keys of the data section, and what counts as a fault."""
     add_keys(parser, FinetuneConfig, KEYS)
-    text = f"queries of the model [model.config.num_queries: {default_family().new_queries}]"
+    text = f"queries of the model [model.config.num_queries: {new_queries()}]"
     parser.add_argument("--queries", metavar="N", type=int, help=text)
     parser.add_argument("--config", metavar="FILE.yaml", help="config of finetune; flags win over it")
     parser.add_argument("--ignore", metavar="KIND,...", default="", help="kinds that leave the exit code 0")

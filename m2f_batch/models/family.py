@@ -76,7 +76,7 @@ class Family:
     - ``processor_arguments`` replace settings of a preprocessor_config.json for the processor of ``transformers``.
     - ``training`` tells how its models are trained, with ``new_processor`` as preprocessor_config.json of a new model.
     - ``new_queries`` is how many queries a new model has. ``is_default`` says that a training without ``model.uri``
-      makes a model of this family. One family has it.
+      makes a model of this family. Exactly one family has it, and ``new_queries`` with it.
     - ``licenses`` are those of published weights, by the beginning of their name. ``base_license`` is that of what all
       its weights were made from. It holds whatever a card says.
     - ``deltas`` are published names (patterns of their last part) of weights that are only what is to be added to
@@ -119,20 +119,39 @@ class Family:
 
 @cache
 def all_families() -> Mapping[str, Family]:
-    """The families by model_type and alias. Raises RunError, naming the file, where one of them is not whole."""
+    """Return the families by model_type and alias. Raises RunError, naming the file, where one of them is not whole."""
     found: dict[str, Family] = {}
-    for name, family in members_of("m2f_batch.models.families", "FAMILY", Family).items():
+    members = members_of("m2f_batch.models.families", "FAMILY", Family)
+    for name, family in members.items():
         for kind in (family.model_type, *family.aliases):
             if kind in found:
                 others = f"which {found[kind].name} is for already"
                 raise RunError(f"models/families/{name}.py: FAMILY is for model_type {kind!r}, {others}")
             found[kind] = family
+    _check_default(members)
     return found
 
 
+def _check_default(members: Mapping[str, Family]) -> None:
+    """Raise RunError unless one family, by the name of its file, is that of a new model, and says all of it."""
+    defaults = [name for name, family in members.items() if family.is_default]
+    if len(defaults) != 1:
+        files = ", ".join(f"{name}.py" for name in defaults) or "no file"
+        raise RunError(f"models/families: exactly one FAMILY must have is_default=True, but {files} has it")
+    if members[defaults[0]].new_queries is None:
+        raise RunError(f"models/families/{defaults[0]}.py: FAMILY has is_default=True, but no new_queries")
+
+
 def default_family() -> Family:
-    """The family of a new model."""
+    """Return the family of a new model."""
     return next(family for family in all_families().values() if family.is_default)
+
+
+def new_queries() -> int:
+    """Return how many queries a new model has."""
+    queries = default_family().new_queries
+    assert queries is not None  # as all_families has checked
+    return queries
 
 
 def family_of(config: JsonMapping, name: str) -> Family:

@@ -20,10 +20,11 @@ from m2f_batch.datasets.lint.image_checks import check_images, setting_of
 from m2f_batch.datasets.lint.images import Seen
 from m2f_batch.datasets.lint.kinds import KINDS, ignored_kinds
 from m2f_batch.datasets.lint.splits import name_findings
-from m2f_batch.datasets.lint.warnings import check_queries, new_queries
+from m2f_batch.datasets.lint.warnings import check_queries
 from m2f_batch.datasets.masks import areas
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.masking import redact
+from m2f_batch.models.family import new_queries
 from m2f_batch.storage.uris import normalize
 
 # kinds of an entry that is of no image, and so left out alone. Other faults of no image are of the whole dataset

@@ -11,7 +11,7 @@ from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.datasets.lint.masks import Setting, mask_findings, queries_wanted
 from m2f_batch.datasets.lint.splits import group_findings, name_findings
 from m2f_batch.errors import Plain, UsageError
-from m2f_batch.models.family import default_family
+from m2f_batch.models.family import new_queries
 from m2f_batch.storage.json_text import read_json_object
 
 _TELLING = 24  # characters of an image's masks: fewer may be two images' by chance
@@ -24,11 +24,6 @@ def queries_of(changes: Mapping[str, Any], checkpoint: Path | None) -> int:
         text = (checkpoint / "config.json").read_bytes()
         value = read_json_object(text, f"config.json of {checkpoint}", field="model.uri").get("num_queries")
     return value if type(value) is int else new_queries()
-
-
-def new_queries() -> int:
-    """The queries of a new model."""
-    return default_family().new_queries or 0
 
 
 def check_queries(queries: int | None) -> None:

@@ -10,7 +10,7 @@ from support.toy_family import TOY, save_toy_model
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.models import families
 from m2f_batch.models.checkpoint import choose_task, read_checkpoint
-from m2f_batch.models.family import all_families, family_of
+from m2f_batch.models.family import all_families, default_family, family_of, new_queries
 
 
 @pytest.fixture
@@ -55,6 +55,32 @@ def test_a_file_that_is_not_whole_is_named(folder: Path, text: str, told: str, r
     name = f"toy_broken_{abs(hash(text))}"
     (folder / f"{name}.py").write_text(text)
     with pytest.raises(RunError, match=rf"^models/families/{name}\.py.*{told}"):
+        all_families()
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ("", r": exactly one FAMILY must have is_default=True, but no file has it$"),
+        ("is_default=True,", r"/toy_new_[0-9]+\.py: FAMILY has is_default=True, but no new_queries$"),
+        ("is_default=True, new_queries=7,", None),
+    ],
+)
+def test_the_family_of_a_new_model_is_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, new: str, said: str | None
+) -> None:
+    monkeypatch.setattr(families, "__path__", [str(folder)])
+    (folder / f"toy_new_{abs(hash(new))}.py").write_text(TOY.replace("aliases=", f"{new} aliases="))
+    if said is None:
+        assert (default_family().name, new_queries()) == ("Toy", 7)
+    else:
+        with pytest.raises(RunError, match=f"^models/families{said}"):
+            all_families()
+
+
+def test_two_families_of_a_new_model_are_named(folder: Path) -> None:
+    (folder / "toy_second.py").write_text(TOY.replace("aliases=", "is_default=True, new_queries=7, aliases="))
+    with pytest.raises(RunError, match=r"^models/families: exactly one .* but mask2former\.py, toy_second\.py has it$"):
         all_families()
 
 
