@@ -183,7 +183,8 @@ def test_a_run_that_began_meanwhile_is_never_deleted(scenes, tmp_path):
     before = rows_of(tmp_path / "run")
     with pytest.raises(UsageError, match="another run has just begun"):
         run(overwriting, "cpu", lambda units: (unit for unit in ()))
-    assert run(same, "cpu", lambda units: (unit for unit in ())) == 0, "there is nothing left to do"
+    nothing_left = run(same, "cpu", lambda units: (unit for unit in ()))
+    assert nothing_left.exit_code == 0
     assert rows_of(tmp_path / "run") == before
     assert verify(open_directory(str(tmp_path / "run")), "panoptic") == []
 
