@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from m2f_batch.errors import UsageError
 
-# Bytes at the worst moment of a run: of the command, its coordinator and what Ray's object store holds of the plan, and
+# Bytes at the worst moment of a run: of the command, its gate and what Ray's object store holds of the plan, and
 # without Ray's GCS: twice the text in the store, once or twice in the command. Measured: benchmarks/results/planning.md
 BASE = 1 << 30  # whatever is listed: Python, Ray's processes
 PER_IMAGE = 110
