@@ -58,11 +58,6 @@ def stat_many(wanted: Iterable[str]) -> list[Entry | None]:
     return found
 
 
-def reset_stores() -> None:
-    """Forgets the opened stores, and with them the endpoint and keys they were opened with."""
-    _open.cache_clear()
-
-
 _OPENING = threading.Lock()
 
 

@@ -23,10 +23,10 @@ import pytest
 from conftest import DEMO_MODEL
 from PIL import Image
 from support.engines import config_of, in_process, rows_of
+from support.stores import reset_stores
 
 from m2f_batch.cli import main
 from m2f_batch.storage.allow import OF_MACHINE, confine
-from m2f_batch.storage.places import reset_stores
 
 CANARY = "canary-7c1f2b"
 KEYS = {

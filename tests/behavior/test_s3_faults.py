@@ -18,11 +18,12 @@ from botocore.config import Config
 from support import fault_proxy
 from support.fault_proxy import KINDS, FaultProxy
 from support.s3_servers import S3Endpoint, set_variables
+from support.stores import reset_stores
 
 from m2f_batch.errors import ImageError
 from m2f_batch.inputs.fetch import fetch, fetch_many
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.places import open_store, reset_stores
+from m2f_batch.storage.places import open_store
 from m2f_batch.storage.retries import Retries, retried
 from m2f_batch.storage.store import StoreUnavailable
 

@@ -8,10 +8,11 @@ import pytest
 from conftest import DEMO_MODEL
 from support.s3_gates import Gate
 from support.s3_servers import S3Endpoint
+from support.stores import reset_stores
 
 from m2f_batch.cli import main
 from m2f_batch.inputs.listing import list_input
-from m2f_batch.storage.places import open_store, reset_stores
+from m2f_batch.storage.places import open_store
 
 DENIED = (
     "access denied (a requester-pays bucket wants storage.s3.request_payer: requester (AWS_REQUEST_PAYER), "

@@ -4,9 +4,9 @@ import pytest
 from storages import Storage, rows_of
 from support.engines import config_of, in_process
 from support.s3_servers import set_variables
+from support.stores import reset_stores
 
 from m2f_batch.records import Row
-from m2f_batch.storage.places import reset_stores
 
 
 def rows_alone(storage: Storage, model: str) -> list[Row]:

@@ -148,7 +148,7 @@ def coco() -> bytes:
 @pytest.fixture
 def gate(moto_s3: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A gate before moto, whose bucket holds the images, their annotations and a manifest."""
-    from m2f_batch.storage.places import reset_stores
+    from support.stores import reset_stores
 
     drawn = images()
     drawn["other//dbl.png"] = drawn["in/1.png"]

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from m2f_batch.storage.places import reset_stores
+from support.stores import reset_stores
 
 CEPH_SCRIPT = Path(__file__).resolve().parents[2].parent / "shared" / "s3" / "ceph-rgw-up"
 
