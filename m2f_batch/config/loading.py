@@ -224,10 +224,14 @@ def _checked(kind: type[C], tree: Tree, problems: list[str]) -> C:
     try:
         config = kind.model_validate(tree)
     except ValidationError as error:
-        raise UsageError("\n".join([*problems, *_lines_of(error, kind, tree)])) from None
+        raise _mistakes([*problems, *_lines_of(error, kind, tree)]) from None
     if problems:
-        raise UsageError("\n".join(problems))
+        raise _mistakes(problems)
     return config
+
+
+def _mistakes(lines: Sequence[str]) -> UsageError:
+    return UsageError.of_all([UsageError(line) for line in lines])
 
 
 def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree) -> list[str]:

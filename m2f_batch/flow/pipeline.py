@@ -18,6 +18,7 @@ from ray.data import ActorPoolStrategy, Dataset, TaskPoolStrategy
 
 from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.flow.unit.pieces import Blocks, apart, each_unit
+from m2f_batch.flow.unit.stages import preparing
 from m2f_batch.flow.workers import GatedActor, Steps, commit, prepare
 from m2f_batch.ray_session.resources import Resources
 from m2f_batch.runs.held_folder import Fence
@@ -69,18 +70,13 @@ def labeled(
     ``gate`` see to it that no image makes them die for ever.
     """
     resources = flow.resources
-    plan = {
-        "plan": flow.actor.labeling.preprocess,
-        "cut": flow.actor.labeling.cut,
-        "max_pixels": flow.max_pixels,
-        "threads": flow.fetch_threads,
-    }
+    each = preparing(flow.actor.labeling, flow.max_pixels, flow.fetch_threads)
     dataset = _pieces(units).map_batches(
         each_unit,
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=resources.cpus_per_task - APART,
-        fn_kwargs={"step": step or flow.steps.prepare, **plan, **(options or {})},
+        fn_kwargs={"step": step or flow.steps.prepare, **each, **(options or {})},
     )
     return dataset.map_batches(
         GatedActor,

@@ -246,12 +246,15 @@ def published_windows(checkpoint: Checkpoint, label_set: LabelSet | None, task: 
 
 
 def _refuse_inapplicable(postprocess: PostprocessConfig, task: Task) -> None:
-    wrong = sorted(key for key in postprocess.model_fields_set - POSTPROCESS_KEYS[task])
-    wrong = [key for key in wrong if getattr(postprocess, key) is not None]
+    given = {key: getattr(postprocess, key) for key in sorted(postprocess.model_fields_set - POSTPROCESS_KEYS[task])}
+    problem, allowed = f"does not apply to task {task}", ", ".join(sorted(POSTPROCESS_KEYS[task])) or "none"
+    wrong = [
+        UsageError(problem, field=f"postprocess.{key}", value=value, allowed=allowed)
+        for key, value in given.items()
+        if value is not None
+    ]
     if wrong:
-        allowed = ", ".join(sorted(POSTPROCESS_KEYS[task])) or "none"
-        lines = (f"postprocess.{key}: {getattr(postprocess, key)!r} does not apply to task {task}" for key in wrong)
-        raise UsageError("\n".join(f"{line}; allowed: {allowed}" for line in lines))
+        raise UsageError.of_all(wrong)
 
 
 def installed_versions() -> dict[str, str]:

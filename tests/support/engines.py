@@ -38,7 +38,7 @@ def outcome_of(config: SegmentConfig, **handed_on: Any) -> Outcome[RunTotals]:
     import torch
 
     from m2f_batch.flow.job import check, run
-    from m2f_batch.flow.unit.stages import commit_unit, label_unit, prepare_unit, unit_table
+    from m2f_batch.flow.unit.stages import commit_unit, label_unit, prepare_unit, preparing, unit_table
     from m2f_batch.flow.unit.units import DoneUnit
     from m2f_batch.vision.device.checked_model import load_checked
     from m2f_batch.vision.segmenter import Segmenter
@@ -50,12 +50,7 @@ def outcome_of(config: SegmentConfig, **handed_on: Any) -> Outcome[RunTotals]:
         job.checkpoint.directory, cpu, task=job.labeling.task, precision=job.labeling.precision, threads=threads
     )
     segmenter = Segmenter(model, job.labeling, cpu, threads=threads, batch_size=batch_size, checked=checked)
-    options = {
-        "plan": job.labeling.preprocess,
-        "cut": job.labeling.cut,
-        "max_pixels": config.input.max_pixels,
-        "threads": 4,
-    }
+    options = preparing(job.labeling, config.input.max_pixels, threads=4)
 
     def stream(units: Iterable[Unit]) -> Generator[DoneUnit, None, None]:
         for unit in units:

@@ -17,7 +17,7 @@ from m2f_batch.flow.attempt.hold_output import Attempt
 from m2f_batch.flow.attempt.open_output import begin
 from m2f_batch.flow.pipeline import Flow
 from m2f_batch.flow.unit.labeler import Labeler
-from m2f_batch.flow.unit.stages import commit_unit, label_unit, unit_table
+from m2f_batch.flow.unit.stages import commit_unit, label_unit, preparing, unit_table
 from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
 from m2f_batch.runs.plan import Unit, Units
@@ -72,6 +72,4 @@ def _loaded(flow: Flow) -> Labeler:
 
 
 def _prepared(flow: Flow, unit: Unit, step: Callable[..., pa.Table]) -> pa.Table:
-    labeling = flow.actor.labeling
-    options = {"plan": labeling.preprocess, "cut": labeling.cut}
-    return step(unit_table(unit), max_pixels=flow.max_pixels, threads=flow.fetch_threads, **options)
+    return step(unit_table(unit), **preparing(flow.actor.labeling, flow.max_pixels, flow.fetch_threads))

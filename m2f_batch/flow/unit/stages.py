@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import pyarrow as pa
 
@@ -37,11 +37,26 @@ from m2f_batch.runs.writing.commit import commit
 from m2f_batch.runs.writing.sidecars import Sidecars
 from m2f_batch.storage.retries import retried
 from m2f_batch.vision.cuts.view import Cut
+from m2f_batch.vision.label_settings import Labeling
 from m2f_batch.vision.pixels.prepared import Prepared
 
 __all__ = ["LABELED_SCHEMA", "commit_unit", "label_unit", "prepare_unit", "unit_table"]
 Item = TypeVar("Item")
 COMMITTED_BEFORE = "committed before"  # in place of a reason: the unit is done, and storage knows what came of it
+
+
+class Preparing(TypedDict):
+    """The settings of ``prepare_unit``, which are those of every unit of a run."""
+
+    plan: PreprocessPlan
+    cut: Cut
+    max_pixels: int
+    threads: int
+
+
+def preparing(labeling: Labeling, max_pixels: int, threads: int) -> Preparing:
+    """Return how the images of a unit are fetched, in so many ``threads``, decoded and made into pixel values."""
+    return {"plan": labeling.preprocess, "cut": labeling.cut, "max_pixels": max_pixels, "threads": threads}
 
 
 def prepare_unit(table: pa.Table, *, plan: PreprocessPlan, cut: Cut, max_pixels: int, threads: int) -> pa.Table:
