@@ -50,7 +50,7 @@ def build(units: Units, flow: Flow, gate: ActorHandle) -> Dataset:
 
     OUTPUT is opened through ``gate`` as soon as the model was seen to load, and before anything is labeled.
     """
-    (first,) = units.part(0, 1)["unit"].to_pylist()
+    (first,) = units.part(0, 1)["unit"].to_pylist() if flow.resources.may_wait else (None,)
     gated = {"gate": gate, "first": first, "actor": flow.actor, "steps": flow.steps}
     committing = partial(commit, run_uri=flow.run_uri, fence=flow.fence, gate=gate)
     return labeled(units, flow, gate, prepare, gated, committing)

@@ -50,17 +50,19 @@ class Steps:
 
 
 def prepare(
-    table: pa.Table, *, gate: ActorHandle, first: str, actor: ActorSettings, steps: Steps, **options: Any
+    table: pa.Table, *, gate: ActorHandle, first: str | None, actor: ActorSettings, steps: Steps, **options: Any
 ) -> pa.Table:
-    """Prepare one unit, with care where its workers died. For GPUs, the first of a run also tries to load the model."""
+    """Prepare one unit, with care where its workers died. The task of the unit ``first`` also tries to load the model.
+
+    ``first`` is None where replicas start as soon as tasks do.
+    """
     unit = table["unit"][0].as_py()
     deaths = answer_of(gate.begin, unit, "prepare")
     if deaths is None:
         return skipped_unit(table, STOPPING)
     if deaths == DONE:  # a process with more units died, or an object of Ray's store was lost
         return skipped_unit(table, COMMITTED_BEFORE)
-    # Replicas on CPUs start as soon as tasks do. After a death the model may be what kills.
-    if unit == first and deaths == 0 and actor.device == "cuda":
+    if unit == first and deaths == 0:  # after a death the model may be what kills
         open_once_it_loads(gate, actor, steps)
     if deaths < CAREFUL_AFTER:
         done = steps.prepare(table, **options)

@@ -19,6 +19,7 @@ class Resources:
     cpus_per_actor: float
     cpus_per_task: float
     starts_nodes: bool = False  # an autoscaler does, for what finds no slot
+    awaits_nodes: bool = False  # the plan counts on nodes that are still to come
 
     @property
     def asked_at_once(self) -> int:
@@ -27,6 +28,11 @@ class Resources:
         Elsewhere they would take room from tasks: in Ray Data's reckoning where they find no GPU, in fact on CPUs.
         """
         return self.actors[1] if self.device == "cuda" and self.starts_nodes else self.actors[0]
+
+    @property
+    def may_wait(self) -> bool:
+        """True if the first replica may wait for a node, or load for long, while tasks run already."""
+        return self.device == "cuda" or self.awaits_nodes
 
     def held(self, nodes: Sequence[Mapping[str, float]], at_work: int = 0) -> SlotCounts:
         """Count the slots on these nodes, where ``at_work`` replicas are known to work.
@@ -84,7 +90,7 @@ def plan_resources(
         # As many CPU replicas as are wanted could take every CPU that ever comes, and would wait for ever for images
         # that nobody may fetch. Ray Data starts more than the fewest only where tasks have their slots too.
         low = low if on_gpu or low * per_actor + 1.0 <= cpus else 1
-        return Resources(device, (low, high), share, per_actor, 1.0, starts_nodes)
+        return Resources(device, (low, high), share, per_actor, 1.0, starts_nodes, awaits_nodes=True)
     # an actor must fit on one node, whatever its threads
     largest = max((node.get("CPU", 0.0) for node in nodes), default=0.0) or 1.0
     per_actor, per_task = min(per_actor, largest), min(1.0, largest)

@@ -7,10 +7,12 @@ import pytest
 from ray.data import DataContext
 
 from benchmarks.lib.stubs import StubSegmenter
-from m2f_batch.flow import workers
+from m2f_batch.config.segment import ComputeConfig
+from m2f_batch.flow import pipeline, workers
 from m2f_batch.flow.crashes.gate import Gate
 from m2f_batch.flow.crashes.in_flight import DONE
 from m2f_batch.flow.engine import results_of
+from m2f_batch.flow.pipeline import Flow
 from m2f_batch.flow.unit import pieces
 from m2f_batch.flow.unit.pieces import UNITS_PER_PIECE, Blocks, apart, each_unit
 from m2f_batch.flow.unit.stages import COMMITTED_BEFORE, commit_unit, label_unit
@@ -18,6 +20,7 @@ from m2f_batch.flow.unit.unit_names import UnitNames
 from m2f_batch.flow.unit.units import DONE_SCHEMA
 from m2f_batch.flow.workers import Steps, prepare
 from m2f_batch.ray_session.few_waiting import FewWaiting, set_few_waiting
+from m2f_batch.ray_session.resources import plan_resources
 from m2f_batch.records import ImageRef
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.plan import Unit, Units
@@ -116,6 +119,35 @@ def test_a_unit_that_was_committed_is_not_fetched_again(gate: Gate, monkeypatch,
     dataset = SimpleNamespace(iter_batches=lambda **_: [done, commit_unit(label_unit(made[3], stub), run=None)])  # type: ignore[arg-type]
     assert [unit["transient"] for unit in results_of(dataset)] == ["fetched"]  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "compute", "may_grow", "starts_nodes", "is_tried"),
+    [
+        ([{"CPU": 4}], {}, False, False, False),
+        ([{"CPU": 1}], {"device": "cpu"}, True, False, False),
+        ([{"CPU": 1}], {"device": "cpu"}, True, True, True),
+        ([{}], {"device": "cpu"}, True, False, True),
+        ([{"CPU": 4, "GPU": 1}], {}, False, False, True),
+    ],
+)
+def test_a_task_tries_the_model_where_replicas_may_wait_for_their_node(
+    nodes, compute, may_grow, starts_nodes, is_tried, gate: Gate, monkeypatch
+):
+    """So a run is in storage, and `status` sees it, before the first replica has a node."""
+    resources = plan_resources(ComputeConfig(**compute), nodes, may_grow=may_grow, starts_nodes=starts_nodes)
+    tried, built = [], {}
+    monkeypatch.setattr(pipeline, "labeled", lambda units, flow, gate, step, options, then: built.update(options))
+    monkeypatch.setattr(workers, "see_it_load", lambda settings, steps: tried.append("loaded"))
+    monkeypatch.setattr(workers, "answer_of", lambda method, *arguments: method(*arguments))
+    opening = SimpleNamespace(remote=lambda: tried.append("opened"))
+    handle = SimpleNamespace(begin=gate.begin, end=SimpleNamespace(remote=gate.end), open=opening)
+    steps = Steps(prepare=lambda table: workers.skipped_unit(table, "fetched"))
+    units = units_of(3)
+    pipeline.build(units, Flow("", None, resources, 1, 1, steps=steps), handle)  # type: ignore[arg-type]  # stand-ins
+    for at in range(3):
+        prepare(units.part(at, 1), **built)
+    assert tried == (["loaded", "opened"] if is_tried else [])
 
 
 def policy(waiting: int, working: int) -> tuple[FewWaiting, SimpleNamespace]:
