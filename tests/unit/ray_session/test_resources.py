@@ -1,18 +1,10 @@
-"""Who gets which resources, and what Ray's errors mean; without a Ray session."""
-
-import os
-import socket
+"""Who gets which resources of a cluster, without a Ray session."""
 
 import pytest
-from ray.exceptions import ActorDiedError, OwnerDiedError, RayTaskError
 
 from m2f_batch.config.segment import ComputeConfig
-from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.processes import FOR_START, PASSIVE
-from m2f_batch.ray_session.errors import run_error
-from m2f_batch.ray_session.nodes import AUTOSCALER_V2, starts_nodes
+from m2f_batch.errors import UsageError
 from m2f_batch.ray_session.resources import plan_resources
-from m2f_batch.ray_session.session import connected
 
 
 @pytest.mark.parametrize(
@@ -113,108 +105,9 @@ def test_whether_a_run_can_begin_on_what_is_there(nodes, fits):
     assert pool.fits(nodes) is fits
 
 
-@pytest.mark.parametrize(
-    ("kept", "starts"),
-    [
-        ({}, False),
-        ({b"__autoscaler_v2_enabled": b"1"}, True),
-        ({b"__autoscaler_v2_enabled": b"0"}, False),
-        # the first version, on every head: nodes that somebody started have no kind
-        ({"__autoscaling_status": b'{"autoscaler_report": {"active_nodes": {"node_ffff01": 1}}}'}, False),
-        ({"__autoscaling_status": b'{"autoscaler_report": {"active_nodes": {"head": 1, "gpu": 2}}}'}, True),
-        ({"__autoscaling_status": b'{"load_metrics_report": {}}'}, False),
-    ],
-)
-def test_whether_an_autoscaler_is_there_is_read_from_the_gcs(kept, starts, monkeypatch):
-    monkeypatch.setattr("m2f_batch.ray_session.nodes._internal_kv_get", lambda key, namespace=None: kept.get(key))
-    assert starts_nodes() is starts
-
-
-def test_the_mark_of_the_second_autoscaler_is_rays():
-    from ray._raylet import GCS_AUTOSCALER_STATE_NAMESPACE, GCS_AUTOSCALER_V2_ENABLED_KEY
-
-    assert (GCS_AUTOSCALER_V2_ENABLED_KEY.encode(), GCS_AUTOSCALER_STATE_NAMESPACE.encode()) == AUTOSCALER_V2
-
-
 def test_gpu_shares_do_not_apply_to_cpus():
     with pytest.raises(UsageError, match=r"compute\.gpus_per_actor"):
         plan_resources(ComputeConfig(device="cpu", gpus_per_actor=0.5), [{"CPU": 4}], may_grow=False)
-
-
-def task_error(cause: Exception) -> RayTaskError:
-    return RayTaskError("prepare_unit", "Traceback ...", cause)
-
-
-def test_our_own_error_comes_out_of_rays():
-    ours = RunError("the bucket is gone")
-    assert run_error(task_error(ours)) is ours
-    assert run_error(task_error(ours).as_instanceof_cause()) is ours
-
-
-def test_what_is_transient_arrives_as_itself():
-    ours = TransientError("the bucket asks to slow down")
-    assert run_error(task_error(ours)) is ours
-
-
-def test_a_lost_worker_is_a_failed_run_and_a_bug_stays_a_bug():
-    assert isinstance(run_error(ActorDiedError()), RunError)
-    assert isinstance(run_error(task_error(OwnerDiedError("00", None, ""))), RunError)
-    bug = task_error(KeyError("no such key"))
-    assert run_error(bug) is bug
-
-
-@pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_a_cluster_that_is_not_there_is_one_message_at_once(scheme):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with (
-        pytest.raises(UsageError, match=rf"compute\.address: nobody answers at {scheme}127\.0\.0\.1:{port}"),
-        connected(ComputeConfig(address=f"{scheme}127.0.0.1:{port}")),
-    ):
-        pass
-
-
-def test_a_local_ray_gets_time_to_start_on_a_busy_machine(monkeypatch):
-    seen = {}
-
-    def init(**options):
-        seen.update({name: os.environ.get(name) for name in FOR_START | PASSIVE}, address=options["address"])
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    for name in FOR_START | PASSIVE:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("ray.init", init)
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    with connected(ComputeConfig()):
-        assert not (FOR_START | PASSIVE).keys() & os.environ.keys()
-    assert seen == {"address": "local", "RAY_raylet_start_wait_time_s": "180", "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def test_a_local_ray_that_does_not_start_is_one_line(monkeypatch):
-    def init(**_):
-        raise Exception("The current node timed out during startup.\nThis could happen")
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("ray.init", init)
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    with pytest.raises(RunError) as caught, connected(ComputeConfig()):
-        pass
-    assert str(caught.value) == (
-        "Ray does not start on this machine: The current node timed out during startup.; it was given 180 s; "
-        "free CPUs, memory and the disk of RAY_TMPDIR or /tmp, and give the same command again"
-    )
-
-
-def test_a_bug_in_starting_ray_stays_a_bug(monkeypatch):
-    def init(**_):
-        raise KeyError("no such key")
-
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("ray.init", init)
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    with pytest.raises(KeyError), connected(ComputeConfig()):
-        pass
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""How a command connects to Ray, and what it says where that fails."""
+
+import os
+import socket
+
+import pytest
+
+from m2f_batch.config.segment import ComputeConfig
+from m2f_batch.errors import RunError, UsageError
+from m2f_batch.processes import FOR_START, PASSIVE
+from m2f_batch.ray_session.session import connected
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_is_not_there_is_one_message_at_once(scheme):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (
+        pytest.raises(UsageError, match=rf"compute\.address: nobody answers at {scheme}127\.0\.0\.1:{port}"),
+        connected(ComputeConfig(address=f"{scheme}127.0.0.1:{port}")),
+    ):
+        pass
+
+
+def test_a_local_ray_gets_time_to_start_on_a_busy_machine(monkeypatch):
+    seen = {}
+
+    def init(**options):
+        seen.update({name: os.environ.get(name) for name in FOR_START | PASSIVE}, address=options["address"])
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in FOR_START | PASSIVE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with connected(ComputeConfig()):
+        assert not (FOR_START | PASSIVE).keys() & os.environ.keys()
+    assert seen == {"address": "local", "RAY_raylet_start_wait_time_s": "180", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def test_a_local_ray_that_does_not_start_is_one_line(monkeypatch):
+    def init(**_):
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(RunError) as caught, connected(ComputeConfig()):
+        pass
+    assert str(caught.value) == (
+        "Ray does not start on this machine: The current node timed out during startup.; it was given 180 s; "
+        "free CPUs, memory and the disk of RAY_TMPDIR or /tmp, and give the same command again"
+    )
+
+
+def test_a_bug_in_starting_ray_stays_a_bug(monkeypatch):
+    def init(**_):
+        raise KeyError("no such key")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("ray.init", init)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(KeyError), connected(ComputeConfig()):
+        pass
