@@ -47,12 +47,13 @@ class WindowLabels:
         self._final = [window.x for window in self._windows[1:]] + [scaled_hw[1]]
         self._held: list[tuple[View, WindowLogits]] = []
         self._added = 0
+        self._has_left_device = False  # which had no room, so that all that follows is computed on the CPU
 
     def add(self, view: View, part: WindowLogits) -> None:
         """Take the next window, and paint what no other window lies over."""
-        self._held.append((view, part))
         if self._added == 0:
             self._begin(part)
+        self._held.append((view, part.cpu() if self._has_left_device else part))
         final = self._final[self._added]
         self._added += 1
         while (reads := self._runs.reads) is not None and reads.stop <= final:
@@ -84,6 +85,7 @@ class WindowLabels:
             if shares.device == CPU:
                 raise
         torch.cuda.empty_cache()
+        self._has_left_device = True
         self._held[:] = [(view, part.cpu()) for view, part in self._held]
         self._painter = self._painter_for(self._held[0][1])
         self._painter.shares = shares.cpu()

@@ -25,7 +25,7 @@ from m2f_batch.vision.device.micro_batches import BatchSizes
 from m2f_batch.vision.device.replica import joining, replica
 from m2f_batch.vision.device.threads import pin_threads
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of
-from m2f_batch.vision.masks import label_tiles
+from m2f_batch.vision.masks import label_tiles, windows
 from m2f_batch.vision.masks.windows import WindowLabels, WindowLogits
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 from m2f_batch.vision.postprocess import segments_of
@@ -187,6 +187,44 @@ def test_windows_are_let_go_of_as_the_picture_is_painted():
         held.append(len(labels._held))
     labels.joined()
     assert len(views) == 2 * 93 and max(held) <= 4 * 2 and held[-1] == 0
+
+
+class OfDevice(WindowLogits):
+    """Logits that stand for those on a device which has no room."""
+
+    def cpu(self):
+        return WindowLogits(self.logits.clone())
+
+
+def test_all_windows_follow_to_the_cpu_when_the_device_has_no_room(monkeypatch):
+    monkeypatch.setattr(windows, "CPU", torch.device("cpu", 0))  # another one than that of the logits
+    cut, size = Windows(64, 32), (96, 300)
+    views: tuple[View, ...] = cut.views(replace(PLAN, size=None), size)
+    logits = [torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(at)) for at in range(len(views))]
+
+    def labels_of(kind, strips):
+        labels = WindowLabels(views, size, size)
+        for at, view in enumerate(views):
+            labels.add(view, kind(logits[at]))
+            if at == 0:
+                labels._runs.paint_next = partial(without_room, labels._runs.paint_next, strips)
+            elsewhere.append([type(part) for _, part in labels._held])
+        return labels.joined()
+
+    def without_room(paint_next, strips, *arguments):
+        strips.append(len(strips))
+        if len(strips) == 2:
+            raise torch.OutOfMemoryError
+        paint_next(*arguments)
+
+    elsewhere: list[list[type]] = []
+    expected = labels_of(WindowLogits, [0, 0])
+    elsewhere.clear()
+    found = labels_of(OfDevice, [])
+    assert OfDevice in elsewhere[0]
+    fallen = next(at for at, kinds in enumerate(elsewhere) if WindowLogits in kinds)
+    assert fallen < len(views) - 2 and all(OfDevice not in kinds for kinds in elsewhere[fallen:])
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_windows_are_in_the_fingerprint():
