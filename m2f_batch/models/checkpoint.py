@@ -156,7 +156,8 @@ def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
     """The task of the run, checked against what the family can do and the model was trained for."""
     trained = checkpoint.trained_task
     able = checkpoint.family.tasks(checkpoint.config, trained, checkpoint.label_set)
-    task = asked or trained or (able[0] if len(able) == 1 else None)
+    # a family of one task has that one, whatever the name of the model says
+    task = asked or (able[0] if len(able) == 1 else trained)
     if task is None:
         raise UsageError(
             f"is not given, and neither the name nor the config of {checkpoint.name} says it",

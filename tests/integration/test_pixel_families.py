@@ -306,6 +306,11 @@ def test_tasks_with_objects_are_refused_with_the_reason(models: dict[str, Path],
         choose_task(read_checkpoint(models["segformer"], "m"), task)
 
 
+@pytest.mark.parametrize("name", ["my-instance-segformer", "segformer-panoptic-tuned"])
+def test_a_family_of_one_task_has_it_whatever_its_name_says(models: dict[str, Path], name: str) -> None:
+    assert choose_task(read_checkpoint(models["segformer"], name), None) == "semantic"
+
+
 def changed_config(models: dict[str, Path], tmp_path: Path, name: str, **changes: Any) -> Path:
     directory = tmp_path / "changed"
     shutil.copytree(models[name], directory)
