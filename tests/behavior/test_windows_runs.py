@@ -1,8 +1,6 @@
 """``preprocess.window`` from the command line to the rows, and what follows a run whose images were seen in windows."""
 
 import json
-import signal
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -20,14 +18,6 @@ from m2f_batch.vision.segmenter import Segmenter
 pytestmark = pytest.mark.usefixtures("off_ray")
 SIZE, WINDOW = {"shortest_edge": 96, "longest_edge": 400}, {"size": 64, "stride": 48}
 SETTINGS = ["--set", f"preprocess.size={json.dumps(SIZE)}", "--set", f"preprocess.window={json.dumps(WINDOW)}"]
-
-
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    """The command line takes SIGTERM for itself. The tests' process gets it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ A dry run, the run, its state and proof, exports, the evaluation of its own expo
 """
 
 import json
-import signal
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -23,14 +21,6 @@ PLANS = {
     "mobilevit": "blue first (as ml-cvnets sees it: all of the image, where transformers cuts its middle out)",
     "mobilevitv2": "red first and all of the image",
 }
-
-
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    """The command line takes SIGTERM for itself. The tests' process gets it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,8 +1,6 @@
 """EoMT by whole commands: a run of each task, and what follows it. Semantic sees images in windows."""
 
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,14 +24,6 @@ EVERYTHING = {
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("models")
     return {"eomt": eomt.build(folder / "eomt"), "eomt_dinov3": eomt_dinov3.build(folder / "eomt_dinov3")}
-
-
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    """The command line takes SIGTERM for itself. The tests' process gets it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(("kind", "task"), [("eomt", "instance"), ("eomt_dinov3", "panoptic"), ("eomt", "semantic")])

@@ -1,14 +1,19 @@
 """Whole commands without Ray: what it would do on a node of four CPUs is done in this process, unit after unit.
 
-For tests of what a command reads, says and writes. Those about Ray, or about what crosses its processes, start one.
+For tests of what a command reads, says and writes. What would cross processes is pickled, and tables are slices of
+blocks as from Ray's store. Tests about Ray itself start one.
 """
 
-from collections.abc import Callable, Generator, Iterator
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pytest
+from ray import cloudpickle
 
 from m2f_batch.flow import dry_run, job
 from m2f_batch.flow.attempt import plan_text
@@ -20,33 +25,41 @@ from m2f_batch.flow.unit.labeler import Labeler
 from m2f_batch.flow.unit.stages import commit_unit, label_unit, preparing, unit_table
 from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
+from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.plan import Unit, Units
 
 NODES = [{"CPU": 4.0}]
+_T = TypeVar("_T")
 
 
 @pytest.fixture
-def off_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``segment`` does all that it does, but for Ray."""
+def off_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """``segment`` does all that it does, but for Ray. What ``main`` takes for itself, the tests' process gets back."""
+    on_stop = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(job, "connected", lambda _: nullcontext())
     monkeypatch.setattr(job, "set_data_context", lambda _: None)
-    monkeypatch.setattr(job, "on_cluster", map)
+    monkeypatch.setattr(job, "on_cluster", _on_cluster)
     monkeypatch.setattr(job, "start_on_ray", _start)
     monkeypatch.setattr(dry_run, "labeled", _Labeled)
     for module in (job, plan_text, dry_run):
         monkeypatch.setattr(module, "present", lambda: NODES)
+    yield
+    signal.signal(signal.SIGTERM, on_stop)
 
 
 def _start(flow: Flow, attempt: Attempt, units: Units) -> Started:
     """OUTPUT is opened once the model has loaded."""
+    flow = _sent(replace(flow, fence=attempt.fence))
     segmenter = _loaded(flow)
     base = begin(attempt.run, attempt.work)
+    run = open_directory(flow.run_uri, flow.fence)
 
     def stream() -> Generator[DoneUnit, None, None]:
         for unit in units:
             table = label_unit(_prepared(flow, unit, flow.steps.prepare), segmenter)
-            yield from commit_unit(table, run=attempt.run).to_pylist()
+            yield from commit_unit(_sliced(table), run=run).to_pylist()
 
     return Started(stream(), lambda: base, None, Slots(flow.resources.device, fetch_threads=flow.fetch_threads))
 
@@ -55,14 +68,14 @@ class _Labeled:
     """Stands for the dataset up to the labels."""
 
     def __init__(self, units: Units, flow: Flow, gate: None, step: Callable[..., pa.Table]) -> None:
-        self._units, self._flow, self._step = units, flow, step
+        self._units, self._flow, self._step = units, _sent(flow), step
 
     def iter_batches(self, **_: Any) -> Iterator[pa.Table]:
         segmenter = _loaded(self._flow)
         for unit in self._units:
             table = _prepared(self._flow, unit, self._step)
             for row in range(table.num_rows):
-                yield label_unit(table.slice(row, 1), segmenter)
+                yield _sliced(label_unit(table.slice(row, 1), segmenter))
 
 
 def _loaded(flow: Flow) -> Labeler:
@@ -72,4 +85,23 @@ def _loaded(flow: Flow) -> Labeler:
 
 
 def _prepared(flow: Flow, unit: Unit, step: Callable[..., pa.Table]) -> pa.Table:
-    return step(unit_table(unit), **preparing(flow.actor.labeling, flow.max_pixels, flow.fetch_threads))
+    return _sliced(step(unit_table(unit), **preparing(flow.actor.labeling, flow.max_pixels, flow.fetch_threads)))
+
+
+def _sent(thing: _T) -> _T:
+    """What another process gets of it."""
+    sent: _T = cloudpickle.loads(cloudpickle.dumps(thing))
+    return sent
+
+
+def _sliced(table: pa.Table) -> pa.Table:
+    """The same rows, in the middle of a block that another process has written."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(pa.concat_tables([table, table, table]).combine_chunks())
+    return pa.ipc.open_stream(sink.getvalue()).read_all().slice(table.num_rows, table.num_rows)
+
+
+def _on_cluster(function: Callable[[Any], _T], items: Iterable[Any]) -> Iterator[_T]:
+    """Each result, of a task in another process."""
+    return map(_sent, map(_sent(function), items))
