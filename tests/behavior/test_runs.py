@@ -5,6 +5,7 @@ import json
 import re
 import time
 from contextlib import redirect_stdout
+from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,18 +14,22 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import DEMO_MODEL
 from ray.exceptions import WorkerCrashedError
 from support.engines import config_of, in_process, on_ray, rows_of
 from support.models import save_incomplete_model
 
 from benchmarks.lib import stubs
+from m2f_batch.cli import main
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import job as jobs
+from m2f_batch.flow import pipeline
 from m2f_batch.flow.attempt import finish
 from m2f_batch.records import SCHEMA
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
+from m2f_batch.storage.store import StoreUnavailable
 from m2f_batch.vision.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -75,6 +80,10 @@ def test_every_image_has_exactly_one_row(scenes, finished, undisturbed):
     assert sum(info["errors"].values()) == 1
     assert [c["name"] for c in info["categories"] if not c["isthing"]] == ["sky", "grass"]
     assert info["model"]["license"] == "mit"
+    forward = info["forward"]
+    replicas = forward["fast"] + forward["slow"]
+    assert 1 <= replicas <= (2 if finished.is_on_ray else 1)
+    assert sum(forward["why"].values()) <= replicas
 
 
 def test_run_json_and_the_closing_lines_say_what_kept_a_run_busy(finished):
@@ -296,6 +305,35 @@ def test_a_model_that_does_not_load_leaves_output_alone(scenes, tmp_path):
     with pytest.raises(RunError, match="1 tensors are missing"):
         on_ray(config_of(scenes, tmp_path / "run", model))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_store_that_is_lost_in_a_commit_is_one_line(tmp_path, monkeypatch, capsys):
+    def lose(_: pa.Table, **__: object) -> pa.Table:
+        raise StoreUnavailable("s3://doomed/out: there is no such bucket")
+
+    monkeypatch.setattr(pipeline, "commit", lose)  # in the actor's process
+    monkeypatch.setattr(jobs, "Steps", stubs.steps)
+    pq.write_table(pa.table({"uri": [*stubs.uris(20)]}), tmp_path / "in.parquet")
+    command = ["segment", str(tmp_path / "in.parquet"), str(tmp_path / "run"), "--model", str(DEMO_MODEL)]
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "s3://doomed/out: there is no such bucket" in said
+    assert said.count("\n") == 1, said
+
+
+@pytest.mark.parametrize(("family", "task"), [("eomt", "semantic"), ("rf_detr", "instance")])
+def test_rows_of_another_family_cross_processes(one_scene, tmp_path, family, task):
+    """EoMT sees several windows of an image, and the pixels of RF-DETR are float32."""
+    model = tmp_path / "model"
+    with torch.random.fork_rng():
+        import_module(f"support.tiny.{family}").build(model)
+    sections = {"model": {"task": task}, "compute": {"actors": 1}}
+    sections |= {"postprocess": {"score_threshold": 0.0}} if task == "instance" else {}
+    assert on_ray(config_of(one_scene, tmp_path / "ray", model, **sections)) == 0
+    assert in_process(config_of(one_scene, tmp_path / "here", model, **sections)) == 0
+    assert all(row["segments"] for row in rows_of(tmp_path / "ray"))
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "here")
+    assert verify(open_directory(str(tmp_path / "ray")), task) == []
 
 
 def test_nobody_waits_for_a_gate_that_was_closed(tmp_path, monkeypatch):
