@@ -20,6 +20,7 @@ from m2f_batch.errors import RunError
 from m2f_batch.flow import engine, job
 from m2f_batch.ray_session import tasks
 from m2f_batch.ray_session.tasks import on_cluster
+from m2f_batch.storage.allow import OF_MACHINE
 
 
 def test_no_task_waits_for_a_cpu_that_another_job_has(ray_session):
@@ -54,6 +55,24 @@ def test_no_task_waits_for_a_cpu_that_another_job_has(ray_session):
     assert 2 <= max(at_once) <= 3
     assert not waited, waited[:1]
     ray.kill(neighbour)
+
+
+def test_the_list_of_a_worker_s_machine_holds_where_its_driver_has_none(ray_session):
+    """As on Kubernetes, where the pods of a cluster have a list and what submits a job has not."""
+
+    @ray.remote(num_cpus=0.01, runtime_env={"env_vars": {OF_MACHINE: "s3://b"}})
+    def looked(uris: list[str]) -> list[object]:
+        from m2f_batch.inputs.fetch import fetch_many
+        from m2f_batch.records import ImageRef
+        from m2f_batch.storage.allow import is_allowed
+
+        outside = [ImageRef(uri, None) for uri in uris if not is_allowed(uri)]
+        return [str(data) for _, data in fetch_many(outside, threads=1)]
+
+    assert OF_MACHINE not in os.environ
+    outside = ["/etc/hostname", "s3://bb/a.png"]
+    said = ray.get(looked.remote(["s3://b/a.png", *outside]))
+    assert said == [f"fetch: NotAllowed: {uri}: lies outside the allow-list" for uri in outside]
 
 
 def test_half_of_the_free_cpus_are_left_where_an_autoscaler_listens(ray_session, monkeypatch):
