@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import DEMO_MODEL, PROJECT
-from support.s3_gates import Gate
+from support.engines import config_of, in_process, rows_of
+from support.s3_gates import Gate, images
 from support.s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
+from m2f_batch.runs.directory import open_directory
+from m2f_batch.runs.inspect.verify import verify
 
 
 def said(arguments: list[str]) -> str:
@@ -21,7 +25,16 @@ def said(arguments: list[str]) -> str:
         command, capture_output=True, text=True, timeout=280, cwd=PROJECT, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stdout + done.stderr
     return done.stdout
+
+
+def masks_by_name(output: str | Path) -> dict[str, Any]:
+    """What was found in each image, by the image's file name."""
+    return {
+        row["uri"].rpartition("/")[2]: (row["status"], row["height"], row["width"], row["segments"])
+        for row in rows_of(output)
+    }
 
 
 def test_a_run_from_a_public_bucket_into_one_of_ones_own(
@@ -56,5 +69,12 @@ def test_a_run_from_a_public_bucket_into_one_of_ones_own(
     gate.paid = set()
     assert main([*base, *given[:2], *given[4:]]) == 0
     assert "nothing to do" in capsys.readouterr().out, "another payer is no part of the fingerprint"
+    assert verify(open_directory(f"s3://{own}/run"), "panoptic") == []
+    (tmp_path / "disk").mkdir()
+    for key, data in images().items():
+        (tmp_path / "disk" / Path(key).name).write_bytes(data)
+    (tmp_path / "disk" / "dbl.png").write_bytes(images()["in/1.png"])
+    assert in_process(config_of(tmp_path / "disk", tmp_path / "plain", DEMO_MODEL)) == 0
+    assert masks_by_name(f"s3://{own}/run") == masks_by_name(tmp_path / "plain")
     image = f"{moto_s3.uri}/other//dbl.png"
     assert main(["explain", f"s3://{own}/run", image, str(tmp_path / "why")]) == 0, "run.json says how to ask"
