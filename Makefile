@@ -62,7 +62,7 @@ chaos: export PYTHONPATH = tests
 chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/run_chaos.py --schedules $(SCHEDULES) --seed $(SEED) $(CHAOS_OPTIONS)
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
-	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
+	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_chaos.py tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
 		tests/chaos/test_nodes.py tests/chaos/test_growing.py tests/chaos/test_kills.py tests/behavior/test_poison.py \
 		tests/behavior/test_finetune_two.py \
 		tests/behavior/test_finetune_stop.py tests/behavior/test_backbones.py \
