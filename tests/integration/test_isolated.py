@@ -23,10 +23,10 @@ CRASHES = [signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.
 
 @pytest.fixture
 def acts(tmp_path):
-    """``acts(*uris)``: the outcome of each; ``limits`` and the stage that they die in may be given."""
+    """``acts(*uris)``: the outcome of each; ``limits`` and the stage that they end in may be given, one or one each."""
 
-    def prepare(*uris: str, stage: str = "decode", **options):
-        refs = [ImageRef(uri, stage) for uri in uris]
+    def prepare(*uris: str, stage: str = "decode", stages: tuple[str, ...] = (), **options):
+        refs = [ImageRef(uri, each) for uri, each in zip(uris, stages or [stage] * len(uris), strict=True)]
         return prepare_isolated(refs, plan=tmp_path, cut=None, max_pixels=1, worker=poison_workers.acting, **options)
 
     return prepare
@@ -122,7 +122,7 @@ def test_no_image_stops_a_process_by_such_a_signal(acts, number):
 
 def test_a_hang_is_ended(acts, tmp_path):
     # only what hangs has a short limit, for anything else may take long on a loaded machine
-    outcome, other = acts("hang", "ok 1", limits={**LIMITS, "decode": 1.5})
+    outcome, other = acts("hang", "ok 1", stages=("decode", "fetch"), limits={**LIMITS, "decode": 1.5})
     assert said(outcome) == ("decode", "TimedOut", "no result after 1.5 s of decoding it")
     assert other.startswith("ok 1")
     assert len(set(tries(tmp_path, "hang"))) == 3
