@@ -189,7 +189,7 @@ def test_when_a_run_is_given_up(mine: Tally, listed: list[str], is_hopeless: boo
         listing=SimpleNamespace(table=pa.table({"uri": listed})),
     )
     progress = SimpleNamespace(mine=mine, labelled=mine.images)
-    assert finish.is_hopeless(job, progress) is is_hopeless  # type: ignore[arg-type]
+    assert finish.is_hopeless(job, progress) is is_hopeless  # type: ignore[arg-type]  # what is asked of both
 
 
 def test_an_error_page_behind_a_url_is_no_stranger():

@@ -97,7 +97,7 @@ def test_segments_are_those_of_the_plain_definition(models: dict[str, Path], nam
         checkpoint,
         ModelConfig(uri="m"),
         PreprocessConfig(size=SIZES[size]),
-        PostprocessConfig(),  # type: ignore[arg-type]
+        PostprocessConfig(),  # type: ignore[arg-type]  # pydantic makes it a Size
     )
     theirs = getattr(transformers, checkpoint.family.class_name).from_pretrained(models[name]).eval()
     segmenter = Segmenter(load_model(models[name], CPU), labeling, CPU)

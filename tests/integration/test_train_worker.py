@@ -111,13 +111,13 @@ def test_lines_are_passed_on_to_the_last_and_a_ledger_that_is_away_for_a_moment_
 
     away: Any = Local(ledger, [ActorUnavailableError("busy", None)])
     threading.Timer(0.1, away.raising.clear).start()
-    worker._fit(SimpleNamespace(fit=fit), away, said.append)  # type: ignore[arg-type]
+    worker._fit(SimpleNamespace(fit=fit), away, said.append)  # type: ignore[arg-type]  # a trainer that only fits
     assert said == ["first", "last"]
 
 
 def test_what_training_dies_of_is_raised():
     with pytest.raises(ValueError, match="a bug"):
-        worker._fit(SimpleNamespace(fit=lambda: int("a bug")), Local(Ledger()), print)  # type: ignore[arg-type]
+        worker._fit(SimpleNamespace(fit=lambda: int("a bug")), Local(Ledger()), print)  # type: ignore[arg-type]  # see above
 
 
 def job_of(workers: int | tuple[int, int], **compute: Any) -> Any:

@@ -171,7 +171,7 @@ def test_paths_and_sizes_of_images(tmp_path):
     [
         ("malformed", {"points": TRIANGLE}, r"shapes\[0\]: needs a text 'label'"),
         ("malformed", shape("\ud800"), "needs a text 'label'"),
-        ("malformed", shape(kind=["polygon"]), "'shape_type' or none"),  # type: ignore[arg-type]
+        ("malformed", shape(kind=["polygon"]), "'shape_type' or none"),  # type: ignore[arg-type]  # the fault
         ("malformed", shape(kind="ellipse"), "shape_type 'ellipse' is not known"),
         ("malformed", shape(group_id=[1]), "group_id must be a number"),
         ("invalid-mask", shape(points=TRIANGLE[:2]), r"a polygon needs at least 3 points \[x, y\]"),

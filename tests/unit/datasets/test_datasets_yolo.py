@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, **options: object) -> Dataset:
-    return read_dataset("yolo", str(folder / "data.yaml"), **options)  # type: ignore[arg-type]
+    return read_dataset("yolo", str(folder / "data.yaml"), **options)  # type: ignore[arg-type]  # the tests say which
 
 
 def first_mask(dataset: Dataset) -> np.ndarray:

@@ -116,8 +116,8 @@ def test_a_unit_that_was_committed_is_not_fetched_again(gate: Gate, monkeypatch,
     stub = StubSegmenter(0.0, None)
     done = commit_unit(label_unit(made[2], stub), run=open_directory(str(tmp_path / "run")))
     assert done.schema.equals(DONE_SCHEMA)
-    dataset = SimpleNamespace(iter_batches=lambda **_: [done, commit_unit(label_unit(made[3], stub), run=None)])  # type: ignore[arg-type]
-    assert [unit["transient"] for unit in results_of(dataset)] == ["fetched"]  # type: ignore[arg-type]
+    dataset = SimpleNamespace(iter_batches=lambda **_: [done, commit_unit(label_unit(made[3], stub), run=None)])  # type: ignore[arg-type]  # no run
+    assert [unit["transient"] for unit in results_of(dataset)] == ["fetched"]  # type: ignore[arg-type]  # iterates only
     assert not (tmp_path / "run").exists()
 
 
@@ -169,7 +169,7 @@ def policy(waiting: int, working: int) -> tuple[FewWaiting, SimpleNamespace]:
 )
 def test_no_more_is_begun_than_is_soon_taken(waiting: int, working: int, may: bool):
     rule, maker = policy(waiting, working)
-    assert rule.can_add_input(maker) is may  # type: ignore[arg-type]
+    assert rule.can_add_input(maker) is may  # type: ignore[arg-type]  # asks no more of it
     (taker,) = maker.output_dependencies
     assert rule.can_add_input(taker)
 

@@ -123,7 +123,7 @@ def test_pixels_are_those_of_the_processor_which_asks_nobody(model: Path, monkey
     assert theirs is not None
     assert theirs.shape[2:] == (64, 86), "made up to no multiples"
     assert torch.equal(pixel_values(prepared.contents, prepared.views[0].canvas_hw, plan, torch.device("cpu")), theirs)
-    mine = PreprocessConfig(size={"shortest_edge": 64, "longest_edge": 128})  # type: ignore[arg-type]
+    mine = PreprocessConfig(size={"shortest_edge": 64, "longest_edge": 128})  # type: ignore[arg-type]  # pydantic makes it a Size
     own = settle(checkpoint, ModelConfig(uri="m", task="semantic"), mine, PostprocessConfig()).preprocess
     assert own.canvas_size(IMAGE.shape[:2]) == (64, 96)
 

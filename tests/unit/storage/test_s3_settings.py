@@ -85,7 +85,7 @@ def test_addresses_are_those_of_plain_boto3(
     assert asked_of(new_client("photos")) == plain
     if style is not None:
         file.write_text("[default]\ns3 =\n    addressing_style = path\n")
-        with s3_settings.using(S3Config(addressing_style=style)):  # type: ignore[arg-type]
+        with s3_settings.using(S3Config(addressing_style=style)):  # type: ignore[arg-type]  # a text from a table
             assert asked_of(new_client("photos")) == plain
     if endpoint == "http://127.0.0.1:9000" and style is None:
         assert plain == "http://127.0.0.1:9000/photos/a.jpg"

@@ -265,7 +265,7 @@ def test_instance_learns_things_only_and_the_others_all() -> None:
     assert labels_of(CATEGORIES, "instance").of_category == (0, -1, 1)
     assert labels_of(CATEGORIES, "instance").stuff_ids == ()
     for task in ("panoptic", "semantic"):
-        labels = labels_of(CATEGORIES, task)  # type: ignore[arg-type]
+        labels = labels_of(CATEGORIES, task)  # type: ignore[arg-type]  # a tuple of texts
         assert (labels.of_category, labels.stuff_ids, labels.names) == ((0, 1, 2), (1,), ("ball", "sky", "crate"))
 
 

@@ -99,7 +99,7 @@ def test_schedules() -> None:
     assert rising == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
     assert all(
         0 <= rate_factor(step, 7, kind, warmup_steps=3) <= 1 for kind in ("step", "poly", "cosine") for step in range(9)
-    )  # type: ignore[arg-type]
+    )  # type: ignore[arg-type]  # a tuple of texts
 
 
 # ---- moving average

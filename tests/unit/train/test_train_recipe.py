@@ -30,7 +30,7 @@ def config_of(*overrides: str, file: str | None = None) -> FinetuneConfig:
 @pytest.mark.parametrize("image_hw", [(512, 683), (300, 500), (1000, 600)])
 def test_scale_one_of_the_ade20k_preset_is_the_size_it_is_tested_at(image_hw: tuple[int, int]) -> None:
     config = config_of("augment.scale=[1, 1]", file=str(ADE20K))
-    recipe = TrainJob(config, None, None, "semantic", None, None, {}, "mask2former").recipe((0,))  # type: ignore[arg-type]
+    recipe = TrainJob(config, None, None, "semantic", None, None, {}, "mask2former").recipe((0,))  # type: ignore[arg-type]  # a recipe asks for config and task only
     view = draw_view(
         np.random.default_rng(0), image_hw, recipe.crop_hw, recipe.scale, recipe.flip, resize=recipe.resize
     )

@@ -129,7 +129,7 @@ def test_what_is_not_in_use_is_no_fact_of_a_plan() -> None:
     assert replace(PLAN, note="of its paper").facts() == plain
     changes = {"rounding": "mmcv", "resizing": "opencv", "stretch_to": 32, "pads_black": True, "is_bgr": True}
     for name, value in changes.items():
-        assert replace(PLAN, **{name: value}).facts() == {**plain, name: value}  # type: ignore[arg-type]
+        assert replace(PLAN, **{name: value}).facts() == {**plain, name: value}  # type: ignore[arg-type]  # values of many fields
 
 
 def test_a_plan_says_what_it_does() -> None:
