@@ -18,7 +18,8 @@ from m2f_batch.errors import CommandError, RunError, TransientError, UsageError
 from m2f_batch.installed import check_installation, is_missing, what_is_missing, what_to_install
 from m2f_batch.messages.masking import redact
 from m2f_batch.messages.near_miss import did_you_mean
-from m2f_batch.messages.terminal import printable
+from m2f_batch.messages.notes import notes_to
+from m2f_batch.messages.terminal import printable, say
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.result import Result, tell
 from m2f_batch.signals import STOPPED
@@ -81,7 +82,8 @@ def _run(arguments: list[str], result: Result) -> int:
             result.begin(options.result)
         if doubt := check_installation():
             _say(name, doubt)
-        return commands[name].run(options)
+        with notes_to(_note):
+            return commands[name].run(options)
     except CommandError as error:
         if isinstance(error.__cause__, ModuleNotFoundError) and (text := what_is_missing(error.__cause__)):
             _complain(name, text)
@@ -124,6 +126,10 @@ def _complain(name: str, text: str) -> None:
 
 def _say(name: str, text: str) -> None:
     print(f"{f'm2f-batch {name}'.rstrip()}: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def _note(line: str) -> None:
+    say(line, file=sys.stderr)
 
 
 def _on_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -3,12 +3,11 @@
 Every reader hands its findings to a ``Report`` and goes on without what it complained about, if the report returns.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from m2f_batch.errors import UsageError
-from m2f_batch.messages.terminal import say
+from m2f_batch.messages.notes import note
 from m2f_batch.storage import uris
 
 
@@ -80,10 +79,10 @@ NOTES = {
 
 
 def stop(finding: Finding) -> None:
-    """Reports strictly: says a note on stderr, and raises UsageError for anything else."""
+    """Reports strictly: hands on a note, and raises UsageError for anything else."""
     if finding.kind not in NOTES:
         raise UsageError(str(finding))
-    say(f"note: {finding}", file=sys.stderr)
+    note(f"note: {finding}")
 
 
 def examples(items: list[str], most: int = 3) -> str:

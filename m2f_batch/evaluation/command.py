@@ -16,6 +16,7 @@ from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.exports.ids import spelled_otherwise
 from m2f_batch.exports.run_images import file_name
+from m2f_batch.messages.notes import is_heard
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.reader import Run
 from m2f_batch.storage.s3.settings import recorded, using
@@ -75,7 +76,8 @@ def measure(
     """
     places = {uri: place for place, uri in enumerate(dataset.table["uri"].to_pylist())}
     counts = Counter(ok=0, error=0, remaining=0, without_row=0, not_annotated=0)
-    bar = tqdm(total=len(places), unit=" images", leave=False, disable=None)  # where stderr is a terminal
+    is_unseen = None if is_heard() else True  # None: where stderr is no terminal
+    bar = tqdm(total=len(places), unit=" images", leave=False, disable=is_unseen)
     rows = (row for table in run.rows(COLUMNS) for row in table.to_pylist())
     for row in rows:
         place = places.pop(pairs.get(row["uri"], ""), None)

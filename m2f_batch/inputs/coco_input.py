@@ -1,7 +1,7 @@
 """Lists the images of a COCO JSON that is INPUT."""
 
 import re
-import sys
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +12,6 @@ from m2f_batch.inputs.listed import Listing, listing_of
 from m2f_batch.inputs.manifests import is_json_lines, named, unpacked
 from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.resolved import bare, images_around, resolve_names
-from m2f_batch.messages.terminal import say
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.store import Store
@@ -55,12 +54,12 @@ def list_coco(store: Store, place: str, root: str | None) -> Listing:
             raise UsageError(
                 f": images[{at}]: {bare(names[at])!r}: {error}{here}", field="input.uri", value=place
             ) from error
-    say(*(f"note: input.uri: {place}: {line}" for _, line in found.said(names, around)), file=sys.stderr)
     try:
         column = text_column(uri for uri in found.uris if uri is not None)
     except UnicodeEncodeError as error:
         raise UsageError(f"a listed uri is not valid Unicode: {error.object!r}", field="input.uri") from error
-    return listing_of(column, None, pa.table({"coco_id": pa.array(numbers, pa.int64())}), 0)
+    listing = listing_of(column, None, pa.table({"coco_id": pa.array(numbers, pa.int64())}), 0)
+    return replace(listing, notes=(*(line for _, line in found.said(names, around)), *listing.notes))
 
 
 def _images(store: Store, place: str) -> list[Any]:

@@ -14,6 +14,7 @@ from m2f_batch.datasets.lint.warnings import queries_of, warnings_of
 from m2f_batch.datasets.splits.train_val import places_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
+from m2f_batch.messages.notes import notes_to
 from m2f_batch.result import Outcome, Report, unheard
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.signals import noticed_stops
@@ -53,7 +54,8 @@ def finetune(
     last checkpoint.
     """
     places = {**places_of(config.data), "output.uri": config.output.uri}
-    with using(config.storage.s3), confine(config.storage.allow, places):
+    listener = None if say is unheard else say
+    with notes_to(listener), using(config.storage.s3), confine(config.storage.allow, places):
         return _finetune(config, say, report)
 
 

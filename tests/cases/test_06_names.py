@@ -45,13 +45,14 @@ def test_what_is_written_names_the_files_that_are_there(shared_cases, tmp_path, 
     assert capsys.readouterr().err.count("4 of 4 names") == 1
 
 
-def test_input_reads_the_names_of_a_coco_json_so(shared_cases, capsys):
+def test_input_reads_the_names_of_a_coco_json_so(shared_cases):
     folder = shared_cases / "06-coco-backslash"
     listing = list_input(str(folder / "train.json"))
     assert listing.table["uri"].to_pylist() == [f"{folder}/train/img{number}.jpg" for number in range(4)]
     assert listing.table["coco_id"].to_pylist() == [1, 2, 3, 4]
     assert all(listing.table["version"].to_pylist())
-    assert r"4 of 4 names are read as those of files that are there (backslashes)" in capsys.readouterr().err
+    (note,) = listing.notes
+    assert "4 of 4 names are read as those of files that are there (backslashes)" in note
 
 
 def test_lvis_names_its_images_by_url(shared_cases, capsys):

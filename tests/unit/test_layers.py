@@ -195,7 +195,7 @@ def test_the_drivers_need_no_torch():
 
 def test_commands_alone_print_and_tell_the_result():
     """What lies below returns data and says lines through what it is handed, so that it can be called from Python."""
-    doors = {"say_json", "print_line", "tell", "tell_outcome"}
+    doors = {"say", "say_json", "print_line", "tell", "tell_outcome"}
     ours = ("m2f_batch.cli", "m2f_batch.commands.")
     strangers = [
         f"{module} imports {name}"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from tqdm import tqdm
 
 from m2f_batch.messages.spoken import duration
+from m2f_batch.result import unheard
 from m2f_batch.train.data.stream import Span
 
 LINE_SECONDS = 30.0
@@ -17,14 +18,14 @@ USUAL = (2, 6)  # the loss of one output of the decoder, for most of a training
 
 
 class Progress:
-    """Says how many steps of ``span`` are done, with their loss, rate and the time left."""
+    """Says how many steps of ``span`` are done, with their loss, rate and the time left. ``unheard`` has no bar."""
 
     def __init__(self, span: Span, say: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._span, self._say, self._clock = span, say, clock
         self._began = self._said = clock()
         self._losses: deque[Mapping[str, float]] = deque(maxlen=SMOOTHED)
         self._bar = None
-        if sys.stderr.isatty():
+        if say is not unheard and sys.stderr.isatty():
             self._bar = tqdm(total=span.steps, initial=span.first, unit="step", desc="train", dynamic_ncols=True)
 
     def step(self, at: int, loss: float, parts: Mapping[str, float]) -> None:

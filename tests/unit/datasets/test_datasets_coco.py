@@ -15,6 +15,7 @@ from m2f_batch.datasets.dataset import DATASET_SCHEMA, Dataset
 from m2f_batch.datasets.findings import KINDS, NOTES, Finding
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.notes import notes_to
 from m2f_batch.vision.masks.rle import decode_mask
 
 HEIGHT, WIDTH = 12, 17
@@ -199,14 +200,17 @@ def test_what_is_collected_is_left_out_and_the_rest_is_read(tmp_path):
     ]
 
 
-def test_annotation_ids_of_0_or_twice_are_a_note(tmp_path, capsys):
+def test_annotation_ids_of_0_or_twice_are_a_note(tmp_path):
     found: list[Finding] = []
     entries = [entry(id=0), entry(id=4), entry(id=4)]
     read(tmp_path, tree(annotations=entries), report=found.append)
     assert [finding.kind for finding in found] == ["annotation-id"]
     assert "annotation-id" in NOTES
-    assert next(read(tmp_path, tree(annotations=entries)).rows())["segments"][2]["category"] == 1
-    assert "2 annotation ids are 0 or come twice (0, 4)" in capsys.readouterr().err
+    heard: list[str] = []
+    with notes_to(heard.append):
+        assert next(read(tmp_path, tree(annotations=entries)).rows())["segments"][2]["category"] == 1
+    assert heard == [f"note: {found[0]}"]
+    assert "2 annotation ids are 0 or come twice (0, 4)" in heard[0]
 
 
 @pytest.mark.parametrize("document", [[], {"images": []}, {"images": 3, "annotations": [], "categories": []}])

@@ -16,6 +16,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.notes import notes_to
 from m2f_batch.vision.masks.rle import decode_mask
 
 HEIGHT, WIDTH = 30, 40
@@ -120,15 +121,17 @@ def test_groups_join_shapes_of_one_label(tmp_path):
     np.testing.assert_array_equal(found[2][1], filled(flat(other)))
 
 
-def test_ignored_background_and_what_has_no_area(tmp_path, capsys):
+def test_ignored_background_and_what_has_no_area(tmp_path):
     line = shape(points=[[1, 1], [2, 2]], kind="linestrip")
     write(
         tmp_path, shape("__ignore__"), shape("_background_"), line, line, shape(points=[[1, 1]], kind="point"), shape()
     )
-    dataset = read(tmp_path)
+    heard: list[str] = []
+    with notes_to(heard.append):
+        dataset = read(tmp_path)
     assert len(masks(dataset)) == 1
     np.testing.assert_array_equal(decode_mask(next(dataset.rows())["ignored"], (HEIGHT, WIDTH)), filled(flat(TRIANGLE)))
-    said = capsys.readouterr().err
+    said = "".join(heard)
     assert "2 shapes of type 'linestrip' have no area and are left out" in said
     assert "1 shapes of type 'point'" in said
 

@@ -7,6 +7,7 @@ import torch
 from support.train_models import layer_logits
 
 from benchmarks.training.small_training import small_model
+from m2f_batch.result import unheard
 from m2f_batch.train.data.stream import Span
 from m2f_batch.train.loop.progress import SMOOTHED, Progress, first_loss
 
@@ -71,3 +72,13 @@ def test_what_is_normal_follows_from_the_outputs_of_the_decoder():
     model = small_model()
     classes, masks = layer_logits(model, torch.zeros(1, 3, 64, 64))
     assert len(classes) == len(masks) == model.config.decoder_layers, "what is told is the number of addends"
+
+
+@pytest.mark.parametrize(("say", "is_drawn"), [(print, True), (unheard, False)])
+def test_a_bar_is_drawn_for_who_listens_alone(say, is_drawn, clock, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    progress = Progress(Span(0, 300, 4, 1, 0, 1), say, clock=clock)
+    progress.step(1, 4.0, {"class": 4.0})
+    progress.close()
+    drawn = capsys.readouterr().err
+    assert ("1/300" in drawn) is is_drawn and bool(drawn) is is_drawn
