@@ -1,6 +1,5 @@
 """Runs the finetune job from config to outcome: check, say the plan, hold OUTPUT, train here or on Ray."""
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +22,11 @@ from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.s3.settings import using
 from m2f_batch.train.data.samples import Recipe
 from m2f_batch.train.data.stream import Span, Step, maker, threaded_stream
-from m2f_batch.train.layout import INFO, METRICS, complete
+from m2f_batch.train.layout import METRICS, complete
 from m2f_batch.train.output.hold_output import held
 from m2f_batch.train.output.metrics_log import Line, lines_of
 from m2f_batch.train.output.output_state import check_place, goes_on, is_finished
-from m2f_batch.train.output.training_info import write_finished
+from m2f_batch.train.output.training_info import read_tree, write_finished
 from m2f_batch.train.start.job import TrainJob, plan_job
 
 FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400, and presets that scale have 3000 and more
@@ -66,26 +65,35 @@ def _finetune(
     info = check_place(job)
     for line in plan_lines(job):
         say(line)
-    if is_finished(info, job):
-        return _nothing_to_do(job, say)
-    with ExitStack() as session:
-        train = _on_ray(job, session, say, is_new=not goes_on(info, job)) if on_ray(config) else _here(job, say)
-        with held(job, say) as ours:
-            if ours.is_finished:  # another command, for which this one waited, has finished it
-                return _nothing_to_do(job, say)
-            try:
-                with session.pop_all():  # workers end before OUTPUT is let go
-                    train(ours.place)
-            except KeyboardInterrupt:
-                say(_stopped(job, ours.place))
-                raise
-            finally:
-                if report is not None:
-                    report(outcome_of(job, ours.place))
-            write_finished(ours.place)
-            outcome = outcome_of(job, ours.place)
-    say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
-    return outcome
+    if not is_finished(info, job) and _trained(job, say, report, is_new=not goes_on(info, job)):
+        say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
+    else:
+        say(f"done    nothing to do: {config.output.uri} holds the finished model")
+    return outcome_of(job)
+
+
+def _trained(job: TrainJob, say: Callable[[str], None], report: Report[TrainTotals] | None, *, is_new: bool) -> bool:
+    """Train while OUTPUT is held, and return whether there was anything to do. What is reported is read after that."""
+    is_begun = False
+    try:
+        with ExitStack() as session:
+            train = _on_ray(job, session, say, is_new=is_new) if on_ray(job.config) else _here(job, say)
+            with held(job, say) as ours:
+                if ours.is_finished:  # another command, for which this one waited, has finished it
+                    return False
+                is_begun = True
+                try:
+                    with session.pop_all():  # workers end before OUTPUT is let go
+                        train(ours.place)
+                except KeyboardInterrupt:
+                    say(_stopped(job, ours.place))
+                    raise
+                write_finished(ours.place)
+    except BaseException:
+        if is_begun and report is not None:
+            report(outcome_of(job))
+        raise
+    return True
 
 
 def _stopped(job: TrainJob, place: HeldFolder) -> str:
@@ -96,13 +104,14 @@ def _stopped(job: TrainJob, place: HeldFolder) -> str:
     return f"stopped, and the same command goes on from step {step} of {job.steps}" if step else NOTHING_KEPT
 
 
-def outcome_of(job: TrainJob, place: HeldFolder) -> Outcome[TrainTotals]:
+def outcome_of(job: TrainJob) -> Outcome[TrainTotals]:
     """Read from OUTPUT how far the training got, as far as its storage answers."""
     info: JsonObject = {}
+    place = open_folder(job.config.output.uri)
     lines: list[Line] = []
     step = 0
     with suppress(RunError, TransientError, ValueError, LookupError):  # lost storage may have ended the training
-        info = json.loads(place.store.read(place.path(INFO)))
+        info = read_tree(place) or {}
         step = max(complete(place), default=0)
         lines = lines_of(place.store.read(place.path(METRICS)))
     main = MAIN[job.task]
@@ -115,11 +124,6 @@ def outcome_of(job: TrainJob, place: HeldFolder) -> Outcome[TrainTotals]:
         best=None if best is None else {k: v for k, v in best.tree.items() if k not in ("kind", "time")},
     )
     return Outcome(job.config.output.uri, info.get("run_id"), totals)
-
-
-def _nothing_to_do(job: TrainJob, say: Callable[[str], None]) -> Outcome[TrainTotals]:
-    say(f"done    nothing to do: {job.config.output.uri} holds the finished model")
-    return outcome_of(job, open_folder(job.config.output.uri))
 
 
 def on_ray(config: FinetuneConfig) -> bool:

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from m2f_batch.result import MAX_BYTES, VARIABLE, Outcome, Report, fitting, resu
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.submit import command, following
 from m2f_batch.train import command as training
+from m2f_batch.train.start.job import TrainJob
 
 SIZE = (12, 16)
 FIELDS = {
@@ -320,7 +323,7 @@ def test_finetune(tmp_path: Path, monkeypatch, error: BaseException | None, exit
     def trained(config: FinetuneConfig, say: object, report: Report[training.TrainTotals]) -> Outcome[Any]:
         with held(planned, print) as ours:
             ours.place.write("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-            outcome = training.outcome_of(planned, ours.place)
+        outcome = training.outcome_of(planned)
         report(outcome)
         if error is not None:
             raise error
@@ -336,6 +339,51 @@ def test_finetune(tmp_path: Path, monkeypatch, error: BaseException | None, exit
     assert told["totals"] == {"step": 10, "steps": 10, "images": {"train": len(DATASET.table), "val": 0}, "best": best}
     assert main([*words, "--set", "train.nonsense=1", "--result", str(file)]) == 2
     assert (result_of(file)["run_id"], result_of(file)["totals"]) == (None, None)
+
+
+@pytest.mark.parametrize("error", [None, RunError("no memory"), KeyboardInterrupt()], ids=str)
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_training_is_read_once_and_after_its_output_is_let_go(
+    tmp_path: Path, monkeypatch, error: BaseException | None, is_wanted: bool
+) -> None:
+    from support.train_jobs import job_of
+
+    planned = job_of(tmp_path / "out")
+    seen, said, told = list[str](), list[str](), list[Outcome[Any]]()
+    held, outcome_of = training.held, training.outcome_of
+
+    @contextmanager
+    def holding(*arguments: Any) -> Iterator[Any]:
+        try:
+            with held(*arguments) as ours:
+                yield ours
+        finally:
+            seen.append("let go")
+
+    def trained(place: object) -> None:
+        seen.append("trained")
+        if error is not None:
+            raise error
+
+    def read(job: TrainJob) -> Outcome[Any]:
+        seen.append("read")
+        return outcome_of(job)
+
+    for name, stub in {"held": holding, "outcome_of": read, "plan_job": lambda _: planned}.items():
+        monkeypatch.setattr(training, name, stub)
+    monkeypatch.setattr(training, "plan_lines", lambda _: [])
+    monkeypatch.setattr(training, "_here", lambda *_: trained)
+    run = partial(training.finetune, planned.config, say=said.append, report=told.append if is_wanted else None)
+    if error is None:
+        assert run().run_id == json.loads((tmp_path / "out" / "finetune.json").read_text())["run_id"]
+        assert run().totals.steps == 10
+        assert seen == ["trained", "let go", "read", "read"]
+        assert [line.split()[0] for line in said] == ["done", "done"] and "nothing to do" in said[1]
+        return
+    with pytest.raises(type(error)):
+        run()
+    assert seen == ["trained", "let go", *["read"] * is_wanted]
+    assert len(told) == is_wanted
 
 
 # ---- submit
