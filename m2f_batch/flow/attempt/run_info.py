@@ -12,6 +12,7 @@ from m2f_batch.inputs.listing import Listing
 from m2f_batch.messages.log_values import redacted
 from m2f_batch.messages.spoken import now
 from m2f_batch.models.checkpoint import Checkpoint
+from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.models.source import ModelSource
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.plan import Plan
@@ -119,11 +120,20 @@ def _settings(job: Job) -> JsonObject:
         },
         "config": _config_as_run(job.config),
         "postprocess": {k: sorted(v) if isinstance(v, frozenset) else v for k, v in labeling.postprocess.items()},
-        "preprocess": asdict(labeling.preprocess) | {"size": labeling.preprocess.describe()},
+        "preprocess": _preprocess_as_run(labeling.preprocess),
         "versions": installed_versions(),
         "categories": [asdict(category) for category in labeling.categories],
         "stuff_ids_from": labeling.stuff_ids_from,
     }
+
+
+def _preprocess_as_run(plan: PreprocessPlan) -> JsonObject:
+    """Return a plan in words and numbers. Where the edges are rounded as older releases can, it is said as they do."""
+    facts = plan.facts() | {"size": plan.describe()}
+    if plan.rounding in ("transformers", "detectron2"):
+        facts.pop("rounding", None)
+        facts["as_detectron2"] = plan.rounding == "detectron2"
+    return facts
 
 
 def _counts(job: Job) -> JsonObject:
