@@ -1,4 +1,4 @@
-"""The model that training starts from is a checkpoint, a pretrained backbone, or random weights.
+"""Imports transformers, and builds what training starts from: a checkpoint, a pretrained backbone, or random weights.
 
 Notes tell what is taken over and what is new.
 """
