@@ -1,4 +1,4 @@
-"""A model of transformers is made from the safetensors of a local directory, and from nothing else."""
+"""Imports transformers, and makes a model of it from the safetensors of a local directory, and from nothing else."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,20 +15,22 @@ from m2f_batch.errors import Plain, RunError
 from m2f_batch.models.checkpoint import weight_files
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+COUNTS = ".num_batches_tracked"  # batch norms count with it while they train
 
 
 def model_from_tensors(
     kind: type[Model],
     config: PretrainedConfig,
     directory: Path,
-    is_never_read: Callable[[nn.Module, str], bool],
+    is_never_read: Callable[[nn.Module, str], bool] | None = None,
     renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> Model:
-    """A model of a class of transformers in float32 on the CPU, with the weights of a directory.
+    """Make a model of a class of transformers in float32 on the CPU, with the weights of a directory.
 
     The class is given tensors and no directory, so it looks for nothing. In a directory it would follow config.json to
     the hub, and take adapters where peft is installed. Raises RunError when a tensor is missing or of another shape,
-    unless ``is_never_read`` tells that it decides nothing. ``renamed`` gives tensors of older versions their names.
+    unless ``is_never_read`` tells that it decides nothing. Counts of batch norms never do. ``renamed`` gives tensors of
+    older versions their names.
     """
     tensors: dict[str, Tensor] = {}
     for file in weight_files(directory):
@@ -44,7 +46,9 @@ def model_from_tensors(
             ignore_mismatched_sizes=True,  # refused below, by name
             output_loading_info=True,
         )
-    missing = [name for name in info["missing_keys"] if not is_never_read(model, name)]
+    missing = [name for name in info["missing_keys"] if not name.endswith(COUNTS)]
+    if is_never_read is not None:
+        missing = [name for name in missing if not is_never_read(model, name)]
     if missing or info["mismatched_keys"]:
         wrong = sorted([*missing, *(str(key[0]) for key in info["mismatched_keys"])])
         raise RunError(

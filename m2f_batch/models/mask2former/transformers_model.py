@@ -33,8 +33,7 @@ def is_never_read(model: nn.Module, name: str) -> bool:
     - swin.layernorm.*: transformers 5 wraps a whole SwinModel as a backbone, with the norm of its last hidden state.
       A backbone gives the states of its stages, each with a norm of its own, so nobody takes that one. Version 4 had
       no such tensor.
-    - num_batches_tracked: batch norms count with it while they train.
     """
     is_swin = type(model.get_submodule(ENCODER)).__name__ == "SwinBackbone"
     is_last_norm = is_swin and name.startswith(f"{ENCODER}.swin.layernorm.")
-    return is_last_norm or name.startswith("criterion.") or name.endswith(".num_batches_tracked")
+    return is_last_norm or name.startswith("criterion.")

@@ -50,8 +50,6 @@ def is_never_read(model: nn.Module, name: str) -> bool:
     - criterion.*: class weights of the loss.
     - model.layernorm.* of a Swin: the norm of its last hidden state, where a backbone gives those of its stages.
     - relative_position_index: it follows from the size of the windows.
-    - num_batches_tracked: batch norms count with it while they train.
     """
     is_last_norm = name.startswith(f"{ENCODER}.model.layernorm.")
-    counted = name.endswith((".relative_position_index", ".num_batches_tracked"))
-    return is_last_norm or counted or name.startswith("criterion.")
+    return is_last_norm or name.endswith(".relative_position_index") or name.startswith("criterion.")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import (
     MobileViTConfig,
@@ -28,9 +28,9 @@ def load(directory: Path, config: Mapping[str, Any]) -> PreTrainedModel:
     """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     if config["model_type"] == "mobilevit":
         made = architecture_of(MobileViTConfig, config, "MobileViT")
-        return model_from_tensors(MobileViTForSemanticSegmentation, made, directory, is_never_read)
+        return model_from_tensors(MobileViTForSemanticSegmentation, made, directory)
     second = architecture_of(MobileViTV2Config, config, "MobileViTv2")
-    return model_from_tensors(MobileViTV2ForSemanticSegmentation, second, directory, is_never_read)
+    return model_from_tensors(MobileViTV2ForSemanticSegmentation, second, directory)
 
 
 def predict(model: Any, pixel_values: Tensor) -> PixelLogits:
@@ -71,8 +71,3 @@ def _resized(planes: Tensor, height: int, width: int) -> Tensor:
 
 def _classified(model: Any, features: Tensor) -> PixelLogits:
     return PixelLogits(model.segmentation_head([features]))
-
-
-def is_never_read(model: nn.Module, name: str) -> bool:
-    """Tell whether a tensor of the model decides nothing in inference: batch norms count with it while they train."""
-    return name.endswith(".num_batches_tracked")

@@ -90,7 +90,6 @@ def is_never_read(model: nn.Module, name: str) -> bool:
 
     - criterion.*: class weights and the temperature of the loss.
     - swin.layernorm.* of a Swin: the norm of its last hidden state, where a backbone gives those of its stages.
-    - num_batches_tracked: batch norms count with it while they train.
     """
     is_last_norm = ".pixel_level_module.encoder.swin.layernorm." in name
-    return is_last_norm or name.startswith(UNUSED) or name.endswith(".num_batches_tracked")
+    return is_last_norm or name.startswith(UNUSED)

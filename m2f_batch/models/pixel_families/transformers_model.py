@@ -79,6 +79,6 @@ def _is_never_read(model: nn.Module, name: str) -> bool:
     """Tell whether a tensor of the model decides nothing in inference, so may be missing.
 
     ``swin.layernorm`` is of the last hidden state, which a backbone does not give (as in Mask2Former), and what
-    version 4 did not have. Batch norms count batches while they train.
+    version 4 did not have.
     """
-    return name.startswith("backbone.swin.layernorm.") or name.endswith(".num_batches_tracked")
+    return name.startswith("backbone.swin.layernorm.")
