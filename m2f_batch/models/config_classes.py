@@ -63,7 +63,7 @@ def backbone_of(tree: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def architecture_of(kind: type[Config], config: Mapping[str, Any], family: str, **instead: Any) -> Config:
-    """The architecture and the labels of a checked config.json, as version 4 or 5 wrote it.
+    """Make the architecture and the labels of a checked config.json, as version 4 or 5 wrote it.
 
     Only parameters of the architecture are taken. All else that versions wrote, tens of kilobytes of what every model
     has, and whatever anybody added, is not read. ``instead`` are parameters that replace those of config.json. Raises
@@ -74,7 +74,8 @@ def architecture_of(kind: type[Config], config: Mapping[str, Any], family: str, 
     left_out = {"backbone_config", *instead}
     taken = parameters_of(kind, {name: value for name, value in tree.items() if name not in left_out})
     try:
-        made = kind(backbone_config=None if backbone is None else backbone_of(backbone), **taken, **instead)
+        described = {} if backbone is None else {"backbone_config": backbone_of(backbone)}
+        made = kind(**taken, **described, **instead)
     except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"no {family} can be made of its config.json ({reason})", field="model.uri") from None

@@ -5,10 +5,9 @@ whose attention is plain takes over the mask of the block before it.
 """
 
 from pathlib import Path
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import (
     EomtConfig,
@@ -19,14 +18,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from m2f_batch.errors import UsageError
-from m2f_batch.models.config_classes import parameters_of
+from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.eomt.rules import PROBABILITIES
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
 from m2f_batch.models.predictions import QueryLogits
 
-Config = TypeVar("Config", bound=PretrainedConfig)
 CLASSES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig]]] = {
     "eomt": (EomtForUniversalSegmentation, EomtConfig),
     "eomt_dinov3": (EomtDinov3ForUniversalSegmentation, EomtDinov3Config),
@@ -39,27 +36,18 @@ NEVER_READ = ("criterion.", "embeddings.mask_token")  # the loss's, and a token 
 def load(directory: Path, config: JsonMapping) -> PreTrainedModel:
     """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     kind, config_kind = CLASSES[config["model_type"]]
-    model = model_from_tensors(
-        kind, architecture_of(config_kind, config), directory, _is_never_read, renamed=current_tensors
-    )
+    made = architecture_of(config_kind, config, "EoMT", **_rope(config))
+    model = model_from_tensors(kind, made, directory, _is_never_read, renamed=current_tensors)
     # read once, since a look at a tensor on a GPU waits for all that was launched
     model.is_masked = tuple(value >= 1 for value in model.get_buffer(PROBABILITIES).tolist())
     return model
 
 
-def architecture_of(kind: type[Config], config: JsonMapping) -> Config:
-    """The architecture and the labels of a checked config.json. Raises UsageError when transformers refuses it."""
-    taken = parameters_of(kind, config)
-    if "rope_theta" in config and not taken.get("rope_parameters"):  # as transformers 4 had it
-        taken["rope_parameters"] = {"rope_type": "default", "rope_theta": config["rope_theta"]}
-    try:
-        made = kind(**taken)
-    except (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UsageError(f"no EoMT can be made of its config.json ({reason})", field="model.uri") from None
-    made.id2label = {int(i): str(name) for i, name in config["id2label"].items()}
-    made.label2id = {name: i for i, name in made.id2label.items()}
-    return made
+def _rope(config: JsonMapping) -> dict[str, JsonMapping]:
+    """The rotary positions of a config.json of transformers 4, as version 5 has them."""
+    if "rope_theta" not in config or config.get("rope_parameters"):
+        return {}
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]}}
 
 
 def current_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
