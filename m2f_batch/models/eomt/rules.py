@@ -7,7 +7,6 @@ instance put the whole image on a square, padded with black. Semantic slides win
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from m2f_batch.config.segment import AspectSize, ExactSize, Size, SlidingWindow, Task
 from m2f_batch.errors import UsageError
@@ -27,7 +26,7 @@ TASKS: dict[Task | None, tuple[Task, ...]] = {
     "instance": ("instance",),
     "semantic": ("semantic",),
 }
-POSTPROCESS: dict[Task, dict[str, Any]] = {
+POSTPROCESS: dict[Task, JsonMapping] = {
     "instance": {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 100},
     "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
     "semantic": {},
@@ -118,6 +117,6 @@ def windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> Slid
     return SlidingWindow(size=image_size(config)) if task == "semantic" else None
 
 
-def postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     """``Family.postprocess``: Mask2Former's, for every label set."""
     return dict(POSTPROCESS[task])

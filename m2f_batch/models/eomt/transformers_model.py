@@ -5,7 +5,7 @@ whose attention is plain takes over the mask of the block before it.
 """
 
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from m2f_batch.models.config_classes import architecture_of
+from m2f_batch.models.eomt.modules import Eomt, EomtOnDinov3
 from m2f_batch.models.eomt.rules import PROBABILITIES
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
@@ -28,13 +29,11 @@ CLASSES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig]]] = {
     "eomt": (EomtForUniversalSegmentation, EomtConfig),
     "eomt_dinov3": (EomtDinov3ForUniversalSegmentation, EomtDinov3Config),
 }
-Eomt: TypeAlias = EomtForUniversalSegmentation | EomtDinov3ForUniversalSegmentation
-KINDS = (EomtForUniversalSegmentation, EomtDinov3ForUniversalSegmentation)
 NEVER_READ = ("criterion.", "embeddings.mask_token")  # the loss's, and a token that training of a backbone puts in
 
 
 def load(directory: Path, config: JsonMapping) -> PreTrainedModel:
-    """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
+    """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     kind, config_kind = CLASSES[config["model_type"]]
     made = architecture_of(config_kind, config, "EoMT", **_rope(config))
     model = model_from_tensors(kind, made, directory, _is_never_read, renamed=current_tensors)
@@ -44,14 +43,14 @@ def load(directory: Path, config: JsonMapping) -> PreTrainedModel:
 
 
 def _rope(config: JsonMapping) -> dict[str, JsonMapping]:
-    """The rotary positions of a config.json of transformers 4, as version 5 has them."""
+    """Translate the rotary positions of a config.json of transformers 4 for version 5."""
     if "rope_theta" not in config or config.get("rope_parameters"):
         return {}
     return {"rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]}}
 
 
 def current_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under their names of transformers 5.
+    """Name tensors as transformers 5 does.
 
     Version 4 had gate and values of a SwiGLU as one matrix. Version 5 renames them for DINOv2, but not for EoMT, whose
     giant models would compute with random ones.
@@ -71,30 +70,32 @@ def _is_never_read(model: nn.Module, name: str) -> bool:
 
 
 def predict(model: nn.Module, pixel_values: Tensor) -> QueryLogits:
-    """Pixel values [B, 3, S, S] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w].
+    """Turn pixel values [B, 3, S, S] into class logits [B, Q, C + 1] and mask logits [B, Q, h, w].
 
     Queries join the patches before the last blocks. In a block with masked attention each sees only the patches of its
     own mask so far (Kerssies et al. 2025, section 3.2).
     """
-    assert isinstance(model, KINDS)
-    options = {}
-    if hasattr(model, "rope_embeddings"):
-        options["position_embeddings"] = model.rope_embeddings(pixel_values)
-    tokens = model.embeddings(pixel_values)
-    first = len(model.layers) - len(model.is_masked)
-    for at, layer in enumerate(model.layers):
+    eomt = cast(Eomt, model)
+    positions = {"position_embeddings": eomt.rope_embeddings(pixel_values)} if _has_rope(eomt) else {}
+    tokens = eomt.embeddings(pixel_values)
+    first = len(eomt.layers) - len(eomt.is_masked)
+    for at, layer in enumerate(eomt.layers):
         mask = None
         if at == first:
-            tokens = torch.cat([model.query.weight.expand(len(tokens), -1, -1), tokens], 1)
-        if at >= first and model.is_masked[at - first]:
-            mask = _seen_by_queries(model, tokens)
-        tokens = layer(tokens, attention_mask=mask, **options)
-    queries, patches = _parts(model, model.layernorm(tokens))
-    return QueryLogits(model.class_predictor(queries), _mask_logits(model, queries, patches))
+            tokens = torch.cat([eomt.query.weight.expand(len(tokens), -1, -1), tokens], 1)
+        if at >= first and eomt.is_masked[at - first]:
+            mask = _seen_by_queries(eomt, tokens)
+        tokens = layer(tokens, attention_mask=mask, **positions)
+    queries, patches = _parts(eomt, eomt.layernorm(tokens))
+    return QueryLogits(eomt.class_predictor(queries), _mask_logits(eomt, queries, patches))
+
+
+def _has_rope(model: Eomt) -> TypeGuard[EomtOnDinov3]:
+    return hasattr(model, "rope_embeddings")
 
 
 def _parts(model: Eomt, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries [B, Q, D] and patches [B, D, h, w] of all tokens."""
+    """Take the queries [B, Q, D] and the patches [B, D, h, w] from all tokens."""
     count = model.query.num_embeddings
     patches = tokens[:, count + model.embeddings.num_prefix_tokens :]
     return tokens[:, :count], patches.transpose(1, 2).reshape(len(tokens), -1, *model.grid_size)

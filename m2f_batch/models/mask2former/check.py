@@ -8,14 +8,15 @@ would change all that follows.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import Mask2FormerForUniversalSegmentation
 
 from m2f_batch.models.fast_layers.linear import linear, pixels_of
 from m2f_batch.models.fast_layers.staged import BackboneOutput, Parts, PixelDecoderOutput, Tensors
 from m2f_batch.models.mask2former.fast import FastMask2Former, fast_mask2former
+from m2f_batch.models.mask2former.modules import Mask2FormerForUniversalSegmentation
 from m2f_batch.models.mask2former.transformers_model import predict
 from m2f_batch.models.predictions import Predictor
 
@@ -53,9 +54,8 @@ class Reference:
 
 def observe(model: nn.Module, pixel_values: Tensor) -> Reference:
     """Run one forward pass of ``transformers``' Mask2Former, and keep what came between."""
-    assert isinstance(model, Mask2FormerForUniversalSegmentation)
-    seen = Reference(pixel_values)
-    pixel_level, decoder = model.model.pixel_level_module, model.model.transformer_module.decoder
+    seen, parts = Reference(pixel_values), cast(Mask2FormerForUniversalSegmentation, model).model
+    pixel_level, decoder = parts.pixel_level_module, parts.transformer_module.decoder
 
     def backbone(module: nn.Module, inputs: Tensors, output: BackboneOutput) -> None:
         seen.features = tuple(output.feature_maps)

@@ -3,7 +3,8 @@
 Each class has the name of that of transformers, which ``structure.checked`` compares.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -11,6 +12,14 @@ LEVELS = 3  # of the pixel decoder, to which the queries attend in turn
 # a Sequential of these
 Projection = tuple[nn.Conv2d, nn.GroupNorm]
 PyramidStep = tuple[nn.Conv2d, nn.GroupNorm, nn.Module]
+
+
+class QueryOutput(Protocol):
+    """The output of the whole model: class logits [B, Q, C + 1], mask logits [B, Q, h, w], and those of each layer."""
+
+    class_queries_logits: Tensor
+    masks_queries_logits: Tensor
+    auxiliary_logits: Sequence[Mapping[str, Tensor]] | None
 
 
 class Mask2FormerSinePositionEmbedding(nn.Module):

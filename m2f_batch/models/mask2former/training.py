@@ -1,10 +1,13 @@
 """A Mask2Former of transformers is trained by these names and functions."""
 
+from typing import cast
+
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, PretrainedConfig, PreTrainedModel
 
 from m2f_batch.models.backbone_configs import current_config
 from m2f_batch.models.mask2former.fast_training import use_fast_modules
+from m2f_batch.models.mask2former.modules import QueryOutput
 from m2f_batch.models.mask2former.new_config import BACKBONES, STRIDES, new_config
 from m2f_batch.models.mask2former.transformers_model import ENCODER
 from m2f_batch.models.predictions import QueryLogits
@@ -23,7 +26,8 @@ def new_model(config: PretrainedConfig) -> PreTrainedModel:
 def outputs(model: nn.Module, pixel_values: Tensor) -> list[QueryLogits]:
     """The predictions of every layer, first to last."""
     # transformers forgets hidden states with use_auxiliary_loss: false, and crashes without them
-    output = model(pixel_values=pixel_values, output_hidden_states=True, output_auxiliary_logits=True)
+    found = model(pixel_values=pixel_values, output_hidden_states=True, output_auxiliary_logits=True)
+    output = cast(QueryOutput, found)
     layers = [
         QueryLogits(layer["class_queries_logits"], layer["masks_queries_logits"])
         for layer in output.auxiliary_logits or []

@@ -1,6 +1,7 @@
 """Makes the Mask2Former of transformers from a config.json of any version, loads it from safetensors, and runs it."""
 
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
@@ -8,13 +9,14 @@ from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.mask2former.modules import QueryOutput
 from m2f_batch.models.predictions import QueryLogits
 
 ENCODER = "model.pixel_level_module.encoder"
 
 
 def load(directory: Path, config: JsonMapping) -> Mask2FormerForUniversalSegmentation:
-    """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
+    """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     architecture = architecture_of(Mask2FormerConfig, config, "Mask2Former")
     return model_from_tensors(Mask2FormerForUniversalSegmentation, architecture, directory, is_never_read)
 
@@ -22,7 +24,7 @@ def load(directory: Path, config: JsonMapping) -> Mask2FormerForUniversalSegment
 def predict(model: nn.Module, pixel_values: Tensor) -> QueryLogits:
     """Run one forward pass of transformers' own modules."""
     # transformers forgets hidden states with use_auxiliary_loss: false, and crashes without them
-    output = model(pixel_values=pixel_values, output_hidden_states=True)
+    output = cast(QueryOutput, model(pixel_values=pixel_values, output_hidden_states=True))
     return QueryLogits(output.class_queries_logits, output.masks_queries_logits)
 
 

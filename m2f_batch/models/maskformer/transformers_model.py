@@ -1,6 +1,7 @@
 """Makes the MaskFormer of transformers from a config.json of any version, loads it from safetensors, and runs it."""
 
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, PretrainedConfig
@@ -8,6 +9,7 @@ from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegm
 from m2f_batch.models.config_classes import architecture_of, parameters_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.mask2former.modules import QueryOutput
 from m2f_batch.models.predictions import QueryLogits
 
 ENCODER = "model.pixel_level_module.encoder"
@@ -15,7 +17,7 @@ DECODER_KEYS = ("d_model", "num_queries", "activation_function", "decoder_layers
 
 
 def load(directory: Path, config: JsonMapping) -> MaskFormerForInstanceSegmentation:
-    """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
+    """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     made = architecture_of(
         MaskFormerConfig,
         config,
@@ -40,7 +42,7 @@ def _decoder_of(tree: JsonMapping) -> PretrainedConfig:
 
 def predict(model: nn.Module, pixel_values: Tensor) -> QueryLogits:
     """Run one forward pass of transformers' own modules."""
-    output = model(pixel_values=pixel_values)
+    output = cast(QueryOutput, model(pixel_values=pixel_values))
     return QueryLogits(output.class_queries_logits, output.masks_queries_logits)
 
 

@@ -22,7 +22,7 @@ class FastLevels(nn.Module):
         self.decoder = FastPixelDecoder(decoder)
 
     def forward(self, features: Tensors) -> Tensors:
-        """Feature maps, finest first, to the maps and the mask features."""
+        """Turn feature maps, finest first, into the maps and the mask features."""
         maps, mask_features = self.decoder(features)
         return *maps, mask_features
 

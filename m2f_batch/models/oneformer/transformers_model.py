@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,9 @@ from transformers import OneFormerConfig, OneFormerForUniversalSegmentation
 
 from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import architecture_of
+from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.oneformer.modules import OneFormer
 from m2f_batch.models.predictions import QueryLogits
 
 # "the task is semantic", "... instance", "... panoptic" in the byte pairs of CLIP, between its marks of begin and end
@@ -30,13 +31,13 @@ class TaskDecoder(nn.Module):
 
     task_ids: Tensor
 
-    def __init__(self, model: OneFormerForUniversalSegmentation, task: Task) -> None:
+    def __init__(self, model: OneFormer, task: Task) -> None:
         super().__init__()
         self.task_encoder, self.transformer = model.model.task_encoder, model.model.transformer_module
         self.register_buffer("task_ids", task_ids(task, model.config.task_seq_len), persistent=False)
 
     def forward(self, *given: Tensor) -> QueryLogits:
-        """Three maps, coarsest first, and the mask features to class logits and mask logits."""
+        """Turn three maps, coarsest first, and the mask features into class logits and mask logits."""
         *maps, mask_features = given
         token = self.task_encoder(self.task_ids.repeat(len(mask_features), 1))
         output = self.transformer(multi_scale_features=maps, mask_features=mask_features, task_token=token)
@@ -46,26 +47,26 @@ class TaskDecoder(nn.Module):
 class OneFormerForTask(nn.Module):
     """A OneFormer that is told one task, always the same."""
 
-    def __init__(self, model: OneFormerForUniversalSegmentation, task: Task) -> None:
+    def __init__(self, model: OneFormer, task: Task) -> None:
         super().__init__()
         self.model, self.decoder = model, TaskDecoder(model, task)
 
     def forward(self, pixel_values: Tensor) -> QueryLogits:
-        """Pixel values [B, 3, Hc, Wc] to class logits [B, Q, C + 1] and mask logits [B, Q, h, w]."""
+        """Turn pixel values [B, 3, Hc, Wc] into class logits [B, Q, C + 1] and mask logits [B, Q, h, w]."""
         level = self.model.model.pixel_level_module(pixel_values)
         prediction: QueryLogits = self.decoder(*level.decoder_features, level.decoder_last_feature)
         return prediction
 
 
 def task_ids(task: Task, length: int) -> Tensor:
-    """The token ids of a task's text, [1, length], as the numbers that the task encoder takes. Zeros fill the rest."""
+    """Give the token ids of a task's text, [1, length], as numbers for the task encoder. Zeros fill the rest."""
     ids = torch.zeros((1, length), dtype=torch.float32)
     ids[0, : len(TASK_IDS[task])] = torch.tensor(TASK_IDS[task], dtype=torch.float32)
     return ids
 
 
-def load(directory: Path, config: Mapping[str, Any], task: Task | None) -> OneFormerForTask:
-    """The model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
+def load(directory: Path, config: JsonMapping, task: Task | None) -> OneFormerForTask:
+    """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     made = architecture_of(
         OneFormerConfig,
         config,

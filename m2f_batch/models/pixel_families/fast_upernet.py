@@ -1,11 +1,13 @@
-"""UperNet with the fast form of its backbone where there is one, compared with transformers' before it labels."""
+"""Runs a UperNet with the fast form of its backbone where there is one, and compares it before it labels."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import cast
 
 from torch import Tensor, nn
 
 from m2f_batch.models.fast_layers.backbones import fast_backbone, feature_maps
+from m2f_batch.models.fast_layers.staged import BackboneOutput
+from m2f_batch.models.pixel_families.modules import UperNet
 from m2f_batch.models.pixel_families.transformers_model import predict_upernet
 from m2f_batch.models.predictions import PixelLogits, Predictor
 
@@ -13,14 +15,14 @@ Parts = Iterator[tuple[str, Tensor, Tensor]]
 
 
 class FastUperNet(Predictor):
-    """Pixel values [B, 3, Hc, Wc] to logits [B, C, h, w] at 1/4 of the canvas."""
+    """A network from pixel values [B, 3, Hc, Wc] to logits [B, C, h, w] at 1/4 of the canvas."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: UperNet) -> None:
         super().__init__()
         self.backbone, self.head = fast_backbone(model.backbone), model.decode_head
 
     def forward(self, pixel_values: Tensor) -> PixelLogits:
-        """Logits of each pixel's class."""
+        """Compute the logits of each pixel's class."""
         return PixelLogits(self.head(feature_maps(self.backbone, pixel_values)))
 
 
@@ -28,14 +30,14 @@ class FastUperNetForward:
     """``Family.fast`` of UperNet."""
 
     def build(self, model: nn.Module) -> FastUperNet:
-        """A FastUperNet of a model's weights. A backbone without a fast form stays as it is."""
-        return FastUperNet(model).eval().requires_grad_(False)
+        """Make a FastUperNet of a model's weights. A backbone without a fast form stays as it is."""
+        return FastUperNet(cast(UperNet, model)).eval().requires_grad_(False)
 
     def compared(self, model: nn.Module, pixel_values: Tensor) -> Callable[[Predictor], Parts]:
         """Run the modules of transformers once, and keep the feature maps and the logits."""
         seen: list[tuple[Tensor, ...]] = []
         hook = model.get_submodule("backbone").register_forward_hook(
-            lambda module, inputs, output: seen.append(tuple(output.feature_maps))
+            lambda module, inputs, output: seen.append(tuple(cast(BackboneOutput, output).feature_maps))
         )
         try:
             logits = predict_upernet(model, pixel_values).logits

@@ -4,9 +4,8 @@ Source of the tests: the pipelines of mmsegmentation 0.x (``LoadImageFromFile``,
 ``keep_ratio``), which read and resize by OpenCV and pad nothing.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.errors import UsageError
@@ -17,7 +16,7 @@ from m2f_batch.models.processor import plan_from_processor
 
 KINDS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 # what a preprocessor_config.json leaves out, by the kind of its processor
-DEFAULTS: dict[str, dict[str, Any]] = {
+DEFAULTS: dict[str, JsonMapping] = {
     "Segformer": {"size": 512, "resample": 2, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
     "Beit": {"size": 224, "resample": 3, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)},
 }
@@ -31,7 +30,7 @@ def only_semantic(config: JsonMapping, trained: Task | None, label_set: LabelSet
     return TASKS
 
 
-def no_settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> dict[str, Any]:
+def no_settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     """The settings of an argmax: none."""
     return {}
 
@@ -41,7 +40,7 @@ def no_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
     return iter(())
 
 
-def processor_pixels(processor: Mapping[str, Any], kinds: tuple[str, ...]) -> PreprocessPlan:
+def processor_pixels(processor: JsonMapping, kinds: tuple[str, ...]) -> PreprocessPlan:
     """The pixels of a processor of one of the ``kinds``, e.g. ``Segformer``, the first where it does not say its own.
 
     A size of one number is a square. Raises UsageError for another processor, and for one that cuts an image off.

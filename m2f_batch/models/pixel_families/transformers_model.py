@@ -1,6 +1,7 @@
 """Loads the per-pixel models of transformers, without what only their training needs, and runs them."""
 
 from pathlib import Path
+from typing import cast
 
 from torch import Tensor, nn
 from transformers import (
@@ -14,7 +15,9 @@ from transformers import (
 
 from m2f_batch.models.config_classes import OUTPUTS, architecture_of
 from m2f_batch.models.family import JsonMapping
+from m2f_batch.models.fast_layers.staged import BackboneOutput
 from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.pixel_families.modules import PixelModel, UperNet
 from m2f_batch.models.predictions import PixelLogits
 
 
@@ -40,13 +43,14 @@ def load_upernet(directory: Path, config: JsonMapping) -> UperNetForSemanticSegm
 
 def predict(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
     """Run one forward pass of the modules of SegFormer or BEiT."""
-    return PixelLogits(model(pixel_values=pixel_values).logits)
+    return PixelLogits(cast(PixelModel, model)(pixel_values=pixel_values).logits)
 
 
 def predict_upernet(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
     """Run backbone and head. Their logits are at 1/4 of the canvas, as post-processing enlarges them anyway."""
-    assert isinstance(model, UperNetForSemanticSegmentation)
-    return PixelLogits(model.decode_head(model.backbone.forward_with_filtered_kwargs(pixel_values).feature_maps))
+    upernet = cast(UperNet, model)
+    features = cast(BackboneOutput, upernet.backbone(pixel_values)).feature_maps
+    return PixelLogits(upernet.decode_head(features))
 
 
 def _is_never_read(model: nn.Module, name: str) -> bool:
