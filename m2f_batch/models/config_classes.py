@@ -19,13 +19,13 @@ OUTPUTS = ("out_features", "out_indices")
 
 
 def own_fields(kind: type[PretrainedConfig]) -> list["dataclasses.Field[object]"]:
-    """The parameters of a config class that are its own, not those of every config."""
+    """List the parameters of a config class that are its own, not those of every config."""
     common = {field.name for field in dataclasses.fields(PretrainedConfig)}
     return [field for field in dataclasses.fields(kind) if field.name not in common and field.name[0] != "_"]
 
 
 def annotation(kind: type[PretrainedConfig], name: str) -> object:
-    """The type that a config class wants for a parameter."""
+    """Return the type that a config class wants for a parameter."""
     return {field.name: field.type for field in dataclasses.fields(kind)}.get(name, Any)
 
 
@@ -43,13 +43,13 @@ def coerced(value: object, wanted: object) -> object:
 
 
 def parameters_of(kind: type[PretrainedConfig], tree: Mapping[str, object]) -> dict[str, object]:
-    """The parameters of a config class that a config.json gives."""
+    """Return the parameters of a config class that a config.json gives."""
     names = [field.name for field in own_fields(kind) if field.name in tree]
     return {name: coerced(tree[name], annotation(kind, name)) for name in names}
 
 
 def backbone_class(kind: str) -> type[PretrainedConfig]:
-    """The config class of a backbone by its model_type. Raises ValueError when transformers has none."""
+    """Return the config class of a backbone by its model_type. Raises ValueError when transformers has none."""
     if kind not in CONFIG_MAPPING:
         raise ValueError(f"backbone_config.model_type {kind!r} is not known to this transformers")
     found: type[PretrainedConfig] = CONFIG_MAPPING[kind]
@@ -57,7 +57,7 @@ def backbone_class(kind: str) -> type[PretrainedConfig]:
 
 
 def backbone_of(tree: Mapping[str, Any]) -> PretrainedConfig:
-    """The configuration of a backbone from ``backbone_config``. Raises what transformers raises for values."""
+    """Make the configuration of a backbone from ``backbone_config``. Raises what transformers raises for values."""
     made = backbone_class(tree["model_type"])
     return made(**parameters_of(made, tree), **{name: tree[name] for name in OUTPUTS if name in tree})
 

@@ -155,7 +155,7 @@ def new_queries() -> int:
 
 
 def family_of(config: JsonMapping, name: str) -> Family:
-    """The family of a config.json. Raises UsageError, which names the supported ones, when there is none."""
+    """Return the family of a config.json. Raises UsageError, which names the supported ones, when there is none."""
     kind, known = config.get("model_type"), all_families()
     family = known.get(kind) if isinstance(kind, str) else None
     if family is None:
@@ -166,7 +166,7 @@ def family_of(config: JsonMapping, name: str) -> Family:
 
 
 def whole_weights(name: str) -> str | None:
-    """The published weights to take instead of ``name``, where that names differences from another model's weights."""
+    """Return the published weights to take in place of ``name``, if that names differences from another model's."""
     last = name.partition("@")[0].rstrip("/").rpartition("/")[2]
     for family in all_families().values():
         for pattern, whole in family.deltas.items():

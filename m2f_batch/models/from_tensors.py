@@ -75,5 +75,5 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its class where it has none."""
+    """Return the first line of an error's text, or its class where it has none."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]

@@ -1,4 +1,4 @@
-"""The rules that EoMT (https://arxiv.org/abs/2503.19108) has with every backbone.
+"""Holds the rules that EoMT (https://arxiv.org/abs/2503.19108) has with every backbone.
 
 The original's own inference is ``training/lightning_module.py`` of https://github.com/tue-mps/eomt. Panoptic and
 instance put the whole image on a square, padded with black. Semantic slides windows of that square along the image.
@@ -38,17 +38,17 @@ NOTE = "as the original does, not as transformers' image processor"
 
 
 def tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
-    """``Family.tasks``."""
+    """Answer ``Family.tasks``."""
     return TASKS[trained]
 
 
 def image_size(config: JsonMapping) -> int:
-    """The edge of the square that the model sees, in pixels. It cannot see another."""
+    """Return the edge of the square that the model sees, in pixels. It cannot see another."""
     return int(config.get("image_size", IMAGE_SIZE))
 
 
 def config_problems(config: JsonMapping) -> Iterator[str]:
-    """``Family.config_problems``."""
+    """Answer ``Family.config_problems``."""
     size, patch = config.get("image_size", IMAGE_SIZE), config.get("patch_size", PATCH_SIZE)
     for key, value in (("image_size", size), ("patch_size", patch)):
         if type(value) is not int or not 0 < value <= 1 << 14:
@@ -61,7 +61,7 @@ def config_problems(config: JsonMapping) -> Iterator[str]:
 
 
 def weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    """``Family.weight_problems``."""
+    """Answer ``Family.weight_problems``."""
     if PROBABILITIES not in shapes:
         yield (
             f"the weights have no {PROBABILITIES}, which says whether attention is masked in the last blocks: add "
@@ -70,7 +70,7 @@ def weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
 
 
 def value_problems(files: Sequence[Path]) -> Iterator[str]:
-    """``Family.value_problems``.
+    """Answer ``Family.value_problems``.
 
     transformers and the original draw masks at random, in inference too, where a probability lies between 0 and 1.
     Published weights with DINOv3 may have -1 for 0, because differences were taken of what begins with 1.
@@ -85,7 +85,7 @@ def value_problems(files: Sequence[Path]) -> Iterator[str]:
 
 
 def pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
-    """``Family.pixels``: normalized as the image processor says, sized as the original does (``round``, Pillow)."""
+    """Answer ``Family.pixels``: normalized as the image processor says, sized as the original does (``round``)."""
     edge = image_size(config)
     plan = plan_from_processor({**processor, "size": {"height": edge, "width": edge}, "pad_size": None}, PROCESSORS)
     plan = replace(plan, divisor=1, round_content=False, rounding="round", note=NOTE)
@@ -95,12 +95,12 @@ def pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> Preproces
 
 
 def paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan:
-    """``Family.paper``: the pixels of the checkpoint are those of its test."""
+    """Answer ``Family.paper``: the pixels of the checkpoint are those of its test."""
     return plan
 
 
 def sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPlan:
-    """``Family.sized``. Raises UsageError for all but the one size at which the model runs."""
+    """Answer ``Family.sized``. Raises UsageError for all but the one size at which the model runs."""
     edge = image_size(config)
     if size != ExactSize(height=edge, width=edge):
         raise UsageError(
@@ -113,10 +113,10 @@ def sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPl
 
 
 def windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
-    """``Family.windows``: as few as cover the image, which lie evenly."""
+    """Answer ``Family.windows``: as few as cover the image, which lie evenly."""
     return SlidingWindow(size=image_size(config)) if task == "semantic" else None
 
 
 def postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
-    """``Family.postprocess``: Mask2Former's, for every label set."""
+    """Answer ``Family.postprocess``: Mask2Former's, for every label set."""
     return dict(POSTPROCESS[task])

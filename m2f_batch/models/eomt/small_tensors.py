@@ -11,7 +11,7 @@ MOST_HEADER = 100_000_000  # bytes, as safetensors has it
 
 
 def small_tensor(files: Sequence[Path], name: str) -> tuple[float, ...]:
-    """The numbers of a tensor of floats, flat. Empty where no file has it, or where it is large or of another kind.
+    """Read the numbers of a tensor of floats, flat. Empty where no file has it, or it is large or of another kind.
 
     The files were found to be whole. Raises OSError.
     """

@@ -1,4 +1,4 @@
-"""BEiT with the UperNet head (https://arxiv.org/abs/2106.08254), as unilm's semantic segmentation tests it."""
+"""Takes BEiT with the UperNet head (https://arxiv.org/abs/2106.08254), as unilm's semantic segmentation tests it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -42,7 +42,7 @@ def _config_problems(config: JsonMapping) -> Iterator[str]:
 
 
 def _patch(config: JsonMapping) -> int:
-    """Pixels along an edge of a patch. Of a partial one at the border the model sees nothing."""
+    """Return the pixels along an edge of a patch. Of a partial one at the border the model sees nothing."""
     patch: int = config.get("patch_size", 16)
     return patch
 

@@ -1,4 +1,4 @@
-"""EoMT (https://arxiv.org/abs/2503.19108): a plain DINOv2, whose last blocks see queries among the patches."""
+"""EoMT (https://arxiv.org/abs/2503.19108) is a plain DINOv2, whose last blocks see queries among the patches."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

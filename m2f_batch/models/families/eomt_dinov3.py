@@ -1,4 +1,4 @@
-"""EoMT on DINOv3: the same rules, rotary positions, and a license that comes with the backbone."""
+"""EoMT on DINOv3 has the same rules, rotary positions, and a license that comes with the backbone."""
 
 from collections.abc import Iterator
 from pathlib import Path

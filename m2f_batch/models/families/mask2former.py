@@ -1,4 +1,4 @@
-"""Mask2Former (https://arxiv.org/abs/2112.01527), whose panoptic checkpoints answer all three tasks."""
+"""Mask2Former (https://arxiv.org/abs/2112.01527) answers all three tasks with its panoptic checkpoints."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +73,7 @@ def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task:
 
 
 def backbone_width(config: JsonMapping) -> int | None:
-    """``embed_dim`` of a Swin backbone (96 for tiny and small), else None."""
+    """Return ``embed_dim`` of a Swin backbone (96 for tiny and small), else None."""
     width = (config.get("backbone_config") or {}).get("embed_dim")
     return width if isinstance(width, int) else None
 

@@ -1,4 +1,4 @@
-"""MaskFormer (https://arxiv.org/abs/2107.06278), which classifies masks for semantic and panoptic results.
+"""MaskFormer (https://arxiv.org/abs/2107.06278) classifies masks for semantic and panoptic results.
 
 Source of the rules: facebookresearch/MaskFormer, ``mask_former/mask_former_model.py`` and its configs.
 """
@@ -66,7 +66,7 @@ def _is_coco(config: JsonMapping) -> bool:
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
-    """The processor's own, but ``size_divisibility`` counts, and on COCO nothing is added to an image.
+    """Read the processor's own, but ``size_divisibility`` counts, and on COCO nothing is added to an image.
 
     transformers maps the key of version 4 to nothing, and makes all up to multiples of 32.
     """

@@ -1,4 +1,4 @@
-"""MobileViT with DeepLabV3 (https://arxiv.org/abs/2110.02178), which sees a square of blue, green and red.
+"""MobileViT with DeepLabV3 (https://arxiv.org/abs/2110.02178) sees a square of blue, green and red.
 
 Source of the rules: apple/ml-cvnets v0.1, ``engine/eval_segmentation.py`` and ``data/datasets/dataset_base.py``.
 """
@@ -22,12 +22,12 @@ PUBLISHED_EDGE = 512
 
 
 def tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
-    """The one task of a model that classifies pixels."""
+    """Return the one task of a model that classifies pixels."""
     return ("semantic",)
 
 
 def weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    """Nothing that the class head does not say already."""
+    """Yield nothing that the class head does not say already."""
     return iter(())
 
 
@@ -65,7 +65,7 @@ def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet 
 
 
 def load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    """The model of transformers, of both versions of MobileViT."""
+    """Load the model of transformers, of both versions of MobileViT."""
     from m2f_batch.models.mobilevit.transformers_model import load
 
     return load(directory, config)

@@ -1,4 +1,4 @@
-"""MobileViTv2 with DeepLabV3 (https://arxiv.org/abs/2206.02680), which keeps the aspect ratio, and sees red first.
+"""MobileViTv2 with DeepLabV3 (https://arxiv.org/abs/2206.02680) keeps the aspect ratio, and sees red first.
 
 Source of the rules: apple/ml-cvnets v0.2 and later, ``engine/eval_segmentation.py``.
 """

@@ -1,4 +1,4 @@
-"""OneFormer (https://arxiv.org/abs/2211.06220): one model for all three tasks, which is told the task.
+"""OneFormer (https://arxiv.org/abs/2211.06220) is one model for all three tasks, which is told the task.
 
 Source of the rules: SHI-Labs/OneFormer, ``oneformer/oneformer_model.py`` and its configs.
 """

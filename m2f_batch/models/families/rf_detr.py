@@ -1,4 +1,4 @@
-"""RF-DETR-Seg (https://arxiv.org/abs/2511.09554), which finds instances on a square.
+"""RF-DETR-Seg (https://arxiv.org/abs/2511.09554) finds instances on a square.
 
 Source of the rules: roboflow/rf-detr 1.11.2, ``models/postprocess.py``, ``detr.py`` and ``config.py``.
 """

@@ -1,4 +1,4 @@
-"""SegFormer (https://arxiv.org/abs/2105.15203), as its own repository tests it."""
+"""Takes SegFormer (https://arxiv.org/abs/2105.15203), as its own repository tests it."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,7 +57,7 @@ def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task:
 
 
 def _cityscapes(config: JsonMapping) -> tuple[tuple[int, int], SlidingWindow | None]:
-    """The test of Cityscapes, which only the name of three smaller models tells."""
+    """Return the test of Cityscapes, which only the name of three smaller models tells."""
     name = names_in(config)
     return next((test for ending, test in SMALLER_CITYSCAPES.items() if ending in name), CITYSCAPES)
 

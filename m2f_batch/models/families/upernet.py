@@ -1,4 +1,4 @@
-"""UperNet (https://arxiv.org/abs/1807.10221), as mmsegmentation tests it with each backbone."""
+"""Takes UperNet (https://arxiv.org/abs/1807.10221), as mmsegmentation tests it with each backbone."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,7 +37,7 @@ CONVNEXT_WINDOWS = {False: SlidingWindow(size=512, stride=341), True: SlidingWin
 
 
 def _backbone(config: JsonMapping) -> str:
-    """``model_type`` of the backbone. A config.json without one has transformers' default."""
+    """Return the ``model_type`` of the backbone. A config.json without one has transformers' default."""
     backbone = config.get("backbone_config")
     if isinstance(backbone, dict):
         return str(backbone.get("model_type"))

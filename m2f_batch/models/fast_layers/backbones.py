@@ -1,4 +1,4 @@
-"""Any backbone of transformers as a function of pixel values, a Swin in its fast form."""
+"""Runs any backbone of transformers as a function of pixel values, a Swin in its fast form."""
 
 import warnings
 
@@ -17,7 +17,7 @@ NOT_KNOWN_HERE = (UnknownStructureError, AttributeError, KeyError, IndexError, T
 
 
 def feature_maps(backbone: nn.Module, pixel_values: Tensor) -> tuple[Tensor, ...]:
-    """The feature maps [B, C_i, H_i, W_i] of a backbone, finest first."""
+    """Compute the feature maps [B, C_i, H_i, W_i] of a backbone, finest first."""
     if type(backbone).__name__ in CHANNELS_LAST:
         pixel_values = pixel_values.contiguous(memory_format=torch.channels_last)
     features = backbone(pixel_values)
@@ -25,7 +25,7 @@ def feature_maps(backbone: nn.Module, pixel_values: Tensor) -> tuple[Tensor, ...
 
 
 def fast_backbone(backbone: nn.Module) -> nn.Module:
-    """A FastSwin for transformers' Swin, and any other backbone as it is."""
+    """Make a FastSwin of transformers' Swin, and return any other backbone as it is."""
     if type(backbone).__name__ not in SWINS:
         return backbone
     try:

@@ -1,4 +1,4 @@
-"""A network in three stages, each fast or as it is: the backbone, the pixel decoder, and what predicts.
+"""A network has three stages, each fast or as it is: the backbone, the pixel decoder, and what predicts.
 
 Its check compares stage by stage. Each begins from what the reference gave, because a bit of an attention mask that
 flips by rounding is no fault and would change all that follows.
@@ -32,14 +32,14 @@ class PixelDecoderOutput(Protocol):
 
 
 class Staged(Predictor):
-    """Pixel values to feature maps, to what the pixel decoder gives on, to the prediction."""
+    """A network from pixel values to feature maps, to what the pixel decoder gives on, to the prediction."""
 
     def __init__(self, backbone: nn.Module, pixel_decoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.backbone, self.pixel_decoder, self.decoder = backbone, pixel_decoder, decoder
 
     def forward(self, pixel_values: Tensor) -> Prediction:
-        """Pixel values [B, 3, Hc, Wc] to their prediction."""
+        """Turn pixel values [B, 3, Hc, Wc] into their prediction."""
         features = feature_maps(self.backbone, pixel_values)
         prediction: Prediction = self.decoder(*self.pixel_decoder(features))
         return prediction
@@ -63,7 +63,7 @@ class StagedForward:
         self.name, self.make, self.predict, self.level_of, self.given_on = name, make, predict, level_of, given_on
 
     def build(self, model: nn.Module) -> Staged | None:
-        """The faster network with the weights of a model, or None, with a warning, where it is built otherwise."""
+        """Build the faster network of a model's weights. Warns and returns None where that is built otherwise."""
         try:
             return self.make(model).eval().requires_grad_(False)
         except NOT_KNOWN_HERE as error:

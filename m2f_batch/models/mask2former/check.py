@@ -25,7 +25,7 @@ class FastMask2FormerForward:
     """``Family.fast`` of Mask2Former."""
 
     def build(self, model: nn.Module) -> FastMask2Former | None:
-        """A FastMask2Former with the weights of the model, or None, with a warning, where it is built otherwise."""
+        """Make a FastMask2Former of the model's weights. Warns and returns None where that is built otherwise."""
         return fast_mask2former(model)
 
     def compared(self, model: nn.Module, pixel_values: Tensor) -> Callable[[Predictor], Parts]:
@@ -111,5 +111,5 @@ def parts_of(fast: FastMask2Former, seen: Reference) -> Parts:
 
 
 def _rows(queries: Tensor) -> Tensor:
-    """[Q, B, C], as transformers has them, to [B, Q, C]."""
+    """Turn queries [Q, B, C], as transformers has them, into [B, Q, C]."""
     return queries.transpose(0, 1)

@@ -41,7 +41,7 @@ class FastPyramid(nn.Module):
         self.mask_projection = decoder.mask_projection
 
     def forward(self, features: Tensors) -> Tensors:
-        """Feature maps, finest first, to the coarsest of them and the mask features [B, C, h, w]."""
+        """Turn feature maps, finest first, into the coarsest of them and the mask features [B, C, h, w]."""
         x = _convolved(self.stem, features[-1])
         for projection, block, feature in zip(self.projections, self.blocks, features[-2::-1], strict=True):
             conv, norm = projection
@@ -60,7 +60,7 @@ class FastQueries(nn.Module):
         self.class_predictor, self.embedder = model.class_predictor, model.mask_embedder
 
     def forward(self, features: Tensor, mask_features: Tensor) -> QueryLogits:
-        """The coarsest feature map and the mask features to class and mask logits."""
+        """Turn the coarsest feature map and the mask features into class and mask logits."""
         queries = self.transformer(features.contiguous()).last_hidden_state
         masks = batched_product(perceptron(queries, self.embedder.children()), pixels_of(mask_features))
         logits = masks.view(*masks.shape[:2], *mask_features.shape[2:])
@@ -68,7 +68,7 @@ class FastQueries(nn.Module):
 
 
 def _block(block: MaskFormerFPNConvLayer) -> nn.ModuleList:
-    """The convolution and the norm of a block that ends with ReLU."""
+    """Take the convolution and the norm of a block that ends with ReLU."""
     conv, norm, activation = block.layers
     if type(activation) is not nn.ReLU:
         raise UnknownStructureError("the activation of the feature pyramid is not ReLU")
@@ -76,7 +76,7 @@ def _block(block: MaskFormerFPNConvLayer) -> nn.ModuleList:
 
 
 def _convolved(block: Projection, x: Tensor) -> Tensor:
-    """A convolution, its norm and ReLU, in channels-last order."""
+    """Run a convolution, its norm and ReLU, in channels-last order."""
     conv, norm = block
     y = conv(x)
     return group_norm_(pixels_of(y), norm, (y.shape[2], y.shape[3])).relu_()

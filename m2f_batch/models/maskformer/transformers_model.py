@@ -30,7 +30,7 @@ def load(directory: Path, config: JsonMapping) -> MaskFormerForInstanceSegmentat
 
 
 def _decoder_of(tree: JsonMapping) -> PretrainedConfig:
-    """The part of DETR that MaskFormer has: its decoder.
+    """Configure the part of DETR that MaskFormer has: its decoder.
 
     ``auxiliary_loss`` is left out. With it transformers gives each layer the normed states of the one before, which
     neither DETR nor MaskFormer does (mask_former/modeling/transformer/transformer.py, ``TransformerDecoder``).

@@ -1,4 +1,4 @@
-"""Rules that families with a class for each pixel share: their task, their processors, their tests in mmsegmentation.
+"""Families with a class for each pixel share these rules: their task, their processors, their tests in mmsegmentation.
 
 Source of the tests: the pipelines of mmsegmentation 0.x (``LoadImageFromFile``, ``MultiScaleFlipAug``, ``Resize`` with
 ``keep_ratio``), which read and resize by OpenCV and pad nothing.
@@ -26,22 +26,22 @@ REFUSALS: dict[Task, str] = {"instance": UNABLE, "panoptic": UNABLE}
 
 
 def only_semantic(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
-    """The one task of such a family, whatever its name says."""
+    """Return the one task of such a family, whatever its name says."""
     return TASKS
 
 
 def no_settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
-    """The settings of an argmax: none."""
+    """Return the settings of an argmax: none."""
     return {}
 
 
 def no_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    """Nothing: the head alone tells whether the weights are of this family."""
+    """Yield nothing: the head alone tells whether the weights are of this family."""
     return iter(())
 
 
 def processor_pixels(processor: JsonMapping, kinds: tuple[str, ...]) -> PreprocessPlan:
-    """The pixels of a processor of one of the ``kinds``, e.g. ``Segformer``, the first where it does not say its own.
+    """Read the pixels of a processor of one of ``kinds``, e.g. ``Segformer``, the first where it does not say which.
 
     A size of one number is a square. Raises UsageError for another processor, and for one that cuts an image off.
     """
@@ -63,7 +63,7 @@ def processor_pixels(processor: JsonMapping, kinds: tuple[str, ...]) -> Preproce
 
 
 def as_mmsegmentation(plan: PreprocessPlan, shortest: int, longest: int, *, stretch_to: int = 1) -> PreprocessPlan:
-    """The plan of a test of mmsegmentation: edges rounded by mmcv, OpenCV, no padding."""
+    """Make the plan of a test of mmsegmentation: edges rounded by mmcv, OpenCV, no padding."""
     sized = with_size(plan, AspectSize(shortest_edge=shortest, longest_edge=longest), rounding="mmcv")
     return replace(sized, resizing="opencv", resample=2, stretch_to=stretch_to)
 
@@ -80,6 +80,6 @@ def edge_problem(plan: PreprocessPlan, *, multiple: int, least: int) -> str | No
 
 
 def names_in(config: JsonMapping) -> str:
-    """The names of the model, without what stands before their last slash, in lower case."""
+    """Return the names of the model, without what stands before their last slash, in lower case."""
     names = str(config.get("_name_or_path") or "").lower().split(" ")
     return " ".join(name.rstrip("/").rpartition("/")[2] for name in names)

@@ -1,4 +1,4 @@
-"""Architectures that are not supported, and why not, for the message to who gives one."""
+"""Says why an architecture is not supported, for the message to who gives one."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +29,7 @@ REASONS: Mapping[str, str] = {
 
 
 def why_not(config: Mapping[str, Any]) -> str:
-    """The reason why the architecture of a config.json is not supported, as far as one is known."""
+    """Return why the architecture of a config.json is not supported, as far as a reason is known."""
     kind, classes = config.get("model_type"), config.get("architectures")
     if isinstance(kind, str) and kind in REASONS:
         return f"{kind}: {REASONS[kind]}"
