@@ -1,4 +1,4 @@
-"""The ``data`` section of a finetune config: annotated images, in any format that is read."""
+"""Defines the ``data`` section of a finetune config: annotated images, in any format that is read."""
 
 from typing import Annotated, NewType
 
@@ -20,7 +20,7 @@ def is_inline(text: str) -> bool:
 
 
 def _of(key: str, text: str) -> str:
-    """The description of a key that only some formats take."""
+    """Return the description of a key that only some formats take."""
     return f"{takers(key)}: {text}"
 
 

@@ -1,4 +1,4 @@
-"""The config of the finetune job: every field with its unit, its default and the reason for it, and nowhere else.
+"""Defines the config of the finetune job: each field with its unit, its default and its reason, and nowhere else.
 
 "Paper" is Mask2Former (arXiv 2112.01527), section 4.1 and appendix, and the configs of its repository.
 """

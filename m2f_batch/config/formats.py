@@ -38,13 +38,13 @@ class FormatKeys:
 
 
 def all_formats() -> dict[str, FormatKeys]:
-    """The formats by name, in the order of their names."""
+    """Return the formats by name, in the order of their names."""
     found = members_of(FOLDER, "FORMAT", FormatKeys).values()
     return {known.name: known for known in sorted(found, key=lambda known: known.name)}
 
 
 def read_formats() -> dict[str, FormatKeys]:
-    """The formats that annotations are read in."""
+    """Return the formats that annotations are read in."""
     return {name: known for name, known in all_formats().items() if known.read is not None}
 
 
@@ -54,7 +54,7 @@ def takers(key: str, joined: str = ", ") -> str:
 
 
 def format_read(name: Any) -> str:
-    """``name`` where it is a format that is read. Raises PydanticCustomError for any other value."""
+    """Return ``name`` where it is a format that is read. Raises PydanticCustomError for any other value."""
     known = [*read_formats()]
     if isinstance(name, str) and name in known:
         return name

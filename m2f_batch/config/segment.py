@@ -1,4 +1,4 @@
-"""The config of the segment job: every field with its unit, its default and the reason for it, and nowhere else."""
+"""Defines the config of the segment job: each field with its unit, its default and its reason, and nowhere else."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal

@@ -1,4 +1,4 @@
-"""The ``storage`` section of both configs."""
+"""Defines the ``storage`` section of both configs."""
 
 from typing import Annotated, Literal
 

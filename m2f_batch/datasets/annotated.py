@@ -68,7 +68,7 @@ class AnnotatedImages(Protocol):
     @property
     def entries(self) -> Sequence[Mapping[str, Any]]: ...
     def images(self, *, with_segments: bool = True) -> Iterator[AnnotatedImage]:
-        """The images by uri, a few of them at a time in memory. Each call gives all of them anew."""
+        """Returns the images by uri, a few of them at a time in memory. Each call gives all of them anew."""
         ...
 
 
@@ -100,7 +100,7 @@ class DatasetImages:
         ]
 
     def images(self, *, with_segments: bool = True) -> Iterator[AnnotatedImage]:
-        """The images in the order of ``rows``."""
+        """Yields the images in the order of ``rows``."""
         for row in self.rows:
             uri, size_hw = row["uri"], (row["height"], row["width"])
             name = uris.below(self.base, uri) if self.base else uri

@@ -188,7 +188,7 @@ def _check_options(split: SplitOptions) -> None:
 
 
 def _divided(rows: list[Row], split: SplitOptions) -> dict[str, list[Row]]:
-    """The rows of each split."""
+    """Returns the rows of each split."""
     if split.share is None:
         return {"train": rows}
     names = [row["uri"] for row in rows]

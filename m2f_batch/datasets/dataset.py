@@ -59,12 +59,12 @@ class Dataset:
     table: pa.Table
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of ``table`` as dicts, a block of them at a time in memory."""
+        """Yields the rows of ``table`` as dicts, a block of them at a time in memory."""
         for batch in self.table.to_batches(max_chunksize=_AT_ONCE):
             yield from batch.to_pylist()
 
     def crowds_as_objects(self) -> "Dataset":
-        """The same masks, of which none is a crowd."""
+        """Returns the same masks, of which none is a crowd."""
         place = self.table.schema.get_field_index("segments")
         chunks = []
         for chunk in self.table["segments"].chunks:

@@ -47,12 +47,12 @@ def is_text(value: Any) -> bool:
 
 
 def fetch(uri: str) -> bytes:
-    """The bytes of a file, asked for again where it fails in passing. Raises ObjectError, StoreUnavailable."""
+    """Returns the bytes of a file, asked for again where it fails in passing. Raises ObjectError, StoreUnavailable."""
     return retry_before_run(lambda: open_store(uri).read(uri))
 
 
 def read_bytes(uri: str, field: str) -> bytes:
-    """A file that must be there. Raises UsageError, which begins with ``field``."""
+    """Returns a file that must be there. Raises UsageError, which begins with ``field``."""
     try:
         return fetch(uri)
     except (ObjectError, StoreUnavailable, UsageError) as error:
@@ -73,7 +73,7 @@ def read_text(uri: str, field: str) -> str:
 
 
 def folder_of(uri: str, field: str) -> str:
-    """The one spelling of a folder that must be there."""
+    """Returns the one spelling of a folder that must be there."""
     try:
         place = open_place(uri)
         if place.store.is_folder(place.uri):
@@ -120,7 +120,7 @@ def list_files(folder: str, extensions: Iterable[str], report: Report | None = N
 
 
 def list_all(folder: str, extensions: Collection[str], most: int | None = None) -> list[str]:
-    """The uris of all files with one of ``extensions`` below a folder, sorted, without the hidden ones.
+    """Returns the uris of all files with one of ``extensions`` below a folder, sorted, without the hidden ones.
 
     ``most``: how many files of any kind are looked at.
     """
@@ -129,7 +129,7 @@ def list_all(folder: str, extensions: Collection[str], most: int | None = None) 
 
 
 def list_images(folder: str, report: Report | None = None) -> dict[str, str]:
-    """``list_files`` of images."""
+    """Returns ``list_files`` of images."""
     return list_files(folder, IMAGE_EXTENSIONS, report)
 
 
@@ -144,7 +144,7 @@ def find_named(
     takes_urls: bool = False,
     but: str | None = None,
 ) -> list[str | None]:
-    """The uris of the files that annotations name, by ``resolve_names``, which explains the arguments.
+    """Returns the uris of the files that annotations name, by ``resolve_names``, which explains the arguments.
 
     ``where`` says of a position which entry of which file has the name. Names that are read otherwise, or have none but
     near misses, are reported once, with their number; a name that is no place is a finding of its own, and None.
@@ -159,7 +159,7 @@ def find_named(
 
 
 def indices_of(image: Image.Image, data: bytes) -> NDArray[Any]:
-    """The values of a mask that ``open_mask`` has opened, integer [H, W]. Raises DecodeError."""
+    """Returns the values of a mask that ``open_mask`` has opened, integer [H, W]. Raises DecodeError."""
     if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
         raise DecodeError(
             "UnsupportedMode", f"a {image.format} of mode {image.mode}; wanted one channel, gray or palette"
@@ -231,6 +231,6 @@ def rows_of(
 
 
 def numbered(rows: Iterable[Row]) -> Iterator[Row]:
-    """Rows by uri with the image ids 1, 2, 3, ..."""
+    """Yields rows by uri with the image ids 1, 2, 3, ..."""
     for image_id, row in enumerate(sorted(rows, key=lambda row: row["uri"]), 1):
         yield row | {"image_id": image_id}

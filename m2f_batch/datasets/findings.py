@@ -86,7 +86,7 @@ def stop(finding: Finding) -> None:
 
 
 def examples(items: list[str], most: int = 3) -> str:
-    """A few of many for a message.
+    """Returns a few of many for a message.
 
     >>> examples(["a", "b", "c", "d"])
     'a, b, c, ...'

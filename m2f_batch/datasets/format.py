@@ -63,7 +63,7 @@ class FolderLook:
     by_extension: Mapping[str, Sequence[str]]
 
     def paths(self, *extensions: str) -> list[str]:
-        """The paths of the files with some extensions, one extension after the other."""
+        """Returns the paths of the files with some extensions, one extension after the other."""
         return [path for extension in extensions for path in self.by_extension.get(extension, ())]
 
     @property
@@ -172,22 +172,22 @@ class Format(FormatKeys):
 
 
 def formats() -> dict[str, Format]:
-    """The formats by name, in the order of their names."""
+    """Returns the formats by name, in the order of their names."""
     return {name: known for name, known in all_formats().items() if isinstance(known, Format)}
 
 
 def dataset_targets() -> dict[str, Format]:
-    """The formats that datasets are written in."""
+    """Returns the formats that datasets are written in."""
     return {name: known for name, known in formats().items() if known.write is not None and not known.needs_scores}
 
 
 def run_targets() -> dict[str, Format]:
-    """The formats that runs are written in."""
+    """Returns the formats that runs are written in."""
     return {name: known for name, known in formats().items() if known.write is not None and known.writes_tasks}
 
 
 def extension_of(path: str) -> str:
-    """The extension of a path in lower case, without the dot."""
+    """Returns the extension of a path in lower case, without the dot."""
     return posixpath.splitext(path)[1].removeprefix(".").lower()
 
 

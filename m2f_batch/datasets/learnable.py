@@ -45,7 +45,7 @@ def learnable(dataset: Dataset, task: Task | None = None) -> Learnable:
 
 
 def learnable_findings(found: Learnable, place: str) -> Iterator[Finding]:
-    """A fault where nothing is left to learn, a note where crowds are more than usual."""
+    """Yields a fault where nothing is left to learn, a note where crowds are more than usual."""
     masks = found.objects + found.crowds + found.without_pixels
     share = "all" if found.crowds == masks else f"{found.crowds:,} of"
     crowds = (

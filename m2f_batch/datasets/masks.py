@@ -36,7 +36,7 @@ def polygon_fault(points: Any) -> str | None:
 
 
 def polygons_rle(polygons: Sequence[Sequence[float]], size_hw: Size) -> str:
-    """The union of polygons, each flat: x, y, x, y, ...
+    """Returns the union of polygons, each flat: x, y, x, y, ...
 
     >>> polygons_rle([[1, 0, 2, 0, 2, 2, 1, 2]], (2, 2))
     '22'
@@ -47,7 +47,7 @@ def polygons_rle(polygons: Sequence[Sequence[float]], size_hw: Size) -> str:
 
 
 def even_odd_rle(polygons: Sequence[Sequence[float]], size_hw: Size) -> str:
-    """The pixels that lie in an odd number of the polygons: a polygon within another one is a hole."""
+    """Returns the pixels that lie in an odd number of the polygons: a polygon within another one is a hole."""
     if len(polygons) == 1:
         return polygons_rle(polygons, size_hw)
     edges = [np.cumsum(_runs(polygons_rle([polygon], size_hw)))[:-1] for polygon in polygons]
@@ -61,12 +61,12 @@ def _runs(counts: str) -> NDArray[np.int64]:
 
 
 def union_rle(codes: Sequence[str], size_hw: Size) -> str:
-    """The union of masks."""
+    """Returns the union of masks."""
     return coco_mask.merge([as_rle(counts, size_hw) for counts in codes])["counts"].decode()
 
 
 def without_rle(counts: str, others: Sequence[str], size_hw: Size) -> str:
-    """The pixels of a mask that no other has.
+    """Returns the pixels of a mask that no other has.
 
     >>> without_rle("22", ["13"], (2, 2)), without_rle("04", ["22"], (2, 2))
     ('4', '022')
@@ -93,7 +93,7 @@ def runs_fault(runs: Any, size_hw: Size) -> str | None:
 
 
 def runs_rle(runs: Sequence[int], size_hw: Size) -> str:
-    """Uncompressed RLE: run lengths in column-major order, background first.
+    """Returns uncompressed RLE: run lengths in column-major order, background first.
 
     >>> runs_rle([2, 2], (2, 2))
     '22'
@@ -112,7 +112,7 @@ def counts_runs(counts: str) -> list[int] | None:
 
 
 def label_map_rle(labels: NDArray[Any]) -> dict[int, str]:
-    """The mask of every value of a label map, integer [H, W].
+    """Returns the mask of every value of a label map, integer [H, W].
 
     >>> label_map_rle(np.array([[5, 7], [5, 7]]))
     {5: '022', 7: '22'}
@@ -133,7 +133,7 @@ def label_map_rle(labels: NDArray[Any]) -> dict[int, str]:
 
 
 def areas(codes: Iterable[str], size_hw: Size) -> list[int]:
-    """Pixels of each mask."""
+    """Returns pixels of each mask."""
     rles = [as_rle(counts, size_hw) for counts in codes]
     return [int(area) for area in coco_mask.area(rles)] if rles else []
 

@@ -1,4 +1,4 @@
-"""Names of classes: from a file (JSON, YAML or one per line), or as a config or a data.yaml gives them."""
+"""Reads names of classes: from a file (JSON, YAML or one per line), or as a config or a data.yaml gives them."""
 
 import contextlib
 import posixpath
@@ -35,7 +35,7 @@ class _Texts(yaml.BaseLoader):
 
 
 def given_names(given: Given, field: str) -> dict[int, str]:
-    """Names by id of a file, an inline text ("[ball, crate]", "{0: ball}"), a list or a mapping.
+    """Returns names by id of a file, an inline text ("[ball, crate]", "{0: ball}"), a list or a mapping.
 
     Raises UsageError, which begins with ``field``.
     """
@@ -124,12 +124,12 @@ def there_beside(folder: str, wanted: Sequence[str]) -> list[str]:
 
 
 def parse_yaml(text: str, where: str, *, field: str = "") -> Any:
-    """The parsed text. Raises UsageError of ``field``, which calls the text ``where``."""
+    """Returns the parsed text. Raises UsageError of ``field``, which calls the text ``where``."""
     return _parsed(text, where, field, yaml.SafeLoader)
 
 
 def parse_texts(text: str, where: str, *, field: str = "") -> Any:
-    """The parsed text, with each scalar as the text that it is. Raises UsageError as ``parse_yaml`` does."""
+    """Returns the parsed text, with each scalar as the text that it is. Raises UsageError as ``parse_yaml`` does."""
     return _parsed(text, where, field, _Texts)
 
 

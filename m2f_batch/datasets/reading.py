@@ -31,7 +31,7 @@ def read_dataset(
     split: str = "train",
     report: Report = stop,
 ) -> Dataset:
-    """A dataset of any format: ``data.format``, ``data.train``, ``data.train_images``, ``data.train_masks``.
+    """Returns a dataset of any format: ``data.format``, ``data.train``, ``data.train_images``, ``data.train_masks``.
 
     ``split`` chooses in a ``data.yaml`` of YOLO, and means nothing elsewhere. ``crowd_as_object``: crowds of COCO are
     taken as objects. Where nothing is left to learn, that is a finding, whatever the format. What is wrong in the files

@@ -43,12 +43,12 @@ class Estimate:
     high: float
 
     def times(self, factor: float) -> "Estimate":
-        """The same in another unit, or of more images."""
+        """Return the same in another unit, or of more images."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 
 def capacities(units: Sequence[ProbedUnit], machines: Machines) -> dict[str, float]:
-    """Images per second that each stage could do if it were alone. Stages that cost nothing are left out."""
+    """Return images per second that each stage could do if it were alone. Stages that cost nothing are left out."""
     each = seconds_per_image(units)
     fetch, decode, forward, postprocess = (each.get(s, 0.0) for s in ("fetch", "decode", "forward", "postprocess"))
     seconds = {
@@ -62,21 +62,21 @@ def capacities(units: Sequence[ProbedUnit], machines: Machines) -> dict[str, flo
 
 
 def seconds_per_image(units: Sequence[ProbedUnit]) -> dict[str, float]:
-    """Mean seconds of each stage."""
+    """Return mean seconds of each stage."""
     images = sum(unit.images for unit in units)
     stages = dict.fromkeys(stage for unit in units for stage in unit.seconds)
     return {stage: sum(unit.seconds.get(stage, 0.0) for unit in units) / images for stage in stages}
 
 
 def images_per_second(units: Sequence[ProbedUnit], machines: Machines) -> tuple[Estimate, str]:
-    """The rate of the whole run, and the stage that limits it."""
+    """Return the rate of the whole run, and the stage that limits it."""
     stages = capacities(units, machines)
     limit = min(stages, key=lambda stage: stages[stage])
     return interval(units, lambda some: min(capacities(some, machines).values(), default=stages[limit])), limit
 
 
 def per_image(units: Sequence[ProbedUnit], size: Callable[[ProbedUnit], float]) -> Estimate:
-    """The mean of something that adds up, per image."""
+    """Return the mean of something that adds up, per image."""
     return interval(units, lambda some: sum(size(unit) for unit in some) / sum(unit.images for unit in some))
 
 

@@ -132,7 +132,7 @@ def newest(store: Store, folder: str) -> Holder | None:
 
 
 def acquire(store: Store, folder: str, seconds: float, say: Callable[[str], None]) -> Lease:
-    """The lease of the folder, for ``seconds`` from its last renewal on.
+    """Return the lease of the folder, for ``seconds`` from its last renewal on.
 
     Waits for a holder that may be dead, until it renews its lease or the lease expires: by the store's clock, or by
     ours, should that one be set back. Raises UsageError, which says who holds it and since when, while a living one
@@ -172,7 +172,7 @@ def _is_over(store: Store, folder: str, held: Holder) -> bool:
 
 
 def _write(store: Store, folder: str, token: int, seconds: float) -> Lease | None:
-    """The lease of that number, if we were the first to write it."""
+    """Return the lease of that number, if we were the first to write it."""
     pid = os.getpid()
     mine = Holder(
         token=token,

@@ -70,7 +70,7 @@ class Plan:
         return numbered(self.table["file"])
 
     def names(self) -> list[str]:
-        """The files, as they first appear."""
+        """Return the files, as they first appear."""
         return list(self.files().dictionary.to_pylist())
 
 
@@ -105,7 +105,7 @@ def numbered(files: pa.ChunkedArray) -> pa.DictionaryArray:
 
 
 def default_images_per_file(listed: int) -> int:
-    """Files of useful size, and results soon.
+    """Return files of useful size, and results soon.
 
     >>> [default_images_per_file(n) for n in (5, 100_000, 1_000_000, 10**9)]
     [32, 416, 3936, 4096]
@@ -115,7 +115,7 @@ def default_images_per_file(listed: int) -> int:
 
 
 def new_plan(listing: pa.Table, fingerprint: str, images_per_file: int, images_per_unit: int) -> Plan:
-    """The plan of a run over a listing of which nothing is done."""
+    """Return the plan of a run over a listing of which nothing is done."""
     plan_id = uuid.uuid4().hex
     names, codes = _cut(_ids(listing), images_per_file, fingerprint, plan_id)
     return Plan(plan_id, images_per_unit, _with_files(listing, names, codes))
@@ -202,7 +202,7 @@ def next_plan(
 
 
 def _small(file_of: _Int, is_there: NDArray[np.bool_], images_per_file: int) -> Iterator[list[int]]:
-    """Files to be merged into one, group by group: those less than half full, once there are many of them.
+    """Yield files to be merged into one, group by group: those less than half full, once there are many of them.
 
     A run each night leaves such a file, and a growing listing asks for larger ones.
     """
@@ -291,13 +291,13 @@ def unit_name(file: str, part: int, parts: int) -> str:
 
 
 def file_and_part(unit: str) -> tuple[str, int, int]:
-    """The file of a unit, which part of it the unit is, and of how many."""
+    """Return the file of a unit, which part of it the unit is, and of how many."""
     match = UNIT.fullmatch(unit)
     return (match[1], int(match[2]), int(match[3])) if match else (unit, 0, 1)
 
 
 def _cut(ids: _Int, images_per_file: int, fingerprint: str, plan_id: str) -> tuple[list[str], NDArray[np.int32]]:
-    """Names of the files that images go into, in order, and the number of the name for each."""
+    """Return names of the files that images go into, in order, and the number of the name for each."""
     names = []
     for first in range(0, len(ids), images_per_file):
         digest = hashlib.sha256(f"{fingerprint}\0{plan_id}\0".encode())
@@ -312,7 +312,7 @@ def _with_files(listing: pa.Table, names: list[str], codes: NDArray[np.int32]) -
 
 
 def _with_columns_of(old: Plan, listing: pa.Table) -> Plan:
-    """The old plan with a listing's other columns: a manifest may say more of the same images now."""
+    """Return the old plan with a listing's other columns: a manifest may say more of the same images now."""
     return Plan(old.plan_id, old.images_per_unit, _unfiled(listing).append_column("file", old.table["file"]))
 
 
@@ -322,7 +322,7 @@ def _is_same_table(manifest: pa.Table, listing: pa.Table) -> bool:
 
 
 def _unfiled(listing: pa.Table) -> pa.Table:
-    """A manifest as it was listed: a listing has no column of that name."""
+    """Return a manifest as it was listed: a listing has no column of that name."""
     return listing.drop_columns(["file"]) if "file" in listing.column_names else listing
 
 

@@ -30,7 +30,7 @@ class Order:
 
 
 def order_of(run: RunDirectory) -> Order:
-    """The order of the files that are there now. None is read, if the manifest names them."""
+    """Return the order of the files that are there now. None is read, if the manifest names them."""
     there, assigned = run.committed(), read_assigned(run)
     if assigned is None:
         firsts = [(run.read_annotations(entry.uri, ["uri"])["uri"], entry.uri) for entry in there.values()]
@@ -43,7 +43,7 @@ def order_of(run: RunDirectory) -> Order:
 def tables_by_uri(
     run: RunDirectory, columns: list[str] | None = None, order: Order | None = None
 ) -> Iterator[pa.Table]:
-    """All rows in the order of their uris, some at a time: those of files, and images, that the manifest names.
+    """Yield all rows in the order of their uris, some at a time: those of files, and images, that the manifest names.
 
     A file is read once, whole, when its first uri is reached, and dropped with its last row. Readers that come twice
     give the ``order`` of their first time, or they may see more files the second time.
@@ -59,7 +59,7 @@ def tables_by_uri(
 
 
 def _read(run: RunDirectory, order: Order, at: int, columns: list[str] | None) -> pa.Table:
-    """The rows of one file, as far as the manifest names them."""
+    """Return the rows of one file, as far as the manifest names them."""
     _, uri = order.files[at]
     ids = order.wanted.get(uri)
     needed = ["uri"] if ids is None else ["uri", "image_id"]

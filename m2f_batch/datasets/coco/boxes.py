@@ -10,7 +10,7 @@ CORNER_SHARE = 0.1  # of its longer side: boxes are drawn, too
 
 
 def stated_by(entry: Mapping[str, Any], where: str) -> Stated:
-    """The box and area of an annotation, or of a segment of a panoptic one, which stands at ``where``."""
+    """Returns the box and area of an annotation, or of a segment of a panoptic one, which stands at ``where``."""
     box, area = entry.get("bbox"), entry.get("area")
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         box = None

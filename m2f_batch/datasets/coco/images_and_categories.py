@@ -62,15 +62,15 @@ class Heads:
         return _number(value, self.numbers) in self.refused
 
     def category_id(self, value: Any) -> int | None:
-        """The id of a category, as an annotation has it, whether there is such a category or not."""
+        """Returns the id of a category, as an annotation has it, whether there is such a category or not."""
         return _number(value, self.category_numbers)
 
     def of_entry(self, finding: Finding, entry: Any) -> Finding:
-        """A finding of an annotation as one of its image, where it has one."""
+        """Returns a finding of an annotation as one of its image, where it has one."""
         return replace(finding, image=self.image_id(entry.get("image_id")) if isinstance(entry, dict) else None)
 
     def positions(self) -> dict[int, int]:
-        """Places of the categories by their ids."""
+        """Returns places of the categories by their ids."""
         return {category.id: position for position, category in enumerate(self.categories)}
 
 
@@ -93,7 +93,7 @@ def parts_of(document: Any, place: str) -> tuple[list[Any], list[Any], list[Any]
 
 
 def entries_of(items: Entry) -> list[Any]:
-    """The entries of a list that is an object: its values, or the rows of a table as pandas writes one.
+    """Returns the entries of a list that is an object: its values, or the rows of a table as pandas writes one.
 
     Keys are ids, where entries have none of their own. A text is the name of the entry.
 

@@ -132,7 +132,7 @@ def taken_entry(entry: Any, where: str, heads: Heads, known: Mapping[int, int]) 
 
 
 def stated_in_coco(place: str) -> tuple[dict[int, list[Stated]], list[Finding]]:
-    """The boxes and areas that annotations state, by image id in the order of the dataset's segments.
+    """Returns the boxes and areas that annotations state, by image id in the order of the dataset's segments.
 
     The findings are those of annotation ids. What else is wrong is found by ``read_coco``.
     """
@@ -202,7 +202,7 @@ def _rows(
 
 
 def _ignored(image: Entry, void: list[str], objects: list[_Segment], where: str, report: Report) -> str | None:
-    """Pixels that count for nothing: the image's own, and those of ignored annotations that are no object's."""
+    """Returns pixels that count for nothing: the image's own, and those of ignored annotations that are no object's."""
     value, size_hw = image["ignored"], (image["height"], image["width"])
     codes = []
     if void:

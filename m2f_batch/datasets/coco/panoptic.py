@@ -1,4 +1,4 @@
-"""COCO panoptic: a JSON with ``segments_info`` per image, and a folder of PNGs whose RGB are segment ids.
+"""Reads COCO panoptic: a JSON with ``segments_info`` per image, and a folder of PNGs whose RGB are segment ids.
 
 https://cocodataset.org/#format-data, 4. A pixel of 0 is void: it becomes ``ignored``.
 """
@@ -64,7 +64,7 @@ def read_coco_panoptic(
 
 
 def stated_in_panoptic(place: str) -> tuple[dict[int, list[Stated]], list[Finding]]:
-    """The boxes and areas that ``segments_info`` states, by image id in the order of the dataset's segments."""
+    """Returns the boxes and areas that ``segments_info`` states, by image id in the order of the dataset's segments."""
     listed, entries, categories = parts_of(files.read_json(place, "data.train"), place)
     heads = read_heads(listed, categories, place, lambda finding: None)
     stated: dict[int, list[Stated]] = {}

@@ -1,4 +1,4 @@
-"""The ``segmentation`` of a COCO annotation, in all its spellings, to a mask."""
+"""Turns the ``segmentation`` of a COCO annotation, in all its spellings, into a mask."""
 
 import ast
 import contextlib
@@ -32,7 +32,7 @@ class Shape(NamedTuple):
     dropped: int = 0
 
     def counts(self, size_hw: Size) -> str:
-        """The mask as compressed RLE."""
+        """Returns the mask as compressed RLE."""
         return polygons_rle(self.polygons, size_hw) if self.polygons else runs_rle(self.runs, size_hw)
 
 
@@ -66,7 +66,7 @@ def _from_text(value: Any) -> Any:
 
 
 def _of_objects(several: list[dict[str, Any]], size_hw: Size) -> Shape | Fault:
-    """The union of RLEs, and of polygons with holes as kwcoco writes them."""
+    """Returns the union of RLEs, and of polygons with holes as kwcoco writes them."""
     codes = []
     for one in several:
         shape = _with_holes(one, size_hw) if "exterior" in one else _rle(one, size_hw)
@@ -125,7 +125,7 @@ def point_of(value: Any) -> list[float] | None:
 
 
 def _number(value: Any) -> float | None:
-    """A number, of a text too."""
+    """Returns a number, of a text too."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

@@ -1,4 +1,4 @@
-"""COCO instances: one JSON, read and written. https://cocodataset.org/#format-data"""
+"""Reads and writes COCO instances: one JSON. https://cocodataset.org/#format-data"""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING

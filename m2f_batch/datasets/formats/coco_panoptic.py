@@ -1,4 +1,4 @@
-"""COCO panoptic: a JSON and a folder of PNGs, read. https://cocodataset.org/#format-data"""
+"""Reads COCO panoptic: a JSON and a folder of PNGs. https://cocodataset.org/#format-data"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""COCO results: a JSON list of detections with scores, written. https://cocodataset.org/#format-results"""
+"""Writes COCO results: a JSON list of detections with scores. https://cocodataset.org/#format-results"""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Instance PNGs: a folder of masks whose values are numbers of objects, read."""
+"""Reads instance PNGs: a folder of masks whose values are numbers of objects."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""labelme: a folder of one JSON for each image, read. https://github.com/wkentaro/labelme"""
+"""Reads labelme: a folder of one JSON for each image. https://github.com/wkentaro/labelme"""
 
 from typing import TYPE_CHECKING
 

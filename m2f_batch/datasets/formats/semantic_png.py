@@ -1,4 +1,4 @@
-"""Semantic PNGs: a folder of masks whose values, or colors, are classes, read."""
+"""Reads semantic PNGs: a folder of masks whose values, or colors, are classes."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""YOLO segments: a ``data.yaml`` with folders of images and labels, read and written.
+"""Reads and writes YOLO segments: a ``data.yaml`` with folders of images and labels.
 
 https://docs.ultralytics.com/datasets/segment/
 """

@@ -1,4 +1,4 @@
-"""labelme: one JSON per image, with ``shapes`` of a label and points. https://github.com/wkentaro/labelme
+"""Reads labelme: one JSON per image, with ``shapes`` of a label and points. https://github.com/wkentaro/labelme
 
 Also as X-AnyLabeling writes it: https://github.com/CVHub520/X-AnyLabeling. Shapes with one label and one ``group_id``
 are parts of one object. ``__ignore__`` becomes ``ignored``, ``_background_`` is dropped. Polygons are filled as

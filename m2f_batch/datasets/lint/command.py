@@ -54,7 +54,7 @@ class Tally:
             kept.append(finding)
 
     def faults(self, ignored: Sequence[str]) -> list[str]:
-        """The kinds found that ruin training, less those that are ``ignored``."""
+        """Returns the kinds found that ruin training, less those that are ``ignored``."""
         return [kind for kind in KINDS if self.is_fault(kind) and kind not in ignored]
 
     def is_fault(self, kind: str) -> bool:

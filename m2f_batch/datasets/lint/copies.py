@@ -1,4 +1,4 @@
-"""The same image under two names: by its bytes or by its look, on one split of the split or on both."""
+"""Finds the same image under two names: by its bytes or by its look, on one split of the split or on both."""
 
 from collections.abc import Iterator, Sequence
 
@@ -46,7 +46,7 @@ def _near(
     members: tuple[dict[int, list[int]], dict[int, list[int]]] = ({}, {})
 
     def alike(number: int, split: bool) -> int | None:
-        """The first image before this one, on a split, that looks like it."""
+        """Returns the first image before this one, on a split, that looks like it."""
         own = prints[number]
         found = (other for value in near[own.bits] for other in members[split].get(value, ())[:_MOST_LOOKS])
         return next((other for other in found if are_alike(own.small, prints[other].small)), None)

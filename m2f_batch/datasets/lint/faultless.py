@@ -41,7 +41,7 @@ class Dropping(NamedTuple):
 
 
 def dropping_of(is_asked: bool, queries: int | None, ignored: str | None) -> Dropping | None:
-    """The options of a command. Raises UsageError for those that mean nothing."""
+    """Returns the options of a command. Raises UsageError for those that mean nothing."""
     kinds = ignored_kinds(ignored or "")
     check_queries(queries)
     for flag, is_given in (("--queries", queries is not None), ("--ignore", ignored is not None)):
@@ -71,7 +71,7 @@ class Faultless:
         self.rows = [row for row in self.rows if row["uri"] not in self.faults]
 
     def drop_leaks(self, splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
-        """``splits`` without images to validate with that are trained on, too."""
+        """Returns ``splits`` without images to validate with that are trained on, too."""
         names = [row["uri"] for rows in splits.values() for row in rows]
         in_val = [False] * len(splits["train"]) + [True] * (len(names) - len(splits["train"]))
         found = copy_findings(names, in_val, [self.seen[name] for name in names])

@@ -188,7 +188,7 @@ KINDS = {
 
 
 def ignored_kinds(text: str) -> tuple[str, ...]:
-    """The kinds that ``--ignore`` names. Raises UsageError for one that is not known."""
+    """Returns the kinds that ``--ignore`` names. Raises UsageError for one that is not known."""
     kinds = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:

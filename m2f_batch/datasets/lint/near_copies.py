@@ -27,7 +27,7 @@ class Print(NamedTuple):
 
 
 def print_of(image: NDArray[np.uint8]) -> Print:
-    """The print of an RGB image, uint8 [H, W, 3]."""
+    """Returns the print of an RGB image, uint8 [H, W, 3]."""
     gray = Image.fromarray(image).convert("L")
     step = max(1, min(gray.size) // 128)
     gray = gray.reduce(step) if step > 1 else gray

@@ -12,7 +12,7 @@ _FEWEST_FOLDERS = 3  # with fewer, a folder is rather a part of a download than 
 
 
 def class_findings(train: Dataset, val: Dataset | None, place: str) -> Iterator[Finding]:
-    """Names that come twice, classes that nothing shows, or only what is validated with."""
+    """Yields names that come twice, classes that nothing shows, or only what is validated with."""
     yield from name_findings(train, place)
     ours, theirs = counts(train), counts(val) if val is not None else Counter[int]()
     for number, category in enumerate(train.categories):

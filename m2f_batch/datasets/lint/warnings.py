@@ -33,7 +33,7 @@ def check_queries(queries: int | None) -> None:
 
 
 def enough_queries(train: Dataset, val: Dataset | None, *, is_semantic: bool) -> str:
-    """The setting with which every object of every image has a query of its own, rounded up to ten."""
+    """Returns the setting with which every object of every image has a query of its own, rounded up to ten."""
     rows = (row for dataset in (train, val) if dataset is not None for row in dataset.rows())
     most = max((queries_wanted(row, is_semantic=is_semantic) for row in rows), default=0)
     return f"model.config.num_queries={math.ceil(most / 10) * 10} is enough for every image"

@@ -33,7 +33,7 @@ THINGS = tuple(
 
 
 def objects_of(codes: Mapping[int, str], size_hw: tuple[int, int]) -> Row:
-    """The ``segments`` and ``ignored`` of the masks of all values of ``instanceIds``.
+    """Returns the ``segments`` and ``ignored`` of the masks of all values of ``instanceIds``.
 
     A thing's label id alone is a group of objects, a crowd. Classes that are not evaluated are ignored, stuff is
     background.

@@ -1,4 +1,4 @@
-"""Instance masks: a folder of one-channel PNGs whose values are the numbers of objects, 0 is background.
+"""Reads instance masks: a folder of one-channel PNGs whose values are the numbers of objects, 0 is background.
 
 The id map says which class an object is of, a JSON of either form. Images go by their name with or without extension:
 
@@ -185,7 +185,7 @@ def _read_cityscapes(pair: tuple[str, str], ignore_index: int | None) -> files.R
 
 
 def _of_image(mask: str, objects: _Objects) -> dict[int, int]:
-    """The objects of the id map by the longest end of the mask's path that it has."""
+    """Returns the objects of the id map by the longest end of the mask's path that it has."""
     parts = _stem(mask).split("/")
     tails = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((objects[tail] for tail in tails if tail in objects), {})

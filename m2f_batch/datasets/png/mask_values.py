@@ -1,4 +1,4 @@
-"""From the file of a mask to the values of its pixels: gray, palette or, with the colors of the classes, a picture."""
+"""Reads the values of a mask from its file: gray, palette or, with the colors of the classes, a picture."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -101,7 +101,7 @@ def _one_of_single_objects(found: Mapping[str, str], pictures: Mapping[str, str]
 
 
 def _list_masks(folder: str, report: Report) -> tuple[dict[str, str], Sequence[str]]:
-    """The masks by path without extension, and the extensions of their kind."""
+    """Returns the masks by path without extension, and the extensions of their kind."""
     for kinds in (_MASKS[:1], _MASKS[1:]):
         found = files.list_files(folder, kinds, report)
         if found:
@@ -213,7 +213,7 @@ def _matched(
 def _by_beginnings(
     pictures: Mapping[str, str], found: Mapping[str, str], folder: str, report: Report
 ) -> list[tuple[str, str]]:
-    """Images and masks whose names differ in what all of one side begin with: ``image_7`` and ``mask_7``."""
+    """Returns images and masks whose names differ in what all of one side begin with: ``image_7`` and ``mask_7``."""
     theirs, ours = (_without_beginning(several) for several in (pictures, found))
     matched = [(stem, found[ours[rest]]) for rest, stem in theirs.items() if rest in ours]
     if len(matched) < max(len(found), 2):  # each mask has its image, or this is no rule

@@ -52,7 +52,7 @@ def given_palette(
 
 
 def shown(color: int) -> str:
-    """A color for a message.
+    """Returns a color for a message.
 
     >>> shown(16711680)
     '[255, 0, 0]'

@@ -1,4 +1,4 @@
-"""Semantic masks: a folder of PNGs or TIFFs whose values are classes, beside the images.
+"""Reads semantic masks: a folder of PNGs or TIFFs whose values are classes, beside the images.
 
 One channel of 8 or 16 bits, or palette, whose indices are the values. With ``palette``, pictures whose colors are the
 classes. ``ignore_index`` is a value of the files. ``do_reduce_labels`` makes 0 ignored and shifts the others by one, as
@@ -100,7 +100,7 @@ def _note_ade20k(images: Sequence[str], folder: str, report: Report) -> None:
 def _read(
     pair: tuple[str, str], by_color: dict[int, int] | None, beside_colors: str | None, ignore_index: int | None
 ) -> files.Read:
-    """A row with the masks of all values of the file, ``codes``, and what else of it matters at the end."""
+    """Returns a row with the masks of all values of the file, ``codes``, and what else of it matters at the end."""
     image, mask = pair
     try:
         if by_color is not None:

@@ -1,4 +1,4 @@
-"""Masks resized with interpolation: between two classes lie lines of the classes whose numbers lie between theirs.
+"""Finds masks resized with interpolation: between two classes lie lines of classes whose numbers lie between theirs.
 
 Looked for along rows and columns: a run of at most THICKEST pixels between a lower value on one side and a higher one
 on the other is a step. Where a direction has fewer bare jumps (of 2 values or more, between longer runs) than steps,

@@ -37,7 +37,7 @@ class Known(NamedTuple):
 
 
 def look_at(annotations: str) -> Known | None:
-    """The format of a file or folder, or None where nothing tells it or it cannot be read."""
+    """Returns the format of a file or folder, or None where nothing tells it or it cannot be read."""
     try:
         place = open_place(annotations)
         is_folder = place.store.is_folder(place.uri)
@@ -69,7 +69,7 @@ def _are_masks(form: str) -> bool:
 
 
 def naming_formats(read: Callable[_Arguments, Dataset]) -> Callable[_Arguments, Dataset]:
-    """A reader (form, annotations, ..., report=...) that says so where ``annotations`` are of another format.
+    """Returns a reader (form, annotations, ..., report=...) that says so where ``annotations`` are of another format.
 
     They are looked at once something is wrong with them, before it is reported: the faults of a good file by another
     format's rules tell nobody anything. Raises UsageError then, too.
@@ -109,7 +109,7 @@ def naming_formats(read: Callable[_Arguments, Dataset]) -> Callable[_Arguments, 
 
 
 def look_into(place: str) -> FolderLook:
-    """The paths of the files of a folder."""
+    """Returns the paths of the files of a folder."""
     by_extension: dict[str, list[str]] = {}
     for path in sorted(uris.below(place, entry.uri) for entry in open_store(place).list(place)):
         if not is_hidden(path):
@@ -158,7 +158,7 @@ def _of_masks(look: FolderLook) -> Known | None:
 
 
 def _first(place: str, paths: Sequence[str]) -> Known | None:
-    """The format of the first file that is known."""
+    """Returns the format of the first file that is known."""
     found = (_of_file(uri, files.fetch(uri)) for uri in (uris.join(place, path) for path in paths))
     return next((known for known in found if known is not None), None)
 

@@ -21,7 +21,7 @@ class Unread(NamedTuple):
 
 
 def unread_labels(look: FolderLook) -> Unread | None:
-    """A folder of images whose label files lack the file that explains them."""
+    """Returns a folder of images whose label files lack the file that explains them."""
     texts = [path for path in look.paths("txt") if _stem(path) in look.image_stems]
     if texts and _are_lines(files.fetch(uris.join(look.place, texts[0]))):
         advice = "write one with 'names' and 'train', the folder of the images, and give it with --format yolo"
@@ -30,13 +30,13 @@ def unread_labels(look: FolderLook) -> Unread | None:
 
 
 def unread_masks(look: FolderLook) -> Unread | None:
-    """A folder of masks whose annotations are XML."""
+    """Returns a folder of masks whose annotations are XML."""
     is_voc = any(path.startswith("SegmentationClass/") for path in look.paths("png"))
     return Unread("Pascal VOC", _VOC_MASKS) if is_voc else None
 
 
 def unread_file(look: FileLook) -> Unread | None:
-    """A file of a format that is not read, by its name and its bytes."""
+    """Returns a file of a format that is not read, by its name and its bytes."""
     extension = look.extension
     if extension in ("yaml", "yml"):
         return None

@@ -20,7 +20,7 @@ _FORMS = "folder, pattern:REGEX with one group, or column:NAME of a table"
 
 
 def group_keys(images: Sequence[str], group_by: str, table: str | None = None, field: str = "--group-by") -> list[str]:
-    """The group of each of ``images``, uris in the one spelling. Raises UsageError where one has none.
+    """Returns the group of each of ``images``, uris in the one spelling. Raises UsageError where one has none.
 
     >>> group_keys(["/a/p1-x.png", "/a/p1-y.png", "/b/p2.png"], r"pattern:(p\\d)")
     ['p1', 'p1', 'p2']

@@ -23,7 +23,7 @@ _OF_VAL = {f"data.train{name}": f"data.val{name}" for name in ("", "_images", "_
 
 
 def places_of(data: DataConfig) -> dict[str, str | None]:
-    """The places that a ``data`` section names, by field."""
+    """Returns the places that a ``data`` section names, by field."""
     names = ("train", "train_images", "train_masks", "val", "val_images", "val_masks")
     return {f"data.{name}": getattr(data, name) for name in names} | data.files_named
 
@@ -64,7 +64,7 @@ def read_splits(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datas
 
 
 def split_dataset(dataset: Dataset, data: DataConfig) -> tuple[Dataset, Dataset | None]:
-    """``dataset`` as ``data.split`` and its fellows divide it. Raises UsageError where they cannot."""
+    """Returns ``dataset`` as ``data.split`` and its fellows divide it. Raises UsageError where they cannot."""
     if data.split is None or not dataset.table.num_rows:
         return dataset, None
     uris = dataset.table["uri"].to_pylist()

@@ -22,7 +22,7 @@ class Loop(NamedTuple):
 
 
 def loops_of(counts: str, size_hw: tuple[int, int]) -> list[Loop]:
-    """The outlines of a mask's parts and holes, from the top left.
+    """Returns the outlines of a mask's parts and holes, from the top left.
 
     >>> loops_of("22", (2, 2))
     [Loop(points=[(1, 0), (2, 0), (2, 2), (1, 2)], is_hole=False)]
@@ -70,7 +70,7 @@ def _second(
 
 
 def _partners(order: NDArray[np.int64]) -> list[int]:
-    """The other end of each corner's edge: in order along a line, corners are ends of edges two by two."""
+    """Returns the other end of each corner's edge: in order along a line, corners are ends of edges two by two."""
     partners = np.empty(len(order), np.int64)
     partners[order[0::2]], partners[order[1::2]] = order[1::2], order[0::2]
     return partners.tolist()

@@ -1,4 +1,4 @@
-"""Lines of YOLO's label files: outlines, and how to know those of its other tasks, which are written alike.
+"""Reads lines of YOLO's label files: outlines, and how to know those of its other tasks, which are written alike.
 
 detection            class, center x, center y, width, height
 oriented boxes       class and four corners: outlines, as far as the numbers tell
@@ -133,7 +133,7 @@ def _is_share(value: float) -> bool:
 
 
 def parts_of(points: list[float], size_hw: tuple[int, int]) -> list[list[float]]:
-    """The parts of a line, each flat in pixels: a part ends where its first point comes again.
+    """Returns the parts of a line, each flat in pixels: a part ends where its first point comes again.
 
     >>> parts_of([0, 0, 1, 0, 1, 1, 0, 0, 0.5, 0, 1, 0.5, 0, 1], (10, 10))
     [[0, 0, 10, 0, 10, 10], [5.0, 0, 10, 5.0, 0, 10]]

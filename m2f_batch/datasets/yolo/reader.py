@@ -1,4 +1,4 @@
-"""YOLO segmentation: ``data.yaml``, folders ``images/`` and ``labels/``, one line "class x y x y ..." per object.
+"""Reads YOLO segmentation: ``data.yaml``, folders ``images/`` and ``labels/``, one line "class x y x y ..." per object.
 
 https://docs.ultralytics.com/datasets/segment/. Coordinates are shares of width and height. An object of several parts
 stands in one line, each part closed by its first point again. Pixels in an even number of parts are a hole. That is
@@ -39,7 +39,7 @@ def read_yolo(
     split: str = "train",
     report: Report = stop,
 ) -> Dataset:
-    """The dataset of one ``split`` of a ``data.yaml``.
+    """Returns the dataset of one ``split`` of a ``data.yaml``.
 
     ``images`` is a folder to use instead of the split's, ``masks`` the folder of its label files, by default where
     ``images`` in its path is ``labels``. An image without a label file has no objects. Category ids are the file's
@@ -57,7 +57,7 @@ def read_yolo(
 
 
 def _labeled(source: str, masks: str | None, place: str, report: Report) -> _Pairs:
-    """The images of a folder, or of a text file that lists them, and where their label files should be."""
+    """Returns the images of a folder, or of a text file that lists them, and where their label files should be."""
     if source.endswith(".txt") and not files.is_folder(source, "data.train_images"):
         images = _of_list(uris.normalize(source), place, report)
         if masks:
@@ -84,7 +84,7 @@ def _of_list(source: str, place: str, report: Report) -> list[str]:
 
 
 def label_of(image: str) -> str:
-    """The label file of an image: the last ``/images/`` of its path becomes ``/labels/``.
+    """Returns the label file of an image: the last ``/images/`` of its path becomes ``/labels/``.
 
     >>> label_of("/data/images/train/a.b.jpg")
     '/data/labels/train/a.b.txt'
@@ -131,7 +131,7 @@ def _with_labels(found: _Pairs, place: str, report: Report) -> tuple[_Pairs, fro
 
 
 def _elsewhere(images: Sequence[str], place: str) -> Iterator[Finding]:
-    """The folder, below that of ``data.yaml``, with label files of the names of images that all have none."""
+    """Yields the folder, below that of ``data.yaml``, with label files of the names of images that all have none."""
     stems = {posixpath.splitext(posixpath.basename(image))[0] for image in images}
     texts = [
         uri

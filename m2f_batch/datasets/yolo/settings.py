@@ -1,4 +1,4 @@
-"""``data.yaml`` of YOLO: names of the classes, and where the images of a split are, as Ultralytics looks for them.
+"""Reads ``data.yaml`` of YOLO: names of classes, and where the images of a split are, as Ultralytics looks for them.
 
 https://docs.ultralytics.com/datasets/. Names are the texts of the file, so ``yes``, ``on`` and ``007`` are names. A
 path that is not there is tried as Ultralytics tries it (without its leading ``../``, and ``path`` below the working
@@ -37,7 +37,7 @@ def _names(found: Any, place: str) -> dict[int, str]:
 
 
 def read_settings(place: str, report: Report) -> Settings:
-    """The settings of a ``data.yaml``. Raises UsageError for a file that is none."""
+    """Returns the settings of a ``data.yaml``. Raises UsageError for a file that is none."""
     text, where = files.read_text(place, "data.train"), repr(place)
     values = parse_yaml(text, where, field="data.train")
     texts = parse_texts(text, where, field="data.train")
@@ -69,7 +69,7 @@ def _key_points(shape: Any) -> int | None:
 
 
 def sources_of(settings: Settings, split: str, report: Report) -> list[str]:
-    """The folders and lists of images of a split. Raises UsageError where there are none."""
+    """Returns the folders and lists of images of a split. Raises UsageError where there are none."""
     place, values = settings.place, settings.values
     spellings = (split, *_OTHER_NAMES.get(split, ()))
     found = next((values[name] for name in spellings if values.get(name)), None)

@@ -159,7 +159,7 @@ def read_output_state(run: RunDirectory, before: OutputState | None = None) -> O
 
 
 def run_id_of(info: JsonObject | None) -> str | None:
-    """The id of a run by its run.json: None without a run, empty where nobody can read it."""
+    """Return the id of a run by its run.json: None without a run, empty where nobody can read it."""
     return None if info is None else str(info.get("run_id", ""))
 
 

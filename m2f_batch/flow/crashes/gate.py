@@ -60,11 +60,11 @@ class Gate:
         self._opening.open()
 
     def opened(self) -> Tally | None:
-        """The tally of earlier attempts. None as long as the gate is closed."""
+        """Return the tally of earlier attempts. None as long as the gate is closed."""
         return self._opening.before
 
     def deaths(self) -> int:
-        """Units that were begun again because a process that worked on them had died."""
+        """Count the units that were begun again because a process that worked on them had died."""
         return self._units.begun_again
 
     def begin(self, unit: str, stage: str) -> int | Literal["done"] | None:
@@ -108,7 +108,7 @@ def answer_of(method: ActorMethod, *arguments: object) -> Any:  # Ray gives no t
 
 
 def gate_for(run_uri: str, fence: Fence, work: "ray.ObjectRef[Work]", replicas: int) -> ActorHandle:
-    """A gate on the driver's node, where OUTPUT was checked with the keys that this node has.
+    """Return a gate on the driver's node, where OUTPUT was checked with the keys that this node has.
 
     The caller keeps ``work`` for as long as the gate: one that is started again needs it.
     """

@@ -166,7 +166,7 @@ def _kind(returncode: int | None) -> str:
 
 
 def _verdict(death: Died, limits: Mapping[str, float]) -> ImageError:
-    """The row of the image that a child died of so often. Raises what has nothing to do with the image."""
+    """Return the row of the image that a child died of so often. Raises what has nothing to do with the image."""
     kind, end = _kind(death.returncode), _words(death.returncode)
     if death.stage is None:
         if kind != "Crashed":
@@ -186,7 +186,7 @@ def _verdict(death: Died, limits: Mapping[str, float]) -> ImageError:
 
 
 def _words(returncode: int | None) -> str:
-    """The end of a process as a verb. Empty when it was silent."""
+    """Return the end of a process as a verb. Empty when it was silent."""
     if returncode is None:
         return ""
     if returncode >= 0:

@@ -226,7 +226,7 @@ def _next(pipe: Connection) -> bytes:
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error, or its text where it cannot be sent."""
+    """Return the error, or its text where it cannot be sent."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001  # an exception's own methods may raise anything

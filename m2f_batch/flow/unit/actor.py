@@ -23,7 +23,7 @@ class ActorSettings:
 
 
 def load_segmenter(settings: ActorSettings) -> Labeler:
-    """The model on its device, ready to label."""
+    """Return the model on its device, ready to label."""
     import torch
 
     from m2f_batch.vision.device.checked_model import load_checked

@@ -102,13 +102,13 @@ def prepare_unit_by(
 
 
 def skipped_unit(table: pa.Table, why: str) -> pa.Table:
-    """A unit that nobody prepares: its images remain."""
+    """Return a unit that nobody prepares: its images remain."""
     facts = {"unit": table["unit"][0].as_py(), "transient": why, "seconds": [], "bytes": 0, "retries": 0}
     return unit_row(PREPARED_SCHEMA, facts, prepared_array([], []))
 
 
 def label_unit(table: pa.Table, segmenter: Labeler) -> pa.Table:
-    """Rows of one prepared unit, in the order of its images."""
+    """Return rows of one prepared unit, in the order of its images."""
     (unit,) = table.drop_columns(["images"]).to_pylist()
     try:
         labeled = [*_label(items_of(table, "images"), segmenter)]

@@ -112,32 +112,32 @@ class DoneUnit(TypedDict):
 
 
 def unit_table(unit: Unit) -> pa.Table:
-    """A unit as a table of one row."""
+    """Return a unit as a table of one row."""
     images = [{"uri": ref.uri, "version": ref.version} for ref in unit.refs]
     return pa.Table.from_pylist([{"unit": unit.name, "images": images}], schema=UNIT_SCHEMA)
 
 
 def unit_row(schema: pa.Schema, unit: Mapping[str, object], items: pa.StructArray) -> pa.Table:
-    """A unit as one row. ``items`` are the images or rows in it, the schema's last column."""
+    """Return a unit as one row. ``items`` are the images or rows in it, the schema's last column."""
     nested = pa.LargeListArray.from_arrays(pa.array([0, len(items)], pa.int64()), items).cast(schema.types[-1])
     fields = zip(schema.names[:-1], schema.types[:-1], strict=True)
     return pa.Table.from_arrays([*(pa.array([unit[name]], type_) for name, type_ in fields), nested], schema=schema)
 
 
 def items_of(table: pa.Table, column: str) -> pa.StructArray:
-    """The items nested in one unit's row. The row may be one of many in a block, so offsets count."""
+    """Return the items nested in one unit's row. The row may be one of many in a block, so offsets count."""
     (nested,) = (chunk for chunk in table[column].chunks if len(chunk))
     return nested.flatten()
 
 
 def rows_of(table: pa.Table) -> pa.Table:
-    """The rows of one labeled unit as a table of the frozen schema, without a copy."""
+    """Return the rows of one labeled unit as a table of the frozen schema, without a copy."""
     rows = items_of(table, "rows")
     return pa.Table.from_arrays([rows.field(name) for name in SCHEMA.names], schema=SCHEMA)
 
 
 def packed(sidecars: Mapping[str, Sequence[pa.Table]]) -> list[tuple[str, bytes]]:
-    """The sidecars of a unit for its column ``sidecars``: the tables of each are joined."""
+    """Return the sidecars of a unit for its column ``sidecars``: the tables of each are joined."""
     streams = []
     for name, tables in sidecars.items():
         table, sink = pa.concat_tables(tables), pa.BufferOutputStream()
@@ -148,13 +148,13 @@ def packed(sidecars: Mapping[str, Sequence[pa.Table]]) -> list[tuple[str, bytes]
 
 
 def sidecars_of(table: pa.Table) -> dict[str, pa.Table]:
-    """The sidecars of one labeled unit by name."""
+    """Return the sidecars of one labeled unit by name."""
     (streams,) = table["sidecars"].to_pylist()
     return {name: pa.ipc.open_stream(stream).read_all() for name, stream in streams or ()}
 
 
 def with_seconds(table: pa.Table, more: Mapping[str, float]) -> pa.Table:
-    """A unit's table with the seconds of one stage more."""
+    """Return a unit's table with the seconds of one stage more."""
     place, (before,) = table.schema.get_field_index("seconds"), table["seconds"].to_pylist()
     return table.set_column(place, table.schema.field(place), pa.array([[*(before or []), *more.items()]], _SECONDS))
 
@@ -235,7 +235,7 @@ def _views_of(array: pa.StructArray) -> tuple[list[View], list[Content]]:
 
 
 def _content_of(data: NDArray[np.uint8], view: View) -> Content:
-    """The pixels of a view, of one byte a value, or four for those that were not rounded."""
+    """Return the pixels of a view, of one byte a value, or four for those that were not rounded."""
     height, width = view.content_hw
     return (data if len(data) == 3 * height * width else data.view(np.float32)).reshape(height, width, 3)
 

@@ -74,7 +74,7 @@ def _only(counts: pa.StringArray, wanted: NDArray[np.bool_]) -> pa.StringArray:
 
 
 def _digits(counts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The digits of all codes, and where each code's begin, [N + 1]. What is no digit is over 63."""
+    """Return the digits of all codes, and where each code's begin, [N + 1]. What is no digit is over 63."""
     _, offsets, data = counts.buffers()
     if not len(counts) or data is None or not data.size:
         return np.zeros(0, np.uint8), np.zeros(len(counts) + 1, np.int64)
@@ -108,7 +108,7 @@ def _codes_of(bounds: NDArray[np.int64], digits: NDArray[np.int64]) -> NDArray[n
 
 
 def _numbers(counts: pa.StringArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The signed numbers of well-spelled codes, and where each code's begin, [N + 1]."""
+    """Return the signed numbers of well-spelled codes, and where each code's begin, [N + 1]."""
     digits, bounds = _digits(counts)
     is_closing = digits < 32
     values = CLOSING[digits[is_closing]]

@@ -85,7 +85,7 @@ def _identity(block: pa.RecordBatch) -> Iterator[Finding]:
 
 
 def _with_nulls(segments: pa.ListArray) -> NDArray[np.bool_]:
-    """The rows whose segments are null, or hold a null, or one with a null field."""
+    """Return the rows whose segments are null, or hold a null, or one with a null field."""
     wrong = ~_array(segments.is_valid())
     offsets, entries = segments.offsets.to_numpy(), segments.values
     fields = [entries.field(index) for index in range(entries.type.num_fields)]

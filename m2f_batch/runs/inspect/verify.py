@@ -1,4 +1,4 @@
-"""Prove from storage alone that a run lost nothing and doubled nothing, and that its masks are what they say."""
+"""Proves from storage alone that a run lost nothing and doubled nothing, and that its masks are what they say."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -142,7 +142,7 @@ def _capped(problems: Iterator[str], uri: str, most: int) -> list[str]:
 
 
 def check(arguments: Check) -> FileReport:
-    """``check_file`` of one argument, for any kind of map."""
+    """Return ``check_file`` of one argument, for any kind of map."""
     return check_file(*arguments)
 
 
@@ -227,7 +227,7 @@ def _trusted(known: Mapping[str, IndexEntry], there: Mapping[str, Entry], assign
 
 
 def _id_problems(rows: Ids, listed: Ids) -> Iterator[str]:
-    """The image ids of all rows against the listing."""
+    """Yield what is wrong with the image ids of all rows, by the listing."""
     ids, counts = np.unique(rows, return_counts=True)
     doubled = ids[counts > 1]
     if len(doubled):
@@ -246,7 +246,7 @@ def _plan_problems(listed: Ids, assigned: Assigned) -> Iterator[str]:
 
 
 def _foreign_problems(run: RunDirectory, assigned: Assigned, reports: list[FileReport]) -> Iterator[str]:
-    """Rows that the manifest does not give the file that they are in, unless they are about to be dropped."""
+    """Yield rows that the manifest does not give the file that they are in, unless they are about to be dropped."""
     plan = retry_write(run.read_plan) if any(report.foreign for report in reports) else None
     dirty = retry_write(lambda: run.read_dirty(plan.plan_id)) if plan is not None else []
     for report in reports:
@@ -321,6 +321,6 @@ def verified_lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _staged(run: RunDirectory) -> int:
-    """Images that are done, of files that are not whole yet, and so not visible, nor checked."""
+    """Return images that are done, of files that are not whole yet, and so not visible, nor checked."""
     assigned = read_assigned(run)
     return 0 if assigned is None else staged_images(run, assigned, run.committed())

@@ -67,11 +67,11 @@ class Sample:
         return self.image.shape[0], self.image.shape[1]
 
     def masks(self) -> NDArray[np.uint8]:
-        """The masks, uint8 [N, h, w]."""
+        """Return the masks, uint8 [N, h, w]."""
         return _decoded(self.counts, self.content_hw)
 
     def ignored_mask(self) -> NDArray[np.uint8] | None:
-        """The pixels that the loss leaves out, uint8 [h, w]."""
+        """Return the pixels that the loss leaves out, uint8 [h, w]."""
         return None if self.ignored is None else _decoded([self.ignored], self.content_hw)[0]
 
 

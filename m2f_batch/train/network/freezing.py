@@ -91,7 +91,7 @@ def train_mode(model: nn.Module, *, keep_batch_norms: bool) -> None:
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """All batch norms of a model that have statistics."""
+    """Return all batch norms of a model that have statistics."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.running_mean is not None]
 
 

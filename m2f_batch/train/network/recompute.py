@@ -22,14 +22,14 @@ def recompute_activations(model: nn.Module, training: Training) -> list[str]:
 
 
 def _parts(model: nn.Module, training: Training) -> Iterator[tuple[str, nn.Module]]:
-    """Names and modules worth recomputing: not one within another."""
+    """Yield names and modules worth recomputing: not one within another."""
     yield from _stages(training.backbone, model.get_submodule(training.backbone))
     for layers in training.recomputed:
         yield from ((f"{layers}.{index}", layer) for index, layer in model.get_submodule(layers).named_children())
 
 
 def _stages(prefix: str, backbone: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost lists of at least two modules: stages, or blocks where stages are no modules."""
+    """Yield the outermost lists of at least two modules: stages, or blocks where stages are no modules."""
     for name, child in backbone.named_children():
         place = f"{prefix}.{name}"
         holders = [(f"{place}.{key}", part) for key, part in child.named_children() if _is_worth_it(part)]

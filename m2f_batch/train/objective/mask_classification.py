@@ -39,7 +39,7 @@ class MaskClassification:
 
     @classmethod
     def of(cls, config: Any) -> "MaskClassification":
-        """The objective of a model by its configuration of transformers."""
+        """Return the objective of a model by its configuration of transformers."""
         settings = LossSettings.of(config)
         return cls(settings, config.num_queries, config.decoder_layers if settings.use_auxiliary_loss else 1)
 
@@ -58,7 +58,7 @@ class MaskClassification:
         seed: int,
         step: int,
     ) -> BatchLoss:
-        """The loss of one forward pass (``batch_loss``), from the predictions of every layer."""
+        """Return the loss of one forward pass (``batch_loss``), from the predictions of every layer."""
         of_queries = [output for output in outputs if isinstance(output, QueryLogits)]
         if len(of_queries) != len(outputs):
             kinds = sorted({type(output).__name__ for output in outputs})
@@ -80,7 +80,7 @@ def batch_loss(
     seed: int,
     step: int,
 ) -> BatchLoss:
-    """The loss of one forward pass: class logits [B, Q, C + 1] and mask logits [B, Q, h, w] of each layer.
+    """Return the loss of one forward pass: class logits [B, Q, C + 1] and mask logits [B, Q, h, w] of each layer.
 
     Computed in float32 whatever autocast says (float64 for float64 logits). The points follow from (seed, step, image
     id). Without objects it is still a function of all logits, so that gradients reach every parameter. Raises
@@ -113,7 +113,7 @@ def loss_at(
     settings: LossSettings,
     points: Sequence[ImagePoints],
 ) -> BatchLoss:
-    """``batch_loss`` of all given layers at given points, one ``ImagePoints`` per image."""
+    """Return ``batch_loss`` of all given layers at given points, one ``ImagePoints`` per image."""
     targets = [target.as_numbers(settings.dtype(mask_logits[0])) for target in targets]
     pairs = match(class_logits, mask_logits, targets, [each.matching for each in points], settings)
     addends: dict[str, list[Tensor]] = {"class": [], "mask": [], "dice": []}
@@ -137,7 +137,7 @@ def loss_at(
 def _class_losses(
     logits: Tensor, targets: Sequence[ImageTarget], pairs: Sequence[Pairs], settings: LossSettings
 ) -> Tensor:
-    """Weighted cross-entropy of the classes [B, Q, C + 1], summed over each image's queries: [B]."""
+    """Return weighted cross-entropy of the classes [B, Q, C + 1], summed over each image's queries: [B]."""
     images, queries, classes = logits.shape
     wanted = torch.full((images, queries), classes - 1, device=logits.device)
     for image, (answering, objects) in enumerate(pairs):
@@ -190,12 +190,12 @@ def _chosen_points(
 
 
 def _of(masks: Tensor, objects: Tensor) -> Tensor:
-    """The masks of matched objects, ascending. Nothing is copied where all are matched, as is usual."""
+    """Return the masks of matched objects, ascending. Nothing is copied where all are matched, as is usual."""
     return masks if len(objects) == len(masks) else masks[objects.to(masks.device)]
 
 
 def _weights(targets: Sequence[ImageTarget], points: Sequence[Tensor]) -> Tensor | None:
-    """The weight of each point, [M, P] in [0, 1]. None when no image has ignored pixels."""
+    """Return the weight of each point, [M, P] in [0, 1]. None when no image has ignored pixels."""
     if all(target.ignored is None for target in targets):
         return None
     each = [(target, where, counted(target.ignored, where)) for target, where in zip(targets, points, strict=True)]

@@ -54,7 +54,7 @@ def match(
 def _costs_of_image(
     class_logits: list[Tensor], mask_logits: list[Tensor], target: ImageTarget, points: Tensor, settings: LossSettings
 ) -> Tensor:
-    """The cost of each query for each object, in every layer: [L, Q, N], or [L, Q, 1] without objects."""
+    """Return the cost of each query for each object, in every layer: [L, Q, N], or [L, Q, 1] without objects."""
     dtype = settings.dtype(mask_logits[0])
     if not len(target.class_ids):
         # nothing to match, but numbers that are not finite must show
@@ -91,7 +91,7 @@ def pairwise_costs(values: Tensor, inside: Tensor, weights: Tensor | None = None
 
 
 def _to_cpu(costs: list[Tensor]) -> list[Tensor]:
-    """All costs in one copy."""
+    """Return all costs in one copy."""
     flat = torch.cat([cost.flatten() for cost in costs]).cpu()
     parts = torch.split(flat, [cost.numel() for cost in costs])
     return [part.view(cost.shape) for part, cost in zip(parts, costs, strict=True)]

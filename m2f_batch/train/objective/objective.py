@@ -54,7 +54,7 @@ class LossSettings:
 
     @classmethod
     def of(cls, config: object) -> "LossSettings":
-        """The settings that a configuration has."""
+        """Return the settings that a configuration has."""
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
     @property
@@ -69,7 +69,7 @@ class LossSettings:
 
     @staticmethod
     def dtype(logits: Tensor) -> torch.dtype:
-        """The precision of the loss: float32, also for bfloat16 logits, or float64."""
+        """Return the precision of the loss: float32, also for bfloat16 logits, or float64."""
         return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
@@ -133,7 +133,7 @@ class Objective(Protocol):
     def layers(self) -> int: ...
 
     def totals(self, objects: Iterable[int], device: torch.device) -> StepTotals:
-        """The totals of one optimizer step, which every rank must ask for once a step."""
+        """Return the totals of one optimizer step, which every rank must ask for once a step."""
         ...
 
     def loss(
@@ -145,12 +145,12 @@ class Objective(Protocol):
         seed: int,
         step: int,
     ) -> BatchLoss:
-        """The loss of one forward pass, from the predictions of every layer."""
+        """Return the loss of one forward pass, from the predictions of every layer."""
         ...
 
 
 def objective_of(training: Training, config: object) -> Objective:
-    """The objective that a family names, with the numbers of a model's configuration."""
+    """Return the objective that a family names, with the numbers of a model's configuration."""
     module = importlib.import_module(f"m2f_batch.train.objective.{training.objective}")
     objective: Objective = module.OBJECTIVE(config)
     return objective

@@ -73,7 +73,7 @@ def sample_own(maps: Tensor, points: Tensor, outside: str = "zeros") -> Tensor:
 
 
 def counted(ignored: Tensor | None, points: Tensor) -> Tensor | None:
-    """The weights of points [M, P, 2] of an image, [M, P] in [0, 1]: 0 where pixels [H, W] are ignored (1.0)."""
+    """Return the weights of points [M, P, 2] of an image, [M, P] in [0, 1]: 0 where pixels [H, W] are ignored (1.0)."""
     if ignored is None:
         return None
     return 1 - sample_own(ignored.expand(len(points), -1, -1), points, outside="border")
@@ -85,7 +85,7 @@ def repeated(points: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
 
 
 def _corners(points: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four pixels around points [R, 2], as places in a flat map, and their bilinear weights: both [R, 4]."""
+    """Return the four pixels around points [R, 2], as places in a flat map, and their bilinear weights: both [R, 4]."""
     # in the order of grid_sample's own arithmetic, so that rounding agrees
     x = ((2 * points[:, 0] - 1 + 1) * width - 1) / 2
     y = ((2 * points[:, 1] - 1 + 1) * height - 1) / 2

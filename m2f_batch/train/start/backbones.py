@@ -128,7 +128,7 @@ def check_features(encoder: nn.Module, name: str, training: Training) -> None:
 
 
 def _config(name: str, tree: Mapping[str, Any], training: Training) -> dict[str, Any]:
-    """``backbone_config`` of a config.json of transformers."""
+    """Return ``backbone_config`` of a config.json of transformers."""
     kind = tree.get("model_type")
     if not isinstance(kind, str) or kind == "timm_backbone":  # which names its architecture, otherwise
         raise UsageError(

@@ -52,7 +52,7 @@ class New:
 
 
 def new_model(job: TrainJob) -> New:
-    """The model that ``job`` starts from, on the CPU, prepared to be trained.
+    """Return the model that ``job`` starts from, on the CPU, prepared to be trained.
 
     Raises UsageError for settings of which nothing can be made, before anything is written, and RunError.
     """
@@ -72,7 +72,7 @@ def build_model(
     seed: int,
     checkpoint: Path | None = None,
 ) -> Start:
-    """The model for these categories. ``checkpoint`` is the directory of ``model.uri``, if that is given.
+    """Return the model for these categories. ``checkpoint`` is the directory of ``model.uri``, if that is given.
 
     New weights follow from ``seed``, and torch's own generator is left alone. Raises UsageError and RunError.
     """
@@ -126,14 +126,14 @@ def keeps_batch_norms(start: Start, train: TrainConfig) -> bool:
 
 
 def backbone_multiplier(start: Start, train: TrainConfig) -> float:
-    """The learning rate of the backbone relative to the rest."""
+    """Return the learning rate of the backbone relative to the rest."""
     if train.backbone_multiplier is not None:
         return train.backbone_multiplier
     return 0.1 if start.pretrained_backbone else 1.0
 
 
 def _base(checkpoint: Path | None, backbone: Backbone | None, training: Training) -> JsonObject | None:
-    """The config that ``model.config`` is laid over."""
+    """Return the config that ``model.config`` is laid over."""
     if checkpoint is not None:
         return training.current_config(read_config(checkpoint, str(checkpoint)))
     return None if backbone is None else {"backbone_config": backbone.config}

@@ -30,7 +30,7 @@ class Labels:
 
 
 def labels_of(categories: Sequence[Category], task: Task) -> Labels:
-    """The categories that are learned, in their order. Instance segmentation learns things only.
+    """Return the categories that are learned, in their order. Instance segmentation learns things only.
 
     Raises UsageError when none is left, or two have the same name.
     """

@@ -47,7 +47,7 @@ class TrainJob:
     model_type: str
 
     def checkpoint(self) -> Path | None:
-        """The directory of ``source`` on this node, fetched where it is not there yet. None for a new model.
+        """Return the directory of ``source`` on this node, fetched where it is not there yet. None for a new model.
 
         Raises RunError when it cannot be had.
         """
@@ -60,7 +60,7 @@ class TrainJob:
         return all_families()[self.model_type]
 
     def training(self) -> "Training":
-        """The training of the family, which loads torch."""
+        """Return the training of the family, which loads torch."""
         assert self.family.training is not None
         return self.family.training()
 
@@ -100,7 +100,7 @@ class TrainJob:
         return learnable(self.train, self.task)
 
     def recipe(self, label_ids: tuple[int, ...]) -> Recipe:
-        """The recipe of examples. ``label_ids`` are the model's label of each category."""
+        """Return the recipe of examples. ``label_ids`` are the model's label of each category."""
         augment = self.config.augment
         return Recipe(
             self.task,

@@ -22,7 +22,7 @@ PREFIXES = ("_backbone.", "timm_model.")  # that the wrappers of transformers pu
 
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
-    """The architecture that a config.json names, or None when it is none of timm's."""
+    """Return the architecture that a config.json names, or None when it is none of timm's."""
     if config.get("model_type") == "timm_backbone":
         name = config.get("backbone")
     else:  # timm's own has no model_type, or that of transformers' classifier around it
@@ -61,7 +61,7 @@ def timm_config(name: str, architecture: str, training: Training) -> dict[str, A
 
 
 def hub_id_of(name: str, architecture: str) -> str:
-    """The hub id under which timm has the weights of an architecture. Raises UsageError when it has none."""
+    """Return the hub id under which timm has the weights of an architecture. Raises UsageError when it has none."""
     hub_id = getattr(_timm(name).get_pretrained_cfg(architecture), "hf_hub_id", None)
     if not hub_id:
         raise UsageError(
