@@ -61,9 +61,13 @@ class Checkpoint:
 
     @property
     def named_config(self) -> dict[str, Any]:
-        """config.json with all names of the model in ``_name_or_path``: some published tests only a name tells."""
+        """config.json with its settled labels and, in ``_name_or_path``, all names of the model.
+
+        Some published tests only a name tells.
+        """
         names = (self.name.partition("@")[0], str(self.config.get("_name_or_path") or ""))
-        return {**self.config, "_name_or_path": " ".join(names)}
+        labels = {str(i): name for i, name in self.id2label.items()}
+        return {**self.config, "id2label": labels, "_name_or_path": " ".join(names)}
 
     @cached_property
     def label_set(self) -> LabelSet | None:
@@ -170,6 +174,16 @@ def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
             field="model.task",
             value=task,
             allowed=", ".join(able),
+        )
+    label_set = checkpoint.label_set
+    if task not in able and trained is None and task in checkpoint.family.tasks(checkpoint.config, task, label_set):
+        labels = "whose labels are known" if label_set is None else f"whose labels are those of {label_set.name}"
+        raise UsageError(
+            f"is not what is known of {checkpoint.name}, {labels}, of which published models are {' or '.join(able)}",
+            field="model.task",
+            value=task,
+            allowed=", ".join(able),
+            hint=f'if it was trained for {task}, write "task": "{task}" in its config.json',
         )
     if task not in able:
         why = "was trained for" if trained is not None else f"can do, as all of {checkpoint.family.name}"

@@ -184,10 +184,10 @@ def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task:
 def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
     size, family, labels = preprocess.size, checkpoint.family, checkpoint.label_set
     if size == "checkpoint":
-        return family.pixels(checkpoint.config, checkpoint.processor, task)
+        return family.pixels(checkpoint.named_config, checkpoint.processor, task)
     # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
     any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
-    plan = family.pixels(checkpoint.config, any_size, task)
+    plan = family.pixels(checkpoint.named_config, any_size, task)
     if size == "paper":
         published = None if labels is None else family.paper(checkpoint.named_config, plan, labels, task)
         if published is None:
