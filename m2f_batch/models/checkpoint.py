@@ -18,6 +18,7 @@ from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
 from m2f_batch.models.family import Family, JsonMapping, all_families, family_of, whole_weights
 from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
+from m2f_batch.models.published.licenses import license_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
 
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
@@ -95,23 +96,12 @@ class Checkpoint:
 
     @cached_property
     def license(self) -> str:
-        """The license of the weights by the model card, else by the tables of published models, else "unknown".
-
-        That of what all weights of a family were made from is added. A backbone alone has no config here, nor a family.
-        """
-        stated, base = self._stated_license(), self.family.base_license if self.config else None
-        return stated if base is None or base in stated.split(", ") else f"{stated}, {base}"
-
-    def _stated_license(self) -> str:
-        stated = _front_matter(self.directory / "README.md").get("license") or "unknown"
-        stated = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
-        if stated in ("other", "unknown"):
-            for name in (self.name, str(self.config.get("_name_or_path", ""))):
-                for family in all_families().values():
-                    for prefix, published in family.licenses.items():
-                        if name.startswith(prefix):
-                            return published
-        return stated.lower()
+        """The license of the weights by the model card, else by the tables of published models, else "unknown"."""
+        stated = _front_matter(self.directory / "README.md").get("license")
+        names = (self.name, str(self.config.get("_name_or_path", "")))
+        published = {name: found for family in all_families().values() for name, found in family.licenses.items()}
+        base = self.family.base_license if self.config else None  # a backbone alone has no config here, nor a family
+        return license_of(stated, names, self.config, published, base)
 
     @cached_property
     def weights_sha256(self) -> str:
