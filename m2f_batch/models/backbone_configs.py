@@ -16,7 +16,7 @@ NATTEN = ("dinat", "nat")
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A checked config.json with its backbone in ``backbone_config``.
+    """Return a checked config.json with its backbone in ``backbone_config``.
 
     ``use_pretrained_backbone`` means nothing here, because weights of the directory replace whatever a
     backbone was trained on. None are ever looked for.

@@ -91,7 +91,7 @@ class Checkpoint:
         return stated if stated in TASKS else next(found, None)
 
     def published_postprocess(self, task: Task) -> JsonMapping:
-        """The values that were published for a task's settings."""
+        """Return the values that were published for a task's settings."""
         return self.family.postprocess(self.config, self.trained_task, self.label_set, task)
 
     @cached_property
@@ -128,7 +128,7 @@ def read_checkpoint(directory: Path, name: str) -> Checkpoint:
 
 
 def read_config(directory: Path, name: str) -> dict[str, Any]:
-    """config.json of a model directory, checked, as it stands there. Raises UsageError."""
+    """Read config.json of a model directory, checked, as it stands there. Raises UsageError."""
     config = _read_json(directory, "config.json", name)
     family = family_of(config, name)
     if config.get("id2label") is None:  # transformers leaves the default two labels out
@@ -147,7 +147,7 @@ def read_config(directory: Path, name: str) -> dict[str, Any]:
 
 
 def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
-    """The task of the run, checked against what the family can do and the model was trained for."""
+    """Choose the task of the run, checked against what the family can do and the model was trained for."""
     trained = checkpoint.trained_task
     able = checkpoint.family.tasks(checkpoint.config, trained, checkpoint.label_set)
     # a family of one task has that one, whatever the name of the model says
@@ -196,7 +196,7 @@ def check_license(checkpoint: Checkpoint, allowed: tuple[str, ...] | None) -> No
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors files that transformers would load, by name: the one, else the shards that the index names."""
+    """List the safetensors files that transformers would load, by name: the one, else the shards in the index."""
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").exists() or not index.exists():
         return [directory / "model.safetensors"]
@@ -211,7 +211,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 
 def tensor_shapes(file: Path) -> dict[str, list[int]]:
-    """Names and shapes in a safetensors file, from its header. Raises SafetensorError when it is not whole."""
+    """Read names and shapes in a safetensors file, from its header. Raises SafetensorError when it is not whole."""
     with safe_open(file, framework="numpy") as tensors:
         return {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118  # no mapping
 
@@ -245,14 +245,14 @@ def _foreign_parts(tree: Any, depth: int = 0) -> Iterator[str]:
 
 
 def _lasting(tree: Any) -> Any:
-    """A JSON tree without its volatile keys."""
+    """Return a JSON tree without its volatile keys."""
     if isinstance(tree, dict):
         return {key: _lasting(value) for key, value in tree.items() if key not in VOLATILE_KEYS}
     return tree
 
 
 def _labels_in_weights(directory: Path, family: Family) -> int | None:
-    """The number of labels that the class head knows, as far as the files can be read."""
+    """Count the labels that the class head knows, as far as the files can be read."""
     with suppress(UsageError, SafetensorError, OSError):
         for file in weight_files(directory):
             head = tensor_shapes(file).get(family.class_head)
@@ -336,7 +336,7 @@ def _model_below(directory: Path) -> str:
 
 
 def _read_processor(directory: Path, name: str) -> dict[str, Any]:
-    """The image processor's settings. Those inside processor_config.json win, as in transformers."""
+    """Read the image processor's settings. Those inside processor_config.json win, as in transformers."""
     processor = None
     if (directory / "processor_config.json").exists():
         processor = _read_json(directory, "processor_config.json", name).get("image_processor")
@@ -382,7 +382,7 @@ def _instead_of_deltas(name: str) -> str:
 
 
 def _front_matter(card: Path) -> dict[str, Any]:
-    """The YAML between the first two ``---`` lines of a model card, or nothing."""
+    """Read the YAML between the first two ``---`` lines of a model card, or nothing."""
     try:
         text = card.read_text(encoding="utf-8-sig", errors="replace")
         match = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)

@@ -32,7 +32,7 @@ class FastForward(Protocol):
     """A faster way to a family's predictions, with what its check at load needs (``vision/device/checked_model``)."""
 
     def build(self, model: "nn.Module") -> "Predictor | None":
-        """The faster network with the weights of a model of ``transformers``, or None where that is built otherwise."""
+        """Build the faster network of a model of ``transformers``, or return None where that is made otherwise."""
         ...
 
     def compared(

@@ -108,7 +108,7 @@ ALL_LABEL_SETS = LABEL_SETS + MORE_LABEL_SETS
 
 
 def names_of(label_set: str) -> dict[int, str]:
-    """The names of a published label set by label id, of those sets that ``label_names.json`` holds."""
+    """Return the names of a published label set by label id, of those sets that ``label_names.json`` holds."""
     names = json.loads((Path(__file__).parent / "published" / "label_names.json").read_text(encoding="utf-8"))
     return dict(enumerate(names[label_set].split(", ")))
 
@@ -119,7 +119,7 @@ def are_numbers(id2label: Mapping[int, str]) -> bool:
 
 
 def assumed_set(id2label: Mapping[int, str], published: Mapping[str, str], names: Sequence[str]) -> str | None:
-    """The label set of labels without names, where one of the model's ``names`` is that of published weights.
+    """Return the label set of labels without names, where one of the model's ``names`` is that of published weights.
 
     Nothing else tells it: 19, 21 or 80 labels of anybody are not those of Cityscapes, Pascal or COCO. ``published`` are
     label sets by patterns of hub ids.
@@ -133,7 +133,7 @@ def assumed_set(id2label: Mapping[int, str], published: Mapping[str, str], names
 
 
 def find_label_set(id2label: Mapping[int, str], among: Sequence[LabelSet] = ALL_LABEL_SETS) -> LabelSet | None:
-    """The published label set with these names, if it is one. Names are compared stripped."""
+    """Return the published label set with these names, if it is one. Names are compared stripped."""
     for known in among:
         if len(id2label) == known.size and all(id2label.get(i, "").strip() == name for i, name in known.marks):
             return known
@@ -141,14 +141,14 @@ def find_label_set(id2label: Mapping[int, str], among: Sequence[LabelSet] = ALL_
 
 
 def label_set_of(config: Mapping[str, Any]) -> LabelSet | None:
-    """The published label set of a checked config.json, if it is one."""
+    """Return the published label set of a checked config.json, if it is one."""
     return find_label_set({int(i): str(name) for i, name in config["id2label"].items()})
 
 
 def find_stuff_ids(
     configured: frozenset[int] | None, in_checkpoint: frozenset[int] | None, label_set: LabelSet | None
 ) -> tuple[frozenset[int], StuffSource]:
-    """The label ids that are stuff, and who says so: the config, the checkpoint, the label set, or nobody."""
+    """Return the label ids that are stuff, and who says so: the config, the checkpoint, the label set, or nobody."""
     if configured is not None:
         return configured, "config"
     if in_checkpoint is not None:
@@ -161,7 +161,7 @@ def find_stuff_ids(
 def categories_of(
     id2label: Mapping[int, str], stuff_ids: frozenset[int], label_set: LabelSet | None
 ) -> tuple[Category, ...]:
-    """All labels by id. Outside the known label sets the dataset id is the label id + 1."""
+    """Return all labels by id. Outside the known label sets the dataset id is the label id + 1."""
     dataset_ids = label_set.dataset_ids if label_set else None
     return tuple(
         Category(i, id2label[i].strip(), i not in stuff_ids, dataset_ids[i] if dataset_ids else i + 1)
@@ -170,7 +170,7 @@ def categories_of(
 
 
 def label_lines(labels: Any, known: int | None) -> str:
-    """The lines ``id2label`` and ``label2id`` for a config.json whose ``labels`` are not 0, 1, 2, ...
+    """Return the lines ``id2label`` and ``label2id`` for a config.json whose ``labels`` are not 0, 1, 2, ...
 
     ``known`` is how many labels the weights know, if that can be had. Ids that begin with 1 move down by one where
     there are as many names as labels; with one name less, label 0 has no name of its own. Names that nobody knows are
@@ -186,6 +186,6 @@ def label_lines(labels: Any, known: int | None) -> str:
 
 
 def _by_id(labels: Any) -> dict[int, str]:
-    """Names by whole number, as far as there are any."""
+    """Return names by whole number, as far as there are any."""
     pairs = labels.items() if isinstance(labels, dict) else enumerate(labels) if isinstance(labels, list) else ()
     return {int(i): name for i, name in pairs if str(i).isdecimal() and len(str(i)) < 6 and isinstance(name, str)}

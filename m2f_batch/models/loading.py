@@ -33,12 +33,12 @@ class OriginalPredictor(Predictor):
         self.family, self.model = family, model
 
     def forward(self, pixel_values: Tensor) -> Prediction:
-        """Pixel values [B, 3, Hc, Wc] to their prediction."""
+        """Turn pixel values [B, 3, Hc, Wc] into their prediction."""
         return self.family.predict(self.model, pixel_values)
 
 
 def load_original(directory: Path, task: Task | None = None, *, name: str | None = None) -> OriginalPredictor:
-    """The model of transformers in eval mode, in float32 on the CPU.
+    """Load the model of transformers in eval mode, in float32 on the CPU.
 
     Only safetensors of the local directory are read. Raises RunError when it does not load, which shows ``name``
     instead of the directory where one is given.
@@ -69,7 +69,7 @@ def load_original(directory: Path, task: Task | None = None, *, name: str | None
 def load_model(
     directory: Path, device: torch.device, *, task: Task | None = None, compile_model: bool = False, fast: bool = True
 ) -> Predictor:
-    """The model in eval mode on ``device``, with float32 weights.
+    """Load the model in eval mode on ``device``, with float32 weights.
 
     ``fast`` computes the predictions of ``transformers`` faster where the family has a way to (``Family.fast``).
     Without it the modules are those of ``transformers``. Raises RunError as ``load_original`` does.
@@ -89,7 +89,7 @@ def keep_float32(device: torch.device) -> None:
 
 
 def compiled(model: Predictor) -> Predictor:
-    """The model, which is compiled for each canvas when it first comes. Later processes find the compiled code.
+    """Return the model, compiled for each canvas when it first comes. Later processes find the compiled code.
 
     By default what comes after 8 canvases runs uncompiled. Then a row would depend on the order of the images.
     """
@@ -100,19 +100,19 @@ def compiled(model: Predictor) -> Predictor:
 
 @torch.inference_mode()
 def forward(model: Predictor, pixel_values: Tensor, precision: Precision = "fp32") -> Prediction:
-    """Pixel values [B, 3, Hc, Wc] to their prediction."""
+    """Turn pixel values [B, 3, Hc, Wc] into their prediction."""
     with autocast(pixel_values.device, precision):
         return model(pixel_values)
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which ``forward`` computes in a precision."""
+    """Return the context in which ``forward`` computes in a precision."""
     dtype = DTYPES.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
 def processor_pixel_values(directory: Path, image: NDArray[np.uint8], **instead: object) -> Tensor | None:
-    """The pixel values, float32 [1, 3, Hc, Wc], that the checkpoint's own image processor gives for an RGB image.
+    """Compute the pixel values, float32 [1, 3, Hc, Wc], of an RGB image by the checkpoint's own image processor.
 
     ``instead`` are settings that replace its own. None when ``transformers`` cannot load the processor, because it
     refuses some of the hub's older settings.

@@ -25,11 +25,11 @@ class QueryLogits:
         return self.class_logits, self.mask_logits
 
     def of_image(self, index: int) -> "QueryLogits":
-        """The prediction of one image of the batch."""
+        """Return the prediction of one image of the batch."""
         return QueryLogits(self.class_logits[index], self.mask_logits[index])
 
     def cpu(self) -> "QueryLogits":
-        """The prediction on the CPU."""
+        """Return the prediction on the CPU."""
         return QueryLogits(self.class_logits.cpu(), self.mask_logits.cpu())
 
 
@@ -49,11 +49,11 @@ class SigmoidQueryLogits:
         return self.class_logits, self.mask_logits
 
     def of_image(self, index: int) -> "SigmoidQueryLogits":
-        """The prediction of one image of the batch."""
+        """Return the prediction of one image of the batch."""
         return SigmoidQueryLogits(self.class_logits[index], self.mask_logits[index])
 
     def cpu(self) -> "SigmoidQueryLogits":
-        """The prediction on the CPU."""
+        """Return the prediction on the CPU."""
         return SigmoidQueryLogits(self.class_logits.cpu(), self.mask_logits.cpu())
 
 
@@ -69,11 +69,11 @@ class PixelLogits:
         return (self.logits,)
 
     def of_image(self, index: int) -> "PixelLogits":
-        """The prediction of one image of the batch."""
+        """Return the prediction of one image of the batch."""
         return PixelLogits(self.logits[index])
 
     def cpu(self) -> "PixelLogits":
-        """The prediction on the CPU."""
+        """Return the prediction on the CPU."""
         return PixelLogits(self.logits.cpu())
 
 
@@ -86,5 +86,5 @@ class Predictor(nn.Module):
     if TYPE_CHECKING:
 
         def __call__(self, pixel_values: Tensor) -> Prediction:
-            """Pixel values [B, 3, Hc, Wc] of images of equal canvas to their prediction."""
+            """Turn pixel values [B, 3, Hc, Wc] of images of equal canvas into their prediction."""
             ...

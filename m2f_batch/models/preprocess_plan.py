@@ -68,11 +68,11 @@ class PreprocessPlan:
     note: str = ""
 
     def content_size(self, output_hw: SizeHW) -> SizeHW:
-        """(hc, wc) for an image of (H, W) pixels. Raises ImageError when nothing would be left."""
+        """Return (hc, wc) for an image of (H, W) pixels. Raises ImageError when nothing would be left."""
         return self.sizes(output_hw)[-1]
 
     def sizes(self, output_hw: SizeHW) -> tuple[SizeHW, ...]:
-        """The sizes that an image of (H, W) pixels is resized to, one after the other. The last one is the content's.
+        """List the sizes that an image of (H, W) pixels is resized to in turn. The last one is the content's.
 
         Raises ImageError when nothing would be left.
         """
@@ -98,7 +98,7 @@ class PreprocessPlan:
         return (first,) if last == first else (first, last)
 
     def _edges(self, output_hw: SizeHW, size: AspectSize) -> SizeHW:
-        """Height and width by the shortest and the longest edge."""
+        """Return height and width by the shortest and the longest edge."""
         match self.rounding:
             case "transformers":
                 longest = None if self.lone_edge else size.longest_edge
@@ -113,7 +113,7 @@ class PreprocessPlan:
                 return round(height), round(width)
 
     def canvas_size(self, output_hw: SizeHW) -> SizeHW:
-        """(Hc, Wc) for an image of (H, W) pixels. Raises ImageError when the content is larger than ``pad_size``."""
+        """Return (Hc, Wc) for an image of (H, W). Raises ImageError if the content is larger than ``pad_size``."""
         height, width = self.content_size(output_hw)
         if self.pad_size is not None:
             if height > self.pad_size[0] or width > self.pad_size[1]:
@@ -130,11 +130,11 @@ class PreprocessPlan:
         return _round_up(height, self.divisor), _round_up(width, self.divisor)
 
     def canvas_of(self, window_hw: SizeHW) -> SizeHW:
-        """(Hc, Wc) for a window of the resized image: zeros up to multiples of the divisor."""
+        """Return (Hc, Wc) for a window of the resized image: zeros up to multiples of the divisor."""
         return _round_up(window_hw[0], self.divisor), _round_up(window_hw[1], self.divisor)
 
     def describe(self) -> str:
-        """One phrase for the plan printed before a run."""
+        """Return one phrase for the plan printed before a run."""
         match self.size:
             case ExactSize():
                 text = f"{self.size.height}x{self.size.width} (height x width), aspect ratio not kept"
@@ -157,12 +157,12 @@ class PreprocessPlan:
         return f"{text} ({self.note})" if self.note else text
 
     def facts(self) -> dict[str, Any]:
-        """All that decides a pixel value. What older releases did not know is there only where it is in use."""
+        """Return all that decides a pixel value. What older releases did not know is there only where it is in use."""
         idle = {name for name in LATER if getattr(self, name) == getattr(PreprocessPlan, name)}
         return {name: value for name, value in asdict(self).items() if name not in idle | {"note"}}
 
     def doubt(self) -> str | None:
-        """The reason to doubt that the model was trained on such values, or None.
+        """Return the reason to doubt that the model was trained on such values, or None.
 
         What models are trained on lies within a few units of 0, and black and white are 1 to 5 apart.
         """
@@ -183,7 +183,7 @@ class PreprocessPlan:
         )
 
     def _values(self, pixel: float) -> Channels:
-        """The values of a gray pixel."""
+        """Return the values of a gray pixel."""
         value = pixel if self.rescale_factor is None else pixel * self.rescale_factor
         if self.mean is None or self.std is None:
             return (value, value, value)
@@ -194,18 +194,18 @@ class PreprocessPlan:
 def with_size(
     plan: PreprocessPlan, size: AspectSize | ExactSize, *, rounding: Rounding = "transformers"
 ) -> PreprocessPlan:
-    """The plan with a size of ours: the aspect ratio kept and zeros added, or exactly that size."""
+    """Return the plan with a size of ours: the aspect ratio kept and zeros added, or exactly that size."""
     return replace(plan, size=size, round_content=False, pad_size=None, lone_edge=False, rounding=rounding)
 
 
 def with_normalization(plan: PreprocessPlan, given: Normalization) -> PreprocessPlan:
-    """The plan with a mean and deviation of ours for red, green and blue, of pixels from 0 to 1."""
+    """Return the plan with a mean and deviation of ours for red, green and blue, of pixels from 0 to 1."""
     mean, std = (values[::-1] if plan.is_bgr else values for values in (given.mean, given.std))
     return replace(plan, rescale_factor=1 / 255, mean=mean, std=std)
 
 
 def size_as_detectron2(image_hw: SizeHW, shortest: int, longest: int) -> SizeHW:
-    """Height and width with the shortest edge at ``shortest``, unless the longest would exceed ``longest``.
+    """Return height and width with the shortest edge at ``shortest``, unless the longest would exceed ``longest``.
 
     The arithmetic of detectron2's ``ResizeShortestEdge.get_output_shape``, rounding included.
 
@@ -222,13 +222,13 @@ def size_as_detectron2(image_hw: SizeHW, shortest: int, longest: int) -> SizeHW:
 
 
 def scaled_within(image_hw: SizeHW, shortest: int, longest: int) -> tuple[float, float]:
-    """Height and width, not rounded, as large as the two edges allow (mmcv's ``rescale_size``)."""
+    """Return height and width, not rounded, as large as the two edges allow (mmcv's ``rescale_size``)."""
     scale = min(longest / max(image_hw), shortest / min(image_hw))
     return image_hw[0] * scale, image_hw[1] * scale
 
 
 def size_with_aspect_ratio(image_hw: SizeHW, shortest: int, longest: int | None) -> SizeHW:
-    """Height and width with the shortest edge at ``shortest``, unless the longest would exceed ``longest``.
+    """Return height and width with the shortest edge at ``shortest``, unless the longest would exceed ``longest``.
 
     The arithmetic of ``transformers.image_transforms.get_size_with_aspect_ratio``, rounding included.
 

@@ -50,7 +50,7 @@ class ProcessorConfig(BaseModel):
 
 
 def plan_from_processor(processor: Mapping[str, Any], known: Set[str] | None = None) -> PreprocessPlan:
-    """The checkpoint's own settings, from a preprocessor_config.json of a ``known`` kind, if that is given.
+    """Read the checkpoint's own settings, from a preprocessor_config.json of a ``known`` kind, if that is given.
 
     Raises UsageError for a processor of another kind, or with settings that mean nothing.
     """
@@ -85,7 +85,7 @@ def plan_from_processor(processor: Mapping[str, Any], known: Set[str] | None = N
 
 
 def _size_of(settings: ProcessorConfig) -> tuple[AspectSize | ExactSize, bool]:
-    """The size, and whether only the shortest edge binds.
+    """Return the size, and whether only the shortest edge binds.
 
     Of a number, the longest edge is ``max_size``, by default 1333, as in transformers 4, where ``_max_size`` was a note
     of what ``size`` had been made with.

@@ -82,7 +82,7 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
 
 
 def local_directory(source: ModelSource) -> Path:
-    """The model's files on this node, fetched once per node however many processes ask.
+    """Fetch the model's files to this node, once per node however many processes ask.
 
     Raises RunError when they cannot be had, or are not allowed here.
     """
@@ -139,12 +139,12 @@ def _find_at(uri: str, revision: str | None, wanted: tuple[str, ...]) -> ModelSo
 
 
 def _digest(entries: list[Entry]) -> str:
-    """A revision for files that have none: a hash of their names and versions."""
+    """Make a revision for files that have none: a hash of their names and versions."""
     return hashlib.sha256("\n".join(f"{e.uri} {e.version}" for e in entries).encode()).hexdigest()[:40]
 
 
 def _bucket_files(source: ModelSource) -> list[Entry]:
-    """The wanted files right below the source's uri (a store lists the folders below it too), by name."""
+    """List the wanted files right below the source's uri (a store lists the folders below it too), by name."""
     entries = open_store(source.uri).list(source.uri)
     names = ((uris.below(source.uri, entry.uri), entry) for entry in entries)
     return [
@@ -207,7 +207,7 @@ def _lock(folder: Path, name: str) -> Iterator[None]:
 
 
 def _pin_hub(source: ModelSource) -> ModelSource:
-    """The commit behind a revision, so that every node and every later run reads the same files."""
+    """Find the commit behind a revision, so that every node and every later run reads the same files."""
     from huggingface_hub import snapshot_download
 
     with _hub_errors(source, UsageError):
@@ -248,7 +248,7 @@ def _ways_out(source: ModelSource) -> str:
 
 
 def _safe_requests(name: str) -> list[str] | None:
-    """The pull requests of a model of the hub that hold safetensors, the newest first, or None if it does not say."""
+    """List the pull requests of a model of the hub that hold safetensors, newest first, or None if it does not say."""
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's
 

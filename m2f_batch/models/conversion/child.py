@@ -1,4 +1,4 @@
-"""The process that reads pickled weights: no network, a bound of memory, and nothing but tensors by name comes of it.
+"""Reads pickled weights in a process with no network and a bound of memory, of which only tensors by name come.
 
 It is given its ``Order`` as JSON and answers with one line of JSON: how it was confined, and ``written`` (file to names
 of tensors), ``refused`` (what is wrong with a file) or ``failed`` (what is wrong with this machine).
@@ -84,7 +84,7 @@ def _convert(order: Order) -> dict[str, list[str]]:
 
 
 def _tensors(file: str) -> "dict[str, Tensor]":
-    """The tensors of a file by name, each with memory of its own. Raises Refused."""
+    """Read the tensors of a file by name, each with memory of its own. Raises Refused."""
     held = os.path.getsize(file)
     _check_archive(file, held)
     loaded = _loaded(file)
@@ -149,7 +149,7 @@ def _loaded(file: str) -> Any:
 
 
 def _reason(text: str) -> str:
-    """The text of torch's unpickler, without its advice to trust the file."""
+    """Return the text of torch's unpickler, without its advice to trust the file."""
     called = re.search(r"GLOBAL ([\w.<>]+)", text) or re.search(r"instantiate class ([\w.<>]+)", text)
     if called:
         return f"is refused, since to read it {called[1]} would be called"
@@ -158,7 +158,7 @@ def _reason(text: str) -> str:
 
 
 def _check(file: str, name: object, tensor: object) -> int:
-    """The bytes of a tensor. Raises Refused for what is none, or claims what its storage does not hold."""
+    """Return the bytes of a tensor. Raises Refused for what is none, or claims what its storage does not hold."""
     import torch
 
     if not isinstance(name, str) or name == "__metadata__":  # which safetensors keeps for itself
@@ -176,7 +176,7 @@ def _check(file: str, name: object, tensor: object) -> int:
 
 
 def _parts(tensors: "dict[str, Tensor]", most: int) -> "Iterator[dict[str, Tensor]]":
-    """The tensors in pieces of at most so many bytes, or of one tensor."""
+    """Yield the tensors in pieces of at most so many bytes, or of one tensor."""
     part: dict[str, Tensor] = {}
     size = 0
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""``m2f-batch convert-checkpoint``: a model whose weights are pickled, as the same model in safetensors.
+"""Makes of a model whose weights are pickled the same model in safetensors (``m2f-batch convert-checkpoint``).
 
 This process never opens a pickle. The child that does (``child``) has no network, no keys and a bound of memory; what
 it writes is read back by its headers, and loaded, before DEST is there.
@@ -65,7 +65,7 @@ def convert_checkpoint(source: str, dest: str, *, max_shard: int = MAX_SHARD) ->
 
 @contextmanager
 def _of_source() -> Iterator[None]:
-    """In this block, mistakes in model.uri are mistakes in SRC."""
+    """Turn mistakes in model.uri in this block into mistakes in SRC."""
     try:
         yield
     except (UsageError, RunError) as error:
@@ -73,7 +73,7 @@ def _of_source() -> Iterator[None]:
 
 
 def _new_folder(dest: str) -> Place:
-    """Returns DEST. Raises UsageError where something is there, of a disk also a folder without files."""
+    """Return DEST. Raises UsageError where something is there, of a disk also a folder without files."""
     place = writable_folder(dest, "DEST", is_new=True)
     if not uris.root(place.uri) and os.path.isdir(place.uri) and os.listdir(place.uri):
         raise not_empty(dest, "DEST")
@@ -81,7 +81,7 @@ def _new_folder(dest: str) -> Place:
 
 
 def _pickles(directory: Path, source: str) -> list[Path]:
-    """The files of pickled weights that transformers would load: the one, or those that the index names."""
+    """List the files of pickled weights that transformers would load: the one, or those that the index names."""
     single, index = directory / PICKLES[0], directory / INDEX
     if single.is_file():
         return [single]
@@ -106,7 +106,7 @@ def _pickles(directory: Path, source: str) -> list[Path]:
 
 @contextmanager
 def _beside(place: str) -> Iterator[Path]:
-    """A folder from which files are renamed to a local place, or else uploaded. It is gone afterwards.
+    """Make a folder from which files are renamed to a local place, or else uploaded. It is gone afterwards.
 
     It is in the place itself where that is there: that may be a mount, and nothing beside it writable.
     """
@@ -138,7 +138,7 @@ def _umask() -> int:
 
 
 def _run(files: list[Path], folder: Path, max_shard: int) -> dict[str, Any]:
-    """The child's answer, with ``memory``, its bound. Raises UsageError for what it refuses or dies of, RunError."""
+    """Get the child's answer with ``memory``, its bound. Raises UsageError for what it refuses or dies of, RunError."""
     sizes = [file.stat().st_size for file in files]
     memory, seconds = 3 * max(sizes) + HEADROOM, SECONDS + sum(sizes) // BYTES_PER_SECOND
     order: Order = {
@@ -173,7 +173,7 @@ def _run(files: list[Path], folder: Path, max_shard: int) -> dict[str, Any]:
 
 
 def _answer(stdout: bytes) -> dict[str, Any] | None:
-    """The child's answer, if its form is right, because the child has read what anybody may have made."""
+    """Read the child's answer, if its form is right, because the child has read what anybody may have made."""
     try:
         answer = json.loads(stdout.decode().strip().rpartition("\n")[2])
     except ValueError:
@@ -187,7 +187,7 @@ def _answer(stdout: bytes) -> dict[str, Any] | None:
 
 
 def _settle_names(folder: Path, written: dict[str, list[str]]) -> list[str]:
-    """The files under the names that transformers gives them, with an index where there are several."""
+    """Give the files the names that transformers gives them, with an index where there are several."""
     if len(written) == 1:
         (only,) = written
         (folder / only).rename(folder / "model.safetensors")
@@ -217,7 +217,7 @@ def _copy(directory: Path, folder: Path, found: ModelSource) -> None:
 
 
 def _loaded(folder: Path, source: str) -> Checkpoint:
-    """The new model, once it loads. Raises UsageError where it is no whole model."""
+    """Return the new model, once it loads. Raises UsageError where it is no whole model."""
     try:
         checkpoint = read_checkpoint(folder, source)
         from m2f_batch.models.loading import load_original
@@ -229,7 +229,7 @@ def _loaded(folder: Path, source: str) -> Checkpoint:
 
 
 def _deliver(folder: Path, place: Place) -> None:
-    """The files at DEST: by one rename, or one by one with config.json last, without which they are no model."""
+    """Bring the files to DEST by one rename, or one by one with config.json last, without which they are no model."""
     files = sorted(folder.iterdir(), key=lambda file: file.name == "config.json")
     for file in files:
         file.chmod(0o666 & ~_umask())  # safetensors writes files for their owner alone
@@ -252,7 +252,7 @@ def _deliver(folder: Path, place: Place) -> None:
 
 
 def _move(folder: Path, files: list[Path], place: Path) -> None:
-    """By one rename, or where the place is there from inside it. Raises OSError, RunError."""
+    """Rename the folder in one step, or where the place is there from inside it. Raises OSError, RunError."""
     if folder.parent != place:
         folder.rename(place)
         return

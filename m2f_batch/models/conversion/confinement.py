@@ -30,7 +30,7 @@ def cut_network() -> str:
 
 
 def bound_memory(size: int) -> None:
-    """From now on no more than ``size`` bytes of address space beside what the process has, and no core files."""
+    """Allow from now on no more than ``size`` bytes of address space beside what the process has, and no core files."""
     with open("/proc/self/statm") as pages:
         now = int(pages.read().split()[0]) * resource.getpagesize()
     _, most = resource.getrlimit(resource.RLIMIT_AS)
@@ -40,7 +40,7 @@ def bound_memory(size: int) -> None:
 
 
 def bound_seconds(seconds: int) -> None:
-    """SIGXCPU after so many seconds of a core."""
+    """Have SIGXCPU sent after so many seconds of a core."""
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
 
 
@@ -79,7 +79,7 @@ def _are_sockets_filtered() -> bool:
 
 
 def _filter(architecture: int, calls: tuple[int, ...]) -> bytes:
-    """A program of BPF: what is not of this architecture, and each of ``calls``, is answered with EPERM."""
+    """Write a program of BPF: what is not of this architecture, and each of ``calls``, is answered with EPERM."""
     load, equal, at_least, answer = 0x20, 0x15, 0x35, 0x06
     allow, refuse = 0x7FFF0000, 0x00050001
     steps = [(load, 0, 0, 4), (equal, 0, len(calls) + 3, architecture), (load, 0, 0, 0)]

@@ -1,4 +1,4 @@
-"""Matrix products, with their activation or residual in the same pass where oneDNN is there to do it.
+"""Multiplies matrices, with their activation or residual in the same pass where oneDNN is there to do it.
 
 On CPU in float32 torch sends ``linear`` to MKL, which keeps to AVX2 on AMD: oneDNN reaches more than twice its rate
 there and as much elsewhere. The operator is the one that ``torch.compile`` itself makes of a linear layer.
@@ -17,7 +17,7 @@ ACTIVATIONS: dict[str, Activation] = {"Identity": "none", "ReLU": "relu", "GELUA
 
 
 def linear(x: Tensor, layer: nn.Linear, activation: Activation = "none", residual: Tensor | None = None) -> Tensor:
-    """``activation(layer(x)) + residual`` for x [..., K] and residual [..., N]."""
+    """Compute ``activation(layer(x)) + residual`` for x [..., K] and residual [..., N]."""
     return product(x, layer.weight, layer.bias, activation, residual)
 
 
@@ -28,7 +28,7 @@ def product(
     activation: Activation = "none",
     residual: Tensor | None = None,
 ) -> Tensor:
-    """``activation(x @ weight.T + bias) + residual`` for x [..., K], weight [N, K] and a residual like [..., N]."""
+    """Compute ``activation(x @ weight.T + bias) + residual`` for x [..., K], weight [N, K], residual like [..., N]."""
     if uses_onednn(x):
         fits = residual is not None and activation == "none" and residual.shape[:-1] == x.shape[:-1]
         # torch.compile takes the operator itself with constant weights only, and ours as it is
@@ -42,25 +42,25 @@ def product(
 
 
 def batched_product(x: Tensor, y: Tensor) -> Tensor:
-    """``x @ y.mT`` for x [B, M, K] and y [B, N, K]: [B, M, N]."""
+    """Compute ``x @ y.mT`` for x [B, M, K] and y [B, N, K]: [B, M, N]."""
     if uses_onednn(x) and uses_onednn(y):
         return torch.stack([product(one, other) for one, other in zip(x, y, strict=True)])
     return x @ y.mT
 
 
 def pixels_of(x: Tensor) -> Tensor:
-    """[B, C, H, W] to contiguous [B, H * W, C]: a view of what is channels-last."""
+    """Turn [B, C, H, W] into contiguous [B, H * W, C]: a view of what is channels-last."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
 
 
 def map_of(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, H * W, C] to channels-last [B, C, H, W]."""
+    """Turn [B, H * W, C] into channels-last [B, C, H, W]."""
     # through one dimension: a batch of one may carry a stride that hides the memory format from torch
     return pixels.reshape(-1).view(len(pixels), *size, pixels.shape[2]).permute(0, 3, 1, 2)
 
 
 def join(*layers: nn.Linear) -> nn.Linear:
-    """One layer of the same input that gives the outputs of all, one behind the other."""
+    """Make one layer of the same input that gives the outputs of all, one behind the other."""
     joined = nn.Linear(layers[0].in_features, sum(layer.out_features for layer in layers), layers[0].bias is not None)
     joined.weight = _frozen(torch.cat([layer.weight for layer in layers]))
     if joined.bias is not None:
@@ -69,7 +69,7 @@ def join(*layers: nn.Linear) -> nn.Linear:
 
 
 def layer_of(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A layer around a weight [N, K] and a bias [N]."""
+    """Make a layer around a weight [N, K] and a bias [N]."""
     layer = nn.Linear(1, 1)
     layer.in_features, layer.out_features = weight.shape[1], weight.shape[0]
     layer.weight, layer.bias = _frozen(weight), _frozen(bias)
@@ -77,14 +77,14 @@ def layer_of(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def feed_forward(x: Tensor, first: nn.Linear, activation: nn.Module, second: nn.Linear, residual: Tensor) -> Tensor:
-    """``second(activation(first(x))) + residual``."""
+    """Compute ``second(activation(first(x))) + residual``."""
     known = ACTIVATIONS.get(type(activation).__name__)
     hidden = linear(x, first, known) if known else activation(linear(x, first))
     return linear(hidden, second, residual=residual)
 
 
 def perceptron(x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
-    """Blocks of a layer and its activation each, one after the other."""
+    """Run blocks of a layer and its activation each, one after the other."""
     for block in blocks:
         layer, activation = block.children()
         x = linear(x, layer, ACTIVATIONS[type(activation).__name__])  # type: ignore[arg-type]
@@ -92,7 +92,7 @@ def perceptron(x: Tensor, blocks: Iterable[nn.Module]) -> Tensor:
 
 
 def rows_at_once(rows: int, width: int, device: torch.device) -> int:
-    """The number of ``rows`` to take at a time through a computation ``width`` channels wide, row by row.
+    """Say how many ``rows`` to take at a time through a computation ``width`` channels wide, row by row.
 
     On CPU as many as a cache holds, and as avoid fresh memory: the allocator returns blocks of more than 32 MiB to the
     system each time, and getting one costs a page fault every 4 KiB. Elsewhere all.

@@ -24,7 +24,7 @@ def sine_positions(size: Size, channels: int, temperature: float, like: Tensor) 
 
 
 def _sines(length: int, channels: int, temperature: float, like: Tensor) -> Tensor:
-    """[length, channels]: sine and cosine in turn."""
+    """Compute sine and cosine in turn: [length, channels]."""
     place = torch.arange(1, length + 1, dtype=like.dtype, device=like.device)
     place = place / (place[-1:] + 1e-6) * (2 * math.pi)
     power = torch.arange(channels, dtype=torch.int64, device=like.device).to(like.dtype)
@@ -34,7 +34,7 @@ def _sines(length: int, channels: int, temperature: float, like: Tensor) -> Tens
 
 
 def sampling_origins(sizes: tuple[Size, ...], like: Tensor) -> Tensor:
-    """The places of all levels' pixels on all levels: coordinates [N, 2, L] in pixels, x before y, at least float32.
+    """Place all levels' pixels on all levels: coordinates [N, 2, L] in pixels, x before y, at least float32.
 
     N are the pixels of the L levels, one level after the other, row by row; pixel 0 has its center at 0.
     """

@@ -32,5 +32,5 @@ def checked(module: nn.Module, view: type[View], known: Set[str]) -> View:
 
 
 def affine(*names: str) -> set[str]:
-    """The weight and bias of each name."""
+    """Name the weight and bias of each name."""
     return {f"{name}.{kind}" for name in names for kind in ("weight", "bias")}

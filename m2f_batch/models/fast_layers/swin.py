@@ -1,4 +1,4 @@
-"""Swin (https://arxiv.org/abs/2103.14030) as a backbone: the feature maps of ``transformers``' with less traffic.
+"""Runs Swin (https://arxiv.org/abs/2103.14030) as a backbone: the maps of ``transformers``' with less traffic.
 
 One gather makes the windows, one matrix product the queries, keys and values; position biases and masks are added up
 when the model is loaded. Feature maps leave in channels-last order, as they were computed.
@@ -64,7 +64,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(layer: SwinLayer | MaskFormerSwinLayer) -> Parts:
-    """The parts of a layer of ``transformers``' Swin, or of MaskFormer's."""
+    """Take the parts of a layer of ``transformers``' Swin, or of MaskFormer's."""
     if type(layer).__name__ == MaskFormerSwinLayer.__name__:
         layer = cast(MaskFormerSwinLayer, layer)
         own = layer.attention.self
@@ -104,7 +104,7 @@ class FastSwin(nn.Module):
         self.merges = cast("Sequence[SwinPatchMerging | nn.Identity]", merges)
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """The feature maps, views in channels-last order."""
+        """Compute the feature maps, views in channels-last order."""
         windows = self._windows(pixel_values)
         x, size = self.embeddings(pixel_values, **self.more)
         features = [self._feature(self.stages[0], x, size)]
@@ -118,7 +118,7 @@ class FastSwin(nn.Module):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # the shapes of what it makes depend on data
     def _windows(self, pixel_values: Tensor) -> list[list[Windows]]:
-        """The windows of every block of every stage."""
+        """Return the windows of every block of every stage."""
         batch, _, height, width = pixel_values.shape
         tall, wide = self.embeddings.patch_embeddings.patch_size
         size = -(-height // tall), -(-width // wide)
@@ -153,7 +153,7 @@ class FastSwinBlock(nn.Module):
         self.register_buffer("masked_bias", bias, persistent=False)
 
     def windows(self, batch: int, size: Size, device: torch.device) -> Windows:
-        """The windows of a batch of maps of one size, as the block takes them."""
+        """Return the windows of a batch of maps of one size, as the block takes them."""
         at_once = max(1, self._rows_at_once(batch * size[0] * size[1], device) // self.size**2)
         return windows_of(batch, size, self.size, self.shift, at_once, device)
 
@@ -161,7 +161,7 @@ class FastSwinBlock(nn.Module):
         return rows_at_once(rows, self.fc1.out_features, device)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """x [B, H * W, C] to the same shape."""
+        """Run the block on x [B, H * W, C]. Returns the same shape."""
         batch, _, channels = x.shape
         x = x.reshape(-1, channels)
         step = self._rows_at_once(len(x), x.device)

@@ -1,4 +1,4 @@
-"""Shifted windows (https://arxiv.org/abs/2103.14030) as one gather of rows instead of pad, roll, view and copy.
+"""Shifted windows (https://arxiv.org/abs/2103.14030) are one gather of rows instead of pad, roll, view and copy.
 
 Windows are ordered by their mask: those that no image border crosses, then those in the last column, in the last row,
 and the one in the corner. So a shifted layer needs four masks of one window, not one for every window.
@@ -35,7 +35,7 @@ class Group:
 
 @lru_cache(maxsize=64)
 def windows_of(batch: int, size: Size, window: int, shift: int, at_once: int, device: torch.device) -> Windows:
-    """The windows of ``batch`` images, padded right and below and rolled up and left, in groups of ``at_once``."""
+    """Return the windows of ``batch`` images, padded right and below, rolled up and left, in groups of ``at_once``."""
     height, width = size
     tall, wide = -(-height // window), -(-width // window)
     y = (torch.arange(tall * window) + shift) % (tall * window)
@@ -65,7 +65,7 @@ def windows_of(batch: int, size: Size, window: int, shift: int, at_once: int, de
 
 
 def window_masks(size: int, shift: int) -> Tensor:
-    """The masks that are added to the attention in a window of each of KINDS: [4, S * S, S * S]."""
+    """Return the masks that are added to the attention in a window of each of KINDS: [4, S * S, S * S]."""
     inside, crossed = torch.zeros(size, dtype=torch.int64), (torch.arange(size) >= size - shift).long()
     masks = []
     for last_row, last_column in KINDS:

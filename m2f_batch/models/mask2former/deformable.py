@@ -71,7 +71,7 @@ def with_embedding_bag(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) 
 def _row_table(
     sizes: tuple[Size, ...], heads: int, points: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:
-    """The numbers by which a corner (x, y) of a point becomes a row of the value.
+    """Return the numbers by which a corner (x, y) of a point becomes a row of the value.
 
     The last corner that has a neighbor right and below [2, H, L * P], the factors of x and y [2, H, L * P], the first
     row of each level and head [H, L * P], and the steps to the four corners [H, L * P].
@@ -96,7 +96,7 @@ def _softmax(logits: Tensor) -> Tensor:
 
 
 def with_grid_sample(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-    """The plain definition, on any device and any size."""
+    """Compute by the plain definition, on any device and any size."""
     batch, _, heads, channels = value.shape
     points = samples.shape[4] // len(sizes)
     xy, logits = samples[:, :, :2], samples[:, :, 2]

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention in one CUDA kernel: softmax, bilinear gathers and their sum, nothing stored between.
+"""Computes multi-scale deformable attention in one CUDA kernel: softmax, bilinear gathers, their sum, none stored.
 
 Written against the definition in ``deformable.py``. One program takes a block of queries of one head of one image.
 """
@@ -25,7 +25,7 @@ class _Kernel(Protocol):
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _corner(value, x, y, weight, width, height, start, channel, pixel_stride: tl.constexpr, wanted):  # type: ignore[no-untyped-def]
-    """One corner of a bilinear sample [queries, channels] times its weight [queries], zero outside the map."""
+    """Load one corner of a bilinear sample [queries, channels] times its weight [queries], zero outside the map."""
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height) & wanted
     offset = (start + y * width + x).to(tl.int64) * pixel_stride
     rows = tl.load(value + offset[:, None] + channel[None, :], mask=inside[:, None], other=0.0)
@@ -36,7 +36,7 @@ def _corner(value, x, y, weight, width, height, start, channel, pixel_stride: tl
 def _add_sample(  # type: ignore[no-untyped-def]
     total, value, x, y, weight, width, height, start, channel, pixel_stride: tl.constexpr, wanted
 ):
-    """``total`` and a bilinear sample [queries, channels] times its weight [queries], one corner after the other."""
+    """Add to ``total`` a bilinear sample [queries, channels] times its weight [queries], one corner after the other."""
     left, upper = tl.floor(x), tl.floor(y)
     right_part, lower_part = x - left, y - upper
     column, row = left.to(tl.int32), upper.to(tl.int32)
@@ -124,7 +124,7 @@ def sample(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _size_table(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
-    """Height, width and first pixel of each level [L, 3]."""
+    """Return height, width and first pixel of each level [L, 3]."""
     areas = [height * width for height, width in sizes]
     table = [(height, width, sum(areas[:level])) for level, (height, width) in enumerate(sizes)]
     return torch.tensor(table, dtype=torch.int32, device=device)

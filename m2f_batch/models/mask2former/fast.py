@@ -28,16 +28,16 @@ class FastMask2Former(Predictor):
         self.masked_decoder = FastMaskedDecoder(model.model.transformer_module, model.class_predictor)
 
     def forward(self, pixel_values: Tensor) -> QueryLogits:
-        """Class logits and mask logits."""
+        """Compute class logits and mask logits."""
         return QueryLogits(*self.masked_decoder(*self.pixel_decoder(self.features(pixel_values))))
 
     def features(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
-        """The backbone's feature maps [B, C_i, H_i, W_i], finest first."""
+        """Compute the backbone's feature maps [B, C_i, H_i, W_i], finest first."""
         return feature_maps(self.backbone, pixel_values)
 
 
 def fast_mask2former(model: nn.Module) -> "FastMask2Former | None":
-    """A FastMask2Former of the model's weights, or None, with a warning, if the model is built otherwise.
+    """Make a FastMask2Former of the model's weights. Warns and returns None if the model is built otherwise.
 
     The weights are shared or replaced: drop ``model`` afterwards, and memory has not grown.
     """

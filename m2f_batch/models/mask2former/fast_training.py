@@ -46,7 +46,7 @@ class FastLinear(nn.Linear):
     """A linear layer, by oneDNN where that is quicker."""
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name
-        """[..., K] to [..., N]."""
+        """Turn [..., K] into [..., N]."""
         if not uses_onednn(input):
             return F.linear(input, self.weight, self.bias)
         # a view made within the function could not be changed in place, as some activations do
@@ -110,7 +110,7 @@ class FastDeformableAttention(nn.Module):
         level_start_index: Tensor | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, None]:
-        """Hidden states [B, N, C] to the same shape, and no attention weights.
+        """Turn hidden states [B, N, C] into the same shape, and no attention weights.
 
         ``reference_points`` [B, N, L, 2] are x and y from 0 to 1. ``spatial_shapes_list`` are height and width of each
         level.
@@ -126,7 +126,7 @@ class FastDeformableAttention(nn.Module):
         return self.output_proj(attended), None
 
     def _samples(self, queries: Tensor, reference_points: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-        """x, y in pixels of the level and the logit of the attention of each sample: [B, N, 3, H, L * P], float32."""
+        """Give x, y in pixels of the level and the attention's logit of each sample: [B, N, 3, H, L * P], float32."""
         shape = (self.n_heads, self.n_levels, self.n_points)
         offsets = self.sampling_offsets(queries).unflatten(2, (*shape, 2)).to(reference_points.dtype)
         wide_tall = reference_points.new_tensor([(width, height) for height, width in sizes])

@@ -1,4 +1,4 @@
-"""The masked-attention decoder of Mask2Former (https://arxiv.org/abs/2112.01527), less what inference throws away.
+"""Runs the masked-attention decoder of Mask2Former (https://arxiv.org/abs/2112.01527), less what is thrown away.
 
 ``transformers`` predicts full masks and classes in every layer. Here a layer predicts its attention mask straight at
 the size that it attends to, since the product with the mask features and bilinear resizing commute, and only the last
@@ -78,7 +78,7 @@ class FastMaskedDecoder(nn.Module):
         return linear(x, self.class_predictor), masks.view(*masks.shape[:2], *mask_features.shape[2:])
 
     def level(self, maps: list[Tensor], mask_features: Tensor, level: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The pixels of a level [B, N, C], the same with their positions, and its mask features [B, N, C']."""
+        """Give the pixels of a level [B, N, C], the same with their positions, and its mask features [B, N, C']."""
         _, _, height, width = maps[level].shape
         pixels, projection = pixels_of(maps[level]), self.projections[level]
         if isinstance(projection, nn.Conv2d):
@@ -89,11 +89,11 @@ class FastMaskedDecoder(nn.Module):
         return pixels, pixels + positions, pixels_of(features)
 
     def mask_logits(self, x: Tensor, features: Tensor) -> Tensor:
-        """Mask logits [B, Q, N] of normed queries at mask features [B, N, C']."""
+        """Compute mask logits [B, Q, N] of normed queries at mask features [B, N, C']."""
         return batched_product(perceptron(x, self.embedder.children()), features)
 
     def _attention_mask(self, x: Tensor, features: Tensor) -> Tensor:
-        """The mask that is added to the attention [B, 1, Q, N]: 0 inside, -inf outside, 0 where all is outside."""
+        """Make the mask that is added to the attention [B, 1, Q, N]: 0 inside, -inf outside, 0 where all is outside."""
         logits = self.mask_logits(self.norm(x), features)
         outside = logits < 0
         outside &= ~outside.all(-1, keepdim=True)

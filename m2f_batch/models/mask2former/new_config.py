@@ -38,7 +38,7 @@ GONE = {
 
 
 def new_config(changes: JsonMapping, base: JsonMapping | None = None) -> Mask2FormerConfig:
-    """A Mask2FormerConfig: ``changes`` (``model.config``) over ``base`` (a config.json), over the defaults.
+    """Make a Mask2FormerConfig: ``changes`` (``model.config``) over ``base`` (a config.json), over the defaults.
 
     ``backbone_config`` is laid over that of ``base`` key by key. Without ``out_features`` a backbone gives its last
     four stages. Raises UsageError, with one line per mistake.
@@ -60,7 +60,7 @@ def _refuse(mistakes: Sequence[UsageError]) -> None:
 
 
 def backbone_config(changes: object, base: JsonMapping | None = None) -> PretrainedConfig:
-    """The config of a backbone: ``changes`` (``model.config.backbone_config``) over ``base``."""
+    """Make the config of a backbone: ``changes`` (``model.config.backbone_config``) over ``base``."""
     name, base, changes = "model.config.backbone_config", base or {}, {} if changes is None else changes
     if not isinstance(changes, Mapping):
         allowed = "a mapping such as {model_type: swin, ...}"
@@ -102,7 +102,7 @@ def backbone_config(changes: object, base: JsonMapping | None = None) -> Pretrai
 
 
 def _tree_of(base: JsonMapping | None, backbone: object) -> JsonMapping:
-    """The tree that ``changes`` are laid over, with the default backbone unless another is asked for."""
+    """Return the tree that ``changes`` are laid over, with the default backbone unless another is asked for."""
     tree: dict[str, object] = Mask2FormerConfig.from_dict(dict(base or {})).to_dict()
     if base is None and isinstance(backbone, Mapping) and "model_type" in backbone:
         tree["backbone_config"] = None

@@ -1,4 +1,4 @@
-"""The pixel decoder of Mask2Former (https://arxiv.org/abs/2112.01527): feature maps to three levels and mask features.
+"""Runs the pixel decoder of Mask2Former (https://arxiv.org/abs/2112.01527): from maps to levels and mask features.
 
 OneFormer (https://arxiv.org/abs/2211.06220) has the same.
 
@@ -93,7 +93,7 @@ class FastPixelDecoder(nn.Module):
         return maps[:LEVELS], map_of(mask_features, (height, width))
 
     def _origins(self, sizes: tuple[Size, ...], x: Tensor) -> Tensor:
-        """The places that are added to the offsets and attention logits of all layers, [1, N, 3 * H * L * P]."""
+        """Return the places that are added to the offsets and attention logits of all layers, [1, N, 3 * H * L * P]."""
         origins = sampling_origins(sizes, x)[:, :, None, :, None]
         heads, points = self.layers[0].heads, self.layers[0].points
         shape = (len(origins), 3, heads, len(sizes), points)
@@ -120,7 +120,7 @@ class FastDeformableLayer(nn.Module):
         self.activation = nn.ReLU()
 
     def forward(self, x: Tensor, positions: Tensor, origins: Tensor, sizes: tuple[Size, ...]) -> Tensor:
-        """x [B, N, C] with positions [1, N, C] and origins of the samples [1, N, 3 * H * L * P], to the same shape."""
+        """Run it on x [B, N, C], positions [1, N, C], origins of samples [1, N, 3 * H * L * P]: the same shape."""
         value = linear(x, self.value).unflatten(2, (self.heads, -1))  # type: ignore[no-untyped-call]
         step = rows_at_once(x.shape[1], self.fc1.out_features, x.device)
         some = zip(*(torch.split(every, step, dim=1) for every in (x, positions, origins)), strict=True)
@@ -143,7 +143,7 @@ def _join_sampling(attention: Mask2FormerPixelDecoderEncoderMultiscaleDeformable
 
 
 def _project(layers: Projection, x: Tensor) -> Tensor:
-    """A 1x1 convolution and its GroupNorm, [B, C, H, W] to channels-last [B, C', H, W]."""
+    """Run a 1x1 convolution and its GroupNorm, from [B, C, H, W] to channels-last [B, C', H, W]."""
     conv, norm = layers
     y = product(pixels_of(x), conv.weight.flatten(1), conv.bias)
     return group_norm_(y, norm, (x.shape[2], x.shape[3]))

@@ -15,7 +15,7 @@ from m2f_batch.models.training import Training
 
 
 def new_model(config: PretrainedConfig) -> PreTrainedModel:
-    """A model with random weights."""
+    """Make a model with random weights."""
     assert isinstance(config, Mask2FormerConfig)
     model = Mask2FormerForUniversalSegmentation(config)
     # transformers takes dropout for the chance to leave out whole layers, too, after which masks and maps do not fit
@@ -24,7 +24,7 @@ def new_model(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def outputs(model: nn.Module, pixel_values: Tensor) -> list[QueryLogits]:
-    """The predictions of every layer, first to last."""
+    """Compute the predictions of every layer, first to last."""
     # transformers forgets hidden states with use_auxiliary_loss: false, and crashes without them
     found = model(pixel_values=pixel_values, output_hidden_states=True, output_auxiliary_logits=True)
     output = cast(QueryOutput, found)
