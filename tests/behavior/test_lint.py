@@ -37,6 +37,7 @@ from m2f_batch.datasets import findings
 from m2f_batch.datasets.lint.command import SUMMARIES
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.errors import RunError
+from m2f_batch.messages.notes import notes_to
 from m2f_batch.train.command import plan_lines
 from m2f_batch.train.data.samples import make_sample
 from m2f_batch.train.start.job import plan_job
@@ -105,8 +106,10 @@ def test_the_same_fault_without_lint_is_a_clear_error_or_said_aloud(fault, tmp_p
                 make_sample(row, position, recipe)
         said = str(caught.value)
     else:
-        lines = plan_lines(plan_job(config))
-        said = "\n".join([*(line for line in lines if line.startswith("warning")), capsys.readouterr().err])
+        heard: list[str] = []
+        with notes_to(heard.append):
+            lines = plan_lines(plan_job(config))
+        said = "\n".join([*(line for line in lines if line.startswith("warning")), *heard])
     assert not (tmp_path / "tuned").exists()
     for part in fault.says:
         assert part in said

@@ -12,6 +12,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.notes import notes_to
 from m2f_batch.vision.masks.rle import decode_mask
 
 HEIGHT, WIDTH = 20, 40
@@ -48,14 +49,16 @@ def box(top: int, bottom: int, left: int, right: int) -> np.ndarray:
     return mask
 
 
-def test_images_labels_and_classes(folder, capsys):
-    dataset = read(folder)
+def test_images_labels_and_classes(folder):
+    heard: list[str] = []
+    with notes_to(heard.append):
+        dataset = read(folder)
     assert [(c.id, c.name, c.isthing) for c in dataset.categories] == [(0, "ball", True), (1, "crate", True)]
     a, b = dataset.rows()
     assert (a["uri"], a["image_id"], a["height"], a["width"]) == (f"{folder}/images/train/a.png", 1, HEIGHT, WIDTH)
     assert [segment["category"] for segment in a["segments"]] == [1, 0]
     assert b["segments"] == []
-    assert "1 of 2 images have no label file: no objects" in capsys.readouterr().err
+    assert "1 of 2 images have no label file: no objects" in "".join(heard)
     np.testing.assert_array_equal(first_mask(dataset), box(5, 15, 10, 30))
 
 
@@ -160,14 +163,15 @@ def test_faults_of_a_line(folder, kind, line, text):
     assert kind in [finding.kind for finding in found]
 
 
-def test_faults_of_files(folder, capsys):
+def test_faults_of_files(folder):
     (folder / "labels/train/a.txt").write_bytes(b"\xff\xfe1")
     with pytest.raises(UsageError, match=r"a.txt: .*utf-8"):
         read(folder)
     (folder / "labels/train/a.txt").unlink()
-    with pytest.raises(UsageError, match="none of 2 images has an object"):
+    heard: list[str] = []
+    with notes_to(heard.append), pytest.raises(UsageError, match="none of 2 images has an object"):
         read(folder)
-    assert f"2 of 2 images have no label file, e.g. '{folder}/labels/train/a.txt'" in capsys.readouterr().err
+    assert f"2 of 2 images have no label file, e.g. '{folder}/labels/train/a.txt'" in "".join(heard)
     (folder / "images/train/a.png").write_bytes(b"")
     with pytest.raises(UsageError, match=r"images/train/a.png: its size is not known: decode: Empty"):
         read(folder, report=lambda finding: _raise_if(finding, "missing-image"))
