@@ -76,13 +76,19 @@ def _window_lines(job: Job) -> Iterator[str]:
     elif checkpoint.family.windows is not None and job.labeling.task == "semantic":
         published = published_windows(checkpoint, checkpoint.label_set, "semantic")
         if published is None:
-            known = "these labels" if checkpoint.label_set is None else checkpoint.label_set.name
-            yield f"        the whole image at once: no published test of {known} has windows (preprocess.window)"
+            yield f"        the whole image at once{_published_whole(job)} (windows: preprocess.window)"
         elif size != "paper":
             yield (
                 f"        the whole image at once; the published test has windows of {published.size} with stride "
                 f"{published.stride}: preprocess.size=paper, or preprocess.window"
             )
+
+
+def _published_whole(job: Job) -> str:
+    """Say that the published test of such a model sees the whole image too, if there is one."""
+    checkpoint, labels = job.checkpoint, job.checkpoint.label_set
+    paper = labels and checkpoint.family.paper(checkpoint.named_config, job.labeling.preprocess, labels, "semantic")
+    return f", as in the published test of such a model on {labels.name}" if labels and paper else ""
 
 
 def _compute_lines(job: Job, resources: Resources) -> Iterator[str]:
