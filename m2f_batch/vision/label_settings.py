@@ -184,10 +184,10 @@ def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task:
 def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
     size, family, labels = preprocess.size, checkpoint.family, checkpoint.label_set
     if size == "checkpoint":
-        return family.pixels(checkpoint.named_config, checkpoint.processor, task)
+        return family.pixels(checkpoint.config, checkpoint.processor, task)
     # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
     any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
-    plan = family.pixels(checkpoint.named_config, any_size, task)
+    plan = family.pixels(checkpoint.config, any_size, task)
     if size == "paper":
         published = None if labels is None else family.paper(checkpoint.named_config, plan, labels, task)
         if published is None:
@@ -236,7 +236,7 @@ def _check_window(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Ta
     plan = replace(_sized_plan(checkpoint, preprocess, task), size=square)
     reason = None if problem is None else problem(checkpoint.config, plan)
     if reason is not None:
-        raise UsageError(reason, field="preprocess.window.size", value=given.size)
+        raise UsageError(f"is not allowed: {reason}", field="preprocess.window.size", value=given.size)
 
 
 def published_windows(checkpoint: Checkpoint, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:

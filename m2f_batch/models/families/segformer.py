@@ -10,6 +10,7 @@ from m2f_batch.models.family import Family, JsonMapping
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.pixel_families.rules import (
     REFUSALS,
+    are_counts,
     as_mmsegmentation,
     edge_problem,
     names_in,
@@ -41,6 +42,9 @@ def _config_problems(config: JsonMapping) -> Iterator[str]:
     blocks = config.get("num_encoder_blocks", 4)
     if not isinstance(blocks, int) or not 1 <= blocks <= 8:
         yield f"num_encoder_blocks must be a number of stages, not {blocks!r}"
+    depths = config.get("depths", [])
+    if not are_counts(depths):
+        yield f"depths must be a list of numbers of blocks, not {depths!r}"
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:

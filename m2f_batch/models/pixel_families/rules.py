@@ -79,6 +79,11 @@ def edge_problem(plan: PreprocessPlan, *, multiple: int, least: int) -> str | No
     return f"both edges must be {allowed}, because the model sees nothing of less"
 
 
+def are_counts(value: object) -> bool:
+    """Tell whether a value of config.json is a list of whole numbers."""
+    return isinstance(value, list) and all(type(number) is int for number in value)
+
+
 def names_in(config: JsonMapping) -> str:
     """Return the names of the model, without what stands before their last slash, in lower case."""
     names = str(config.get("_name_or_path") or "").lower().split(" ")
