@@ -18,7 +18,7 @@ class GuardedStore(Store):
 
     @property
     def is_exclusive(self) -> bool:  # type: ignore[override]  # which is of the class elsewhere
-        """Answers as the store does."""
+        """Is that of the store."""
         return self._opened().is_exclusive
 
     def _at(self, *places: str | None) -> Store:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from m2f_batch.models.family import Family
 from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.models.loading import load_model, load_original, processor_pixel_values
 from m2f_batch.models.pixel_families.fast_upernet import FastUperNetForward
-from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
+from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, SizeHW
 from m2f_batch.records import Segment
 from m2f_batch.vision.device.checked_model import image_values, load_checked
 from m2f_batch.vision.label_settings import published_windows, settle
@@ -145,6 +146,7 @@ CONVNEXT_L = {"backbone_config": {"model_type": "convnext", "hidden_sizes": [192
 CONVNEXT_T = {"backbone_config": {"model_type": "convnext", "hidden_sizes": [96, 192, 384, 768]}}
 SWIN = {"backbone_config": {"model_type": "swin"}}
 RESNET: dict[str, Any] = {"backbone_config": {"model_type": "resnet"}}
+ODD_WIDTHS = {"model_type": "convnext", "hidden_sizes": ["wide"]}
 DINAT, VITDET = ({"backbone_config": {"model_type": kind}} for kind in ("dinat", "vitdet"))
 SMALL_CITY = {"_name_or_path": "nvidia/segformer-b0-finetuned-cityscapes-512-1024"}
 CITY_768 = {"_name_or_path": "nvidia/segformer-b0-finetuned-cityscapes-768-768"}
@@ -174,9 +176,11 @@ def test_published_tests(
     stretch_to: int,
     windows: tuple[int, int] | None,
 ) -> None:
-    plan = family.paper(config, PLAN, SETS[label_set], "semantic")
+    others = replace(PLAN, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)) if family is BEIT else PLAN
+    plan = family.paper(config, others, SETS[label_set], "semantic")
     assert plan is not None and plan.size == AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
     assert (plan.rounding, plan.resizing, plan.stretch_to, plan.pad_size) == ("mmcv", "opencv", stretch_to, None)
+    assert (plan.rescale_factor, plan.mean, plan.std) == (1 / 255, IMAGENET_MEAN, IMAGENET_STD)
     assert family.windows is not None
     expected = None if windows is None else SlidingWindow(size=windows[0], stride=windows[1])
     assert family.windows(config, SETS[label_set], "semantic") == expected
@@ -281,7 +285,7 @@ def test_sizes_of_which_a_model_would_see_nothing(
 @pytest.mark.parametrize(("name", "size"), [("segformer", 24), ("beit", 60)])
 def test_windows_of_which_a_model_would_see_nothing(models: dict[str, Path], name: str, size: int) -> None:
     window = PreprocessConfig(window=SlidingWindow(size=size, stride=size))
-    with pytest.raises(UsageError, match=rf"preprocess\.window\.size: {size} both edges must be"):
+    with pytest.raises(UsageError, match=rf"preprocess\.window\.size: {size} is not allowed: both edges must be"):
         settle(read_checkpoint(models[name], name), ModelConfig(uri="m"), window, PostprocessConfig())
 
 
@@ -327,6 +331,8 @@ def changed_config(models: dict[str, Path], tmp_path: Path, name: str, **changes
         ("beit", {"out_indices": [1, 2], "out_features": None}, "out_indices must name the four layers"),
         ("beit", {"patch_size": [8, 8]}, "patch_size must be a number of pixels"),
         ("segformer", {"num_encoder_blocks": "4"}, "num_encoder_blocks must be a number"),
+        ("segformer", {"depths": None}, "depths must be a list of numbers of blocks, not None"),
+        ("upernet_convnext", {"backbone_config": ODD_WIDTHS}, "hidden_sizes of backbone_config must be a list"),
     ],
 )
 def test_what_cannot_be_run_is_named(

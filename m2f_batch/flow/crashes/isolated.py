@@ -126,11 +126,11 @@ class IsolatedSegmenter:
         self.checked = checked  # as the actor's own: the check has one outcome on one machine
 
     def label(self, images: Sequence[Prepared]) -> list[Outcome]:
-        """Label images as ``label_isolated`` does."""
+        """As ``label_isolated``."""
         return label_isolated(self._settings, images, worker=self._worker)
 
     def take_seconds(self) -> dict[str, float]:
-        """Return none: they are spent in other processes, and say nothing of the run's pace."""
+        """None: they are spent in other processes, and say nothing of the run's pace."""
         return {}
 
 

@@ -17,7 +17,7 @@ from m2f_batch.models.pixel_families.rules import (
     only_semantic,
     processor_pixels,
 )
-from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 ADE20K = (640, 2560)
 WINDOWS = SlidingWindow(size=640, stride=426)
 NOTE = "edges that were not trained on have their position bias interpolated"
-# out_indices count from 1 with the embeddings in transformers, and from 0 without them in unilm, whose numbers the
-# published config.json has
-PAPER_NOTE = "the head sees what transformers gives it: features of two blocks before those of unilm"
 
 
 def _config_problems(config: JsonMapping) -> Iterator[str]:
@@ -59,7 +56,9 @@ def _padded(plan: PreprocessPlan, patch: int) -> PreprocessPlan:
 def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
     if label_set.name != "ADE20K":
         return None
-    return replace(as_mmsegmentation(plan, *ADE20K), divisor=_patch(config), note=PAPER_NOTE)
+    # unilm's configs/_base_/datasets/ade20k_640x640.py: the processor that was published says 0.5 and 0.5
+    normalized = replace(plan, rescale_factor=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return _padded(as_mmsegmentation(normalized, *ADE20K), _patch(config))
 
 
 def _windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
