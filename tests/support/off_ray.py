@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from ray import cloudpickle
 
+from benchmarks.lib import stubs
 from m2f_batch.flow import dry_run, job
 from m2f_batch.flow.attempt import plan_text
 from m2f_batch.flow.attempt.follow import Started
@@ -25,6 +26,7 @@ from m2f_batch.flow.unit.labeler import Labeler
 from m2f_batch.flow.unit.stages import commit_unit, label_unit, preparing, unit_table
 from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Slots
+from m2f_batch.records import ImageRef
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.plan import Unit, Units
 
@@ -95,11 +97,13 @@ def _sent(thing: _T) -> _T:
 
 
 def _sliced(table: pa.Table) -> pa.Table:
-    """The same rows, in the middle of a block that another process has written."""
+    """The same rows, between others in a block that another process has written: of another unit, once prepared."""
+    other = stubs.prepare(unit_table(Unit("other", (ImageRef("/other.png", None),))))
+    other = other if table.schema == other.schema else table.slice(0, 1)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(pa.concat_tables([table, table, table]).combine_chunks())
-    return pa.ipc.open_stream(sink.getvalue()).read_all().slice(table.num_rows, table.num_rows)
+        writer.write_table(pa.concat_tables([other, table, other]).combine_chunks())
+    return pa.ipc.open_stream(sink.getvalue()).read_all().slice(1, table.num_rows)
 
 
 def _on_cluster(function: Callable[[Any], _T], items: Iterable[Any]) -> Iterator[_T]:
