@@ -33,13 +33,13 @@ def weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
     settings = CropProcessor.of(processor)
-    height, width = settings.crop
+    height, width = settings.edges
     return PreprocessPlan(
         size=ExactSize(height=height, width=width),
         divisor=1,
         round_content=False,
         resample=2,
-        rescale_factor=1 / 255,
+        rescale_factor=settings.scale,
         mean=None,
         std=None,
         pad_size=None,

@@ -3,6 +3,7 @@
 Source of the rules: apple/ml-cvnets v0.2 and later, ``engine/eval_segmentation.py``.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
@@ -22,16 +23,12 @@ NO_EDGE = 2**31 - 1
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
     settings = CropProcessor.of(processor)
-    return _plan(min(settings.crop))
-
-
-def _plan(shortest_edge: int) -> PreprocessPlan:
     return PreprocessPlan(
-        size=AspectSize(shortest_edge=shortest_edge, longest_edge=NO_EDGE),
+        size=AspectSize(shortest_edge=min(settings.edges), longest_edge=NO_EDGE),
         divisor=1,
         round_content=False,
         resample=2,
-        rescale_factor=1 / 255,
+        rescale_factor=settings.scale,
         mean=None,
         std=None,
         pad_size=None,
@@ -42,7 +39,7 @@ def _plan(shortest_edge: int) -> PreprocessPlan:
 
 
 def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
-    return _plan(PUBLISHED_EDGE)
+    return replace(plan, size=AspectSize(shortest_edge=PUBLISHED_EDGE, longest_edge=NO_EDGE))
 
 
 def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:

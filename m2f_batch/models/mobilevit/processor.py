@@ -1,13 +1,14 @@
-"""Reads what a preprocessor_config.json of a MobileViT says of its training: the crop, and the order of channels."""
+"""Reads what a preprocessor_config.json of a MobileViT says of its training: edges, scale and order of channels."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from m2f_batch.config.section import Pixels
-from m2f_batch.config.segment import ExactSize
+from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import UsageError
+from m2f_batch.models.processor import LoneEdge
 
 PROCESSORS = frozenset(
     f"MobileViT{kind}" for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
@@ -20,14 +21,18 @@ class CropProcessor(BaseModel):
 
     image_processor_type: str | None = None
     feature_extractor_type: str | None = None
+    size: Pixels | ExactSize | AspectSize | LoneEdge = LoneEdge(shortest_edge=224)
+    do_center_crop: bool = True
     crop_size: Pixels | ExactSize = ExactSize(height=256, width=256)
+    do_rescale: bool = True
+    rescale_factor: Annotated[float, Field(gt=0)] = 1 / 255
     do_flip_channel_order: bool = True
 
     @classmethod
     def of(cls, processor: Mapping[str, Any]) -> "CropProcessor":
-        """Read a preprocessor_config.json. Raises UsageError for another processor, or a crop that means nothing."""
+        """Read a preprocessor_config.json. Raises UsageError for another processor, or edges that mean nothing."""
         try:
-            settings = cls.model_validate(processor)
+            settings = cls.model_validate({key: value for key, value in processor.items() if value is not None})
         except ValidationError as error:
             fault = error.errors()[0]
             key = str(fault["loc"][0])
@@ -43,10 +48,18 @@ class CropProcessor(BaseModel):
         return settings
 
     @property
-    def crop(self) -> tuple[int, int]:
-        """Height and width that transformers cuts out, which is what the model was trained on."""
-        size = self.crop_size
-        return (size, size) if isinstance(size, int) else (size.height, size.width)
+    def edges(self) -> tuple[int, int]:
+        """Height and width that the model was trained on: the crop, else the size, of which one edge is a square."""
+        size = self.crop_size if self.do_center_crop else self.size
+        if isinstance(size, ExactSize):
+            return size.height, size.width
+        edge = size if isinstance(size, int) else size.shortest_edge
+        return edge, edge
+
+    @property
+    def scale(self) -> float | None:
+        """What pixels from 0 to 255 are multiplied by, or None where the model sees them as they are."""
+        return self.rescale_factor if self.do_rescale else None
 
 
 def stride_problems(config: Mapping[str, Any]) -> Iterator[str]:

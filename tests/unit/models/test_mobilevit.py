@@ -19,6 +19,7 @@ from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.families.mobilevit import FAMILY as FIRST
 from m2f_batch.models.families.mobilevitv2 import FAMILY as SECOND
+from m2f_batch.models.family import Family
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.loading import load_original
 from m2f_batch.vision.label_settings import Labeling, settle
@@ -89,12 +90,29 @@ def test_published_sizes_are_512_pixels(first: Path, second: Path) -> None:
         ({"feature_extractor_type": "MobileViTFeatureExtractor", "crop_size": 48, "size": 56}, 48, True),
         ({"image_processor_type": "MobileViTImageProcessor"}, 256, True),
         ({"crop_size": {"height": 80, "width": 80}, "do_flip_channel_order": False}, 80, False),
+        ({"do_center_crop": True, "crop_size": 48, "size": {"shortest_edge": 56, "longest_edge": 90}}, 48, True),
+        ({"do_center_crop": False, "size": {"height": 512, "width": 512}}, 512, True),
+        ({"do_center_crop": False, "crop_size": 48, "size": {"shortest_edge": 56}}, 56, True),
+        ({"do_center_crop": False, "size": 64, "rescale_factor": None}, 64, True),
     ],
 )
-def test_the_crop_of_an_older_processor_is_the_size(processor: Any, side: int, is_bgr: bool) -> None:
+def test_the_crop_of_a_processor_is_the_size_unless_it_crops_nothing(processor: Any, side: int, is_bgr: bool) -> None:
     plan = FIRST.pixels({}, processor, "semantic")
     assert (plan.canvas_size((5, 7)), plan.is_bgr) == ((side, side), is_bgr)
     assert SECOND.pixels({}, processor, "semantic").content_size((10, 20)) == (side, 2 * side)
+
+
+@pytest.mark.parametrize("family", [FIRST, SECOND])
+def test_pixels_are_scaled_as_the_processor_scales_them(family: Family) -> None:
+    def scales(processor: dict[str, Any]) -> list[float | None]:
+        plan = family.pixels({}, processor, "semantic")
+        paper = family.paper({}, plan, VOC, "semantic")
+        assert paper is not None
+        return [plan.rescale_factor, paper.rescale_factor]
+
+    assert scales({}) == [1 / 255, 1 / 255]
+    assert scales({"rescale_factor": 0.5}) == [0.5, 0.5]
+    assert scales({"rescale_factor": 0.5, "do_rescale": False}) == [None, None]
 
 
 def test_a_checkpoint_of_version_4_is_seen_as_it_was_made(first: Path, tmp_path: Path) -> None:
