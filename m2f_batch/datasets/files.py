@@ -193,7 +193,7 @@ def read_rgb_ids(uri: str) -> NDArray[np.int32]:
 
 
 def open_mask(uri: str) -> tuple[Image.Image, bytes]:
-    """A PNG or TIFF, loaded, and its bytes. Raises DecodeError, ObjectError."""
+    """Returns a PNG or TIFF, loaded, and its bytes. Raises DecodeError, ObjectError."""
     data = fetch(uri)
     try:
         with opening():

@@ -206,6 +206,6 @@ def _limit(stage: str, machines: Machines) -> tuple[str, str]:
 
 
 def _shown(estimate: Estimate, form: str) -> str:
-    """``value (low to high)``."""
+    """Write an estimate as ``value (low to high)``."""
     value, low, high = (form.format(number) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value} ({low} to {high})"

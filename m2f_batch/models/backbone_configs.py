@@ -4,13 +4,15 @@ Until version 4 a config could name its backbone instead of describing it. Versi
 for a local directory too.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 # keys of version 4 that stand in for ``backbone_config``
 BACKBONE_KEYS = ("backbone", "use_timm_backbone", "use_pretrained_backbone", "backbone_kwargs")
 # what version 4 took from ``backbone_kwargs`` for a backbone of timm
 TIMM_KWARGS = ("num_channels", "features_only", "out_indices", "freeze_batch_norm_2d")
+
+NATTEN = ("dinat", "nat")
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,6 +55,24 @@ def backbone_problems(config: Mapping[str, Any]) -> Iterator[str]:
         unknown = sorted(set(kwargs) - set(TIMM_KWARGS))
         if unknown:
             yield f"backbone_kwargs: {unknown[0]!r} is not known; allowed: {', '.join(TIMM_KWARGS)}"
+
+
+def natten_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield that the backbone is one of those that only natten computes."""
+    backbone = config.get("backbone_config")
+    kind = backbone.get("model_type") if isinstance(backbone, dict) else None
+    if kind in NATTEN:
+        yield f"the backbone {kind!r} needs the kernels of natten, which are not used here"
+
+
+def timm_problems(config: Mapping[str, Any], tensors: Iterable[str], prefix: str) -> Iterator[str]:
+    """Yield why weights do not hold the backbone that is only named: none of timm, whose tensors begin with a prefix.
+
+    Version 4 took such a name for a model of the hub, too.
+    """
+    if names_backbone(config) and not any(name.startswith(prefix) for name in tensors):
+        backbone = config["backbone"]
+        yield f"backbone {backbone!r} is no model of timm in the weights; {described(backbone)}"
 
 
 def described(name: str) -> str:

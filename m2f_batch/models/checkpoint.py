@@ -18,6 +18,7 @@ from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
 from m2f_batch.models.family import Family, JsonMapping, all_families, family_of, whole_weights
 from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
+from m2f_batch.models.published.licenses import license_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
 
 TASKS: tuple[Task, ...] = ("instance", "semantic", "panoptic")
@@ -61,9 +62,13 @@ class Checkpoint:
 
     @property
     def named_config(self) -> dict[str, Any]:
-        """config.json with all names of the model in ``_name_or_path``: some published tests only a name tells."""
+        """config.json with its settled labels and, in ``_name_or_path``, all names of the model.
+
+        Some published tests only a name tells.
+        """
         names = (self.name.partition("@")[0], str(self.config.get("_name_or_path") or ""))
-        return {**self.config, "_name_or_path": " ".join(names)}
+        labels = {str(i): name for i, name in self.id2label.items()}
+        return {**self.config, "id2label": labels, "_name_or_path": " ".join(names)}
 
     @cached_property
     def label_set(self) -> LabelSet | None:
@@ -91,23 +96,12 @@ class Checkpoint:
 
     @cached_property
     def license(self) -> str:
-        """The license of the weights by the model card, else by the tables of published models, else "unknown".
-
-        That of what all weights of a family were made from is added. A backbone alone has no config here, nor a family.
-        """
-        stated, base = self._stated_license(), self.family.base_license if self.config else None
-        return stated if base is None or base in stated.split(", ") else f"{stated}, {base}"
-
-    def _stated_license(self) -> str:
-        stated = _front_matter(self.directory / "README.md").get("license") or "unknown"
-        stated = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated)
-        if stated in ("other", "unknown"):
-            for name in (self.name, str(self.config.get("_name_or_path", ""))):
-                for family in all_families().values():
-                    for prefix, published in family.licenses.items():
-                        if name.startswith(prefix):
-                            return published
-        return stated.lower()
+        """The license of the weights by the model card, else by the tables of published models, else "unknown"."""
+        stated = _front_matter(self.directory / "README.md").get("license")
+        names = (self.name, str(self.config.get("_name_or_path", "")))
+        published = {name: found for family in all_families().values() for name, found in family.licenses.items()}
+        base = self.family.base_license if self.config else None  # a backbone alone has no config here, nor a family
+        return license_of(stated, names, self.config, published, base)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -170,6 +164,16 @@ def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
             field="model.task",
             value=task,
             allowed=", ".join(able),
+        )
+    label_set = checkpoint.label_set
+    if task not in able and trained is None and task in checkpoint.family.tasks(checkpoint.config, task, label_set):
+        labels = "whose labels are known" if label_set is None else f"whose labels are those of {label_set.name}"
+        raise UsageError(
+            f"is not what is known of {checkpoint.name}, {labels}, of which published models are {' or '.join(able)}",
+            field="model.task",
+            value=task,
+            allowed=", ".join(able),
+            hint=f'if it was trained for {task}, write "task": "{task}" in its config.json',
         )
     if task not in able:
         why = "was trained for" if trained is not None else f"can do, as all of {checkpoint.family.name}"

@@ -62,7 +62,7 @@ class Family:
     - ``pixels(config, processor, task)`` is the checkpoint's own preprocessing. Raises UsageError for a processor that
       the family does not take.
     - ``paper(config, plan, label_set, task)`` is the preprocessing that was published for a label set (``config`` has
-      all names of the model in ``_name_or_path``, here and in ``windows``), and
+      the settled labels, and all names of the model in ``_name_or_path``, here, in ``pixels`` and in ``windows``), and
       ``sized(config, plan, size)`` that for a size of the user, by default ``with_size``. ``plan`` is the checkpoint's
       own, whose normalization they keep. Raises UsageError for a size at which the model cannot run.
     - ``refusals`` tell, of the tasks that it cannot do at all, why not.

@@ -75,5 +75,5 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its class where it has none."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+    """Return the first line of an error's text that is not blank, or its class where it has none."""
+    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)[:300]

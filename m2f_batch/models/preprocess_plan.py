@@ -29,7 +29,7 @@ ROUNDED = {
 Resizing = Literal["pillow", "torch", "opencv"]
 RESIZED = {"pillow": "", "torch": ", resized without antialias", "opencv": ", resized as OpenCV does"}
 # fields that fingerprints of older releases do not have: they enter one only where they are not the default
-LATER = ("rounding", "resizing", "stretch_to", "pads_black", "is_bgr", "least_edge")
+LATER = ("rounding", "resizing", "stretch_to", "pads_black", "is_bgr", "least_edge", "most_edge")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class PreprocessPlan:
     - ``stretch_to``: the resized image is resized again, up to multiples of it (mmsegmentation's ``ResizeToMultiple``).
     - ``pads_black``: padding is added before normalization, so it has the values of black.
     - ``is_bgr``: the model sees blue first. ``mean`` and ``std`` are in the model's order.
-    - ``least_edge``: an image of which a resized edge is shorter cannot be computed (an ImageError).
+    - ``least_edge``: an image of which a resized edge is shorter cannot be computed (an ImageError), nor one with
+      an edge longer than ``most_edge``.
     - ``note``: what a user should know of the plan. It decides nothing.
     """
 
@@ -63,6 +64,7 @@ class PreprocessPlan:
     pads_black: bool = False
     is_bgr: bool = False
     least_edge: int = 1
+    most_edge: int | None = None
     note: str = ""
 
     def content_size(self, output_hw: SizeHW) -> SizeHW:
@@ -83,8 +85,10 @@ class PreprocessPlan:
         if self.round_content and self.size is not None:
             height, width = _round_up(height, self.divisor), _round_up(width, self.divisor)
         first, last = (height, width), (_round_up(height, self.stretch_to), _round_up(width, self.stretch_to))
-        if min(first) < 1 or min(last) < self.least_edge:
+        is_long = self.most_edge is not None and max(last) > self.most_edge
+        if min(first) < 1 or min(last) < self.least_edge or is_long:
             enough = f", and the model needs {self.least_edge} pixels" if self.least_edge > 1 else ""
+            enough = f", and the longest edge that is computed is {self.most_edge} pixels" if is_long else enough
             raise ImageError(
                 "preprocess",
                 "TooThin",

@@ -78,7 +78,7 @@ class Lease:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Renewed by a thread of its own."""
+        """Renew the lease meanwhile, in a thread of its own."""
         stop = threading.Event()
         thread = threading.Thread(target=self._keep, args=(stop,), name="lease", daemon=True)
         thread.start()

@@ -144,7 +144,7 @@ class Change:
         return tuple(source for sources in self.merged.values() for source in sources)
 
     def said(self) -> str:
-        """In words."""
+        """Return the changes in words."""
         counts = {"new": self.new, "changed": self.changed, "vanished": self.vanished, "tried again": self.retried}
         return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "no change"
 
@@ -231,7 +231,7 @@ class Units:
 
     @classmethod
     def of(cls, units: Iterable[Unit]) -> "Units":
-        """These units."""
+        """Return the units of an iterable."""
         given = [*units]
         refs = [ref for unit in given for ref in unit.refs]
         texts = {"uri": [ref.uri for ref in refs], "version": [ref.version for ref in refs]}

@@ -18,7 +18,7 @@ class GuardedStore(Store):
 
     @property
     def is_exclusive(self) -> bool:  # type: ignore[override]  # which is of the class elsewhere
-        """Is that of the store."""
+        """Answers as the store does."""
         return self._opened().is_exclusive
 
     def _at(self, *places: str | None) -> Store:

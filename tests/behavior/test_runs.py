@@ -16,12 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import DEMO_MODEL
+from PIL import Image
 from ray.exceptions import WorkerCrashedError
 from support.engines import config_of, in_process, on_ray, rows_of
 from support.models import save_incomplete_model
 
 from benchmarks.lib import stubs
 from m2f_batch.cli import main
+from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import job as jobs
 from m2f_batch.flow import pipeline
@@ -30,6 +32,7 @@ from m2f_batch.records import SCHEMA
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 from m2f_batch.storage.store import StoreUnavailable
+from m2f_batch.vision.pixels.preprocess import prepare
 from m2f_batch.vision.segmenter import Segmenter
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -322,15 +325,24 @@ def test_a_store_that_is_lost_in_a_commit_is_one_line(tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize(("family", "task"), [("eomt", "semantic"), ("rf_detr", "instance")])
-def test_rows_of_another_family_cross_processes(one_scene, tmp_path, family, task):
+def test_rows_of_another_family_cross_processes(tmp_path, family, task):
     """EoMT sees several windows of an image, and the pixels of RF-DETR are float32."""
+    image = draw_scene(3).image[:96, :230]
+    Image.fromarray(image).save(tmp_path / "a.png")
     model = tmp_path / "model"
     with torch.random.fork_rng():
         import_module(f"support.tiny.{family}").build(model)
     sections = {"model": {"task": task}, "compute": {"actors": 1}}
     sections |= {"postprocess": {"score_threshold": 0.0}} if task == "instance" else {}
-    assert on_ray(config_of(one_scene, tmp_path / "ray", model, **sections)) == 0
-    assert in_process(config_of(one_scene, tmp_path / "here", model, **sections)) == 0
+    config = config_of(tmp_path / "a.png", tmp_path / "ray", model, **sections)
+    labeling = jobs.check(config).labeling
+    seen = prepare(image, labeling.preprocess, labeling.cut)
+    assert (len(seen.views) > 1, seen.contents[0].dtype) == (
+        family == "eomt",
+        "uint8" if family == "eomt" else "float32",
+    )
+    assert on_ray(config) == 0
+    assert in_process(config_of(tmp_path / "a.png", tmp_path / "here", model, **sections)) == 0
     assert all(row["segments"] for row in rows_of(tmp_path / "ray"))
     assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "here")
     assert verify(open_directory(str(tmp_path / "ray")), task) == []

@@ -79,7 +79,7 @@ def _number(value: Any, numbers: dict[str, int] | None) -> int | None:
 
 
 def parts_of(document: Any, place: str) -> tuple[list[Any], list[Any], list[Any]]:
-    """The lists ``images``, ``annotations`` and ``categories``, of objects too (``entries_of``). Raises UsageError."""
+    """Gives lists ``images``, ``annotations``, ``categories``, of objects too (``entries_of``). Raises UsageError."""
     found = []
     if isinstance(document, list) and len(document) == 1:
         (document,) = document

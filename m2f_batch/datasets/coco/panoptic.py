@@ -98,7 +98,7 @@ def _taken(entry: Any, where: str, heads: Heads, seen: _Annotated) -> int | Find
 
 
 def _pngs(annotated: _Annotated, folder: str, place: str, report: Report) -> dict[int, str]:
-    """The PNG of each annotated image. A name of another kind, as that of the image, means the PNG of its stem."""
+    """Names the PNG of each annotated image. A name of another kind, such as the image has, means that of its stem."""
     written = {image_id: str(entry["file_name"]) for image_id, (_, entry) in annotated.items()}
     others = [name for name in written.values() if not name.lower().endswith(".png")]
     if others:

@@ -74,7 +74,7 @@ def read_labelme(place: str, images: str | None = None, *, report: Report = stop
 
 
 def _only_labelme(parsed: list[_Entry], place: str, report: Report) -> list[_Entry]:
-    """The entries of labelme. JSONs of something else, such as a list of classes, are passed over and counted."""
+    """Returns the entries of labelme. Other JSONs, such as a list of classes, are passed over and counted."""
     entries = [entry for entry in parsed if entry["is_labelme"]]
     others = [entry["json"] for entry in parsed if not entry["is_labelme"]]
     if others and entries:

@@ -57,7 +57,7 @@ def read_classes(uri: str, palette: Mapping[int, int]) -> NDArray[np.int64]:
 
 
 def _opaque(pixels: NDArray[Any]) -> NDArray[Any]:
-    """[H, W, 3] of [H, W, 3 or 4]. Raises DecodeError where alpha says something."""
+    """Returns [H, W, 3] of [H, W, 3 or 4]. Raises DecodeError where alpha says something."""
     if pixels.shape[2] == 4 and (pixels[..., 3] != 255).any():
         raise DecodeError(
             "UnsupportedMode", "a picture with transparent pixels: what they are is not known; write it opaque"

@@ -127,7 +127,7 @@ def _of_folder(place: str) -> Known | None:
 
 
 def _of_labels(look: FolderLook) -> Known | None:
-    """By the label files of a folder: JSON, files of a format's own, XML, the lines of YOLO."""
+    """Tells a format by the label files of a folder: JSON, files of a format's own, XML, the lines of YOLO."""
     jsons = look.paths("json")
     found = _first(look.place, sorted(jsons, key=_looks_unannotated)[:_TRIED])
     if found is None:

@@ -160,7 +160,7 @@ def _iou(first: str, second: str, size_hw: Size) -> float:
 
 
 def _copy(source: str, target: str) -> None:
-    """A copy, never a link: training tools rewrite images that they find damaged, and the user's must stay."""
+    """Makes a copy, never a link: training tools rewrite images that they find damaged, and the user's must stay."""
     if uris.root(source) or uris.root(target):
         open_store(target).write(target, files.fetch(source))
         return

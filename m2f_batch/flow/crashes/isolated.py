@@ -126,11 +126,11 @@ class IsolatedSegmenter:
         self.checked = checked  # as the actor's own: the check has one outcome on one machine
 
     def label(self, images: Sequence[Prepared]) -> list[Outcome]:
-        """As ``label_isolated``."""
+        """Label images as ``label_isolated`` does."""
         return label_isolated(self._settings, images, worker=self._worker)
 
     def take_seconds(self) -> dict[str, float]:
-        """None: they are spent in other processes, and say nothing of the run's pace."""
+        """Return none: they are spent in other processes, and say nothing of the run's pace."""
         return {}
 
 

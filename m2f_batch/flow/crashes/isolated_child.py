@@ -192,7 +192,7 @@ def _with_traceback(error: Exception, text: str) -> Exception:
 
 
 def serve(channel: int, parent: int) -> None:
-    """The child's end: answers items from the pipe ``channel`` until the process ``parent`` closes it."""
+    """Answer items from the pipe ``channel`` until the process ``parent`` closes it."""
     _live_and_die_with(parent)
     os.set_inheritable(channel, False)
     with Connection(channel) as pipe:

@@ -40,7 +40,7 @@ class Blocks:
 
 
 def apart(block: pa.Table) -> pa.Table:
-    """A step that changes nothing: what it is given as one block leaves it row by row. See ``set_data_context``."""
+    """Change nothing: what it is given as one block leaves it row by row. See ``set_data_context``."""
     return block
 
 
@@ -53,7 +53,7 @@ def each_unit(piece: pa.Table, *, step: Callable[..., pa.Table], **options: obje
 
 
 def _pieces(units: pa.Table, size: int) -> pa.Table:
-    """So many units to each row."""
+    """Return a table with ``size`` units in each row."""
     (rows,) = units.to_struct_array().chunks
     bounds = np.append(np.arange(0, len(rows), size), len(rows)).astype(np.int32)
     nested = pa.ListArray.from_arrays(pa.array(bounds), rows).cast(_PIECE_SCHEMA.field("units").type)

@@ -19,7 +19,7 @@ class UnitNames:
         self._parts: dict[tuple[str, int], int] = {}  # of each file and its number of parts
 
     def add(self, unit: str) -> None:
-        """One more."""
+        """Add the name of a unit."""
         file, part, parts = file_and_part(unit)
         with self._lock:
             self._parts[file, parts] = self._parts.get((file, parts), 0) | 1 << part

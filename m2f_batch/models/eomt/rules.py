@@ -33,6 +33,8 @@ POSTPROCESS: dict[Task, JsonMapping] = {
 }
 IMAGE_SIZE, PATCH_SIZE = 640, 16  # the defaults of transformers
 NO_EDGE = 2**31 - 1
+# along a thin image. The original knows no bound: the edge of one pixel would make thousands, and gigabytes
+MOST_WINDOWS = 64
 PROBABILITIES = "attn_mask_probs"  # of each of the last blocks: is attention masked, as while it was trained?
 NOTE = "as the original does, not as transformers' image processor"
 
@@ -90,7 +92,8 @@ def pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> Preproces
     plan = plan_from_processor({**processor, "size": {"height": edge, "width": edge}, "pad_size": None}, PROCESSORS)
     plan = replace(plan, divisor=1, round_content=False, rounding="round", note=NOTE)
     if task == "semantic":  # windows are cut from it
-        return replace(plan, size=AspectSize(shortest_edge=edge, longest_edge=NO_EDGE), lone_edge=True)
+        size = AspectSize(shortest_edge=edge, longest_edge=NO_EDGE)
+        return replace(plan, size=size, lone_edge=True, most_edge=MOST_WINDOWS * edge)
     return replace(plan, size=AspectSize(shortest_edge=edge, longest_edge=edge), pad_size=(edge, edge), pads_black=True)
 
 
@@ -109,7 +112,7 @@ def sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPl
             value=size.model_dump(),
             allowed=f"checkpoint, paper, {{height: {edge}, width: {edge}}}",
         )
-    return replace(plan, size=size, pad_size=None, lone_edge=False, pads_black=False, note="")
+    return replace(plan, size=size, pad_size=None, lone_edge=False, pads_black=False, most_edge=None, note="")
 
 
 def windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
-from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
+from m2f_batch.models.backbone_configs import backbone_problems, timm_problems
 from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LABEL_SETS, LabelSet
 from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
@@ -53,10 +53,9 @@ def _tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None
     return TASKS[trained]
 
 
-def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    if names_backbone(config) and not any(name.startswith(TIMM_TENSORS) for name in shapes):
-        backbone = config["backbone"]
-        yield f"backbone {backbone!r} is no model of timm in the weights; {described(backbone)}"
+def weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
+    """``Family.weight_problems``, of MaskFormer and OneFormer too."""
+    return timm_problems(config, shapes, TIMM_TENSORS)
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
@@ -115,7 +114,7 @@ FAMILY = Family(
     no_object=True,
     tasks=_tasks,
     config_problems=backbone_problems,
-    weight_problems=_weight_problems,
+    weight_problems=weight_problems,
     pixels=_pixels,
     paper=_paper,
     postprocess=_postprocess,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
-from m2f_batch.models.backbone_configs import backbone_problems
-from m2f_batch.models.families.mask2former import PROCESSORS, backbone_width
-from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
+from m2f_batch.models.backbone_configs import backbone_problems, natten_problems
+from m2f_batch.models.families.mask2former import PROCESSORS, backbone_width, weight_problems
+from m2f_batch.models.family import Family, FastForward, JsonMapping
 from m2f_batch.models.label_sets import LabelSet, label_set_of
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
@@ -47,12 +47,9 @@ def _tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None
     return ("panoptic", "semantic")
 
 
-def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    return iter(())
-
-
 def _config_problems(config: JsonMapping) -> Iterator[str]:
     yield from backbone_problems(config)
+    yield from natten_problems(config)
     decoder = config.get("decoder_config")
     if decoder is not None and not isinstance(decoder, dict):
         yield f"decoder_config must be an object, not {decoder!r}"
@@ -60,24 +57,23 @@ def _config_problems(config: JsonMapping) -> Iterator[str]:
         yield f"decoder_config.model_type must be detr, not {decoder['model_type']!r}"
 
 
-def _is_coco(config: JsonMapping) -> bool:
-    label_set = label_set_of(config)
+def _is_coco(label_set: LabelSet | None) -> bool:
     return label_set is not None and label_set.name == "COCO panoptic"
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
     """Read the processor's own, but ``size_divisibility`` counts, and on COCO nothing is added to an image.
 
-    transformers maps the key of version 4 to nothing, and makes all up to multiples of 32.
+    Version 4 stretched an image to multiples of it. Version 5 passes over the key, and stretches to multiples of 32.
     """
     legacy = processor.get("size_divisibility") if processor.get("size_divisor") is None else None
     if legacy is not None:
         processor = {**processor, "size_divisor": legacy}
     plan = plan_from_processor(processor, PROCESSORS)
-    if _is_coco(config):
+    if _is_coco(label_set_of(config)):
         return replace(plan, divisor=0, round_content=False, note=ON_COCO)
     if legacy is not None and plan.divisor != DIVISOR:
-        return replace(plan, round_content=False, note=LEGACY)
+        return replace(plan, note=LEGACY)
     return plan
 
 
@@ -96,7 +92,7 @@ def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet 
     is_ade = label_set is not None and label_set.name == "ADE20K"
     if task == "panoptic":
         return PANOPTIC | (ADE20K_PANOPTIC if is_ade else {})
-    is_panoptic = trained == "panoptic" or (trained is None and _is_coco(config))
+    is_panoptic = trained == "panoptic" or (trained is None and _is_coco(label_set))
     return {"masks_first": True} if is_panoptic else {}
 
 
@@ -126,7 +122,7 @@ FAMILY = Family(
     no_object=True,
     tasks=_tasks,
     config_problems=_config_problems,
-    weight_problems=_weight_problems,
+    weight_problems=weight_problems,
     pixels=_pixels,
     paper=_paper,
     postprocess=_postprocess,

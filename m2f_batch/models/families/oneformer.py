@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Size, Task
-from m2f_batch.models.backbone_configs import backbone_problems
-from m2f_batch.models.families.mask2former import backbone_width
-from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
+from m2f_batch.models.backbone_configs import backbone_problems, natten_problems
+from m2f_batch.models.families.mask2former import backbone_width, weight_problems
+from m2f_batch.models.family import Family, FastForward, JsonMapping
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
@@ -37,10 +37,6 @@ ADE20K_PANOPTIC = {"score_threshold": 0.5}
 
 def _tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
     return ("panoptic", "instance", "semantic")
-
-
-def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    return iter(())
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
@@ -80,6 +76,7 @@ def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet 
 
 def _config_problems(config: JsonMapping) -> Iterator[str]:
     yield from backbone_problems(config)
+    yield from natten_problems(config)
     queries = config.get("num_queries")
     if queries is not None and not (type(queries) is int and queries > 0):
         yield f"num_queries must be a number of queries, not {queries!r}"
@@ -111,7 +108,7 @@ FAMILY = Family(
     no_object=True,
     tasks=_tasks,
     config_problems=_config_problems,
-    weight_problems=_weight_problems,
+    weight_problems=weight_problems,
     pixels=_pixels,
     paper=_paper,
     sized=_sized,

@@ -49,7 +49,7 @@ class FileReport:
     example: str = ""
 
     def entry(self) -> IndexEntry:
-        """For the index."""
+        """Return what the index keeps of the file."""
         is_sound = not self.problems and not self.foreign
         return replace(entry_of(self.version, self.tally), verified=is_sound)
 

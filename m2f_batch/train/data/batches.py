@@ -44,7 +44,7 @@ def _target(sample: Sample, canvas_hw: SizeHW, device: torch.device, max_objects
 
 
 def _on_canvas(masks: NDArray[np.uint8], canvas_hw: SizeHW, device: torch.device) -> Tensor:
-    """Masks, uint8 [N, h, w], at the top left of bool [N, Hc, Wc]."""
+    """Lay masks, uint8 [N, h, w], at the top left of bool [N, Hc, Wc]."""
     canvas = torch.zeros((len(masks), *canvas_hw), dtype=torch.bool, device=device)
     canvas[:, : masks.shape[1], : masks.shape[2]] = torch.from_numpy(masks).to(device).bool()
     return canvas

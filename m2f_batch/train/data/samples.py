@@ -117,7 +117,7 @@ def targets_of(
 
 
 def _decoded(codes: Sequence[str], size_hw: SizeHW) -> NDArray[np.uint8]:
-    """Masks, uint8 [N, H, W], of RLE."""
+    """Decode RLE to masks, uint8 [N, H, W]."""
     if not codes:
         return np.zeros((0, *size_hw), np.uint8)
     masks = coco_mask.decode([as_rle(counts, size_hw) for counts in codes])

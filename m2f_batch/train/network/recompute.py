@@ -52,7 +52,7 @@ def _recomputed(module: nn.Module, forward: Callable[..., Any], *args: Any, **kw
 
 
 def _contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For the forward pass, and for the one that repeats it."""
+    """Return a context for the forward pass, and one for the pass that repeats it."""
     return nullcontext(), _same_statistics(module)
 
 

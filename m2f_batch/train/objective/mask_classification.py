@@ -179,7 +179,7 @@ def _mask_losses(
 def _chosen_points(
     maps: Tensor, counts: Sequence[int], points: Sequence[tuple[Tensor, Tensor]], settings: LossSettings
 ) -> Tensor:
-    """The points of each object's loss, float [M, P, 2]: the most uncertain candidates first, then the spread."""
+    """Choose the points of each object's loss, float [M, P, 2]: the most uncertain ones first, then the spread."""
     uncertain = torch.cat(
         [
             most_uncertain(sample_shared(own, candidates), candidates, settings.uncertain)

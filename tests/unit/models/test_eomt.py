@@ -18,7 +18,7 @@ from transformers import EomtForUniversalSegmentation, EomtImageProcessor
 
 from m2f_batch.config.segment import AspectSize, ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig, Task
 from m2f_batch.demo.scenes import draw_scene
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.models.checkpoint import choose_task, read_checkpoint
 from m2f_batch.models.eomt import rules
 from m2f_batch.models.eomt.small_tensors import small_tensor
@@ -28,7 +28,8 @@ from m2f_batch.models.source import ModelSource, _ways_out
 from m2f_batch.vision.cuts.windows import starts_of
 from m2f_batch.vision.label_settings import Labeling, settle
 from m2f_batch.vision.masks.frame import Frame
-from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
+from m2f_batch.vision.pixels.prepared import Prepared
+from m2f_batch.vision.pixels.preprocess import pixel_values, prepare, prepare_image
 from m2f_batch.vision.postprocess import instance_segments, panoptic_segments
 from m2f_batch.vision.segmenter import Segmenter
 
@@ -267,6 +268,23 @@ def test_sizes_are_rounded_otherwise_than_by_transformers() -> None:
     processor = EomtImageProcessor(size={"shortest_edge": 640, "longest_edge": None})
     theirs = processor(np.zeros((427, 641, 3), np.uint8), return_tensors="pt")["pixel_values"][0]
     assert tuple(theirs.shape[1:]) == (640, 960) != plan.content_size((427, 641)) == (640, 961)
+
+
+@pytest.mark.parametrize("is_tall", [True, False])
+def test_thinner_images_than_64_windows_are_errors_and_cost_nothing(saved: Path, is_tall: bool) -> None:
+    labeling = settled(saved, "semantic")
+
+    def prepared(length: int, width: int) -> Prepared | ImageError:
+        shape = (length, width, 3) if is_tall else (width, length, 3)
+        return prepare_image(np.zeros(shape, np.uint8), labeling.preprocess, 10**6, labeling.cut)
+
+    most = prepared(128, 2)
+    assert isinstance(most, Prepared) and len(most.views) == 64
+    for thin in (prepared(129, 2), prepared(5000, 1)):
+        assert isinstance(thin, ImageError) and (thin.stage, thin.reason) == ("preprocess", "TooThin")
+        assert str(thin).endswith("and the longest edge that is computed is 4096 pixels")
+    assert labeling.facts("f", 1, 1)["preprocess"]["most_edge"] == 4096  # type: ignore[index]
+    assert "most_edge" not in settled(saved, "panoptic").preprocess.facts()
 
 
 def test_the_plan_says_what_is_done(saved: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from support.against_oracle import assert_as_defined
 from support.tiny import maskformer as tiny
 from transformers import MaskFormerForInstanceSegmentation, ResNetConfig
 
-from m2f_batch.config.segment import AspectSize, Task
+from m2f_batch.config.segment import AspectSize, ModelConfig, PostprocessConfig, PreprocessConfig, Task
 from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task, read_checkpoint
@@ -21,6 +22,7 @@ from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.models.loading import load_model, load_original
 from m2f_batch.models.maskformer.fast import FORWARD, FastPyramid
 from m2f_batch.vision.device.checked_model import image_values, load_checked
+from m2f_batch.vision.label_settings import settle
 from m2f_batch.vision.segmenter import Segmenter
 
 SETS = {known.name: known for known in LABEL_SETS}
@@ -89,18 +91,23 @@ def test_thresholds_are_those_of_the_label_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("processor", "divisor"),
+    ("processor", "divisor", "canvas_hw"),
     [
-        ({"size_divisibility": 0}, 0),
-        ({"size_divisibility": 32}, 32),
-        ({"size_divisor": 16, "size_divisibility": 0}, 16),
-        ({}, 32),
+        ({"size_divisibility": 0}, 0, (800, 1066)),
+        ({"size_divisibility": 32}, 32, (800, 1088)),
+        ({"size_divisibility": 64}, 64, (832, 1088)),
+        ({"size_divisor": 16, "size_divisibility": 0}, 16, (800, 1072)),
+        ({}, 32, (800, 1088)),
     ],
 )
-def test_a_legacy_size_divisibility_counts(processor: dict[str, Any], divisor: int) -> None:
+def test_a_legacy_size_divisibility_counts_and_stretches(
+    processor: dict[str, Any], divisor: int, canvas_hw: tuple[int, int]
+) -> None:
     old = {"feature_extractor_type": "MaskFormerFeatureExtractor", "size": 800, "max_size": 1333} | processor
     plan = FAMILY.pixels(CONFIG, old, "semantic")
     assert plan.divisor == divisor
+    assert plan.content_size((480, 640)) == plan.canvas_size((480, 640)) == canvas_hw
+    assert ("of an older transformers" in plan.note) == (divisor in (0, 64))
     assert plan.size == AspectSize(shortest_edge=800, longest_edge=1333)
 
 
@@ -109,6 +116,27 @@ def test_nothing_is_added_to_an_image_on_coco() -> None:
     assert "nothing is added, as in MaskFormer's own test on COCO" in plan.describe()
     assert plan.canvas_size((480, 640)) == plan.content_size((480, 640)) == (800, 1066)
     assert FAMILY.pixels(CONFIG, {"size": 800}, "panoptic").canvas_size((480, 640)) == (800, 1088)
+
+
+def test_assumed_labels_are_as_good_as_those_of_its_config() -> None:
+    config = CONFIG | {"id2label": {str(i): f"LABEL_{i}" for i in range(133)}}
+    found = Checkpoint("facebook/maskformer-swin-base-coco", Path(), config, {"size": 800, "size_divisor": 32})
+    labeling = settle(found, ModelConfig(uri="m", task="semantic"), PreprocessConfig(), PostprocessConfig())
+    assert labeling.assumed_labels == "COCO panoptic"
+    assert labeling.postprocess == {"masks_first": True}
+    assert labeling.preprocess.canvas_size((480, 640)) == (800, 1066), "nothing is added"
+
+
+def test_panoptic_of_labels_that_are_published_semantic_is_asked_for_in_the_config() -> None:
+    mine = Checkpoint("me/maskformer-mine", Path(), config_of("Cityscapes"), {})
+    with pytest.raises(UsageError) as caught:
+        choose_task(mine, "panoptic")
+    assert str(caught.value) == (
+        "model.task: 'panoptic' is not what is known of me/maskformer-mine, whose labels are those of Cityscapes, of "
+        "which published models are semantic; allowed: semantic; if it was trained for panoptic, write "
+        '"task": "panoptic" in its config.json'
+    )
+    assert choose_task(replace(mine, config=mine.config | {"task": "panoptic"}), "panoptic") == "panoptic"
 
 
 def test_sizes_of_the_paper() -> None:
@@ -175,6 +203,8 @@ def test_what_cannot_be_built_is_a_line(model: Path, tmp_path: Path) -> None:
         ({"decoder_config": 3}, "decoder_config must be an object, not 3"),
         ({"decoder_config": {"model_type": "bert"}}, "decoder_config.model_type must be detr, not 'bert'"),
         ({"backbone_config": "swin"}, "backbone_config must be an object, not 'swin'"),
+        ({"backbone_config": {"model_type": "dinat"}}, "the backbone 'dinat' needs the kernels of natten"),
+        ({"backbone_config": None, "backbone": "resnet18"}, "backbone 'resnet18' is no model of timm in the weights"),
     ):
         broken = shutil.copytree(model, tmp_path / "m", dirs_exist_ok=True)
         config = json.loads((model / "config.json").read_text()) | changes

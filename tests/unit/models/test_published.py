@@ -19,7 +19,7 @@ from m2f_batch.models.label_sets import (
     find_label_set,
     names_of,
 )
-from m2f_batch.models.published.licenses import TERMS, terms_of
+from m2f_batch.models.published.licenses import TERMS, license_of, terms_of
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, settle
 
 SETS = {known.name: known for known in ALL_LABEL_SETS}
@@ -111,6 +111,34 @@ def test_every_pattern_of_every_family_names_a_set_that_has_names() -> None:
         for pattern, label_set in family.published.items():
             assert names_of(label_set), pattern
             assert any(pattern.startswith(prefix) for prefix in family.licenses), pattern
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mask2former", "backbone_config": {"backbone": "vit_large_patch16_dinov3.lvd1689m"}},
+        {"model_type": "upernet", "backbone": "convnext_tiny.dinov3_lvd1689m"},
+        {"model_type": "upernet", "backbone_config": {"model_type": "dinov3_convnext"}},
+        {"model_type": "mask2former", "_name_or_path": "someone/Mask2Former-DINOv3"},
+        {"model_type": "eomt_dinov3"},
+    ],
+)
+def test_the_license_of_dinov3_binds_whatever_was_made_of_it(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n")
+    assert Checkpoint("mine/model", tmp_path, config, {}).license == "mit, dinov3-license"
+    (tmp_path / "README.md").write_text("---\nlicense: [mit, dinov3-license]\n---\n")
+    assert Checkpoint("mine/model", tmp_path, config, {}).license == "mit, dinov3-license"
+    assert Checkpoint("mine/model", Path("none"), config, {}).license == "unknown, dinov3-license"
+
+
+def test_licenses_of_published_weights_are_those_of_their_names_in_any_case() -> None:
+    def license_called(name: str, **config: str) -> str:
+        return Checkpoint(name, Path("none"), {"model_type": "mask2former"} | config, {}).license
+
+    assert license_called("facebook/mask2former-swin-tiny-coco-instance") == "cc-by-nc-4.0"
+    assert license_called("mine", _name_or_path="Tue-MPS/coco_panoptic_eomt_large_640") == "mit"
+    assert license_called("mine/mask2former-x") == "unknown"
+    assert license_of("Apache-2.0", ("facebook/x",), {}, {"facebook/": "mit"}, None) == "apache-2.0"
 
 
 def test_terms_are_said_of_licenses_that_bind() -> None:
