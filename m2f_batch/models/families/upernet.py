@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import SlidingWindow, Task
-from m2f_batch.models.backbone_configs import backbone_problems, described, names_backbone
+from m2f_batch.models.backbone_configs import backbone_problems, names_backbone, natten_problems, timm_problems
 from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.pixel_families.rules import (
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 STRIDE = 32  # of the coarsest features
 # backbones of which a model was run here at every size, with batches and alone
 BACKBONES = ("convnext", "convnextv2", "focalnet", "pvt_v2", "resnet", "swin", "swinv2", "timm_backbone")
-NATTEN = ("dinat", "nat")
 TIMM_TENSORS = "backbone._backbone."  # tensors of a backbone of timm begin so
 ADE20K = (512, 2048)
 CITYSCAPES = (1024, 2048)
@@ -48,23 +47,17 @@ def _backbone(config: JsonMapping) -> str:
 def _config_problems(config: JsonMapping) -> Iterator[str]:
     yield from backbone_problems(config)
     kind = _backbone(config)
-    if kind in NATTEN:
-        yield f"the backbone {kind!r} needs the kernels of natten, which are not used here; {_able()}"
-    elif kind not in BACKBONES:
-        yield f"the backbone {kind!r} is not supported; {_able()}"
+    able = f"UperNet runs with {', '.join(BACKBONES)}"
+    yield from (f"{problem}; {able}" for problem in natten_problems(config))
+    if kind not in BACKBONES:
+        yield f"the backbone {kind!r} is not supported; {able}"
     widths = _widths(config)
     if not are_counts(widths):
         yield f"hidden_sizes of backbone_config must be a list of numbers, not {widths!r}"
 
 
-def _able() -> str:
-    return f"UperNet runs with {', '.join(BACKBONES)}"
-
-
 def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    if names_backbone(config) and not any(name.startswith(TIMM_TENSORS) for name in shapes):
-        backbone = config["backbone"]
-        yield f"backbone {backbone!r} is no model of timm in the weights; {described(backbone)}"
+    return timm_problems(config, shapes, TIMM_TENSORS)
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
