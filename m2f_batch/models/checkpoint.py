@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
-from m2f_batch.models.family import Family, JsonMapping, all_families, family_of, whole_weights
+from m2f_batch.models.family import Family, JsonMapping, Shapes, all_families, family_of, whole_weights
 from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
 from m2f_batch.models.published.licenses import license_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
@@ -255,10 +255,15 @@ def _labels_in_weights(directory: Path, family: Family) -> int | None:
     """Count the labels that the class head knows, as far as the files can be read."""
     with suppress(UsageError, SafetensorError, OSError):
         for file in weight_files(directory):
-            head = tensor_shapes(file).get(family.class_head)
+            head = _class_head(tensor_shapes(file), family)
             if head:
                 return head[0] - family.no_object
     return None
+
+
+def _class_head(shapes: Shapes, family: Family) -> Sequence[int] | None:
+    """The shape of the tensor with a row per label, where it is there."""
+    return shapes.get(family.class_head) or shapes.get(family.renamed_head or "")
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:
@@ -272,7 +277,7 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         except (SafetensorError, OSError) as error:
             reason = LFS_ADVICE if _is_pointer(file) else str(error)
             raise UsageError(f"{file.name} of {checkpoint.name} is not whole: {reason}", field="model.uri") from None
-    head = shapes.get(family.class_head)
+    head = _class_head(shapes, family)
     if not head:
         wrapped = next((name for name in shapes if name.endswith(f".{family.class_head}")), None)
         hint = f"it has {wrapped}: save the model itself, not what wraps it (model.module.save_pretrained, ...)"

@@ -56,6 +56,7 @@ class Family:
 
     - ``name`` for people, ``model_type`` and ``aliases`` as in config.json, ``class_name`` of ``transformers``.
     - ``class_head`` is the tensor with one row per label, and one more where there is a ``no_object`` class.
+      ``renamed_head`` is its name in weights that transformers saved with ``save_original_format=False``, if another.
     - ``tasks(config, trained, label_set)`` are the tasks it can do. ``trained`` is the task that name or config state.
     - ``config_problems(config)`` and ``weight_problems(config, shapes)`` yield what is wrong, a line each, and so does
       ``value_problems(files)`` of the numbers in whole safetensors files.
@@ -98,6 +99,7 @@ class Family:
     postprocess: Callable[[JsonMapping, Task | None, LabelSet | None, Task], JsonMapping]
     load: Callable[[Path, JsonMapping, Task | None], "nn.Module"]
     predict: Callable[["nn.Module", "Tensor"], "Prediction"]
+    renamed_head: str | None = None
     value_problems: Callable[[Sequence[Path]], Iterator[str]] | None = None
     sized: Callable[[JsonMapping, PreprocessPlan, Size], PreprocessPlan] = _sized
     size_problem: Callable[[JsonMapping, PreprocessPlan], str | None] | None = None

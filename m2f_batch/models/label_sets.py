@@ -85,8 +85,8 @@ LABEL_SETS = (
 
 # those of other architectures than Mask2Former, whose runs of older releases did not know them
 MORE_LABEL_SETS = (
-    # RF-DETR's labels are the ids of COCO, with "N/A" where it has no class
-    LabelSet("COCO instance by id", 91, ((0, "N/A"), (1, "person"), (90, "toothbrush")), frozenset(), _ids("0-90")),
+    # RF-DETR's labels are the ids of COCO, also those that name no class ("N/A" here)
+    LabelSet("COCO instance by id", 91, ((1, "person"), (90, "toothbrush")), frozenset(), _ids("0-90")),
     LabelSet(
         "COCO-Stuff",
         171,

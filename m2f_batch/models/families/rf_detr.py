@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 
     from m2f_batch.models.predictions import Prediction
 
-PROCESSORS = frozenset({"RfDetrImageProcessor", "RfDetrImageProcessorFast"})
+AVERAGING = frozenset({"DetrImageProcessor", "DetrImageProcessorFast"})  # of published weights
+PROCESSORS = frozenset({"RfDetrImageProcessor", "RfDetrImageProcessorFast"}) | AVERAGING
+AS_ORIGINAL = "as RF-DETR 1.9 does, where a DetrImageProcessor averages"
 BACKBONE = "rf_detr_dinov2"
 NUM_QUERIES, NUM_WINDOWS, PATCH_SIZE = 300, 4, 14  # the defaults of transformers
 PUBLISHED = {"score_threshold": 0.5, "mask_threshold": 0.5, "keep_empty": True}
-SEGMENTATION_HEAD = "segmentation_head.bias"
+# names of tensors as the original and save_pretrained have them, and as save_original_format=False leaves them
+CLASS_HEAD, RENAMED_CLASS_HEAD = "class_embed.weight", "model.class_embed.weight"
+SEGMENTATION_HEAD, RENAMED_SEGMENTATION_HEAD = "segmentation_head.bias", "spatial_features_proj.bias"
 
 
 def _tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
@@ -44,16 +48,19 @@ def _config_problems(config: JsonMapping) -> Iterator[str]:
 
 
 def _weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    if SEGMENTATION_HEAD not in shapes:
+    head = SEGMENTATION_HEAD if CLASS_HEAD in shapes else RENAMED_SEGMENTATION_HEAD
+    if head not in shapes:
         yield (
-            f"its weights have no {SEGMENTATION_HEAD}, so it finds boxes and no masks; give an RF-DETR-Seg, e.g. "
+            f"its weights have no {head}, so it finds boxes and no masks; give an RF-DETR-Seg, e.g. "
             "Roboflow/rf-detr-seg-medium"
         )
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
     plan = plan_from_processor(processor, PROCESSORS)
-    return replace(plan, divisor=1, round_content=False, resizing="torch")
+    kind = processor.get("image_processor_type") or processor.get("feature_extractor_type")
+    note = AS_ORIGINAL if kind in AVERAGING else ""
+    return replace(plan, divisor=1, round_content=False, resizing="torch", note=note)
 
 
 def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
@@ -95,7 +102,8 @@ FAMILY = Family(
     name="RF-DETR",
     model_type="rf_detr",
     class_name="RfDetrForInstanceSegmentation",
-    class_head="class_embed.weight",
+    class_head=CLASS_HEAD,
+    renamed_head=RENAMED_CLASS_HEAD,
     no_object=False,
     tasks=_tasks,
     config_problems=_config_problems,
@@ -107,4 +115,5 @@ FAMILY = Family(
     load=_load,
     predict=_predict,
     licenses={"Roboflow/rf-detr-seg-": "apache-2.0"},
+    published={"Roboflow/rf-detr-seg-*": "COCO instance by id"},
 )

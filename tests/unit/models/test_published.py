@@ -23,7 +23,8 @@ from m2f_batch.models.published.licenses import TERMS, license_of, terms_of
 from m2f_batch.vision.label_settings import Labeling, fingerprint_of, settle
 
 SETS = {known.name: known for known in ALL_LABEL_SETS}
-NAMED = ["ADE20K", "COCO panoptic", "COCO instance", "COCO-Stuff", "Cityscapes", "Mapillary Vistas", "Pascal VOC"]
+NAMED = ["COCO panoptic", "COCO instance", "COCO instance by id", "COCO-Stuff"]
+NAMED += ["ADE20K", "Cityscapes", "Mapillary Vistas", "Pascal VOC"]
 
 
 def numbered(count: int) -> dict[str, str]:
@@ -43,7 +44,7 @@ def settled(checkpoint: Checkpoint) -> Labeling:
 def test_names_of_a_set_are_recognized_as_that_set(name: str) -> None:
     names = names_of(name)
     assert find_label_set(names) is SETS[name]
-    assert len(set(names.values())) == len(names) or name == "ADE20K"
+    assert len(set(names.values())) == len(names) or name in ("ADE20K", "COCO instance by id")
     things_first = {"COCO panoptic": 80, "COCO-Stuff": 80}.get(name)
     assert things_first is None or SETS[name].stuff_ids == set(range(things_first, SETS[name].size))
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from support.tiny import rf_detr
-from transformers import RfDetrImageProcessor
+from transformers import RfDetrConfig, RfDetrForInstanceSegmentation, RfDetrImageProcessor
 
 from m2f_batch.config.loading import check_config
-from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
+from m2f_batch.config.segment import ExactSize, ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.families.rf_detr import FAMILY
-from m2f_batch.models.label_sets import categories_of, find_label_set
+from m2f_batch.models.label_sets import names_of
 from m2f_batch.models.loading import load_original
 from m2f_batch.vision.label_settings import Labeling, settle
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
@@ -136,12 +136,78 @@ def test_what_is_for_training_alone_may_be_missing(model: Path, tmp_path: Path) 
         load_original(changed(model, tmp_path / str(number), without=part))
 
 
-def test_the_labels_of_published_weights_are_the_ids_of_coco() -> None:
-    names = dict.fromkeys(range(91), "N/A") | {1: "person", 13: "stop sign", 90: "toothbrush"}
-    label_set = find_label_set(names)
-    assert label_set is not None
-    by_name = {category.name: category for category in categories_of(names, frozenset(), label_set)}
-    assert [by_name[name].dataset_id for name in ("person", "stop sign", "toothbrush")] == [1, 13, 90]
+# as transformers' converter wrote it, and Roboflow/rf-detr-nano has it
+PUBLISHED_PROCESSOR = {
+    "do_convert_annotations": True,
+    "do_normalize": True,
+    "do_pad": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "format": "coco_detection",
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_processor_type": "DetrImageProcessor",
+    "image_std": [0.229, 0.224, 0.225],
+    "resample": 2,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": 96, "width": 96},
+    "use_fast": True,
+}
+
+
+@pytest.fixture(scope="module")
+def published(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as transformers' converter writes: 91 labels without names, and names of its own modules."""
+    folder = tmp_path_factory.mktemp("published")
+    config = RfDetrConfig.from_pretrained(model)
+    config.num_labels = 91
+    RfDetrForInstanceSegmentation(config).save_pretrained(folder, save_original_format=False)
+    (folder / "preprocessor_config.json").write_text(json.dumps(PUBLISHED_PROCESSOR))
+    return folder
+
+
+def test_a_published_directory_has_the_labels_and_the_ids_of_coco(published: Path, shared_data: Path) -> None:
+    checkpoint = read_checkpoint(published, "Roboflow/rf-detr-seg-medium")
+    labeling = settled(checkpoint)
+    instances = shared_data / "coco_tiny" / "annotations" / "instances_val2017.json"
+    ids = {each["name"]: each["id"] for each in json.loads(instances.read_text())["categories"]}
+    assert {each.name: each.dataset_id for each in labeling.categories if each.name != "N/A"} == ids
+    assert sum(each.name == "N/A" for each in labeling.categories) == 91 - 80
+    assert "those of COCO instance by id, of the published weights, are taken" in labeling.notes[0]
+    assert labeling.preprocess.describe() == (
+        "96x96 (height x width), aspect ratio not kept, resized without antialias "
+        "(as RF-DETR 1.9 does, where a DetrImageProcessor averages)"
+    )
+    assert settled(checkpoint, preprocess={"size": "paper"}).preprocess.size == ExactSize(height=96, width=96)
+
+
+def test_labels_without_names_are_not_those_of_coco_elsewhere(published: Path) -> None:
+    checkpoint = read_checkpoint(published, "me/rf-detr-mine")
+    labeling = settled(checkpoint)
+    assert checkpoint.label_set is None and labeling.categories[1].name == "LABEL_1"
+    assert "config.json names no labels" in labeling.notes[0]
+
+
+@pytest.mark.parametrize("name", ["N/A", "background"])
+def test_named_labels_are_the_ids_of_coco_whatever_stands_at_0(name: str, published: Path, tmp_path: Path) -> None:
+    labels = {str(i): text for i, text in names_of("COCO instance by id").items()} | {"0": name}
+    checkpoint = read_checkpoint(changed(published, tmp_path / "m", id2label=labels), "m")
+    assert checkpoint.label_set is not None and checkpoint.label_set.name == "COCO instance by id"
+    assert [settled(checkpoint).categories[i].dataset_id for i in (1, 13, 90)] == [1, 13, 90]
+
+
+def test_both_names_of_its_tensors_are_read(model: Path, tmp_path: Path) -> None:
+    made = RfDetrForInstanceSegmentation.from_pretrained(model)
+    made.save_pretrained(tmp_path / "m", save_original_format=False)
+    (tmp_path / "m" / "preprocessor_config.json").write_text(json.dumps(PUBLISHED_PROCESSOR))
+    read_checkpoint(tmp_path / "m", "m")
+    image = torch.rand(1, 3, 96, 96)
+    for ours, other in zip(
+        load_original(tmp_path / "m")(image).tensors, load_original(model)(image).tensors, strict=True
+    ):
+        assert torch.equal(ours, other)
+    boxes = changed(tmp_path / "m", tmp_path / "boxes", without="spatial_features_proj")
+    with pytest.raises(UsageError, match=r"no spatial_features_proj\.bias, so it finds boxes and no masks"):
+        read_checkpoint(boxes, "m")
 
 
 def test_published_weights_have_their_license(model: Path) -> None:
