@@ -10,10 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
-from m2f_batch.config.loading import parse_yaml
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
 from m2f_batch.models.family import Family, JsonMapping, Shapes, all_families, family_of, whole_weights
@@ -97,11 +95,10 @@ class Checkpoint:
     @cached_property
     def license(self) -> str:
         """The license of the weights by the model card, else by the tables of published models, else "unknown"."""
-        stated = _front_matter(self.directory / "README.md").get("license")
         names = (self.name, str(self.config.get("_name_or_path", "")))
         published = {name: found for family in all_families().values() for name, found in family.licenses.items()}
         base = self.family.base_license if self.config else None  # a backbone alone has no config here, nor a family
-        return license_of(stated, names, self.config, published, base)
+        return license_of(self.directory / "README.md", names, self.config, published, base)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -384,14 +381,3 @@ def _instead_of_deltas(name: str) -> str:
     return (
         f"it holds what is to be added to the weights of another model; take the whole ones, {whole}" if whole else ""
     )
-
-
-def _front_matter(card: Path) -> dict[str, Any]:
-    """Read the YAML between the first two ``---`` lines of a model card, or nothing."""
-    try:
-        text = card.read_text(encoding="utf-8-sig", errors="replace")
-        match = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
-        tree = parse_yaml(match[1]) if match else None
-    except (OSError, ValueError, yaml.YAMLError, RecursionError):
-        return {}  # a card is for people: no card, or one that is not well-formed, says nothing
-    return tree if isinstance(tree, dict) else {}

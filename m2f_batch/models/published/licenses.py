@@ -3,8 +3,14 @@
 Sources of the terms: the licenses' own texts. This is no legal advice, and a model card may say more.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+from m2f_batch.config.loading import parse_yaml
 
 DINOV3 = "dinov3-license"
 TERMS: Mapping[str, str] = {
@@ -24,14 +30,15 @@ TERMS: Mapping[str, str] = {
 
 
 def license_of(
-    stated: object, names: Sequence[str], config: Mapping[str, Any], published: Mapping[str, str], base: str | None
+    card: Path, names: Sequence[str], config: Mapping[str, Any], published: Mapping[str, str], base: str | None
 ) -> str:
-    """Return the license of the weights that a model card states, else that of published ones by names of the model.
+    """Return the license of the weights that the model card states, else that of published ones by names of the model.
 
     ``base``, that of what all weights of a family were made from, is added, and that of DINOv3 where the backbone is
     one. ``published`` are licenses by the beginning of names, whose case the hub does not tell apart.
     ``config`` is config.json, empty for a backbone alone.
     """
+    stated = _front_matter(card).get("license")
     text = ", ".join(map(str, stated)) if isinstance(stated, list) else str(stated or "unknown")
     if text in ("other", "unknown"):
         pairs = ((name.casefold(), prefix.casefold(), found) for name in names for prefix, found in published.items())
@@ -40,6 +47,17 @@ def license_of(
     for more in (base, DINOV3 if _has_dinov3(config) else None):
         licenses += [more] if more is not None and more not in licenses else []
     return ", ".join(licenses)
+
+
+def _front_matter(card: Path) -> dict[str, Any]:
+    """Read the YAML between the first two ``---`` lines of a model card, or nothing."""
+    try:
+        text = card.read_text(encoding="utf-8-sig", errors="replace")
+        match = re.match(r"---[ \t]*\n(.*?)^---[ \t]*$", text, re.DOTALL | re.MULTILINE)
+        tree = parse_yaml(match[1]) if match else None
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}  # a card is for people: no card, or one that is not well-formed, says nothing
+    return tree if isinstance(tree, dict) else {}
 
 
 def _has_dinov3(config: Mapping[str, Any]) -> bool:

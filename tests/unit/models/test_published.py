@@ -132,14 +132,16 @@ def test_the_license_of_dinov3_binds_whatever_was_made_of_it(config: dict[str, A
     assert Checkpoint("mine/model", Path("none"), config, {}).license == "unknown, dinov3-license"
 
 
-def test_licenses_of_published_weights_are_those_of_their_names_in_any_case() -> None:
+def test_licenses_of_published_weights_are_those_of_their_names_in_any_case(tmp_path: Path) -> None:
     def license_called(name: str, **config: str) -> str:
         return Checkpoint(name, Path("none"), {"model_type": "mask2former"} | config, {}).license
 
     assert license_called("facebook/mask2former-swin-tiny-coco-instance") == "cc-by-nc-4.0"
     assert license_called("mine", _name_or_path="Tue-MPS/coco_panoptic_eomt_large_640") == "mit"
     assert license_called("mine/mask2former-x") == "unknown"
-    assert license_of("Apache-2.0", ("facebook/x",), {}, {"facebook/": "mit"}, None) == "apache-2.0"
+    card = tmp_path / "README.md"
+    card.write_text("---\nlicense: Apache-2.0\n---\n")
+    assert license_of(card, ("facebook/x",), {}, {"facebook/": "mit"}, None) == "apache-2.0"
 
 
 def test_terms_are_said_of_licenses_that_bind() -> None:
