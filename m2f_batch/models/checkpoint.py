@@ -85,7 +85,7 @@ class Checkpoint:
         stated = self.config.get("task")
         names = [self.name, self.name.rpartition("@")[0], str(self.config.get("_name_or_path", ""))]
         lasts = [name.rstrip("/").rpartition("/")[2] for name in names]
-        found = (task for last in lasts for task in TASKS if f"-{task}" in last or f"_{task}_eomt" in last)
+        found = (task for last in lasts for task in TASKS if f"-{task}" in last or f"_{task}_eomt" in last.casefold())
         return stated if stated in TASKS else next(found, None)
 
     def published_postprocess(self, task: Task) -> JsonMapping:
@@ -128,8 +128,8 @@ def read_config(directory: Path, name: str) -> dict[str, Any]:
     """Read config.json of a model directory, checked, as it stands there. Raises UsageError."""
     config = _read_json(directory, "config.json", name)
     family = family_of(config, name)
-    if config.get("id2label") is None:  # transformers leaves the default two labels out
-        config["id2label"] = dict(DEFAULT_LABELS)
+    if config.get("id2label") is None:
+        config["id2label"] = _numbered_labels(directory, config, family)
     labels = config["id2label"]
     if not isinstance(labels, dict) or not labels or set(labels) != {str(i) for i in range(len(labels))}:
         raise UsageError(
@@ -248,6 +248,14 @@ def _lasting(tree: Any) -> Any:
     return tree
 
 
+def _numbered_labels(directory: Path, config: JsonMapping, family: Family) -> dict[str, str]:
+    """Give the labels of a config.json that names none: as many as it and the weights count, else transformers' two."""
+    count = config.get("num_labels")
+    if type(count) is int and count == _labels_in_weights(directory, family):
+        return {str(i): f"LABEL_{i}" for i in range(count)}
+    return dict(DEFAULT_LABELS)  # which transformers leaves out
+
+
 def _labels_in_weights(directory: Path, family: Family) -> int | None:
     """Count the labels that the class head knows, as far as the files can be read."""
     with suppress(UsageError, SafetensorError, OSError):
@@ -259,7 +267,7 @@ def _labels_in_weights(directory: Path, family: Family) -> int | None:
 
 
 def _class_head(shapes: Shapes, family: Family) -> Sequence[int] | None:
-    """The shape of the tensor with a row per label, where it is there."""
+    """Return the shape of the tensor with a row per label, where it is there."""
     return shapes.get(family.class_head) or shapes.get(family.renamed_head or "")
 
 

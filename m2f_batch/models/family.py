@@ -172,7 +172,7 @@ def whole_weights(name: str) -> str | None:
     last = name.partition("@")[0].rstrip("/").rpartition("/")[2]
     for family in all_families().values():
         for pattern, whole in family.deltas.items():
-            if found := re.fullmatch(pattern, last):
+            if found := re.fullmatch(pattern, last.casefold()):
                 return found.expand(whole)
     return None
 

@@ -122,12 +122,14 @@ def assumed_set(id2label: Mapping[int, str], published: Mapping[str, str], names
     """Return the label set of labels without names, where one of the model's ``names`` is that of published weights.
 
     Nothing else tells it: 19, 21 or 80 labels of anybody are not those of Cityscapes, Pascal or COCO. ``published`` are
-    label sets by patterns of hub ids.
+    label sets by patterns of hub ids, whose case does not count on the hub.
     """
     if not are_numbers(id2label):
         return None
+    folded = [name.casefold() for name in names]
     for pattern, label_set in published.items():
-        if any(fnmatchcase(name, pattern) for name in names) and len(names_of(label_set)) == len(id2label):
+        is_named = any(fnmatchcase(name, pattern.casefold()) for name in folded)
+        if is_named and len(names_of(label_set)) == len(id2label):
             return label_set
     return None
 

@@ -70,6 +70,16 @@ def test_what_transformers_saves_is_read(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path, "m").id2label == {0: "LABEL_0", 1: "LABEL_1"}
 
 
+def test_a_config_that_only_counts_its_labels_has_numbers_for_names(tmp_path: Path) -> None:
+    make_model(tmp_path, [f"label {i}" for i in range(5)])
+    set_config(tmp_path, id2label=None, num_labels=5)
+    assert read_checkpoint(tmp_path, "m").id2label == {i: f"LABEL_{i}" for i in range(5)}
+    for count in (4, "5", 10**12):
+        set_config(tmp_path, num_labels=count)
+        with pytest.raises(UsageError, match=r"m names no labels in config.json, but its weights know 5; write"):
+            read_checkpoint(tmp_path, "m")
+
+
 def test_files_that_are_missing(model: Path, tmp_path: Path) -> None:
     assert "has no config.json" in refusal(tmp_path)
     (model / "preprocessor_config.json").unlink()
@@ -258,6 +268,7 @@ def test_settings_inside_processor_config_win_as_in_transformers(model: Path) ->
         ("\ufeff---\nlicense: mit\ntags:\n- a---b\n---\n", "m", "mit"),
         ("---\nlicense:\n- mit\n- Apache-2.0\n---\n", "m", "mit, apache-2.0"),
         ("---\nlicense: other\n---\n", "facebook/mask2former-swin-tiny-coco-instance@main", "cc-by-nc-4.0"),
+        (None, "Facebook/Mask2Former-swin-tiny-coco-instance", "cc-by-nc-4.0"),
         ("---\nlicense: other\n---\n", "someone/mask2former-x", "other"),
         (None, "facebook/mask2former-swin-tiny-coco-instance", "cc-by-nc-4.0"),
         (None, "m", "unknown"),

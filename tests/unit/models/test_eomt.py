@@ -181,7 +181,7 @@ def test_swiglu_weights_of_transformers_4_keep_their_values(tmp_path: Path) -> N
     ("name", "task"),
     [
         ("tue-mps/coco_panoptic_eomt_large_640", "panoptic"),
-        ("tue-mps/ade20k_semantic_eomt_large_512", "semantic"),
+        ("Tue-MPS/ADE20K_Semantic_EoMT_large_512", "semantic"),
         ("tue-mps/coco_instance_eomt_large_1280@main", "instance"),
         ("tue-mps/eomt-dinov3-coco-instance-large-640", "instance"),
     ],
@@ -210,6 +210,7 @@ def test_the_license_of_dinov3_is_said_whatever_the_card_says(tmp_path: Path, ca
     [
         ("tue-mps/coco_panoptic_eomt_large_1280_dinov3", "tue-mps/eomt-dinov3-coco-panoptic-large-1280"),
         ("tue-mps/ade20k_semantic_eomt_large_512_dinov3@main", "tue-mps/eomt-dinov3-ade-semantic-large-512"),
+        ("Tue-MPS/COCO_Panoptic_EoMT_large_1280_DINOv3", "tue-mps/eomt-dinov3-coco-panoptic-large-1280"),
         ("tue-mps/coco_panoptic_eomt_large_1280", None),
     ],
 )

@@ -74,6 +74,7 @@ def test_mask2former_knows_the_sets_that_it_has_always_known() -> None:
     [
         {"name": "facebook/maskformer-swin-tiny-ade"},
         {"name": "facebook/maskformer-swin-tiny-ade@main"},
+        {"name": "Facebook/MaskFormer-Swin-Tiny-ADE"},
         {"name": "/models/x", "_name_or_path": "facebook/maskformer-swin-tiny-ade"},
     ],
 )
