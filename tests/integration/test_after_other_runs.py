@@ -1,4 +1,4 @@
-"""What follows a run knows models that are not Mask2Former: RF-DETR-Seg, MobileViT and MobileViTv2, by whole commands.
+"""What follows a run knows models that are not Mask2Former, by whole commands.
 
 A dry run, the run, its state and proof, exports, the evaluation of its own export, an explanation and the Segmenter.
 """
@@ -15,8 +15,21 @@ from m2f_batch.cli import main
 from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.vision.segmenter import Segmenter
 
-KINDS = {"rf_detr": "instance", "mobilevit": "semantic", "mobilevitv2": "semantic"}
+KINDS = {
+    "maskformer": "panoptic",
+    "oneformer": "instance",
+    "rf_detr": "instance",
+    "mobilevit": "semantic",
+    "mobilevitv2": "semantic",
+}
+SETTINGS = {
+    "instance": {"score_threshold": 0.0},
+    "panoptic": {"score_threshold": 0.0, "overlap_threshold": 0.0},
+    "semantic": {},
+}
 PLANS = {
+    "maskformer": "stretched to multiples of 32",
+    "oneformer": "shortest / longest edge",
     "rf_detr": "96x96 (height x width), aspect ratio not kept, resized without antialias",
     "mobilevit": "blue first (as ml-cvnets sees it: all of the image, where transformers cuts its middle out)",
     "mobilevitv2": "red first and all of the image",
@@ -30,8 +43,10 @@ def test_whole_commands(kind: str, tmp_path: Path, off_ray: None, capsys: pytest
     for number, (height, width) in enumerate([(96, 150), (150, 96), (40, 170)]):
         Image.fromarray(draw_scene(number).image[:height, :width]).save(tmp_path / "images" / f"{number}.png")
     images, run, task = str(tmp_path / "images"), str(tmp_path / "run"), KINDS[kind]
-    command = ["segment", images, run, "--model", str(model), "--set", "compute.device=cpu"]
-    command += ["--set", "postprocess.score_threshold=0"] if task == "instance" else []
+    command = ["segment", images, run, "--model", str(model), "--task", task]
+    command += ["--set", "compute.device=cpu"]
+    more = SETTINGS[task]
+    command += [part for key, value in more.items() for part in ("--set", f"postprocess.{key}={value}")]
 
     assert main([*command, "--dry-run"]) == 0
     assert PLANS[kind] in " ".join(capsys.readouterr().out.split())
@@ -40,7 +55,7 @@ def test_whole_commands(kind: str, tmp_path: Path, off_ray: None, capsys: pytest
     assert [row["status"] for row in rows] == ["ok"] * 3
     segments = [segment for row in rows for segment in row["segments"]]
     assert len({segment["category"] for segment in segments}) > 1
-    if task == "instance":
+    if kind == "rf_detr":
         assert len(segments) == 3 * 12, "as many pairs as queries"
 
     assert main(["status", run]) == 0
@@ -54,7 +69,6 @@ def test_whole_commands(kind: str, tmp_path: Path, off_ray: None, capsys: pytest
     assert main(training) == 2
     assert "models cannot be trained yet" in capsys.readouterr().err
 
-    more = {"score_threshold": 0.0} if task == "instance" else {}
     segmenter = Segmenter.from_pretrained(str(model), task=task, device="cpu", **more)
     assert [len(found) for found in segmenter([Image.open(row["uri"]) for row in rows])] == [
         len(row["segments"]) for row in rows
@@ -64,6 +78,6 @@ def test_whole_commands(kind: str, tmp_path: Path, off_ray: None, capsys: pytest
     why = json.loads((tmp_path / "why" / "explain.json").read_text())
     assert why["comparison"]["same"]
     assert why["run"]["fingerprint"]["same"]
-    if task == "instance":
+    if task != "semantic":
         assert why["definition"]["same_segments"]
         assert sum(why["definition"]["flipped_pixels"]) <= 3
