@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from m2f_batch.errors import UsageError
+from m2f_batch.models.label_sets import LABEL_SETS, find_label_set
 from m2f_batch.models.label_sets import Category as Label
-from m2f_batch.models.label_sets import find_label_set
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,22 @@ def match_categories(
             field=f"--ground-truth {ground_truth}",
         )
     own = {label.id: label.dataset_id for label in labels}
-    is_known = find_label_set({label.id: label.name for label in labels}) is not None
-    if is_known and 2 * len(chosen) > len(named) and all(own[label] == number for label, number in chosen.items()):
+    are_own = all(own[label] == number for label, number in chosen.items())
+    if are_own and 2 * len(chosen) > len(named) and _are_of_known_set(labels):
         free = {number for number, _ in named} - {*chosen.values()}
         chosen |= {label: number for label, number in own.items() if label not in chosen and number in free}
     return CategoryMatch(chosen, tuple(notes))
+
+
+def _are_of_known_set(labels: Sequence[Label]) -> bool:
+    """Tell whether a run's labels were those of a known set, by their names and, of newer sets, by their numbers.
+
+    Mask2Former runs know the older sets only. Their other labels are numbered from 1.
+    """
+    known = find_label_set({label.id: label.name for label in labels})
+    numbers = tuple(label.dataset_id for label in labels)
+    from_one = tuple(range(1, len(labels) + 1))
+    return known is not None and (known in LABEL_SETS or from_one != numbers == known.dataset_ids)
 
 
 def _places_by_name(named: Sequence[tuple[int, str]]) -> dict[str, list[int]]:

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.evaluation.ground_truth import form_of
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.exports.categories import match_categories
-from m2f_batch.models.label_sets import Category
+from m2f_batch.models.label_sets import Category, names_of
 from m2f_batch.runs.directory import RunDirectory, open_directory
 
 SIZE = (40, 60)
@@ -229,6 +229,15 @@ def test_known_label_sets_meet_by_their_own_ids_too() -> None:
     assert match_categories(labels, shifted, "t", ()).ids == {i: 2 * i + 2 for i in range(80) if i != 57}
     few = [(1, "person"), (115, "couch"), (3, "spoon"), (5, "vase")]
     assert match_categories(labels, few, "t", ()).ids == {0: 1}
+
+
+@pytest.mark.parametrize(("first", "matched"), [(0, range(21)), (1, [i for i in range(21) if i != 19])])
+def test_sets_that_a_run_did_not_know_meet_by_name_alone(first: int, matched: Sequence[int]) -> None:
+    """Labels of Pascal VOC have its ids from 0. A Mask2Former run, which does not know the set, numbers from 1."""
+    names = names_of("Pascal VOC")
+    labels = [Category(i, name, True, i + first) for i, name in names.items()]
+    named = [(i + first, "railway" if i == 19 else name) for i, name in names.items()]
+    assert match_categories(labels, named, "t", ()).ids == {i: i + first for i in matched}
 
 
 @pytest.mark.parametrize(("task", "metric"), [("instance", "pq"), ("semantic", "ap"), ("panoptic", "speed")])
