@@ -73,6 +73,10 @@ class Labeling:
     cut: Cut = WHOLE
     assumed_labels: str | None = None  # the label set whose names replace those that config.json does not give
 
+    def doubt(self) -> str | None:
+        """Return the reason to doubt the pixel values, where the image processor of the checkpoint decides them."""
+        return None if self.own_normalization else self.preprocess.doubt()
+
     def facts(self, model_fingerprint: str, max_pixels: int, cpu_threads: int | None) -> dict[str, object]:
         """The facts that decide a label, as JSON has them. ``cpu_threads`` is None on other devices."""
         preprocess = self.preprocess.facts()
@@ -116,7 +120,6 @@ def settle(
     if "stuff_ids" in POSTPROCESS_KEYS[task]:
         arguments["stuff_ids"] = stuff_ids
     plan = _preprocess_plan(checkpoint, preprocess, task)
-    doubt = plan.doubt() if preprocess.normalize is None else None
     return Labeling(
         cut=_cut(checkpoint, preprocess, task, has_switches=bool(arguments)),
         task=task,
@@ -126,7 +129,7 @@ def settle(
         compile=model.compile,
         categories=categories_of(checkpoint.id2label, stuff_ids, checkpoint.label_set),
         stuff_ids_from=source,
-        notes=(*_label_notes(checkpoint), *notes, *([f"{doubt}; the key is preprocess.normalize"] if doubt else [])),
+        notes=(*_label_notes(checkpoint), *notes),
         own_normalization=preprocess.normalize is not None,
         assumed_labels=checkpoint.assumed_labels,
     )
@@ -184,10 +187,10 @@ def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task:
 def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
     size, family, labels = preprocess.size, checkpoint.family, checkpoint.label_set
     if size == "checkpoint":
-        return family.pixels(checkpoint.config, checkpoint.processor, task)
+        return family.pixels(checkpoint.named_config, checkpoint.processor, task)
     # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
     any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
-    plan = family.pixels(checkpoint.config, any_size, task)
+    plan = family.pixels(checkpoint.named_config, any_size, task)
     if size == "paper":
         published = None if labels is None else family.paper(checkpoint.named_config, plan, labels, task)
         if published is None:

@@ -23,6 +23,7 @@ from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessC
 from m2f_batch.errors import DecodeError, ImageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.predictions import Predictor
+from m2f_batch.models.published.licenses import terms_of
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
 from m2f_batch.vision.device.checked_model import Forward, load_checked
@@ -100,9 +101,9 @@ class Segmenter:
     ) -> "Segmenter":
         """Load a Hugging Face directory, hub id or bucket URI. ``postprocess`` are the config's postprocess keys.
 
-        ``size``, ``window`` and ``normalize`` are those of ``preprocess``. Pixel values that look wrong without the
-        latter are warned of. Raises UsageError for arguments that mean nothing, RunError for a model that does not
-        load.
+        ``size``, ``window`` and ``normalize`` are those of ``preprocess``. Whatever the plan of a run would say of
+        labels, terms of a license and pixel values that look wrong is a warning. Raises UsageError for arguments that
+        mean nothing, RunError for a model that does not load.
         """
         tree = {"uri": model, "revision": revision, "task": task, "precision": precision}
         config = check_config(ModelConfig, tree)
@@ -121,7 +122,9 @@ class Segmenter:
         )
         if made.checked is not None and (warning := made.checked.warning()):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
-        if normalize is None and (doubt := made.labeling.preprocess.doubt()):
+        for told in (*made.labeling.notes, *terms_of(checkpoint.license)):
+            warnings.warn(told, stacklevel=2)
+        if doubt := made.labeling.doubt():
             warnings.warn(f"{doubt}; the argument is normalize", stacklevel=2)
         return made
 

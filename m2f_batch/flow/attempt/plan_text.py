@@ -65,6 +65,8 @@ def _model_lines(job: Job) -> Iterator[str]:
             yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"
     for note in labeling.notes:
         yield f"        warning: {note}"
+    if doubt := labeling.doubt():
+        yield f"        warning: {doubt}; the key is preprocess.normalize"
 
 
 def _window_lines(job: Job) -> Iterator[str]:

@@ -21,6 +21,7 @@ from m2f_batch.models.fast_layers.swin import FastSwin
 from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.models.loading import load_model, load_original
 from m2f_batch.models.maskformer.fast import FORWARD, FastPyramid
+from m2f_batch.models.published.licenses import TERMS
 from m2f_batch.vision.device.checked_model import image_values, load_checked
 from m2f_batch.vision.label_settings import settle
 from m2f_batch.vision.segmenter import Segmenter
@@ -137,6 +138,19 @@ def test_panoptic_of_labels_that_are_published_semantic_is_asked_for_in_the_conf
         '"task": "panoptic" in its config.json'
     )
     assert choose_task(replace(mine, config=mine.config | {"task": "panoptic"}), "panoptic") == "panoptic"
+
+
+def test_the_segmenter_warns_of_labels_without_names_and_of_terms(model: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(model, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    config["id2label"] = {i: f"LABEL_{i}" for i in config["id2label"]}
+    (bare / "config.json").write_text(json.dumps(config))
+    (bare / "README.md").write_text("---\nlicense: apple-amlr\n---\n")
+    with pytest.warns(UserWarning) as told:
+        Segmenter.from_pretrained(str(bare), task="semantic")
+    texts = [str(each.message) for each in told]
+    assert [text.split(",")[0] for text in texts] == ["config.json names no labels", TERMS["apple-amlr"].split(",")[0]]
+    assert all(each.filename == __file__ for each in told)
 
 
 def test_sizes_of_the_paper() -> None:
