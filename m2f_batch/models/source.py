@@ -231,7 +231,7 @@ def _ways_out(source: ModelSource) -> str:
     name, whole = source.uri, whole_weights(source.uri)
     if whole is not None:
         return (
-            f"{name} has no config.json and no safetensors, and its pytorch_model.bin holds what is to be added to the "
+            f"{name} has no safetensors, and its pytorch_model.bin holds what is to be added to the "
             f"weights of another model; take the whole ones, {whole}"
         )
     found = _safe_requests(name)
@@ -243,7 +243,7 @@ def _ways_out(source: ModelSource) -> str:
         first = "a pull request that holds them (there is none yet)"
     return (
         f"{name}@{source.revision} has no safetensors, and pickled weights (pytorch_model.bin) are never "
-        f"read here; ways out: {first}, or, of a Mask2Former, m2f-batch convert-checkpoint {name} DEST"
+        f"read here; ways out: {first}, or, of a model that segments, m2f-batch convert-checkpoint {name} DEST"
     )
 
 

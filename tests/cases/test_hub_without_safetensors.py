@@ -50,8 +50,8 @@ def test_segment_names_both_ways_out(hub: HubStub, tmp_path: Path, capsys: pytes
     commit = hub.commit(NAME, "main")
     assert of_segment(capsys, tmp_path) == (
         f"model.uri: {NAME}@{commit} has no safetensors, and pickled weights (pytorch_model.bin) are never read here; "
-        f"ways out: a pull request that holds them, by whoever made it ({NAME}@refs/pr/3), or, of a Mask2Former, "
-        f"m2f-batch convert-checkpoint {NAME} DEST"
+        f"ways out: a pull request that holds them, by whoever made it ({NAME}@refs/pr/3), or, of a model that "
+        f"segments, m2f-batch convert-checkpoint {NAME} DEST"
     )
     assert not any(".bin" in path for path in hub.seen), "no pickle was fetched"
     of_the_model = (f"/api/models/{NAME}/", f"/{NAME}/resolve/{commit}/")
@@ -116,7 +116,9 @@ def test_by_the_variables_of_the_hub(hub: HubStub, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "m2f_batch.cli", *command], env=os.environ | settings, capture_output=True, text=True
     )
-    assert done.returncode == 2 and f"({NAME}@refs/pr/3), or, of a Mask2Former, m2f-batch" in done.stderr, done.stderr
+    assert done.returncode == 2 and f"({NAME}@refs/pr/3), or, of a model that segments, m2f-batch" in done.stderr, (
+        done.stderr
+    )
     settings["HF_HUB_OFFLINE"] = "1"
     done = subprocess.run(
         [sys.executable, "-m", "m2f_batch.cli", *command], env=os.environ | settings, capture_output=True, text=True
