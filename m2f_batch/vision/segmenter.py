@@ -122,8 +122,8 @@ class Segmenter:
         )
         if made.checked is not None and (warning := made.checked.warning()):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
-        for told in (*made.labeling.notes, *terms_of(checkpoint.license)):
-            warnings.warn(told, stacklevel=2)
+        for note in (*made.labeling.notes, *terms_of(checkpoint.license)):
+            warnings.warn(note, stacklevel=2)
         if doubt := made.labeling.doubt():
             warnings.warn(f"{doubt}; the argument is normalize", stacklevel=2)
         return made
