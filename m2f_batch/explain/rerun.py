@@ -120,6 +120,7 @@ def label(found: Findings, setup: Setup) -> None:
                 precision=setup.labeling.precision,
                 threads=setup.threads,
                 compile_model=setup.labeling.compile,
+                as_published=setup.labeling.as_published,
             )
             steps = replica(model, setup.labeling, device)
         image, result = steps.begin(found.prepared), None

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
-from m2f_batch.models.family import Family, JsonMapping, Shapes, all_families, family_of, whole_weights
+from m2f_batch.models.family import AsPublished, Family, JsonMapping, Shapes, all_families, family_of, whole_weights
 from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
 from m2f_batch.models.published.licenses import license_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
@@ -57,6 +57,12 @@ class Checkpoint:
         """The label set of published weights whose config.json names no labels."""
         names = (self.name.partition("@")[0], str(self.config.get("_name_or_path", "")))
         return assumed_set(self._stated_labels, self.family.published, names)
+
+    @property
+    def as_published(self) -> AsPublished | None:
+        """How the weights of its authors run, where it has those and transformers runs them otherwise."""
+        found = self.family.as_published
+        return found if found and found.are_these(self.config, self.name.partition("@")[0]) else None
 
     @property
     def named_config(self) -> dict[str, Any]:

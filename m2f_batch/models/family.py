@@ -46,6 +46,24 @@ class FastForward(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class AsPublished:
+    """How the weights of a family's authors run, where transformers runs them otherwise.
+
+    - ``are_these(config, name)`` tells them by config.json and the hub id that the user gave. What is tuned with
+      transformers keeps to transformers.
+    - ``pixels(plan)`` is their preprocessing for the checkpoint's own plan. ``predict`` runs the model.
+    - ``note`` says so. ``unsure`` is said of others that know the labels of ``label_set``.
+    """
+
+    are_these: Callable[[JsonMapping, str], bool]
+    pixels: Callable[[PreprocessPlan], PreprocessPlan]
+    predict: Callable[["nn.Module", "Tensor"], "Prediction"]
+    note: str
+    label_set: str
+    unsure: str
+
+
 def _sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPlan:
     return with_size(plan, size)
 
@@ -84,6 +102,7 @@ class Family:
       another model's, with the name of the whole ones.
     - ``published`` are the label sets of published weights, by patterns of hub ids as ``fnmatch`` has them, for those
       whose config.json names no labels. ``label_sets`` are those that are recognized by their names.
+    - ``as_published`` tells which weights run otherwise than in transformers, and how. None where none do.
     """
 
     name: str
@@ -117,6 +136,7 @@ class Family:
     label_sets: Sequence[LabelSet] = ALL_LABEL_SETS
     base_license: str | None = None
     deltas: Mapping[str, str] = field(default_factory=dict)
+    as_published: AsPublished | None = None
 
 
 @cache

@@ -26,20 +26,25 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class OriginalPredictor(Predictor):
-    """The modules of transformers as they are, run as their family says."""
+    """The modules of transformers as they are, run as their family says, or as its weights were published."""
 
-    def __init__(self, family: Family, model: nn.Module) -> None:
+    def __init__(self, family: Family, model: nn.Module, *, as_published: bool = False) -> None:
         super().__init__()
         self.family, self.model = family, model
+        published = family.as_published if as_published else None
+        self._predict = family.predict if published is None else published.predict
 
     def forward(self, pixel_values: Tensor) -> Prediction:
         """Turn pixel values [B, 3, Hc, Wc] into their prediction."""
-        return self.family.predict(self.model, pixel_values)
+        return self._predict(self.model, pixel_values)
 
 
-def load_original(directory: Path, task: Task | None = None, *, name: str | None = None) -> OriginalPredictor:
+def load_original(
+    directory: Path, task: Task | None = None, *, name: str | None = None, as_published: bool = False
+) -> OriginalPredictor:
     """Load the model of transformers in eval mode, in float32 on the CPU.
 
+    ``as_published`` runs it as ``Family.as_published`` says.
     Only safetensors of the local directory are read. Raises RunError when it does not load, which shows ``name``
     instead of the directory where one is given.
     """
@@ -63,7 +68,7 @@ def load_original(directory: Path, task: Task | None = None, *, name: str | None
         # whatever transformers and safetensors raise for a directory they cannot use
         reason = first_line(error).replace(str(directory), name)  # theirs, which knows only the directory
         raise RunError(f"does not load: {reason}", field="model.uri", value=Plain(name)) from None
-    return OriginalPredictor(family, model.eval().requires_grad_(False))
+    return OriginalPredictor(family, model.eval().requires_grad_(False), as_published=as_published)
 
 
 def load_model(

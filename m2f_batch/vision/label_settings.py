@@ -20,6 +20,7 @@ from m2f_batch.config.segment import (
 )
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, choose_task
+from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.label_sets import (
     Category,
     LabelSet,
@@ -72,6 +73,7 @@ class Labeling:
     own_normalization: bool = False  # the checkpoint's image processor does not decide it
     cut: Cut = WHOLE
     assumed_labels: str | None = None  # the label set whose names replace those that config.json does not give
+    as_published: bool = False  # the model runs as its authors published it, where transformers runs it otherwise
 
     def doubt(self) -> str | None:
         """Return the reason to doubt the pixel values, where the image processor of the checkpoint decides them."""
@@ -96,6 +98,8 @@ class Labeling:
         }
         if self.assumed_labels:
             facts["labels"] = self.assumed_labels
+        if self.as_published:
+            facts["as_published"] = True
         return dict(json.loads(json.dumps({**facts, **self.cut.facts()}, default=str)))
 
 
@@ -129,10 +133,20 @@ def settle(
         compile=model.compile,
         categories=categories_of(checkpoint.id2label, stuff_ids, checkpoint.label_set),
         stuff_ids_from=source,
-        notes=(*_label_notes(checkpoint), *notes),
-        own_normalization=preprocess.normalize is not None,
+        notes=(*_published_notes(checkpoint), *_label_notes(checkpoint), *notes),
+        own_normalization=preprocess.normalize is not None or checkpoint.as_published is not None,
         assumed_labels=checkpoint.assumed_labels,
+        as_published=checkpoint.as_published is not None,
     )
+
+
+def _published_notes(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield what a user should hear of weights that transformers runs otherwise than their authors."""
+    known, labels = checkpoint.family.as_published, checkpoint.label_set
+    if checkpoint.as_published is not None:
+        yield checkpoint.as_published.note
+    elif known is not None and labels is not None and labels.name == known.label_set:
+        yield known.unsure
 
 
 def _label_notes(checkpoint: Checkpoint) -> Iterator[str]:
@@ -184,13 +198,18 @@ def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task:
     return plan if preprocess.normalize is None else with_normalization(plan, preprocess.normalize)
 
 
+def _pixels(checkpoint: Checkpoint, processor: JsonMapping, task: Task) -> PreprocessPlan:
+    plan = checkpoint.family.pixels(checkpoint.named_config, processor, task)
+    return plan if checkpoint.as_published is None else checkpoint.as_published.pixels(plan)
+
+
 def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
     size, family, labels = preprocess.size, checkpoint.family, checkpoint.label_set
     if size == "checkpoint":
-        return family.pixels(checkpoint.named_config, checkpoint.processor, task)
+        return _pixels(checkpoint, checkpoint.processor, task)
     # the checkpoint's own size may be one that means nothing: ours replaces it before it is read
     any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
-    plan = family.pixels(checkpoint.named_config, any_size, task)
+    plan = _pixels(checkpoint, any_size, task)
     if size == "paper":
         published = None if labels is None else family.paper(checkpoint.named_config, plan, labels, task)
         if published is None:

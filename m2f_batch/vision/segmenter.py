@@ -152,7 +152,12 @@ class Segmenter:
         )
         where = torch.device(device)
         model, checked = load_checked(
-            checkpoint.directory, where, task=labeling.task, precision=labeling.precision, threads=threads
+            checkpoint.directory,
+            where,
+            task=labeling.task,
+            precision=labeling.precision,
+            threads=threads,
+            as_published=labeling.as_published,
         )
         return cls(
             model,

@@ -34,6 +34,7 @@ KEYS = {
     "decode_policy": "input.max_pixels, or the decode policy",
     "semantics": "the version of the semantics (3: preprocess.size paper rounds as detectron2; the same edges "
     "in numbers go on with 2)",
+    "as_published": "whether published weights run as their authors run them (by model.uri)",
 }
 
 

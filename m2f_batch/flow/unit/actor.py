@@ -37,6 +37,7 @@ def load_segmenter(settings: ActorSettings) -> Labeler:
         precision=labeling.precision,
         threads=settings.threads,
         compile_model=labeling.compile,
+        as_published=labeling.as_published,
     )
     return Segmenter(model, labeling, device, threads=settings.threads, batch_size=settings.batch_size, checked=checked)
 

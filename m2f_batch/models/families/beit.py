@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import ExactSize, Size, SlidingWindow, Task
-from m2f_batch.models.family import Family, JsonMapping
+from m2f_batch.models.family import AsPublished, Family, JsonMapping
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.pixel_families.rules import (
     REFUSALS,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ADE20K = (640, 2560)
 WINDOWS = SlidingWindow(size=640, stride=426)
+PUBLISHED = "microsoft/beit-*-ade-*"
 NOTE = "edges that were not trained on have their position bias interpolated"
 
 
@@ -53,12 +55,23 @@ def _padded(plan: PreprocessPlan, patch: int) -> PreprocessPlan:
     return replace(plan, divisor=patch, round_content=False, note=NOTE)
 
 
+def _normalized(plan: PreprocessPlan) -> PreprocessPlan:
+    """Normalize as unilm's configs/_base_/datasets/ade20k_640x640.py. The processor on the hub says 0.5 and 0.5."""
+    return replace(plan, rescale_factor=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
+def _is_published(config: JsonMapping, name: str) -> bool:
+    """Tell the weights of the authors: by the hub id, or by a key that no model saved by transformers has alone."""
+    own, saved = config.get("segmentation_indices"), config.get("out_indices") or config.get("out_features")
+    indices, blocks = config.get("out_indices") or own, config.get("num_hidden_layers", 12)
+    is_theirs = fnmatchcase(name.casefold(), PUBLISHED) or (own is not None and not saved)
+    return is_theirs and isinstance(indices, list) and all(type(i) is int and 0 <= i < blocks for i in indices)
+
+
 def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
     if label_set.name != "ADE20K":
         return None
-    # unilm's configs/_base_/datasets/ade20k_640x640.py: the processor that was published says 0.5 and 0.5
-    normalized = replace(plan, rescale_factor=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return _padded(as_mmsegmentation(normalized, *ADE20K), _patch(config))
+    return _padded(as_mmsegmentation(_normalized(plan), *ADE20K), _patch(config))
 
 
 def _windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
@@ -85,6 +98,12 @@ def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
     return predict(model, pixel_values)
 
 
+def _predict_published(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
+    from m2f_batch.models.pixel_families.transformers_model import predict_published_beit
+
+    return predict_published_beit(model, pixel_values)
+
+
 FAMILY = Family(
     name="BEiT",
     model_type="beit",
@@ -104,5 +123,14 @@ FAMILY = Family(
     predict=_predict,
     refusals=REFUSALS,
     licenses={"microsoft/beit-": "apache-2.0"},
-    published={"microsoft/beit-*-ade-*": "ADE20K"},
+    published={PUBLISHED: "ADE20K"},
+    as_published=AsPublished(
+        are_these=_is_published,
+        pixels=_normalized,
+        predict=_predict_published,
+        note="these are the weights of BEiT's authors: they are run and normalized as unilm does, not as transformers",
+        label_set="ADE20K",
+        unsure="it is run as transformers runs it, from features two blocks before those of BEiT's authors; if these "
+        "are their weights, give the hub id (microsoft/beit-base-finetuned-ade-640-640)",
+    ),
 )

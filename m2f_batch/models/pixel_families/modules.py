@@ -25,3 +25,33 @@ class UperNet(Protocol):
 
     backbone: nn.Module
     decode_head: Callable[[Sequence[Tensor]], Tensor]
+
+
+class States(Protocol):
+    """The output of BEiT's backbone: what the embeddings and each block give, [B, 1 + patches, D]."""
+
+    hidden_states: Sequence[Tensor]
+
+
+class Backbone(Protocol):
+    """The backbone of a BEiT."""
+
+    def __call__(self, pixel_values: Tensor, *, output_hidden_states: bool) -> States:
+        """Run all blocks."""
+        ...
+
+
+class BeitSettings(Protocol):
+    """What is read of the config of a BEiT."""
+
+    patch_size: int
+    out_indices: Sequence[int]
+
+
+class Beit(Protocol):
+    """A BEiT, whose neck makes four scales of four maps."""
+
+    config: BeitSettings
+    beit: Backbone
+    fpn: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+    decode_head: Callable[[Sequence[Tensor]], Tensor]

@@ -17,7 +17,7 @@ from m2f_batch.models.config_classes import OUTPUTS, architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.fast_layers.staged import BackboneOutput
 from m2f_batch.models.from_tensors import model_from_tensors
-from m2f_batch.models.pixel_families.modules import PixelModel, UperNet
+from m2f_batch.models.pixel_families.modules import Beit, PixelModel, UperNet
 from m2f_batch.models.predictions import PixelLogits
 
 
@@ -44,6 +44,21 @@ def load_upernet(directory: Path, config: JsonMapping) -> UperNetForSemanticSegm
 def predict(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
     """Run one forward pass of the modules of SegFormer or BEiT."""
     return PixelLogits(cast(PixelModel, model)(pixel_values=pixel_values).logits)
+
+
+def predict_published_beit(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
+    """Run one forward pass of a BEiT with the states that unilm's ``forward_features`` gives its neck.
+
+    ``out_indices`` count its blocks from 0, so they are states ``i + 1`` of transformers, which itself takes ``i - 1``.
+    """
+    beit = cast(Beit, model)
+    states, patch = beit.beit(pixel_values, output_hidden_states=True).hidden_states, beit.config.patch_size
+    batch, _, height, width = pixel_values.shape
+    maps = [
+        states[i + 1][:, 1:].transpose(1, 2).reshape(batch, -1, height // patch, width // patch)
+        for i in beit.config.out_indices
+    ]
+    return PixelLogits(beit.decode_head(beit.fpn(maps)))
 
 
 def predict_upernet(model: nn.Module, pixel_values: Tensor) -> PixelLogits:

@@ -63,6 +63,7 @@ def load_checked(
     precision: Precision,
     threads: int,
     compile_model: bool = False,
+    as_published: bool = False,
 ) -> tuple[Predictor, Forward]:
     """A model on ``device`` as ``load_model`` gives it, checked, and how it computes.
 
@@ -73,7 +74,7 @@ def load_checked(
     device is lost to a forward pass. An allocation that fails is no verdict, and goes through.
     """
     check_gpu(device)
-    original = load_original(directory, task)
+    original = load_original(directory, task, as_published=as_published)
     keep_float32(device)
     begun = time.perf_counter()
     with pinned_threads(threads):
