@@ -60,7 +60,7 @@ class Checkpoint:
 
     @property
     def as_published(self) -> AsPublished | None:
-        """How the weights of its authors run, where it has those and transformers runs them otherwise."""
+        """Tell how the weights of its authors run, where it has those and transformers runs them otherwise."""
         found = self.family.as_published
         return found if found and found.are_these(self.config, self.name.partition("@")[0]) else None
 

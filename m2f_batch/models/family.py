@@ -48,7 +48,7 @@ class FastForward(Protocol):
 
 @dataclass(frozen=True)
 class AsPublished:
-    """How the weights of a family's authors run, where transformers runs them otherwise.
+    """Weights of a family's authors run as this says, where transformers runs them otherwise.
 
     - ``are_these(config, name)`` tells them by config.json and the hub id that the user gave. What is tuned with
       transformers keeps to transformers.

@@ -58,7 +58,7 @@ class CropProcessor(BaseModel):
 
     @property
     def scale(self) -> float | None:
-        """What pixels from 0 to 255 are multiplied by, or None where the model sees them as they are."""
+        """Factor by which pixels from 0 to 255 are multiplied, or None where the model sees them as they are."""
         return self.rescale_factor if self.do_rescale else None
 
 

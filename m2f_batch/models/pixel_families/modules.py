@@ -42,7 +42,7 @@ class Backbone(Protocol):
 
 
 class BeitSettings(Protocol):
-    """What is read of the config of a BEiT."""
+    """The config of a BEiT, as far as it is read."""
 
     patch_size: int
     out_indices: Sequence[int]
