@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import pyarrow.parquet as pq
 import victims
-from support.s3_servers import CEPH_SCRIPT
+from support.ceph import start_ceph, wipe_ceph
 
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
 from m2f_batch.records import Row
@@ -184,15 +184,10 @@ def _moto() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _ceph(folder: Path) -> Iterator[dict[str, str]]:
-    def script(do: str, *arguments: str | Path) -> str:
-        command = [str(CEPH_SCRIPT), do, *map(str, arguments)]
-        return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=500, check=True).stdout
-
     try:
-        lines = script("up", "0", folder).splitlines()
-        yield dict(line.split("=", 1) for line in lines)
+        yield start_ceph(folder)
     finally:
-        script("wipe", folder)
+        wipe_ceph(folder)
 
 
 def free_port() -> int:

@@ -20,11 +20,11 @@ from conftest import DEMO_MODEL, LONG
 from drivers import environment_of
 from judge import judge
 from storages import Bucket, free_port, images, s3_server
+from support.ceph import CEPH_SCRIPT
 from support.client_venv import Client
 from support.fault_proxy import FaultProxy
 from support.finetunes import config_file, losses, wait_until
 from support.nodes import WORKERS, Nodes, NoNamespaces
-from support.s3_servers import CEPH_SCRIPT
 from unit_hook import Hook
 
 from m2f_batch.demo.dataset import write_dataset

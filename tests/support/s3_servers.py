@@ -7,7 +7,6 @@ in a test module, or by importing the fixtures in a conftest. (PYTEST_DONT_REWRI
 """
 
 import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.ceph import CEPH_SCRIPT, start_ceph, wipe_ceph
 from support.stores import reset_stores
-
-CEPH_SCRIPT = Path(__file__).resolve().parents[2].parent / "shared" / "s3" / "ceph-rgw-up"
 
 
 @dataclass(frozen=True)
@@ -81,25 +79,16 @@ def ceph_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     try:
         yield _started_ceph(folder)
     finally:
-        _ceph("wipe", folder)
+        wipe_ceph(folder)
         _started_ceph.cache_clear()
 
 
 @cache  # the fixture may exist twice, in a conftest and as a plugin
 def _started_ceph(folder: Path) -> dict[str, str]:
-    done = _ceph("up", "0", folder)
-    if done.returncode:  # now and then its second port, PORT + 1, has been taken meanwhile
-        _ceph("wipe", folder)
-        done = _ceph("up", "0", folder)
-    if done.returncode:  # a server that is not ours and does not start says nothing about our code
-        pytest.skip(f"Ceph does not start here: {done.stderr.strip()[-300:]}")
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
-
-
-def _ceph(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    settings = {**os.environ, "UP_TIMEOUT": "45"}
-    command = [CEPH_SCRIPT, *arguments]
-    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=500, check=False)
+    try:
+        return start_ceph(folder)
+    except RuntimeError as error:  # a server that is not ours and does not start says nothing about our code
+        pytest.skip(str(error))
 
 
 @pytest.fixture
