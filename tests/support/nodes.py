@@ -6,6 +6,7 @@ starts a head, which does no work, and three workers, with a token; prints what 
 everything down at Ctrl-C. Needs root (or CAP_SYS_ADMIN and CAP_NET_ADMIN) and iproute2; nothing of it outlives it.
 """
 
+import itertools
 import json
 import os
 import secrets
@@ -37,6 +38,9 @@ SETTINGS = {
 }
 
 
+_NUMBERS = itertools.count(os.getpid())  # one process may have two of them at a time
+
+
 class NoNamespaces(RuntimeError):
     """This machine does not let us make network namespaces; says why."""
 
@@ -49,7 +53,7 @@ class Nodes:
     """
 
     def __init__(self, variables: Mapping[str, str] | None = None, cpus: int = 1) -> None:
-        number = os.getpid() % 250 + 1
+        number = next(_NUMBERS) % 250 + 1
         self._name, self._cpus = f"m2f{number}", cpus
         self._net = f"198.18.{number}"  # of the network for tests between machines (RFC 2544)
         self.host = f"{self._net}.1"
