@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from m2f_batch.models.predictions import Prediction
 
 NO_EDGE = 2**31 - 1
+MOST_EDGE = 64 * PUBLISHED_EDGE  # the original has no bound: one row of 5000 pixels would be a canvas of 512 x 2560000
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
@@ -33,6 +34,7 @@ def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> Preproce
         std=None,
         pad_size=None,
         lone_edge=True,
+        most_edge=MOST_EDGE,
         note="as ml-cvnets sees it: red first and all of the image, where transformers swaps red and blue and cuts the "
         "middle out",
     )

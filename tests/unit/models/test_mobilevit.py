@@ -15,7 +15,7 @@ from transformers import MobileViTV2ForSemanticSegmentation
 
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import ImageError, UsageError
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.families.mobilevit import FAMILY as FIRST
 from m2f_batch.models.families.mobilevitv2 import FAMILY as SECOND
@@ -75,6 +75,14 @@ def test_the_second_sees_all_of_the_image_with_its_ratio_and_red_first(second: P
     assert torch.allclose(values_of(image, labeling), expected, atol=1e-7)
     assert (labeling.task, labeling.postprocess) == ("semantic", {"upsampling": "corners"})
     assert "shortest / longest edge 64" in labeling.preprocess.describe()
+
+
+def test_an_image_that_the_second_would_stretch_beyond_bounds_is_an_error() -> None:
+    plan = SECOND.paper({}, SECOND.pixels({}, {}, "semantic"), VOC, "semantic")
+    assert plan is not None and plan.content_size((2, 128)) == (512, 32768)
+    with pytest.raises(ImageError, match="the longest edge that is computed is 32768 pixels") as caught:
+        plan.content_size((1, 65))
+    assert (caught.value.stage, caught.value.reason) == ("preprocess", "TooThin")
 
 
 def test_published_sizes_are_512_pixels(first: Path, second: Path) -> None:
