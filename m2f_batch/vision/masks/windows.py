@@ -2,7 +2,7 @@
 
 The mean is that of the logits of classes, or, where queries vote for classes, of their votes. What a model gave for a
 window stays as small as it is, grows only under the tile that is being painted, and is let go of once no tile to come
-lies over the window. So memory grows with one side of the image, and not with its area.
+lies over the window. So memory grows with the height of the image, and not with its area.
 """
 
 from collections.abc import Iterator, Sequence
