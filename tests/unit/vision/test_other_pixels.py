@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 # SHA-256 of cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR) of opencv-python-headless 4.10.0.84
 BY_OPENCV = {
     ((40, 61), (64, 98)): "464de09a60cbf1101c479824b1c4dc422987ffa48ad6d5b4c0f044a0cd0c7ef1",
+    ((45, 61), (77, 98)): "2ba7fb0d636aace3ab405c97e77841ed9bffe201fd583825e7dea6120758c195",
     ((64, 98), (64, 128)): "da40e94fb2a5b13f1e4b27cf5c3682680c871394929fa832e8224ae802cf1382",
     ((123, 77), (41, 33)): "18d559342153712e2c15e0b92f2e97b458e3db3df8e21eadcc1cb4b755bc6e58",
     ((5, 300), (1, 64)): "76ec3dbbd59df798b3d4e7eee6785ab5f802b0a22ccf54989067bc35d412cad7",
