@@ -278,3 +278,9 @@ def test_functions_stay_small():
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
     assert {name: size for name, size in sizes.items() if size > LINES_OF_A_FUNCTION} == {}
+
+
+def test_families_share_rooms_and_not_their_files():
+    families = {module for module in MODULES if is_within(module, "models.families")}
+    assert len(families) > 10
+    assert {name: sorted(graph()[name] & families) for name in families if graph()[name] & families} == {}

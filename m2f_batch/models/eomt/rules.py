@@ -13,35 +13,19 @@ from m2f_batch.errors import UsageError
 from m2f_batch.models.eomt.small_tensors import small_tensor
 from m2f_batch.models.family import JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.mask_families.rules import POSTPROCESS
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.models.processor import plan_from_processor
 
 PROCESSORS = frozenset(
     f"{family}ImageProcessor{kind}" for family in ("Eomt", "EomtDinov3") for kind in ("", "Fast", "Pil")
 )
-# as of Mask2Former: a panoptic model was taught things and stuff, the others no more than they need
-TASKS: dict[Task | None, tuple[Task, ...]] = {
-    None: ("instance", "semantic", "panoptic"),
-    "panoptic": ("instance", "semantic", "panoptic"),
-    "instance": ("instance",),
-    "semantic": ("semantic",),
-}
-POSTPROCESS: dict[Task, JsonMapping] = {
-    "instance": {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": 100},
-    "panoptic": {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8},
-    "semantic": {},
-}
 IMAGE_SIZE, PATCH_SIZE = 640, 16  # the defaults of transformers
 NO_EDGE = 2**31 - 1
 # along a thin image. The original knows no bound: the edge of one pixel would make thousands, and gigabytes
 MOST_WINDOWS = 64
 PROBABILITIES = "attn_mask_probs"  # of each of the last blocks: is attention masked, as while it was trained?
 NOTE = "as the original does, not as transformers' image processor"
-
-
-def tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
-    """Answer ``Family.tasks``."""
-    return TASKS[trained]
 
 
 def image_size(config: JsonMapping) -> int:

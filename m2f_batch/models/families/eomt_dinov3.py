@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from m2f_batch.config.segment import Task
 from m2f_batch.models.eomt import rules
 from m2f_batch.models.family import Family, JsonMapping
+from m2f_batch.models.mask_families.rules import tasks_as_trained
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +42,7 @@ FAMILY = Family(
     class_name="EomtDinov3ForUniversalSegmentation",
     class_head="class_predictor.weight",
     no_object=True,
-    tasks=rules.tasks,
+    tasks=tasks_as_trained,
     config_problems=_config_problems,
     weight_problems=rules.weight_problems,
     value_problems=rules.value_problems,

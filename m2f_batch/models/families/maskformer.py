@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2f_batch.config.segment import AspectSize, Task
+from m2f_batch.config.segment import Task
 from m2f_batch.models.backbone_configs import backbone_problems, natten_problems
-from m2f_batch.models.families.mask2former import PROCESSORS, backbone_width, weight_problems
 from m2f_batch.models.family import Family, FastForward, JsonMapping
 from m2f_batch.models.label_sets import LabelSet, label_set_of
-from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+from m2f_batch.models.mask_families.rules import POSTPROCESS, PROCESSORS, as_detectron2, is_small, weight_problems
+from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
 
 if TYPE_CHECKING:
@@ -21,15 +21,8 @@ if TYPE_CHECKING:
 
     from m2f_batch.models.predictions import Prediction
 
-PAPER_SIZES = {
-    "COCO panoptic": (800, 1333),
-    "Cityscapes": (1024, 2048),
-    "ADE20K": (640, 2560),
-    "Mapillary Vistas": (2048, 2048),
-    "COCO-Stuff": (640, 2560),
-}
-SMALL_ADE20K, SMALL_WIDTH = (512, 2048), 96  # of semantic models up to Swin-S, or with no Swin
-PANOPTIC = {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8, "keep_unsure": True}
+STUFF_EDGES = {"COCO-Stuff": (640, 2560)}
+PANOPTIC = {**POSTPROCESS["panoptic"], "keep_unsure": True}
 ADE20K_PANOPTIC = {"score_threshold": 0.7}
 ON_COCO = "nothing is added, as in MaskFormer's own test on COCO, where transformers makes up to multiples of 32"
 LEGACY = "by size_divisibility of an older transformers, which today's passes over"
@@ -78,14 +71,9 @@ def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> Preproce
 
 
 def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
-    edges, width = PAPER_SIZES.get(label_set.name), backbone_width(config)
-    if label_set.name == "ADE20K" and task == "semantic" and (width is None or width <= SMALL_WIDTH):
-        edges = SMALL_ADE20K
-    if edges is None:
-        return None
-    divisor = 0 if label_set.name == "COCO panoptic" else DIVISOR
-    size = AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
-    return with_size(replace(plan, divisor=divisor, note=""), size, rounding="detectron2")
+    plan = replace(plan, divisor=0 if _is_coco(label_set) else DIVISOR, note="")
+    small = task == "semantic" and is_small(config)
+    return as_detectron2(plan, label_set, small_ade20k=small, more=STUFF_EDGES)
 
 
 def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:

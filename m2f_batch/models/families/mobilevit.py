@@ -3,14 +3,15 @@
 Source of the rules: apple/ml-cvnets v0.1, ``engine/eval_segmentation.py`` and ``data/datasets/dataset_base.py``.
 """
 
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import ExactSize, Task
-from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.family import Family, JsonMapping
 from m2f_batch.models.label_sets import LabelSet
-from m2f_batch.models.mobilevit.processor import CropProcessor, stride_problems
+from m2f_batch.models.mobilevit.processor import PUBLISHED_EDGE, CropProcessor, stride_problems
+from m2f_batch.models.pixel_families.rules import no_problems, only_semantic
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 
 if TYPE_CHECKING:
@@ -18,31 +19,12 @@ if TYPE_CHECKING:
 
     from m2f_batch.models.predictions import Prediction
 
-PUBLISHED_EDGE = 512
-
-
-def tasks(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
-    """Return the one task of a model that classifies pixels."""
-    return ("semantic",)
-
-
-def weight_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    """Yield nothing that the class head does not say already."""
-    return iter(())
-
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
     settings = CropProcessor.of(processor)
     height, width = settings.edges
-    return PreprocessPlan(
-        size=ExactSize(height=height, width=width),
-        divisor=1,
-        round_content=False,
-        resample=2,
-        rescale_factor=settings.scale,
-        mean=None,
-        std=None,
-        pad_size=None,
+    return replace(
+        settings.plan(ExactSize(height=height, width=width)),
         resizing="opencv",
         is_bgr=settings.do_flip_channel_order,
         note="as ml-cvnets sees it: all of the image, where transformers cuts its middle out",
@@ -64,8 +46,7 @@ def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet 
     return {"upsampling": "nearest"}
 
 
-def load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    """Load the model of transformers, of both versions of MobileViT."""
+def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
     from m2f_batch.models.mobilevit.transformers_model import load
 
     return load(directory, config)
@@ -83,14 +64,14 @@ FAMILY = Family(
     class_name="MobileViTForSemanticSegmentation",
     class_head="segmentation_head.classifier.convolution.weight",
     no_object=False,
-    tasks=tasks,
+    tasks=only_semantic,
     config_problems=stride_problems,
-    weight_problems=weight_problems,
+    weight_problems=no_problems,
     pixels=_pixels,
     paper=_paper,
     size_problem=_size_problem,
     postprocess=_postprocess,
-    load=load,
+    load=_load,
     predict=_predict,
     licenses={"apple/deeplabv3-mobilevit-": "apple-amlr"},
     published={"apple/deeplabv3-mobilevit-*": "Pascal VOC"},

@@ -4,13 +4,14 @@ Source of the rules: apple/ml-cvnets v0.2 and later, ``engine/eval_segmentation.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
-from m2f_batch.models.families.mobilevit import PUBLISHED_EDGE, load, tasks, weight_problems
 from m2f_batch.models.family import Family, JsonMapping
 from m2f_batch.models.label_sets import LabelSet
-from m2f_batch.models.mobilevit.processor import CropProcessor, stride_problems
+from m2f_batch.models.mobilevit.processor import PUBLISHED_EDGE, CropProcessor, stride_problems
+from m2f_batch.models.pixel_families.rules import no_problems, only_semantic
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 
 if TYPE_CHECKING:
@@ -24,15 +25,8 @@ MOST_EDGE = 64 * PUBLISHED_EDGE  # the original has no bound: one row of 5000 pi
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
     settings = CropProcessor.of(processor)
-    return PreprocessPlan(
-        size=AspectSize(shortest_edge=min(settings.edges), longest_edge=NO_EDGE),
-        divisor=1,
-        round_content=False,
-        resample=2,
-        rescale_factor=settings.scale,
-        mean=None,
-        std=None,
-        pad_size=None,
+    return replace(
+        settings.plan(AspectSize(shortest_edge=min(settings.edges), longest_edge=NO_EDGE)),
         lone_edge=True,
         most_edge=MOST_EDGE,
         note="as ml-cvnets sees it: red first and all of the image, where transformers swaps red and blue and cuts the "
@@ -48,6 +42,12 @@ def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet 
     return {"upsampling": "corners"}
 
 
+def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
+    from m2f_batch.models.mobilevit.transformers_model import load
+
+    return load(directory, config)
+
+
 def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
     from m2f_batch.models.mobilevit.transformers_model import predict_second
 
@@ -60,13 +60,13 @@ FAMILY = Family(
     class_name="MobileViTV2ForSemanticSegmentation",
     class_head="segmentation_head.classifier.convolution.weight",
     no_object=False,
-    tasks=tasks,
+    tasks=only_semantic,
     config_problems=stride_problems,
-    weight_problems=weight_problems,
+    weight_problems=no_problems,
     pixels=_pixels,
     paper=_paper,
     postprocess=_postprocess,
-    load=load,
+    load=_load,
     predict=_predict,
     licenses={"apple/mobilevitv2-": "apple-amlr"},
     published={"apple/mobilevitv2-*-voc-deeplabv3": "Pascal VOC"},

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from m2f_batch.config.segment import AspectSize, Size, Task
+from m2f_batch.config.segment import Size, Task
 from m2f_batch.models.backbone_configs import backbone_problems, natten_problems
-from m2f_batch.models.families.mask2former import backbone_width, weight_problems
 from m2f_batch.models.family import Family, FastForward, JsonMapping
 from m2f_batch.models.label_sets import LabelSet
+from m2f_batch.models.mask_families.rules import KINDS, POSTPROCESS, as_detectron2, is_small, weight_problems
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
 
@@ -21,16 +21,7 @@ if TYPE_CHECKING:
 
     from m2f_batch.models.predictions import Prediction
 
-PROCESSORS = frozenset(
-    f"OneFormer{kind}" for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
-)
-PAPER_SIZES = {
-    "COCO panoptic": (800, 1333),
-    "Cityscapes": (1024, 2048),
-    "ADE20K": (640, 2560),
-    "Mapillary Vistas": (2048, 2048),
-}
-SMALL_ADE20K, SMALL_WIDTH = (512, 2048), 96  # of Swin-T and ResNet-50
+PROCESSORS = frozenset(f"OneFormer{kind}" for kind in KINDS)
 QUERIES = 150
 ADE20K_PANOPTIC = {"score_threshold": 0.5}
 
@@ -48,30 +39,18 @@ def _sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessP
 
 
 def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan | None:
-    edges = PAPER_SIZES.get(label_set.name)
-    if label_set.name == "ADE20K" and _is_small(config):
-        edges = SMALL_ADE20K
-    if edges is None:
-        return None
-    size = AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
-    return with_size(replace(plan, divisor=DIVISOR), size, rounding="detectron2")
-
-
-def _is_small(config: JsonMapping) -> bool:
-    width = backbone_width(config)
     kind = (config.get("backbone_config") or {}).get("model_type", "swin")
-    return kind == "resnet" or (kind == "swin" and (width is None or width <= SMALL_WIDTH))
+    small = kind == "resnet" or (kind == "swin" and is_small(config))
+    return as_detectron2(replace(plan, divisor=DIVISOR), label_set, small_ade20k=small)
 
 
 def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     if task == "instance":
-        queries = config.get("num_queries")
-        return {"score_threshold": 0.5, "mask_threshold": 0.5, "top_k": queries or QUERIES}
+        return {**POSTPROCESS[task], "top_k": config.get("num_queries") or QUERIES}
     if task == "semantic":
         return {"masks_first": True}
     is_ade = label_set is not None and label_set.name == "ADE20K"
-    panoptic = {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8}
-    return panoptic | (ADE20K_PANOPTIC if is_ade else {})
+    return {**POSTPROCESS[task], **(ADE20K_PANOPTIC if is_ade else {})}
 
 
 def _config_problems(config: JsonMapping) -> Iterator[str]:

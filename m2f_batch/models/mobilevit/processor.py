@@ -8,12 +8,14 @@ from pydantic import BaseModel, Field, ValidationError
 from m2f_batch.config.section import Pixels
 from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import UsageError
+from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.models.processor import LoneEdge
 
 PROCESSORS = frozenset(
     f"MobileViT{kind}" for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 )
 STRIDES = (8, 16, 32)
+PUBLISHED_EDGE = 512  # of the tests of both versions
 
 
 class CropProcessor(BaseModel):
@@ -56,10 +58,18 @@ class CropProcessor(BaseModel):
         edge = size if isinstance(size, int) else size.shortest_edge
         return edge, edge
 
-    @property
-    def scale(self) -> float | None:
-        """Factor by which pixels from 0 to 255 are multiplied, or None where the model sees them as they are."""
-        return self.rescale_factor if self.do_rescale else None
+    def plan(self, size: ExactSize | AspectSize) -> PreprocessPlan:
+        """Make the plan that sees an image at a size, and normalizes nothing."""
+        return PreprocessPlan(
+            size=size,
+            divisor=1,
+            round_content=False,
+            resample=2,
+            rescale_factor=self.rescale_factor if self.do_rescale else None,
+            mean=None,
+            std=None,
+            pad_size=None,
+        )
 
 
 def stride_problems(config: Mapping[str, Any]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from support.hand_made import PROCESSOR, make_model, weights
 
 from m2f_batch.errors import UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint, weight_files
-from m2f_batch.models.families.mask2former import backbone_width
+from m2f_batch.models.mask_families.rules import backbone_width
 
 LINES = ['  "id2label"', '  "label2id"']
 
