@@ -19,6 +19,7 @@ from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS, extension_of, path_o
 from m2f_batch.storage import allow, uris
 from m2f_batch.storage.driver_memory import Room
 from m2f_batch.storage.json_text import json_object_or_none, parse_json
+from m2f_batch.storage.native_memory import reader_of
 
 MAX_UNPACKED = 1 << 32  # bytes of a compressed manifest: some 40 million names
 _OURS = ("image_id", "version", "file")  # columns of RUN/_state/manifest.parquet
@@ -103,7 +104,7 @@ def unpacked(data: bytes) -> bytes:
 
 def _opened(packing: str, data: bytes) -> IO[bytes]:
     if packing == "zst":
-        return pa.CompressedInputStream(pa.BufferReader(data), "zstd")
+        return pa.CompressedInputStream(reader_of(data), "zstd")
     openers: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}  # type: ignore[dict-item]  # binary by default
     return openers[packing](io.BytesIO(data))
 
@@ -159,7 +160,7 @@ def kept_columns(table: pa.Table) -> pa.Table:
 def _read_parquet(data: bytes) -> pa.Table:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(pa.BufferReader(data))
+    file = pq.ParquetFile(reader_of(data))
     check_columns(file.schema_arrow.names)  # before pixels are read that somebody keeps in such a table
     return file.read()
 
@@ -169,9 +170,9 @@ def _read_csv(data: bytes, delimiter: str = ",") -> pa.Table:
     from pyarrow import csv
 
     parsing = csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
-    columns = csv.open_csv(pa.BufferReader(data), parse_options=parsing).schema.names
+    columns = csv.open_csv(reader_of(data), parse_options=parsing).schema.names
     converting = csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.string()))
-    return csv.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=converting)
+    return csv.read_csv(reader_of(data), parse_options=parsing, convert_options=converting)
 
 
 def _read_tsv(data: bytes) -> pa.Table:

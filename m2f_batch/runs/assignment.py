@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from m2f_batch.inputs.columns import picked
 from m2f_batch.runs.directory import RunDirectory
 from m2f_batch.runs.plan import numbered, plan_of
+from m2f_batch.storage.native_memory import reader_of
 
 COLUMNS = ["image_id", "uri", "file"]
 
@@ -48,7 +49,7 @@ class Assigned:
 
 def read_assigned(run: RunDirectory) -> Assigned | None:
     """Read which images each file holds from a run's manifest. None if it does not name files."""
-    source = pa.BufferReader(run.store.read(run.path("_state/manifest.parquet")))
+    source = reader_of(run.store.read(run.path("_state/manifest.parquet")))
     if "file" not in pq.read_schema(source).names:
         return None
     return assigned_of(pq.read_table(source, columns=COLUMNS, read_dictionary=["file"]))

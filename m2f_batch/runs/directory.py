@@ -30,6 +30,7 @@ from m2f_batch.runs.held_folder import Fence, HeldFolder, json_bytes
 from m2f_batch.runs.plan import Plan, plan_of
 from m2f_batch.runs.tally import COLUMNS, Tally
 from m2f_batch.storage.json_text import json_object_or_none
+from m2f_batch.storage.native_memory import reader_of
 from m2f_batch.storage.places import open_place
 from m2f_batch.storage.store import Entry, NotFound, Unreachable
 
@@ -196,7 +197,7 @@ class RunDirectory(HeldFolder):
 
     def _parse(self, uri: str, data: bytes, columns: list[str] | None = None, numbered: str = "") -> pa.Table:
         """Parse a Parquet file, with the column ``numbered``, if it is there, as a dictionary."""
-        source = pa.BufferReader(data)
+        source = reader_of(data)
         try:
             coded = [numbered] if numbered and numbered in pq.read_schema(source).names else []
             return pq.ParquetFile(source, read_dictionary=coded).read(columns=columns)
