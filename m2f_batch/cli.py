@@ -56,14 +56,17 @@ class Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def new_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
-    """Return the parser of the whole command line, which puts the name of the command into ``command``."""
+def new_parser(commands: Mapping[str, Command], typed: str = "") -> argparse.ArgumentParser:
+    """Return the parser of the whole command line, which puts the name of the command into ``command``.
+
+    Where the command that was ``typed`` is known, the others are only named, because their arguments take time to make.
+    """
     parser: argparse.ArgumentParser = Parser(
         prog="m2f-batch", description="Batch segmentation with Mask2Former on Ray: one correct row per image."
     )
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.items():
-        add_command(parsers, name, command)
+        add_command(parsers, name, command, has_arguments=typed not in commands or typed == name)
     return parser
 
 
@@ -76,7 +79,7 @@ def _run(arguments: list[str], result: Result) -> int:
             of_client = [each for each, command in commands.items() if _client(command)]
             _complain(name, what_to_install(_client(commands[name]), of_client))
             return UsageError.exit_code
-        options = new_parser(here).parse_args(arguments)
+        options = new_parser(here, name).parse_args(arguments)
         name = options.command
         if hasattr(options, "result"):  # it has called ``add_result``
             result.begin(options.result)

@@ -67,9 +67,12 @@ def _has_result(parser: argparse.ArgumentParser) -> bool:
     )
 
 
-def add_command(parsers: "Parsers", name: str, command: Command, conflicts: str = "error") -> argparse.ArgumentParser:
+def add_command(
+    parsers: "Parsers", name: str, command: Command, conflicts: str = "error", *, has_arguments: bool = True
+) -> argparse.ArgumentParser:
     """Add the parser of one command to those of a command line, with ``conflicts`` as its ``conflict_handler``."""
     described = getattr(command, "DESCRIPTION", f"{command.SUMMARY[0].upper()}{command.SUMMARY[1:]}.")
     parser = parsers.add_parser(name, help=command.SUMMARY, description=described, conflict_handler=conflicts)
-    command.add_arguments(parser)
+    if has_arguments:
+        command.add_arguments(parser)
     return parser
