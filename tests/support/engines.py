@@ -1,17 +1,22 @@
 """Places where the same run can happen: in this process, stage by stage, and on Ray through the job itself."""
 
 from collections.abc import Generator, Iterable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from m2f_batch.config.loading import check_config
-from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.config.segment import Precision, SegmentConfig, Task
 from m2f_batch.messages.events import Events, print_line
 from m2f_batch.records import Row
 from m2f_batch.result import Outcome
 from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.plan import Unit
+
+if TYPE_CHECKING:
+    from m2f_batch.models.predictions import Predictor
+    from m2f_batch.vision.device.checked_model import Forward
 
 
 def config_of(
@@ -40,15 +45,14 @@ def outcome_of(config: SegmentConfig, **handed_on: Any) -> Outcome[RunTotals]:
     from m2f_batch.flow.job import check, run
     from m2f_batch.flow.unit.stages import commit_unit, label_unit, prepare_unit, preparing, unit_table
     from m2f_batch.flow.unit.units import DoneUnit
-    from m2f_batch.vision.device.checked_model import load_checked
     from m2f_batch.vision.segmenter import Segmenter
 
     job = check(config)
     cpu, threads = torch.device("cpu"), config.compute.threads_per_actor
     batch_size = config.compute.batch_size or 8
-    model, checked = load_checked(
-        job.checkpoint.directory, cpu, task=job.labeling.task, precision=job.labeling.precision, threads=threads
-    )
+    directory = job.checkpoint.directory
+    stamps = tuple(sorted((str(path), path.stat().st_mtime_ns) for path in directory.iterdir()))
+    model, checked = _loaded(directory, stamps, job.labeling.task, job.labeling.precision, threads)
     segmenter = Segmenter(model, job.labeling, cpu, threads=threads, batch_size=batch_size, checked=checked)
     options = preparing(job.labeling, config.input.max_pixels, threads=4)
 
@@ -58,6 +62,18 @@ def outcome_of(config: SegmentConfig, **handed_on: Any) -> Outcome[RunTotals]:
             yield from commit_unit(label_unit(prepared, segmenter), run=job.run).to_pylist()
 
     return run(job, "cpu", stream, **{"events": Events(config.run.log, show=print_line), **handed_on})
+
+
+@lru_cache(maxsize=4)
+def _loaded(
+    directory: Path, _: tuple[tuple[str, int], ...], task: Task, precision: Precision, threads: int
+) -> "tuple[Predictor, Forward]":
+    """A model of these files as they are. Loading it takes as long as labeling the images of a test."""
+    import torch
+
+    from m2f_batch.vision.device.checked_model import load_checked
+
+    return load_checked(directory, torch.device("cpu"), task=task, precision=precision, threads=threads)
 
 
 def on_ray(config: SegmentConfig) -> int:
