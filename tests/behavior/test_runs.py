@@ -5,6 +5,7 @@ import json
 import re
 import time
 from contextlib import redirect_stdout
+from dataclasses import replace
 from importlib import import_module
 from io import StringIO
 from pathlib import Path
@@ -28,6 +29,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.flow import job as jobs
 from m2f_batch.flow import pipeline
 from m2f_batch.flow.attempt import finish
+from m2f_batch.flow.unit.stages import prepare_unit
 from m2f_batch.records import SCHEMA
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
@@ -156,7 +158,7 @@ def test_a_run_of_other_settings_is_refused_unless_it_overwrites(scenes, tmp_pat
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
     (output / "mine.txt").write_text("not the run's")
     other = config_of(scenes, output, DEMO_MODEL, model={"task": "instance"}, output={"overwrite": True})
-    assert on_ray(other) == 0
+    assert jobs.segment(other, steps=stubs.steps()).exit_code == 0
     run = open_directory(str(output))
     assert verify(run, "instance") == []
     assert run.read_info()["task"] == "instance"
@@ -293,7 +295,8 @@ def test_a_hopeless_run_stops_early(tmp_path):
     config = config_of(
         folder, tmp_path / "run", DEMO_MODEL, input={"max_error_fraction": 0.05}, output={"images_per_file": 10}
     )
-    assert on_ray(config) == 3
+    steps = replace(stubs.steps(), prepare=prepare_unit)  # no image gets as far as a model
+    assert jobs.segment(config, steps=steps).exit_code == 3
     run = open_directory(str(tmp_path / "run"))
     counts = run.read_info()["images"]
     assert 200 <= counts["error"] < 600
