@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import Plain, UsageError
-from m2f_batch.models.family import AsPublished, Family, JsonMapping, Shapes, all_families, family_of, whole_weights
+from m2f_batch.models.family import AsPublished, Family, JsonMapping, all_families, family_of, whole_weights
 from m2f_batch.models.label_sets import LabelSet, assumed_set, find_label_set, label_lines, names_of
 from m2f_batch.models.published.licenses import license_of
 from m2f_batch.storage.json_text import JsonObject, read_json_object
@@ -56,12 +56,12 @@ class Checkpoint:
     def assumed_labels(self) -> str | None:
         """The label set of published weights whose config.json names no labels."""
         names = (self.name.partition("@")[0], str(self.config.get("_name_or_path", "")))
-        return assumed_set(self._stated_labels, self.family.published, names)
+        return assumed_set(self._stated_labels, self.family.published.labels, names)
 
     @property
     def as_published(self) -> AsPublished | None:
         """Tell how the weights of its authors run, where it has those and transformers runs them otherwise."""
-        found = self.family.as_published
+        found = self.family.published.otherwise
         return found if found and found.are_these(self.config, self.name.partition("@")[0]) else None
 
     @property
@@ -96,14 +96,16 @@ class Checkpoint:
 
     def published_postprocess(self, task: Task) -> JsonMapping:
         """Return the values that were published for a task's settings."""
-        return self.family.postprocess(self.config, self.trained_task, self.label_set, task)
+        return self.family.tasks.settings(self.config, self.trained_task, self.label_set, task)
 
     @cached_property
     def license(self) -> str:
         """The license of the weights by the model card, else by the tables of published models, else "unknown"."""
         names = (self.name, str(self.config.get("_name_or_path", "")))
-        published = {name: found for family in all_families().values() for name, found in family.licenses.items()}
-        base = self.family.base_license if self.config else None  # a backbone alone has no config here, nor a family
+        tables = (family.published.licenses for family in all_families().values())
+        published = {name: found for table in tables for name, found in table.items()}
+        # a backbone alone has no config here, nor a family
+        base = self.family.published.base_license if self.config else None
         return license_of(self.directory / "README.md", names, self.config, published, base)
 
     @cached_property
@@ -152,7 +154,8 @@ def read_config(directory: Path, name: str) -> dict[str, Any]:
 def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
     """Choose the task of the run, checked against what the family can do and the model was trained for."""
     trained = checkpoint.trained_task
-    able = checkpoint.family.tasks(checkpoint.config, trained, checkpoint.label_set)
+    rules = checkpoint.family.tasks
+    able = rules.able(checkpoint.config, trained, checkpoint.label_set)
     # a family of one task has that one, whatever the name of the model says
     task = asked or (able[0] if len(able) == 1 else trained)
     if task is None:
@@ -161,15 +164,15 @@ def choose_task(checkpoint: Checkpoint, asked: Task | None) -> Task:
             field="model.task",
             allowed=f"{', '.join(able)} (--task)",
         )
-    if task not in able and task in checkpoint.family.refusals:
+    if task not in able and task in rules.refusals:
         raise UsageError(
-            f"is nothing that {checkpoint.family.name} does: {checkpoint.family.refusals[task]}",
+            f"is nothing that {checkpoint.family.name} does: {rules.refusals[task]}",
             field="model.task",
             value=task,
             allowed=", ".join(able),
         )
     label_set = checkpoint.label_set
-    if task not in able and trained is None and task in checkpoint.family.tasks(checkpoint.config, task, label_set):
+    if task not in able and trained is None and task in rules.able(checkpoint.config, task, label_set):
         labels = "whose labels are known" if label_set is None else f"whose labels are those of {label_set.name}"
         raise UsageError(
             f"is not what is known of {checkpoint.name}, {labels}, of which published models are {' or '.join(able)}",
@@ -266,15 +269,10 @@ def _labels_in_weights(directory: Path, family: Family) -> int | None:
     """Count the labels that the class head knows, as far as the files can be read."""
     with suppress(UsageError, SafetensorError, OSError):
         for file in weight_files(directory):
-            head = _class_head(tensor_shapes(file), family)
-            if head:
-                return head[0] - family.no_object
+            known = family.head.labels(tensor_shapes(file))
+            if known is not None:
+                return known
     return None
-
-
-def _class_head(shapes: Shapes, family: Family) -> Sequence[int] | None:
-    """Return the shape of the tensor with a row per label, where it is there."""
-    return shapes.get(family.class_head) or shapes.get(family.renamed_head or "")
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:
@@ -288,18 +286,18 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         except (SafetensorError, OSError) as error:
             reason = LFS_ADVICE if _is_pointer(file) else str(error)
             raise UsageError(f"{file.name} of {checkpoint.name} is not whole: {reason}", field="model.uri") from None
-    head = _class_head(shapes, family)
-    if not head:
-        wrapped = next((name for name in shapes if name.endswith(f".{family.class_head}")), None)
+    head, known = family.head.tensor, family.head.labels(shapes)
+    if known is None:
+        wrapped = next((name for name in shapes if name.endswith(f".{head}")), None)
         hint = f"it has {wrapped}: save the model itself, not what wraps it (model.module.save_pretrained, ...)"
         raise UsageError(
-            f"has no {family.class_head}, so is not a {family.class_name}",
+            f"has no {head}, so is not a {family.class_name}",
             field="model.uri",
             value=Plain(checkpoint.name),
             hint=hint if wrapped else "",
         )
-    if head[0] != len(checkpoint.id2label) + family.no_object:
-        labels, known = checkpoint.config["id2label"], head[0] - family.no_object
+    if known != len(checkpoint.id2label):
+        labels = checkpoint.config["id2label"]
         names = "no labels" if labels == DEFAULT_LABELS else f"{len(labels)} labels"
         raise UsageError(
             f"names {names} in config.json, but its weights know {known}",
@@ -309,9 +307,8 @@ def _check_weights(checkpoint: Checkpoint) -> None:
         )
     for problem in family.weight_problems(checkpoint.config, shapes):
         raise UsageError(f"config.json of {checkpoint.name}: {problem}", field="model.uri")
-    if family.value_problems is not None:
-        for problem in family.value_problems(weight_files(checkpoint.directory)):
-            raise UsageError(f"the weights of {checkpoint.name}: {problem}", field="model.uri")
+    for problem in family.value_problems(weight_files(checkpoint.directory)):
+        raise UsageError(f"the weights of {checkpoint.name}: {problem}", field="model.uri")
 
 
 def _missing_weights(checkpoint: Checkpoint, missing: str) -> str:

@@ -31,8 +31,9 @@ class OriginalPredictor(Predictor):
     def __init__(self, family: Family, model: nn.Module, *, as_published: bool = False) -> None:
         super().__init__()
         self.family, self.model = family, model
-        published = family.as_published if as_published else None
-        self._predict = family.predict if published is None else published.predict
+        self.network = family.network()
+        published = self.network.predict_published if as_published else None
+        self._predict = published or self.network.predict
 
     def forward(self, pixel_values: Tensor) -> Prediction:
         """Turn pixel values [B, 3, Hc, Wc] into their prediction."""
@@ -44,7 +45,7 @@ def load_original(
 ) -> OriginalPredictor:
     """Load the model of transformers in eval mode, in float32 on the CPU.
 
-    ``as_published`` runs it as ``Family.as_published`` says.
+    ``as_published`` runs it as ``Published.otherwise`` says.
     Only safetensors of the local directory are read. Raises RunError when it does not load, which shows ``name``
     instead of the directory where one is given.
     """
@@ -53,7 +54,7 @@ def load_original(
         with quiet():
             config = read_config(directory, name)
             family = family_of(config, name)
-            model = family.load(directory, config, task)
+            model = family.network().load(directory, config, task)
     except ImportError as error:
         raise RunError(
             f"needs a package that is not here ({first_line(error)}); for backbones of timm: pip "
@@ -76,12 +77,12 @@ def load_model(
 ) -> Predictor:
     """Load the model in eval mode on ``device``, with float32 weights.
 
-    ``fast`` computes the predictions of ``transformers`` faster where the family has a way to (``Family.fast``).
+    ``fast`` computes the predictions of ``transformers`` faster where the family has a way to (``Network.fast``).
     Without it the modules are those of ``transformers``. Raises RunError as ``load_original`` does.
     """
     original = load_original(directory, task)
     keep_float32(device)
-    faster = original.family.fast().build(original.model) if fast and original.family.fast is not None else None
+    faster = original.network.fast.build(original.model) if fast and original.network.fast is not None else None
     model = (faster or original).to(device)
     return compiled(model) if compile_model else model
 

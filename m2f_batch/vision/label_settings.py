@@ -142,7 +142,7 @@ def settle(
 
 def _published_notes(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield what a user should hear of weights that transformers runs otherwise than their authors."""
-    known, labels = checkpoint.family.as_published, checkpoint.label_set
+    known, labels = checkpoint.family.published.otherwise, checkpoint.label_set
     if checkpoint.as_published is not None:
         yield checkpoint.as_published.note
     elif known is not None and labels is not None and labels.name == known.label_set:
@@ -153,7 +153,7 @@ def _label_notes(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield what a user should hear of labels that config.json does not name."""
     if checkpoint.assumed_labels:
         yield f"config.json names no labels; those of {checkpoint.assumed_labels}, of the published weights, are taken"
-    elif checkpoint.family.published and are_numbers(checkpoint.id2label):
+    elif checkpoint.family.published.labels and are_numbers(checkpoint.id2label):
         yield "config.json names no labels, so they are LABEL_0, LABEL_1 and so on; write their names as its id2label"
 
 
@@ -191,15 +191,15 @@ def _stuff(
 
 
 def _preprocess_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task) -> PreprocessPlan:
-    plan, problem = _sized_plan(checkpoint, preprocess, task), checkpoint.family.size_problem
-    reason = None if problem is None else problem(checkpoint.config, plan)
+    plan = _sized_plan(checkpoint, preprocess, task)
+    reason = checkpoint.family.pixels.size_problem(checkpoint.config, plan)
     if reason is not None:
         raise UsageError(f"{plan.describe()}: {reason}", field="preprocess.size")
     return plan if preprocess.normalize is None else with_normalization(plan, preprocess.normalize)
 
 
 def _pixels(checkpoint: Checkpoint, processor: JsonMapping, task: Task) -> PreprocessPlan:
-    plan = checkpoint.family.pixels(checkpoint.named_config, processor, task)
+    plan = checkpoint.family.pixels.own(checkpoint.named_config, processor, task)
     return plan if checkpoint.as_published is None else checkpoint.as_published.pixels(plan)
 
 
@@ -211,7 +211,7 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
     any_size = {**checkpoint.processor, "size": {"height": 1, "width": 1}, "do_resize": True}
     plan = _pixels(checkpoint, any_size, task)
     if size == "paper":
-        published = None if labels is None else family.paper(checkpoint.named_config, plan, labels, task)
+        published = None if labels is None else family.pixels.paper(checkpoint.named_config, plan, labels, task)
         if published is None:
             unknown = f"the {len(checkpoint.id2label)} labels of {checkpoint.name} are none"
             raise UsageError(
@@ -222,7 +222,7 @@ def _sized_plan(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task
                 allowed="checkpoint, {shortest_edge, longest_edge}, {height, width}",
             )
         return published
-    return family.sized(checkpoint.config, plan, size)
+    return family.pixels.sized(checkpoint.config, plan, size)
 
 
 def _cut(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task, *, has_switches: bool) -> Cut:
@@ -254,16 +254,16 @@ def _cut(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task, *, ha
 
 def _check_window(checkpoint: Checkpoint, preprocess: PreprocessConfig, task: Task, given: SlidingWindow) -> None:
     """Raise UsageError for windows that the model cannot see."""
-    problem, square = checkpoint.family.size_problem, ExactSize(height=given.size, width=given.size)
+    square = ExactSize(height=given.size, width=given.size)
     plan = replace(_sized_plan(checkpoint, preprocess, task), size=square)
-    reason = None if problem is None else problem(checkpoint.config, plan)
+    reason = checkpoint.family.pixels.size_problem(checkpoint.config, plan)
     if reason is not None:
         raise UsageError(f"is not allowed: {reason}", field="preprocess.window.size", value=given.size)
 
 
 def published_windows(checkpoint: Checkpoint, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
     """The windows of the family's published test for a label set, or, without one, those that it always has."""
-    windows = checkpoint.family.windows
+    windows = checkpoint.family.pixels.windows
     return None if windows is None else windows(checkpoint.named_config, label_set, task)
 
 

@@ -138,7 +138,7 @@ def test_it_learns_is_saved_reloaded_and_segments(preset: str, scenes_dataset: P
             assert 0 < moved < STEPS * 3.2 * 0.1 * RATE, (name, moved)
 
     values = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0)).double()
-    expected = FAMILY.predict(plain.double(), values).tensors
+    expected = FAMILY.network().predict(plain.double(), values).tensors
     assert all(part.isfinite().all() for part in expected)
     found = forward(load_model(output, torch.device("cpu")).double(), values).tensors
     assert all(torch.allclose(a, b, rtol=0, atol=1e-8) for a, b in zip(found, expected, strict=True))

@@ -43,7 +43,7 @@ class Tiny(NamedTuple):
     def tasks(self) -> tuple[Task, ...]:
         """The tasks of the model."""
         checkpoint = self.checkpoint
-        return tuple(checkpoint.family.tasks(checkpoint.config, checkpoint.trained_task, checkpoint.label_set))
+        return tuple(checkpoint.family.tasks.able(checkpoint.config, checkpoint.trained_task, checkpoint.label_set))
 
     def values(self, count: int) -> Tensor:
         """Pixel values of as many scenes on one canvas, as a run makes them."""

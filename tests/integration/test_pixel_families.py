@@ -177,14 +177,14 @@ def test_published_tests(
     windows: tuple[int, int] | None,
 ) -> None:
     others = replace(PLAN, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)) if family is BEIT else PLAN
-    plan = family.paper(config, others, SETS[label_set], "semantic")
+    plan = family.pixels.paper(config, others, SETS[label_set], "semantic")
     assert plan is not None and plan.size == AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
     assert (plan.rounding, plan.resizing, plan.stretch_to, plan.pad_size) == ("mmcv", "opencv", stretch_to, None)
     assert (plan.rescale_factor, plan.mean, plan.std) == (1 / 255, IMAGENET_MEAN, IMAGENET_STD)
-    assert family.windows is not None
+    assert family.pixels.windows is not None
     expected = None if windows is None else SlidingWindow(size=windows[0], stride=windows[1])
-    assert family.windows(config, SETS[label_set], "semantic") == expected
-    assert family.windows(config, None, "semantic") is None
+    assert family.pixels.windows(config, SETS[label_set], "semantic") == expected
+    assert family.pixels.windows(config, None, "semantic") is None
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ def test_published_tests(
     ],
 )
 def test_no_size_is_made_up_where_none_was_published(family: Family, config: dict[str, Any], label_set: str) -> None:
-    assert family.paper(config, PLAN, SETS[label_set], "semantic") is None
-    assert family.windows is not None and family.windows(config, SETS[label_set], "semantic") is None
+    assert family.pixels.paper(config, PLAN, SETS[label_set], "semantic") is None
+    assert family.pixels.windows is not None and family.pixels.windows(config, SETS[label_set], "semantic") is None
 
 
 def test_the_name_that_a_user_gives_tells_the_test_too(models: dict[str, Path]) -> None:
@@ -240,7 +240,7 @@ def test_older_processors(models: dict[str, Path], tmp_path: Path, name: str, pr
     shutil.copytree(models[name], directory)
     (directory / "preprocessor_config.json").write_text(json.dumps(processor))
     checkpoint = read_checkpoint(directory, name)
-    plan = checkpoint.family.pixels(checkpoint.config, checkpoint.processor, "semantic")
+    plan = checkpoint.family.pixels.own(checkpoint.config, checkpoint.processor, "semantic")
     image = IMAGES[0][:80, :96]
     theirs = processor_pixel_values(directory, image)
     assert theirs is not None and torch.equal(values_by(plan, image), theirs)

@@ -33,14 +33,15 @@ def test_windows_of_a_family_are_averaged_by_the_definition(name: str, tmp_path:
     with torch.random.fork_rng():
         module.build(tmp_path / "model")
     checkpoint = read_checkpoint(tmp_path / "model", name)
-    if "semantic" not in checkpoint.family.tasks(checkpoint.config, checkpoint.trained_task, checkpoint.label_set):
+    if "semantic" not in checkpoint.family.tasks.able(checkpoint.config, checkpoint.trained_task, checkpoint.label_set):
         pytest.skip("has no semantic task")
     model = ModelConfig(uri="m", task="semantic")
     if checkpoint.published_postprocess("semantic"):
         with pytest.raises(UsageError, match=r"^preprocess.window: .* is not how .* models see an image"):
             settle(checkpoint, model, PreprocessConfig.model_validate({"window": OURS["window"]}), PostprocessConfig())
         return
-    always = checkpoint.family.windows is not None and checkpoint.family.windows(checkpoint.config, None, "semantic")
+    windows = checkpoint.family.pixels.windows
+    always = windows is not None and windows(checkpoint.config, None, "semantic")
     preprocess = {} if always else OURS
     plan, cut = _settled(checkpoint, model, preprocess)
     segmenter = Segmenter.from_checkpoint(

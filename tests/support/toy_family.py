@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 TOY = '''
 """Toy models see whether a pixel is dark or bright."""
 
-from m2f_batch.models.family import Family
+from m2f_batch.models.family import ClassHead, Family, Network, PixelRules, TaskRules
 from m2f_batch.models.processor import plan_from_processor
 
 
@@ -31,18 +31,11 @@ def _predict(model, pixel_values):
 FAMILY = Family(
     name="Toy",
     model_type="toy",
-    aliases=("old-toy",),
     class_name="ToyForSemanticSegmentation",
-    class_head="weight",
-    no_object=False,
-    tasks=lambda config, trained, label_set: ("semantic",),
-    config_problems=lambda config: iter(()),
-    weight_problems=lambda config, shapes: iter(()),
-    pixels=lambda config, processor, task: plan_from_processor(processor, {"ToyImageProcessor"}),
-    paper=lambda config, plan, label_set, task: None,
-    postprocess=lambda config, trained, label_set, task: {},
-    load=_load,
-    predict=_predict,
+    head=ClassHead("weight"),
+    network=lambda: Network(_load, _predict),
+    pixels=PixelRules(lambda config, processor, task: plan_from_processor(processor, {"ToyImageProcessor"})),
+    tasks=TaskRules(lambda config, trained, label_set: ("semantic",)),
 )
 '''
 

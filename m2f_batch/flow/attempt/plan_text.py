@@ -59,7 +59,7 @@ def _model_lines(job: Job) -> Iterator[str]:
             yield "        warning: nothing says which labels are stuff, so none is merged; set postprocess.stuff_ids"
         else:
             yield f"        {stuff} stuff labels, from the {labeling.stuff_ids_from}"
-        usual_postprocess = job.checkpoint.family.postprocess(job.checkpoint.config, "panoptic", None, "panoptic")
+        usual_postprocess = job.checkpoint.family.tasks.settings(job.checkpoint.config, "panoptic", None, "panoptic")
         threshold, usual = labeling.postprocess["score_threshold"], usual_postprocess["score_threshold"]
         if config.postprocess.score_threshold is None and threshold != usual:
             yield f"        score threshold {threshold:g}, the paper's for this label set (elsewhere {usual:g})"
@@ -75,7 +75,7 @@ def _window_lines(job: Job) -> Iterator[str]:
     if isinstance(cut, Windows):
         whose = "the family's published test" if job.config.preprocess.window is None else "preprocess.window"
         yield f"        {cut.describe()} ({whose}); what the model gives is averaged where they overlap"
-    elif checkpoint.family.windows is not None and job.labeling.task == "semantic":
+    elif checkpoint.family.pixels.windows is not None and job.labeling.task == "semantic":
         published = published_windows(checkpoint, checkpoint.label_set, "semantic")
         if published is None:
             yield f"        the whole image at once{_published_whole(job)} (windows: preprocess.window)"
@@ -89,7 +89,8 @@ def _window_lines(job: Job) -> Iterator[str]:
 def _published_whole(job: Job) -> str:
     """Say that the published test of such a model sees the whole image too, if there is one."""
     checkpoint, labels = job.checkpoint, job.checkpoint.label_set
-    paper = labels and checkpoint.family.paper(checkpoint.named_config, job.labeling.preprocess, labels, "semantic")
+    rules, plan = checkpoint.family.pixels, job.labeling.preprocess
+    paper = labels and rules.paper(checkpoint.named_config, plan, labels, "semantic")
     return f", as in the published test of such a model on {labels.name}" if labels and paper else ""
 
 

@@ -71,7 +71,7 @@ def value_problems(files: Sequence[Path]) -> Iterator[str]:
 
 
 def pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
-    """Answer ``Family.pixels``: normalized as the image processor says, sized as the original does (``round``)."""
+    """Answer ``PixelRules.own``: normalized as the image processor says, sized as the original does (``round``)."""
     edge = image_size(config)
     plan = plan_from_processor({**processor, "size": {"height": edge, "width": edge}, "pad_size": None}, PROCESSORS)
     plan = replace(plan, divisor=1, round_content=False, rounding="round", note=NOTE)
@@ -82,12 +82,12 @@ def pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> Preproces
 
 
 def paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task: Task) -> PreprocessPlan:
-    """Answer ``Family.paper``: the pixels of the checkpoint are those of its test."""
+    """Answer ``PixelRules.paper``: the pixels of the checkpoint are those of its test."""
     return plan
 
 
 def sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPlan:
-    """Answer ``Family.sized``. Raises UsageError for all but the one size at which the model runs."""
+    """Answer ``PixelRules.sized``. Raises UsageError for all but the one size at which the model runs."""
     edge = image_size(config)
     if size != ExactSize(height=edge, width=edge):
         raise UsageError(
@@ -100,10 +100,10 @@ def sized(config: JsonMapping, plan: PreprocessPlan, size: Size) -> PreprocessPl
 
 
 def windows(config: JsonMapping, label_set: LabelSet | None, task: Task) -> SlidingWindow | None:
-    """Answer ``Family.windows``: as few as cover the image, which lie evenly."""
+    """Answer ``PixelRules.windows``: as few as cover the image, which lie evenly."""
     return SlidingWindow(size=image_size(config)) if task == "semantic" else None
 
 
-def postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
-    """Answer ``Family.postprocess``: Mask2Former's, for every label set."""
+def settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
+    """Answer ``TaskRules.settings``: Mask2Former's, for every label set."""
     return dict(POSTPROCESS[task])

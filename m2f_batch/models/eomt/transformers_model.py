@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.eomt.modules import Eomt, EomtOnDinov3
 from m2f_batch.models.eomt.rules import PROBABILITIES
@@ -32,7 +33,7 @@ CLASSES: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig]]] = {
 NEVER_READ = ("criterion.", "embeddings.mask_token")  # the loss's, and a token that training of a backbone puts in
 
 
-def load(directory: Path, config: JsonMapping) -> PreTrainedModel:
+def load(directory: Path, config: JsonMapping, task: Task | None) -> PreTrainedModel:
     """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     kind, config_kind = CLASSES[config["model_type"]]
     made = architecture_of(config_kind, config, "EoMT", **_rope(config))

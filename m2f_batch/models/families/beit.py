@@ -3,27 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import ExactSize, Size, SlidingWindow, Task
-from m2f_batch.models.family import AsPublished, Family, JsonMapping
+from m2f_batch.models.family import AsPublished, Family, JsonMapping, Network, PixelRules, Published
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.pixel_families.rules import (
-    REFUSALS,
+    DECODE_HEAD,
+    SEMANTIC,
     as_mmsegmentation,
     edge_problem,
-    no_problems,
-    no_settings,
-    only_semantic,
     processor_pixels,
 )
 from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 ADE20K = (640, 2560)
 WINDOWS = SlidingWindow(size=640, stride=426)
@@ -86,51 +77,32 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
     return edge_problem(plan, multiple=_patch(config), least=_patch(config))
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.pixel_families.transformers_model import load_beit
+def _network() -> Network:
+    from m2f_batch.models.pixel_families.transformers_model import load_beit, predict, predict_published_beit
 
-    return load_beit(directory, config)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.pixel_families.transformers_model import predict
-
-    return predict(model, pixel_values)
-
-
-def _predict_published(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.pixel_families.transformers_model import predict_published_beit
-
-    return predict_published_beit(model, pixel_values)
+    return Network(load_beit, predict, predict_published=predict_published_beit)
 
 
 FAMILY = Family(
     name="BEiT",
     model_type="beit",
     class_name="BeitForSemanticSegmentation",
-    class_head="decode_head.classifier.weight",
-    no_object=False,
-    tasks=only_semantic,
+    head=DECODE_HEAD,
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper, sized=_sized, size_problem=_size_problem, windows=_windows),
+    tasks=SEMANTIC,
     config_problems=_config_problems,
-    weight_problems=no_problems,
-    pixels=_pixels,
-    paper=_paper,
-    sized=_sized,
-    size_problem=_size_problem,
-    windows=_windows,
-    postprocess=no_settings,
-    load=_load,
-    predict=_predict,
-    refusals=REFUSALS,
-    licenses={"microsoft/beit-": "apache-2.0"},
-    published={PUBLISHED: "ADE20K"},
-    as_published=AsPublished(
-        are_these=_is_published,
-        pixels=_normalized,
-        predict=_predict_published,
-        note="these are the weights of BEiT's authors: they are run and normalized as unilm does, not as transformers",
-        label_set="ADE20K",
-        unsure="it is run as transformers runs it, from features two blocks before those of BEiT's authors; if these "
-        "are their weights, give the hub id (microsoft/beit-base-finetuned-ade-640-640)",
+    published=Published(
+        licenses={"microsoft/beit-": "apache-2.0"},
+        labels={PUBLISHED: "ADE20K"},
+        otherwise=AsPublished(
+            are_these=_is_published,
+            pixels=_normalized,
+            note="these are the weights of BEiT's authors: they are run and normalized as unilm does, not as "
+            "transformers",
+            label_set="ADE20K",
+            unsure="it is run as transformers runs it, from features two blocks before those of BEiT's authors; if "
+            "these are their weights, give the hub id (microsoft/beit-base-finetuned-ade-640-640)",
+        ),
     ),
 )

@@ -5,21 +5,21 @@ Source of the rules: facebookresearch/MaskFormer, ``mask_former/mask_former_mode
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import Task
 from m2f_batch.models.backbone_configs import backbone_problems, natten_problems
-from m2f_batch.models.family import Family, FastForward, JsonMapping
+from m2f_batch.models.family import Family, JsonMapping, Network, PixelRules, Published, TaskRules
 from m2f_batch.models.label_sets import LabelSet, label_set_of
-from m2f_batch.models.mask_families.rules import POSTPROCESS, PROCESSORS, as_detectron2, is_small, weight_problems
+from m2f_batch.models.mask_families.rules import (
+    CLASS_PREDICTOR,
+    POSTPROCESS,
+    PROCESSORS,
+    as_detectron2,
+    is_small,
+    weight_problems,
+)
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 STUFF_EDGES = {"COCO-Stuff": (640, 2560)}
 PANOPTIC = {**POSTPROCESS["panoptic"], "keep_unsure": True}
@@ -76,7 +76,7 @@ def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task:
     return as_detectron2(plan, label_set, small_ade20k=small, more=STUFF_EDGES)
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
+def _settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     is_ade = label_set is not None and label_set.name == "ADE20K"
     if task == "panoptic":
         return PANOPTIC | (ADE20K_PANOPTIC if is_ade else {})
@@ -84,45 +84,30 @@ def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet 
     return {"masks_first": True} if is_panoptic else {}
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.maskformer.transformers_model import load
-
-    return load(directory, config)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.maskformer.transformers_model import predict
-
-    return predict(model, pixel_values)
-
-
-def _fast() -> FastForward:
+def _network() -> Network:
     from m2f_batch.models.maskformer.fast import FORWARD
+    from m2f_batch.models.maskformer.transformers_model import load, predict
 
-    return FORWARD
+    return Network(load, predict, FORWARD)
 
 
 FAMILY = Family(
     name="MaskFormer",
     model_type="maskformer",
     class_name="MaskFormerForInstanceSegmentation",
-    class_head="class_predictor.weight",
-    no_object=True,
-    tasks=_tasks,
+    head=CLASS_PREDICTOR,
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper),
+    tasks=TaskRules(_tasks, _settings, refusals={"instance": NO_INSTANCE}),
     config_problems=_config_problems,
     weight_problems=weight_problems,
-    pixels=_pixels,
-    paper=_paper,
-    postprocess=_postprocess,
-    load=_load,
-    predict=_predict,
-    fast=_fast,
-    refusals={"instance": NO_INSTANCE},
-    licenses={"facebook/maskformer-": "cc-by-nc-4.0"},
-    published={
-        "facebook/maskformer-*-coco": "COCO panoptic",
-        "facebook/maskformer-*-ade": "ADE20K",
-        "facebook/maskformer-*-coco-stuff": "COCO-Stuff",
-        "facebook/maskformer-*-cityscapes": "Cityscapes",
-    },
+    published=Published(
+        licenses={"facebook/maskformer-": "cc-by-nc-4.0"},
+        labels={
+            "facebook/maskformer-*-coco": "COCO panoptic",
+            "facebook/maskformer-*-ade": "ADE20K",
+            "facebook/maskformer-*-coco-stuff": "COCO-Stuff",
+            "facebook/maskformer-*-cityscapes": "Cityscapes",
+        },
+    ),
 )

@@ -4,20 +4,13 @@ Source of the rules: apple/ml-cvnets v0.1, ``engine/eval_segmentation.py`` and `
 """
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import ExactSize, Task
-from m2f_batch.models.family import Family, JsonMapping
+from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published, TaskRules
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.mobilevit.processor import PUBLISHED_EDGE, CropProcessor, stride_problems
-from m2f_batch.models.pixel_families.rules import no_problems, only_semantic
+from m2f_batch.models.pixel_families.rules import only_semantic
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 
 def _pixels(config: JsonMapping, processor: JsonMapping, task: Task) -> PreprocessPlan:
@@ -42,37 +35,27 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
     return None
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
+def _settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     return {"upsampling": "nearest"}
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.mobilevit.transformers_model import load
+def _network() -> Network:
+    from m2f_batch.models.mobilevit.transformers_model import load, predict
 
-    return load(directory, config)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.mobilevit.transformers_model import predict
-
-    return predict(model, pixel_values)
+    return Network(load, predict)
 
 
 FAMILY = Family(
     name="MobileViT",
     model_type="mobilevit",
     class_name="MobileViTForSemanticSegmentation",
-    class_head="segmentation_head.classifier.convolution.weight",
-    no_object=False,
-    tasks=only_semantic,
+    head=ClassHead("segmentation_head.classifier.convolution.weight"),
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper, size_problem=_size_problem),
+    tasks=TaskRules(only_semantic, _settings),
     config_problems=stride_problems,
-    weight_problems=no_problems,
-    pixels=_pixels,
-    paper=_paper,
-    size_problem=_size_problem,
-    postprocess=_postprocess,
-    load=_load,
-    predict=_predict,
-    licenses={"apple/deeplabv3-mobilevit-": "apple-amlr"},
-    published={"apple/deeplabv3-mobilevit-*": "Pascal VOC"},
+    published=Published(
+        licenses={"apple/deeplabv3-mobilevit-": "apple-amlr"},
+        labels={"apple/deeplabv3-mobilevit-*": "Pascal VOC"},
+    ),
 )

@@ -4,20 +4,13 @@ Source of the rules: apple/ml-cvnets v0.2 and later, ``engine/eval_segmentation.
 """
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Task
-from m2f_batch.models.family import Family, JsonMapping
+from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published, TaskRules
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.mobilevit.processor import PUBLISHED_EDGE, CropProcessor, stride_problems
-from m2f_batch.models.pixel_families.rules import no_problems, only_semantic
+from m2f_batch.models.pixel_families.rules import only_semantic
 from m2f_batch.models.preprocess_plan import PreprocessPlan
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 NO_EDGE = 2**31 - 1
 MOST_EDGE = 64 * PUBLISHED_EDGE  # the original has no bound: one row of 5000 pixels would be a canvas of 512 x 2560000
@@ -38,36 +31,27 @@ def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task:
     return replace(plan, size=AspectSize(shortest_edge=PUBLISHED_EDGE, longest_edge=NO_EDGE))
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
+def _settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     return {"upsampling": "corners"}
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.mobilevit.transformers_model import load
+def _network() -> Network:
+    from m2f_batch.models.mobilevit.transformers_model import load, predict_second
 
-    return load(directory, config)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.mobilevit.transformers_model import predict_second
-
-    return predict_second(model, pixel_values)
+    return Network(load, predict_second)
 
 
 FAMILY = Family(
     name="MobileViTv2",
     model_type="mobilevitv2",
     class_name="MobileViTV2ForSemanticSegmentation",
-    class_head="segmentation_head.classifier.convolution.weight",
-    no_object=False,
-    tasks=only_semantic,
+    head=ClassHead("segmentation_head.classifier.convolution.weight"),
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper),
+    tasks=TaskRules(only_semantic, _settings),
     config_problems=stride_problems,
-    weight_problems=no_problems,
-    pixels=_pixels,
-    paper=_paper,
-    postprocess=_postprocess,
-    load=_load,
-    predict=_predict,
-    licenses={"apple/mobilevitv2-": "apple-amlr"},
-    published={"apple/mobilevitv2-*-voc-deeplabv3": "Pascal VOC"},
+    published=Published(
+        licenses={"apple/mobilevitv2-": "apple-amlr"},
+        labels={"apple/mobilevitv2-*-voc-deeplabv3": "Pascal VOC"},
+    ),
 )

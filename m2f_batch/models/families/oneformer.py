@@ -5,21 +5,14 @@ Source of the rules: SHI-Labs/OneFormer, ``oneformer/oneformer_model.py`` and it
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import Size, Task
 from m2f_batch.models.backbone_configs import backbone_problems, natten_problems
-from m2f_batch.models.family import Family, FastForward, JsonMapping
+from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published, TaskRules
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.mask_families.rules import KINDS, POSTPROCESS, as_detectron2, is_small, weight_problems
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 from m2f_batch.models.processor import DIVISOR, plan_from_processor
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 PROCESSORS = frozenset(f"OneFormer{kind}" for kind in KINDS)
 QUERIES = 150
@@ -44,7 +37,7 @@ def _paper(config: JsonMapping, plan: PreprocessPlan, label_set: LabelSet, task:
     return as_detectron2(replace(plan, divisor=DIVISOR), label_set, small_ade20k=small)
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
+def _settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     if task == "instance":
         return {**POSTPROCESS[task], "top_k": config.get("num_queries") or QUERIES}
     if task == "semantic":
@@ -61,46 +54,31 @@ def _config_problems(config: JsonMapping) -> Iterator[str]:
         yield f"num_queries must be a number of queries, not {queries!r}"
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.oneformer.transformers_model import load
-
-    return load(directory, config, task)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.oneformer.transformers_model import predict
-
-    return predict(model, pixel_values)
-
-
-def _fast() -> FastForward:
+def _network() -> Network:
     from m2f_batch.models.oneformer.fast import FORWARD
+    from m2f_batch.models.oneformer.transformers_model import load, predict
 
-    return FORWARD
+    return Network(load, predict, FORWARD)
 
 
 FAMILY = Family(
     name="OneFormer",
     model_type="oneformer",
     class_name="OneFormerForUniversalSegmentation",
-    class_head="model.transformer_module.decoder.class_embed.weight",
-    no_object=True,
-    tasks=_tasks,
+    head=ClassHead("model.transformer_module.decoder.class_embed.weight", no_object=True),
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper, sized=_sized),
+    tasks=TaskRules(_tasks, _settings),
     config_problems=_config_problems,
     weight_problems=weight_problems,
-    pixels=_pixels,
-    paper=_paper,
-    sized=_sized,
-    postprocess=_postprocess,
-    load=_load,
-    predict=_predict,
-    fast=_fast,
     # transformers' processor asks the hub for the names of classes, of which it makes the texts of a training
     processor_arguments={"class_info_file": None},
-    licenses={"shi-labs/oneformer_": "mit"},
-    published={
-        "shi-labs/oneformer_coco_*": "COCO panoptic",
-        "shi-labs/oneformer_ade20k_*": "ADE20K",
-        "shi-labs/oneformer_cityscapes_*": "Cityscapes",
-    },
+    published=Published(
+        licenses={"shi-labs/oneformer_": "mit"},
+        labels={
+            "shi-labs/oneformer_coco_*": "COCO panoptic",
+            "shi-labs/oneformer_ade20k_*": "ADE20K",
+            "shi-labs/oneformer_cityscapes_*": "Cityscapes",
+        },
+    ),
 )

@@ -5,19 +5,12 @@ Source of the rules: roboflow/rf-detr 1.11.2, ``models/postprocess.py``, ``detr.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import ExactSize, Task
-from m2f_batch.models.family import Family, JsonMapping, Shapes
+from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published, Shapes, TaskRules
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 from m2f_batch.models.processor import plan_from_processor
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 AVERAGING = frozenset({"DetrImageProcessor", "DetrImageProcessorFast"})  # of published weights
 PROCESSORS = frozenset({"RfDetrImageProcessor", "RfDetrImageProcessorFast"}) | AVERAGING
@@ -82,38 +75,28 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
     return None
 
 
-def _postprocess(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
+def _settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
     return PUBLISHED | {"top_k": config.get("num_queries", NUM_QUERIES)}
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.rf_detr.transformers_model import load
+def _network() -> Network:
+    from m2f_batch.models.rf_detr.transformers_model import load, predict
 
-    return load(directory, config)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.rf_detr.transformers_model import predict
-
-    return predict(model, pixel_values)
+    return Network(load, predict)
 
 
 FAMILY = Family(
     name="RF-DETR",
     model_type="rf_detr",
     class_name="RfDetrForInstanceSegmentation",
-    class_head=CLASS_HEAD,
-    renamed_head=RENAMED_CLASS_HEAD,
-    no_object=False,
-    tasks=_tasks,
+    head=ClassHead(CLASS_HEAD, renamed=RENAMED_CLASS_HEAD),
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper, size_problem=_size_problem),
+    tasks=TaskRules(_tasks, _settings),
     config_problems=_config_problems,
     weight_problems=_weight_problems,
-    pixels=_pixels,
-    paper=_paper,
-    size_problem=_size_problem,
-    postprocess=_postprocess,
-    load=_load,
-    predict=_predict,
-    licenses={"Roboflow/rf-detr-seg-": "apache-2.0"},
-    published={"Roboflow/rf-detr-seg-*": "COCO instance by id"},
+    published=Published(
+        licenses={"Roboflow/rf-detr-seg-": "apache-2.0"},
+        labels={"Roboflow/rf-detr-seg-*": "COCO instance by id"},
+    ),
 )

@@ -2,29 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import AspectSize, Size, SlidingWindow, Task
-from m2f_batch.models.family import Family, JsonMapping
+from m2f_batch.models.family import Family, JsonMapping, Network, PixelRules, Published
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.pixel_families.rules import (
-    REFUSALS,
+    DECODE_HEAD,
+    SEMANTIC,
     are_counts,
     as_mmsegmentation,
     edge_problem,
     names_in,
-    no_problems,
-    no_settings,
-    only_semantic,
     processor_pixels,
 )
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 STRIDE = 32  # of the coarsest features: a shorter edge leaves nothing for the attention to look at
 B5 = (3, 6, 40, 3)  # its depths
@@ -79,39 +70,26 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
     return edge_problem(plan, multiple=1, least=STRIDE)
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.pixel_families.transformers_model import load_segformer
+def _network() -> Network:
+    from m2f_batch.models.pixel_families.transformers_model import load_segformer, predict
 
-    return load_segformer(directory, config)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.pixel_families.transformers_model import predict
-
-    return predict(model, pixel_values)
+    return Network(load_segformer, predict)
 
 
 FAMILY = Family(
     name="SegFormer",
     model_type="segformer",
     class_name="SegformerForSemanticSegmentation",
-    class_head="decode_head.classifier.weight",
-    no_object=False,
-    tasks=only_semantic,
+    head=DECODE_HEAD,
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper, sized=_sized, size_problem=_size_problem, windows=_windows),
+    tasks=SEMANTIC,
     config_problems=_config_problems,
-    weight_problems=no_problems,
-    pixels=_pixels,
-    paper=_paper,
-    sized=_sized,
-    size_problem=_size_problem,
-    windows=_windows,
-    postprocess=no_settings,
-    load=_load,
-    predict=_predict,
-    refusals=REFUSALS,
-    licenses={
-        "nvidia/segformer-": "nvidia-source-code-license",
-        "nvidia/mit-": "nvidia-source-code-license",
-    },
-    published={"nvidia/segformer-*-ade-*": "ADE20K", "nvidia/segformer-*-cityscapes-*": "Cityscapes"},
+    published=Published(
+        licenses={
+            "nvidia/segformer-": "nvidia-source-code-license",
+            "nvidia/mit-": "nvidia-source-code-license",
+        },
+        labels={"nvidia/segformer-*-ade-*": "ADE20K", "nvidia/segformer-*-cityscapes-*": "Cityscapes"},
+    ),
 )

@@ -2,28 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m2f_batch.config.segment import SlidingWindow, Task
 from m2f_batch.models.backbone_configs import backbone_problems, names_backbone, natten_problems, timm_problems
-from m2f_batch.models.family import Family, FastForward, JsonMapping, Shapes
+from m2f_batch.models.family import Family, JsonMapping, Network, PixelRules, Published, Shapes
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.pixel_families.rules import (
-    REFUSALS,
+    DECODE_HEAD,
+    SEMANTIC,
     are_counts,
     as_mmsegmentation,
     edge_problem,
-    no_settings,
-    only_semantic,
     processor_pixels,
 )
 from m2f_batch.models.preprocess_plan import PreprocessPlan
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from m2f_batch.models.predictions import Prediction
 
 STRIDE = 32  # of the coarsest features
 # backbones of which a model was run here at every size, with batches and alone
@@ -93,42 +85,22 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
     return edge_problem(plan, multiple=1, least=STRIDE)
 
 
-def _load(directory: Path, config: JsonMapping, task: Task | None) -> "nn.Module":
-    from m2f_batch.models.pixel_families.transformers_model import load_upernet
-
-    return load_upernet(directory, config)
-
-
-def _predict(model: "nn.Module", pixel_values: "Tensor") -> "Prediction":
-    from m2f_batch.models.pixel_families.transformers_model import predict_upernet
-
-    return predict_upernet(model, pixel_values)
-
-
-def _fast() -> FastForward:
+def _network() -> Network:
     from m2f_batch.models.pixel_families.fast_upernet import FastUperNetForward
+    from m2f_batch.models.pixel_families.transformers_model import load_upernet, predict_upernet
 
-    return FastUperNetForward()
+    return Network(load_upernet, predict_upernet, FastUperNetForward())
 
 
 FAMILY = Family(
     name="UperNet",
     model_type="upernet",
     class_name="UperNetForSemanticSegmentation",
-    class_head="decode_head.classifier.weight",
-    no_object=False,
-    tasks=only_semantic,
+    head=DECODE_HEAD,
+    network=_network,
+    pixels=PixelRules(own=_pixels, paper=_paper, size_problem=_size_problem, windows=_windows),
+    tasks=SEMANTIC,
     config_problems=_config_problems,
     weight_problems=_weight_problems,
-    pixels=_pixels,
-    paper=_paper,
-    size_problem=_size_problem,
-    windows=_windows,
-    postprocess=no_settings,
-    load=_load,
-    predict=_predict,
-    fast=_fast,
-    refusals=REFUSALS,
-    licenses={"openmmlab/upernet-": "mit"},
-    published={"openmmlab/upernet-*": "ADE20K"},
+    published=Published(licenses={"openmmlab/upernet-": "mit"}, labels={"openmmlab/upernet-*": "ADE20K"}),
 )

@@ -46,7 +46,7 @@ class Staged(Predictor):
 
 
 class StagedForward:
-    """``Family.fast`` of a network in three stages.
+    """``Network.fast`` of a network in three stages.
 
     ``make`` takes a model of ``transformers`` over. ``level_of`` is its module with an ``encoder``, the backbone, and a
     ``decoder``. ``given_on`` makes of the feature maps and of that decoder's output what the last stage takes.

@@ -22,7 +22,7 @@ from m2f_batch.models.predictions import Predictor
 
 
 class FastMask2FormerForward:
-    """``Family.fast`` of Mask2Former."""
+    """``Network.fast`` of Mask2Former."""
 
     def build(self, model: nn.Module) -> FastMask2Former | None:
         """Make a FastMask2Former of the model's weights. Warns and returns None where that is built otherwise."""

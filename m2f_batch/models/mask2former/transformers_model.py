@@ -6,6 +6,7 @@ from typing import cast
 from torch import Tensor, nn
 from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
+from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
@@ -15,7 +16,7 @@ from m2f_batch.models.predictions import QueryLogits
 ENCODER = "model.pixel_level_module.encoder"
 
 
-def load(directory: Path, config: JsonMapping) -> Mask2FormerForUniversalSegmentation:
+def load(directory: Path, config: JsonMapping, task: Task | None) -> Mask2FormerForUniversalSegmentation:
     """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     architecture = architecture_of(Mask2FormerConfig, config, "Mask2Former")
     return model_from_tensors(Mask2FormerForUniversalSegmentation, architecture, directory, is_never_read)

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 
 from m2f_batch.config.segment import AspectSize, Task
 from m2f_batch.models.backbone_configs import timm_problems
-from m2f_batch.models.family import JsonMapping, Shapes
+from m2f_batch.models.family import ClassHead, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 
 KINDS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
+CLASS_PREDICTOR = ClassHead("class_predictor.weight", no_object=True)
 # the processors whose arithmetic is ours, by today's names and by those of older checkpoints
 PROCESSORS = frozenset(f"{family}{kind}" for family in ("Mask2Former", "MaskFormer") for kind in KINDS)
 # a panoptic model answers all three (paper, section 4.3), because the others were never taught what the rest needs
@@ -40,7 +41,7 @@ TIMM_TENSORS = "model.pixel_level_module.encoder._backbone."
 
 
 def tasks_as_trained(config: JsonMapping, trained: Task | None, label_set: LabelSet | None) -> tuple[Task, ...]:
-    """Answer ``Family.tasks``: all three, unless the model was trained for instance or semantic alone."""
+    """Answer ``TaskRules.able``: all three, unless the model was trained for instance or semantic alone."""
     return TASKS[trained]
 
 

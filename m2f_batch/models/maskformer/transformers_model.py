@@ -6,6 +6,7 @@ from typing import cast
 from torch import Tensor, nn
 from transformers import DetrConfig, MaskFormerConfig, MaskFormerForInstanceSegmentation, PretrainedConfig
 
+from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import architecture_of, parameters_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
@@ -16,7 +17,7 @@ ENCODER = "model.pixel_level_module.encoder"
 DECODER_KEYS = ("d_model", "num_queries", "activation_function", "decoder_layers", "decoder_ffn_dim")
 
 
-def load(directory: Path, config: JsonMapping) -> MaskFormerForInstanceSegmentation:
+def load(directory: Path, config: JsonMapping, task: Task | None) -> MaskFormerForInstanceSegmentation:
     """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     made = architecture_of(
         MaskFormerConfig,

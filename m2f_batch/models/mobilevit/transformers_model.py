@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.models.mobilevitv2.modeling_mobilevitv2 import MobileViTV2Layer
 
+from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
@@ -25,7 +26,7 @@ from m2f_batch.models.mobilevit.modules import AttentionLayer, MobileViT, Mobile
 from m2f_batch.models.predictions import PixelLogits
 
 
-def load(directory: Path, config: JsonMapping) -> PreTrainedModel:
+def load(directory: Path, config: JsonMapping, task: Task | None) -> PreTrainedModel:
     """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     if config["model_type"] == "mobilevit":
         made = architecture_of(MobileViTConfig, config, "MobileViT")

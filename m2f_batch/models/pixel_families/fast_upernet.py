@@ -27,7 +27,7 @@ class FastUperNet(Predictor):
 
 
 class FastUperNetForward:
-    """``Family.fast`` of UperNet."""
+    """``Network.fast`` of UperNet."""
 
     def build(self, model: nn.Module) -> FastUperNet:
         """Make a FastUperNet of a model's weights. A backbone without a fast form stays as it is."""

@@ -4,12 +4,11 @@ Source of the tests: the pipelines of mmsegmentation 0.x (``LoadImageFromFile``,
 ``keep_ratio``), which read and resize by OpenCV and pad nothing.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
 from m2f_batch.errors import UsageError
-from m2f_batch.models.family import JsonMapping, Shapes
+from m2f_batch.models.family import ClassHead, JsonMapping, TaskRules
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
 from m2f_batch.models.processor import plan_from_processor
@@ -20,6 +19,7 @@ DEFAULTS: dict[str, JsonMapping] = {
     "Segformer": {"size": 512, "resample": 2, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
     "Beit": {"size": 224, "resample": 3, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)},
 }
+DECODE_HEAD = ClassHead("decode_head.classifier.weight")
 TASKS: tuple[Task, ...] = ("semantic",)
 UNABLE = "it gives each pixel a class, and nothing tells two objects of a class apart"
 REFUSALS: dict[Task, str] = {"instance": UNABLE, "panoptic": UNABLE}
@@ -30,14 +30,7 @@ def only_semantic(config: JsonMapping, trained: Task | None, label_set: LabelSet
     return TASKS
 
 
-def no_settings(config: JsonMapping, trained: Task | None, label_set: LabelSet | None, task: Task) -> JsonMapping:
-    """Return the settings of an argmax: none."""
-    return {}
-
-
-def no_problems(config: JsonMapping, shapes: Shapes) -> Iterator[str]:
-    """Yield nothing: the head alone tells whether the weights are of this family."""
-    return iter(())
+SEMANTIC = TaskRules(only_semantic, refusals=REFUSALS)
 
 
 def processor_pixels(processor: JsonMapping, kinds: tuple[str, ...]) -> PreprocessPlan:

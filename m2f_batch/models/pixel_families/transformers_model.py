@@ -13,6 +13,7 @@ from transformers import (
     UperNetForSemanticSegmentation,
 )
 
+from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import OUTPUTS, architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.fast_layers.staged import BackboneOutput
@@ -21,21 +22,21 @@ from m2f_batch.models.pixel_families.modules import Beit, PixelModel, UperNet
 from m2f_batch.models.predictions import PixelLogits
 
 
-def load_segformer(directory: Path, config: JsonMapping) -> SegformerForSemanticSegmentation:
+def load_segformer(directory: Path, config: JsonMapping, task: Task | None) -> SegformerForSemanticSegmentation:
     """Load the SegFormer of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     # older models of classification left the last stage in a row, which the head then takes for a square
     made = architecture_of(SegformerConfig, config, "SegFormer", reshape_last_stage=True)
     return model_from_tensors(SegformerForSemanticSegmentation, made, directory)
 
 
-def load_beit(directory: Path, config: JsonMapping) -> BeitForSemanticSegmentation:
+def load_beit(directory: Path, config: JsonMapping, task: Task | None) -> BeitForSemanticSegmentation:
     """Load the BEiT of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     outputs = {name: config[name] for name in (*OUTPUTS, "segmentation_indices") if config.get(name) is not None}
     made = architecture_of(BeitConfig, config, "BEiT", use_auxiliary_head=False, **outputs)
     return model_from_tensors(BeitForSemanticSegmentation, made, directory)
 
 
-def load_upernet(directory: Path, config: JsonMapping) -> UperNetForSemanticSegmentation:
+def load_upernet(directory: Path, config: JsonMapping, task: Task | None) -> UperNetForSemanticSegmentation:
     """Load the UperNet of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     made = architecture_of(UperNetConfig, config, "UperNet", use_auxiliary_head=False)
     return model_from_tensors(UperNetForSemanticSegmentation, made, directory, _is_never_read)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import RfDetrConfig, RfDetrForInstanceSegmentation
 
+from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
@@ -14,7 +15,7 @@ from m2f_batch.models.predictions import SigmoidQueryLogits
 from m2f_batch.models.rf_detr.modules import RfDetr
 
 
-def load(directory: Path, config: JsonMapping) -> RfDetrForInstanceSegmentation:
+def load(directory: Path, config: JsonMapping, task: Task | None) -> RfDetrForInstanceSegmentation:
     """Load the model of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     made = architecture_of(RfDetrConfig, config, "RF-DETR")
     return model_from_tensors(RfDetrForInstanceSegmentation, made, directory, is_never_read)

@@ -67,7 +67,7 @@ class TrainJob:
     @property
     def plan(self) -> PreprocessPlan:
         """The way in which the tuned model sees images. Training normalizes as it does."""
-        return self.family.pixels({}, self.processor, self.task)
+        return self.family.pixels.own({}, self.processor, self.task)
 
     @property
     def canvas_hw(self) -> SizeHW:
@@ -195,7 +195,7 @@ def tuned_processor(
     A new model gets its family's, with pixels as the weights of its backbone expect them.
     """
     size = config.output.size
-    new = dict(family.new_processor or {})
+    new = dict(family.new_model.processor) if family.new_model is not None else {}
     if normalization is not None:
         new["image_mean"], new["image_std"] = normalization
     settings = given or new

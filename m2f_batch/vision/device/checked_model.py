@@ -86,9 +86,10 @@ def load_checked(
 def _choose(
     original: OriginalPredictor, device: torch.device, precision: Precision
 ) -> tuple[Predictor, Literal["fast", "slow"], str | None]:
-    if original.family.fast is None:
+    fast_forward = original.network.fast
+    if fast_forward is None:
         return original.to(device), "fast", None
-    fast_forward, parts, unchecked = original.family.fast(), None, None
+    parts, unchecked = None, None
     try:
         original.to(device)
         with torch.inference_mode(), autocast(device, precision):

@@ -24,16 +24,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     all_families.cache_clear()
 
 
-def test_a_family_is_found_by_its_model_type_and_aliases(folder: Path) -> None:
+def test_a_family_is_found_by_its_model_type(folder: Path) -> None:
     (folder / "toy_found.py").write_text(TOY)
-    assert {"mask2former", "toy", "old-toy"} <= all_families().keys()
-    assert family_of({"model_type": "old-toy"}, "m").name == "Toy"
+    assert {"mask2former", "toy"} <= all_families().keys()
+    assert family_of({"model_type": "toy"}, "m").name == "Toy"
 
 
 def test_another_architecture_is_refused_by_the_names_of_all_families(folder: Path) -> None:
     (folder / "toy_named.py").write_text(TOY)
     supported = ", ".join(map(repr, sorted(all_families())))
-    assert "'mask2former'" in supported and "'old-toy'" in supported
+    assert "'mask2former'" in supported and "'toy'" in supported
     with pytest.raises(UsageError, match=f"^model.uri: m is a 'other' model; only {supported} models can be used$"):
         family_of({"model_type": "other"}, "m")
     with pytest.raises(UsageError, match=r"^model.uri: config.json of m says no model_type; only "):
@@ -48,7 +48,7 @@ def test_another_architecture_is_refused_by_the_names_of_all_families(folder: Pa
         ("", "FAMILY is None, but each file of this folder must define FAMILY = Family"),
         ("FAMILY = 'toy'\n", "FAMILY is 'toy', but each file of this folder must define FAMILY = Family"),
         ("import no_such_module\n", r"cannot be imported \(ModuleNotFoundError: No module named 'no_such_module'\)"),
-        (TOY.replace('"old-toy"', '"mask2former"'), "model_type 'mask2former', which Mask2Former is for already"),
+        (TOY.replace('"toy"', '"mask2former"'), "model_type 'mask2former', which Mask2Former is for already"),
     ],
 )
 def test_a_file_that_is_not_whole_is_named(folder: Path, text: str, told: str, request: pytest.FixtureRequest) -> None:
@@ -58,29 +58,22 @@ def test_a_file_that_is_not_whole_is_named(folder: Path, text: str, told: str, r
         all_families()
 
 
-@pytest.mark.parametrize(
-    ("new", "said"),
-    [
-        ("", r": exactly one FAMILY must have is_default=True, but no file has it$"),
-        ("is_default=True,", r"/toy_new_[0-9]+\.py: FAMILY has is_default=True, but no new_queries$"),
-        ("is_default=True, new_queries=7,", None),
-    ],
-)
-def test_the_family_of_a_new_model_is_whole(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, new: str, said: str | None
-) -> None:
+NEW = TOY.replace("head=", "new_model=NewModel({}, queries=7), head=").replace("Network,", "Network, NewModel,")
+
+
+def test_one_family_is_that_of_a_new_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (default_family().name, new_queries()) == ("Mask2Former", 100)
+    (folder / "toy_new.py").write_text(NEW)
+    all_families.cache_clear()
+    with pytest.raises(RunError, match=r"^models/families: .* a new_model, but mask2former\.py, toy_new\.py has it$"):
+        all_families()
     monkeypatch.setattr(families, "__path__", [str(folder)])
-    (folder / f"toy_new_{abs(hash(new))}.py").write_text(TOY.replace("aliases=", f"{new} aliases="))
-    if said is None:
-        assert (default_family().name, new_queries()) == ("Toy", 7)
-    else:
-        with pytest.raises(RunError, match=f"^models/families{said}"):
-            all_families()
+    assert (default_family().name, new_queries()) == ("Toy", 7)
 
 
-def test_two_families_of_a_new_model_are_named(folder: Path) -> None:
-    (folder / "toy_second.py").write_text(TOY.replace("aliases=", "is_default=True, new_queries=7, aliases="))
-    with pytest.raises(RunError, match=r"^models/families: exactly one .* but mask2former\.py, toy_second\.py has it$"):
+def test_no_family_of_a_new_model_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "__path__", [str(folder)])
+    with pytest.raises(RunError, match=r"^models/families: exactly one FAMILY .* a new_model, but no file has it$"):
         all_families()
 
 

@@ -144,10 +144,10 @@ def test_categories_have_stripped_names_and_the_datasets_ids() -> None:
 )
 def test_paper_sizes(name: str, task: str, width: int | None, edges: tuple[int, int]) -> None:
     config = {} if width is None else {"backbone_config": {"embed_dim": width}}
-    found = FAMILY.paper(config, PLAN, SETS[name], task)  # type: ignore[arg-type]  # a task, from a table
+    found = FAMILY.pixels.paper(config, PLAN, SETS[name], task)  # type: ignore[arg-type]  # a task, from a table
     assert found is not None and found.rounding == "detectron2"
     assert found.size == AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
 
 
 def test_label_sets_that_the_paper_does_not_have_have_no_paper_size() -> None:
-    assert FAMILY.paper({}, PLAN, LabelSet("mine", 1, (), frozenset(), (1,)), "panoptic") is None
+    assert FAMILY.pixels.paper({}, PLAN, LabelSet("mine", 1, (), frozenset(), (1,)), "panoptic") is None

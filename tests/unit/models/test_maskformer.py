@@ -73,22 +73,22 @@ def test_instance_is_refused_with_the_reason(model: Path) -> None:
 
 
 def test_tasks_are_those_that_training_allows() -> None:
-    assert FAMILY.tasks(CONFIG, None, None) == ("panoptic", "semantic")
-    assert FAMILY.tasks(CONFIG, None, SETS["COCO panoptic"]) == ("panoptic", "semantic")
-    assert FAMILY.tasks(CONFIG, None, SETS["ADE20K"]) == ("semantic",)
-    assert FAMILY.tasks(CONFIG, "panoptic", SETS["ADE20K"]) == ("panoptic", "semantic")
-    assert FAMILY.tasks(CONFIG, "semantic", None) == ("semantic",)
+    assert FAMILY.tasks.able(CONFIG, None, None) == ("panoptic", "semantic")
+    assert FAMILY.tasks.able(CONFIG, None, SETS["COCO panoptic"]) == ("panoptic", "semantic")
+    assert FAMILY.tasks.able(CONFIG, None, SETS["ADE20K"]) == ("semantic",)
+    assert FAMILY.tasks.able(CONFIG, "panoptic", SETS["ADE20K"]) == ("panoptic", "semantic")
+    assert FAMILY.tasks.able(CONFIG, "semantic", None) == ("semantic",)
     published = Checkpoint("facebook/maskformer-swin-base-ade", Path(), config_of("ADE20K"), {})
     assert choose_task(published, None) == "semantic"
     assert published.license == "cc-by-nc-4.0"
 
 
 def test_thresholds_are_those_of_the_label_set() -> None:
-    coco, ade = (FAMILY.postprocess(config_of(n), None, SETS[n], "panoptic") for n in ("COCO panoptic", "ADE20K"))
+    coco, ade = (FAMILY.tasks.settings(config_of(n), None, SETS[n], "panoptic") for n in ("COCO panoptic", "ADE20K"))
     assert coco == {"score_threshold": 0.8, "mask_threshold": 0.5, "overlap_threshold": 0.8, "keep_unsure": True}
     assert ade == coco | {"score_threshold": 0.7}
-    assert FAMILY.postprocess(config_of("COCO panoptic"), None, SETS["COCO panoptic"], "semantic")["masks_first"]
-    assert FAMILY.postprocess(config_of("ADE20K"), None, SETS["ADE20K"], "semantic") == {}
+    assert FAMILY.tasks.settings(config_of("COCO panoptic"), None, SETS["COCO panoptic"], "semantic")["masks_first"]
+    assert FAMILY.tasks.settings(config_of("ADE20K"), None, SETS["ADE20K"], "semantic") == {}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_legacy_size_divisibility_counts_and_stretches(
     processor: dict[str, Any], divisor: int, canvas_hw: tuple[int, int]
 ) -> None:
     old = {"feature_extractor_type": "MaskFormerFeatureExtractor", "size": 800, "max_size": 1333} | processor
-    plan = FAMILY.pixels(CONFIG, old, "semantic")
+    plan = FAMILY.pixels.own(CONFIG, old, "semantic")
     assert plan.divisor == divisor
     assert plan.content_size((480, 640)) == plan.canvas_size((480, 640)) == canvas_hw
     assert ("of an older transformers" in plan.note) == (divisor in (0, 64))
@@ -113,10 +113,10 @@ def test_a_legacy_size_divisibility_counts_and_stretches(
 
 
 def test_nothing_is_added_to_an_image_on_coco() -> None:
-    plan = FAMILY.pixels(config_of("COCO panoptic"), {"size": 800, "size_divisor": 32}, "panoptic")
+    plan = FAMILY.pixels.own(config_of("COCO panoptic"), {"size": 800, "size_divisor": 32}, "panoptic")
     assert "nothing is added, as in MaskFormer's own test on COCO" in plan.describe()
     assert plan.canvas_size((480, 640)) == plan.content_size((480, 640)) == (800, 1066)
-    assert FAMILY.pixels(CONFIG, {"size": 800}, "panoptic").canvas_size((480, 640)) == (800, 1088)
+    assert FAMILY.pixels.own(CONFIG, {"size": 800}, "panoptic").canvas_size((480, 640)) == (800, 1088)
 
 
 def test_assumed_labels_are_as_good_as_those_of_its_config() -> None:
@@ -156,7 +156,7 @@ def test_the_segmenter_warns_of_labels_without_names_and_of_terms(model: Path, t
 def test_sizes_of_the_paper() -> None:
     def edges(name: str, task: Task, **more: Any) -> tuple[int, int | None] | None:
         config = config_of(name, **more)
-        plan = FAMILY.paper(config, FAMILY.pixels(config, {}, task), SETS[name], task)
+        plan = FAMILY.pixels.paper(config, FAMILY.pixels.own(config, {}, task), SETS[name], task)
         if plan is None:
             return None
         assert isinstance(plan.size, AspectSize)

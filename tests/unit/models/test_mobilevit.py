@@ -78,7 +78,7 @@ def test_the_second_sees_all_of_the_image_with_its_ratio_and_red_first(second: P
 
 
 def test_an_image_that_the_second_would_stretch_beyond_bounds_is_an_error() -> None:
-    plan = SECOND.paper({}, SECOND.pixels({}, {}, "semantic"), VOC, "semantic")
+    plan = SECOND.pixels.paper({}, SECOND.pixels.own({}, {}, "semantic"), VOC, "semantic")
     assert plan is not None and plan.content_size((2, 128)) == (512, 32768)
     with pytest.raises(ImageError, match="the longest edge that is computed is 32768 pixels") as caught:
         plan.content_size((1, 65))
@@ -86,9 +86,9 @@ def test_an_image_that_the_second_would_stretch_beyond_bounds_is_an_error() -> N
 
 
 def test_published_sizes_are_512_pixels(first: Path, second: Path) -> None:
-    square = FIRST.paper({}, settled(read_checkpoint(first, "m")).preprocess, VOC, "semantic")
+    square = FIRST.pixels.paper({}, settled(read_checkpoint(first, "m")).preprocess, VOC, "semantic")
     assert square is not None and (square.canvas_size((90, 150)), square.is_bgr) == ((512, 512), True)
-    wide = SECOND.paper({}, settled(read_checkpoint(second, "m")).preprocess, VOC, "semantic")
+    wide = SECOND.pixels.paper({}, settled(read_checkpoint(second, "m")).preprocess, VOC, "semantic")
     assert wide is not None and (wide.canvas_size((90, 150)), wide.is_bgr) == ((512, 853), False)
 
 
@@ -105,16 +105,16 @@ def test_published_sizes_are_512_pixels(first: Path, second: Path) -> None:
     ],
 )
 def test_the_crop_of_a_processor_is_the_size_unless_it_crops_nothing(processor: Any, side: int, is_bgr: bool) -> None:
-    plan = FIRST.pixels({}, processor, "semantic")
+    plan = FIRST.pixels.own({}, processor, "semantic")
     assert (plan.canvas_size((5, 7)), plan.is_bgr) == ((side, side), is_bgr)
-    assert SECOND.pixels({}, processor, "semantic").content_size((10, 20)) == (side, 2 * side)
+    assert SECOND.pixels.own({}, processor, "semantic").content_size((10, 20)) == (side, 2 * side)
 
 
 @pytest.mark.parametrize("family", [FIRST, SECOND])
 def test_pixels_are_scaled_as_the_processor_scales_them(family: Family) -> None:
     def scales(processor: dict[str, Any]) -> list[float | None]:
-        plan = family.pixels({}, processor, "semantic")
-        paper = family.paper({}, plan, VOC, "semantic")
+        plan = family.pixels.own({}, processor, "semantic")
+        paper = family.pixels.paper({}, plan, VOC, "semantic")
         assert paper is not None
         return [plan.rescale_factor, paper.rescale_factor]
 
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_version_4_is_seen_as_it_was_made(first: Path, tmp_path:
 def test_a_processor_that_means_nothing_is_refused(processor: Any, told: str) -> None:
     for family in (FIRST, SECOND):
         with pytest.raises(UsageError, match=f"^model.uri: {told}"):
-            family.pixels({}, processor, "semantic")
+            family.pixels.own({}, processor, "semantic")
 
 
 @pytest.mark.parametrize("size", [{"height": 64, "width": 72}, {"shortest_edge": 64, "longest_edge": 128}])

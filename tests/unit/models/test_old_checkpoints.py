@@ -137,9 +137,9 @@ def test_training_starts_from_an_old_checkpoint(name: str) -> None:
     start = build_model(StartConfig(uri="x"), categories, task, TRAINING, seed=0, checkpoint=FOLDER / name)
     assert start.notes == ("the class head is the checkpoint's: it knows all 3 categories by name, of its 3",)
     known = load_file(FOLDER / name / "expected.safetensors")
-    classes, masks = FAMILY.predict(
-        start.model.eval().to(known["class"].dtype), given().to(known["class"].dtype)
-    ).tensors
+    classes, masks = (
+        FAMILY.network().predict(start.model.eval().to(known["class"].dtype), given().to(known["class"].dtype)).tensors
+    )
     tolerance = TOLERANCE[known["class"].dtype]
     assert torch.allclose(classes, known["class"], rtol=0, atol=tolerance)
     assert torch.allclose(masks, known["masks"], rtol=0, atol=tolerance)
@@ -149,15 +149,15 @@ def test_training_starts_from_an_old_checkpoint(name: str) -> None:
 def test_what_may_be_missing_is_read_by_nothing_and_all_else_is_read(name: str) -> None:
     """Each tensor in turn becomes NaN: exactly those that may be missing change no logit."""
     checkpoint = read_checkpoint(FOLDER / name, name)
-    model = FAMILY.load(FOLDER / name, checkpoint.config, "instance").eval().requires_grad_(False)
+    model = FAMILY.network().load(FOLDER / name, checkpoint.config, "instance").eval().requires_grad_(False)
     values = given().float()
     state: dict[str, Any] = {key: value for key, value in model.state_dict().items() if value.is_floating_point()}
-    known = FAMILY.predict(model, values).tensors
+    known = FAMILY.network().predict(model, values).tensors
     unread = set()
     for key, value in state.items():
         kept = value.clone()
         value.fill_(math.nan)
-        found = FAMILY.predict(model, values).tensors
+        found = FAMILY.network().predict(model, values).tensors
         if all(torch.equal(a, b) for a, b in zip(found, known, strict=True)):
             unread.add(key)
         value.copy_(kept)

@@ -87,9 +87,9 @@ def test_ids_of_a_task_fill_what_the_model_reads_with_zeros() -> None:
 
 def test_top_k_is_the_number_of_queries_and_thresholds_are_those_of_the_label_set() -> None:
     config: dict[str, Any] = {"num_queries": 250}
-    assert FAMILY.postprocess(config, None, None, "instance")["top_k"] == 250
-    assert FAMILY.postprocess({}, None, None, "instance")["top_k"] == 150
-    thresholds = {name: FAMILY.postprocess({}, None, SETS[name], "panoptic") for name in ("ADE20K", "COCO panoptic")}
+    assert FAMILY.tasks.settings(config, None, None, "instance")["top_k"] == 250
+    assert FAMILY.tasks.settings({}, None, None, "instance")["top_k"] == 150
+    thresholds = {name: FAMILY.tasks.settings({}, None, SETS[name], "panoptic") for name in ("ADE20K", "COCO panoptic")}
     assert thresholds["ADE20K"]["score_threshold"] == 0.5
     assert thresholds["COCO panoptic"]["score_threshold"] == 0.8
     assert thresholds["ADE20K"]["overlap_threshold"] == 0.8
@@ -107,7 +107,7 @@ def test_top_k_is_the_number_of_queries_and_thresholds_are_those_of_the_label_se
     ],
 )
 def test_sizes_of_the_paper(name: str, config: dict[str, Any], edges: tuple[int, int]) -> None:
-    plan = FAMILY.paper(config, FAMILY.pixels(config, {}, "semantic"), SETS[name], "semantic")
+    plan = FAMILY.pixels.paper(config, FAMILY.pixels.own(config, {}, "semantic"), SETS[name], "semantic")
     assert plan is not None
     assert plan.size == AspectSize(shortest_edge=edges[0], longest_edge=edges[1])
     assert (plan.rounding, plan.divisor, plan.round_content) == ("detectron2", 32, False)

@@ -110,9 +110,9 @@ def test_names_that_are_given_and_other_counts_are_left_alone() -> None:
 
 def test_every_pattern_of_every_family_names_a_set_that_has_names() -> None:
     for family in all_families().values():
-        for pattern, label_set in family.published.items():
+        for pattern, label_set in family.published.labels.items():
             assert names_of(label_set), pattern
-            assert any(pattern.startswith(prefix) for prefix in family.licenses), pattern
+            assert any(pattern.startswith(prefix) for prefix in family.published.licenses), pattern
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ def test_an_image_of_height_three_is_not_taken_for_channels():
 )
 def test_settings_that_mean_nothing_are_refused(settings, named):
     with pytest.raises(UsageError, match=named):
-        FAMILY.pixels({}, settings, "panoptic")
+        FAMILY.pixels.own({}, settings, "panoptic")
 
 
 def test_forms_of_the_hub_that_transformers_refuses():
