@@ -45,7 +45,7 @@ test-chaos: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=10 tests/chaos
 
 # Whole commands in processes of their own, and the other promises of runs.
-COMMANDS = $(addprefix tests/behavior/test_,$(addsuffix .py,allow_finetune allow_on_ray backbones command_line finetune \
+COMMANDS = $(addprefix tests/behavior/test_,$(addsuffix .py,allow_finetune backbones command_line finetune \
 	finetune_stop finetune_two poison s3_access_runs))
 test-commands: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=20 $(COMMANDS)
@@ -64,6 +64,7 @@ chaos: $(VENV)/ready
 	$(BIN)/python tests/chaos/driver_kills.py --seed $(SEED)
 	CHAOS=all $(BIN)/python -m pytest -q tests/chaos/test_chaos.py tests/chaos/test_two_runs.py tests/chaos/test_seven_nights.py \
 		tests/chaos/test_nodes.py tests/chaos/test_growing.py tests/chaos/test_kills.py tests/behavior/test_poison.py \
+		tests/behavior/test_command_line.py \
 		tests/behavior/test_finetune_two.py \
 		tests/behavior/test_finetune_stop.py tests/behavior/test_backbones.py \
 		tests/chaos/test_submit_cluster.py tests/behavior/test_benchmark_job.py tests/behavior/test_published.py \
