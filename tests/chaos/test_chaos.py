@@ -10,7 +10,7 @@ from lab import MODEL, Lab, lab
 from schedules import KINDS, draw_schedule
 
 SHORT = ("head", "driver-rival", "driver-stop")  # left out here: they wait for half a minute
-IMAGES = 48
+IMAGES = 32  # one of them is broken
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_schedules_follow_from_their_seed():
     [
         pytest.param(2, "disk", {"task", "driver-kill"}, marks=LONG),
         pytest.param(4, "s3", {"driver-kill", "driver-terminate"}, marks=LONG),
-        (104, "s3", {"actor", "driver-kill", "node"}),
+        (23418, "s3", {"actor", "driver-kill", "node"}),
     ],
 )
 def test_a_disturbed_run_ends_as_one_never_disturbed(place: Lab, seed: int, storage: str, kinds: set[str]):
@@ -46,4 +46,8 @@ def test_a_disturbed_run_ends_as_one_never_disturbed(place: Lab, seed: int, stor
     log = Path(place.folder / f"run-{seed}.log").read_text()[-5000:]
     assert result["problems"] == [], f"{result}\n{log}"
     assert result["counts"], f"too few events: {result['done']}"
+    if "node" in kinds:  # it was killed, with its actors and tasks, while there was work left for others
+        done = {event["kind"]: event for event in result["done"] if event["done"]}
+        assert done.keys() == kinds, result["done"]
+        assert done["node"]["labelled"] < IMAGES // int(schedule.settings["run.images_per_unit"]), result["done"]
     assert (result["rows"], result["lost"], result["doubled"], result["changed"]) == (IMAGES, 0, 0, 0)

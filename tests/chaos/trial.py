@@ -109,7 +109,8 @@ class Trial:
             ):
                 event = left.pop(0)
                 done = self._strike(event)
-                self.outcome.events.append({"kind": event.kind, "done": done, "files": witness.files})
+                so_far = {"files": witness.files, "labelled": len(self._hook.labelled())}
+                self.outcome.events.append({"kind": event.kind, "done": done, **so_far})
                 files, mark, committed_at = witness.files, time.monotonic(), None
         self.outcome.problems.append(f"not finished after {LONGEST_SECONDS} s")
 
