@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import DEMO_MODEL, PROJECT
+from conftest import DEMO_MODEL, LONG, PROJECT
 from PIL import Image
-from support.engines import config_of, in_process, rows_of
+from support.engines import config_of, in_process, rows_of, same_but_for_their_names
 
 from m2f_batch.cli import main
 from m2f_batch.flow.unit import stages
@@ -23,7 +23,7 @@ COMMAND = [str(Path(sys.executable).with_name("m2f-batch"))]
 
 
 def m2f_batch(*arguments: str | Path, **options) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=580, **options)
 
 
 def result(file: Path, exit_code: int) -> dict[str, object]:
@@ -96,25 +96,8 @@ def test_from_s3_to_s3_equals_from_disk_to_disk(off_ray, moto_s3, scenes, tmp_pa
     )
 
 
-def test_real_s3_equals_disk(ceph_s3, scenes, tmp_path):
-    assert in_process(config_of(scenes, tmp_path / "disk", DEMO_MODEL)) == 0
-    files = [path for path in scenes.rglob("*") if path.is_file()]
-    ceph_s3.put({f"in/{path.relative_to(scenes)}": path.read_bytes() for path in files})
-    assert in_process(config_of(f"{ceph_s3.uri}/in", f"{ceph_s3.uri}/out", DEMO_MODEL)) == 0
-    assert same_but_for_their_names(rows_of(f"{ceph_s3.uri}/out"), rows_of(tmp_path / "disk"))
-    assert verify(open_directory(f"{ceph_s3.uri}/out"), "panoptic") == []
-
-
-def same_but_for_their_names(some: list[dict], others: list[dict]) -> bool:
-    """Whether rows are equal, except for image_id, uri and version; file names must agree."""
-
-    def bare(row: dict) -> dict:
-        return {**row, "image_id": None, "version": None, "uri": row["uri"].rpartition("/")[2]}
-
-    return [bare(row) for row in some] == [bare(row) for row in others]
-
-
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+# SIGTERM is what a stop of a submitted job sends, which tests/chaos/test_submit_cluster.py follows to the same end
+@pytest.mark.parametrize("stop", [pytest.param(signal.SIGTERM, marks=LONG), signal.SIGINT])
 def test_stopped_by_a_signal(stop, scenes, tmp_path):
     images = tmp_path / "images"  # so many that they are not done before the signal, on whatever machine
     images.mkdir()
