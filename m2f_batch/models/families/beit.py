@@ -78,9 +78,9 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
 
 
 def _network() -> Network:
-    from m2f_batch.models.pixel_families.transformers_model import load_beit, predict, predict_published_beit
+    from m2f_batch.models.pixel_families.transformers_model import load_beit, predict_beit, predict_published_beit
 
-    return Network(load_beit, predict, predict_published=predict_published_beit)
+    return Network(load_beit, predict_beit, predict_published=predict_published_beit)
 
 
 FAMILY = Family(

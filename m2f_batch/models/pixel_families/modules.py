@@ -13,7 +13,7 @@ class Logits(Protocol):
 
 
 class PixelModel(Protocol):
-    """A SegFormer or a BEiT."""
+    """A SegFormer."""
 
     def __call__(self, *, pixel_values: Tensor) -> Logits:
         """Run the whole model."""
@@ -27,18 +27,28 @@ class UperNet(Protocol):
     decode_head: Callable[[Sequence[Tensor]], Tensor]
 
 
-class States(Protocol):
-    """The output of BEiT's backbone: what the embeddings and each block give, [B, 1 + patches, D]."""
+class BeitLayer(Protocol):
+    """One block of a BEiT. ``resolution`` is the canvas (Hc, Wc) in pixels."""
 
-    hidden_states: Sequence[Tensor]
+    def __call__(self, tokens: Tensor, *, attention_mask: Tensor | None, resolution: tuple[int, int]) -> Tensor:
+        """Give the tokens [B, 1 + patches, D] of the next. The mask is added to what attention weighs."""
+        ...
+
+
+class PositionBias(Protocol):
+    """The bias of attention by relative position, which all blocks of some BEiTs share."""
+
+    def __call__(self, window_size: tuple[int, int], *, dim_size: int) -> Tensor:
+        """Give the bias [1, heads, tokens, tokens] of a grid of patches (rows, columns)."""
+        ...
 
 
 class Backbone(Protocol):
-    """The backbone of a BEiT."""
+    """The backbone of a BEiT, whose embeddings make tokens of pixel values."""
 
-    def __call__(self, pixel_values: Tensor, *, output_hidden_states: bool) -> States:
-        """Run all blocks."""
-        ...
+    embeddings: Callable[[Tensor], Tensor]
+    shared_position_bias: PositionBias | None
+    layers: Sequence[BeitLayer]
 
 
 class BeitSettings(Protocol):

@@ -1,5 +1,6 @@
 """Loads the per-pixel models of transformers, without what only their training needs, and runs them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -43,23 +44,40 @@ def load_upernet(directory: Path, config: JsonMapping, task: Task | None) -> Upe
 
 
 def predict(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
-    """Run one forward pass of the modules of SegFormer or BEiT."""
+    """Run one forward pass of the modules of SegFormer."""
     return PixelLogits(cast(PixelModel, model)(pixel_values=pixel_values).logits)
 
 
-def predict_published_beit(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
-    """Run one forward pass of a BEiT with the states that unilm's ``forward_features`` gives its neck.
+def predict_beit(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
+    """Run a BEiT as transformers does.
 
-    ``out_indices`` count its blocks from 0, so they are states ``i + 1`` of transformers, which itself takes ``i - 1``.
+    There ``out_indices`` count from 1 what the embeddings and each block give, and 0 is the last block.
     """
     beit = cast(Beit, model)
-    states, patch = beit.beit(pixel_values, output_hidden_states=True).hidden_states, beit.config.patch_size
+    states = len(beit.beit.layers) + 1
+    return _beit_logits(beit, pixel_values, [(index - 1) % states for index in beit.config.out_indices])
+
+
+def predict_published_beit(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
+    """Run a BEiT with the states that unilm's ``forward_features`` gives its neck.
+
+    ``out_indices`` count its blocks from 0, so that transformers itself takes the states of two blocks before.
+    """
+    beit = cast(Beit, model)
+    return _beit_logits(beit, pixel_values, [index + 1 for index in beit.config.out_indices])
+
+
+def _beit_logits(model: Beit, pixel_values: Tensor, after: Sequence[int]) -> PixelLogits:
+    """Run the neck and the head on the states after so many blocks. No block behind the last of them is run."""
     batch, _, height, width = pixel_values.shape
-    maps = [
-        states[i + 1][:, 1:].transpose(1, 2).reshape(batch, -1, height // patch, width // patch)
-        for i in beit.config.out_indices
-    ]
-    return PixelLogits(beit.decode_head(beit.fpn(maps)))
+    grid = height // model.config.patch_size, width // model.config.patch_size
+    states = [model.beit.embeddings(pixel_values)]
+    shared = model.beit.shared_position_bias
+    bias = None if shared is None else shared(grid, dim_size=states[0].shape[1])
+    for layer in model.beit.layers[: max(after)]:
+        states.append(layer(states[-1], attention_mask=bias, resolution=(height, width)))
+    maps = [states[count][:, 1:].transpose(1, 2).reshape(batch, -1, *grid) for count in after]
+    return PixelLogits(model.decode_head(model.fpn(maps)))
 
 
 def predict_upernet(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
