@@ -7,7 +7,7 @@ GET_UV = test -d .tools/uv || \
 UV = PYTHONPATH=$(CURDIR)/.tools $(PYTHON) -m uv
 
 PARTS = postprocess preprocess megapixels forward memory job listing corrupt
-LONG_PARTS = scale kills pool gcs idle_head s3_requests train growing
+LONG_PARTS = families scale kills pool gcs idle_head s3_requests train growing
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
 TOOLS = airflow argo cron dagster tables

@@ -17,7 +17,7 @@ from torch.nn.functional import interpolate
 
 from benchmarks.lib.photos import object_masks
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
-from m2f_batch.models.preprocess_plan import SizeHW, with_size
+from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW, with_size
 from m2f_batch.models.processor import plan_from_processor
 
 QUERIES, STRIDE = 100, 4
@@ -56,13 +56,14 @@ def make_work(
     *,
     classes: int | None = None,
     size: AspectSize | ExactSize | None = None,
+    plan: PreprocessPlan | None = None,
     queries: int = QUERIES,
     seed: int = 0,
 ) -> Work:
-    """An image of which ``kept`` queries are confident."""
+    """An image of which ``kept`` queries are confident, on the canvas of ``plan``, or on one of ``size``."""
     rng = np.random.default_rng(seed)
     classes = classes or CLASSES[task]
-    plan = with_size(plan_from_processor({}), size or CANVASES[task])
+    plan = plan or with_size(plan_from_processor({}), size or CANVASES[task])
     canvas, content = plan.canvas_size(output), plan.content_size(output)
     coarse = (-(-content[0] // STRIDE), -(-content[1] // STRIDE))
     masks = _objects(coarse, kept, seed) if task == "instance" else _tiling(coarse, kept, rng, seed)

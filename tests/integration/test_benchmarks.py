@@ -9,6 +9,10 @@ import torch
 from conftest import PROJECT
 from support import reference
 
+from benchmarks.families import documents, families
+from benchmarks.families import parts as family_parts
+from benchmarks.families.cases import ALL
+from benchmarks.families.models import save
 from benchmarks.lib import agreement, photos, timing
 from benchmarks.lib.peers import DENSE, shipped
 from benchmarks.lib.work import SQUARE, make_work
@@ -145,7 +149,64 @@ def test_ways_take_turns_and_ratios_are_per_round():
     assert timing.table([{"x": 1, "y": "b"}]) == "| x | y |\n| --- | --- |\n| 1 | b |"
 
 
-@pytest.mark.parametrize("part", [postprocess, preprocess, megapixels, forward, job, memory, gpu])
+def test_speeds_of_families_are_the_measured():
+    """``python -m benchmarks.families.documents`` writes them."""
+    text = documents.DOCUMENT.read_text()
+    assert documents.with_speeds(text, documents.figures()) == text
+
+
+def test_a_measured_family_is_in_the_table():
+    text, segformer = documents.DOCUMENT.read_text(), next(case for case in ALL if case.row == "segformer")
+    measured = {
+        "forward": {"transformers / ours": [1.26, 1, 2]},
+        "post": [{"transformers / ours": [11.4, 1, 2]}, {"transformers / ours": [9.96, 1, 2]}],
+        "job": {"one by one / ours": [3.14, 1, 2], "batched / ours": [2.72, 1, 2]},
+    }
+    lines = documents.with_speeds(text, {segformer.name: measured}).splitlines()
+    (line,) = (line for line in lines if "`segformer`" in line)
+    assert "SegFormer, B0, 512x512: forward 1.3, post-processing 10 to 11, whole job 2.7" in line
+    assert len({line.count("|") for line in lines if line.startswith("|")}) == 1
+    rows = {line.split("`")[1] for line in lines if line.startswith("| ") and "model_type" not in line}
+    assert rows == {case.row for case in ALL}, "every family is measured"
+
+
+def test_unknown_families_are_refused():
+    assert [case.row for case in families.chosen_cases("beit,segformer")] == ["segformer", "beit"]
+    with pytest.raises(SystemExit, match=r"--only nothing: there are mask2former, .*, mobilevitv2"):
+        families.chosen_cases("nothing")
+
+
+def test_a_wrong_logit_of_a_family_fails():
+    logits = (torch.ones(1, 2, 4, 4), torch.full((1, 3), 10.0))
+    assert family_parts._apart(logits, logits) == 0
+    assert family_parts._apart((logits[0] + 0.5, logits[1]), logits) == 0.5
+    assert family_parts._apart((logits[0], logits[1] + 0.5), logits) == pytest.approx(0.05)
+
+
+@pytest.mark.slow  # a model is made, and run 20 times on photographs
+def test_a_family_is_measured():
+    case = next(case for case in ALL if case.row == "rf_detr")
+    found = families.measure(case, torch.device("cpu"), quick=True)
+    assert found["forward"]["difference"] < 1e-5
+    assert found["job"]["segments"] >= 1
+    (post,) = found["post"]
+    assert post["overlap"] > 0.9
+    text = "\n".join(families.tables({case.name: found}))
+    assert text.count(f"| {case.name} | ") == 3
+
+
+@pytest.mark.slow  # a model is made for each, of which only the processor is used
+@pytest.mark.parametrize(("row", "task"), [("oneformer", "semantic"), ("eomt", "panoptic"), ("eomt", "instance")])
+def test_post_processing_of_families_is_that_of_their_processors(row, task, tmp_path):
+    """OneFormer's of the other tasks loses whole objects, and gives several the same id."""
+    case = next(case for case in ALL if case.row == row)
+    save(case, tmp_path / "model", quick=True)
+    line = family_parts.measure_post(case, tmp_path / "model", task, (120, 170), ONCE)
+    assert line["segments"] > 3
+    assert line["overlap"] > 0.5
+
+
+@pytest.mark.parametrize("part", [postprocess, preprocess, megapixels, forward, job, memory, gpu, families])
 def test_commands_explain_themselves(part, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--help"])
     with pytest.raises(SystemExit) as end:

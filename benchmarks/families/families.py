@@ -1,0 +1,169 @@
+"""Every family beside eager transformers: its forward pass, its post-processing and its whole job, in one run.
+
+    python -m benchmarks.families.families [--quick] [--only mask2former,segformer] [--device cuda]
+
+Published configurations with random weights, float32. Writes results/families.md, results/families.json, and the column
+of docs/models.md. With ``--only`` the others' figures stay as they were.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.families import documents
+from benchmarks.families.cases import ALL, Case
+from benchmarks.families.models import save
+from benchmarks.families.parts import measure_forward, measure_job, measure_post
+from benchmarks.families.peers import Peer
+from benchmarks.lib.photos import where_from
+from benchmarks.lib.timing import RESULTS, Rounds, machine, parser, publish, say, table
+from m2f_batch.models.loading import keep_float32
+from m2f_batch.vision.segmenter import Segmenter
+
+THREADS = 2
+OUTPUTS = ((480, 640), (1080, 1920))
+JOB_SECONDS = 6.0  # of forward passes in a round of a way, which say how many images it takes
+NOTE = """Seconds are medians; a ratio is that of one round in which all took turns: median, lowest and highest.
+
+*forward*: eager modules of `transformers` as its `from_pretrained` loads them (*attention* is what it chose), beside
+ours, on the same pixel values; the largest difference of a logit is relative to the largest logit. Random weights put
+masks about their threshold, where rounding flips bits of masked attention (Mask2Former, OneFormer).
+
+*post-processing*, one thread: the processor's own `post_process_*` at the image's size with pycocotools for its masks,
+beside ours, on logits with the places and areas of annotated objects. Their masks are others than the papers': *IoU* is
+the median of ours with the best of theirs. Families that are not listed have the functions of one that is: UperNet
+SegFormer's, MobileViTv2 MobileViT's.
+
+*whole job*, in one process, files in memory to RLE: the image processor, the model, `post_process_*` and pycocotools,
+image after image and all images as one batch, beside `Segmenter`. Where a paper sees more of an image than the crop of
+`transformers` (MobileViTv2), ours computes more pixels."""
+Measured = dict[str, Any]
+
+
+def measure(case: Case, device: torch.device, *, quick: bool) -> Measured:
+    """All parts of one case."""
+    cuda = device.type == "cuda"
+    with tempfile.TemporaryDirectory(prefix="m2f-bench-") as folder:
+        directory = Path(folder) / "model"
+        save(case, directory, quick=quick)
+        peer = Peer(case, directory, device)
+        segmenter = Segmenter.from_pretrained(str(directory), task=case.task, device=str(device), threads=THREADS)
+        forward = measure_forward(case, peer, segmenter, Rounds(2, 2) if quick else Rounds(3, 9, 20), device)
+        say(f"{case.name}: forward {_shown(forward, 'transformers')}")
+        seconds = max(forward["ours"], forward["transformers"])
+        count = 2 if quick else 32 if cuda else max(2, min(8, int(JOB_SECONDS / seconds)))
+        job = measure_job(peer, segmenter, count, Rounds(2, 2) if quick else Rounds(3, 7, 25))
+        say(f"{case.name}: whole job {_shown(job, 'one by one')}, batched {_shown(job, 'batched')}")
+        del peer, segmenter
+        rounds = Rounds(2, 2) if quick else Rounds(3, 9, 5)
+        outputs = [(96, 128)] if quick else OUTPUTS
+        post = [measure_post(case, directory, task, output, rounds) for task in case.post for output in outputs]
+        for line in post:
+            say(f"{case.name}: {line['task']} {line['output']} {_shown(line, 'transformers')}")
+    return {"forward": forward, "post": post, "job": job}
+
+
+def _shown(measured: Mapping[str, Any], other: str) -> str:
+    median, low, high = measured[f"{other} / ours"]
+    return f"{median:.3g} ({low:.3g}-{high:.3g})"
+
+
+def _seconds(value: float) -> str:
+    return f"{value * 1000:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def tables(measured: Mapping[str, Measured]) -> list[str]:
+    """The three tables, with a heading each."""
+    forward, post, job = [], [], []
+    for name, parts in measured.items():
+        one = parts["forward"]
+        forward.append(
+            {
+                "family": name,
+                "canvas": one["canvas"],
+                "attention": one["attention"],
+                "transformers": _seconds(one["transformers"]),
+                "ours": _seconds(one["ours"]),
+                "transformers / ours": _shown(one, "transformers"),
+                "largest difference": f"{one['difference']:.1e}",
+                "rounds": one["rounds"],
+            }
+        )
+        post += [
+            {
+                "family": name,
+                "task": line["task"],
+                "output": line["output"],
+                "segments": line["segments"],
+                "transformers": _seconds(line["transformers"]),
+                "ours": _seconds(line["ours"]),
+                "transformers / ours": _shown(line, "transformers"),
+                "IoU": f"{line['overlap']:.3f}",
+                "rounds": line["rounds"],
+            }
+            for line in parts["post"]
+        ]
+        whole = parts["job"]
+        job.append(
+            {
+                "family": name,
+                "images": whole["images"],
+                "segments per image": f"{whole['segments']:.0f}",
+                "one by one, s per image": _seconds(whole["one by one"]),
+                "batched": _seconds(whole["batched"]),
+                "ours": _seconds(whole["ours"]),
+                "one by one / ours": _shown(whole, "one by one"),
+                "batched / ours": _shown(whole, "batched"),
+                "rounds": whole["rounds"],
+            }
+        )
+    named = {"forward": forward, "post-processing and RLE": post, "whole job": job}
+    return [f"## {title}\n\n{table(lines)}" for title, lines in named.items() if lines]
+
+
+def write(measured: Mapping[str, Measured], device: torch.device, kept: Mapping[str, Measured], *, quick: bool) -> None:
+    """Print and keep the result, beside what was measured before of other families (their own machine is in git)."""
+    everything = {case.name: found for case in ALL if (found := measured.get(case.name) or kept.get(case.name))}
+    about = f"Published configurations, random weights, float32 on {device.type}; {where_from()}."
+    if stale := [name for name in everything if name not in measured]:
+        about += f" Measured before, and kept: {', '.join(stale)}."
+    name = "families" if device.type == "cpu" else f"families-{device.type}"
+    publish(name, "Families", [about, *tables(everything), NOTE], threads=THREADS, quick=quick)
+    if not quick:
+        content = {"machine": machine(THREADS), "device": device.type, "families": everything}
+        (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        documents.main()
+
+
+def chosen_cases(only: str | None) -> Sequence[Case]:
+    """The cases with these names, small letters and dashes, or all. Raises SystemExit for a name that nobody has."""
+    keys = only.split(",") if only else [case.key for case in ALL]
+    if unknown := set(keys) - {case.key for case in ALL}:
+        raise SystemExit(f"--only {', '.join(sorted(unknown))}: there are {', '.join(case.key for case in ALL)}")
+    return [case for case in ALL if case.key in keys]
+
+
+def main() -> int:
+    """Measure, print and write."""
+    options = parser(__doc__)
+    options.add_argument("--only", help="families to measure, with commas between them")
+    options.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    chosen = options.parse_args()
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("--device cuda: there is no CUDA device here, and a CPU's figures would say nothing of one")
+    device = torch.device(chosen.device)
+    keep_float32(device)
+    torch.set_num_threads(THREADS)
+    measured = {case.name: measure(case, device, quick=chosen.quick) for case in chosen_cases(chosen.only)}
+    kept = documents.figures() if chosen.only and not chosen.quick and device.type == "cpu" else {}
+    write(measured, device, kept, quick=chosen.quick)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
