@@ -28,18 +28,22 @@ test test-fast test-slow test-units test-chaos test-behavior test-commands test-
 
 # Run two suites at once, and the next as soon as one ends: the longest first, and last the one that takes all cores.
 test: $(VENV)/ready
-	$(MAKE) -j2 --output-sync=target test-runs test-commands test-chaos test-slow check test-fast
+	$(MAKE) -j2 --output-sync=target test-runs test-commands test-chaos check test-units
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
-# The inner loop: no servers but moto, no training, no other processes. It runs in a process for each core.
-FEW = $(BIN)/python -m pytest -q --durations=10 --ignore=tests/behavior --ignore=tests/chaos --ignore=tests/tools
+# A process for each core. The files of long tests come first in the order of names, and doctests last.
+FEW = $(BIN)/python -m pytest -q --durations=10 --ignore=tests/behavior --ignore=tests/chaos --ignore=tests/tools \
+	-n auto --dist loadfile --no-loadscope-reorder
+# The inner loop: no servers but moto, no training, no other processes.
 test-fast: $(VENV)/ready
-	$(FEW) -n auto --dist loadfile -m "not slow"
+	$(FEW) -m "not slow"
 
 test-slow: $(VENV)/ready
 	$(FEW) -m slow
 
-test-units: test-fast test-slow
+# Both at once, because to import torch and to collect the tests takes each process some fifteen seconds.
+test-units: $(VENV)/ready
+	$(FEW)
 
 test-chaos: $(VENV)/ready
 	$(BIN)/python -m pytest -q --durations=10 tests/chaos
