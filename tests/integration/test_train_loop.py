@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.train_ranks import BATCH, on_ranks, parts_of, rules, sample_of, small_model
+from support.train_ranks import BATCH, of_rank, on_two_ranks, parts_of, rules, sample_of, small_model
 
 from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.loop.step import NonFiniteStep, TrainedModel, train_step
 
-STEPS = 20
+STEPS, PLAIN_STEPS = 12, 4
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """A folder with the weights before each of 20 steps of one process."""
+    """A folder with the weights before each of some steps of one process."""
     folder = tmp_path_factory.mktemp("weights")
     torch.set_num_threads(1)
     model = small_model()
@@ -34,6 +34,14 @@ def weights(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def of_two(weights):
+    """What two workers make of the steps, and what those of a plain loop do."""
+    return dict(
+        zip(("ours", "plain"), on_two_ranks(weights, [(STEPS, "float32"), (PLAIN_STEPS, "plain")]), strict=True)
+    )
+
+
 def assert_same(found, expected, relative):
     for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=relative), step
@@ -41,27 +49,26 @@ def assert_same(found, expected, relative):
         assert difference < relative, (step, float(difference))
 
 
-def test_two_workers_do_what_one_does(weights):
-    """From the same weights at each of 20 steps, with other numbers of images and masks on each."""
+def test_two_workers_do_what_one_does(weights, of_two):
+    """From the same weights at each step, with other numbers of images and masks on each."""
     masks = [
         [sum(len(s.labels) for part in parts_of(step, rank, 2, 1) for s in part) for rank in (0, 1)]
         for step in range(STEPS)
     ]
     assert sum(a != b for a, b in masks) > STEPS // 2
-    assert_same(on_ranks(weights, STEPS, 1, 2), on_ranks(weights, STEPS, 1, 1), 1e-5)
+    assert_same(of_two["ours"], of_rank(weights, STEPS, 1, "float32"), 1e-5)
 
 
-def test_two_workers_of_a_plain_loop_do_something_else(weights):
+def test_two_workers_of_a_plain_loop_do_something_else(weights, of_two):
     """Why the loss is ours: each rank of ``transformers`` + DDP divides by its own number of masks."""
-    steps = 4
-    two, one = on_ranks(weights, steps, 1, 2, "plain"), on_ranks(weights, steps, 1, 1, "plain")
-    for ours, theirs in zip(two, one, strict=True):
+    one = of_rank(weights, PLAIN_STEPS, 1, "plain")
+    for ours, theirs in zip(of_two["plain"], one, strict=True):
         assert (ours["gradient"] - theirs["gradient"]).norm() / theirs["gradient"].norm() > 0.01
 
 
 @pytest.mark.parametrize("accumulate", [2, 5])
 def test_accumulated_passes_do_what_one_pass_does(weights, accumulate):
-    assert_same(on_ranks(weights, 4, accumulate, 1, "float64"), on_ranks(weights, 4, 1, 1, "float64"), 1e-9)
+    assert_same(of_rank(weights, 4, accumulate, "float64"), of_rank(weights, 4, 1, "float64"), 1e-9)
 
 
 def test_what_is_not_finite_is_named_and_changes_nothing():

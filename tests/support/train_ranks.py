@@ -1,5 +1,6 @@
 """Training steps on drawn scenes in one process or in several that talk by gloo, from the same weights every time."""
 
+import json
 import os
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from m2f_batch.models.mask2former.training import TRAINING
 from m2f_batch.train.data.batches import on_device
 from m2f_batch.train.loop.step import TrainedModel, train_step
 
-__all__ = ["BATCH", "on_ranks", "parts_of", "rules", "sample_of", "small_model"]
+__all__ = ["BATCH", "of_rank", "on_two_ranks", "parts_of", "rules", "sample_of", "small_model"]
 
 
 def plain_gradients(weights: Path, steps: int, rank: int, size: int) -> list[dict]:
@@ -71,42 +72,37 @@ def gradients(weights: Path, steps: int, accumulate: int, rank: int, size: int, 
     return found
 
 
-def on_ranks(weights: Path, steps: int, accumulate: int, size: int, dtype: str = "float32") -> list[dict]:
-    """``gradients`` of rank 0 among so many processes; ``plain_gradients`` for the dtype "plain"."""
-    if size == 1:
-        if dtype == "plain":
-            return plain_gradients(weights, steps, 0, 1)
-        return gradients(weights, steps, accumulate, 0, 1, dtype)
-    meeting = weights / f"meeting-{size}-{accumulate}-{dtype}"
+def of_rank(weights: Path, steps: int, accumulate: int, dtype: str, rank: int = 0, size: int = 1) -> list[dict]:
+    """``gradients`` of a rank, or ``plain_gradients`` for the dtype "plain"."""
+    if dtype == "plain":
+        return plain_gradients(weights, steps, rank, size)
+    return gradients(weights, steps, accumulate, rank, size, dtype)
+
+
+def on_two_ranks(weights: Path, runs: list[tuple[int, str]]) -> list[list[dict]]:
+    """``of_rank`` of rank 0 of two processes, for each number of steps and dtype.
+
+    The two do all runs, because their imports take most of the time.
+    """
+    meeting = weights / "meeting"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_WAIT_POLICY": "PASSIVE"}
     processes = [
         subprocess.Popen(
-            [
-                sys.executable,
-                __file__,
-                str(weights),
-                str(meeting),
-                *map(str, (steps, accumulate, rank, size)),
-                dtype,
-            ],
-            env=environment,
+            [sys.executable, __file__, str(weights), str(meeting), str(rank), json.dumps(runs)], env=environment
         )
-        for rank in range(size)
+        for rank in range(2)
     ]
     try:
-        assert [process.wait(300) for process in processes] == [0] * size
+        assert [process.wait(300) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()
     return torch.load(f"{meeting}.result", weights_only=True)
 
 
-def _main(weights: str, meeting: str, steps: str, accumulate: str, rank: str, size: str, dtype: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=int(size))
-    if dtype == "plain":
-        found = plain_gradients(Path(weights), int(steps), int(rank), int(size))
-    else:
-        found = gradients(Path(weights), int(steps), int(accumulate), int(rank), int(size), dtype)
+def _main(weights: str, meeting: str, rank: str, runs: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=int(rank), world_size=2)
+    found = [of_rank(Path(weights), steps, 1, dtype, int(rank), 2) for steps, dtype in json.loads(runs)]
     if rank == "0":
         torch.save(found, f"{meeting}.result")
     dist.barrier()

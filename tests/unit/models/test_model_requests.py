@@ -49,28 +49,32 @@ from m2f_batch.train.start.build import build_model
 from m2f_batch.models.processor import plan_from_processor
 from m2f_batch.models.loading import load_model, processor_pixel_values
 from m2f_batch.models.mask2former.training import TRAINING
-place = Path(sys.argv[1])
 labels = [Category(i, name, True) for i, name in enumerate(("cat", "dog", "sky"))]
 image = np.zeros((64, 64, 3), np.uint8)
-said = {}
-for name, use in {
-    "read": lambda: plan_from_processor(read_checkpoint(place, "m").processor),
-    "load": lambda: load_model(place, torch.device("cpu")),
-    "train": lambda: build_model(StartConfig(uri="m"), labels, "instance", TRAINING, seed=0, checkpoint=place),
-    "processor": lambda: processor_pixel_values(place, image),
-}.items():
+def outcome(place):
+    said = {}
+    for name, use in uses_of(place).items():
+        try:
+            use()
+            said[name] = "ok"
+        except (RunError, UsageError) as error:
+            said[name] = str(error)
+    ours, asked[:] = [*asked], []
+    from transformers import AutoConfig
     try:
-        use()
-        said[name] = "ok"
-    except (RunError, UsageError) as error:
-        said[name] = str(error)
-ours, asked[:] = [*asked], []
-from transformers import AutoConfig
-try:
-    AutoConfig.from_pretrained(place)
-except Exception as error:
-    said["transformers"] = type(error).__name__
-print(json.dumps({"asked": ours, "said": said, "transformers asked": bool(asked)}))
+        AutoConfig.from_pretrained(place)
+    except Exception as error:
+        said["transformers"] = type(error).__name__
+    theirs, asked[:] = [*asked], []
+    return {"asked": ours, "said": said, "transformers asked": bool(theirs)}
+def uses_of(place):
+    return {
+        "read": lambda: plan_from_processor(read_checkpoint(place, "m").processor),
+        "load": lambda: load_model(place, torch.device("cpu")),
+        "train": lambda: build_model(StartConfig(uri="m"), labels, "instance", TRAINING, seed=0, checkpoint=place),
+        "processor": lambda: processor_pixel_values(place, image),
+    }
+print(json.dumps({place: outcome(Path(place)) for place in sys.argv[1:]}))
 """
 CONFIG = json.loads((SWIN / "config.json").read_text())
 PROCESSOR = json.loads((SWIN / "preprocessor_config.json").read_text())
@@ -103,16 +107,6 @@ LURES: dict[str, dict[str, Any]] = {
 }
 
 
-def outcome(place: Path) -> dict[str, Any]:
-    """What a user's process asks of the network and says."""
-    environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
-    run = [sys.executable, "-W", "ignore", "-c", LOAD, str(place)]
-    done = subprocess.run(run, env=environment, cwd=PROJECT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return said
-
-
 def laid_over(base: Path, place: Path, files: dict[str, Any]) -> Path:
     shutil.copytree(base, place)
     for name, tree in files.items():
@@ -123,22 +117,39 @@ def laid_over(base: Path, place: Path, files: dict[str, Any]) -> Path:
 OK = {"read": "ok", "load": "ok", "train": "ok", "processor": "ok"}
 
 
-def test_no_lure_is_followed(tmp_path: Path) -> None:
-    """All of them in one process, whose start takes most of the time."""
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a user's process asks of the network and says of a backbone that is only named, and of all the lures.
+
+    One process does both, because its start takes most of the time.
+    """
+    folder = tmp_path_factory.mktemp("models")
+    untyped = {key: value for key, value in PROCESSOR.items() if key != "image_processor_type"}
     both: dict[str, Any] = {}
     for files in LURES.values():
         both |= {name: both.get(name, {}) | tree for name, tree in files.items()}
-    found = outcome(laid_over(SWIN, tmp_path / "all", both))
+    places = {
+        "named": laid_over(TIMM, folder / "named", {"preprocessor_config.json": untyped}),
+        "lures": laid_over(SWIN, folder / "lures", both),
+    }
+    environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
+    run = [sys.executable, "-W", "ignore", "-c", LOAD, *map(str, places.values())]
+    done = subprocess.run(run, env=environment, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {name: said[str(place)] for name, place in places.items()}
+
+
+def test_no_lure_is_followed(outcomes: dict[str, Any]) -> None:
+    found = outcomes["lures"]
     assert found["asked"] == [] and found["said"].items() >= OK.items()
 
 
-def test_a_backbone_that_is_only_named(tmp_path: Path) -> None:
+def test_a_backbone_that_is_only_named(outcomes: dict[str, Any]) -> None:
     """Version 5 would ask whether the hub has a model of that name, also to find the kind of image processor."""
     pytest.importorskip("timm", reason="the extra timm is not installed")
-    untyped = {key: value for key, value in PROCESSOR.items() if key != "image_processor_type"}
-    place = laid_over(TIMM, tmp_path / "m", {"preprocessor_config.json": untyped})
-    assert json.loads((place / "config.json").read_text())["backbone"] == "test_efficientnet"
-    found = outcome(place)
+    assert json.loads((TIMM / "config.json").read_text())["backbone"] == "test_efficientnet"
+    found = outcomes["named"]
     assert found["asked"] == [] and found["said"].items() >= OK.items()
     assert found["transformers asked"], "or the process would not notice who asks"
 
