@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from conftest import DEMO_MODEL, LONG, PROJECT
 from benchmarks.lib.ray_folder import free_port, kill_all
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.processes import FOR_START, PASSIVE
+from m2f_batch.runs.directory import open_directory
+from m2f_batch.runs.inspect.verify import verify
 
 SECONDS = 240.0  # for what takes some 20 on a machine with nothing else to do
 SECRET = secrets.token_urlsafe(30)
@@ -54,6 +57,7 @@ class Head:
         ours = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # jobs are run by "python"
             "RAY_TMPDIR": self.folder,
+            "RAY_enable_worker_prestart": "0",  # processes that no job can use: each has an environment of its own
             **FOR_START,
             **PASSIVE,
             "HOME": self.folder,
@@ -175,15 +179,12 @@ def test_a_client_without_ray_is_answered_as_we_are(head, client, labelled, tmp_
     assert (followed.returncode, followed.stdout) == (3, labelled[1].stdout)
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["exit_code"], result["output"], result["totals"]["images"]["ok"]) == (3, str(labelled[0]), 12)
-    # a job of its own, with its own code, on the head's Ray
+    # a job of its own, with its own code, on the head's Ray, and a mistake that only the cluster sees
     job = ("evaluate", str(tmp_path / "no run"), "--ground-truth", str(tmp_path / "none.json"))
-    done = client.run("submit", *job, *address, **token)
+    done = client.run("submit", *job, *address, "--result", str(tmp_path / "result.json"), **token)
     assert done.returncode == 2 and "no run" in done.stdout and "Traceback" not in done.stdout
-
-
-def test_a_mistake_that_only_the_cluster_sees(head, tmp_path):
-    done = submit(head, "evaluate", str(tmp_path / "no run"), "--ground-truth", str(tmp_path / "none.json"))
-    assert done.returncode == 2 and "no run" in done.stdout and "Traceback" not in done.stdout
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["command"], result["exit_code"], result["retry"]) == ("submit", 2, False) and result["error"]
 
 
 @LONG
@@ -225,11 +226,16 @@ def test_rays_own_command_runs_the_same_job(head, labelled, scenes, tmp_path):
 
 def test_tokens_are_asked_for(head, tmp_path):
     job = ("segment", "/refused-images", str(tmp_path / "out"), "--model", "owner/name")
-    wrong = submit(head, *job, RAY_AUTH_TOKEN=secrets.token_hex(32))
+    other = secrets.token_hex(32)
+    for token in ({}, {"Authorization": f"Bearer {other}"}):
+        with pytest.raises(urllib.error.HTTPError, match=r"401|403"):
+            urllib.request.urlopen(urllib.request.Request(f"{head.url}/api/jobs/", headers=token), timeout=30)
+    wrong = submit(head, *job, RAY_AUTH_TOKEN=other)
     assert wrong.returncode == 2 and "403" in wrong.stderr
     none = submit(head, *job, RAY_AUTH_MODE="disabled")
     assert none.returncode == 2 and "asks for a token" in none.stderr
     assert not any("/refused-images" in str(job) for job in job_details(head))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture
@@ -266,7 +272,8 @@ def test_a_stop_drains(head, long_job, tmp_path):
     arguments, output = long_job
     terminal, ours = pty.openpty()
     said = tmp_path / "said"
-    with following(head, arguments, output, said, stdin=ours, stderr=ours) as follower:
+    told = tmp_path / "result.json"
+    with following(head, [*arguments, "--result", str(told)], output, said, stdin=ours, stderr=ours) as follower:
         follower.send_signal(signal.SIGINT)
         asked = b""
         while b"[s]top it" not in asked:
@@ -284,6 +291,9 @@ def test_a_stop_drains(head, long_job, tmp_path):
     assert 0 < len(set(rows)) == len(rows) < 1500 and not (output / "_SUCCESS").exists()
     assert totals["listed"] == 1500 == totals["ok"] + totals["error"] + totals["remaining"]
     assert totals["ok"] >= len(rows)
+    assert verify(open_directory(str(output)), "panoptic") == []
+    result = json.loads(told.read_text())
+    assert (result["exit_code"], result["retry"], result["totals"]["images"]) == (130, True, totals)
 
 
 def test_no_key_is_in_what_the_cluster_shows(head, labelled):
