@@ -1,6 +1,8 @@
 """Four Ray nodes with addresses of their own and a token, images and rows on S3: what is submitted ends as it should.
 
-Skipped where this machine has no network namespaces. CHAOS=all trains on them too.
+Skipped where this machine has no network namespaces. CHAOS=all runs them: four Ray nodes take minutes to come to life,
+and what only separate machines show changes seldom. That a node dies and each image has its row is shown at each run of
+the tests by tests/chaos/test_chaos.py, and tokens and refusals by tests/chaos/test_submit_cluster.py.
 """
 
 import json
@@ -32,6 +34,7 @@ from m2f_batch.demo.dataset import write_dataset
 IMAGES = 28  # one of them is broken
 SECONDS_PER_IMAGE = 0.7
 LONGEST_SECONDS = 400
+pytestmark = LONG
 
 
 @dataclass
@@ -110,7 +113,6 @@ def test_a_node_dies_and_each_image_has_its_row(cluster: Cluster, tmp_path: Path
     assert secret not in jobs + log.read_text() + cluster.bucket.read(f"{output}/run.json").decode()
 
 
-@LONG
 def test_a_node_that_is_told_to_end_loses_no_unit(tmp_path: Path):
     """By SIGTERM and nothing else, as infra/kubernetes has it: Ray drains the node, and its replica ends what it is at.
 
@@ -153,7 +155,6 @@ def test_nobody_without_the_token(cluster: Cluster, tmp_path: Path, token: str, 
     assert cluster.bucket.files(cluster.bucket.at("refused")) == {}
 
 
-@LONG
 def test_a_client_without_ray_submits(cluster: Cluster, client: Client, tmp_path: Path):
     """m2f-batch-client, in an environment of its own, to the four nodes, with the token in a file."""
     output, told = cluster.bucket.at("from-client"), tmp_path / "termination-log"
@@ -176,7 +177,6 @@ def test_a_client_without_ray_submits(cluster: Cluster, client: Client, tmp_path
     assert json.loads(told.read_text())["exit_code"] == 2
 
 
-@LONG
 def test_two_workers_on_two_nodes(cluster: Cluster, tmp_path: Path):
     write_dataset(tmp_path / "dataset", train=10, val=4)
     output, log = tmp_path / "tuned", tmp_path / "log"
