@@ -3,6 +3,7 @@
 Each run has a local Ray of its own. CHAOS=all runs every case on both storages; else one case on each.
 """
 
+import math
 import os
 import signal
 import tempfile
@@ -25,7 +26,7 @@ from witness import Witness
 from m2f_batch.records import Row
 
 IMAGES = 28  # one of them is broken
-SECONDS_PER_IMAGE = 0.7
+SECONDS_PER_IMAGE = 0.3
 SETTINGS = {"output.images_per_file": "12", "run.images_per_unit": "4", "compute.actors": "1"}
 LONGEST_SECONDS = 280
 
@@ -73,11 +74,13 @@ def only_on(ground: Ground, *kinds: type) -> None:
 
 def test_started_at_the_same_second(ground: Ground, expected: list[Row]):
     only_on(ground, Disk)
-    ground.hook.begin(SECONDS_PER_IMAGE)
+    ground.hook.begin(math.inf)  # the one that works does so until the other is refused
     pair = [ground.drivers(f"same-{number}")[0] for number in range(2)]
     with Witness(ground.storage, ground.storage.at("same")) as witness:
         for drivers in pair:
             drivers.start(ground.arguments("same"))
+        wait_until(lambda: any(drivers.current.is_over() for drivers in pair), pair[0].current, pair[0])
+        ground.hook.pace(0)
         codes = [drivers.current.process.wait(LONGEST_SECONDS) for drivers in pair]
         witness.poll()
     words = [drivers.log() for drivers in pair]
@@ -98,17 +101,21 @@ def test_the_first_asleep_past_its_lease(ground: Ground, expected: list[Row], wh
     with Witness(ground.storage, ground.storage.at(name)) as witness:
         sleeper = first.start(ground.arguments(name))
         wait_until(lambda: witness.files > 0, sleeper, first)
+        ground.hook.pace(math.inf)  # neither is done before the first is awake again
         workers = victims.by_role(ray, "actor", "task", "idle", "helper") if whole else []
         sleeper.signal(signal.SIGSTOP)
         for worker in workers:
             worker.signal(signal.SIGSTOP)
         time.sleep(1.5 * LEASE_SECONDS)
         before = witness.files
+        ground.hook.pace(SECONDS_PER_IMAGE)
         rival = second.start(ground.arguments(name))
         wait_until(lambda: witness.files > before, rival, second)  # it has begun to work, or was refused
+        ground.hook.pace(math.inf)
         for worker in workers:
             worker.signal(signal.SIGCONT)
         sleeper.signal(signal.SIGCONT)
+        ground.hook.pace(0)
         codes = [driver.process.wait(LONGEST_SECONDS) for driver in (sleeper, rival)]
         witness.poll()
     words = [first.log(), second.log()]
