@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from safetensors.numpy import load_file
 from support.finetunes import STEPS, arguments, config_file, losses, marker, validations, wait_until
@@ -15,8 +17,7 @@ from support.finetunes import STEPS, arguments, config_file, losses, marker, val
 from m2f_batch.cli import main
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import CATEGORIES, VAL_SEED, draw_scene
-
-pytestmark = pytest.mark.usefixtures("ray_session")  # one for all trainings of several workers
+from m2f_batch.train.workers import ray_train
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +91,19 @@ def test_killed_at_any_moment_it_ends_as_if_nothing_had_happened(
 
 
 def test_two_workers_on_ray_learn_what_one_learns(
-    scenes_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    scenes_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    """The first loss is that of the same weights; then rounding goes its own way."""
+    """On a Ray of the command. The first loss is that of the same weights; then rounding goes its own way."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     frozen = {"model.config.dropout": "0"}
     more = [part for key, value in frozen.items() for part in ("--set", f"{key}={value}")]
-    alone = config_file(scenes_dataset, tmp_path, "alone", freeze_batch_norms=True)
-    together = config_file(scenes_dataset, tmp_path, "together", freeze_batch_norms=True, workers=2)
+    same = {"freeze_batch_norms": True, "steps": 5, "evaluate_every": 5, "checkpoint_every": 5}
+    alone = config_file(scenes_dataset, tmp_path, "alone", **same)
+    together = config_file(scenes_dataset, tmp_path, "together", **same, workers=2)
     assert main(arguments(alone, tmp_path / "one", *more)) == 0
+    is_shared = ray.is_initialized()  # by other tests of this process, of which "make test-commands" has none
     assert main(arguments(together, tmp_path / "two", *more)) == 0
+    assert ray.is_initialized() is is_shared
     one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
     assert two[0][1] == pytest.approx(one[0][1], rel=1e-5)
     assert [step for step, _ in two] == [step for step, _ in one]
@@ -136,8 +141,17 @@ def test_what_is_not_ours_is_not_written_over(scenes_dataset: Path, tmp_path: Pa
 )
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_mistake_in_the_settings_leaves_nothing(
-    workers: int, change: str, said: str, scenes_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    workers: int,
+    change: str,
+    said: str,
+    scenes_dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    """What several workers need of a cluster is seen before any of them starts; so Ray only says here what it has."""
+    monkeypatch.setattr(ray_train, "connected", lambda _: nullcontext())
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
     if change == "compute.device=cuda":
         if torch.cuda.is_available():
             pytest.skip("there is a GPU")
