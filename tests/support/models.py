@@ -13,6 +13,17 @@ from m2f_batch.models.families.mask2former import FAMILY
 from m2f_batch.models.loading import OriginalPredictor
 
 LABELS = 80
+# that of Mask2FormerConfig but for its depths, which are [2, 2, 18, 2] there
+BACKBONE = {
+    "model_type": "swin",
+    "image_size": 224,
+    "embed_dim": 96,
+    "depths": [1, 1, 2, 1],
+    "num_heads": [3, 6, 12, 24],
+    "window_size": 7,
+    "drop_path_rate": 0.3,
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}
 IMAGES = [draw_scene(7).image[:150], draw_scene(1).image[:, :120], draw_scene(2).image[:200, :200]]  # three canvases
 
 
@@ -22,15 +33,20 @@ def predictor(model: Mask2FormerForUniversalSegmentation) -> OriginalPredictor:
 
 
 def save_random_model(directory: Path) -> Path:
-    """A Mask2Former with default configuration (Swin backbone, 100 queries) and random weights, its heads scaled.
+    """A Mask2Former of default widths (Swin backbone, 100 queries), few layers and random weights, its heads scaled.
 
     Plain random weights find nothing: all queries look alike, class scores are near 1 / (C + 1) and masks cover all or
     nothing. So both heads are made to look at what tells the queries of ``IMAGES`` apart.
     """
-    torch.manual_seed(2)
+    torch.manual_seed(3)
     names = {i: f"thing {i}" for i in range(LABELS)}
     config = Mask2FormerConfig(
-        id2label=names, label2id={name: i for i, name in names.items()}, label_ids_to_fuse=[5, 6]
+        backbone_config=BACKBONE,
+        encoder_layers=2,
+        decoder_layers=4,
+        id2label=names,
+        label2id={name: i for i, name in names.items()},
+        label_ids_to_fuse=[5, 6],
     )
     model = Mask2FormerForUniversalSegmentation(config).eval()
     processor = Mask2FormerImageProcessor(size={"shortest_edge": 192, "longest_edge": 320})
