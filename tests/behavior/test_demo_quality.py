@@ -13,7 +13,7 @@ from m2f_batch.demo.scenes import CATEGORIES, SHOW_SEED, SIZES_HW, STUFF_IDS, VA
 from m2f_batch.exports.command import export
 from m2f_batch.records import Segment, segment_of
 
-SCENES = 40
+SCENES = 24
 
 
 @pytest.fixture(scope="module")
