@@ -1,16 +1,18 @@
 """``segment --dry-run``: what it says, what it refuses, and that it touches nothing."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from conftest import DEMO_MODEL
 from support.engines import config_of, in_process, rows_of
-from support.models import save_incomplete_model
 
+from benchmarks.lib import stubs
 from m2f_batch.cli import main
 from m2f_batch.errors import RunError
 from m2f_batch.flow import job as jobs
 from m2f_batch.flow.dry_run import forecast_lines
+from m2f_batch.flow.unit.actor import ActorSettings
 from m2f_batch.runs.directory import parquet_bytes
 
 NUMBER = r"([\d.,]+(?:e-?\d+)?)"
@@ -71,10 +73,15 @@ def test_an_output_that_holds_another_run_is_refused_and_kept(off_ray, scenes, t
     assert (output / "_SUCCESS").exists()
 
 
-def test_a_model_that_does_not_load_is_an_error(ray_session, scenes, tmp_path):
-    model = save_incomplete_model(tmp_path / "model")
+def test_a_model_that_does_not_load_is_an_error(ray_session, scenes, tmp_path, monkeypatch):
+    """Around a stub: that a model of which a tensor is missing does not load is held in ``test_runs``."""
+
+    def load(_: ActorSettings) -> stubs.StubSegmenter:
+        raise RunError("1 tensors are missing")
+
+    monkeypatch.setattr(jobs, "Steps", lambda: replace(stubs.steps(), load=load))
     with pytest.raises(RunError, match="1 tensors are missing"):
-        jobs.forecast(config_of(scenes, tmp_path / "run", model))
+        jobs.forecast(config_of(scenes, tmp_path / "run", DEMO_MODEL))
     assert not (tmp_path / "run").exists()
 
 
