@@ -13,6 +13,7 @@ from benchmarks.lib import stubs
 from m2f_batch.flow import job
 from m2f_batch.flow.unit.labeler import Labeled
 from m2f_batch.flow.workers import Steps
+from m2f_batch.records import ImageRef, Row, ok_row
 from m2f_batch.runs.inspect.verify import verify
 from m2f_batch.runs.reader import open_run
 from m2f_batch.vision.pixels.prepared import Prepared
@@ -45,13 +46,17 @@ def test_sidecars_of_a_real_run(ray_session, tmp_path):
         return sorted((row for table in run.sidecar("sizes") for row in table.to_pylist()), key=lambda r: r["image_id"])
 
     pq.write_table(pa.table({"uri": names}), tmp_path / "in.parquet")
-    assert segment("run") == sorted(
-        ({"image_id": row["image_id"], "pixels": 16} for row in rows_of(tmp_path / "run")), key=lambda r: r["image_id"]
-    )
+    assert segment("run") == sizes_of(rows_of(tmp_path / "run"))
     # killed after a sidecar and before its rows, and with a sidecar of a file that no plan names
     (tmp_path / "run" / "_SUCCESS").unlink()
     next((tmp_path / "run" / "annotations").iterdir()).unlink()
     (tmp_path / "run" / "sizes" / f"{'0' * 32}.parquet").write_bytes(b"of a run that was replaced")
-    pq.write_table(pa.table({"uri": [*names[5:], "/nowhere/new.jpg"]}), tmp_path / "in.parquet")
-    assert segment("run") == segment("undisturbed")
-    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "undisturbed")
+    names = sorted([*names[5:], "/nowhere/new.jpg"])
+    pq.write_table(pa.table({"uri": names}), tmp_path / "in.parquet")
+    assert segment("run") == sizes_of(rows_of(tmp_path / "run"))
+    assert rows_of(tmp_path / "run") == [ok_row(ImageRef(name, ""), stubs.SIZE_HW, [stubs.SEGMENT]) for name in names]
+
+
+def sizes_of(rows: list[Row]) -> list[dict[str, Any]]:
+    """The sidecar of these rows."""
+    return sorted(({"image_id": row["image_id"], "pixels": 16} for row in rows), key=lambda r: r["image_id"])

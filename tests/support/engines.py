@@ -64,6 +64,22 @@ def outcome_of(config: SegmentConfig, **handed_on: Any) -> Outcome[RunTotals]:
     return run(job, "cpu", stream, **{"events": Events(config.run.log, show=print_line), **handed_on})
 
 
+def around_stubs(config: SegmentConfig) -> int:
+    """The same without decoding and without a model, as ``stubs.steps()`` on Ray. Returns the exit code."""
+    from benchmarks.lib import stubs
+    from m2f_batch.flow.job import check, run
+    from m2f_batch.flow.unit.stages import commit_unit, label_unit, unit_table
+    from m2f_batch.flow.unit.units import DoneUnit
+
+    job, segmenter = check(config), stubs.StubSegmenter(0.0, None)
+
+    def stream(units: Iterable[Unit]) -> Generator[DoneUnit, None, None]:
+        for unit in units:
+            yield from commit_unit(label_unit(stubs.prepare(unit_table(unit)), segmenter), run=job.run).to_pylist()
+
+    return run(job, "cpu", stream).exit_code
+
+
 @lru_cache(maxsize=4)
 def _loaded(
     directory: Path, _: tuple[tuple[str, int], ...], task: Task, precision: Precision, threads: int
