@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from conftest import DEMO_MODEL
 from support.engines import config_of, outcome_of
 from support.hand_made import Picture, box_mask, make_run
-from support.jobs_api import Cluster, serving
+from support.results import FIELDS, SEGMENT, result_of
 
 from m2f_batch.cli import main
 from m2f_batch.config.finetune import FinetuneConfig
@@ -24,17 +24,12 @@ from m2f_batch.errors import RunError
 from m2f_batch.flow import job
 from m2f_batch.flow.attempt import finish
 from m2f_batch.flow.unit import stages
-from m2f_batch.result import MAX_BYTES, VARIABLE, Outcome, Report, fitting, result_in, tell
+from m2f_batch.result import MAX_BYTES, VARIABLE, Outcome, Report, fitting, tell
 from m2f_batch.runs.directory import open_directory
-from m2f_batch.submit import command, following
 from m2f_batch.train import command as training
 from m2f_batch.train.start.job import TrainJob
 
 SIZE = (12, 16)
-FIELDS = {
-    *("command", "exit_code", "retry", "output", "run_id", "totals", "error", "submission_id"),
-    *("started_at", "finished_at"),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -47,18 +42,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     sys.excepthook = hook
 
 
-def result_of(file: Path, codes_to_try_again: Sequence[int] = (1, 130, 137)) -> dict[str, Any]:
-    data = file.read_bytes()
-    assert len(data) <= MAX_BYTES and data.endswith(b"\n") and data.count(b"\n") == 1
-    told = json.loads(data)
-    assert told.keys() == FIELDS and told["retry"] == (told["exit_code"] in codes_to_try_again)
-    assert told["started_at"] <= told["finished_at"]
-    return told
-
-
 # ---- segment, its stages in this process
-
-
 @pytest.fixture
 def segment(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, dict[str, Any]]]:
     """Runs the command over a few scenes in units of 2; returns its exit code and its result."""
@@ -167,8 +151,6 @@ def test_a_bug_is_1_and_still_a_traceback(segment, tmp_path: Path, monkeypatch) 
 
 
 # ---- a command line that is wrong, and FILE
-
-
 @pytest.mark.parametrize("job_command", ["segment", "finetune", "evaluate", "submit segment", "submit follow"])
 @pytest.mark.parametrize("is_one_word", [True, False])
 def test_a_flag_that_is_wrong(tmp_path: Path, capsys, job_command: str, is_one_word: bool) -> None:
@@ -272,8 +254,6 @@ def test_what_nobody_may_tell() -> None:
 
 
 # ---- evaluate and finetune
-
-
 def test_evaluate(tmp_path: Path, monkeypatch) -> None:
     file = tmp_path / "result.json"
     mask = box_mask(SIZE, 1, 1, 5, 5)
@@ -384,81 +364,6 @@ def test_a_training_is_read_once_and_after_its_output_is_let_go(
         run()
     assert seen == ["trained", "let go", *["read"] * is_wanted]
     assert len(told) == is_wanted
-
-
-# ---- submit
-
-
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret-token")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for module in (command, following):
-        monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
-    with serving(Cluster()) as there:
-        yield there
-
-
-def log_of(exit_code: int) -> str:
-    totals = {"images": {"listed": 4, "ok": 3, "error": 1, "remaining": 0}, "segments": 7}
-    told = {"run_id": "abc", "totals": totals, "error": f"it is {exit_code}" if exit_code else None}
-    line = json.dumps({"time": "t", "level": "info", "event": "result", "output": "s3://b/labels", **told})
-    return f"plan    4 images\n{line}\n(raylet) what a library says at the exit\n"
-
-
-SEGMENT = ["segment", "s3://bucket/images", "s3://b/labels", "--model", "s3://bucket/model"]
-
-
-@pytest.mark.parametrize("exit_code", [0, 1, 2, 3, 130, 137])
-def test_submit_tells_what_its_job_tells(cluster: Cluster, tmp_path: Path, exit_code: int) -> None:
-    cluster.log = log_of(exit_code)
-    status = "STOPPED" if exit_code == 130 else "FAILED" if exit_code else "SUCCEEDED"
-    cluster.after = {"status": status, "driver_exit_code": exit_code}
-    file = tmp_path / "result.json"
-    words = ["--address", cluster.url, "--result", str(file)]
-    assert main(["submit", *SEGMENT, "--submission-id", "night", *words]) == exit_code
-    told = result_of(file)
-    assert (told["command"], told["exit_code"], told["submission_id"]) == ("submit", exit_code, "night")
-    assert (told["output"], told["run_id"], told["totals"]["segments"]) == ("s3://b/labels", "abc", 7)
-    assert told["error"] == (f"it is {exit_code}" if exit_code else None)
-    assert cluster.submitted[0]["runtime_env"]["env_vars"][VARIABLE] == "-"
-    assert str(file) not in cluster.submitted[0]["entrypoint"]
-    assert main(["submit", "follow", "night", *words]) == exit_code
-    again = result_of(file, codes_to_try_again=())  # a job that has ended ends so each time
-    assert again["totals"] == told["totals"]
-
-
-def test_a_job_that_nobody_knows_is_asked_for_in_vain(cluster: Cluster, tmp_path: Path) -> None:
-    file = tmp_path / "result.json"
-    assert main(["submit", "follow", "nosuchjob", "--address", cluster.url, "--result", str(file)]) == 2
-    assert (result_of(file)["exit_code"], result_of(file)["retry"]) == (2, False)
-
-
-def test_submit_of_a_job_that_died_without_a_word(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.after = {"status": "FAILED", "driver_exit_code": None, "error_type": "OOM", "message": "node died"}
-    file = tmp_path / "result.json"
-    assert main(["submit", *SEGMENT, "--address", cluster.url, "--result", str(file)]) == 1
-    told = result_of(file)
-    assert (told["totals"], told["run_id"], told["output"]) == (None, None, "s3://b/labels")
-    assert told["error"].endswith(" failed in Ray (OOM): node died")
-
-
-def test_submit_that_does_not_wait_or_is_refused(cluster: Cluster, tmp_path: Path) -> None:
-    file = tmp_path / "result.json"
-    words = ["--address", cluster.url, "--result", str(file), "--submission-id", "night", "--no-wait"]
-    assert main(["submit", *SEGMENT, *words]) == 0
-    assert (result_of(file)["submission_id"], result_of(file)["totals"]) == ("night", None)
-    assert main(["submit", *SEGMENT[:2], "here/labels", *SEGMENT[3:], *words]) == 2
-    assert "here/labels" in result_of(file)["error"] and result_of(file)["output"] == "here/labels"
-
-
-def test_a_log_holds_its_last_result_or_none() -> None:
-    assert result_in("nothing\n") is None
-    assert result_in('{"event": "result", half') is None
-    assert result_in('{"event": "result", "run_id": 1}\n(pid=7) {"event": "result", "run_id": 2}\nend') == {
-        "event": "result",
-        "run_id": 2,
-    }
 
 
 STOPPED = {

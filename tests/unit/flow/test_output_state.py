@@ -1,6 +1,5 @@
 """What OUTPUT holds, and what a command may do with it: go on, start anew, label again, or be refused in words."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,14 +9,11 @@ from typing import Any
 import pytest
 from conftest import DEMO_MODEL
 from support.engines import config_of
-from support.protocol import rows_of_unit
+from support.output_jobs import done, job_of, label
 
-from m2f_batch.errors import ImageError, RunError, UsageError
-from m2f_batch.flow.attempt.hold_output import held
-from m2f_batch.flow.attempt.open_output import begin
+from m2f_batch.errors import RunError, UsageError
 from m2f_batch.flow.attempt.output_state import (
     Decision,
-    Work,
     check_output_state,
     decide,
     differences,
@@ -27,15 +23,11 @@ from m2f_batch.flow.attempt.output_state import (
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.job import check, run
-from m2f_batch.messages.events import Events
 from m2f_batch.ray_session.resources import Resources
-from m2f_batch.records import error_row, table_of
 from m2f_batch.runs.directory import RunDirectory
-from m2f_batch.runs.hold import leave
 from m2f_batch.runs.index import IndexEntry, write_index
 from m2f_batch.runs.plan import pending
-from m2f_batch.runs.writing.commit import commit
-from m2f_batch.storage.store import Fenced, Unreachable
+from m2f_batch.storage.store import Unreachable
 
 FACTS: dict[str, Any] = {
     **{"model": "a" * 64, "task": "panoptic", "cpu_threads": 1, "precision": "fp32"},
@@ -51,33 +43,6 @@ def images(tmp_path: Path) -> Path:
     for number in range(6):
         (folder / f"{number}.png").write_bytes(b"x" * (number + 1))
     return folder
-
-
-def job_of(images: Path, **sections: dict[str, Any]) -> Job:
-    output = {"images_per_file": 2, **sections.pop("output", {})}
-    return check(config_of(images, images.parent / "run", DEMO_MODEL, output=output, **sections))
-
-
-def label(job: Job, work: Work, files: int | None = None, *, finish: bool = True) -> None:
-    """Begin the work, and label so many files of it, every second image with an error."""
-    begin(job.run, work)
-    for unit in [*pending(work.plan, job.run.committed())][:files]:
-        stages = [("decode", "Truncated"), ("fetch", "NotFound")]
-        rows = [
-            error_row(ref, ImageError(*stages[number // 2 % 2], "x")) if number % 2 else row
-            for row, ref in zip(rows_of_unit(unit).to_pylist(), unit.refs, strict=True)
-            for number in [int(Path(ref.uri).stem)]
-        ]
-        commit(job.run, unit.name, table_of(rows))
-    if files is None and finish:
-        job.run.mark_success()
-
-
-def done(images: Path) -> Job:
-    """A job whose run is finished."""
-    job = job_of(images)
-    label(job, work_of(job, read_output_state(job.run), "cpu"))
-    return job
 
 
 def test_differences_are_said_in_words() -> None:
@@ -213,32 +178,6 @@ def test_a_store_that_cannot_be_reached_says_nothing_about_the_run(
                 decide(job_of(images), "cpu")
 
 
-def test_overwrite_goes_on_with_what_it_began(images: Path) -> None:
-    job = done(images)
-    over = job_of(images, output={"overwrite": True})
-    work = work_of(over, read_output_state(job.run), "cpu")
-    assert work.over and work.info["run_id"] != read_output_state(job.run).run_id
-    label(over, work, files=1, finish=False)
-    assert len(job.run.annotation_files()) == 1 and not job.run.is_finished()
-    assert job.run.read_info()["run_id"] == work.info["run_id"]
-    again = work_of(over, read_output_state(job.run), "cpu")
-    assert not again.over and again.info["run_id"] == work.info["run_id"] and again.info["attempts"] == 2
-    elsewhere = job_of(images, output={"overwrite": True}, postprocess={"score_threshold": 0.3})
-    assert work_of(elsewhere, read_output_state(job.run), "cpu").over
-    label(over, again)
-    assert work_of(over, read_output_state(job.run), "cpu").over, "finished, it is made anew"
-
-
-def test_begin_again_deletes_nothing_of_its_own(images: Path) -> None:
-    """A gate that died is started again, with the same work."""
-    done(images)
-    over = job_of(images, output={"overwrite": True})
-    work = work_of(over, read_output_state(over.run), "cpu")
-    label(over, work, files=2, finish=False)
-    assert begin(over.run, work).images == 4
-    assert len(over.run.annotation_files()) == 2
-
-
 def test_too_many_vanished_images(images: Path) -> None:
     done(images)
     for number, allowed in ((1, 0.17), (2, 1 / 3), (3, 0.5)):
@@ -331,42 +270,6 @@ def test_files_that_hold_no_error_are_not_read(images: Path, monkeypatch: pytest
     job = job_of(images, run={"retry": "errors"})
     assert work_of(job, read_output_state(run), "cpu").change.retried == 2
     assert sorted(read) == sorted(there[name].uri for name in (second, third))
-
-
-def test_another_run_that_began_meanwhile_is_not_overwritten(images: Path) -> None:
-    done(images)
-    over = job_of(images, output={"overwrite": True})
-    other = job_of(images, output={"overwrite": True})
-    label(other, work_of(other, read_output_state(other.run), "cpu"))
-    run_id = read_output_state(other.run).run_id
-    with (
-        pytest.raises(UsageError, match=r"output\.uri: another run has just begun in .*/run; give another OUTPUT"),
-        held(over, decide(over, "cpu"), "cpu", Events("text")),
-    ):
-        pass
-    assert read_output_state(other.run).run_id == run_id and other.run.is_finished()
-    assert json.loads((images.parent / "run/_state/lease/000000001.json").read_text())["released"]
-
-
-def test_a_run_that_did_not_begin_leaves_no_trace(images: Path) -> None:
-    job = job_of(images)
-    with pytest.raises(RunError, match="no model"), held(job, decide(job, "cpu"), "cpu", Events("text")) as attempt:
-        assert attempt.work.info["token"] == attempt.fence.token == 1
-        raise RunError("no model")
-    assert not (images.parent / "run").exists()
-
-
-def test_who_lost_the_run_leaves_the_folders_of_the_next(images: Path) -> None:
-    job = job_of(images)
-    with held(job, decide(job, "cpu"), "cpu", Events("text")) as first:
-        first.lease.release()
-        with held(job, decide(job, "cpu"), "cpu", Events("text")) as second:
-            with pytest.raises(Fenced):
-                first.run.write("run.json", b"{}")
-            with pytest.raises(Fenced):
-                leave(job.run, first.lease, job.run.holds_run)
-            second.run.write("_state/x", b"x")
-            assert (images.parent / "run/_state/x").exists()
 
 
 def test_a_plan_says_what_it_waits_for(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from support.s3_servers import S3Endpoint, set_variables
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.inputs import listed
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS, Listing, list_input
-from m2f_batch.inputs.places import check_output
 from m2f_batch.records import ImageRef
 from m2f_batch.storage.places import open_store
 
@@ -120,7 +119,6 @@ def test_names_that_are_no_text_are_skipped(tmp_path: Path) -> None:
 
 
 # ---- manifests
-
 ROWS = [
     {"uri": "../images/b.jpg", "split": "val", "weight": 2},
     {"uri": "a b.jpg", "split": "train", "weight": 1},
@@ -202,8 +200,6 @@ def test_jsonl_rows_may_differ(tmp_path: Path) -> None:
 
 
 # ---- COCO
-
-
 def _coco(images: object) -> bytes:
     return json.dumps({"images": images, "annotations": [], "categories": []}).encode()
 
@@ -224,8 +220,6 @@ def test_a_coco_json(place: str) -> None:
 
 
 # ---- what is wrong
-
-
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
@@ -339,58 +333,6 @@ def test_extensions_are_those_that_pillow_opens() -> None:
     known = {extension.removeprefix(".") for extension, form in Image.EXTENSION.items() if form in Image.OPEN}
     assert IMAGE_EXTENSIONS - known <= {"heic", "heif", "hif", "jif", "mpo"}  # a plug-in's, and other names of JPEG
     assert {"jpg", "png", "tif", "webp"} <= IMAGE_EXTENSIONS
-
-
-# ---- OUTPUT
-
-
-@pytest.fixture(params=["", "s3://bucket"])
-def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return request.param or str(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [("in", "in"), ("in", "in/out"), ("in/", "in/a/b/"), ("in/**", "in/out"), ("in/**", "in"), ("m.csv", "m.csv")],
-)
-def test_output_inside_input(base: str, source: str, target: str) -> None:
-    with pytest.raises(UsageError, match=r"^output.uri: .*lies inside, input.uri"):
-        check_output(f"{base}/{source}", f"{base}/{target}")
-
-
-@pytest.mark.parametrize(
-    ("source", "target"),
-    [
-        ("in", "out"),
-        ("in", "in-out"),
-        ("in/a", "in"),
-        ("in/*.jpg", "in/out"),
-        ("2026-*/**/*.jpg", "labels"),
-        ("m.csv", "out"),
-        ("in/*/x.jpg", "input"),
-    ],
-)
-def test_output_beside_input(base: str, source: str, target: str) -> None:
-    check_output(f"{base}/{source}", f"{base}/{target}")
-
-
-def test_output_inside_input_by_other_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "in")
-    (tmp_path / "a[1].jpg").write_bytes(b"x")
-    monkeypatch.chdir(tmp_path)
-    both: list[tuple[str, str]] = [
-        ("in", "link/out"),
-        ("link", f"{tmp_path}/in/out"),
-        (f"file://{tmp_path}/in", "in/../in/x"),
-    ]
-    for source, target in both:
-        with pytest.raises(UsageError):
-            check_output(source, target)
-    check_output("a[1].jpg", "out")
-    check_output("s3://bucket", "out")
-    with pytest.raises(UsageError, match=r"^output.uri: "):
-        check_output("in", "s3://")
 
 
 def test_the_modules_load_nothing_heavy() -> None:

@@ -1,53 +1,21 @@
 """The decode policy, held against pixels worked out by hand or by numpy, and against real awkward files."""
 
 import io
-import json
 import struct
-import subprocess
 import sys
 import warnings
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from support.image_files import RNG, SCENE, encoded, failure, png, tiff
 
 from m2f_batch.errors import DecodeError
 from m2f_batch.vision.decode import image as vision_image
 from m2f_batch.vision.decode.image import decode, from_pil
-
-ROOT = Path(__file__).resolve().parents[3]
-AWKWARD = ROOT.parent / "shared" / "data" / "awkward"
-RNG = np.random.default_rng(7)
-SCENE = np.kron(RNG.integers(0, 256, (3, 5, 3)), np.ones((16, 16, 1))).astype(np.uint8)  # 48 x 80 pixels, flat blocks
-
-
-def encoded(image: Image.Image | NDArray[Any], kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(file, kind, **options)
-    return file.getvalue()
-
-
-def png(size: tuple[int, int], depth: int, color: int, rows: bytes, *extra: tuple[bytes, bytes]) -> bytes:
-    """A PNG by hand; ``rows`` holds the filter bytes, ``extra`` the chunks before the pixels."""
-    header = struct.pack(">IIBBBBB", size[1], size[0], depth, color, 0, 0, 0)
-    chunks = [(b"IHDR", header), *extra, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    body = b"".join(struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
-    return b"\x89PNG\r\n\x1a\n" + body
-
-
-def tiff(width: int, height: int, bits: int, photometric: int, samples: bytes, kind: int = 1) -> bytes:
-    """A gray, uncompressed, little-endian TIFF by hand; ``kind`` 1 unsigned, 2 signed, 3 float."""
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height}
-    tags |= {279: len(samples), 339: kind}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
-    return (
-        b"II*\x00" + struct.pack("<I", 8 + len(samples)) + samples + struct.pack("<H", len(tags)) + entries + bytes(4)
-    )
 
 
 def icc(space: bytes, tags: dict[bytes, bytes]) -> bytes:
@@ -73,10 +41,15 @@ def gamma(value: float) -> bytes:
 
 
 P3 = np.array([[0.515102, 0.291965, 0.157153], [0.241182, 0.692236, 0.066582], [-0.00105, 0.041882, 0.784378]])
+
 SRGB = np.array([[0.436066, 0.385147, 0.143066], [0.222488, 0.716873, 0.060608], [0.013916, 0.097076, 0.714096]])
+
 CURVES = {name: gamma(2.2) for name in (b"rTRC", b"gTRC", b"bTRC")}
+
 P3_PROFILE = icc(b"RGB ", CURVES | {n: xyz(*P3[:, i]) for i, n in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))})
+
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
 GRAY_PROFILE = icc(b"GRAY", {b"kTRC": gamma(1.8)})
 
 
@@ -89,20 +62,6 @@ def over_white(color: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """round((c * a + 255 * (255 - a)) / 255) in whole numbers."""
     total = color.astype(np.int64) * alpha + 255 * (255 - alpha.astype(np.int64))
     return (2 * total + 255) // 510
-
-
-def failure(data: bytes, **options: Any) -> DecodeError:
-    """The error of ``data``, which is the same every time."""
-    errors = []
-    for _ in range(2):
-        with pytest.raises(DecodeError) as caught:
-            decode(data, **options)
-        errors.append(caught.value)
-    assert str(errors[0]) == str(errors[1])
-    assert errors[0].size_hw == errors[1].size_hw
-    assert "0x" not in errors[0].message
-    assert "\n" not in errors[0].message
-    return errors[0]
 
 
 @pytest.fixture(autouse=True)
@@ -336,142 +295,6 @@ def test_huge_later_page_is_not_decoded() -> None:
     assert np.array_equal(decode(data, max_pixels=48 * 80), SCENE)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "AVIF", "BMP", "TIFF", "HEIF"])
-def test_truncated(kind: str) -> None:
-    if kind == "HEIF":
-        pytest.importorskip("pillow_heif").register_heif_opener()
-    noise = RNG.integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    data = encoded(noise, kind, **({"compression": "jpeg"} if kind == "TIFF" else {}))
-    assert decode(data).shape == noise.shape
-    error = failure(data[: len(data) // 2] if kind != "TIFF" else tiff_tail_cut(data))
-    assert error.reason == "Truncated"
-    if kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF"):
-        assert error.size_hw == (64, 96)
-
-
-def tiff_tail_cut(data: bytes) -> bytes:
-    """A strip moved beyond the end of the file, as after a cut."""
-    entry = data.find(struct.pack("<HH", 273, 4))
-    return data[: entry + 8] + struct.pack("<I", len(data) - 10) + data[entry + 12 :]
-
-
-def test_size_of_a_failed_image_is_turned() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    data = encoded(SCENE, "JPEG", exif=exif.tobytes())
-    assert failure(data[:-60]).size_hw == (80, 48)
-    assert failure(data, max_pixels=100).size_hw == (80, 48)
-
-
-@pytest.mark.parametrize(
-    "data", [b"hello, world\n", b"%PDF-1.7\n", b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"Py", b"BMW\n" * 9, bytes(99)]
-)
-def test_no_image(data: bytes) -> None:
-    assert failure(data).reason == "NotAnImage"
-
-
-def test_empty_and_corrupt() -> None:
-    assert failure(b"").reason == "Empty"
-    good = encoded(SCENE, "PNG")
-    assert failure(good[:20] + b"\xff" + good[21:]).reason == "Corrupt"
-    assert failure(png((0, 5), 8, 2, b"\0")).reason == "ZeroSize"
-    assert failure(tiff(2, 1, 64, 1, bytes(16), kind=3)).reason == "UnsupportedMode"
-
-
-def gif_of(width: int, height: int) -> bytes:
-    """A GIF with a screen of 1 x 1, whose first frame is larger and to be disposed of."""
-    start = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6) + b"!\xf9\x04\x08\0\0\0\0"
-    return start + b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\x02\x02\x44\x01\x00;"
-
-
-BOMBS = {
-    "png": png((60000, 60000), 8, 2, b""),
-    "bmp": encoded(SCENE, "BMP")[:18] + struct.pack("<ii", 10**6, 10**6) + encoded(SCENE, "BMP")[26:],
-    "gif": gif_of(65535, 65535),
-}
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_bomb_is_refused_by_its_header(name: str) -> None:
-    error = failure(BOMBS[name])
-    assert error.reason == "TooManyPixels"
-    pixels = {"png": 60000**2, "bmp": 10**12, "gif": 65535**2}[name]
-    assert f"{pixels} pixels are more than the cap of 200000000 (input.max_pixels)" in error.message
-
-
-def test_bombs_take_no_memory(tmp_path: Path) -> None:
-    """With 1 GiB of address space the refusals are the same; no room would be another reason."""
-    code = """if True:
-        import pathlib, resource, sys
-        import m2f_batch.vision.decode.image as v
-        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-        for name in sys.argv[1:]:
-            try: v.decode(pathlib.Path(name).read_bytes())
-            except v.DecodeError as error: print(error.reason)"""
-    files = [tmp_path / name for name in BOMBS]
-    for path in files:
-        path.write_bytes(BOMBS[path.name])
-    wanted = ["TooManyPixels"] * len(files)
-    if AWKWARD.is_dir():
-        files += [AWKWARD / "bomb/libvips__17000x17000.avif", AWKWARD / "corrupt/pillow__reallybig.bmp"]
-        wanted += ["TooManyPixels"] * 2
-    command = [sys.executable, "-c", code, *map(str, files)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == wanted
-
-
-def test_cap_is_ours_and_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # Pillow's own would refuse
-    data = encoded(SCENE, "PNG")
-    assert decode(data, max_pixels=48 * 80).shape == SCENE.shape
-    assert decode(encoded(SCENE, "WEBP"), max_pixels=48 * 80).shape == SCENE.shape  # its plugin asks Pillow's limit
-    assert failure(encoded(SCENE, "WEBP"), max_pixels=48 * 80 - 1).reason == "TooManyPixels"
-    error = failure(data, max_pixels=48 * 80 - 1)
-    assert (error.reason, error.size_hw) == ("TooManyPixels", (48, 80))
-    assert error.message == "80 x 48 = 3840 pixels are more than the cap of 3839 (input.max_pixels)"
-    assert Image.MAX_IMAGE_PIXELS == 10
-
-
-def test_picture_in_an_ico_is_held_against_the_cap() -> None:
-    inner = png((30000, 30000), 8, 2, b"")
-    data = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
-    assert failure(data).reason == "TooManyPixels"
-
-
-def test_threads_leave_pillow_as_it_was() -> None:
-    before, filters = Image.MAX_IMAGE_PIXELS, list(warnings.filters)
-    data = encoded(SCENE, "PNG")
-    with ThreadPoolExecutor(8) as pool:
-        results = list(pool.map(lambda i: decode(data, max_pixels=3840 + i), range(64)))
-    assert all(np.array_equal(pixels, SCENE) for pixels in results)
-    assert before == Image.MAX_IMAGE_PIXELS
-    assert list(warnings.filters) == filters
-
-
-@pytest.mark.parametrize(("raised", "reason"), [(ValueError("odd"), "Corrupt"), (EOFError(), "Truncated")])
-def test_bad_data_is_an_error_of_the_image(monkeypatch: pytest.MonkeyPatch, raised: Exception, reason: str) -> None:
-    assert failing_png(monkeypatch, raised).reason == reason
-
-
-def failing_png(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> DecodeError:
-    def factory(*_: Any) -> None:
-        raise raised
-
-    data = encoded(SCENE, "PNG")
-    monkeypatch.setitem(Image.OPEN, "PNG", (factory, None))
-    return failure(data)
-
-
-def test_bugs_go_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(AttributeError):
-        failing_png(monkeypatch, AttributeError("a bug"))
-
-
-def test_message_has_no_address_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = failing_png(monkeypatch, OSError(f"cannot read\n {io.BytesIO()!r}"))
-    assert error.message == "PNG: cannot read an object"
-
-
 def test_from_pil() -> None:
     image = Image.open(io.BytesIO(encoded(SCENE, "PNG")))
     assert np.array_equal(from_pil(image), SCENE)
@@ -508,131 +331,3 @@ def test_avif_needs_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(decode(data).astype(int) - (10, 200, 30)).max() <= 4
     assert decode(data.replace(b"ftypavif", b"ftypmif1")).shape == (16, 16, 3)
     assert failure(HEIC_HEADER.replace(b"heic", b"isom").replace(b"mif1", b"mp42")).reason == "NotAnImage"
-
-
-# What each file must give, each looked at: (H, W) after orientation, or the reason of the error.
-OUTCOMES: dict[str, tuple[int, int] | str] = {
-    "16bit/pillow__12bit.cropped.tif": (100, 100),
-    "16bit/pillow__tiff_16bit_RGB.tiff": (40, 100),
-    "16bit/pillow_heif__RGB_16__128x128.png": (128, 128),
-    "16bit/sharp__Flag_of_the_Netherlands-16bit.png": (600, 900),
-    "alpha/libvips__rgba.png": (128, 128),
-    "alpha/pillow__l_trns.png": (64, 64),
-    "alpha/pillow__rgb_trns.png": (64, 64),
-    "alpha/sharp__alpha-premultiply-1024x768-paper.png": (768, 1024),
-    "alpha/sharp__grey-8bit-alpha.png": (300, 400),
-    "animated/libavif__colors-animated-8bpc.avif": (150, 150),
-    "animated/pillow__dispose_op_background.png": (64, 128),
-    "animated/pillow__iss634.webp": (245, 245),
-    "animated/sharp__rotating-squares.gif": (80, 80),
-    "avif/libavif__cosmos1650_yuv444_10bpc_p3pq.avif": (428, 1024),
-    "avif/libavif__sofa_grid1x5_420.avif": (770, 1024),
-    "avif/pillow__hopper.avif": (128, 128),
-    "bomb/libvips__17000x17000.avif": "TooManyPixels",
-    "bomb/pillow__decompression_bomb_extents.gif": (100, 100),
-    "bomb/pillow__png_decompression_dos.png": (1, 1),  # the bomb is a text
-    "cmyk/pillow__pil_sample_cmyk.jpg": (100, 100),
-    "cmyk/pillow__tiff_strip_cmyk_jpeg.tif": (100, 100),
-    "cmyk/sharp__Channel_digital_image_CMYK_color_no_profile.jpg": (333, 500),
-    "corrupt/exifsamples__image00971.jpg": (227, 636),
-    "corrupt/pillow__broken.png": "Corrupt",
-    "corrupt/pillow__crash-0c7e0e8e11ce787078f00b5b0ca409a167f070e0.tif": "Truncated",
-    "corrupt/pillow__hopper_idat_after_image_end.png": (128, 128),
-    "corrupt/pillow__reallybig.bmp": "TooManyPixels",
-    "corrupt/pillow__shortfile.bmp": "Truncated",
-    "corrupt/pillow__zero_width.gif": "ZeroSize",
-    "corrupt/pillow_heif__empty.heic": "Empty",
-    "exif_broken/pillow__broken_exif_dpi.jpg": (100, 100),
-    "exif_broken/pillow__exif_typeerror.jpg": (531, 800),
-    "exif_gps/exifsamples__DSCN0010.jpg": (480, 640),
-    "exif_orientation/exifor__Landscape_0.jpg": (1200, 1800),
-    "exif_orientation/exifor__Landscape_2.jpg": (1200, 1800),
-    "exif_orientation/exifor__Landscape_4.jpg": (1200, 1800),
-    "exif_orientation/exifor__Landscape_6.jpg": (1200, 1800),
-    "exif_orientation/exifor__Landscape_8.jpg": (1200, 1800),
-    "exif_orientation/exifor__Portrait_8.jpg": (1800, 1200),
-    "exif_orientation/pillow__g4_orientation_6.tif": (88, 590),
-    "exif_orientation/pillow__rot1mir0.avif": (427, 640),
-    "exif_orientation/sharp__Landscape_9.jpg": (369, 480),
-    "float/pillow__10ct_32bit_128.tiff": (128, 128),
-    "grayscale/libvips__1bit.tif": (4, 256),
-    "grayscale/pillow__hopper_gray.jpg": (128, 128),
-    "hdr_gainmap/libavif__seine_sdr_gainmap_srgb.jpg": (300, 400),
-    "heic/exifsamples__IMG_5195.HEIC": (3313, 2566),
-    "heic/pillow_heif__RGBA_10__128x128.heif": (128, 128),
-    "heic/pillow_heif__pug.heic": (3024, 4032),
-    "huge/pillow_heif__200MP.heic": (16320, 12240),
-    "jpeg2000/pillow__16bit.cropped.jp2": (64, 64),
-    "multi_picture/pillow__frozenpond.mpo": (480, 640),
-    "multi_picture/pillow__sugarshack_bad_mpo_header.jpg": (480, 640),
-    "multipage/pillow__multipage.tiff": (10, 10),
-    "multipage/sharp__G31D_MULTI.TIF": (3248, 2464),
-    "not_photo/libvips__ISO_12233-reschart.pdf": "NotAnImage",
-    "not_photo/libvips__logo.svg": "NotAnImage",
-    "not_photo/libvips__sample.hdr": "NotAnImage",
-    "not_photo/pillow__hopper.bmp": (128, 128),
-    "palette/libvips__indexed.png": (442, 290),
-    "palette/pillow__mode_palette_alpha.png": (64, 128),
-    "palette/sharp__swiss.png": (68, 68),
-    "panorama/pannellum__examplepano.jpg": (2048, 4096),
-    "plain_photo/libvips__sample.jpg": (442, 290),
-    "plain_photo/pillow__flower.webp": (360, 480),
-    "plain_photo/sharp__320x240.jpg": (240, 320),
-    "tiff_odd/libvips__ojpeg-tile.tif": (213, 234),
-    "tiff_odd/pillow__hopper_bigtiff.tif": (128, 128),
-    "tiff_odd/pillow__old-style-jpeg-compression.tif": (870, 4160),
-    "tiny_or_thin/libavif__white_1x1.avif": (1, 1),
-    "tiny_or_thin/pillow_heif__RGB_8__29x100.heif": (100, 29),
-    "tiny_or_thin/sharp__big-height.webp": (169, 13),
-    "truncated/libvips__truncated.gif": "Truncated",
-    "truncated/pillow__truncated_image.png": "Truncated",
-    "truncated/pillow_heif__truncated.heic": (16, 16),
-    "truncated/sharp__truncated.png": "Truncated",
-    "wide_gamut_icc/libvips__sample-xyb.jpg": (442, 290),
-    "wide_gamut_icc/pillow__hopper.Lab.tif": (128, 128),
-    "wide_gamut_icc/sharp__p3.png": (8, 8),
-    "wrong_extension/libvips__looks-like-svg.webp": (256, 256),
-}
-# Mean colours where a wrong rule would show: inverted CMYK, white 16-bit, an ignored profile, black for transparent.
-# sample.jpg (A98), sample-xyb.jpg and indexed.png are one photo in three codings, hopper.* likewise.
-MEANS = {
-    "16bit/pillow_heif__RGB_16__128x128.png": (127, 127, 128),
-    "alpha/sharp__grey-8bit-alpha.png": (245.5, 245.5, 245.5),
-    "alpha/sharp__alpha-premultiply-1024x768-paper.png": (244.4, 237, 235.6),
-    "cmyk/pillow__pil_sample_cmyk.jpg": (30, 5, 7),
-    "cmyk/pillow__tiff_strip_cmyk_jpeg.tif": (30, 5, 7),
-    "cmyk/sharp__Channel_digital_image_CMYK_color_no_profile.jpg": (109, 132, 110),
-    "multipage/pillow__multipage.tiff": (0, 128, 0),
-    "plain_photo/libvips__sample.jpg": (127.6, 118, 108.4),
-    "wide_gamut_icc/libvips__sample-xyb.jpg": (127.6, 118, 108.4),
-    "palette/libvips__indexed.png": (127.6, 118, 108.4),
-    "not_photo/pillow__hopper.bmp": (89.7, 80.1, 95.4),
-    "avif/pillow__hopper.avif": (89.7, 80.1, 95.4),
-    "corrupt/pillow__hopper_idat_after_image_end.png": (89.7, 80.1, 95.4),
-    "tiff_odd/pillow__hopper_bigtiff.tif": (89.7, 80.1, 95.4),
-    "wide_gamut_icc/pillow__hopper.Lab.tif": (89.7, 80.1, 95.4),
-    "wide_gamut_icc/sharp__p3.png": (255, 0, 0),
-}
-
-
-@pytest.mark.skipif(not AWKWARD.is_dir(), reason="no shared/data/awkward beside the checkout")
-def test_every_awkward_file_is_in_the_table() -> None:
-    assert {entry["file"] for entry in json.loads((AWKWARD / "manifest.json").read_text())} == set(OUTCOMES)
-
-
-@pytest.mark.skipif(not AWKWARD.is_dir(), reason="no shared/data/awkward beside the checkout")
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name.startswith("huge/") else ()) for name in OUTCOMES]
-)
-@pytest.mark.timeout(120)  # the 200 megapixels take 5 to 12 seconds and 2.2 GB
-def test_awkward(name: str) -> None:
-    data, wanted = (AWKWARD / name).read_bytes(), OUTCOMES[name]
-    if data[8:12] in (b"heic", b"mif1") and name.startswith(("heic/", "huge/", "tiny", "truncated/")):
-        pytest.importorskip("pillow_heif")
-    if isinstance(wanted, str):
-        assert failure(data).reason == wanted
-        return
-    pixels = decode(data)
-    assert pixels.shape == (*wanted, 3)
-    if name in MEANS:
-        assert np.abs(pixels.mean(axis=(0, 1)) - MEANS[name]).max() < 3
