@@ -18,6 +18,7 @@ from support import poison_hook, poison_workers
 from support.engines import config_of, in_process
 from support.engines import rows_of as rows_of_run
 
+from m2f_batch.errors import ImageError
 from m2f_batch.flow.crashes import isolated
 from m2f_batch.flow.crashes.deaths import CAREFUL_AFTER, Deaths
 from m2f_batch.flow.crashes.isolated import LIMITS, MAX_DEATHS, label_isolated, prepare_isolated
@@ -112,6 +113,28 @@ def test_a_unit_with_poison_has_all_its_rows(folder, tmp_path, monkeypatch):
         if isinstance(ours, Prepared):
             assert (ours.views, ours.output_hw) == (theirs.views, theirs.output_hw)
             assert np.array_equal(ours.contents, theirs.contents)
+
+
+@LONG  # each death costs a child process that loads the model
+def test_an_image_that_dies_in_one_of_its_windows_is_one_row(tmp_path, monkeypatch):
+    for name, value in poison_hook.installed(tmp_path / "hook").items():
+        monkeypatch.setenv(name, value)
+    size = {"shortest_edge": 64, "longest_edge": 400}
+    segmenter = Segmenter.from_pretrained(
+        str(DEMO_MODEL), task="semantic", size=size, window={"size": 64, "stride": 48}
+    )
+    labeling = segmenter.labeling
+    settings = ActorSettings(find_model(str(DEMO_MODEL), None), labeling, "cpu", segmenter.threads, None)
+    bright = np.random.default_rng(0).integers(0, 256, (64, 160, 3), np.uint8)
+    poison = bright.copy()
+    poison[:, 48:112] = 128  # all of its second window, and parts of the others
+    images = [prepare_image(image, labeling.preprocess, 10**6, labeling.cut) for image in (bright, poison, bright)]
+    assert [len(image.views) for image in images] == [3, 3, 3]
+    before, outcome, after = label_isolated(settings, images)
+    assert isinstance(outcome, ImageError)
+    assert (outcome.stage, outcome.reason, outcome.size_hw) == ("label", "Crashed", (64, 160))
+    assert poison_hook.deaths(tmp_path / "hook") == MAX_DEATHS * ["label"]
+    assert before == after == segmenter.label([images[0]])[0], "as where nothing is poison"
 
 
 def crashed(row):
