@@ -12,6 +12,8 @@ from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, Channe
 
 LONGEST_EDGE = 1333  # the default of version 4
 DIVISOR = 32  # the default of every version, also where null stands (4.57's fast processors; the others fail on it)
+NO_EDGE = 2**31 - 1  # a longest edge that binds nothing
+KINDS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 SIZES = "a number of pixels, {shortest_edge, longest_edge}, {shortest_edge} or {height, width}"
 
 
@@ -47,6 +49,11 @@ class ProcessorConfig(BaseModel):
     image_mean: Channels | float = IMAGENET_MEAN
     image_std: Annotated[Channels | float, AfterValidator(_not_zero)] = IMAGENET_STD
     pad_size: ExactSize | None = None
+
+
+def processors_of(*families: str) -> frozenset[str]:
+    """Return the names of the image processors of families, today's and those of older checkpoints."""
+    return frozenset(f"{family}{kind}" for family in families for kind in KINDS)
 
 
 def plan_from_processor(processor: Mapping[str, Any], known: Set[str] | None = None) -> PreprocessPlan:
@@ -95,7 +102,7 @@ def _size_of(settings: ProcessorConfig) -> tuple[AspectSize | ExactSize, bool]:
         return AspectSize(shortest_edge=size, longest_edge=settings.max_size or LONGEST_EDGE), False
     if isinstance(size, LoneEdge):
         longest = settings.noted_max_size or settings.max_size
-        return AspectSize(shortest_edge=size.shortest_edge, longest_edge=longest or 2**31 - 1), longest is None
+        return AspectSize(shortest_edge=size.shortest_edge, longest_edge=longest or NO_EDGE), longest is None
     return size or AspectSize(shortest_edge=800, longest_edge=settings.max_size or LONGEST_EDGE), False
 
 

@@ -15,13 +15,12 @@ from m2f_batch.models.family import JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.mask_families.rules import POSTPROCESS
 from m2f_batch.models.preprocess_plan import PreprocessPlan
-from m2f_batch.models.processor import plan_from_processor
+from m2f_batch.models.processor import NO_EDGE, plan_from_processor
 
 PROCESSORS = frozenset(
     f"{family}ImageProcessor{kind}" for family in ("Eomt", "EomtDinov3") for kind in ("", "Fast", "Pil")
 )
 IMAGE_SIZE, PATCH_SIZE = 640, 16  # the defaults of transformers
-NO_EDGE = 2**31 - 1
 # along a thin image. The original knows no bound: the edge of one pixel would make thousands, and gigabytes
 MOST_WINDOWS = 64
 PROBABILITIES = "attn_mask_probs"  # of each of the last blocks: is attention masked, as while it was trained?

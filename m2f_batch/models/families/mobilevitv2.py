@@ -11,8 +11,8 @@ from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.mobilevit.processor import PUBLISHED_EDGE, CropProcessor, stride_problems
 from m2f_batch.models.pixel_families.rules import only_semantic
 from m2f_batch.models.preprocess_plan import PreprocessPlan
+from m2f_batch.models.processor import NO_EDGE
 
-NO_EDGE = 2**31 - 1
 MOST_EDGE = 64 * PUBLISHED_EDGE  # the original has no bound: one row of 5000 pixels would be a canvas of 512 x 2560000
 
 

@@ -10,11 +10,11 @@ from m2f_batch.config.segment import Size, Task
 from m2f_batch.models.backbone_configs import backbone_problems, natten_problems
 from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published, TaskRules
 from m2f_batch.models.label_sets import LabelSet
-from m2f_batch.models.mask_families.rules import KINDS, POSTPROCESS, as_detectron2, is_small, weight_problems
+from m2f_batch.models.mask_families.rules import POSTPROCESS, as_detectron2, is_small, weight_problems
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
-from m2f_batch.models.processor import DIVISOR, plan_from_processor
+from m2f_batch.models.processor import DIVISOR, plan_from_processor, processors_of
 
-PROCESSORS = frozenset(f"OneFormer{kind}" for kind in KINDS)
+PROCESSORS = processors_of("OneFormer")
 QUERIES = 150
 ADE20K_PANOPTIC = {"score_threshold": 0.5}
 

@@ -11,11 +11,11 @@ from m2f_batch.models.backbone_configs import timm_problems
 from m2f_batch.models.family import ClassHead, JsonMapping, Shapes
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
+from m2f_batch.models.processor import processors_of
 
-KINDS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 CLASS_PREDICTOR = ClassHead("class_predictor.weight", no_object=True)
-# the processors whose arithmetic is ours, by today's names and by those of older checkpoints
-PROCESSORS = frozenset(f"{family}{kind}" for family in ("Mask2Former", "MaskFormer") for kind in KINDS)
+# the processors whose arithmetic is ours
+PROCESSORS = processors_of("Mask2Former", "MaskFormer")
 # a panoptic model answers all three (paper, section 4.3), because the others were never taught what the rest needs
 TASKS: dict[Task | None, tuple[Task, ...]] = {
     None: ("instance", "semantic", "panoptic"),

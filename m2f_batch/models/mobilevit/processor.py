@@ -9,11 +9,9 @@ from m2f_batch.config.section import Pixels
 from m2f_batch.config.segment import AspectSize, ExactSize
 from m2f_batch.errors import UsageError
 from m2f_batch.models.preprocess_plan import PreprocessPlan
-from m2f_batch.models.processor import LoneEdge
+from m2f_batch.models.processor import LoneEdge, processors_of
 
-PROCESSORS = frozenset(
-    f"MobileViT{kind}" for kind in ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
-)
+PROCESSORS = processors_of("MobileViT")
 STRIDES = (8, 16, 32)
 PUBLISHED_EDGE = 512  # of the tests of both versions
 

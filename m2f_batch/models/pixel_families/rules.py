@@ -11,9 +11,8 @@ from m2f_batch.errors import UsageError
 from m2f_batch.models.family import ClassHead, JsonMapping, TaskRules
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.preprocess_plan import IMAGENET_MEAN, IMAGENET_STD, PreprocessPlan, with_size
-from m2f_batch.models.processor import plan_from_processor
+from m2f_batch.models.processor import plan_from_processor, processors_of
 
-KINDS = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
 # what a preprocessor_config.json leaves out, by the kind of its processor
 DEFAULTS: dict[str, JsonMapping] = {
     "Segformer": {"size": 512, "resample": 2, "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD},
@@ -45,7 +44,7 @@ def processor_pixels(processor: JsonMapping, kinds: tuple[str, ...]) -> Preproce
     settings = {key: value for key, value in settings.items() if key not in ("size_divisor", "pad_size", "max_size")}
     if type(settings["size"]) is int:
         settings["size"] = {"height": settings["size"], "width": settings["size"]}
-    plan = plan_from_processor(settings, {f"{kind}{ending}" for kind in kinds for ending in KINDS})
+    plan = plan_from_processor(settings, processors_of(*kinds))
     if kind == "Beit" and settings.get("do_center_crop"):
         raise UsageError(
             "the image processor cuts out the center of an image, and so would leave the rest of it without labels",
