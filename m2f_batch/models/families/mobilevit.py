@@ -6,10 +6,10 @@ Source of the rules: apple/ml-cvnets v0.1, ``engine/eval_segmentation.py`` and `
 from dataclasses import replace
 
 from m2f_batch.config.segment import ExactSize, Task
-from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published, TaskRules
+from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.mobilevit.processor import PUBLISHED_EDGE, CropProcessor, stride_problems
-from m2f_batch.models.pixel_families.rules import only_semantic
+from m2f_batch.models.pixel_families.rules import SEMANTIC
 from m2f_batch.models.preprocess_plan import PreprocessPlan, with_size
 
 
@@ -52,7 +52,7 @@ FAMILY = Family(
     head=ClassHead("segmentation_head.classifier.convolution.weight"),
     network=_network,
     pixels=PixelRules(own=_pixels, paper=_paper, size_problem=_size_problem),
-    tasks=TaskRules(only_semantic, _settings),
+    tasks=replace(SEMANTIC, settings=_settings),
     config_problems=stride_problems,
     published=Published(
         licenses={"apple/deeplabv3-mobilevit-": "apple-amlr"},

@@ -6,10 +6,10 @@ Source of the rules: apple/ml-cvnets v0.2 and later, ``engine/eval_segmentation.
 from dataclasses import replace
 
 from m2f_batch.config.segment import AspectSize, Task
-from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published, TaskRules
+from m2f_batch.models.family import ClassHead, Family, JsonMapping, Network, PixelRules, Published
 from m2f_batch.models.label_sets import LabelSet
 from m2f_batch.models.mobilevit.processor import PUBLISHED_EDGE, CropProcessor, stride_problems
-from m2f_batch.models.pixel_families.rules import only_semantic
+from m2f_batch.models.pixel_families.rules import SEMANTIC
 from m2f_batch.models.preprocess_plan import PreprocessPlan
 from m2f_batch.models.processor import NO_EDGE
 
@@ -48,7 +48,7 @@ FAMILY = Family(
     head=ClassHead("segmentation_head.classifier.convolution.weight"),
     network=_network,
     pixels=PixelRules(own=_pixels, paper=_paper),
-    tasks=TaskRules(only_semantic, _settings),
+    tasks=replace(SEMANTIC, settings=_settings),
     config_problems=stride_problems,
     published=Published(
         licenses={"apple/mobilevitv2-": "apple-amlr"},

@@ -16,7 +16,7 @@ from transformers import MobileViTV2ForSemanticSegmentation
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig
 from m2f_batch.errors import ImageError, UsageError
-from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
+from m2f_batch.models.checkpoint import Checkpoint, choose_task, read_checkpoint
 from m2f_batch.models.families.mobilevit import FAMILY as FIRST
 from m2f_batch.models.families.mobilevitv2 import FAMILY as SECOND
 from m2f_batch.models.family import Family
@@ -150,6 +150,14 @@ def test_a_processor_that_means_nothing_is_refused(processor: Any, told: str) ->
     for family in (FIRST, SECOND):
         with pytest.raises(UsageError, match=f"^model.uri: {told}"):
             family.pixels.own({}, processor, "semantic")
+
+
+def test_it_says_why_it_finds_no_objects() -> None:
+    for family in (FIRST, SECOND):
+        checkpoint = Checkpoint("m", Path(), {"model_type": family.model_type, "id2label": {"0": "a"}}, {})
+        told = f"^model.task: 'instance' is nothing that {family.name} does: .* tells two objects of a class apart"
+        with pytest.raises(UsageError, match=told):
+            choose_task(checkpoint, "instance")
 
 
 @pytest.mark.parametrize("size", [{"height": 64, "width": 72}, {"shortest_edge": 64, "longest_edge": 128}])
