@@ -49,7 +49,7 @@ class FastForward(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """What computes the predictions of a family.
+    """The functions that compute the predictions of a family, which need torch.
 
     - ``load(directory, config, task)`` is the model of ``transformers`` in float32 on the CPU, and ``predict`` runs it.
     - ``fast`` is a faster way to the same, if there is one.
@@ -112,7 +112,7 @@ def _any_size(config: JsonMapping, plan: PreprocessPlan) -> str | None:
 
 @dataclass(frozen=True)
 class PixelRules:
-    """How the models of a family see an image. ``plan`` is the checkpoint's own, whose normalization is kept.
+    """Rules by which the models of a family see an image. ``plan`` is the checkpoint's own: its normalization is kept.
 
     - ``own(config, processor, task)`` is the checkpoint's own preprocessing. Raises UsageError for a processor that the
       family does not take.
@@ -153,7 +153,7 @@ class AsPublished:
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a family's published weights by their names.
+    """The licenses, labels and other facts of published weights, which their names tell.
 
     - ``licenses`` are theirs, by the beginning of the name. ``base_license`` is that of what all weights of the family
       were made from. It holds whatever a card says.
