@@ -1,6 +1,7 @@
 """Stops a run or a training at Ctrl-C and SIGTERM, after what is under way is finished, as long as that is soon.
 
-``cli`` ends other commands with 130, and ``submit/interrupts`` answers Ctrl-C while a job is followed.
+``flow/attempt/follow`` listens for runs, ``train/command`` for trainings. ``cli`` ends other commands with 130, and
+``submit/interrupts`` answers Ctrl-C while a job is followed.
 
 A stop is a stop even where its exception is lost. Python raises that wherever the main thread happens to be, which may
 be a library's callback or destructor that prints an exception and goes on.

@@ -1,4 +1,7 @@
-"""``m2f-batch segment INPUT OUTPUT`` makes one row of every image."""
+"""``m2f-batch segment INPUT OUTPUT`` makes one row of every image.
+
+Its flags stand for config keys. Their names are here and in ``shared/keys``, what they mean in ``config/segment``.
+"""
 
 import argparse
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""Imports transformers, and makes a model of it from the safetensors of a local directory, and from nothing else."""
+"""Makes a model from the safetensors of a local directory, and from nothing else.
+
+Each family hands in its class of transformers, which it imports in a folder of its own: ``*/transformers_model``.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

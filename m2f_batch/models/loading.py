@@ -1,6 +1,6 @@
 """Loads a model directory into a Predictor, and runs it in a precision.
 
-The model class of transformers is imported by the family's own folder (``mask2former/transformers_model``).
+transformers is imported here in the folder of each family (``*/transformers_model``): its model classes.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 Each has its reason. More are in ``data_settings`` (Ray Data), ``few_waiting`` (units that wait), ``bytecode``,
 ``forwarded`` (variables that travel), ``raw_lines`` (Ray's log), ``token`` and ``processes.FOR_START``. Options of
-single tasks and actors stand where they are started: ``flow/pipeline`` and ``train/workers/ray_train``.
+single tasks and actors stand where they are started: ``flow/pipeline``, ``flow/crashes/gate``, ``train/workers``.
 """
 
 import json

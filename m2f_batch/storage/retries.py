@@ -1,7 +1,7 @@
 """Retries what failed in passing, by jittered exponential backoff within a budget of seconds, and counts it.
 
 The S3 client tries each request again itself (``s3/client``), and units whose process died begin again in
-``flow/workers``.
+``flow/workers``. Images that ``--retry`` labels anew are found by ``flow/attempt/output_state``.
 """
 
 import itertools

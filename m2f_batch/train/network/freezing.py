@@ -1,4 +1,7 @@
-"""Parameters are frozen, and norms keep their statistics, as settings ask."""
+"""Parameters are frozen, and norms keep their statistics, as settings ask.
+
+Layers that train faster are in their family's folder: ``models/mask2former/fast_training``.
+"""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase

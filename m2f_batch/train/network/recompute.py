@@ -1,4 +1,7 @@
-"""Activations of a part are computed again in the backward pass instead of being kept (activation checkpointing)."""
+"""Activations of a part are computed again in the backward pass instead of being kept (activation checkpointing).
+
+Layers that train faster are in their family's folder: ``models/mask2former/fast_training``.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext

@@ -1,6 +1,6 @@
 """Finds the class of each output pixel (an argmax) for semantic masks of PixelLogits, and how sure it is there.
 
-QueryLogits have ``semantic`` for that. It works part by part.
+QueryLogits have ``semantic`` for that, and overlapping windows ``windows``. It works part by part.
 
 C classes. A part holds a bounded number of values, so that memory does not grow with the image times the classes. It
 looks only at classes that can win in it (see ``label_tiles``), or whose softmax counts there.

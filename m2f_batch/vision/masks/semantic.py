@@ -1,6 +1,6 @@
 """Finds which class wins each output pixel (an argmax) for semantic masks of QueryLogits, and how sure it is there.
 
-PixelLogits have ``pixel_classes`` for that. It works tile by tile.
+PixelLogits have ``pixel_classes`` for that, and overlapping windows ``windows``. It works tile by tile.
 
 Q queries, C classes, ``S[c]`` = sum over queries of P[q, c] x sigmoid(canvas logits of q). A tile looks only at classes
 that can win in it (see ``label_tiles``), and an output pixel at none if one class wins at all corners of its cell.
