@@ -141,7 +141,7 @@ def test_windows_are_averaged_as_logits(models: dict[str, Path], name: str) -> N
         assert check_segments(found, full, full.softmax(0)) <= 2
 
 
-PLAN = SEGFORMER.pixels({}, {"image_processor_type": "SegformerImageProcessor"}, "semantic")
+PLAN = SEGFORMER.pixels.own({}, {"image_processor_type": "SegformerImageProcessor"}, "semantic")
 CONVNEXT_L = {"backbone_config": {"model_type": "convnext", "hidden_sizes": [192, 384, 768, 1536]}}
 CONVNEXT_T = {"backbone_config": {"model_type": "convnext", "hidden_sizes": [96, 192, 384, 768]}}
 SWIN = {"backbone_config": {"model_type": "swin"}}
@@ -211,7 +211,7 @@ def test_the_name_that_a_user_gives_tells_the_test_too(models: dict[str, Path]) 
 
 def test_segformer_on_ade20k_is_resized_twice() -> None:
     """As AlignedResize does: to 512x768 by mmcv's rounding for 333x500, and 512x683 to 512x704 for 480x640."""
-    plan = SEGFORMER.paper({}, PLAN, SETS["ADE20K"], "semantic")
+    plan = SEGFORMER.pixels.paper({}, PLAN, SETS["ADE20K"], "semantic")
     assert plan is not None
     image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     expected = resize_bilinear(resize_bilinear(image, (512, 683)), (512, 704))
@@ -292,13 +292,13 @@ def test_windows_of_which_a_model_would_see_nothing(models: dict[str, Path], nam
 def test_beit_sees_every_pixel(models: dict[str, Path]) -> None:
     """transformers computes 75x101 pixels from their top left 72x96, and stretches that over all."""
     checkpoint = read_checkpoint(models["beit"], "beit")
-    plan = BEIT.sized(checkpoint.config, PLAN, AspectSize(shortest_edge=75, longest_edge=101))
+    plan = BEIT.pixels.sized(checkpoint.config, PLAN, AspectSize(shortest_edge=75, longest_edge=101))
     assert (plan.content_size((75, 101)), plan.canvas_size((75, 101))) == ((75, 101), (80, 104))
     assert "position bias interpolated" in plan.describe()
 
 
 def test_an_image_that_is_too_thin_is_an_error_of_its_own() -> None:
-    plan = SEGFORMER.paper({}, PLAN, SETS["Cityscapes"], "semantic")
+    plan = SEGFORMER.pixels.paper({}, PLAN, SETS["Cityscapes"], "semantic")
     assert plan is not None
     with pytest.raises(ImageError, match="resized to 2048x20, and the model needs 32 pixels"):
         plan.content_size((30, 3000))
@@ -355,9 +355,9 @@ def test_a_swin_of_upernet_is_fast_and_checked(models: dict[str, Path]) -> None:
 def test_a_processor_that_crops_is_refused(models: dict[str, Path]) -> None:
     crops = {"image_processor_type": "BeitImageProcessor", "do_center_crop": True, "crop_size": 48, "size": 64}
     with pytest.raises(UsageError, match="would leave the rest of it without labels"):
-        BEIT.pixels({}, crops, "semantic")
+        BEIT.pixels.own({}, crops, "semantic")
     with pytest.raises(UsageError, match="image processor 'Mask2FormerImageProcessor' is not known"):
-        SEGFORMER.pixels({}, {"image_processor_type": "Mask2FormerImageProcessor"}, "semantic")
+        SEGFORMER.pixels.own({}, {"image_processor_type": "Mask2FormerImageProcessor"}, "semantic")
 
 
 def test_a_missing_tensor_is_named(models: dict[str, Path], tmp_path: Path) -> None:
