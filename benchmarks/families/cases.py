@@ -220,7 +220,9 @@ ALL: tuple[Case, ...] = (
         task="semantic",
         post=(),
         classes=ADE20K,
-        config=lambda: transformers.UperNetConfig(backbone_config=transformers.ConvNextConfig(out_features=STAGES)),
+        config=lambda: transformers.UperNetConfig(
+            backbone_config=transformers.ConvNextConfig(hidden_sizes=[96, 192, 384, 768], out_features=STAGES)
+        ),
         tiny=lambda: transformers.UperNetConfig(
             backbone_config=transformers.ConvNextConfig(
                 hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, out_features=STAGES
