@@ -92,6 +92,11 @@ def _loaded(
     return load_checked(directory, torch.device("cpu"), task=task, precision=precision, threads=threads)
 
 
+def forget_models() -> None:
+    """Let the next run load its model, as a test needs that breaks the model's code, or mends it."""
+    _loaded.cache_clear()
+
+
 def on_ray(config: SegmentConfig) -> int:
     """The job itself, on the Ray session of the tests."""
     from m2f_batch.flow.job import segment

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import DEMO_MODEL
-from support.engines import config_of, in_process
+from support.engines import config_of, forget_models, in_process
 
 from m2f_batch.demo.dataset import write_dataset
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
@@ -285,6 +285,7 @@ def test_a_run_counts_both_and_says_why(
 
     with monkeypatch.context() as patch:
         break_features(patch, 0.3)
+        forget_models()
         assert in_process(config) == 0
         (why,) = told()["why"]
         assert told() == {"fast": 0, "slow": 1, "why": {why: 1}}
@@ -298,6 +299,7 @@ def test_a_run_counts_both_and_says_why(
         assert f"the model goes on with transformers' own modules, which are slower: {why}" in explained
         assert json.loads((tmp_path / "why" / "explain.json").read_text())["forward"]["kind"] == "slow"
     Image.fromarray(draw_scene(VAL_SEED + 1).image).save(images / "b.png")
+    forget_models()
     assert in_process(config) == 0
     assert told() == {"fast": 1, "slow": 1, "why": {why: 1}}
     capsys.readouterr()
