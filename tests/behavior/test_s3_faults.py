@@ -48,7 +48,6 @@ def proxy(s3_endpoint: S3Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def impatient(proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> FaultProxy:
     """The proxy of tests in which tries beyond those that faults make do no harm, so that half the wait will do."""
     monkeypatch.setenv("M2F_BATCH_S3_TIMEOUT", str(TIMEOUT / 2))
-    proxy.set(stall=TIMEOUT / 2 + 0.25)
     reset_stores()
     return proxy
 
