@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from m2f_batch.vision.masks.frame import Frame, Steps, Upsampling, content_planes, steps_of
-from m2f_batch.vision.masks.label_tiles import ClassLabels, Tile, bounds_of, grow_tile, label_runs
+from m2f_batch.vision.masks.label_tiles import ROUNDING, ClassLabels, Tile, bounds_of, grow_tile, label_runs
 
 AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 27}  # logits of a part at the size of the output
 LEFT_OUT = 1e-6  # of a pixel's softmax, all classes that are left out together
@@ -76,17 +76,21 @@ class PixelPainter:
         if len(classes) == 1:
             self.shares[classes] += len(tile.rows) * len(tile.columns)
             return int(classes)
-        return torch.cat([self._painted(part, classes) for part in self._parts(tile, len(classes))])
+        low, high = low[classes], high[classes]
+        slack = ROUNDING * torch.maximum(high.abs(), low.abs()).max()
+        able = (high >= low.max() - slack).nonzero().flatten()
+        return torch.cat([self._painted(part, classes, able) for part in self._parts(tile, len(classes))])
 
     def _parts(self, tile: Tile, classes: int) -> Iterator[Tile]:
         step = max(1, AT_ONCE[self._device.type] // (classes * len(tile.rows)))
         for at in range(tile.columns.start, tile.columns.stop, step):
             yield tile._replace(columns=range(at, min(at + step, tile.columns.stop)))
 
-    def _painted(self, part: Tile, classes: Tensor) -> Tensor:
+    def _painted(self, part: Tile, classes: Tensor, able: Tensor) -> Tensor:
+        """Labels of a part, of which the classes with the places ``able`` can win."""
         planes = grow_tile(self._source.planes(part, classes), *self._steps, part)
-        best = planes.amax(0)
-        winner = classes[planes.argmax(0)]
+        best, place = planes[able].max(0)
+        winner = classes[able[place]]
         share = planes.sub_(best).exp_().sum(0).reciprocal_()
         self.shares.index_add_(0, winner.flatten(), share.flatten().to(self.shares.dtype))
         return winner.to(torch.int16)
