@@ -27,6 +27,13 @@ class UperNet(Protocol):
     decode_head: Callable[[Sequence[Tensor]], Tensor]
 
 
+class BeitPositionBias(Protocol):
+    """The table of a bias, [distances, heads], for a grid of patches (rows, columns)."""
+
+    window_size: tuple[int, int]
+    relative_position_bias_table: nn.Parameter
+
+
 class BeitLayer(Protocol):
     """One block of a BEiT. ``resolution`` is the canvas (Hc, Wc) in pixels."""
 

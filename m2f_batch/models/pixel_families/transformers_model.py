@@ -19,6 +19,7 @@ from m2f_batch.models.config_classes import OUTPUTS, architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.fast_layers.staged import BackboneOutput
 from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.pixel_families.beit_bias import with_fast_bias
 from m2f_batch.models.pixel_families.modules import Beit, PixelModel, UperNet
 from m2f_batch.models.predictions import PixelLogits
 
@@ -34,7 +35,9 @@ def load_beit(directory: Path, config: JsonMapping, task: Task | None) -> BeitFo
     """Load the BEiT of a directory in float32 on the CPU. Raises RunError when a tensor is missing, UsageError."""
     outputs = {name: config[name] for name in (*OUTPUTS, "segmentation_indices") if config.get(name) is not None}
     made = architecture_of(BeitConfig, config, "BEiT", use_auxiliary_head=False, **outputs)
-    return model_from_tensors(BeitForSemanticSegmentation, made, directory)
+    model = model_from_tensors(BeitForSemanticSegmentation, made, directory)
+    with_fast_bias(model)
+    return model
 
 
 def load_upernet(directory: Path, config: JsonMapping, task: Task | None) -> UperNetForSemanticSegmentation:
