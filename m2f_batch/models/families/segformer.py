@@ -71,9 +71,9 @@ def _size_problem(config: JsonMapping, plan: PreprocessPlan) -> str | None:
 
 
 def _network() -> Network:
-    from m2f_batch.models.pixel_families.transformers_model import load_segformer, predict
+    from m2f_batch.models.pixel_families.transformers_model import load_segformer, predict_segformer
 
-    return Network(load_segformer, predict)
+    return Network(load_segformer, predict_segformer)
 
 
 FAMILY = Family(

@@ -1,12 +1,13 @@
-"""Runs a UperNet with the fast form of its backbone where there is one, and compares it before it labels."""
+"""Runs a UperNet with the fast form of its backbone where there is one, and of its head, and compares both first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
 from m2f_batch.models.fast_layers.backbones import fast_backbone, feature_maps
 from m2f_batch.models.fast_layers.staged import BackboneOutput
+from m2f_batch.models.pixel_families.heads import upernet_logits
 from m2f_batch.models.pixel_families.modules import UperNet
 from m2f_batch.models.pixel_families.transformers_model import predict_upernet
 from m2f_batch.models.predictions import PixelLogits, Predictor
@@ -21,9 +22,13 @@ class FastUperNet(Predictor):
         super().__init__()
         self.backbone, self.head = fast_backbone(model.backbone), model.decode_head
 
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """Compute the logits of feature maps."""
+        return upernet_logits(self.head, features)
+
     def forward(self, pixel_values: Tensor) -> PixelLogits:
         """Compute the logits of each pixel's class."""
-        return PixelLogits(self.head(feature_maps(self.backbone, pixel_values)))
+        return PixelLogits(self.logits(feature_maps(self.backbone, pixel_values)))
 
 
 class FastUperNetForward:
@@ -49,6 +54,6 @@ class FastUperNetForward:
             assert isinstance(fast, FastUperNet)
             for at, pair in enumerate(zip(feature_maps(fast.backbone, pixel_values), features, strict=True)):
                 yield f"feature map {at + 1} of the backbone", *pair
-            yield "the logits", fast.head(features), logits
+            yield "the logits", fast.logits(features), logits
 
         return parts

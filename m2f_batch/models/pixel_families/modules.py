@@ -5,18 +5,55 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-
-class Logits(Protocol):
-    """The output of a whole model, [B, C, h, w]."""
-
-    logits: Tensor
+Map = Callable[[Tensor], Tensor]
 
 
-class PixelModel(Protocol):
+class SegformerProjection(Protocol):
+    """The projection of a stage's map."""
+
+    proj: nn.Linear
+
+
+class SegformerHead(Protocol):
+    """The head of a SegFormer, which mixes the maps of all stages, coarsest first, by a convolution of one pixel."""
+
+    linear_projections: Sequence[SegformerProjection]
+    linear_fuse: nn.Conv2d
+    batch_norm: Map
+    activation: Map
+    classifier: nn.Conv2d
+
+
+class SegformerBackbone(Protocol):
+    """The stages of a SegFormer, each with a map [B, C, h, w] of what the one before gave."""
+
+    stages: Sequence[Map]
+
+
+class Segformer(Protocol):
     """A SegFormer."""
 
-    def __call__(self, *, pixel_values: Tensor) -> Logits:
-        """Run the whole model."""
+    segformer: SegformerBackbone
+    decode_head: SegformerHead
+
+
+class UperHead(Protocol):
+    """The head of UperNet, in UperNet itself and in BEiT. ``psp_forward`` takes the coarsest of the feature maps.
+
+    ``fpn_bottleneck`` has a convolution of 3x3 pixels without a bias, a norm and an activation.
+    """
+
+    lateral_convs: Sequence[Map]
+    fpn_convs: Sequence[Map]
+    fpn_bottleneck: nn.Module
+    classifier: Map
+
+    def __call__(self, features: Sequence[Tensor]) -> Tensor:
+        """Give the logits [B, C, h, w]."""
+        ...
+
+    def psp_forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Give the map of the coarsest level."""
         ...
 
 
@@ -24,7 +61,7 @@ class UperNet(Protocol):
     """A UperNet, whose head takes the feature maps of its backbone."""
 
     backbone: nn.Module
-    decode_head: Callable[[Sequence[Tensor]], Tensor]
+    decode_head: UperHead
 
 
 class BeitPositionBias(Protocol):
@@ -71,4 +108,4 @@ class Beit(Protocol):
     config: BeitSettings
     beit: Backbone
     fpn: Callable[[Sequence[Tensor]], Sequence[Tensor]]
-    decode_head: Callable[[Sequence[Tensor]], Tensor]
+    decode_head: UperHead

@@ -20,7 +20,8 @@ from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.fast_layers.staged import BackboneOutput
 from m2f_batch.models.from_tensors import model_from_tensors
 from m2f_batch.models.pixel_families.beit_bias import with_fast_bias
-from m2f_batch.models.pixel_families.modules import Beit, PixelModel, UperNet
+from m2f_batch.models.pixel_families.heads import segformer_logits, upernet_logits
+from m2f_batch.models.pixel_families.modules import Beit, Segformer, UperNet
 from m2f_batch.models.predictions import PixelLogits
 
 
@@ -46,9 +47,13 @@ def load_upernet(directory: Path, config: JsonMapping, task: Task | None) -> Upe
     return model_from_tensors(UperNetForSemanticSegmentation, made, directory, _is_never_read)
 
 
-def predict(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
-    """Run one forward pass of the modules of SegFormer."""
-    return PixelLogits(cast(PixelModel, model)(pixel_values=pixel_values).logits)
+def predict_segformer(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
+    """Run the stages and the head of a SegFormer."""
+    segformer = cast(Segformer, model)
+    states = [pixel_values]
+    for stage in segformer.segformer.stages:
+        states.append(stage(states[-1]))
+    return PixelLogits(segformer_logits(segformer.decode_head, states[1:]))
 
 
 def predict_beit(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
@@ -80,7 +85,7 @@ def _beit_logits(model: Beit, pixel_values: Tensor, after: Sequence[int]) -> Pix
     for layer in model.beit.layers[: max(after)]:
         states.append(layer(states[-1], attention_mask=bias, resolution=(height, width)))
     maps = [states[count][:, 1:].transpose(1, 2).reshape(batch, -1, *grid) for count in after]
-    return PixelLogits(model.decode_head(model.fpn(maps)))
+    return PixelLogits(upernet_logits(model.decode_head, model.fpn(maps)))
 
 
 def predict_upernet(model: nn.Module, pixel_values: Tensor) -> PixelLogits:
