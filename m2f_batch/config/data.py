@@ -5,13 +5,20 @@ from typing import Annotated, NewType
 from pydantic import Field, PlainValidator, model_validator
 
 from m2f_batch.config.formats import format_read, read_formats, takers
+from m2f_batch.config.ranges import Values
 from m2f_batch.config.section import MAX_PIXELS, Number, Pixels, Section, Whole, conflict
 
 FormatName = NewType("FormatName", str)  # no plain str, so that --set takes YAML for it, as for all choices
-ClassNames = str | tuple[str | Whole, ...] | dict[str | Whole, str | Whole]
+ClassNames = Annotated[
+    str | tuple[str | Whole, ...] | dict[str | Whole, str | Whole],
+    Values("a file, a list of names from id 0, or a mapping of ids to names"),
+]
 _Channel = Annotated[Whole, Field(ge=0, le=255)]
 Color = str | tuple[_Channel, _Channel, _Channel]
-Palette = str | tuple[Color, ...] | dict[str | Whole, Color]
+Palette = Annotated[
+    str | tuple[Color, ...] | dict[str | Whole, Color],
+    Values("a file, or a mapping of names or ids to [r, g, b], e.g. {road: [128, 64, 128]}"),
+]
 
 
 def is_inline(text: str) -> bool:
@@ -21,23 +28,23 @@ def is_inline(text: str) -> bool:
 
 def _of(key: str, text: str) -> str:
     """Return the description of a key that only some formats take."""
-    return f"{takers(key)}: {text}"
+    return f"{text} (of {takers(key)} alone)"
 
 
 class DataConfig(Section):
     """Annotated images, to train on and to validate with."""
 
-    format: Annotated[FormatName, PlainValidator(format_read)] = Field(
-        FormatName("coco"), description=f"{', '.join(read_formats())}; of data.val too"
+    format: Annotated[FormatName, PlainValidator(format_read), Values(choices=lambda: [*read_formats()])] = Field(
+        FormatName("coco"), description=f"format of the annotations, of data.val too: {', '.join(read_formats())}"
     )
     train: str = Field(
         min_length=1,
-        description="annotations: COCO JSON, panoptic JSON, data.yaml, folder of PNGs or labelme JSONs; for PNGs also "
-        "a file of class names (semantic) or an id map (instance), with data.train_masks as their folder",
+        description="the annotations: COCO JSON, panoptic JSON, data.yaml, folder of PNGs or labelme JSONs; for PNGs "
+        "also a file of class names (semantic) or an id map (instance), with data.train_masks as their folder",
     )
     train_images: str | None = Field(None, description="folder of the images; beside the annotations if not set")
     train_masks: str | None = Field(
-        None, description="PNG folder of panoptic and PNG formats; beside the annotations if not set"
+        None, description="folder of the PNGs, of panoptic and PNG formats; beside the annotations if not set"
     )
     val: str | None = Field(None, description="annotations to validate with, as data.train; none if not set")
     val_images: str | None = Field(None, description="folder of the images of data.val")
@@ -46,7 +53,7 @@ class DataConfig(Section):
         None, description="share of the images of data.train to train on, the rest validates; only without data.val"
     )
     split_seed: Annotated[Whole, Field(ge=0)] = Field(
-        0, description="decides which images are in which part of data.split"
+        0, description="a number that decides which images are in which part of data.split"
     )
     stratify: bool = Field(False, description="keep the share of every class in both parts of data.split")
     group_by: str | None = Field(
@@ -56,23 +63,23 @@ class DataConfig(Section):
     )
     ignore_index: Annotated[Whole, Field(ge=0, le=65535)] | None = Field(
         None,
-        description=_of("ignore_index", "value of pixels that are ignored; never taken from the model's processor"),
+        description=_of("ignore_index", "value of pixels that are left out; never taken from the model's processor"),
     )
     do_reduce_labels: bool = Field(
         False,
-        description=_of("do_reduce_labels", "0 is background, which is ignored, and class ids are values less 1"),
+        description=_of(
+            "do_reduce_labels", "take 0 for background, which is left out, and values less 1 for class ids"
+        ),
     )
     crowd_as_object: bool = Field(
         False,
         description=_of(
             "crowd_as_object",
-            "masks with iscrowd: 1 are learned as objects; for files of tools that "
-            "write single objects so, as CVAT does with brush masks",
+            "take masks with iscrowd: 1 for objects; for files of tools that write single objects so, as CVAT does "
+            "with brush masks",
         ),
     )
-    max_pixels: Pixels = Field(
-        MAX_PIXELS, description="pixels of one image or mask, checked before decoding, as input.max_pixels"
-    )
+    max_pixels: Pixels = Field(MAX_PIXELS, description="most pixels of one image or mask, checked before it is decoded")
     names: ClassNames | None = Field(
         None,
         description=_of(
@@ -94,7 +101,7 @@ class DataConfig(Section):
         None,
         description=_of(
             "palette",
-            "of pictures, the color of each class, a file or a map of names or ids to [r, g, b], "
+            "the color of each class, where masks are pictures: a file or a map of names or ids to [r, g, b], "
             "e.g. {road: [128, 64, 128]}; __ignore__ is the name of colors that are ignored",
         ),
     )

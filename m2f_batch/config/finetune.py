@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from m2f_batch.config.data import DataConfig
 from m2f_batch.config.formats import read_formats
+from m2f_batch.config.ranges import Values
 from m2f_batch.config.section import (
     Count,
     CountOrRange,
@@ -29,7 +30,9 @@ from m2f_batch.errors import UsageError
 Resize = Literal["fit", "shortest_edge"]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
-CanvasEdge = Annotated[Whole, Field(ge=32, multiple_of=32)]  # the coarsest feature map has a stride of 32 pixels
+CanvasEdge = Annotated[
+    Whole, Field(ge=32, multiple_of=32), Values("a multiple of 32")
+]  # the coarsest feature map has a stride of 32 pixels
 
 
 TIMM = "timm/"  # begins the name of a backbone of timm in model.backbone
@@ -41,12 +44,13 @@ class StartConfig(Section):
     uri: str | None = Field(
         None,
         min_length=1,
-        description="Hugging Face directory, hub id (id@revision) or object-store URI of a Mask2Former; if not set, a "
-        "new model is made from model.backbone and model.config",
+        description="the model to start from: a Hugging Face directory, hub id (id@revision) or bucket URI of a "
+        "Mask2Former; if not set, a new one is made from model.backbone and model.config",
     )
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
+    revision: str | None = Field(None, description="which version of a hub id: a branch, a tag or a commit")
     task: Task | None = Field(
-        None, description="instance, semantic or panoptic; that of the checkpoint, else of the data's format"
+        None,
+        description="instance, semantic or panoptic; that of the checkpoint, else of the data's format, if not set",
     )
     config: dict[str, Any] = Field(
         default_factory=dict,
@@ -105,8 +109,10 @@ class TrainConfig(Section):
 
     value_aliases: ClassVar[Mapping[str, Mapping[str, str]]] = {"precision": {"float32": "fp32", "bfloat16": "bf16"}}
 
-    steps: Count | None = Field(None, description="optimizer steps; this or train.epochs")
-    epochs: Positive | None = Field(None, description="times that every image is seen; this or train.steps")
+    steps: Count | None = Field(None, description="how many optimizer steps; this or train.epochs", examples=["1000"])
+    epochs: Positive | None = Field(
+        None, description="how often every image is seen; this or train.steps", examples=["10"]
+    )
     batch_size: Count = Field(16, description="images per optimizer step, over all workers")
     accumulate: Count = Field(
         1, description="forward passes per worker and step: the same gradients with so many times less memory"
@@ -116,26 +122,30 @@ class TrainConfig(Section):
         None, description="learning rate of the backbone relative to the rest; 0.1, or 1 for random backbone weights"
     )
     weight_decay: NotNegative = Field(
-        0.05, description="AdamW's, decoupled; none on norms, embeddings and relative position tables"
+        0.05, description="weight decay of AdamW, decoupled; none on norms, embeddings and relative position tables"
     )
     clip_norm: Positive | None = Field(0.01, description="largest norm of all gradients together; null = no clipping")
     schedule: Literal["step", "cosine", "poly"] = Field(
-        "step", description="step (paper: COCO), poly (paper: ADE20K, Cityscapes; power 0.9) or cosine, both down to 0"
+        "step",
+        description="how the learning rate falls: step (paper: COCO), poly (paper: ADE20K, Cityscapes; power 0.9) or "
+        "cosine, both down to 0",
     )
     milestones: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
-        (0.889, 0.963), description="step: shares of the steps after which the learning rate falls to a tenth"
+        (0.889, 0.963),
+        description="of schedule step: shares of the steps after which the learning rate falls to a tenth",
     )
     warmup_steps: Annotated[Whole, Field(ge=0)] = Field(
         0, description="steps of linear rise at the start; the paper has none, new heads on old weights like some"
     )
     precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="fp32, or bf16 (autocast; weights, optimizer and loss stay in float32)"
+        "fp32",
+        description="numbers of the forward pass: fp32, or bf16 (autocast; weights, optimizer and loss stay float32)",
     )
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = Field(
-        0, description="decides new weights, order, augmentation and the points of the loss"
+        0, description="a number that decides new weights, order, augmentation and the points of the loss"
     )
     deterministic: bool = Field(
-        False, description="bitwise the same again on the same machine and number of workers; on CPU alone"
+        False, description="train bit by bit the same again on the same machine and number of workers; on CPU alone"
     )
     workers: CountOrRange = Field(
         1, description="training processes: a number, or [min, max] (elastic); 1 needs no Ray"
@@ -155,11 +165,13 @@ class TrainConfig(Section):
         False, description="compute activations again in the backward pass: less memory, about a third more time"
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
-        "stop", description="a loss that is not finite: save the batch and stop, or skip the step and count it"
+        "stop",
+        description="what to do about a loss that is not finite: stop (save the batch and end) or skip (leave out the "
+        "step and count it)",
     )
-    evaluate_every: Count | None = Field(None, description="steps between validations; a tenth of all if not set")
+    evaluate_every: Count | None = Field(None, description="steps between two validations; a tenth of all if not set")
     early_stopping: Count | None = Field(
-        None, description="validations without a better model after which training ends; never if not set"
+        None, description="how many validations without a better model end the training; never if not set"
     )
     checkpoint_every: Count | None = Field(
         None, description="steps between checkpoints, which a kill loses at most; as evaluate_every if not set"
@@ -168,8 +180,11 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TrainConfig":
-        if (self.steps is None) == (self.epochs is None):
-            raise conflict("train.steps, train.epochs: exactly one of them must be given")
+        if self.steps is None and self.epochs is None:
+            text = "exactly one of them must be given, for example train.steps=1000"
+            raise conflict(f"train.steps, train.epochs: {text}")
+        if self.steps is not None and self.epochs is not None:
+            raise conflict("train.steps, train.epochs: exactly one of them must be given, and both are")
         if tuple(sorted(self.milestones)) != self.milestones:
             raise conflict(f"train.milestones: {list(self.milestones)} must ascend")
         most = self.workers if isinstance(self.workers, int) else self.workers[1]
@@ -185,8 +200,12 @@ class TrainComputeConfig(Section):
     """The machines that a training takes."""
 
     address: RayAddress = None
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there are GPUs")
-    gpus_per_worker: Annotated[Number, Field(gt=0)] | None = Field(None, description="GPU share of a worker; 1 on cuda")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where the model is trained: cuda, cpu, or auto, which is cuda where there are GPUs"
+    )
+    gpus_per_worker: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="GPUs of one worker; 1 on cuda if not set", examples=["1"]
+    )
     threads_per_worker: Count | None = Field(
         None, description="CPU threads of a worker's forward and backward pass; its share of the node if not set"
     )
@@ -199,7 +218,7 @@ class TrainComputeConfig(Section):
 class TunedModelConfig(Section):
     """The directory of the tuned model, and how that is to be used."""
 
-    uri: str = Field(min_length=1, description="directory or object-store URI; becomes a Hugging Face directory")
+    uri: str = Field(min_length=1, description="where the tuned model goes: a directory or an object-store URI")
     overwrite: bool = Field(
         False,
         description="delete the training in output.uri and start anew, unless it is an unfinished one of the same "

@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import shlex
 import types
 import typing
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -12,9 +13,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from m2f_batch.config.ranges import allowed_values, choices_of, what_is_wrong
 from m2f_batch.config.section import Section
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.foreign_words import WORDS, canonical
 from m2f_batch.messages.near_miss import did_you_mean
+from m2f_batch.messages.notes import note
 
 MAX_SIZE = 1_000_000  # bytes of a config, and values in a YAML: a thousand times what makes sense
 Tree = dict[str, object]  # of a section; values may be trees
@@ -39,18 +43,30 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(
-    kind: type[C], *, file: str | None = None, overrides: Sequence[str] = (), flags: Mapping[str, object] | None = None
+    kind: type[C],
+    *,
+    file: str | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> C:
     """Return a checked config. Precedence: flag, ``--set``, file, default.
 
-    ``overrides`` are ``dotted.key=yaml`` texts, ``flags`` maps dotted keys to values (None = not given).
-    Raises UsageError with one line per mistake: field, value, what is allowed.
+    ``overrides`` are ``dotted.key=yaml`` texts, ``flags`` maps dotted keys to values (None = not given), ``typed`` maps
+    some of them to what is typed for them, such as "--model M".
+    Raises UsageError with one line per mistake: field, value, what is allowed, what was meant or would fit.
     """
     problems: list[str] = []
     tree = _canonical(kind, _read_file(file) if file else {}, f"--config {file}", problems)
-    _merge(kind, tree, _canonical(kind, _tree_of_overrides(kind, overrides, problems), "--set", problems))
-    _merge(kind, tree, _tree_of_flags(flags or {}, problems))
-    return _checked(kind, tree, problems)
+    over = _canonical(kind, _tree_of_overrides(kind, overrides, problems), "--set", problems)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    _merge(kind, tree, over)
+    _merge(kind, tree, _tree_of_flags(given, problems))
+    config = _checked(kind, tree, problems, typed or {})
+    for key, value in given.items():
+        if (beaten := _value(over, key)) not in (None, value):
+            note(f"warning: {key} is given twice: its flag ({value}) wins over --set ({beaten})")
+    return config
 
 
 def check_config(kind: type[C], tree: Mapping[str, object]) -> C:
@@ -92,7 +108,7 @@ def _read_file(file: str) -> Tree:
             text = handle.read(MAX_SIZE + 1).decode()
         if len(text) > MAX_SIZE:
             raise ValueError(f"more than {MAX_SIZE:,} bytes")
-        tree = _yaml(text)
+        tree = yaml_value(text)
     except OSError as error:
         problem = f"cannot be read ({error.strerror})"
         raise UsageError(problem, field=f"--config {file}", hint="give a YAML file") from None
@@ -109,10 +125,14 @@ def _is_tree(value: object) -> TypeGuard[Tree]:
     return isinstance(value, dict)
 
 
-def _yaml(text: str) -> object:
+def yaml_value(text: str) -> object:
     """Return the value of a YAML text. Raises ValueError when it has none."""
     try:
         return parse_yaml(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(f"{where}{error.problem}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from None
 
@@ -135,7 +155,7 @@ def _nodes(value: object) -> Iterator[object]:
 
 
 def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems: list[str]) -> Tree:
-    texts = {key for key, field in fields_of(kind) if _takes_text(field.annotation)}
+    texts = {key for key, field in fields_of(kind) if takes_text(field.annotation)}
     tree: Tree = {}
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -143,13 +163,13 @@ def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems
             problems.append(f"--set {override}: must be dotted.key=value, e.g. --set model.precision=bf16")
             continue
         try:
-            _assign(tree, key, text if key in texts else _yaml(text), f"--set {override}", problems)
+            _assign(tree, key, text if key in texts else yaml_value(text), f"--set {override}", problems)
         except ValueError:
             problems.append(f"--set {override}: the value is not YAML; quote it: --set 'key=[0, 5]'")
     return tree
 
 
-def _takes_text(annotation: object) -> bool:
+def takes_text(annotation: object) -> bool:
     """Tell whether a field is plain text, optional or not."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return set(typing.get_args(annotation)) == {str, type(None)}
@@ -159,8 +179,7 @@ def _takes_text(annotation: object) -> bool:
 def _tree_of_flags(flags: Mapping[str, object], problems: list[str]) -> Tree:
     tree: Tree = {}
     for key, value in flags.items():
-        if value is not None:
-            _assign(tree, key, value, key, problems)
+        _assign(tree, key, value, key, problems)
     return tree
 
 
@@ -220,11 +239,11 @@ def _overlaid(base: Mapping[str, object], over: Mapping[str, object]) -> Tree:
 # ---- the check
 
 
-def _checked(kind: type[C], tree: Tree, problems: list[str]) -> C:
+def _checked(kind: type[C], tree: Tree, problems: list[str], typed: Mapping[str, str] | None = None) -> C:
     try:
         config = kind.model_validate(tree)
     except ValidationError as error:
-        raise _mistakes([*problems, *_lines_of(error, kind, tree)]) from None
+        raise _mistakes([*problems, *_lines_of(error, kind, tree, typed)]) from None
     if problems:
         raise _mistakes(problems)
     return config
@@ -234,32 +253,58 @@ def _mistakes(lines: Sequence[str]) -> UsageError:
     return UsageError.of_all([UsageError(line) for line in lines])
 
 
-def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree) -> list[str]:
+def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree, typed: Mapping[str, str] | None) -> list[str]:
     """One line per mistaken field, though pydantic has an error per branch of a union and per item of a list."""
     known = dict(fields_of(kind))
-    reasons: dict[str, list[str]] = {}
+    kinds: dict[str, list[tuple[str, str]]] = {}
     lines: dict[str, str] = {}
     for item in error.errors():
         place = [str(part) for part in item["loc"]]
         key = _known_prefix(place, known)
-        reasons.setdefault(key, []).append(item["msg"][:1].lower() + item["msg"][1:])
+        kinds.setdefault(key, []).append((item["type"], item["msg"]))
         if item["type"] == "conflict":  # between fields of a section, which the message names
             lines[item["msg"]] = item["msg"]
-            continue
-        if item["type"] == "missing" and key == ".".join(place):
+        elif item["type"] == "missing" and key == ".".join(place):
             needed = [name for name in known if name == key or name.startswith(f"{key}.")]
-            lines |= {
-                name: f"{name}: is not given; {_allowed(known[name])}" for name in needed if known[name].is_required()
-            }
+            lines |= {name: _missing(name, known[name], typed) for name in needed if known[name].is_required()}
         elif key in known:
-            reason = f" ({reasons[key][0]})" if len(set(reasons[key])) == 1 else ""
-            lines[key] = f"{key}: {_value(tree, key)!r} is not allowed{reason}; {_allowed(known[key])}"
+            lines[key] = _refused(key, known[key], _value(tree, key), what_is_wrong(kinds[key]), typed)
         elif item["type"] == "extra_forbidden":
             lines[key] = f"{key}: unknown key (value {item['input']!r}); {_near(key, known)}"
         else:
             below = ", ".join(name for name in known if name.startswith(f"{key}."))
             lines[key] = f"{key}: {item['input']!r} is not allowed; allowed: a mapping of {below or 'texts'}"
     return list(lines.values())
+
+
+def _missing(key: str, field: FieldInfo, typed: Mapping[str, str] | None) -> str:
+    takes = f"give {typed[key]}," if typed and key in typed else "it takes"
+    return f"{key}: is not given; {takes} {field.description or allowed_values(field)}"
+
+
+def _refused(key: str, field: FieldInfo, value: object, wrong: str, typed: Mapping[str, str] | None) -> str:
+    """Say that a field does not take a value, what it takes, and what was meant or would fit."""
+    reason = f" ({wrong})" if wrong else ""
+    near = did_you_mean(value, choices_of(field)) if isinstance(value, str) else ""
+    fits = near or _fitting(key, field, typed)
+    allowed = allowed_values(field) or f"a text ({field.description})"
+    return f"{key}: {value!r} is not allowed{reason}; allowed: {allowed}" + (f"; {fits}" if fits else "")
+
+
+def _fitting(key: str, field: FieldInfo, typed: Mapping[str, str] | None) -> str:
+    """Give an example of a value that fits, as it is typed where it was typed, or the default."""
+    if field.examples:
+        example, option = field.examples[0], (typed or {}).get(key, "").partition(" ")[0]
+        if typed is None:
+            return f"for example {example}"
+        given = (
+            f"{option} {shlex.quote(example)}"
+            if option.startswith("--")
+            else f"--set {shlex.quote(f'{key}={example}')}"
+        )
+        return f"for example {given}"
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    return f"the default is {default}" if isinstance(default, int | float) and not isinstance(default, bool) else ""
 
 
 def _known_prefix(parts: list[str], known: Fields) -> str:
@@ -271,9 +316,9 @@ def _known_prefix(parts: list[str], known: Fields) -> str:
 
 
 def _value(tree: object, key: str) -> object:
+    """Return the value of a dotted key, None where a tree has none."""
     for part in key.split("."):
-        assert _is_tree(tree)
-        tree = tree[part]
+        tree = tree.get(part) if _is_tree(tree) else None
     return tree
 
 
@@ -283,8 +328,7 @@ def _near(key: str, known: Fields) -> str:
     beside = [name for name in known if name.startswith(f"{section}.")] or list(known)
     sections = dict.fromkeys(name.partition(".")[0] for name in known)
     by_last = {name.rpartition(".")[2]: name for name in [*sections, *known, *beside]}
-    return did_you_mean(last, by_last) or f"known keys: {', '.join(beside)}"
-
-
-def _allowed(field: FieldInfo) -> str:
-    return f"allowed: {field.description}" if field.description else "see --help"
+    if meant := next((name for name in WORDS.get(canonical(last), ()) if name in known), None):
+        return f"did you mean {meant}?"
+    there = f"known keys: {', '.join(beside)}" if section else f"known sections: {', '.join(sections)}"
+    return did_you_mean(last, by_last) or there

@@ -6,6 +6,8 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from m2f_batch.config.ranges import Values
+
 
 def conflict(message: str) -> PydanticCustomError:
     """Return a mistake between fields, which the message names."""
@@ -30,13 +32,17 @@ Number = Annotated[float, BeforeValidator(_no_bool)]
 Fraction = Annotated[Number, Field(ge=0, le=1)]
 Pixels = Annotated[Whole, Field(ge=1)]
 Count = Annotated[Whole, Field(ge=1)]
-CountOrRange = Annotated[Count | tuple[Count, Count], AfterValidator(_ordered)]
+CountOrRange = Annotated[
+    Count | tuple[Count, Count], AfterValidator(_ordered), Values("a whole number from 1, or two of them, [min, max]")
+]
 
 # of one image, in RGB 0.6 GB
 MAX_PIXELS = 200_000_000
 
 # keys of both jobs
-RayAddress = Annotated[str | None, Field(description="Ray cluster; RAY_ADDRESS or a local Ray if not set")]
+RayAddress = Annotated[
+    str | None, Field(description="address of the Ray cluster; RAY_ADDRESS, else a local Ray, if not set")
+]
 TokenWaiver = Annotated[
     bool,
     Field(
@@ -49,6 +55,7 @@ TokenWaiver = Annotated[
 Licenses = Annotated[
     tuple[str, ...] | None,
     Field(description="licenses of weights that may be used, e.g. [mit, apache-2.0]; others are refused"),
+    Values("a list of licenses, e.g. [mit, apache-2.0]"),
 ]
 
 

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from m2f_batch.config.deadline import ALLOWED, as_text
+from m2f_batch.config.ranges import Values
 from m2f_batch.config.section import (
     MAX_PIXELS,
     Count,
@@ -28,13 +29,17 @@ def _deadline(value: object) -> object:
     try:
         return as_text(value)
     except ValueError as error:
-        reason = "quote a time of day: '16:00'" if str(error) == "quotes are missing" else f"input should be {ALLOWED}"
+        is_bare = str(error) == "quotes are missing"
+        reason = "quote a time of day: '16:00'" if is_bare else "no time, time of day or duration"
         raise PydanticCustomError("deadline", reason) from None
 
 
 Task = Literal["instance", "semantic", "panoptic"]
 Precision = Literal["fp32", "bf16", "fp16"]
-Deadline = Annotated[str | None, BeforeValidator(_deadline)]
+Deadline = Annotated[str | None, BeforeValidator(_deadline), Values(ALLOWED)]
+
+RETRY = r"^(errors(=[A-Za-z]+(/[A-Za-z]+)?)?|tiff)$"
+NORMALIZE = "{mean, std} of red, green and blue (of pixels from 0 to 1: divide those of 0 to 255 by 255)"
 
 MOST_WINDOWS = 4  # of one axis that overlap in one place
 
@@ -49,8 +54,13 @@ POSTPROCESS_KEYS: dict[Task, frozenset[str]] = {
 class InputConfig(Section):
     """The images to label."""
 
-    uri: str = Field(min_length=1, description="directory, object-store prefix, glob, file, manifest or COCO JSON")
-    root: str | None = Field(None, description="folder of the file names of a COCO JSON; its own folder if not set")
+    uri: str = Field(
+        min_length=1,
+        description="the images: a directory, an object-store prefix, a glob, one file, a manifest or a COCO JSON",
+    )
+    root: str | None = Field(
+        None, description="folder that the file names of a COCO JSON are in; its own folder if not set"
+    )
     max_error_fraction: Fraction = Field(
         0.05,
         description="share of images that may fail; above it the run ends with exit code 3 (1 = never); files without "
@@ -60,9 +70,10 @@ class InputConfig(Section):
         0.1, description="share of the listed images that may vanish from one run to the next; above it nothing is done"
     )
     max_pixels: Pixels = Field(
-        MAX_PIXELS, description="pixels of one image, checked before decoding; 200 million RGB pixels are 0.6 GB"
+        MAX_PIXELS,
+        description="most pixels of one image, checked before it is decoded; 200 million RGB pixels are 0.6 GB",
     )
-    fetch_threads: Count = Field(16, le=256, description="downloads at once per fetching task")
+    fetch_threads: Count = Field(16, le=256, description="how many downloads a fetching task has at once")
 
 
 class ModelConfig(Section):
@@ -73,15 +84,20 @@ class ModelConfig(Section):
     }
 
     uri: str = Field(
-        min_length=1, description="Hugging Face directory, hub id (id@revision), or object-store URI of a directory"
+        min_length=1,
+        description="the model: a Hugging Face directory, a hub id (id@revision), or a bucket URI of a directory",
     )
-    revision: str | None = Field(None, description="branch, tag or commit of a hub id")
-    task: Task | None = Field(None, description="instance, semantic or panoptic; inferred from the model if not set")
-    precision: Precision = Field("fp32", description="fp32, bf16 or fp16 (autocast); weights stay in float32")
+    revision: str | None = Field(None, description="which version of a hub id: a branch, a tag or a commit")
+    task: Task | None = Field(
+        None, description="what to find: instance, semantic or panoptic; inferred from the model if not set"
+    )
+    precision: Precision = Field(
+        "fp32", description="numbers of the forward pass: fp32, bf16 or fp16 (autocast); weights stay float32"
+    )
     compile: bool = Field(
         False,
-        description="torch.compile the model: minutes at the start, faster afterwards; what is checked at the "
-        "start are its parts before they are compiled",
+        description="compile the model with torch.compile: minutes at the start, faster afterwards; what is checked at "
+        "the start are its parts before they are compiled",
     )
     allowed_licenses: Licenses = None
 
@@ -142,20 +158,22 @@ class PreprocessConfig(Section):
 
     size: Literal["checkpoint", "paper"] | Size = Field(
         "checkpoint",
-        description="checkpoint, paper (test size of the label set, rounded as detectron2), "
-        "{shortest_edge, longest_edge} or {height, width}",
+        description="size at which the model sees an image: checkpoint (what its image processor says), paper (test "
+        "size of the label set, rounded as detectron2), {shortest_edge, longest_edge}, or {height, width}, which keeps "
+        "no aspect ratio",
+        examples=["{shortest_edge: 800, longest_edge: 1333}"],
     )
     window: SlidingWindow | None = Field(
         None,
+        examples=["{size: 512, stride: 341}"],
         description="{size, stride} in pixels of the resized image, semantic only: the model sees windows of size x "
         "size one by one, and what it gives is averaged where they overlap; without stride as few as cover the image. "
         "If not set, the family's published windows, which most have with size paper only, or the whole image at once",
     )
-    normalize: Normalization | None = Field(
+    normalize: Annotated[Normalization | None, Values(NORMALIZE)] = Field(
         None,
-        description="{mean, std} of red, green and blue (of pixels from 0 to 1: divide those of 0 to 255 by 255) that "
-        "the model was trained with; what the checkpoint's image processor says if not set. ImageNet's are "
-        "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
+        description=f"{NORMALIZE} that the model was trained with; what the checkpoint's image processor says if not "
+        "set. ImageNet's are {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
     )
 
 
@@ -169,17 +187,26 @@ class PostprocessConfig(Section):
     }
 
     score_threshold: Fraction | None = Field(
-        None, description="instance 0.5, panoptic 0.8 (Mapillary Vistas 0.0); 0 keeps all (for AP)"
+        None,
+        description="least score of a segment that is kept; instance 0.5, panoptic 0.8 (Mapillary Vistas 0.0) if not "
+        "set; 0 keeps all (for AP)",
+        examples=["0.5"],
     )
     mask_threshold: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
-        None, description="probability from which a pixel belongs to a mask; 0.5"
+        None, description="probability from which on a pixel belongs to a mask; 0.5 if not set", examples=["0.5"]
     )
-    top_k: Count | None = Field(None, description="instance: (query, class) pairs looked at; 100")
+    top_k: Count | None = Field(
+        None, description="instance: how many (query, class) pairs are looked at; 100 if not set", examples=["100"]
+    )
     overlap_threshold: Fraction | None = Field(
-        None, description="panoptic: least share of a query's own mask that it must own; 0.8"
+        None,
+        description="panoptic: least share of its own mask that a query must own; 0.8 if not set",
+        examples=["0.8"],
     )
     stuff_ids: frozenset[Annotated[Whole, Field(ge=0)]] | None = Field(
-        None, description="label ids that are stuff; from the checkpoint or its label set if not set"
+        None,
+        description="label ids that are stuff; from the checkpoint or its label set if not set",
+        examples=["[0, 5]"],
     )
 
 
@@ -187,17 +214,28 @@ class ComputeConfig(Section):
     """The machines that a run takes. Nothing here decides a label but ``threads_per_actor`` on CPU, by rounding."""
 
     address: RayAddress = None
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where the cluster has GPUs")
-    actors: CountOrRange | None = Field(
-        None, description="model replicas: a number, or [min, max]; what the cluster holds if not set"
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="where the model runs: cuda, cpu, or auto, which is cuda where the cluster has GPUs",
+        examples=["cuda"],
     )
-    gpus_per_actor: Annotated[Number, Field(gt=0)] | None = Field(None, description="GPU share of an actor; 1")
+    actors: CountOrRange | None = Field(
+        None,
+        description="how many replicas of the model work at once: a number, or [min, max]; what the cluster holds if "
+        "not set",
+        examples=["4"],
+    )
+    gpus_per_actor: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="GPUs of one actor, 1 if not set; 0.5 puts two on each GPU", examples=["0.5"]
+    )
     threads_per_actor: Count = Field(
         2, description="CPU threads of the forward pass; fixed, since another number rounds differently"
     )
     batch_size: Count | None = Field(
         None,
-        description="images of equal canvas per forward pass on CUDA; found in seconds by trying, with model.compile 8",
+        description="images of equal canvas per forward pass on CUDA; if not set, found in seconds by trying, and 8 "
+        "with model.compile",
+        examples=["8"],
     )
     allow_no_token: TokenWaiver = False
 
@@ -205,13 +243,17 @@ class ComputeConfig(Section):
 class OutputConfig(Section):
     """The run directory that takes the rows."""
 
-    uri: str = Field(min_length=1, description="directory or object-store URI of the run, not inside the input")
+    uri: str = Field(
+        min_length=1, description="where the rows go: a directory or an object-store URI, not inside the input"
+    )
     overwrite: bool = Field(
         False,
         description="delete the run in output.uri and start anew; an unfinished one of the same settings goes on",
     )
     images_per_file: Annotated[Count, Field(le=4096)] | None = Field(
-        None, description="images per Parquet file; by default some 256 files of 32 to 4096 images"
+        None,
+        description="images per Parquet file; if not set, some 256 files of 32 to 4096 images",
+        examples=["1000"],
     )
 
 
@@ -224,7 +266,7 @@ class RunConfig(Section):
         description="images that are labeled and committed together. Larger: less work for the driver, for dozens of "
         "fast actors. Smaller: less work lost when an actor dies (2 to 4 units), and less memory",
     )
-    retry: Annotated[str, Field(pattern=r"^(errors(=[A-Za-z]+(/[A-Za-z]+)?)?|tiff)$")] | None = Field(
+    retry: Annotated[Annotated[str, Field(pattern=RETRY)] | None, Values("errors, errors=REASON or tiff")] = Field(
         None,
         description="label images again whose row is an error: errors, or errors=REASON (fetch, decode/Truncated); "
         "or tiff: those named .tif or .tiff, of which older releases read some layouts wrong",
@@ -232,7 +274,9 @@ class RunConfig(Section):
     lease_seconds: Annotated[Number, Field(ge=3, le=3600)] = Field(
         60, description="a run that has said nothing for so long may be taken over by another one"
     )
-    log: Literal["text", "json"] = Field("text", description="what is printed: lines for people, or JSON objects")
+    log: Literal["text", "json"] = Field(
+        "text", description="what is printed: text, lines for people, or json, an object per line"
+    )
     deadline: Deadline = Field(
         None,
         description=f"when the run should be done: {ALLOWED}; UTC where no zone is given. status, the log and the "

@@ -9,14 +9,18 @@ LIKENESS = 0.6  # difflib's ratio of two names, from 0 to 1, from which one may 
 def near_misses(word: str, known: Iterable[str], most: int = 1) -> list[str]:
     """Return up to ``most`` of the ``known`` names that resemble ``word``, the nearest first.
 
-    A word of up to three letters has to resemble more, because two of them are in many names.
+    A word of up to three letters has to resemble more, because two of them are in many names. The beginning of a name
+    always means it.
 
-    >>> near_misses("segmnt", ["segment", "submit"])
-    ['segment']
+    >>> near_misses("segmnt", ["segment", "submit"]), near_misses("pan", ["instance", "panoptic"])
+    (['segment'], ['panoptic'])
     >>> near_misses("foo", ["follow"])
     []
     """
-    return difflib.get_close_matches(word, list(known), n=most, cutoff=LIKENESS if len(word) > 3 else 0.7)
+    known = list(known)
+    if len(word) > 2 and (begun := [name for name in known if name.startswith(word)]):
+        return begun[:most]
+    return difflib.get_close_matches(word, known, n=most, cutoff=LIKENESS if len(word) > 3 else 0.7)
 
 
 def did_you_mean(word: str, known: Iterable[str] | Mapping[str, str]) -> str:

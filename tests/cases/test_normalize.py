@@ -86,9 +86,9 @@ def test_values_that_no_model_is_trained_on(processor: dict[str, Any], told: str
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("{mean: [123.7, 116.3, 103.5], std: [58.4, 57.1, 57.4]}", "(input should be less than or equal to 1)"),
-        ("{mean: [0.5, 0.5, 0.5], std: [0.5, 0, 0.5]}", "(input should be greater than 0)"),
-        ("{mean: [0.5, 0.5, 0.5]}", "(field required)"),
+        ("{mean: [123.7, 116.3, 103.5], std: [58.4, 57.1, 57.4]}", "(it must be less than or equal to 1)"),
+        ("{mean: [0.5, 0.5, 0.5], std: [0.5, 0, 0.5]}", "(it must be greater than 0)"),
+        ("{mean: [0.5, 0.5, 0.5]}", "(a part is missing)"),
         ("imagenet", "'imagenet' is not allowed"),
     ],
 )

@@ -54,8 +54,8 @@ def test_mistakes_in_the_config_name_every_field(capsys: pytest.CaptureFixture[s
     out = tmp_path / "out"
     said = mistake(capsys, "segment", "in", str(out), "--model", "m", "--task", "pan", "--set", "modle.uri=x")
     assert said.splitlines() == [
-        "m2f-batch segment: model.task: 'pan' is not allowed (input should be 'instance', 'semantic' or 'panoptic'); "
-        "allowed: instance, semantic or panoptic; inferred from the model if not set",
+        "m2f-batch segment: model.task: 'pan' is not allowed; allowed: instance, semantic or panoptic; did you mean "
+        "panoptic?",
         "modle: unknown key (value {'uri': 'x'}); did you mean model?",
     ]
     assert "input.uri: is not given" in mistake(capsys, "segment") and not out.exists()
@@ -188,7 +188,8 @@ def test_help_lists_every_config_key(capsys: pytest.CaptureFixture[str]) -> None
     for key, field in fields_of(SegmentConfig):
         (line,) = [line for line in lines if line.split()[:1] == [key]]
         assert field.description in line
-        assert field.default is None or field.is_required() or line.endswith(f"[{field.default}]")
+        default = str(field.default).lower() if isinstance(field.default, bool) else field.default
+        assert default is None or field.is_required() or line.endswith(f"[{default}]")
 
 
 @pytest.mark.slow

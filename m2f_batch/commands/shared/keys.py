@@ -5,10 +5,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic.fields import FieldInfo
-
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import fields_of, load_config
+from m2f_batch.config.ranges import default_of
 from m2f_batch.config.section import Section
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import renamed
@@ -90,12 +89,6 @@ def words_of(keys: Keys) -> dict[str, str]:
     {'input.uri': 'INPUT', 'run.retry': '--retry'}
     """
     return {key: spec.partition(" ")[0] for spec, key in keys.items()}
-
-
-def default_of(field: FieldInfo) -> str:
-    """Return the default of a config field for help, nothing where there is none or an empty one."""
-    default = None if field.is_required() else field.get_default(call_default_factory=True)
-    return "" if default in (None, (), {}) else f" [{list(default) if isinstance(default, tuple) else default}]"
 
 
 def _kind(annotation: Any) -> type:

@@ -16,6 +16,7 @@ from m2f_batch.config.segment import (
     SegmentConfig,
 )
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.notes import notes_to
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.vision.label_settings import settle
 
@@ -74,16 +75,30 @@ def test_every_mistake_is_told_at_once_with_field_value_and_what_is_allowed() ->
     assert len(lines) == len(by_field) == 9
     assert by_field["--set no_equals"].endswith("must be dotted.key=value, e.g. --set model.precision=bf16")
     assert "the value is not YAML" in by_field["--set model.task=[1"]
-    assert by_field["input.max_pixels"].startswith("input.max_pixels: 0 is not allowed (input should be greater than")
-    assert "allowed: pixels of one image" in by_field["input.max_pixels"]
+    assert by_field["input.max_pixels"].startswith("input.max_pixels: 0 is not allowed (it must be greater than")
+    assert "; allowed: a whole number from 1; the default is 200000000" in by_field["input.max_pixels"]
     assert by_field["model.compile"].startswith("model.compile: 'maybe' is not allowed")
-    assert "'tpu'" in by_field["compute.device"] and "'cuda'" in by_field["compute.device"]
+    assert "'tpu'" in by_field["compute.device"] and "allowed: auto, cpu or cuda" in by_field["compute.device"]
     assert "'fp8'" in by_field["model.precision"] and "fp32, bf16 or fp16" in by_field["model.precision"]
     assert by_field["postprocess.score_treshold"] == (
         "postprocess.score_treshold: unknown key (value 0.3); did you mean postprocess.score_threshold?"
     )
-    assert by_field["zebra"].startswith("zebra: unknown key (value 1); known keys: input.uri, input.root")
+    assert by_field["zebra"] == (
+        "zebra: unknown key (value 1); known sections: input, model, preprocess, postprocess, compute, output, run, "
+        "storage"
+    )
     assert "''" in by_field["output.uri"]
+
+
+def test_a_flag_wins_over_set_and_says_so() -> None:
+    heard: list[str] = []
+    with notes_to(heard.append):
+        flags = {**NEEDED, "postprocess.score_threshold": 0.3, "model.task": None}
+        config = load_config(SegmentConfig, overrides=["postprocess.threshold=0.5", "model.task=instance"], flags=flags)
+        assert heard == ["warning: postprocess.score_threshold is given twice: its flag (0.3) wins over --set (0.5)"]
+        assert (config.postprocess.score_threshold, config.model.task) == (0.3, "instance")
+        load_config(SegmentConfig, overrides=["postprocess.score_threshold=0.3"], flags=flags)
+    assert len(heard) == 1, "the same twice is no matter"
 
 
 def test_missing_fields_are_named_one_by_one() -> None:
@@ -91,7 +106,7 @@ def test_missing_fields_are_named_one_by_one() -> None:
         load_config(SegmentConfig, overrides=["model.precision=fp16"])
     lines = str(caught.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["input.uri", "model.uri", "output.uri"]
-    assert lines[1].startswith("model.uri: is not given; allowed: Hugging Face directory")
+    assert lines[1].startswith("model.uri: is not given; it takes the model: a Hugging Face directory")
 
 
 def test_unknown_keys_of_a_section_list_that_section() -> None:
@@ -242,8 +257,13 @@ def test_bad_sizes_are_one_readable_line(text: str) -> None:
 
     (line,) = mistakes(f"preprocess.size={text}")
     assert line == (
-        f"preprocess.size: {yaml.safe_load(text)!r} is not allowed; allowed: checkpoint, paper (test size of the "
-        "label set, rounded as detectron2), {shortest_edge, longest_edge} or {height, width}"
+        f"preprocess.size: {yaml.safe_load(text)!r} is not allowed; allowed: checkpoint or paper, or {{shortest_edge, "
+        "longest_edge}, or {height, width}; "
+        + (
+            "did you mean paper?"
+            if text == "papr"
+            else "for example --set 'preprocess.size={shortest_edge: 800, longest_edge: 1333}'"
+        )
     )
 
 
@@ -269,7 +289,9 @@ def test_actors(text: str, actors: Any) -> None:
 def test_bad_actors(text: str) -> None:
     (line,) = mistakes(f"compute.actors={text}")
     assert line.startswith("compute.actors: ") and " is not allowed" in line
-    assert line.endswith("allowed: model replicas: a number, or [min, max]; what the cluster holds if not set")
+    assert line.endswith(
+        "allowed: a whole number from 1, or two of them, [min, max]; for example --set compute.actors=4"
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +316,7 @@ def test_strictness(override: str) -> None:
 
 def test_numbers_in_text_fields_of_a_file_are_told(tmp_path: Path) -> None:
     (line,) = mistakes(file=write(tmp_path / "c.yaml", "model: {revision: 2024}"))
-    assert line.startswith("model.revision: 2024 is not allowed (input should be a valid string)")
+    assert line.startswith("model.revision: 2024 is not allowed (no text); allowed: a text (which version of a")
 
 
 def test_every_field_says_what_is_allowed() -> None:

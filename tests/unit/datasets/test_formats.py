@@ -155,7 +155,7 @@ def test_a_config_knows_the_keys_of_a_toy_format(add, boxes):
     assert load_config(FinetuneConfig, overrides=given).data.format == "toy-boxes"
     with pytest.raises(UsageError, match=r"data.palette: .* does not apply to data.format 'toy-boxes'"):
         load_config(FinetuneConfig, overrides=[*given, "data.palette={a: [1, 2, 3]}"])
-    with pytest.raises(UsageError, match=r"data.format: 'toy' is not allowed .*allowed: coco, .*"):
+    with pytest.raises(UsageError, match=r"data.format: 'toy' is not allowed; allowed: coco, .*"):
         load_config(FinetuneConfig, overrides=["data.format=toy", *given[1:]])
 
 

@@ -1,0 +1,132 @@
+"""Knows what people type who come from other tools, and what stands for it here.
+
+The tools are the command lines of ultralytics, transformers, detectron2, mmsegmentation, FiftyOne, Ray and Unix.
+"""
+
+from collections.abc import Mapping
+
+# Each word leads to options ("--model"), arguments ("INPUT") or config keys ("train.seed"), some with the value that is
+# meant ("--device=cpu"). The first counts that the command has.
+WORDS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        (
+            "model_name",
+            "model_name_or_path",
+            "model_path",
+            "model_id",
+            "weights",
+            "checkpoint",
+            "ckpt",
+            "m",
+        ),
+        ("--model",),
+    ),
+    **dict.fromkeys(("pretrained", "load_from", "init_from", "resume_from_checkpoint"), ("--model",)),
+    **dict.fromkeys(
+        ("source", "input", "input_dir", "image_dir", "images", "image", "img_dir", "input_path", "i"),
+        ("INPUT", "DATASET", "SRC"),
+    ),
+    **dict.fromkeys(
+        ("data", "dataset", "dataset_dir", "dataset_name", "train_data", "annotations", "ann_file"), ("DATASET", "SRC")
+    ),
+    **dict.fromkeys(
+        (
+            "output",
+            "output_dir",
+            "out",
+            "out_dir",
+            "output_path",
+            "save_dir",
+            "work_dir",
+            "project",
+            "dest",
+            "dir",
+            "directory",
+            "o",
+        ),
+        ("OUTPUT", "DEST", "DIR", "RUN"),
+    ),
+    **dict.fromkeys(("run", "run_dir", "predictions", "results"), ("RUN", "OUTPUT")),
+    **dict.fromkeys(("gt", "truth", "gt_file", "labels"), ("--ground-truth",)),
+    **dict.fromkeys(("imgsz", "img_size", "image_size", "resolution", "input_size"), ("--size", "augment.crop_size")),
+    **dict.fromkeys(("crop", "crop_size"), ("augment.crop_size",)),
+    **dict.fromkeys(
+        ("conf", "conf_thres", "confidence", "threshold", "score_thr", "min_score", "score"), ("--score-threshold",)
+    ),
+    **dict.fromkeys(("mask_thr", "mask_conf"), ("postprocess.mask_threshold",)),
+    **dict.fromkeys(("max_det", "max_detections", "topk"), ("postprocess.top_k",)),
+    **dict.fromkeys(("stuff", "stuff_classes", "label_ids_to_fuse"), ("postprocess.stuff_ids",)),
+    **dict.fromkeys(
+        ("num_gpus", "gpus", "ngpu", "n_gpus", "replicas", "num_replicas", "num_actors"), ("--actors", "train.workers")
+    ),
+    **dict.fromkeys(("num_workers", "workers", "nproc_per_node", "nproc", "jobs", "j"), ("train.workers", "--actors")),
+    **dict.fromkeys(("gpu", "cuda", "use_gpu"), ("--device=cuda", "compute.device=cuda")),
+    **dict.fromkeys(("cpu", "no_cuda", "no_gpu"), ("--device=cpu", "compute.device=cpu")),
+    **dict.fromkeys(("half", "fp16", "float16"), ("model.precision=fp16", "train.precision=bf16")),
+    **dict.fromkeys(("bf16", "bfloat16", "amp"), ("model.precision=bf16", "train.precision=bf16")),
+    **dict.fromkeys(("dtype",), ("model.precision", "train.precision")),
+    **dict.fromkeys(("batch", "bs", "b", "per_device_train_batch_size"), ("compute.batch_size", "train.batch_size")),
+    **dict.fromkeys(("threads", "num_threads"), ("compute.threads_per_actor", "compute.threads_per_worker")),
+    **dict.fromkeys(("lr", "lr0", "base_lr"), ("train.learning_rate",)),
+    **dict.fromkeys(("epoch", "num_epochs", "num_train_epochs", "max_epochs"), ("train.epochs",)),
+    **dict.fromkeys(("iterations", "max_iter", "max_iters", "max_steps", "num_steps", "iters"), ("train.steps",)),
+    **dict.fromkeys(("wd", "decay"), ("train.weight_decay",)),
+    **dict.fromkeys(("patience", "early_stop"), ("train.early_stopping",)),
+    **dict.fromkeys(("save_steps", "save_period", "save_every"), ("train.checkpoint_every",)),
+    **dict.fromkeys(("eval_steps", "eval_period", "val_interval"), ("train.evaluate_every",)),
+    **dict.fromkeys(("random_seed", "manual_seed"), ("--seed", "train.seed")),
+    **dict.fromkeys(("val_data", "validation", "val_dataset"), ("data.val", "--val")),
+    **dict.fromkeys(("val_split", "train_split", "validation_split"), ("--split", "data.split")),
+    **dict.fromkeys(("class_names", "classes", "label_names", "names_file"), ("--names", "data.names")),
+    **dict.fromkeys(("force", "exist_ok", "replace", "f", "y", "yes"), ("--overwrite",)),
+    **dict.fromkeys(("ray_address", "dist_url", "master", "cluster", "host", "server"), ("--address",)),
+    **dict.fromkeys(("type", "output_format", "fmt", "form"), ("--format", "--to")),
+    **dict.fromkeys(("src_format", "source_format", "input_format"), ("--from", "--format", "data.format")),
+    **dict.fromkeys(("target_format", "dest_format"), ("--to",)),
+    **dict.fromkeys(("format",), ("--to", "data.format")),
+    **dict.fromkeys(("cfg", "config_file", "conf_file", "c", "yaml"), ("--config",)),
+    **dict.fromkeys(("opts", "options", "cfg_options", "param", "d", "s"), ("--set",)),
+    **dict.fromkeys(("dryrun", "plan", "estimate", "n"), ("--dry-run",)),
+    **dict.fromkeys(("silent", "no_progress"), ("--quiet",)),
+    **dict.fromkeys(("mode", "t"), ("--task",)),
+    **dict.fromkeys(("max_images", "limit", "num_samples"), ("--dry-run",)),
+    **dict.fromkeys(("job_id", "id", "name"), ("--submission-id",)),
+    **dict.fromkeys(("detach", "no_follow", "background"), ("--no-wait",)),
+}
+# words that need nothing
+REMARKS: Mapping[str, str] = {
+    **dict.fromkeys(("resume", "continue", "restart"), "leave it out: the same command goes on where it stopped"),
+    **dict.fromkeys(
+        ("verbose", "v", "vv", "vvv", "debug"), "leave it out: all that is known is printed, and kept in OUTPUT"
+    ),
+    **dict.fromkeys(("save", "save_txt", "save_json"), "leave it out: the rows are always written to OUTPUT"),
+    **dict.fromkeys(("recursive", "r"), "leave it out: folders below INPUT are always read"),
+}
+# and those that need something where the command has no such option
+ELSEWHERE: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("format", "save_format", "output_format"),
+        "rows are Parquet, of which m2f-batch export makes COCO and other formats",
+    ),
+}
+COMMANDS: Mapping[str, str] = {
+    **dict.fromkeys(("train", "tune", "fit", "fine-tune", "training"), "finetune"),
+    **dict.fromkeys(("predict", "infer", "inference", "label", "run", "detect", "seg", "annotate"), "segment"),
+    **dict.fromkeys(("val", "eval", "validate", "test", "metrics", "score"), "evaluate"),
+    **dict.fromkeys(("check", "audit"), "lint"),
+    **dict.fromkeys(("info", "progress", "show", "ls"), "status"),
+    **dict.fromkeys(("proof", "fsck"), "verify"),
+    **dict.fromkeys(("save", "download"), "export"),
+    **dict.fromkeys(("debug", "why", "inspect"), "explain"),
+    **dict.fromkeys(("help",), "--help"),
+    **dict.fromkeys(("version",), "--version"),
+}
+
+
+def canonical(word: str) -> str:
+    """Return an option as the tables spell it.
+
+    >>> canonical("--Batch-Size=8"), canonical("-o")
+    ('batch_size', 'o')
+    """
+    return word.partition("=")[0].lstrip("-").replace("-", "_").lower()
