@@ -16,6 +16,7 @@ from typing import NoReturn
 from m2f_batch.commands.shared.registry import Command, add_command, find_commands, takes_result
 from m2f_batch.errors import CommandError, RunError, TransientError, UsageError
 from m2f_batch.installed import check_installation, is_missing, what_is_missing, what_to_install
+from m2f_batch.messages.colors import colored
 from m2f_batch.messages.masking import redact
 from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.messages.notes import notes_to
@@ -128,7 +129,8 @@ def _complain(name: str, text: str) -> None:
 
 
 def _say(name: str, text: str) -> None:
-    print(f"{f'm2f-batch {name}'.rstrip()}: {printable(text)}", file=sys.stderr, flush=True)
+    line = f"{f'm2f-batch {name}'.rstrip()}: {printable(text)}"
+    print(colored(line, sys.stderr), file=sys.stderr, flush=True)
 
 
 def _note(line: str) -> None:

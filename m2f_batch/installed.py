@@ -17,8 +17,8 @@ WHOLE, CLIENT = "m2f-batch", "m2f-batch-client"
 # modules of the dependencies of WHOLE that are imported, beyond those of CLIENT
 MODULES = frozenset(
     {
-        *("boto3", "matplotlib", "numpy", "PIL", "pyarrow", "pycocotools", "ray", "safetensors", "scipy", "torch"),
-        *("torchvision", "tqdm", "transformers", "urllib3"),
+        *("PIL", "boto3", "matplotlib", "numpy", "pyarrow", "pycocotools", "ray", "rich", "safetensors", "scipy"),
+        *("torch", "torchvision", "transformers", "urllib3"),
     }
 )
 

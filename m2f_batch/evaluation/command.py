@@ -1,11 +1,11 @@
 """Measures the rows of a run against annotated images."""
 
 import posixpath
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
-
-from tqdm import tqdm
 
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
@@ -16,7 +16,9 @@ from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.exports.ids import spelled_otherwise
 from m2f_batch.exports.run_images import file_name
+from m2f_batch.messages.colors import is_live
 from m2f_batch.messages.notes import is_heard
+from m2f_batch.messages.terminal import is_quiet
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.reader import Run
 from m2f_batch.storage.s3.settings import recorded, using
@@ -76,20 +78,16 @@ def measure(
     """
     places = {uri: place for place, uri in enumerate(dataset.table["uri"].to_pylist())}
     counts = Counter(ok=0, error=0, remaining=0, without_row=0, not_annotated=0)
-    is_unseen = None if is_heard() else True  # None: where stderr is no terminal
-    bar = tqdm(total=len(places), unit=" images", leave=False, disable=is_unseen)
-    rows = (row for table in run.rows(COLUMNS) for row in table.to_pylist())
-    for row in rows:
-        place = places.pop(pairs.get(row["uri"], ""), None)
-        if place is None:
-            counts["not_annotated"] += 1
-            continue
-        counts[row["status"]] += 1
-        image = _image(dataset, place)
-        for evaluator in evaluators:
-            evaluator.add(row, image)
-        bar.update()
-    bar.close()
+    with _shown(len(places), places):
+        for row in (row for table in run.rows(COLUMNS) for row in table.to_pylist()):
+            place = places.pop(pairs.get(row["uri"], ""), None)
+            if place is None:
+                counts["not_annotated"] += 1
+                continue
+            counts[row["status"]] += 1
+            image = _image(dataset, place)
+            for evaluator in evaluators:
+                evaluator.add(row, image)
     remaining = {*pairs.values()}
     for uri, place in places.items():
         if uri in remaining and is_partial:
@@ -99,6 +97,26 @@ def measure(
         for evaluator in evaluators:
             evaluator.add(None, _image(dataset, place))
     return dict(counts)
+
+
+@contextmanager
+def _shown(total: int, left: Mapping[str, int]) -> Iterator[None]:
+    """Show on a terminal how many of ``total`` images have been measured meanwhile, all but those that are ``left``."""
+    if not is_heard() or is_quiet() or not is_live(sys.stderr):
+        yield
+        return
+    from m2f_batch.messages.live import LiveTable, Row, bar_of, name_of
+
+    def rows() -> list[Row]:
+        done = total - len(left)
+        return [(name_of("images"), bar_of(done, total), f"{done:,} of {total:,}")]
+
+    table = LiveTable(rows)
+    table.start()
+    try:
+        yield
+    finally:
+        table.stop()
 
 
 def _image(dataset: Dataset, place: int) -> dict[str, Any]:

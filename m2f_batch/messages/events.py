@@ -4,8 +4,8 @@
      "host": "...", "pid": 7, ...}
 
 ``level`` is error for the end of a run, warning for what somebody should look at, info for the rest. ``say`` shows an
-event to the user too: its text, or in a json run its line. ``emit`` logs an event that only the log needs. Without a
-``show`` nobody is told, and the log is kept all the same.
+event to the user too, of warnings and errors alone where ``is_quiet``: its text, or in a json run its line. ``emit``
+logs an event that only the log needs. Without a ``show`` nobody is told, and the log is kept all the same.
 """
 
 import heapq
@@ -23,8 +23,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal
 
+from m2f_batch.messages.colors import colored
 from m2f_batch.messages.log_values import redacted
-from m2f_batch.messages.terminal import printable
+from m2f_batch.messages.terminal import is_quiet, printable
 
 STATE = "state"  # the event of the regular progress lines, which are the first to be dropped
 MAX_BYTES = 2 << 20  # of kept lines: a day of state lines every 15 s in one small object
@@ -95,19 +96,18 @@ class Events:
             self._written = emitted
 
     def _add(self, event: str, fields: dict[str, Any], text: str | None) -> None:
-        line = self._line(event, fields)
+        level = _level(event, fields)
+        line = self._line(event, level, fields)
         with self._lock:
             self._keep(event == STATE, line.encode())
             shown = line if self.log == "json" else text and printable(text)
-            if shown is not None and self._show is not None:
+            if shown is not None and self._show is not None and not (level == "info" and is_quiet()):
                 self._show(shown)
 
-    def _line(self, event: str, fields: dict[str, Any]) -> str:
+    def _line(self, event: str, level: str, fields: dict[str, Any]) -> str:
         if RESERVED & fields.keys():
             raise ValueError(f"fields of a log line that have another meaning: {sorted(RESERVED & fields.keys())}")
         now = datetime.fromtimestamp(self._clock(), UTC).isoformat(timespec="milliseconds")
-        is_warning = str(fields.get("message", "")).startswith("warning")
-        level = "warning" if is_warning else LEVELS.get(event, "info")  # a line of a library brings its own
         head = {"time": now, "level": level, "event": event, **self._whose, **self._where}
         return json.dumps(head | redacted(fields), separators=(",", ":"))
 
@@ -125,8 +125,16 @@ class Events:
             lines = [line for _, line in heapq.merge(*self._kept.values())]
             if any(self._dropped.values()):
                 counts = {"state_lines": self._dropped[True], "other_lines": self._dropped[False]}
-                lines.insert(0, self._line("dropped", counts).encode())
+                lines.insert(0, self._line("dropped", LEVELS["dropped"], counts).encode())
             return b"".join(line + b"\n" for line in lines), self._emitted
+
+
+def _level(event: str, fields: dict[str, Any]) -> str:
+    """Return how much an event matters. That of a library brings its own level."""
+    if "level" in fields:
+        return str(fields["level"])
+    is_warning = str(fields.get("message", "")).lstrip().startswith("warning")
+    return "warning" if is_warning else LEVELS.get(event, "info")
 
 
 class _ToEvents(logging.Handler):
@@ -187,6 +195,6 @@ def _is_terminal(handler: logging.Handler) -> bool:
 def print_line(line: str) -> None:
     """Print a line, for ``show``. A reader who has gone away (``| head``) does not end a run."""
     try:
-        print(line, flush=True)
+        print(line if line.startswith("{") else colored(line), flush=True)  # an object of a json run stays one
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

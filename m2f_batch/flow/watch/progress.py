@@ -1,23 +1,26 @@
-"""Shows the progress of a run: a bar on a terminal, plain lines elsewhere, and a call that keeps run.json fresh."""
+"""Shows the progress of a run: a table on a terminal, plain lines elsewhere, and a call that keeps run.json fresh."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from m2f_batch.errors import RunError, TransientError
 from m2f_batch.flow.unit.units import DoneUnit
 from m2f_batch.flow.watch.busy import Busy, Slots
+from m2f_batch.messages.colors import is_live
 from m2f_batch.messages.events import STATE, Events
 from m2f_batch.messages.spoken import duration
+from m2f_batch.messages.terminal import is_quiet
 from m2f_batch.runs.forward_kinds import Forwards
 from m2f_batch.runs.tally import Tally, tally_of_unit
 
+if TYPE_CHECKING:
+    from m2f_batch.messages.live import LiveTable
+
 LINE_SECONDS, REFRESH_SECONDS, LONG_START_SECONDS = 15.0, 5.0, 120.0
-BAR = "{percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}  {rate_noinv_fmt}  {remaining} left{postfix}"
 
 
 class Progress:
@@ -32,8 +35,8 @@ class Progress:
         self.retries, self.forwards = 0, Forwards()
         self._events = events or Events()
         self._on_refresh, self._started, self._stop = on_refresh, time.monotonic(), threading.Event()
-        is_shown = self._events.is_shown and sys.stderr.isatty() and self._events.log == "text"
-        self._bar = tqdm(total=total, unit=" images", bar_format=BAR, dynamic_ncols=True) if is_shown else None
+        is_shown = self._events.is_shown and self._events.log == "text" and not is_quiet()
+        self._table = self._new_table() if is_shown and is_live(sys.stderr) else None
         self._thread = threading.Thread(target=self._tick, daemon=True)
 
     @property
@@ -63,13 +66,15 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self._thread.start()
+        if self._table is not None:
+            self._table.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        if self._bar is not None:
-            self._bar.close()
+        if self._table is not None:
+            self._table.stop()
 
     def add(self, unit: DoneUnit) -> None:
         """Count one committed unit, or one that could not be fetched whole."""
@@ -83,9 +88,6 @@ class Progress:
         # a new tally, because the thread that shows it must never see half a unit
         more = tally_of_unit(unit)
         self.mine = self.mine + more
-        if self._bar is not None:
-            self._bar.set_postfix(errors=self.tally.error, refresh=False)
-            self._bar.update(more.images)
 
     def recount(self, tally: Tally) -> None:
         """Take a count from storage, because units in flight may have been committed although their reply was lost."""
@@ -93,17 +95,34 @@ class Progress:
 
     def begin_from(self, base: Tally) -> None:
         """Take the tally of earlier attempts."""
-        if self._bar is not None:
-            self._bar.initial = base.images
-            self._bar.update(base.images - self.base.images)
         self.base = base
 
     def line(self) -> str:
         """Return the state as one plain line."""
+        return f"{self.done:,} of {self.total:,} images  {self._pace()}  {self.tally.error:,} errors"
+
+    def _pace(self) -> str:
         rate, seconds_left = self.labeled / self.seconds if self.seconds > 0 else 0.0, self.seconds_left
         waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes?)"
         left = waiting if seconds_left is None else f"{duration(seconds_left)} left"
-        return f"{self.done:,} of {self.total:,} images  {rate:.1f} images/s  {left}  {self.tally.error:,} errors"
+        return f"{rate:.1f} images/s  {left}"
+
+    def _new_table(self) -> "LiveTable":
+        from m2f_batch.flow.watch.live import State, rows_of
+        from m2f_batch.messages.live import LiveTable
+
+        def state() -> State:
+            advice = self.busy.lines()[1:]
+            return State(
+                done=self.done,
+                total=self.total,
+                errors=self.tally.error,
+                pace=self._pace(),
+                shares=self.busy.shares,
+                advice=advice[0].strip() if advice else "",
+            )
+
+        return LiveTable(lambda: rows_of(state()))
 
     def _tick(self) -> None:
         next_line = time.monotonic() + LINE_SECONDS
@@ -111,9 +130,7 @@ class Progress:
             # the next refresh is seconds away, and a lost bucket stops the commits too
             with suppress(TransientError, RunError):
                 self._on_refresh(self)
-            if self._bar is not None:
-                self._bar.refresh()
-            elif time.monotonic() >= next_line:
+            if self._table is None and time.monotonic() >= next_line:
                 for line in (self.line(), *self.busy.lines()):
                     self._events.say(line, STATE, done=self.done, total=self.total, errors=self.tally.error)
                 next_line = time.monotonic() + LINE_SECONDS

@@ -17,9 +17,11 @@ from support.s3_servers import S3Endpoint
 
 from m2f_batch.cli import main
 from m2f_batch.errors import ImageError, UsageError
+from m2f_batch.evaluation.command import _shown
 from m2f_batch.evaluation.ground_truth import form_of
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.exports.categories import match_categories
+from m2f_batch.messages.notes import notes_to
 from m2f_batch.models.label_sets import Category, names_of
 from m2f_batch.runs.directory import RunDirectory, open_directory
 
@@ -352,3 +354,14 @@ def test_a_command_that_measures_loads_neither_torch_nor_ray() -> None:
     code = "import sys, m2f_batch.evaluation.command; print([m for m in ('torch', 'ray', 'scipy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(("is_heard", "is_drawn"), [(True, True), (False, False)])
+def test_a_terminal_shows_how_far_it_is(is_heard: bool, is_drawn: bool, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    left = {"a": 0, "b": 1}
+    with notes_to((lambda line: None) if is_heard else None), _shown(2, left):
+        left.pop("a")
+    assert ("images" in (drawn := capsys.readouterr().err) and "1 of 2" in drawn) is is_drawn
+    assert is_drawn or drawn == ""

@@ -59,11 +59,17 @@ def test_steps_that_were_skipped_are_not_in_the_mean(clock):
     assert told(Clock(), [nan] * 3) == ["train   step 3 of 300, 0.4 images/s, 49 min 30 s left"]
 
 
-def test_a_terminal_has_a_bar_with_the_loss(clock, monkeypatch, capsys):
+def on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+def test_a_terminal_has_a_table_with_the_loss(clock, monkeypatch, capsys):
+    on_a_terminal(monkeypatch)
     assert told(clock, [40.0, 20.0], first=298) == []
     said = capsys.readouterr().err
-    assert "300/300" in said and "loss 30 (class 7.5, mask 7.5, dice 15)" in said
+    assert "step 300 of 300, 0.4 images/s, 0 s left" in said and "30 (class 7.5, mask 7.5, dice 15)" in said
 
 
 def test_what_is_normal_follows_from_the_outputs_of_the_decoder():
@@ -75,10 +81,10 @@ def test_what_is_normal_follows_from_the_outputs_of_the_decoder():
 
 
 @pytest.mark.parametrize(("say", "is_drawn"), [(print, True), (unheard, False)])
-def test_a_bar_is_drawn_for_who_listens_alone(say, is_drawn, clock, monkeypatch, capsys):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+def test_a_table_is_drawn_for_who_listens_alone(say, is_drawn, clock, monkeypatch, capsys):
+    on_a_terminal(monkeypatch)
     progress = Progress(Span(0, 300, 4, 1, 0, 1), say, clock=clock)
     progress.step(1, 4.0, {"class": 4.0})
     progress.close()
     drawn = capsys.readouterr().err
-    assert ("1/300" in drawn) is is_drawn and bool(drawn) is is_drawn
+    assert ("step 1 of 300" in drawn) is is_drawn and bool(drawn) is is_drawn
