@@ -3,9 +3,7 @@
 Ctrl-C and SIGTERM end a command with 130 (see ``signals`` for what a run finishes before).
 """
 
-import argparse
 import os
-import re
 import signal
 import sys
 import traceback
@@ -13,19 +11,25 @@ from collections.abc import Mapping, Sequence
 from types import FrameType, TracebackType
 from typing import NoReturn
 
+from m2f_batch.commands.shared.completion import add_completion, answer, is_asked
+from m2f_batch.commands.shared.parser import Example, Parser
 from m2f_batch.commands.shared.registry import Command, add_command, find_commands, takes_result
 from m2f_batch.errors import CommandError, RunError, TransientError, UsageError
 from m2f_batch.installed import check_installation, is_missing, what_is_missing, what_to_install
 from m2f_batch.messages.colors import colored
 from m2f_batch.messages.masking import redact
-from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.messages.notes import notes_to
-from m2f_batch.messages.terminal import printable, say
+from m2f_batch.messages.terminal import printable, quiet, say
 from m2f_batch.processes import let_threads_sleep
 from m2f_batch.result import Result, tell
 from m2f_batch.signals import STOPPED
+from m2f_batch.version import VERSION
 
-_CHOICE = re.compile(r"invalid choice: '([^']*)' \(choose from (.*)\)$")  # what argparse says of a command or task
+# what is done, and the line that does it
+EXAMPLES = (
+    ("label drawn scenes with the bundled model, without network, in a minute", "m2f-batch demo"),
+    ("show all that a command takes, with examples", "m2f-batch segment --help"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,26 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that puts its complaint into the result, too."""
-
-    def error(self, message: str) -> NoReturn:
-        """Complain and end with 2."""
-        if choice := _CHOICE.search(message):
-            near = did_you_mean(choice[1], re.findall(r"[\w-]+", choice[2]))
-            message += f"; {near}" if near else ""
-        tell(error=message)
-        super().error(message)
-
-
-def new_parser(commands: Mapping[str, Command], typed: str = "") -> argparse.ArgumentParser:
+def new_parser(commands: Mapping[str, Command], typed: str = "") -> Parser:
     """Return the parser of the whole command line, which puts the name of the command into ``command``.
 
     Where the command that was ``typed`` is known, the others are only named, because their arguments take time to make.
     """
-    parser: argparse.ArgumentParser = Parser(
+    parser = Parser(
         prog="m2f-batch", description="Batch segmentation with Mask2Former on Ray: one correct row per image."
     )
+    parser.add_argument("--version", action="version", version=f"m2f-batch {VERSION}", help="print the version")
+    add_completion(parser)
+    parser.examples = [Example(*each) for each in EXAMPLES]
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in commands.items():
         add_command(parsers, name, command, has_arguments=typed not in commands or typed == name)
@@ -75,18 +70,25 @@ def _run(arguments: list[str], result: Result) -> int:
     name = arguments[0] if arguments else ""
     try:
         commands = find_commands()
+        name = name if name in commands else ""
         here = {each: command for each, command in commands.items() if not is_missing(_client(command))}
         if name in commands.keys() - here.keys():
             of_client = [each for each, command in commands.items() if _client(command)]
             _complain(name, what_to_install(_client(commands[name]), of_client))
             return UsageError.exit_code
-        options = new_parser(here, name).parse_args(arguments)
+        parser = new_parser(here, name)
+        if is_asked():
+            answer(parser)
+        if (chooser := parser.at(arguments)) is not None:
+            print(chooser.format_help(), end="", file=sys.stderr, flush=True)
+            return UsageError.exit_code
+        options = parser.parse_args(arguments)
         name = options.command
         if hasattr(options, "result"):  # it has called ``add_result``
             result.begin(options.result)
         if doubt := check_installation():
             _say(name, doubt)
-        with notes_to(_note):
+        with notes_to(_note), quiet(options.quiet):
             return commands[name].run(options)
     except CommandError as error:
         if isinstance(error.__cause__, ModuleNotFoundError) and (text := what_is_missing(error.__cause__)):

@@ -3,17 +3,35 @@
 import argparse
 from typing import get_args
 
+from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.segment import Task
 from m2f_batch.messages.events import Events, print_line
 from m2f_batch.messages.terminal import say
 
 SUMMARY = "segment bundled scenes with the bundled model, offline, and draw a contact sheet"
+EXAMPLES = (
+    (
+        "label 24 scenes and draw them, without network",
+        "m2f-batch demo",
+    ),
+    (
+        "the same with the masks of single objects, in another directory",
+        "m2f-batch demo instance-run --task instance",
+    ),
+)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add DIR and the task."""
-    parser.add_argument("directory", metavar="DIR", nargs="?", default="demo-run", help="run directory [%(default)s]")
-    parser.add_argument("--task", choices=get_args(Task), default="panoptic", help="what to find [%(default)s]")
+    parser.add_argument(
+        "directory",
+        metavar="DIR",
+        nargs="?",
+        default="demo-run",
+        help="directory that takes the scenes and the run [%(default)s]",
+    )
+    text = f"what to find: {', '.join(get_args(Task))} [%(default)s]"
+    parser.add_argument("--task", metavar="TASK", choices=get_args(Task), default="panoptic", help=text)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,7 +5,8 @@ import sys
 
 from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
 from m2f_batch.commands.shared.json_file import json_writer
-from m2f_batch.commands.shared.keys import add_keys, flags_of
+from m2f_batch.commands.shared.keys import add_keys, flags_of, typed_of
+from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
@@ -14,6 +15,16 @@ from m2f_batch.models.family import new_queries
 from m2f_batch.result import STDOUT
 
 SUMMARY = "find what ruins training in annotated images: exit code 0 when there is none, 1 when there is"
+EXAMPLES = (
+    (
+        "look through a COCO JSON before training",
+        "m2f-batch lint train.json --images photos/",
+    ),
+    (
+        "a YOLO data set with its validation, as JSON for a machine",
+        "m2f-batch lint data.yaml --format yolo --val data.yaml --json findings.json",
+    ),
+)
 KEYS = {
     "DATASET": "data.train",
     "--format F": "data.format",
@@ -29,14 +40,16 @@ KEYS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add DATASET, the keys of the data section, and what counts as a fault."""
     add_keys(parser, FinetuneConfig, KEYS)
-    text = f"queries of the model [model.config.num_queries: {new_queries()}]"
+    text = f"how many queries the model has, and so objects it can find in an image [{new_queries()}]"
     parser.add_argument("--queries", metavar="N", type=int, help=text)
-    parser.add_argument("--config", metavar="FILE.yaml", help="config of finetune; flags win over it")
-    parser.add_argument("--ignore", metavar="KIND,...", default="", help="kinds that leave the exit code 0")
-    parser.add_argument("--json", metavar="FILE", help="write all that was found there, - for stdout")
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="config of a finetune, whose data is looked at; flags win over it"
+    )
+    parser.add_argument("--ignore", metavar="KIND,...", default="", help="kinds of findings that leave the exit code 0")
+    parser.add_argument("--json", metavar="FILE", help="write all that was found to FILE as JSON, - for stdout")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -44,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     flags = flags_of(options, KEYS) | {"output.uri": "-"}
     if not options.config:
         flags["train.steps"] = 1  # nothing is trained: what only training asks for is given
-    config = load_config(FinetuneConfig, file=options.config, flags=flags)
+    config = load_config(FinetuneConfig, file=options.config, flags=flags, typed=typed_of(KEYS))
     from m2f_batch.datasets.lint.command import Tally, document_of, finding_lines, lint
     from m2f_batch.datasets.lint.kinds import ignored_kinds
     from m2f_batch.datasets.lint.warnings import check_queries

@@ -7,6 +7,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from m2f_batch.commands.shared.keys import JOB_KEYS, add_config, add_keys, add_result, config_of, without_address
+from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.messages.events import Events, print_line
 from m2f_batch.result import tell_outcome
@@ -15,11 +16,30 @@ if TYPE_CHECKING:
     from m2f_batch.submit.jobs import Job
 
 SUMMARY = "segment images into one row each"
+EXAMPLES = (
+    (
+        "label a folder of photographs, or what is new in it since the last time",
+        "m2f-batch segment photos/ labels/ --model facebook/mask2former-swin-tiny-coco-instance",
+    ),
+    (
+        "a bucket on eight GPUs, at the size of the paper",
+        "m2f-batch segment s3://bucket/photos/ s3://bucket/labels --model M --task panoptic "
+        "--size paper --actors 8 --device cuda",
+    ),
+)
 DESCRIPTION = "Segment every image of INPUT into exactly one row in OUTPUT."
-KEYS = {"INPUT": "input.uri", **JOB_KEYS, "--retry ERRORS": "run.retry"}
+KEYS = {
+    "INPUT": "input.uri",
+    **JOB_KEYS,
+    "--size SIZE": "preprocess.size",
+    "--score-threshold SCORE": "postprocess.score_threshold",
+    "--device DEVICE": "compute.device",
+    "--actors N": "compute.actors",
+    "--retry ERRORS": "run.retry",
+}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: Parser) -> None:
     """Add INPUT, OUTPUT, the flags and the config."""
     add_keys(parser, SegmentConfig, KEYS)
     text = "print the plan and, from a few images, what it would take; write nothing"

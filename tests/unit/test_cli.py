@@ -17,6 +17,7 @@ from m2f_batch.cli import main
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import ImageError, RunError, TransientError
+from m2f_batch.version import VERSION
 
 SIZE = (12, 16)
 
@@ -63,18 +64,17 @@ def test_mistakes_in_the_config_name_every_field(capsys: pytest.CaptureFixture[s
 
 
 def test_argparse_mistakes(capsys: pytest.CaptureFixture[str], run_uri: str, tmp_path: Path) -> None:
-    assert "COMMAND" in mistake(capsys)
     said = mistake(capsys, "fly")
-    assert "invalid choice: 'fly'" in said and "did you mean" not in said
+    assert said.startswith("m2f-batch: 'fly' is no command; commands: convert, ") and "did you mean" not in said
     assert "did you mean" not in mistake(capsys, "submit", "foo")
-    assert mistake(capsys, "segmnt").endswith("; did you mean segment?\n")
-    assert mistake(capsys, "submit", "finetun").endswith("; did you mean finetune?\n")
+    assert mistake(capsys, "segmnt").endswith("; did you mean m2f-batch segment?\n")
+    assert mistake(capsys, "submit", "finetun").endswith("; did you mean m2f-batch submit finetune?\n")
     assert "--no-such" in mistake(capsys, "status", run_uri, "--no-such")
 
 
 def test_a_bad_task_of_the_demo_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = mistake(capsys, "demo", str(tmp_path / "demo"), "--task", "everything")
-    assert "invalid choice: 'everything'" in said and "panoptic" in said
+    assert "'everything' is not known; allowed: instance, semantic, panoptic" in said
     assert not (tmp_path / "demo").exists()
 
 
@@ -183,13 +183,37 @@ def test_sigterm_is_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_help_lists_every_config_key(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["segment", "--help"])
-    lines = capsys.readouterr().out.splitlines()
+    said = " ".join(capsys.readouterr().out.split())
     assert exit.value.code == 0
     for key, field in fields_of(SegmentConfig):
-        (line,) = [line for line in lines if line.split()[:1] == [key]]
-        assert field.description in line
+        words = f" {key} {' '.join((field.description or '').split())}"
+        assert words in said, key
         default = str(field.default).lower() if isinstance(field.default, bool) else field.default
-        assert default is None or field.is_required() or line.endswith(f"[{default}]")
+        assert default is None or field.is_required() or f"{words} [{default}]" in said
+
+
+def test_alone_it_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    said = mistake(capsys)
+    assert said.startswith("usage: m2f-batch ") and "\n    segment " in said and "\nexamples:\n" in said
+    assert mistake(capsys, "submit").startswith("usage: m2f-batch submit ")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert (exit.value.code, capsys.readouterr().out) == (0, f"m2f-batch {VERSION}\n")
+
+
+def test_quiet_prints_errors_alone(capsys: pytest.CaptureFixture[str], run_uri: str, tmp_path: Path) -> None:
+    for words in (["verify", run_uri], ["status", run_uri], ["export", run_uri, str(tmp_path / "x.json")]):
+        assert main([*words, "--quiet"]) == 0
+        assert capsys.readouterr() == ("", "")
+        assert main([*words, "-q"]) == 0
+    assert json.loads((tmp_path / "x.json").read_text())["annotations"]
+    assert main(["verify", run_uri, "--json", "--quiet"]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+    assert "holds no run.json" in mistake(capsys, "verify", str(tmp_path), "--quiet")
+    assert main(["verify", run_uri]) == 0 and "verified" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,13 +1,17 @@
 """Adds options and arguments that stand for keys of a config, whose meaning stands in the config alone."""
 
 import argparse
+import types
 import typing
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, TypeVar
 
+from m2f_batch.commands.shared.completion import key_words, offers
+from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.finetune import FinetuneConfig
-from m2f_batch.config.loading import fields_of, load_config
-from m2f_batch.config.ranges import default_of
+from m2f_batch.config.loading import fields_of, load_config, yaml_value
+from m2f_batch.config.ranges import choices_of, default_of
 from m2f_batch.config.section import Section
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import renamed
@@ -25,7 +29,7 @@ JOB_KEYS = {
 }
 
 
-def add_keys(parser: argparse.ArgumentParser, config: type[Section], keys: Keys, *, has_config: bool = True) -> None:
+def add_keys(parser: Parser, config: type[Section], keys: Keys, *, has_config: bool = True) -> None:
     """Add an optional argument for each key, with the key's own description as help.
 
     ``has_config``: the command takes the keys from a config, too, so that users want to know their names.
@@ -34,6 +38,7 @@ def add_keys(parser: argparse.ArgumentParser, config: type[Section], keys: Keys,
     for spec, key in keys.items():
         name, _, metavar = spec.partition(" ")
         kind = _kind(fields[key].annotation)
+        of_value = yaml_of if has_config and kind is not bool and not _has_text(fields[key].annotation) else kind
         text = renamed(fields[key].description or "", words) + (f" ({key})" if has_config else "")
         text += "" if kind is bool else default_of(fields[key])
         text = text.replace("%", "%%")
@@ -42,19 +47,21 @@ def add_keys(parser: argparse.ArgumentParser, config: type[Section], keys: Keys,
         elif kind is bool:
             parser.add_argument(name, action="store_true", default=None, help=text)
         else:
-            parser.add_argument(name, metavar=metavar, type=kind, help=text)
+            action = parser.add_argument(name, metavar=metavar, type=of_value, help=text)
+            if choices := choices_of(fields[key]):
+                offers(action, partial(list, choices))
 
 
-def add_config(parser: argparse.ArgumentParser, config: type[Section]) -> None:
-    """Add ``--config`` and ``--set``, and list all keys below the options."""
-    parser.add_argument("--config", metavar="FILE.yaml", help="config file; flags and --set win over it")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="one config key (repeatable)")
-    lines = [f"  {key:28} {field.description}{default_of(field)}" for key, field in fields_of(config)]
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "config keys:\n" + "\n".join(lines)
+def add_config(parser: Parser, config: type[Section]) -> None:
+    """Add ``--config`` and ``--set``, whose keys are listed below the options."""
+    parser.add_argument("--config", metavar="FILE.yaml", help="file of config keys; flags and --set win over it")
+    text = "set one config key of those below; may be given several times, and wins over --config"
+    action = parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=text)
+    offers(action, lambda: key_words(config))
+    parser.config = config
 
 
-def add_result(parser: argparse.ArgumentParser) -> None:
+def add_result(parser: Parser) -> None:
     """Add ``--result``, of commands that schedulers start."""
     parser.add_argument(
         "--result",
@@ -67,9 +74,16 @@ def add_result(parser: argparse.ArgumentParser) -> None:
 def config_of(kind: type[Job], options: argparse.Namespace, keys: Keys) -> Job:
     """Return the checked config of a job, and tell the result its OUTPUT as soon as that is known."""
     tell(output=options.output)
-    config = load_config(kind, file=options.config, overrides=options.set, flags=flags_of(options, keys))
+    config = load_config(
+        kind, file=options.config, overrides=options.set, flags=flags_of(options, keys), typed=typed_of(keys)
+    )
     tell(output=config.output.uri)
     return config
+
+
+def typed_of(keys: Keys) -> dict[str, str]:
+    """Return what is typed for each key, with the name of its value."""
+    return {key: spec for spec, key in keys.items()}
 
 
 def flags_of(options: argparse.Namespace, keys: Keys) -> dict[str, Any]:
@@ -89,6 +103,23 @@ def words_of(keys: Keys) -> dict[str, str]:
     {'input.uri': 'INPUT', 'run.retry': '--retry'}
     """
     return {key: spec.partition(" ")[0] for spec, key in keys.items()}
+
+
+def yaml_of(text: str) -> object:
+    """Return the value of a flag as ``--set`` would take it. The config says what is wrong with it."""
+    try:
+        return yaml_value(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not YAML; quote it: '{{height: 512, width: 512}}'") from None
+
+
+def _has_text(annotation: Any) -> bool:
+    """Return whether texts are values of a field, and so whatever is typed for it."""
+    parts = typing.get_args(annotation)
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _has_text(parts[0])
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return any(map(_has_text, parts)) if is_union else annotation is str
 
 
 def _kind(annotation: Any) -> type:

@@ -1,0 +1,95 @@
+"""Says what somebody meant who typed a command, an option or an argument that is none."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from m2f_batch.messages.foreign_words import COMMANDS, ELSEWHERE, REMARKS, WORDS, canonical
+from m2f_batch.messages.near_miss import near_misses
+
+
+@dataclass(frozen=True)
+class Known:
+    """The names that a command has.
+
+    Attributes:
+        prog: what is typed for the command, such as "m2f-batch segment".
+        options: "--model", "-h" and so on, with whether they take a value.
+        arguments: those that stand for themselves, "INPUT" and "OUTPUT", in their order.
+        keys: those of its config, none where it takes no ``--set``.
+    """
+
+    prog: str
+    options: Mapping[str, bool]
+    arguments: Sequence[str]
+    keys: Sequence[str] = ()
+
+
+def meant_command(word: str, commands: Sequence[str], prog: str) -> str:
+    """Say which command was meant, or which there are.
+
+    >>> meant_command("train", ["finetune", "segment"], "m2f-batch"), meant_command("x", ["a", "b"], "m2f-batch")
+    ('did you mean m2f-batch finetune?', 'commands: a, b')
+    """
+    name = COMMANDS.get(word.lower(), "")
+    near = near_misses(word, commands) or [name] * (name in commands or name.startswith("--"))
+    return f"did you mean {prog} {near[0]}?" if near else f"commands: {', '.join(commands)}"
+
+
+def meant_option(word: str, value: str | None, known: Known) -> str:
+    """Say what an option that is none was meant to be. ``value``: what is typed behind it, if it is a value.
+
+    >>> segment = Known("m2f-batch segment", {"--model": True}, ["INPUT"], ["compute.batch_size"])
+    >>> meant_option("--batch-size", "8", segment)
+    'did you mean --set compute.batch_size=8?'
+    >>> meant_option("--modle", "M", segment), meant_option("--source", "photos", segment)
+    ('did you mean --model M?', 'give INPUT without a name: m2f-batch segment INPUT')
+    """
+    name = canonical(word)
+    given = word.partition("=")[2] if "=" in word else value
+    if name in REMARKS:
+        return REMARKS[name]
+    by_word = _names(known)
+    target = by_word.get(name) or _first(WORDS.get(name, ()), known)
+    if not target:
+        near = [by_word[each] for each in near_misses(name, by_word)]
+        near += [meant for each in near_misses(name, WORDS, most=3) if (meant := _first(WORDS[each], known))]
+        target = near[0] if near else None
+    return _advice(target, given, known) if target else ELSEWHERE.get(name, f"see {known.prog} --help")
+
+
+def meant_argument(rest: Sequence[str], known: Known) -> str:
+    """Say what is wrong with words that are too many.
+
+    >>> meant_argument(["model=x/y"], Known("m2f-batch segment", {"--model": True}, ["INPUT", "OUTPUT"]))
+    'did you mean --model x/y?'
+    """
+    name, equals, value = rest[0].partition("=")
+    if equals and (target := _names(known).get(canonical(name))):
+        return _advice(target, value, known)
+    takes = f"{known.prog} takes {' '.join(known.arguments) or 'none'}"
+    return takes if len(rest) == 1 else f"{takes}; quote a glob or a name with a blank: '*.jpg'"
+
+
+def _names(known: Known) -> dict[str, str]:
+    """Return options, arguments and config keys by the words that they may be typed as, options first."""
+    keys = {
+        **{canonical(key.rpartition(".")[2]): key for key in reversed(known.keys)},
+        **{key: key for key in known.keys},
+    }
+    arguments = {argument.lower(): argument for argument in known.arguments}
+    return keys | arguments | {canonical(option): option for option in known.options if option.startswith("--")}
+
+
+def _first(targets: Iterable[str], known: Known) -> str | None:
+    there = {*known.options, *known.arguments, *known.keys}
+    return next((target for target in targets if target.partition("=")[0] in there), None)
+
+
+def _advice(target: str, value: str | None, known: Known) -> str:
+    if target in known.arguments:
+        return f"give {target} without a name: {known.prog} {' '.join(known.arguments)}"
+    name, _, meant = target.partition("=")
+    if name in known.keys:
+        return f"did you mean --set {name}={meant or value or '...'}?"
+    shown = meant or value if known.options[name] else None
+    return f"did you mean {name} {shown}?" if shown else f"did you mean {name}?"

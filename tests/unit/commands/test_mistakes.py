@@ -1,0 +1,199 @@
+"""What a fresh user types wrong, and the one line that says what to do."""
+
+import json
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.hand_made import Picture, box_mask, make_run
+
+from m2f_batch.cli import main
+
+SIZE = (12, 16)
+POLYGON = [[1, 1, 5, 1, 5, 5]]
+TRUTH = {
+    "images": [{"id": 1, "file_name": "a.png", "height": 12, "width": 16}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 9, "iscrowd": 0, "area": 8, "segmentation": POLYGON}],
+    "categories": [{"id": 9, "name": "cat"}],
+}
+
+# what is typed behind m2f-batch, and what the answer says
+MISTAKES = [
+    # commands
+    ("segmnt photos out", "m2f-batch: 'segmnt' is no command; did you mean m2f-batch segment?"),
+    ("train data out", "'train' is no command; did you mean m2f-batch finetune?"),
+    ("predict photos", "did you mean m2f-batch segment?"),
+    ("val run", "did you mean m2f-batch evaluate?"),
+    ("help", "did you mean m2f-batch --help?"),
+    ("fly", "'fly' is no command; commands: convert, "),
+    ("submit segmnt", "did you mean m2f-batch submit segment?"),
+    ("--quiet segment photos out", "--quiet: is no option here; type it behind the command: m2f-batch COMMAND --quiet"),
+    ("-v", "-v: is no option here; did you mean m2f-batch --version?"),
+    (
+        "submit --address http://h:8265 segment a b",
+        "--address: is no option here; type it behind the command: m2f-batch",
+    ),
+    # what is missing
+    ("segment photos out", "model.uri: is not given; give --model M, the model: a Hugging Face directory, a hub id"),
+    ("segment photos --model M", "output.uri: is not given; give OUTPUT, where the rows go: a directory or an"),
+    ("segment photos out --model", "--model: has no value; give --model M"),
+    ("segment photos out --model M --set", "--set: has no value; give --set KEY=VALUE"),
+    ("finetune data.json out", "exactly one of them must be given, for example train.steps=1000"),
+    ("evaluate run", "--ground-truth: is not given; for example: m2f-batch evaluate labels/ --ground-truth inst"),
+    ("export run", "DEST: is not given; for example: m2f-batch export labels/ coco.json"),
+    ("status", "RUN: is not given; for example: m2f-batch status labels/"),
+    ("explain run", "URI: is not given; for example: m2f-batch explain labels/ photo.jpg"),
+    ("lint", "data.train: is not given; give DATASET, the annotations: COCO JSON"),
+    ("convert truth.json out", "--from, --to: are not given; for example: m2f-batch convert data.yaml coco/ --from y"),
+    ("submit follow", "ID: is not given; for example: m2f-batch submit follow labels-tonight"),
+    ("submit segment s3://b/in s3://b/out --model a/b", "--address: is not given, nor RAY_API_SERVER_ADDRESS; give"),
+    # options of other tools, and mistyped ones
+    ("segment photos out --modle M", "--modle: is no option; did you mean --model M?"),
+    ("segment photos out --model-name M", "--model-name: is no option; did you mean --model M?"),
+    ("segment photos out -m M", "-m: is no option; did you mean --model M?"),
+    ("segment photos out --weights yolo.pt", "did you mean --model yolo.pt?"),
+    ("segment photos out --model M --batch-size 8", "did you mean --set compute.batch_size=8?"),
+    ("segment photos --model M out --batch_size=8", "did you mean --set compute.batch_size=8?"),
+    ("segment photos out --compute.batch_size 8", "did you mean --set compute.batch_size=8?"),
+    ("segment photos out --model M --num-gpus 4", "did you mean --actors 4?"),
+    ("segment photos out --model M --gpu", "did you mean --device cuda?"),
+    ("segment photos out --model M --fp16", "did you mean --set model.precision=fp16?"),
+    ("segment photos out --model M --imgsz 640", "did you mean --size 640?"),
+    ("segment photos out --model M --conf 0.5", "did you mean --score-threshold 0.5?"),
+    ("segment photos out --model M --force", "did you mean --overwrite?"),
+    ("segment photos out --model M --resume", "leave it out: the same command goes on where it stopped"),
+    ("segment photos out --model M --xyzzy 3", "--xyzzy: is no option; see m2f-batch segment --help"),
+    ("segment --input photos --output out", "give INPUT without a name: m2f-batch segment INPUT OUTPUT"),
+    ("segment photos --output-dir out", "give OUTPUT without a name: m2f-batch segment INPUT OUTPUT"),
+    ("finetune data.json out --model M --epochs 10", "did you mean --set train.epochs=10?"),
+    ("finetune data.json out --model M --lr 0.001", "did you mean --set train.learning_rate=0.001?"),
+    ("finetune --data d.json --output-dir out", "give DATASET without a name: m2f-batch finetune DATASET OUTPUT"),
+    ("export run coco.json --formt coco", "did you mean --format coco?"),
+    ("export run coco.json --type coco", "did you mean --format coco?"),
+    ("status run --jsn", "--jsn: is no option; did you mean --json?"),
+    ("submit segment s3://b/in s3://b/out --cluster http://x:8265", "did you mean --address http://x:8265?"),
+    ("finetune d out --imgsz 640", "did you mean --set augment.crop_size=640?"),
+    ("finetune d out --gpus 2", "did you mean --set train.workers=2?"),
+    ("segment photos out --model M --format coco", "rows are Parquet, of which m2f-batch export makes COCO and other"),
+    ("segment photos out -vv", "leave it out: all that is known is printed"),
+    ("explain run --uri photo.jpg", "give URI without a name: m2f-batch explain RUN URI DEST"),
+    ("convert --src truth.json out --from coco --to yolo", "give SRC without a name: m2f-batch convert SRC DEST"),
+    ("demo --out here", "give DIR without a name: m2f-batch demo DIR"),
+    # more than there is room for
+    (
+        "segment photos out --set compute.actors 4",
+        "--set compute.actors: must be KEY=VALUE; for example --set compute.act",
+    ),
+    ("segment a.jpg b.jpg c.jpg out --model M", "c.jpg out: are too much; m2f-batch segment takes INPUT OUTPUT; quote"),
+    ("segment photos out model=M", "model=M: is too much; did you mean --model M?"),
+    ("verify run run", "run: is too much; m2f-batch verify takes RUN"),
+    ("segment photos out --overwrite=true", "--overwrite: takes no value; give --overwrite alone, or leave it out"),
+    ("segment photos out --s 5", "--s: may be --size or --score-threshold or --set; type the whole name"),
+    # values
+    ("segment photos out --model M --task panoptik", "allowed: instance, semantic or panoptic; did you mean panoptic?"),
+    ("segment photos out --model M --device gpu", "compute.device: 'gpu' is not allowed; allowed: auto, cpu or cuda"),
+    ("segment photos out --model M --device cuda:0", "did you mean cuda?"),
+    ("segment photos out --model M --actors 0", "allowed: a whole number from 1, or two of them, [min, max]; for"),
+    (
+        "segment photos out --model M --size 640",
+        "{height, width}; for example --size '{shortest_edge: 800, longest_edge: 1333}'",
+    ),
+    ("segment photos out --model M --size {", "--size: '{' is not YAML; quote it: '{height: 512, width: 512}'"),
+    (
+        "segment photos out --model M --score-threshold 50",
+        "allowed: a number from 0 to 1; for example --score-threshold 0.5",
+    ),
+    ("segment photos out --model M --score-threshold 50%", "'50%' is not allowed (no number); allowed: a number from"),
+    ("segment photos out --model M --retry all", "'all' is not allowed; allowed: errors, errors=REASON or tiff"),
+    ("demo --task all", "--task: 'all' is not known; allowed: instance, semantic, panoptic"),
+    ("evaluate run --ground-truth truth.json --metrics map", "allowed: pq, miou, dice, boundary-iou"),
+    ("export run coco.json --format yolov8", "--format: 'yolov8' is not known; allowed: coco, coco-results"),
+    ("convert truth.json out --from coco --to voc", "--to: 'voc' is not known; allowed: coco, yolo"),
+    ("convert truth.json out --from yolo --to coco", "SRC: 'truth.json' looks like COCO: --from coco"),
+    ("convert truth.json out --from coco --to yolo --seed x", "--seed: 'x' is not a whole number"),
+    ("lint truth.json --split 2", "data.split: 2 is not allowed (it must be less than 1); allowed: a number above 0"),
+    ("lint photos", "data.train: 'photos' looks like a folder of mask PNGs: --format semantic-png"),
+    ("submit segment photos /o --model a/b", "allowed: an absolute path on storage that all nodes share, or an obj"),
+    # config keys
+    ("segment photos out --model M --set precision=bf16", "unknown key (value 'bf16'); did you mean model.precision?"),
+    ("segment photos out --model M --set model.precision=float8", "allowed: fp32, bf16 or fp16"),
+    ("segment photos out --model M --set model.precision", "must be dotted.key=value, e.g. --set model.precision=bf16"),
+    ("segment photos out --model M --set postprocess.stuff_ids=[0,5", "the value is not YAML; quote it: --set 'key=[0"),
+    ("segment photos out --model M --set compute.batchsize=8", "did you mean compute.batch_size?"),
+    (
+        "segment photos out --model M --set compute.batch_size=0",
+        "allowed: a whole number from 1; for example --set compute.b",
+    ),
+    (
+        "segment photos out --model M --set preprocess.window=512",
+        "512 is not allowed (no mapping); allowed: {size, str",
+    ),
+    ("segment photos out --model M --set output.images_per_file=9999", "allowed: a whole number from 1 to 4096; for"),
+    (
+        "segment photos out --model M --set compute=cpu",
+        "allowed: a mapping of compute.address, compute.device, compute.",
+    ),
+    ("segment photos out --model M --set zebra=3", "known sections: input, model, preprocess, postprocess, compute"),
+    ("segment photos out --model M --set input.max_error_fraction=5", "a number from 0 to 1; the default is 0.05"),
+    ("finetune d out --set train.steps=5 --set train.lr=1", "did you mean train.learning_rate?"),
+    ("finetune d out --set train.steps=5 --set train.batch_size=many", "a whole number from 1; the default is 16"),
+    ("finetune d out --set train.steps=5 --set data.format=voc", "allowed: coco, coco-panoptic, instance-png, label"),
+    ("segment --config nowhere.yaml", "--config nowhere.yaml: cannot be read (No such file or directory); give a YAML"),
+    ("segment --config job.yaml", "model.precison: unknown key (value 'bf16'); did you mean model.precision?"),
+    ("segment --config bad.yaml", "--config bad.yaml: is not YAML (line 2, column 1: expected ',' or ']'"),
+    # places
+    ("status photos", "RUN: photos holds no run.json; give the OUTPUT of 'm2f-batch segment'"),
+    ("evaluate nowhere --ground-truth truth.json", "RUN: nowhere holds no run.json; give the OUTPUT of"),
+    ("evaluate run --ground-truth nowhere.json", "nowhere.json: no such file"),
+    ("export run photos", "DEST: 'photos' is a folder; give the name of a file in it"),
+    ("convert-checkpoint nowhere out", "SRC: 'nowhere' is no directory here, no hub id (owner/name) and no object-s"),
+    ("lint truth.json --images nowhere", "data.train_images: 'nowhere': there is no such folder"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fresh")
+    make_run(folder / "run", [[Picture("/p/a.jpg", SIZE, [(0, 0.9, box_mask(SIZE, 1, 1, 3, 3))])]])
+    (folder / "photos").mkdir()
+    Image.new("RGB", (16, 12)).save(folder / "photos" / "a.png")
+    (folder / "truth.json").write_text(json.dumps(TRUTH))
+    (folder / "job.yaml").write_text("input: {uri: photos}\nmodel: {uri: M, precison: bf16}\noutput: {uri: out}\n")
+    (folder / "bad.yaml").write_text("input: [photos\n")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[None]:
+    """The command line takes SIGTERM for itself; the tests' process gets it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    line: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    before = sorted(folder.rglob("*"))
+    assert main(shlex.split(line)) == 2
+    out, errors = capsys.readouterr()
+    assert said in errors and out == ""
+    assert errors.startswith("m2f-batch") and errors.count("\n") == 1 and "Traceback" not in errors
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_arguments_and_options_come_in_any_order(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from m2f_batch.cli import new_parser
+    from m2f_batch.commands.shared.registry import find_commands
+
+    for line in ("in --model M out -q", "--model M in out -q", "--model=M -q -- in out", "-q in out --mod M"):
+        options = new_parser(find_commands()).parse_args(["segment", *line.split()])
+        assert (options.input, options.output, options.model, options.quiet) == ("in", "out", "M", True), line
+    options = new_parser(find_commands()).parse_args(["segment", "--", "--in", "-out"])
+    assert (options.input, options.output) == ("--in", "-out")
