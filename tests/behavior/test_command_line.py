@@ -69,9 +69,14 @@ def test_demo_and_what_follows_it(off_ray, tmp_path, capsys):
     refused = capsys.readouterr().err
     assert refused.count("\n") == 1
     assert "output.uri" in refused
-    assert main([*segment, "--task", "panoptic", "--set", "output.images_per_file=8"]) == 0
-    assert "done    25 in = 24 ok + 1 error" in capsys.readouterr().out
+    again = [*segment, "--task", "panoptic", "--score-threshold", "0.8", "--set", "output.images_per_file=8"]
+    assert main(again) == 0
+    said = capsys.readouterr().out
+    assert "done    25 in = 24 ok + 1 error" in said
+    assert "\nconfig  postprocess.score_threshold=0.8, output.images_per_file=8\n" in said
     assert len(rows_of(run)) == 25
+    assert main([*again, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     assert result(file, 0)["totals"]["images"]["ok"] == 24
 
 

@@ -1,9 +1,11 @@
 """Says the plan of a run before anything is spent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pyarrow.compute as pc
 
+from m2f_batch.config.loading import fields_of
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.flow.attempt.output_state import Decision, named_tiff
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.models.published.licenses import terms_of
@@ -13,6 +15,8 @@ from m2f_batch.runs.plan import default_images_per_file
 from m2f_batch.vision.cuts.windows import Windows
 from m2f_batch.vision.decode.image import DECODER
 from m2f_batch.vision.label_settings import published_windows
+
+SHOWN_KEYS = frozenset({"input.uri", "model.uri", "model.task", "output.uri", "output.overwrite", "run.deadline"})
 
 
 def plan_lines(job: Job, resources: Resources, decision: Decision) -> Iterator[str]:
@@ -26,6 +30,8 @@ def plan_lines(job: Job, resources: Resources, decision: Decision) -> Iterator[s
         yield f"        note: {note}"
     yield from _model_lines(job)
     yield from _compute_lines(job, resources)
+    if given := settings_given(config):
+        yield f"config  {', '.join(given)}"
     per_file = config.output.images_per_file or default_images_per_file(listing.table.num_rows)
     yield f"output  {config.output.uri}: files of up to {per_file:,} images"
     if work.over:
@@ -41,6 +47,27 @@ def plan_lines(job: Job, resources: Resources, decision: Decision) -> Iterator[s
             "        note: an older release, which read some layouts of TIFF wrong (16-bit planes, big-endian floats),"
             f" may have labeled the {tiffs:,} that are here; --retry tiff labels them again"
         )
+
+
+def settings_given(config: SegmentConfig) -> list[str]:
+    """Return the keys that are not at their defaults with their values, without those that the plan shows anyway.
+
+    >>> from m2f_batch.config.loading import load_config
+    >>> flags = {"input.uri": "a", "model.uri": "m", "output.uri": "b", "compute.actors": [1, 8]}
+    >>> settings_given(load_config(SegmentConfig, flags=flags, overrides=["preprocess.size=paper"]))
+    ['preprocess.size=paper', 'compute.actors=[1, 8]']
+    """
+    return [line for line in _set_below(config.model_dump(mode="json", exclude_defaults=True), "") if line]
+
+
+def _set_below(tree: Mapping[str, object], prefix: str) -> Iterator[str]:
+    known = {key for key, _ in fields_of(SegmentConfig)}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if key in known:
+            yield "" if key in SHOWN_KEYS else f"{key}={value}"
+        elif isinstance(value, Mapping):
+            yield from _set_below(value, f"{key}.")
 
 
 def _model_lines(job: Job) -> Iterator[str]:
