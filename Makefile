@@ -72,7 +72,8 @@ chaos: $(VENV)/ready
 		tests/behavior/test_finetune_two.py \
 		tests/behavior/test_finetune_stop.py tests/behavior/test_backbones.py \
 		tests/chaos/test_submit_cluster.py tests/behavior/test_benchmark_job.py tests/behavior/test_published.py \
-		tests/integration/test_every_family.py tests/unit/vision/test_window_memory.py
+		tests/integration/test_every_family.py tests/integration/test_wheel.py \
+		tests/unit/vision/test_window_memory.py
 
 # The promises of runs, on a three-node Ray on this machine.
 test-cluster: export M2F_BATCH_TEST_NODES = 3

@@ -45,7 +45,7 @@ def build(folder: Path, source: Path) -> Path:
     if not (TOOLS / "uv").is_dir():
         pytest.skip("there is no uv in .tools: make brings it")
     options = ("--no-build-isolation", "--python", sys.executable)
-    _uv("build", *options, "--out-dir", str(folder / "dist"), str(source))
+    uv("build", *options, "--out-dir", str(folder / "dist"), str(source))
     (wheel,) = (folder / "dist").glob("*.whl")
     return wheel
 
@@ -54,13 +54,13 @@ def install(folder: Path, *extras: str) -> Client:
     """Build the client, and install it with the locked packages that it asks for."""
     wheel = build(folder, PROJECT / "infra/client")
     client = Client(folder / "client", wheel)
-    _uv("venv", "--python", sys.executable, str(client.folder))
+    uv("venv", "--python", sys.executable, str(client.folder))
     wanted = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
-    _uv("pip", "install", "--python", str(client.folder), *LOCKED, wanted)
+    uv("pip", "install", "--python", str(client.folder), *LOCKED, wanted)
     return client
 
 
-def _uv(*arguments: str) -> None:
+def uv(*arguments: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(TOOLS)}
     done = _run([sys.executable, "-m", "uv", "--quiet", *arguments], environment, 400, PROJECT)
     assert done.returncode == 0, done.stderr
