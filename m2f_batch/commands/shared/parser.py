@@ -88,7 +88,9 @@ class Parser(argparse.ArgumentParser):
         self._check_options(args)
         self._is_within = True
         try:
-            parse = super().parse_known_args if "--" in args else self.parse_known_intermixed_args
+            # help reads the defaults, which argparse takes away while it sorts what is mixed
+            is_plain = not {"--", "-h", "--help"}.isdisjoint(args)
+            parse = super().parse_known_args if is_plain else self.parse_known_intermixed_args
             options, rest = parse(args, namespace)
         finally:
             self._is_within = False
