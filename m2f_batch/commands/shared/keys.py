@@ -14,7 +14,7 @@ from m2f_batch.config.loading import fields_of, load_config, yaml_value
 from m2f_batch.config.ranges import choices_of, default_of
 from m2f_batch.config.section import Section
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.errors import renamed
+from m2f_batch.errors import UsageError, renamed
 from m2f_batch.result import VARIABLE, tell
 
 # keys by what stands for them on the command line: "INPUT", "--retry ERRORS", "--overwrite"
@@ -38,7 +38,8 @@ def add_keys(parser: Parser, config: type[Section], keys: Keys, *, has_config: b
     for spec, key in keys.items():
         name, _, metavar = spec.partition(" ")
         kind = _kind(fields[key].annotation)
-        of_value = yaml_of if has_config and kind is not bool and not _has_text(fields[key].annotation) else kind
+        has_yaml = has_config and kind is not bool and not _has_text(fields[key].annotation)
+        of_value = partial(yaml_of, spec) if has_yaml else kind
         text = renamed(fields[key].description or "", words) + (f" ({key})" if has_config else "")
         text += "" if kind is bool else default_of(fields[key])
         text = text.replace("%", "%%")
@@ -105,12 +106,21 @@ def words_of(keys: Keys) -> dict[str, str]:
     return {key: spec.partition(" ")[0] for spec, key in keys.items()}
 
 
-def yaml_of(text: str) -> object:
-    """Return the value of a flag as ``--set`` would take it. The config says what is wrong with it."""
+def yaml_of(spec: str, text: str) -> object:
+    """Return the value of a flag as ``--set`` would take it. The config says what else is wrong with it.
+
+    ``spec`` is the flag with the name of its value. Raises UsageError for what is no YAML, and for an empty text or
+    null, which would leave the key as if nothing were typed: a script's variable may be unset.
+    """
+    name = spec.partition(" ")[0]
     try:
-        return yaml_value(text)
+        value = yaml_value(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not YAML; quote it: '{{height: 512, width: 512}}'") from None
+        hint = "quote it: '{height: 512, width: 512}'"
+        raise UsageError("is not YAML", field=name, value=text, hint=hint) from None
+    if value is None:
+        raise UsageError("is no value", field=name, value=text, hint=f"give {spec}, or leave {name} out")
+    return value
 
 
 def _has_text(annotation: Any) -> bool:
