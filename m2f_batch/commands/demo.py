@@ -6,7 +6,7 @@ from typing import get_args
 from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.segment import Task
 from m2f_batch.messages.events import Events, print_line
-from m2f_batch.messages.terminal import say
+from m2f_batch.messages.terminal import say, say_error
 
 SUMMARY = "segment bundled scenes with the bundled model, offline, and draw a contact sheet"
 EXAMPLES = (
@@ -40,4 +40,5 @@ def run(options: argparse.Namespace) -> int:
 
     done = demo(options.directory, options.task, Events(show=print_line))
     say(f"        {done.sheet}")
-    return done.exit_code
+    say_error("demo", done.outcome.error)
+    return done.outcome.exit_code

@@ -10,7 +10,7 @@ from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
-from m2f_batch.messages.terminal import say
+from m2f_batch.messages.terminal import is_quiet, say
 from m2f_batch.models.family import new_queries
 from m2f_batch.result import STDOUT
 
@@ -71,9 +71,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         linted = lint(config, options.queries, tally)
     except (UsageError, RunError, TransientError, KeyboardInterrupt):
-        say(*finding_lines(tally, ignored), file=out)  # what ends the command hides nothing that was found before
+        # what ends the command hides nothing that was found before
+        say(*finding_lines(tally, ignored, only_faults=is_quiet()), file=out, is_error=True)
         raise
-    say(*linted.lines(ignored), file=out)
+    is_faulty = bool(tally.faults(ignored))
+    say(*linted.lines(ignored, only_faults=is_quiet()), file=out, is_error=is_faulty)
     if options.json is not None:
         write(document_of(config, linted, ignored))
-    return 1 if tally.faults(ignored) else 0
+    return 1 if is_faulty else 0

@@ -10,6 +10,7 @@ from m2f_batch.commands.shared.keys import JOB_KEYS, add_config, add_keys, add_r
 from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.messages.events import Events, print_line
+from m2f_batch.messages.terminal import say_error
 from m2f_batch.result import tell_outcome
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     outcome = segment(config, events=events, report=tell_outcome)
     tell_outcome(outcome)
+    say_error("segment", outcome.error)
     return outcome.exit_code
 
 

@@ -32,5 +32,5 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say_json(found)
     else:
-        say(*verified_lines(found))
+        say(*verified_lines(found), is_error=bool(found["problems"]))
     return 1 if found["problems"] else 0

@@ -13,7 +13,9 @@ from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.messages.events import Events
 from m2f_batch.records import segment_of
+from m2f_batch.result import Outcome
 from m2f_batch.runs.directory import open_directory
+from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.reader import Run, open_run
 from m2f_batch.storage.uris import expanded
 from m2f_batch.vision.overlay import draw_overlay
@@ -22,9 +24,9 @@ SCENES, COLUMNS, CELL = 24, 6, 272
 
 
 class Demo(NamedTuple):
-    """The exit code of a demo's run, and the picture of what it found."""
+    """The end of a demo's run, and the picture of what it found."""
 
-    exit_code: int
+    outcome: Outcome[RunTotals]
     sheet: Path
 
 
@@ -52,10 +54,10 @@ def demo(directory: str, task: str, events: Events | None = None) -> Demo:
         raise UsageError(
             f"cannot be written ({error.strerror})", field="DIR", value=Plain(directory), hint="give another directory"
         ) from None
-    code = segment(config, events=events).exit_code
+    outcome = segment(config, events=events)
     sheet = folder / "contact-sheet.png"
     _contact_sheet(open_run(str(folder))).save(sheet)
-    return Demo(code, sheet)
+    return Demo(outcome, sheet)
 
 
 def _draw_scenes(folder: Path) -> None:

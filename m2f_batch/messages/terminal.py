@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -26,7 +27,7 @@ _quiet = [False]  # of this process
 
 @contextmanager
 def quiet(is_quiet: bool) -> Iterator[None]:
-    """Let ``say`` print nothing but warnings on stdout meanwhile, and no progress be shown."""
+    """Let ``say`` print nothing but warnings and errors meanwhile, and no progress be shown."""
     before, _quiet[0] = _quiet[0], is_quiet
     try:
         yield
@@ -39,15 +40,24 @@ def is_quiet() -> bool:
     return _quiet[0]
 
 
-def say(*lines: str, file: TextIO | None = None) -> None:
-    """Print lines, by default on stdout, where only warnings are printed while ``is_quiet``.
+def say(*lines: str, file: TextIO | None = None, is_error: bool = False) -> None:
+    """Print lines, by default on stdout.
 
-    Each stays one, because a name of a file or a class may hold a line break.
+    While ``is_quiet`` only warnings and notes are printed, and on stderr those that say why the command fails
+    (``is_error``). Each line stays one, because a name of a file or a class may hold a line break.
     """
-    if file is None and is_quiet():
-        lines = tuple(line for line in lines if line.lstrip().startswith(("warning", "note ")))
+    if is_quiet() and is_error:
+        file = sys.stderr
+    elif is_quiet():
+        lines = tuple(line for line in lines if line.lstrip().startswith(("warning", "note")))
     for line in lines:
         print(colored(printable(line).replace("\n", "\\n"), file), flush=True, file=file)
+
+
+def say_error(command: str, error: str | None) -> None:
+    """Print on stderr why a command has failed, which it has said among other lines unless ``is_quiet``."""
+    if error and is_quiet():
+        say(f"m2f-batch {command}: {error}", is_error=True)
 
 
 def say_json(document: Mapping[str, Any]) -> None:

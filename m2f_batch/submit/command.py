@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from m2f_batch.errors import RunError, UsageError
+from m2f_batch.messages.terminal import is_quiet
 from m2f_batch.result import Outcome, Report, result_in, unheard
 from m2f_batch.signals import STOPPED
 from m2f_batch.storage.json_text import JsonObject
@@ -200,8 +201,10 @@ def _follow(
         while True:
             try:
                 job = asyncio.run(_followed(api, job_id, shown, patience, console, is_stopped=is_stopped))
-                console.say(end_of(job_id, job))
-                return _ended(job_id, job, shown.end, retry=None if is_submitted_again else False)
+                outcome = _ended(job_id, job, shown.end, retry=None if is_submitted_again else False)
+                if outcome.exit_code or not is_quiet():
+                    console.say(_end_in_words(end_of(job_id, job), outcome.error))
+                return outcome
             except Unanswered as error:
                 if not patience.seconds:  # it has never answered
                     raise
@@ -213,6 +216,11 @@ def _follow(
                     console.say(f"{left}; this follows it again:\n    {_again(job_id, target)}")
                     return Outcome(exit_code=STOPPED, error=left, submission_id=job_id)
                 is_stopped = answer == "stop"
+
+
+def _end_in_words(end: str, error: str | None) -> str:
+    """Say how a job has ended. Where its log was not shown, which says the error, that is said, too."""
+    return f"{end}: {error}" if is_quiet() and error and error != end else end
 
 
 def _left(job_id: str, shown: Shown, patience: Patience, *, is_stopped: bool) -> str:

@@ -216,6 +216,29 @@ def test_quiet_prints_errors_alone(capsys: pytest.CaptureFixture[str], run_uri: 
     assert main(["verify", run_uri]) == 0 and "verified" in capsys.readouterr().out
 
 
+def test_quiet_says_why_a_run_does_not_verify(capsys: pytest.CaptureFixture[str], run_uri: str) -> None:
+    (Path(run_uri) / "annotations" / "x.parquet").write_bytes(b"")
+    assert main(["verify", run_uri, "--quiet"]) == 1
+    said = capsys.readouterr()
+    assert "x.parquet: is not of this run" in said.err and " problems; " in said.err and said.out == ""
+
+
+def test_quiet_says_what_lint_has_found_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (16, 12), "red").save(tmp_path / "photos" / "a.png")
+    image = {"id": 1, "file_name": "a.png", "height": 12, "width": 16}
+    box = {"id": 1, "image_id": 1, "category_id": 9, "segmentation": [[1, 1, 5, 1, 5, 5]]}
+    truth = {"images": [image], "annotations": [box], "categories": [{"id": 9, "name": "cat"}]}
+    (tmp_path / "t.json").write_text(json.dumps(truth))
+    words = ["lint", str(tmp_path / "t.json"), "--quiet"]
+    assert main(words) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("fault   sliver-mask: 1\n") and "\nfaulty  1 images" in said.err and said.out == ""
+    assert "note " not in said.err  # of the name that was looked for
+    assert main([*words, "--ignore", "sliver-mask"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.slow
 def test_mistakes_of_a_job_end_with_2_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

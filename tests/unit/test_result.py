@@ -93,10 +93,12 @@ def test_a_run_that_is_done_and_again_with_nothing_to_do(segment, tmp_path: Path
     assert (again, retold["run_id"], retold["totals"]) == (0, told["run_id"], told["totals"])
 
 
-def test_a_run_of_too_many_errors(segment) -> None:
-    code, told = segment()
+def test_a_run_of_too_many_errors(segment, capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = segment("--quiet")
+    error = "more than input.max_error_fraction (0.05) of the images failed"
+    assert capsys.readouterr() == ("", f"m2f-batch segment: {error}\n")
     assert (code, told["exit_code"], told["retry"]) == (3, 3, False)
-    assert told["error"] == "more than input.max_error_fraction (0.05) of the images failed"
+    assert told["error"] == error
     assert told["totals"]["images"] | {"skipped": 0} == {
         "listed": 4,
         "ok": 3,

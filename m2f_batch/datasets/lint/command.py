@@ -70,9 +70,9 @@ class Linted:
     train: Dataset
     val: Dataset | None
 
-    def lines(self, ignored: Sequence[str]) -> Iterator[str]:
+    def lines(self, ignored: Sequence[str], *, only_faults: bool = False) -> Iterator[str]:
         """Yields the lines that tell a person what was found, and the total."""
-        yield from finding_lines(self.tally, ignored)
+        yield from finding_lines(self.tally, ignored, only_faults=only_faults)
         yield _total(self.train, self.val, self.tally, self.tally.faults(ignored))
 
 
@@ -129,9 +129,13 @@ def find(config: FinetuneConfig, queries: int, tally: Tally) -> tuple[Dataset, D
     return train, val
 
 
-def finding_lines(tally: Tally, ignored: Sequence[str]) -> Iterator[str]:
-    """Yields the lines of each kind that was found, what it does to a training, and what to do."""
-    for kind in sorted((kind for kind in KINDS if tally.counts[kind]), key=lambda kind: not tally.is_fault(kind)):
+def finding_lines(tally: Tally, ignored: Sequence[str], *, only_faults: bool = False) -> Iterator[str]:
+    """Yields the lines of each kind that was found, what it does to a training, and what to do.
+
+    ``only_faults`` leaves out notes, and kinds that are ``ignored``.
+    """
+    found = tally.faults(ignored) if only_faults else [kind for kind in KINDS if tally.counts[kind]]
+    for kind in sorted(found, key=lambda kind: not tally.is_fault(kind)):
         known = KINDS[kind]
         word = "note" if not tally.is_fault(kind) else "ignored" if kind in ignored else "fault"
         yield f"{word:7} {kind}: {tally.counts[kind]:,}"

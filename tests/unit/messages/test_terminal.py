@@ -1,11 +1,12 @@
 """``--quiet``: warnings and errors are said, and nothing else."""
 
 import json
+import sys
 
 import pytest
 
 from m2f_batch.messages.events import Events
-from m2f_batch.messages.terminal import is_quiet, quiet, say
+from m2f_batch.messages.terminal import is_quiet, quiet, say, say_error
 
 LINES = ("done    all of it", "note    the loss is not finite", "        warning: no stuff", "train   step 3 of 9")
 
@@ -13,11 +14,23 @@ LINES = ("done    all of it", "note    the loss is not finite", "        warning
 def test_warnings_are_said_in_a_quiet_command(capsys: pytest.CaptureFixture[str]):
     with quiet(True):
         say(*LINES)
+        say(*LINES, file=sys.stderr)
         assert is_quiet()
-    assert capsys.readouterr().out.splitlines() == [LINES[1], LINES[2]]
+    said = capsys.readouterr()
+    assert said.out.splitlines() == said.err.splitlines() == [LINES[1], LINES[2]]
     with quiet(False):
         say(*LINES)
     assert capsys.readouterr().out.splitlines() == [*LINES] and not is_quiet()
+
+
+def test_why_a_quiet_command_fails_is_said_on_stderr(capsys: pytest.CaptureFixture[str]):
+    with quiet(True):
+        say(*LINES, is_error=True)
+        say_error("segment", "too many errors")
+    assert capsys.readouterr() == ("", "\n".join([*LINES, "m2f-batch segment: too many errors", ""]))
+    say(*LINES, is_error=True)
+    say_error("segment", "too many errors")  # is said in the lines
+    assert capsys.readouterr() == ("\n".join([*LINES, ""]), "")
 
 
 @pytest.mark.parametrize("log", ["text", "json"])

@@ -1,5 +1,6 @@
 """A job that is followed: its log through lost connections, and whose exit code the command ends with."""
 
+import json
 import os
 
 import pytest
@@ -178,6 +179,18 @@ def test_the_jobs_own_exit_code_is_ours(job, code, again, cluster, capsys) -> No
     cluster.after = {"status": "SUCCEEDED", "driver_exit_code": 0}
     assert submit(cluster, *SEGMENT, "--submission-id", "night") == (0 if again else code)
     assert [sent["submission_id"] for sent in cluster.submitted] == (["night", "night-2"] if again else ["night"])
+
+
+def test_a_quiet_command_says_why_a_job_has_failed(cluster, capsys) -> None:
+    cluster.log = f"working\n{json.dumps({'event': 'result', 'error': 'the bucket is gone'})}\n"
+    cluster.after = {"status": "FAILED", "driver_exit_code": 1}
+    assert submit(cluster, *SEGMENT, "--submission-id", "night", "--quiet") == 1
+    said = capsys.readouterr()
+    assert "night ended with exit code 1: the bucket is gone\n" in said.err and said.out == ""
+    cluster.after = {"status": "SUCCEEDED", "driver_exit_code": 0}
+    assert submit(cluster, *SEGMENT, "--submission-id", "other", "--quiet") == 0
+    said = capsys.readouterr()
+    assert "ended" not in said.err and said.out == ""
 
 
 @pytest.mark.parametrize("options", [(), ("--submission-id", "night")])
