@@ -72,9 +72,11 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join()
-        if self._table is not None:
-            self._table.stop()
+        try:
+            if self._table is not None:
+                self._table.stop()  # at once: a second Ctrl-C while storage is slow must find the terminal as it was
+        finally:
+            self._thread.join()
 
     def add(self, unit: DoneUnit) -> None:
         """Count one committed unit, or one that could not be fetched whole."""
