@@ -72,6 +72,47 @@ def test_a_terminal_alone_has_it(
     assert ("4 of 8" in said and "errors" in said and "\x1b[" in said) if is_drawn else said == ""
 
 
+def test_the_terminal_is_as_it_was_before_anything_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    terminal, printed = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", printed)
+    monkeypatch.setenv("TERM", "xterm")
+    run = progress(Events(show=lambda line: None)).__enter__()
+    assert sys.stdout is not printed
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    join = run._thread.join
+    monkeypatch.setattr(run._thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run.__exit__()
+    join()
+    shown, hidden = "\x1b[?25h", "\x1b[?25l"
+    assert terminal.getvalue().rindex(shown) > terminal.getvalue().rindex(hidden)
+    assert sys.stdout is printed and sys.stderr is terminal
+
+
+LINE = "\x1b[1mthis follows it:\x1b[0m\tm2f-batch submit follow labels-tonight --address http://" + "x" * 90
+
+
+def test_lines_stand_above_it_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    screen = Console(file=terminal, force_terminal=True, width=40)
+    table = LiveTable(lambda: rows_of(State(1, 2, 0, "", {}, "")), screen)
+    table.start()
+    assert sys.stdout.isatty()
+    print(LINE[:20], end="")
+    print(LINE[20:])
+    print("two\nlines and the beginning of ", end="", flush=True)
+    seen = terminal.getvalue()
+    table.stop()
+    assert f"{LINE}\n" in seen and "two\n" in seen and "beginning" not in seen
+    assert seen.index(LINE) < seen.rindex("1 of 2")  # drawn anew below them
+    assert terminal.getvalue().endswith("lines and the beginning of ") and sys.stdout is terminal
+
+
 def test_what_is_printed_to_a_file_meanwhile_gets_there(capsys: pytest.CaptureFixture[str]):
     screen = Console(file=Terminal(), force_terminal=True, width=80)
     table = LiveTable(lambda: rows_of(State(1, 2, 0, "", {}, "")), screen)
