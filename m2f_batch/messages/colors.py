@@ -23,7 +23,7 @@ STYLES: Mapping[str, str] = {
 
 
 def is_live(stream: TextIO, environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether what is printed on a stream can be colored and written over."""
+    """Return whether what is printed on a stream can be written over. NO_COLOR leaves that to who wants no colors."""
     return stream.isatty() and environ.get("TERM") != "dumb"
 
 

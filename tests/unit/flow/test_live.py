@@ -1,6 +1,7 @@
 """The table of a run on a terminal, and where there is none."""
 
 import io
+import re
 import sys
 
 import pytest
@@ -91,6 +92,20 @@ def test_the_terminal_is_as_it_was_before_anything_is_waited_for(monkeypatch: py
     shown, hidden = "\x1b[?25h", "\x1b[?25l"
     assert terminal.getvalue().rindex(shown) > terminal.getvalue().rindex(hidden)
     assert sys.stdout is printed and sys.stderr is terminal
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_who_wants_no_color_has_a_plain_table(no_color: str, monkeypatch: pytest.MonkeyPatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with progress(Events(show=lambda line: None)) as run:
+        run.add({**UNIT, "seconds": [("forward", 1.0)]})
+        run._table._live.refresh()
+    said = terminal.getvalue()
+    assert "4 of 8" in said and "\x1b[?25l" in said  # drawn, and drawn over
+    assert bool(re.search(r"\x1b\[(\d+;)*3[0-7]m", said)) is not bool(no_color)
 
 
 LINE = "\x1b[1mthis follows it:\x1b[0m\tm2f-batch submit follow labels-tonight --address http://" + "x" * 90
