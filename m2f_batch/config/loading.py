@@ -17,7 +17,7 @@ from m2f_batch.config.ranges import allowed_values, choices_of, what_is_wrong
 from m2f_batch.config.section import Section
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.foreign_words import WORDS, canonical
-from m2f_batch.messages.near_miss import did_you_mean
+from m2f_batch.messages.near_miss import did_you_mean, misspelled
 from m2f_batch.messages.notes import note
 
 MAX_SIZE = 1_000_000  # bytes of a config, and values in a YAML: a thousand times what makes sense
@@ -328,7 +328,10 @@ def _near(key: str, known: Fields) -> str:
     beside = [name for name in known if name.startswith(f"{section}.")] or list(known)
     sections = dict.fromkeys(name.partition(".")[0] for name in known)
     by_last = {name.rpartition(".")[2]: name for name in [*sections, *known, *beside]}
-    if meant := next((name for name in WORDS.get(canonical(last), ()) if name in known), None):
+    targets = [target.partition("=")[0] for target in WORDS.get(canonical(last), ())]
+    if meant := next((name for name in targets if name in known), None) or by_last.get(last):
         return f"did you mean {meant}?"
     there = f"known keys: {', '.join(beside)}" if section else f"known sections: {', '.join(sections)}"
-    return did_you_mean(last, by_last) or there
+    near = did_you_mean(last, {name.rpartition(".")[2]: name for name in (beside if section else sections)})
+    elsewhere = [by_last[each] for each in misspelled(last, by_last)]
+    return near or (f"did you mean {elsewhere[0]}?" if elsewhere else there)

@@ -6,7 +6,8 @@ The tools are the command lines of ultralytics, transformers, detectron2, mmsegm
 from collections.abc import Mapping
 
 # Each word leads to options ("--model"), arguments ("INPUT") or config keys ("train.seed"), some with the value that is
-# meant ("--device=cpu"). The first counts that the command has.
+# meant ("--device=cpu"), where % is a number that was typed. The first counts that the command has. Of a word that
+# leads nowhere nothing is guessed.
 WORDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
@@ -21,7 +22,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
         ),
         ("--model",),
     ),
-    **dict.fromkeys(("pretrained", "load_from", "init_from", "resume_from_checkpoint"), ("--model",)),
+    **dict.fromkeys(("pretrained", "load_from", "init_from"), ("--model",)),
     **dict.fromkeys(
         ("source", "input", "input_dir", "image_dir", "images", "image", "img_dir", "input_path", "i"),
         ("INPUT", "DATASET", "SRC"),
@@ -48,7 +49,10 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("run", "run_dir", "predictions", "results"), ("RUN", "OUTPUT")),
     **dict.fromkeys(("gt", "truth", "gt_file", "labels"), ("--ground-truth",)),
-    **dict.fromkeys(("imgsz", "img_size", "image_size", "resolution", "input_size"), ("--size", "augment.crop_size")),
+    **dict.fromkeys(
+        ("imgsz", "img_size", "image_size", "resolution", "input_size"),
+        ("--size={shortest_edge: %, longest_edge: %}", "augment.crop_size"),
+    ),
     **dict.fromkeys(("crop", "crop_size"), ("augment.crop_size",)),
     **dict.fromkeys(
         ("conf", "conf_thres", "confidence", "threshold", "score_thr", "min_score", "score"), ("--score-threshold",)
@@ -59,43 +63,49 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("num_gpus", "gpus", "ngpu", "n_gpus", "replicas", "num_replicas", "num_actors"), ("--actors", "train.workers")
     ),
-    **dict.fromkeys(("num_workers", "workers", "nproc_per_node", "nproc", "jobs", "j"), ("train.workers", "--actors")),
+    **dict.fromkeys(("nproc_per_node", "nproc"), ("train.workers", "--actors")),
+    **dict.fromkeys(("num_workers", "workers", "dataloader_num_workers", "jobs"), ("compute.data_cpus",)),
     **dict.fromkeys(("gpu", "cuda", "use_gpu"), ("--device=cuda", "compute.device=cuda")),
     **dict.fromkeys(("cpu", "no_cuda", "no_gpu"), ("--device=cpu", "compute.device=cpu")),
     **dict.fromkeys(("half", "fp16", "float16"), ("model.precision=fp16", "train.precision=bf16")),
     **dict.fromkeys(("bf16", "bfloat16", "amp"), ("model.precision=bf16", "train.precision=bf16")),
     **dict.fromkeys(("dtype",), ("model.precision", "train.precision")),
-    **dict.fromkeys(("batch", "bs", "b", "per_device_train_batch_size"), ("compute.batch_size", "train.batch_size")),
+    **dict.fromkeys(("batch", "bs", "per_device_train_batch_size"), ("compute.batch_size", "train.batch_size")),
     **dict.fromkeys(("threads", "num_threads"), ("compute.threads_per_actor", "compute.threads_per_worker")),
     **dict.fromkeys(("lr", "lr0", "base_lr"), ("train.learning_rate",)),
     **dict.fromkeys(("epoch", "num_epochs", "num_train_epochs", "max_epochs"), ("train.epochs",)),
     **dict.fromkeys(("iterations", "max_iter", "max_iters", "max_steps", "num_steps", "iters"), ("train.steps",)),
     **dict.fromkeys(("wd", "decay"), ("train.weight_decay",)),
     **dict.fromkeys(("patience", "early_stop"), ("train.early_stopping",)),
-    **dict.fromkeys(("save_steps", "save_period", "save_every"), ("train.checkpoint_every",)),
+    **dict.fromkeys(("save_steps", "save_every"), ("train.checkpoint_every",)),
+    **dict.fromkeys(("save_period",), ("train.checkpoint_every=...",)),  # is in epochs there
     **dict.fromkeys(("eval_steps", "eval_period", "val_interval"), ("train.evaluate_every",)),
     **dict.fromkeys(("random_seed", "manual_seed"), ("--seed", "train.seed")),
     **dict.fromkeys(("val_data", "validation", "val_dataset"), ("data.val", "--val")),
-    **dict.fromkeys(("val_split", "train_split", "validation_split"), ("--split", "data.split")),
-    **dict.fromkeys(("class_names", "classes", "label_names", "names_file"), ("--names", "data.names")),
-    **dict.fromkeys(("force", "exist_ok", "replace", "f", "y", "yes"), ("--overwrite",)),
+    **dict.fromkeys(("train_split",), ("--split", "data.split")),
+    **dict.fromkeys(("val_split", "validation_split"), ("--split=0.8", "data.split=0.8")),  # are shares of the rest
+    **dict.fromkeys(("class_names", "label_names", "names_file"), ("--names", "data.names")),
+    **dict.fromkeys(("classes", "max_images", "limit", "num_samples"), ()),
+    **dict.fromkeys(("force", "exist_ok", "replace"), ("--overwrite",)),
     **dict.fromkeys(("ray_address", "dist_url", "master", "cluster", "host", "server"), ("--address",)),
     **dict.fromkeys(("type", "output_format", "fmt", "form"), ("--format", "--to")),
     **dict.fromkeys(("src_format", "source_format", "input_format"), ("--from", "--format", "data.format")),
     **dict.fromkeys(("target_format", "dest_format"), ("--to",)),
     **dict.fromkeys(("format",), ("--to", "data.format")),
     **dict.fromkeys(("cfg", "config_file", "conf_file", "c", "yaml"), ("--config",)),
-    **dict.fromkeys(("opts", "options", "cfg_options", "param", "d", "s"), ("--set",)),
-    **dict.fromkeys(("dryrun", "plan", "estimate", "n"), ("--dry-run",)),
+    **dict.fromkeys(("opts", "options", "cfg_options", "param"), ("--set",)),
+    **dict.fromkeys(("dryrun", "plan", "estimate"), ("--dry-run",)),
     **dict.fromkeys(("silent", "no_progress"), ("--quiet",)),
-    **dict.fromkeys(("mode", "t"), ("--task",)),
-    **dict.fromkeys(("max_images", "limit", "num_samples"), ("--dry-run",)),
+    **dict.fromkeys(("mode",), ("--task",)),
     **dict.fromkeys(("job_id", "id", "name"), ("--submission-id",)),
     **dict.fromkeys(("detach", "no_follow", "background"), ("--no-wait",)),
 }
 # words that need nothing
 REMARKS: Mapping[str, str] = {
-    **dict.fromkeys(("resume", "continue", "restart"), "leave it out: the same command goes on where it stopped"),
+    **dict.fromkeys(
+        ("resume", "continue", "restart", "resume_from_checkpoint"),
+        "leave it out: the same command goes on where it stopped",
+    ),
     **dict.fromkeys(
         ("verbose", "v", "vv", "vvv", "debug"), "leave it out: all that is known is printed, and kept in OUTPUT"
     ),
@@ -108,6 +118,10 @@ ELSEWHERE: Mapping[str, str] = {
         ("format", "save_format", "output_format"),
         "rows are Parquet, of which m2f-batch export makes COCO and other formats",
     ),
+    **dict.fromkeys(
+        ("max_images", "limit", "num_samples"), "all that is listed is taken: give a folder, a glob or a list of fewer"
+    ),
+    **dict.fromkeys(("num_workers", "workers", "dataloader_num_workers", "jobs"), "leave it out: all CPUs are used"),
 }
 COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("train", "tune", "fit", "fine-tune", "training"), "finetune"),

@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
-LIKENESS = 0.6  # difflib's ratio of two names, from 0 to 1, from which one may be meant by the other
+# difflib's ratios of two names, from 0 to 1
+LIKENESS = 0.6  # from which one may be meant by the other
+SPELLING = 0.8  # from which one is the other
 
 
 def near_misses(word: str, known: Iterable[str], most: int = 1) -> list[str]:
@@ -21,6 +23,15 @@ def near_misses(word: str, known: Iterable[str], most: int = 1) -> list[str]:
     if len(word) > 2 and (begun := [name for name in known if name.startswith(word)]):
         return begun[:most]
     return difflib.get_close_matches(word, known, n=most, cutoff=LIKENESS if len(word) > 3 else 0.7)
+
+
+def misspelled(word: str, known: Iterable[str]) -> list[str]:
+    """Return those of many ``known`` names that ``word`` is but for a letter or two, the nearest first.
+
+    >>> misspelled("batchsize", ["batch_size", "lease_seconds"]), misspelled("classes", ["batch_size", "lease_seconds"])
+    (['batch_size'], [])
+    """
+    return difflib.get_close_matches(word, list(known), cutoff=SPELLING)
 
 
 def did_you_mean(word: str, known: Iterable[str] | Mapping[str, str]) -> str:

@@ -1,10 +1,11 @@
 """Says what somebody meant who typed a command, an option or an argument that is none."""
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from m2f_batch.messages.foreign_words import COMMANDS, ELSEWHERE, REMARKS, WORDS, canonical
-from m2f_batch.messages.near_miss import near_misses
+from m2f_batch.messages.near_miss import misspelled, near_misses
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,7 @@ def meant_option(word: str, value: str | None, known: Known) -> str:
     if name in REMARKS:
         return REMARKS[name]
     by_word = _names(known)
-    target = by_word.get(name) or _first(WORDS.get(name, ()), known)
-    if not target:
-        near = [by_word[each] for each in near_misses(name, by_word)]
-        near += [meant for each in near_misses(name, WORDS, most=3) if (meant := _first(WORDS[each], known))]
-        target = near[0] if near else None
+    target = by_word.get(name) or (_first(WORDS[name], known) if name in WORDS else _near(name, known))
     return _advice(target, given, known) if target else ELSEWHERE.get(name, f"see {known.prog} --help")
 
 
@@ -80,6 +77,14 @@ def _names(known: Known) -> dict[str, str]:
     return keys | arguments | {canonical(option): option for option in known.options if option.startswith("--")}
 
 
+def _near(name: str, known: Known) -> str | None:
+    """Return what a mistyped word is but for a letter or two, of our words or of those of other tools."""
+    by_word = _names(known)
+    if near := misspelled(name, by_word):
+        return by_word[near[0]]
+    return next((meant for each in misspelled(name, WORDS) if (meant := _first(WORDS[each], known))), None)
+
+
 def _first(targets: Iterable[str], known: Known) -> str | None:
     there = {*known.options, *known.arguments, *known.keys}
     return next((target for target in targets if target.partition("=")[0] in there), None)
@@ -89,7 +94,8 @@ def _advice(target: str, value: str | None, known: Known) -> str:
     if target in known.arguments:
         return f"give {target} without a name: {known.prog} {' '.join(known.arguments)}"
     name, _, meant = target.partition("=")
+    fits = meant.replace("%", value if value and value.isdigit() else "...") or value
     if name in known.keys:
-        return f"did you mean --set {name}={meant or value or '...'}?"
-    shown = meant or value if known.options[name] else None
-    return f"did you mean {name} {shown}?" if shown else f"did you mean {name}?"
+        setting = f"{name}={fits or '...'}"
+        return f"did you mean --set {shlex.quote(setting)}?"
+    return f"did you mean {name} {shlex.quote(fits)}?" if fits and known.options[name] else f"did you mean {name}?"

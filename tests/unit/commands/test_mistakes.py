@@ -1,6 +1,7 @@
 """What a fresh user types wrong, and the one line that says what to do."""
 
 import json
+import re
 import shlex
 import signal
 from collections.abc import Iterator
@@ -10,7 +11,14 @@ import pytest
 from PIL import Image
 from support.hand_made import Picture, box_mask, make_run
 
-from m2f_batch.cli import main
+from m2f_batch.cli import main, new_parser
+from m2f_batch.commands.shared.keys import config_of, words_of
+from m2f_batch.commands.shared.registry import find_commands
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import fields_of
+from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.errors import UsageError
+from m2f_batch.messages.foreign_words import WORDS
 
 SIZE = (12, 16)
 POLYGON = [[1, 1, 5, 1, 5, 5]]
@@ -61,7 +69,15 @@ MISTAKES = [
     ("segment photos out --model M --num-gpus 4", "did you mean --actors 4?"),
     ("segment photos out --model M --gpu", "did you mean --device cuda?"),
     ("segment photos out --model M --fp16", "did you mean --set model.precision=fp16?"),
-    ("segment photos out --model M --imgsz 640", "did you mean --size 640?"),
+    ("segment photos out --model M --imgsz 640", "did you mean --size '{shortest_edge: 640, longest_edge: 640}'?"),
+    ("segment photos out --model M --imgsz 640x480", "did you mean --size '{shortest_edge: ..., longest_edge: ...}'?"),
+    ("segment photos out --model M --classes person", "--classes: is no option; see m2f-batch segment --help"),
+    ("segment photos out --model M --stride 32", "--stride: is no option; see m2f-batch segment --help"),
+    ("segment photos out --model M --limit 5", "all that is listed is taken: give a folder, a glob or a list of fewer"),
+    ("segment photos out --model M --workers 8", "leave it out: all CPUs are used"),
+    ("segment photos out --model M -n 5", "-n: is no option; see m2f-batch segment --help"),
+    ("segment photos out --model M --precison bf16", "did you mean --set model.precision=bf16?"),
+    ("segment photos out --model M --weigths M", "did you mean --model M?"),
     ("segment photos out --model M --conf 0.5", "did you mean --score-threshold 0.5?"),
     ("segment photos out --model M --force", "did you mean --overwrite?"),
     ("segment photos out --model M --resume", "leave it out: the same command goes on where it stopped"),
@@ -76,6 +92,8 @@ MISTAKES = [
     ("status run --jsn", "--jsn: is no option; did you mean --json?"),
     ("submit segment s3://b/in s3://b/out --cluster http://x:8265", "did you mean --address http://x:8265?"),
     ("finetune d out --imgsz 640", "did you mean --set augment.crop_size=640?"),
+    ("finetune d out --val-split 0.1", "did you mean --set data.split=0.8?"),
+    ("finetune d out --save-period 10", "did you mean --set train.checkpoint_every=...?"),
     ("finetune d out --gpus 2", "did you mean --set train.workers=2?"),
     ("segment photos out --model M --format coco", "rows are Parquet, of which m2f-batch export makes COCO and other"),
     ("segment photos out -vv", "leave it out: all that is known is printed"),
@@ -141,6 +159,7 @@ MISTAKES = [
         "segment photos out --model M --set compute=cpu",
         "allowed: a mapping of compute.address, compute.device, compute.",
     ),
+    ("segment photos out --model M --set classes=3", "classes: unknown key (value 3); known sections: input, model"),
     ("segment photos out --model M --set zebra=3", "known sections: input, model, preprocess, postprocess, compute"),
     ("segment photos out --model M --set input.max_error_fraction=5", "a number from 0 to 1; the default is 0.05"),
     ("finetune d out --set train.steps=5 --set train.lr=1", "did you mean train.learning_rate?"),
@@ -157,6 +176,34 @@ MISTAKES = [
     ("convert-checkpoint nowhere out", "SRC: 'nowhere' is no directory here, no hub id (owner/name) and no object-s"),
     ("lint truth.json --images nowhere", "data.train_images: 'nowhere': there is no such folder"),
 ]
+
+
+CONFIGS = {"segment": SegmentConfig, "finetune": FinetuneConfig}
+HINT = re.compile(r"(-\S+): is no option; did you mean (.+)\?$")
+
+
+def instead(words: list[str], wrong: str) -> list[str]:
+    """The words without an option that is none, and without its value."""
+    place = next(place for place, word in enumerate(words) if word.partition("=")[0] == wrong)
+    has_value = "=" not in words[place] and words[place + 1 : place + 2] and not words[place + 1].startswith("-")
+    return words[:place] + words[place + (2 if has_value else 1) :]
+
+
+def is_taken(hint: str, words: list[str]) -> bool:
+    """Whether a command takes what was said to be meant, whatever else is wrong with its config."""
+    option, *value = shlex.split(hint)
+    options = new_parser(find_commands(), words[0]).parse_args([*words, option, *value])
+    if words[0] not in CONFIGS or "..." in hint:
+        return True
+    keys = find_commands()[words[0]].KEYS
+    key = (
+        value[0].partition("=")[0] if option == "--set" else {word: key for key, word in words_of(keys).items()}[option]
+    )
+    try:
+        config_of(CONFIGS[words[0]], options, keys)
+    except UsageError as error:
+        return f"{key}: " not in str(error)
+    return True
 
 
 @pytest.fixture(scope="module")
@@ -191,12 +238,26 @@ def test_a_mistake_is_one_line_that_says_what_to_do(
     assert said in errors and out == ""
     assert errors.startswith("m2f-batch") and errors.count("\n") == 1 and "Traceback" not in errors
     assert sorted(folder.rglob("*")) == before
+    if hint := HINT.search(errors):
+        assert is_taken(hint[2], instead(shlex.split(line), hint[1]))
+
+
+@pytest.mark.parametrize("command", ["segment a b --model M", "finetune a b"])
+def test_each_value_that_is_said_to_be_meant_is_taken(command: str) -> None:
+    words = command.split()
+    keys = find_commands()[words[0]].KEYS
+    settings = [key for key, _ in fields_of(CONFIGS[words[0]])]
+    fixed = {target.replace("%", "640") for targets in WORDS.values() for target in targets if "=" in target}
+    for target in sorted(fixed):
+        name, _, value = target.partition("=")
+        if name in settings:
+            assert is_taken(f"--set {shlex.quote(target)}", words), target
+        elif name in words_of(keys).values():
+            assert is_taken(f"{name} {shlex.quote(value)}", words), target
+    assert not is_taken("--set compute.device=gpu", words)
 
 
 def test_arguments_and_options_come_in_any_order(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from m2f_batch.cli import new_parser
-    from m2f_batch.commands.shared.registry import find_commands
-
     for line in ("in --model M out -q", "--model M in out -q", "--model=M -q -- in out", "-q in out --mod M"):
         options = new_parser(find_commands()).parse_args(["segment", *line.split()])
         assert (options.input, options.output, options.model, options.quiet) == ("in", "out", "M", True), line
