@@ -17,8 +17,8 @@ WHOLE, CLIENT = "m2f-batch", "m2f-batch-client"
 # modules of the dependencies of WHOLE that are imported, beyond those of CLIENT
 MODULES = frozenset(
     {
-        *("PIL", "argcomplete", "boto3", "matplotlib", "numpy", "pyarrow", "pycocotools", "ray", "rich", "safetensors"),
-        *("scipy", "torch", "torchvision", "transformers", "urllib3"),
+        *("PIL", "boto3", "matplotlib", "numpy", "pyarrow", "pycocotools", "ray", "rich", "safetensors", "scipy"),
+        *("torch", "torchvision", "transformers", "urllib3"),
     }
 )
 

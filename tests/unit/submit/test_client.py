@@ -178,6 +178,13 @@ def test_its_help_lists_what_it_can_run(client: Client):
     assert {*re.findall(r"^    (\S+)", jobs, re.MULTILINE)} == {"segment", "finetune", "evaluate", "follow"}
 
 
+def test_a_shell_is_told_its_words(client: Client, tmp_path: Path):
+    typed, told = "m2f-batch submit fo", tmp_path / "told"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(told), "_ARGCOMPLETE_SUPPRESS_SPACE": "1"}
+    done = client.run(**asked, COMP_LINE=typed, COMP_POINT=str(len(typed)), COMP_TYPE="9")
+    assert (done.returncode, told.read_text()) == (0, "follow"), done.stderr
+
+
 @pytest.mark.slow
 def test_status_where_what_it_reads_with_is_there(tmp_path: Path):
     client = install(tmp_path, "status")
