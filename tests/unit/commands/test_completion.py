@@ -3,6 +3,8 @@
 import io
 import os
 import sys
+from functools import partial
+from pathlib import Path
 
 import argcomplete
 import pytest
@@ -29,14 +31,31 @@ from m2f_batch.commands.shared.registry import find_commands
     ],
 )
 def test_words_that_fit(line: str, words: list[str], monkeypatch: pytest.MonkeyPatch):
+    ask(line, monkeypatch)
+    told = io.StringIO()
+    argcomplete.autocomplete(new_parser(find_commands()), output_stream=told, exit_method=lambda code: None)
+    assert told.getvalue().split("\n") == words
+
+
+def ask(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what a shell sets at TAB behind ``m2f-batch LINE``."""
     typed = f"m2f-batch {line}"
     variables = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_SUPPRESS_SPACE": "1", "COMP_TYPE": "9"}
     for name, value in {**variables, "COMP_LINE": typed, "COMP_POINT": str(len(typed))}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(os, "fdopen", lambda *_: sys.__stderr__)  # its debugging takes file 9, which is pytest's
-    told = io.StringIO()
-    argcomplete.autocomplete(new_parser(find_commands()), output_stream=told, exit_method=lambda code: None)
-    assert told.getvalue().split("\n") == words
+
+
+def test_the_command_answers_a_shell_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    ask("status labels/ --j", monkeypatch)
+    monkeypatch.setenv("_ARGCOMPLETE_STDOUT_FILENAME", str(tmp_path / "told"))
+    monkeypatch.setattr(argcomplete, "autocomplete", partial(argcomplete.autocomplete, exit_method=sys.exit))
+    with pytest.raises(SystemExit) as ended:
+        main([])  # as the shell starts it
+    assert (ended.value.code, (tmp_path / "told").read_text()) == (0, "--json")
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
