@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
         self._is_within = True
         try:
             # help reads the defaults, which argparse takes away while it sorts what is mixed
-            is_plain = not {"--", "-h", "--help"}.isdisjoint(args)
+            is_plain = any(re.fullmatch(r"--(he?l?p?)?|-h", word) for word in args)
             parse = super().parse_known_args if is_plain else self.parse_known_intermixed_args
             options, rest = parse(args, namespace)
         finally:

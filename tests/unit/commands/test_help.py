@@ -62,6 +62,14 @@ def test_help_shows_nothing_of_how_it_is_made():
             assert slip not in text, name
 
 
+@pytest.mark.parametrize("line", ["demo --help", "demo -h", "demo here -h -q", "demo --task panoptic --hel"])
+def test_help_that_is_asked_for_knows_the_defaults(line: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as ended:
+        new_parser(find_commands()).parse_args(line.split())
+    said = capsys.readouterr().out
+    assert ended.value.code == 0 and "[DIR]" in said and "[demo-run]" in said and "[panoptic]" in said
+
+
 def test_every_argument_has_a_meaning_in_words():
     for name, parser in parsers("m2f-batch", new_parser(find_commands())):
         for action in parser._actions:
