@@ -5,7 +5,8 @@ Each of the four has one place that catches it: the command line (``UsageError``
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from typing import Final, Literal, Self
 
@@ -99,12 +100,35 @@ class UsageError(CommandError):
 
     @classmethod
     def of_all(cls, errors: Sequence["UsageError"]) -> "UsageError":
-        """Return several mistakes as one of a line each, and a single one as it is.
+        """Return several ``errors`` as one of a line each, and a single one as it is.
 
         >>> str(UsageError.of_all([UsageError("is a file", field="a"), UsageError("is a folder", field="b")]))
         'a: is a file\\nb: is a folder'
         """
         return errors[0] if len(errors) == 1 else cls("\n".join(map(str, errors)))
+
+
+class ArgumentError(UsageError, ValueError):
+    """A caller's mistake in Python: ``field`` is the argument that is wrong.
+
+    >>> isinstance(ArgumentError("is not known", field="task", value="instances"), ValueError)
+    True
+    """
+
+    def in_words(self, names: Mapping[str, str]) -> Self:
+        """Return the same mistake in the words of a caller, without flags.
+
+        ``names`` are the arguments by key or by what stands for them on a command line. The argument of another flag
+        has its name with underscores, and a setting is shown as it is written in Python.
+
+        >>> error = ArgumentError("is not known", field="--to", hint="see --mask-suffix, --set 'data.names=[a]'")
+        >>> str(error.in_words({"data.names": "names"}))
+        'to: is not known; see mask_suffix, names=[a]'
+        """
+        field, problem, allowed, hint = (
+            without_flags(text, names) for text in (self.field, self.problem, self.allowed, self.hint)
+        )
+        return type(self)(problem, field=field, value=self.value, allowed=allowed, hint=hint)
 
 
 class RunError(CommandError):
@@ -120,6 +144,41 @@ def _message(problem: str, field: str, value: object, allowed: str, hint: str) -
     text = f"{field}: {problem}" if field else problem
     text += f"; allowed: {allowed}" if allowed else ""
     return text + (f"; {hint}" if hint else "")
+
+
+@contextmanager
+def in_arguments(names: Mapping[str, str]) -> Iterator[None]:
+    """Raise a UsageError from below as an ArgumentError, and any CommandError with the ``names`` of arguments.
+
+    >>> with in_arguments({"model.uri": "model"}):                           # doctest: +IGNORE_EXCEPTION_DETAIL
+    ...     raise UsageError("is not given", field="model.uri")
+    Traceback (most recent call last):
+    ArgumentError: model: is not given
+    """
+    try:
+        yield
+    except UsageError as error:
+        mistake = ArgumentError(
+            error.problem, field=error.field, value=error.value, allowed=error.allowed, hint=error.hint
+        )
+        raise mistake.in_words(names) from error.__cause__
+    except CommandError as error:  # of any class: some have more to say, and are made otherwise
+        texts = (error.field, error.problem, error.allowed, error.hint)
+        error.field, error.problem, error.allowed, error.hint = (without_flags(text, names) for text in texts)
+        error.args = (_message(error.problem, error.field, error.value, error.allowed, error.hint),)
+        raise
+
+
+def without_flags(text: str, names: Mapping[str, str]) -> str:
+    """Return a text with the ``names`` of arguments, and in place of a command line what Python has for it.
+
+    >>> without_flags("m2f-batch lint says why; see --set 'a.b=[0]' and --mask-suffix", {"a.b": "b"})
+    'm2f_batch.lint says why; see b=[0] and mask_suffix'
+    """
+    text = re.sub(r"'?\bm2f-batch (?!\[)([a-z]+)\b'?", r"m2f_batch.\1", text)
+    text = re.sub(r"--set (?:'([^']*)'|([^\s'=]+=[^\s;,)]*))", lambda found: found[1] or found[2], text)
+    text = renamed(text, {**names, "--config": "config"})
+    return re.sub(r"(?<![\w./'\"-])--([a-z][a-z-]*[a-z])", lambda found: found[1].replace("-", "_"), text)
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:
@@ -187,7 +246,7 @@ class DecodeError(ImageError):
         super().__init__("decode", reason, message, index=index, size_hw=size_hw, field=field)
 
     def with_field(self, field: str) -> "DecodeError":
-        """Return the same refusal by a setting of another name, or the same error where no setting made it."""
+        """Return the same refusal by a setting of another name, ``field``, or the same error where none made it."""
         message: str = self.args[2]  # without the field
         named = field if self.field else ""
         return DecodeError(self.reason, message, index=self.index, size_hw=self.size_hw, field=named)

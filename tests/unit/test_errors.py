@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from m2f_batch.cli import main
-from m2f_batch.errors import ABSENT, DecodeError, ImageError, Plain, RunError, UsageError
+from m2f_batch.errors import ABSENT, ArgumentError, DecodeError, ImageError, Plain, RunError, UsageError, in_arguments
 from m2f_batch.storage.store import NotFound
 
 PATH = "/home/model.uri/data.train.json"
@@ -97,3 +97,20 @@ def test_a_hint_comes_behind_the_others():
     error = UsageError("is no COCO JSON", field="input.uri", value="a", hint="give another file")
     assert str(error.with_hint("or lines")) == "input.uri: 'a' is no COCO JSON; give another file; or lines"
     assert str(error.with_hint("")) == str(error)
+
+
+def test_what_ends_a_call_has_its_arguments_in_place_of_keys_and_flags():
+    class Lost(RunError):
+        """One that is made otherwise."""
+
+        def __init__(self, place: str) -> None:
+            super().__init__(f"{place}: lost to model.uri", field="model.uri", hint="give --mask-suffix")
+
+    names = {"model.uri": "model"}
+    with pytest.raises(Lost) as lost, in_arguments(names):
+        raise Lost("/a/model.uri")
+    assert str(lost.value) == "model: /a/model.uri: lost to model; give mask_suffix"
+    with pytest.raises(ArgumentError) as raised, in_arguments(names):
+        raise UsageError("is none", field="model.uri", value="model.uri", hint="as 'm2f-batch segment' wrote it")
+    assert str(raised.value) == "model: 'model.uri' is none; as m2f_batch.segment wrote it"
+    assert raised.value.__suppress_context__ and raised.value.value == "model.uri"
