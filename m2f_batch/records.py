@@ -6,7 +6,7 @@ Shapes: H, W are the full image's height and width in pixels, after EXIF orienta
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from m2f_batch.errors import ImageError
 from m2f_batch.messages.masking import redact
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 SCHEMA_VERSION = "1"
 
@@ -52,7 +55,15 @@ Row = dict[str, Any]
 class Segment:
     """One labeled region of one image, with the fields of a ``segments`` entry and the size its mask decodes to.
 
-    ``bbox`` is [x, y, w, h] and ``area`` is in pixels, both those of the mask. ``counts`` is compressed COCO RLE.
+    Attributes:
+        id: counts from 1 within an image.
+        category_id: the model's label id.
+        category: its name.
+        score: from 0 to 1, by the rule of the model's paper.
+        area: pixels of the mask.
+        bbox: the box of the mask in pixels: x, y, width, height.
+        counts: the mask as compressed COCO RLE (column-major), byte for byte that of ``pycocotools.mask.encode``.
+        size: height and width of the image in pixels, after EXIF orientation.
     """
 
     id: int
@@ -65,13 +76,36 @@ class Segment:
     size: tuple[int, int] = field(repr=False)
 
     def mask(self) -> NDArray[np.bool_]:
-        """Return the mask, bool [H, W]."""
+        """Return the mask, bool [H, W] at the full size of the image (``pycocotools.mask.decode``)."""
         from pycocotools import mask as coco_mask
 
         return coco_mask.decode({"size": list(self.size), "counts": self.counts.encode()}).astype(bool)
 
+    def polygon(self) -> list[list[float]]:
+        """Return the mask as polygons in the order of COCO: a ring [x0, y0, x1, y1, ...] in pixels for each part.
+
+        Points are corners of pixels, and rings are closed without repeating their first point. Parts that touch at a
+        corner are one. A hole hangs on the ring of its part by a seam without area, because COCO has no holes. So the
+        rings are a ``segmentation`` of COCO: ``pycocotools`` fills them to the same mask, exactly. A mask without a
+        pixel has none.
+        """
+        from m2f_batch.shapes.contours import rings_of
+
+        return rings_of(self.mask())
+
+    def plot(self, image: "Image | NDArray[np.uint8]") -> "Image":
+        """Draw the segment, tinted and named, over its image, and return the picture at the image's size.
+
+        ``image`` is a PIL image, or an array, uint8 [H, W], [H, W, 3] in RGB or [H, W, 4] in RGBA, which is left as it
+        is. ``m2f_batch.plot`` draws many segments, over a path or URI too. Raises ArgumentError for an array of another
+        kind or size.
+        """
+        from m2f_batch.shapes.overlay import picture_of
+
+        return picture_of(image, [self])
+
     def entry(self) -> dict[str, Any]:
-        """Return the segment as an entry of a row's ``segments``."""
+        """Return the segment as an entry of a row's ``segments``: the same fields without ``size``, ``bbox`` a list."""
         return {
             "id": self.id,
             "category_id": self.category_id,

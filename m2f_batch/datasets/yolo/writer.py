@@ -17,11 +17,12 @@ from m2f_batch.datasets import files
 from m2f_batch.datasets.annotated import AnnotatedImages, AnnotatedSegment
 from m2f_batch.datasets.format import Target
 from m2f_batch.datasets.masks import Size, as_rle, even_odd_rle, polygons_rle
-from m2f_batch.datasets.yolo.contours import Loop, loops_of, one_path
 from m2f_batch.datasets.yolo.lines import parts_of
 from m2f_batch.errors import UsageError
+from m2f_batch.shapes.contours import Loop, loops_of, one_path
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import open_store, stat_many, writable_folder
+from m2f_batch.vision.masks.rle import decode_mask
 
 
 @dataclass
@@ -133,7 +134,7 @@ def _line(segment: AnnotatedSegment, size_hw: Size, losses: Losses) -> str | Non
     if segment.iscrowd:
         losses.crowds += 1
         return None
-    loops = loops_of(segment.counts, size_hw)
+    loops = loops_of(decode_mask(segment.counts, size_hw))
     if not loops:
         losses.empty += 1
         return None

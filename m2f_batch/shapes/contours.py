@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from m2f_batch.vision.masks.rle import decode_mask
-
 Point = tuple[int, int]
 
 
@@ -21,13 +19,12 @@ class Loop(NamedTuple):
     is_hole: bool
 
 
-def loops_of(counts: str, size_hw: tuple[int, int]) -> list[Loop]:
-    """Returns the outlines of a mask's parts and holes, from the top left.
+def loops_of(mask: NDArray[np.bool_]) -> list[Loop]:
+    """Returns the outlines of the parts and holes of a mask, bool [H, W], from the top left.
 
-    >>> loops_of("22", (2, 2))
+    >>> loops_of(np.array([[0, 1], [0, 1]], dtype=bool))
     [Loop(points=[(1, 0), (2, 0), (2, 2), (1, 2)], is_hole=False)]
     """
-    mask = decode_mask(counts, size_hw)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return []
@@ -110,3 +107,28 @@ def one_path(loops: list[Loop]) -> list[Point]:
         near = min(range(len(points)), key=lambda place: (points[place][0] - x) ** 2 + (points[place][1] - y) ** 2)
         path += [path[0], *points[near:], *points[:near], points[near]]
     return path
+
+
+def rings_of(mask: NDArray[np.bool_]) -> list[list[float]]:
+    """Returns a closed path [x0, y0, x1, y1, ...] for each part of a mask, bool [H, W], from the top left.
+
+    Holes hang on the path of their part by seams without area. So the paths are a ``segmentation`` of COCO, which has
+    no holes: ``pycocotools.mask.frPyObjects`` of all, merged, is the mask again, exactly.
+
+    >>> rings_of(np.array([[0, 1], [0, 1]], dtype=bool))
+    [[1.0, 0.0, 2.0, 0.0, 2.0, 2.0, 1.0, 2.0]]
+    """
+    from scipy.ndimage import label
+
+    part_of, _ = label(mask, np.ones((3, 3)))
+    parts: dict[int, list[Loop]] = {}
+    holes: list[tuple[int, Loop]] = []
+    for loop in loops_of(mask):
+        x, y = loop.points[0]
+        if loop.is_hole:  # the pixel over the first one of a hole is of the part around it
+            holes.append((int(part_of[y - 1, x]), loop))
+        else:
+            parts[int(part_of[y, x])] = [loop]
+    for part, hole in holes:
+        parts[part].append(hole)
+    return [[float(value) for point in one_path(loops) for value in point] for loops in parts.values()]

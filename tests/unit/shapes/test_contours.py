@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from m2f_batch.datasets.masks import areas, even_odd_rle, label_map_rle, polygons_rle, union_rle
-from m2f_batch.datasets.yolo.contours import loops_of, one_path
+from m2f_batch.shapes.contours import loops_of, one_path, rings_of
 from m2f_batch.vision.masks.rle import decode_mask, encode_mask
 
 MASKS = 400
@@ -27,7 +28,7 @@ def flat(points):
 def test_outlines_are_the_mask_again(seed):
     for mask in masks(seed):
         counts, size = encode_mask(mask).counts, mask.shape
-        loops = loops_of(counts, size)
+        loops = loops_of(mask)
         assert sum(not loop.is_hole for loop in loops) == ndimage.label(mask, np.ones((3, 3)))[1]
         assert sum(loop.is_hole for loop in loops) == ndimage.label(~np.pad(mask, 1))[1] - 1
         if loops:
@@ -38,7 +39,7 @@ def test_outlines_are_the_mask_again(seed):
 def test_outlines_turn_clockwise_and_holes_against_it():
     """So that filling by winding number gives the same."""
     for mask in masks(7):
-        for loop in loops_of(encode_mask(mask).counts, mask.shape):
+        for loop in loops_of(mask):
             x, y = np.array(loop.points).T
             area = (x * np.roll(y, -1) - y * np.roll(x, -1)).sum()
             assert (area < 0) == loop.is_hole
@@ -55,3 +56,21 @@ def test_label_maps_and_unions(seed):
         assert areas(codes.values(), labels.shape) == [int((labels == v).sum()) for v in np.unique(labels)]
         joined = union_rle([*codes.values()][:2], labels.shape)
         np.testing.assert_array_equal(decode_mask(joined, labels.shape), np.isin(labels, [*codes][:2]))
+
+
+def test_rings_are_one_for_each_part_and_the_mask_again():
+    for mask in masks(11):
+        rings = rings_of(mask)
+        assert len(rings) == ndimage.label(mask, np.ones((3, 3)))[1]
+        if rings:
+            codes = coco_mask.frPyObjects(rings, *mask.shape)
+            np.testing.assert_array_equal(coco_mask.decode(coco_mask.merge(codes)), mask)
+
+
+def test_an_island_in_a_hole_has_a_ring_of_its_own():
+    mask = np.ones((7, 7), bool)
+    mask[1:6, 1:6] = False
+    mask[3, 3] = True
+    around, island = rings_of(mask)
+    assert island == [3, 3, 4, 3, 4, 4, 3, 4]
+    assert around[:8] == [0, 0, 7, 0, 7, 7, 0, 7] and len(around) == 20
