@@ -1,6 +1,7 @@
 """Fetches the bytes of a listed image, or the reason why there are none."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from m2f_batch.errors import ImageError
@@ -21,8 +22,25 @@ def fetch(ref: ImageRef, retries: Retries | None = None) -> bytes:
     what stays wrong with this one image. Its message is the same in every run, because it ends in a row. Raises
     TransientError when the retries are spent, and StoreUnavailable for what is wrong with all images.
     """
-    try:
+    with _of_one_image(ref):
         return (retries or Retries()).run(lambda: _read(ref))
+
+
+def fetch_now(uri: str, retries: Retries | None = None) -> tuple[ImageRef, bytes]:
+    """Returns an image that nobody has listed, as it is now: what it is, and its bytes.
+
+    ``uri`` is in the one spelling. Raises as ``fetch``.
+    """
+    with _of_one_image(ImageRef(uri, "")):
+        data, entry = (retries or Retries()).run(lambda: open_store(uri).read_entry(uri))
+    return ImageRef(uri, entry.version), data
+
+
+@contextmanager
+def _of_one_image(ref: ImageRef) -> Iterator[None]:
+    """Raises what is wrong with one image as its ImageError."""
+    try:
+        yield
     except NotFound as error:
         raise ImageError("fetch", "NotFound", str(error)) from error
     except Denied as error:

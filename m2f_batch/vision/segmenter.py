@@ -1,31 +1,46 @@
 """Turns images into segments in one process: a loaded model with preprocessing and post-processing around it.
 
 segmenter = Segmenter.from_pretrained("path/or/hub-id", task="instance", device="cpu")
-segments = segmenter(images)      # one list of Segment per image
-rows = segmenter.rows(images)     # the same as rows, failures too
+segments = segmenter("photo.jpg")              # one image: a list of Segment
+several = segmenter(["photo.jpg", array])      # a list of images: a list of such lists
+rows = segmenter.rows(["photo.jpg", array])    # the same as rows, failures too
 
 The environment of the process is left alone: on a busy machine set OMP_WAIT_POLICY=PASSIVE before torch is imported,
 as the commands do for themselves, since OpenMP reads it when it is loaded.
 """
 
 import hashlib
+import os
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
+from typing import NamedTuple, TypedDict, overload
 
 import numpy as np
 import torch
 
+from m2f_batch.config.keywords import keywords_of
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.section import MAX_PIXELS
-from m2f_batch.config.segment import ModelConfig, PostprocessConfig, PreprocessConfig, Task
-from m2f_batch.errors import DecodeError, ImageError
+from m2f_batch.config.segment import (
+    ComputeConfig,
+    InputConfig,
+    ModelConfig,
+    PostprocessConfig,
+    PreprocessConfig,
+    SegmentConfig,
+    Task,
+)
+from m2f_batch.errors import ArgumentError, DecodeError, ImageError, in_arguments
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.predictions import Predictor
+from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.models.published.licenses import terms_of
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
+from m2f_batch.vision.decode.given import ImageLike, Pixels, checked, is_one, loaded
 from m2f_batch.vision.device.checked_model import Forward, load_checked
 from m2f_batch.vision.device.engine import Engine
 from m2f_batch.vision.device.micro_batches import BatchSizes
@@ -33,20 +48,42 @@ from m2f_batch.vision.device.replica import replica
 from m2f_batch.vision.device.threads import pin_threads, pinned_threads
 from m2f_batch.vision.label_settings import Labeling, settle
 from m2f_batch.vision.pixels.prepared import Prepared, Result
-from m2f_batch.vision.pixels.preprocess import ImageLike, prepare_image
+from m2f_batch.vision.pixels.preprocess import prepare_image
 
 __all__ = ["Segmenter", "pinned_threads"]
 
 DEFAULT_THREADS = 2
 COMPILED_BATCH_SIZE = 8  # not found by trying: each size would be compiled, which takes minutes
+KEYWORDS = keywords_of(
+    SegmentConfig, model="model.uri", threads="compute.threads_per_actor", device="compute.device"
+)  # arguments by the keys that messages from below name
+AHEAD = {False: 16, True: 128}  # images of a call that are decoded and wait, by whether a GPU gathers batches of them
 FINISHERS = {"cuda": 2}  # threads of post-processing. Elsewhere one, because they share the cores with the forward pass
 
 
-class Segmenter:
-    """A Mask2Former on one device. On CPU every image has a forward pass of its own, with ``threads`` threads.
+class _Preprocess(TypedDict):
+    size: object
+    window: object
+    normalize: object
 
-    May be called from several threads at once: their images share micro-batches. A ``batch_size`` of None is found by
-    trying.
+
+class _Labeled(NamedTuple):
+    ref: ImageRef | None  # of an image that was read from a place
+    output_hw: SizeHW | None  # None where the image could not be prepared, and the result says why
+    result: Result
+
+
+class Segmenter:
+    """A model on one device, with the pixels, the post-processing and the labels of a run.
+
+    ``from_pretrained`` makes one. On CPU every image has a forward pass of its own, with ``threads`` threads. So a row
+    is byte for byte that of a run with the same settings. May be called from several threads at once: their images
+    share micro-batches. A ``batch_size`` of None is found by trying.
+
+    Source: each model's paper, by the code of ``m2f-batch segment`` (Mask2Former: arXiv 2112.01527, section 4.1).
+
+        segmenter = Segmenter.from_pretrained("m2f_batch/demo/model", task="instance")
+        [segment.category for segment in segmenter("photo.jpg")]  # ['crate', 'ball']
     """
 
     def __init__(
@@ -79,13 +116,13 @@ class Segmenter:
 
     @property
     def batch_size(self) -> int | None:
-        """Views per forward pass. None until it was found by trying."""
+        """The views per forward pass, 1 on CPU. None until it was found by trying."""
         return self._sizes.size
 
     @classmethod
     def from_pretrained(
         cls,
-        model: str,
+        model: str | os.PathLike[str],
         *,
         task: Task | None = None,
         device: str = "cpu",
@@ -99,27 +136,37 @@ class Segmenter:
         max_pixels: int = MAX_PIXELS,
         **postprocess: object,
     ) -> "Segmenter":
-        """Load a Hugging Face directory, hub id or bucket URI. ``postprocess`` are the config's postprocess keys.
+        """Load a Hugging Face directory, a hub id (``id@revision``) or a bucket URI of such a directory.
 
-        ``size``, ``window`` and ``normalize`` are those of ``preprocess``. Whatever the plan of a run would say of
-        labels, terms of a license and pixel values that look wrong is a warning. Raises UsageError for arguments that
-        mean nothing, RunError for a model that does not load.
+        Whatever the plan of a run would say of labels, terms of a license and pixel values that look wrong is a
+        warning. Only safetensors are read, and no code of a repository is run. Raises ArgumentError, a ValueError, for
+        arguments that mean nothing, and RunError for a model that does not load.
+
+        Args:
+            model: where the model is.
+            task: instance, semantic or panoptic; inferred from the model if None.
+            device: of torch: ``cpu``, ``cuda``, ``cuda:1``; ``auto`` is ``cuda`` where there is a GPU.
+            revision: branch, tag or commit of a hub id.
+            precision: ``fp32``, ``bf16`` or ``fp16`` (autocast).
+            size: pixels that the model sees: ``checkpoint``, ``paper``, ``{"height": 512, "width": 512}`` or
+                ``{"shortest_edge": 800, "longest_edge": 1333}``.
+            window: ``{"size": 512, "stride": 384}`` in pixels of the resized image, semantic only.
+            normalize: ``{"mean": [...], "std": [...]}`` of red, green and blue, for pixels from 0 to 1.
+            threads: CPU threads of the forward pass. Another number rounds otherwise.
+            batch_size: views of equal canvas per forward pass on CUDA; found by trying if None.
+            max_pixels: of one image, checked before it is decoded.
+            postprocess: keys of the config's section of that name, e.g. ``score_threshold=0.3``.
         """
-        tree = {"uri": model, "revision": revision, "task": task, "precision": precision}
-        config = check_config(ModelConfig, tree)
-        checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
-        made = cls.from_checkpoint(
-            checkpoint,
-            config,
-            device=device,
-            size=size,
-            window=window,
-            normalize=normalize,
-            postprocess=postprocess,
-            threads=threads,
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-        )
+        with in_arguments(KEYWORDS):
+            made, checkpoint = cls._from_pretrained(
+                {"uri": os.fspath(model), "revision": revision, "task": task, "precision": precision},
+                device,
+                {"size": size, "window": window, "normalize": normalize},
+                postprocess,
+                threads=threads,
+                batch_size=batch_size,
+                max_pixels=max_pixels,
+            )
         if made.checked is not None and (warning := made.checked.warning()):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
         for note in (*made.labeling.notes, *terms_of(checkpoint.license)):
@@ -127,6 +174,37 @@ class Segmenter:
         if doubt := made.labeling.doubt():
             warnings.warn(f"{doubt}; the argument is normalize", stacklevel=2)
         return made
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        model: Mapping[str, object],
+        device: str,
+        preprocess: _Preprocess,
+        postprocess: Mapping[str, object],
+        *,
+        threads: int,
+        batch_size: int | None,
+        max_pixels: int,
+    ) -> tuple["Segmenter", Checkpoint]:
+        with in_arguments({"uri": "model"}):
+            config = check_config(ModelConfig, model)
+        with in_arguments({"threads_per_actor": "threads"}):
+            check_config(ComputeConfig, {"threads_per_actor": threads, "batch_size": batch_size})
+            check_config(InputConfig, {"uri": "-", "max_pixels": max_pixels})
+        where = _device(device)
+        checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
+        made = cls.from_checkpoint(
+            checkpoint,
+            config,
+            device=where,
+            postprocess=postprocess,
+            **preprocess,
+            threads=threads,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+        )
+        return made, checkpoint
 
     @classmethod
     def from_checkpoint(
@@ -143,7 +221,11 @@ class Segmenter:
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> "Segmenter":
-        """Load files that are on this machine and were found to be allowed. Raises as ``from_pretrained``."""
+        """Load the files of ``checkpoint``, which are on this machine and were found to be allowed, by its ``config``.
+
+        ``postprocess``, ``size``, ``window``, ``normalize``, ``threads``, ``batch_size``, ``max_pixels`` and ``device``
+        are those of ``from_pretrained``. Raises UsageError and RunError where that raises ArgumentError and RunError.
+        """
         labeling = settle(
             checkpoint,
             config,
@@ -169,46 +251,77 @@ class Segmenter:
             checked=checked,
         )
 
-    def __call__(self, images: Sequence[ImageLike]) -> list[list[Segment]]:
-        """Segments of PIL images, uint8 arrays [H, W, 3] or encoded bytes. Raises ImageError with the index."""
-        results = []
-        for index, (_, result) in enumerate(self._results(images)):
-            if isinstance(result, ImageError):
-                result.index = index
-                raise result
-            results.append(result)
-        return results
+    @overload  # a text is a sequence of texts, too
+    def __call__(self, images: ImageLike) -> list[Segment]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, images: Sequence[ImageLike]) -> list[list[Segment]]: ...
+    def __call__(self, images: ImageLike | Sequence[ImageLike]) -> list[Segment] | list[list[Segment]]:
+        """Return the segments of one image, or of each of several: a list of them, best first as the task has it.
 
-    def rows(self, images: Sequence[ImageLike], *, cap_key: str = "input.max_pixels") -> list[Row]:
-        """Return rows of the contract, failures too, with the uri ``memory:INDEX`` and a hash of the image as version.
+        An image is a path or URI (``s3://bucket/a.jpg``, ``file:///a.jpg``), encoded bytes, a PIL image, or an array in
+        RGB order: uint8 [H, W], [H, W, 3] or [H, W, 4]. Its pixels are those of a run: upright by EXIF, gray repeated,
+        and what is transparent over white. Masks have the size [H, W] of the upright image.
 
-        ``cap_key``: the setting that a row names for an image of more than ``max_pixels``.
+        Raises ImageError for the first image that cannot be labeled (DecodeError for one that cannot be decoded), with
+        its ``index``. Raises ArgumentError for what is no image, and TransientError or RunError where a place does not
+        answer.
         """
-        rows = []
-        for index, (image, (prepared, result)) in enumerate(zip(images, self._results(images), strict=True)):
-            ref = ImageRef(f"memory:{index}", _content_hash(image))
+        found = []
+        for index, (_, _, result) in enumerate(self._labeled(checked(images))):
+            if isinstance(result, ImageError):
+                error = result.with_field("max_pixels") if isinstance(result, DecodeError) else result
+                error.index = index
+                raise error
+            found.append(result)
+        return found[0] if is_one(images) else found
+
+    @overload  # a text is a sequence of texts, too
+    def rows(self, images: ImageLike, *, cap_key: str = ...) -> Row: ...  # type: ignore[overload-overlap]
+    @overload
+    def rows(self, images: Sequence[ImageLike], *, cap_key: str = ...) -> list[Row]: ...
+    def rows(self, images: ImageLike | Sequence[ImageLike], *, cap_key: str = "input.max_pixels") -> Row | list[Row]:
+        """Return the row of one image, or of each of several, failures too, with the fields of ``annotations``.
+
+        The row of a path or URI is that of a run. One of memory has the uri ``memory:INDEX`` and a hash of the image as
+        version. ``m2f_batch.records.table_of`` makes an Arrow table of rows. ``cap_key`` is the setting that a row
+        names for an image of more than ``max_pixels``. ``images`` are those of a call. Raises ArgumentError for what is
+        no image, and TransientError or RunError where a place does not answer.
+        """
+        rows, given = [], checked(images)
+        for index, (place, output_hw, result) in enumerate(self._labeled(given)):
+            ref = place or ImageRef(f"memory:{index}", _content_hash(given[index]))
             if isinstance(result, ImageError):
                 rows.append(error_row(ref, result.with_field(cap_key) if isinstance(result, DecodeError) else result))
             else:
-                assert prepared is not None
-                rows.append(ok_row(ref, prepared.output_hw, result))
-        return rows
+                assert output_hw is not None
+                rows.append(ok_row(ref, output_hw, result))
+        return rows[0] if is_one(images) else rows
 
-    def _results(self, images: Sequence[ImageLike]) -> list[tuple[Prepared | None, Result]]:
-        prepared: list[Prepared | ImageError] = []
+    def _labeled(self, images: list[ImageLike]) -> list[_Labeled]:
+        items: list[tuple[ImageRef | None, SizeHW | ImageError]] = []
 
         def submitted() -> Iterator[Future[Result]]:
-            for image in images:  # each as soon as it is decoded: the next is decoded while it computes
-                item = prepare_image(image, self.labeling.preprocess, self.max_pixels, self.labeling.cut)
-                prepared.append(item)
+            begun: deque[Future[Result]] = deque()
+            for pixels, ref in loaded(images):  # each as soon as it is decoded: the next is decoded while it computes
+                item = pixels if isinstance(pixels, ImageError) else self._prepared(pixels)
+                items.append((ref, item if isinstance(item, ImageError) else item.output_hw))
                 if isinstance(item, Prepared):
-                    yield from self._engine.submit([item])
+                    begun += self._engine.submit([item])
+                    yield begun[-1]
+                if len(begun) > AHEAD[self.device.type == "cuda"]:
+                    wait([begun.popleft()])
 
         labeled = iter(self._gather(submitted()))
-        return [(item, next(labeled)) if isinstance(item, Prepared) else (None, item) for item in prepared]
+        return [
+            _Labeled(ref, None, item) if isinstance(item, ImageError) else _Labeled(ref, item, next(labeled))
+            for ref, item in items
+        ]
+
+    def _prepared(self, image: Pixels) -> Prepared | ImageError:
+        return prepare_image(image, self.labeling.preprocess, self.max_pixels, self.labeling.cut)
 
     def label(self, images: Sequence[Prepared]) -> list[Result]:
-        """Segments of prepared images, or why there are none, in their order. Blocks until all are there."""
+        """Return the segments of prepared images, or why there are none, in their order, once all are there."""
         return self._gather(future for future in self._engine.submit(images))
 
     def _gather(self, futures: Iterator[Future[Result]]) -> list[Result]:
@@ -224,7 +337,7 @@ class Segmenter:
             wait(submitted)
 
     def take_seconds(self) -> dict[str, float]:
-        """Seconds spent on copy, forward and postprocess, and in wait for images, since the last call."""
+        """Return the seconds spent on copy, forward and postprocess, and in wait for images, since the last call."""
         return self._engine.clock.take()
 
 
@@ -233,6 +346,22 @@ def _start_thread(threads: int, device: torch.device) -> None:
     pin_threads(threads)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
+
+
+def _device(name: str) -> str:
+    """Return a device of torch. Raises ArgumentError for what names none, and for a GPU that is not to be had."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    allowed = "auto, cpu, cuda, cuda:0, ..."
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise ArgumentError("is not known", field="device", value=name, allowed=allowed) from None
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count and (count or torch.version.cuda is None):
+        problem = f"is not there: torch sees {count} GPUs here"  # without a driver, loading says what is wrong with it
+        raise ArgumentError(problem, field="device", value=name, allowed=allowed)
+    return str(device)
 
 
 def _content_hash(image: ImageLike) -> str:

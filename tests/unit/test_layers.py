@@ -270,9 +270,16 @@ def test_files_stay_small():
     assert {name: size for name, size in sizes.items() if size > LINES_OF_A_FILE} == {}
 
 
+def lines_of(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The lines of a function without its docstring, which may be as long as its callers need."""
+    lines = (node.end_lineno or node.lineno) - node.lineno + 1
+    first = node.body[0]
+    return lines - ((first.end_lineno or first.lineno) - first.lineno + 1 if ast.get_docstring(node) else 0)
+
+
 def test_functions_stay_small():
     sizes = {
-        f"{name}.{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        f"{name}.{node.name}": lines_of(node)
         for name, file in MODULES.items()
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)

@@ -12,45 +12,31 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from m2f_batch.errors import DecodeError, ImageError, TransientError
+from m2f_batch.errors import ImageError, TransientError
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.vision.cuts.view import Cut, View
 from m2f_batch.vision.cuts.whole import WHOLE
-from m2f_batch.vision.decode.image import decode, from_pil
+from m2f_batch.vision.decode.given import Pixels, rgb_of
 from m2f_batch.vision.pixels.opencv import resize_bilinear
 from m2f_batch.vision.pixels.prepared import Content, Prepared
 
 __all__ = ["Prepared", "pixel_values", "prepare", "prepare_image"]
-ImageLike = bytes | Image.Image | NDArray[np.uint8]
 
 # torch's modes by Pillow's numbers, which preprocessor_config.json uses
 MODES = {0: "nearest-exact", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 
-def prepare_image(image: ImageLike, plan: PreprocessPlan, max_pixels: int, cut: Cut = WHOLE) -> Prepared | ImageError:
-    """Prepare encoded bytes, a PIL image or an RGB array [H, W, 3] for the model, or say why that cannot be."""
+def prepare_image(image: Pixels, plan: PreprocessPlan, max_pixels: int, cut: Cut = WHOLE) -> Prepared | ImageError:
+    """Prepare encoded bytes, a PIL image or an array for the model, or say why that cannot be."""
     try:
-        return prepare(_rgb(image, max_pixels), plan, cut)
+        return prepare(rgb_of(image, max_pixels), plan, cut)
     except ImageError as error:
         return error
     except MemoryError as error:  # this machine's trouble, not the image's: another attempt may find room
         raise TransientError(f"out of memory while decoding or resizing an image ({error})") from error
-
-
-def _rgb(image: ImageLike, max_pixels: int) -> NDArray[np.uint8]:
-    if isinstance(image, bytes):
-        return decode(image, max_pixels=max_pixels)
-    if isinstance(image, Image.Image):
-        return from_pil(image, max_pixels=max_pixels)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise TypeError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    if image.size == 0:
-        raise DecodeError("ZeroSize", f"the size is {image.shape[1]} x {image.shape[0]}")
-    return image
 
 
 def prepare(image: NDArray[np.uint8], plan: PreprocessPlan, cut: Cut = WHOLE) -> Prepared:

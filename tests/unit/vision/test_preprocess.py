@@ -173,7 +173,7 @@ def test_forms_of_the_hub_that_transformers_refuses():
         assert plan.content_size((100, 5000)) == get_size_with_aspect_ratio((100, 5000), 64, longest)
 
 
-@pytest.mark.parametrize("wrong", [np.zeros((4, 4)), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4), np.uint8)])
-def test_arrays_of_another_kind_are_the_callers_bug(wrong):
-    with pytest.raises(TypeError, match="uint8"):
+@pytest.mark.parametrize("wrong", [np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3), np.int64)])
+def test_arrays_of_another_kind_are_the_callers_mistake(wrong):
+    with pytest.raises(ValueError, match=r"allowed: .*uint8"):
         prepare_image(wrong, plan_from_processor({}), 10**6)
