@@ -5,12 +5,15 @@ By those of OpenMP threads wait without using a core. By those of Ray a busy mac
 
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
+from types import ModuleType
 from typing import TypeVar
 
 from m2f_batch.errors import RunError
@@ -75,21 +78,35 @@ def in_processes(act: Callable[[_A], _T], items: Iterable[_A], workers: int | No
     """``map`` in as many processes as there are cores, in the order in which they end, a few items ahead.
 
     The processes are new ones, not forks, so that no thread's lock comes with them: ``act`` and ``items`` are pickled,
-    and each process imports what ``act`` needs. Raises what ``act`` raises, RunError when a process dies.
+    and each process imports what ``act`` needs, but not the script that calls. Raises what ``act`` raises, RunError
+    when a process dies.
     """
     workers = workers or os.cpu_count() or 1
     left = iter(items)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_signals_to_the_parent)
     try:
-        running: set[Future[_T]] = {pool.submit(act, item) for item in islice(left, 2 * workers)}
+        with _unseen_script():
+            running: set[Future[_T]] = {pool.submit(act, item) for item in islice(left, 2 * workers)}
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(act, item) for item in islice(left, len(done))}
+            with _unseen_script():
+                running |= {pool.submit(act, item) for item in islice(left, len(done))}
             yield from (future.result() for future in done)
     except BrokenProcessPool:
         raise RunError("a process that was started for this died; is there too little memory?") from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _unseen_script() -> Iterator[None]:
+    """Hide the script from processes that start meanwhile, which would run all of it again where it has no guard."""
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _leave_signals_to_the_parent() -> None:

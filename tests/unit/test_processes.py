@@ -1,7 +1,10 @@
 """Maps that work some items ahead: in order, bounded, and ended by the first error."""
 
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,18 @@ def test_an_error_comes_at_its_turn_and_drops_what_was_not_begun(waits):
     assert len(begun) < 6
     assert ([*sorted(begun)] == [*sorted([*ended, 1])]) is waits, "those under way are waited for, or not"
     go_on.set()
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_is_run_once(tmp_path: Path):
+    """As somebody writes who calls the package at the top of a file. It costs three interpreters."""
+    script = tmp_path / "mine.py"
+    lines = [
+        "from m2f_batch.processes import in_processes",
+        "print('mine')",
+        "print(sorted(in_processes(abs, range(-5, 0), 2)))",
+        "import __main__; print(__main__.__file__ == __file__)",
+    ]
+    script.write_text("\n".join(lines))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines() == ["mine", "[1, 2, 3, 4, 5]", "True"], done.stderr
