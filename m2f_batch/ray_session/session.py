@@ -29,11 +29,12 @@ from m2f_batch.ray_session.token import keep_private
 from m2f_batch.storage import allow
 from m2f_batch.storage.s3 import settings
 
+LOGGERS = {"ray": logging.ERROR, "ray.data": logging.CRITICAL}
+
 
 @contextmanager
 def connected(compute: ComputeConfig) -> Iterator[None]:
-    """Open a Ray session for one run. A session that is open already is used and left open."""
-    _quiet()
+    """Open a Ray session for one run. A session that is open already is used, and left open and as it was."""
     address = compute.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     if ray.is_initialized():
@@ -44,8 +45,10 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
                     field=f"storage.{key}",
                     hint="let the job start or join Ray (compute.address)",
                 )
-        yield
+        with _lent():
+            yield
         return
+    _quiet()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     _join(address)
     if threading.current_thread() is threading.main_thread():
@@ -55,6 +58,22 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _lent() -> Iterator[None]:
+    """Give Ray Data's settings and the loggers back as they were to whoever has opened the session."""
+    from ray.data import DataContext
+
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        with DataContext.current(DataContext.get_current().copy()):
+            _quiet()
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _join(address: str | None) -> None:
@@ -156,9 +175,9 @@ def _check_reachable(address: str | None) -> None:
 def _quiet() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about a default of the future
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # C++ lines on the user's terminal
-    logging.getLogger("ray").setLevel(logging.ERROR)
     # Ray Data logs the traceback of every failed task; ours says what went wrong, once, where it is caught
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    for name, level in LOGGERS.items():
+        logging.getLogger(name).setLevel(level)
 
 
 @contextmanager
