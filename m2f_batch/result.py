@@ -46,6 +46,7 @@ class Outcome(Generic[Totals]):
 
     Attributes:
         output: OUTPUT of the job, or the run that was measured.
+        run_id: the id of the run or training.
         totals: counts, a dataclass or a mapping.
         exit_code: what the command ends with.
         error: why that is not 0.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from m2f_batch.config.data import ClassNames, Palette
 from m2f_batch.datasets.annotated import DatasetImages
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
@@ -28,6 +29,26 @@ from m2f_batch.storage.places import Place, stat_many, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 LEFT_OUT = "left-out.csv"  # beside what is written
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The end of ``convert``. Iterated, it gives its lines.
+
+    Attributes:
+        dest: where that is.
+        images: the number of images by split, ``train`` and ``val``.
+        left_out: the number of images that were left out for their faults.
+        lines: what a person must know: what is in each split, and what the format cannot hold.
+    """
+
+    dest: str
+    images: Mapping[str, int]
+    left_out: int
+    lines: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.lines)
 
 
 @dataclass(frozen=True)
@@ -55,15 +76,15 @@ def convert(
     ignore_index: int | None = None,
     do_reduce_labels: bool = False,
     crowd_as_object: bool = False,
-    names: str | None = None,
+    names: ClassNames | None = None,
     mask_suffix: str | None = None,
-    palette: str | None = None,
+    palette: Palette | None = None,
     max_pixels: int | None = None,
     part: str = "train",
     split: SplitOptions | None = None,
     dropping: Dropping | None = None,
-) -> list[str]:
-    """Writes ``source`` to ``dest``, and returns the lines that tell a person what is in each split.
+) -> Converted:
+    """Writes ``source`` to ``dest``, and returns what is in each split, with lines for a person.
 
     ``dropping`` leaves out the images that have faults, and lists them beside what is written.
 
@@ -104,8 +125,8 @@ def _target_format(to: str) -> Format:
 
 def _written(
     dataset: Dataset, splits: Mapping[str, list[Row]], target: Format, place: Place, left: Faultless | None
-) -> list[str]:
-    """Writes all, and gives the lines for a person."""
+) -> Converted:
+    """Writes all, and returns what."""
     base = common_folder([row["uri"] for rows in splits.values() for row in rows])
     try:
         is_file = bool(target.suffix) and place.uri.endswith(target.suffix)
@@ -119,7 +140,9 @@ def _written(
             lines += left.lines(names)
     except (ObjectError, StoreUnavailable) as error:
         raise UsageError.about("DEST", error) from error
-    return [*_counts(dataset, splits), *lines]
+    counts = {split: len(rows) for split, rows in splits.items()}
+    left_out = 0 if left is None else len(left.faults)
+    return Converted(place.uri, counts, left_out, (*_counts(dataset, splits), *lines))
 
 
 def _write(target: Format, images: Mapping[str, DatasetImages], dest: Place, base: str) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from m2f_batch.config.data import ClassNames, Palette
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
@@ -31,9 +32,9 @@ class GroundTruth:
     ignore_index: int | None = None
     do_reduce_labels: bool = False
     crowd_as_object: bool = False
-    names: str | None = None
+    names: ClassNames | None = None
     mask_suffix: str | None = None
-    palette: str | None = None
+    palette: Palette | None = None
     max_pixels: int | None = None
     part: str = "val"
 

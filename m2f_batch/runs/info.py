@@ -40,7 +40,15 @@ class ImageCounts:
 
 @dataclass(frozen=True)
 class RunTotals:
-    """The counts of a run. ``seconds`` and ``images_per_second`` are those of the last attempt."""
+    """The counts of a run.
+
+    Attributes:
+        images: counts of images.
+        segments: the number of segments in all rows.
+        errors: how many images failed, by reason, such as ``decode/Truncated``.
+        seconds: of the last attempt.
+        images_per_second: of the last attempt.
+    """
 
     images: ImageCounts
     segments: int

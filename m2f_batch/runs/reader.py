@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from m2f_batch.errors import Plain, UsageError
+from m2f_batch.errors import ArgumentError, Plain, UsageError
 from m2f_batch.inputs.fetch import fetch
 from m2f_batch.messages.near_miss import near_misses
-from m2f_batch.records import ImageRef, Row
+from m2f_batch.records import SCHEMA, ImageRef, Row, Segment, segment_of
 from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.info import RunInfo, read_info
 from m2f_batch.runs.rows import Order, order_of, tables_by_uri
@@ -42,7 +42,9 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A run to read, finished or not.
+    """A run to read, finished or not. ``m2f_batch.open_run`` opens one.
+
+    ``directory`` is where it lies, and ``info`` what its run.json says: task, model, config, categories and counts.
 
     The files are those of the moment when rows are first asked for, so that two passes over them see the same rows.
     Open the run again to see more.
@@ -68,8 +70,23 @@ class Run:
         """Yield all rows, or some of their columns, in the order of their URIs, a few hundred at a time."""
         return tables_by_uri(self.directory, columns, self._order)
 
+    def table(self, columns: list[str] | None = None) -> pa.Table:
+        """Return all rows, or some of their columns, as one table in memory, in the order of their URIs.
+
+        ``rows`` yields the same, a few hundred rows at a time. Raises ArgumentError for a column that rows have not.
+        """
+        for name in columns or ():
+            if name not in SCHEMA.names:
+                raise ArgumentError("is no column", field="columns", value=name, allowed=", ".join(SCHEMA.names))
+        schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+        return pa.concat_tables([schema.empty_table(), *self.rows(columns)])
+
+    def segments(self, row: Row) -> list[Segment]:
+        """Return the segments of a row, which give their masks and pictures. There are none in a row that failed."""
+        return [segment_of(entry, (row["height"], row["width"])) for entry in row["segments"]]
+
     def sidecar(self, name: str) -> Iterator[pa.Table]:
-        """Yield a sidecar table, the part of one file of rows at a time. A file without that sidecar has no part."""
+        """Yield the sidecar table ``name``, the part of one file of rows at a time. A file without it has no part."""
         for _, uri in self._order.files:
             path = sidecar_path(name, uri.rpartition("/")[2].removesuffix(".parquet"))
             with suppress(NotFound):
@@ -90,13 +107,13 @@ class Run:
         return self.find(uri).row
 
     def find(self, uri: str) -> Listed:
-        """Find an image by its URI as the rows have it, by another spelling of that, or by a path relative to INPUT.
+        """Find an image by ``uri``: as the rows have it, in another spelling, or relative to INPUT.
 
         Raises UsageError, which names similar images, when it was not listed.
         """
         plan = self.directory.read_plan()
         if plan is None:
-            raise UsageError(f"{self.uri} has listed no images yet", field="RUN", hint="try again when it has")
+            raise ArgumentError(f"{self.uri} has listed no images yet", field="RUN", hint="try again when it has")
         listed = plan.table["uri"]
         for spelling in _spellings(uri, self.info):
             at = pc.index(listed, pa.scalar(spelling, listed.type)).as_py()
@@ -106,7 +123,7 @@ class Run:
         near = ", ".join(map(uris.shown, _near(uri, listed.to_pylist())))
         hint = f"did you mean {near}?" if near else "give it as the rows spell it, or relative to here or to INPUT"
         problem = f"is none of the {len(listed):,} images that {self.uri} listed"
-        raise UsageError(problem, field="URI", value=uris.shown(uri), hint=hint)
+        raise ArgumentError(problem, field="URI", value=uris.shown(uri), hint=hint)
 
     def _row_in(self, file: str, ref: ImageRef) -> Row | None:
         try:
@@ -187,7 +204,7 @@ def _spellings(uri: str, info: RunInfo) -> Iterator[str]:
     try:
         yield uris.normalize(uri)
     except UsageError as error:
-        raise UsageError.about("URI", error) from None
+        raise ArgumentError.about("URI", error) from None
     for folder in (info.input_uri, info.input_root, uris.parent(info.input_uri)):
         with suppress(UsageError):
             if folder:

@@ -35,7 +35,14 @@ NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begin
 
 @dataclass(frozen=True)
 class TrainTotals:
-    """The steps that were trained of all, the images of each split, and the figures of the best validation."""
+    """The end of a training, or how far it got.
+
+    Attributes:
+        step: optimizer steps that were trained.
+        steps: of all.
+        images: the number of images of each split.
+        best: the figures of the best validation as shares of 1, None without one.
+    """
 
     step: int
     steps: int

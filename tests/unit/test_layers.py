@@ -149,7 +149,9 @@ def test_what_lies_in_one_folder_needs_each_other_in_no_circle():
 
 
 def test_init_files_hold_nothing():
-    assert all(path.read_text() == "" for path in PACKAGE.rglob("__init__.py"))
+    """But for the package's own, which is how it is met: it gives the public names, each when it is first used."""
+    holding = [path for path in PACKAGE.rglob("__init__.py") if path.read_text()]
+    assert holding == [PACKAGE / "__init__.py"]
 
 
 def is_within(module: str, room: str) -> bool:
