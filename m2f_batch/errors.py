@@ -10,6 +10,12 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Final, Literal, Self
 
+# commands that Python has as functions, alone or as the subject of a sentence, and all other command lines
+_COMMAND = re.compile(
+    r"\bm2f-batch (segment|finetune|evaluate|export|verify|convert|lint)(?=$|['.,;:)]| (?:names|finds|shows)\b)"
+)
+_COMMAND_LINE = re.compile(r"(\bm2f-batch [a-z][^;,()'\"]*)")
+
 
 class _Absent(Enum):
     ABSENT = "absent"
@@ -170,12 +176,20 @@ def in_arguments(names: Mapping[str, str]) -> Iterator[None]:
 
 
 def without_flags(text: str, names: Mapping[str, str]) -> str:
-    """Return a text with the ``names`` of arguments, and in place of a command line what Python has for it.
+    """Return a text with the ``names`` of arguments in place of keys and flags.
 
-    >>> without_flags("m2f-batch lint says why; see --set 'a.b=[0]' and --mask-suffix", {"a.b": "b"})
-    'm2f_batch.lint says why; see b=[0] and mask_suffix'
+    A command that Python has as a function is shown as that. A command line with words of its own stays as it is.
+
+    >>> without_flags("m2f-batch lint shows all; see --set 'a.b=[0]' and --mask-suffix", {"a.b": "b"})
+    'm2f_batch.lint shows all; see b=[0] and mask_suffix'
+    >>> without_flags("SRC: give 'm2f-batch lint SRC --json b' or m2f-batch status SRC", {"SRC": "source"})
+    "source: give 'm2f-batch lint SRC --json b' or m2f-batch status SRC"
     """
-    text = re.sub(r"'?\bm2f-batch (?!\[)([a-z]+)\b'?", r"m2f_batch.\1", text)
+    parts = _COMMAND_LINE.split(_COMMAND.sub(r"m2f_batch.\1", text))
+    return "".join(part if at % 2 else _in_python(part, names) for at, part in enumerate(parts))
+
+
+def _in_python(text: str, names: Mapping[str, str]) -> str:
     text = re.sub(r"--set (?:'([^']*)'|([^\s'=]+=[^\s;,)]*))", lambda found: found[1] or found[2], text)
     text = renamed(text, {**names, "--config": "config"})
     return re.sub(r"(?<![\w./'\"-])--([a-z][a-z-]*[a-z])", lambda found: found[1].replace("-", "_"), text)

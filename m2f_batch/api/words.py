@@ -21,7 +21,7 @@ OF_FINETUNE = keywords_of(
     FinetuneConfig, dataset="data.train", output="output.uri", model="model.uri", model_config="model.config"
 )
 # what stands for an argument on the command line, besides flags
-_OF_COMMANDS = {"RUN": "run", "DEST": "dest", "SRC": "source", "--from": "format", "URI": "uri"}
+_OF_COMMANDS = {"RUN": "run", "DEST": "dest", "SRC": "source", "--from": "format"}
 OF_RUN = {**OF_SEGMENT, **_OF_COMMANDS, "--partial": "partial=True"}
 OF_LINT = {**OF_FINETUNE, **_OF_COMMANDS}
 OF_CONVERT = {**_OF_COMMANDS, "--split SHARE, e.g. --split 0.8": "split, e.g. split=0.8", "--split SHARE": "split"}

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from m2f_batch.cli import main
-from m2f_batch.errors import ABSENT, ArgumentError, DecodeError, ImageError, Plain, RunError, UsageError, in_arguments
+from m2f_batch.errors import (
+    ABSENT,
+    ArgumentError,
+    DecodeError,
+    ImageError,
+    Plain,
+    RunError,
+    UsageError,
+    in_arguments,
+    without_flags,
+)
 from m2f_batch.storage.store import NotFound
 
 PATH = "/home/model.uri/data.train.json"
@@ -112,5 +122,22 @@ def test_what_ends_a_call_has_its_arguments_in_place_of_keys_and_flags():
     assert str(lost.value) == "model: /a/model.uri: lost to model; give mask_suffix"
     with pytest.raises(ArgumentError) as raised, in_arguments(names):
         raise UsageError("is none", field="model.uri", value="model.uri", hint="as 'm2f-batch segment' wrote it")
-    assert str(raised.value) == "model: 'model.uri' is none; as m2f_batch.segment wrote it"
+    assert str(raised.value) == "model: 'model.uri' is none; as 'm2f_batch.segment' wrote it"
     assert raised.value.__suppress_context__ and raised.value.value == "model.uri"
+
+
+@pytest.mark.parametrize(
+    "said, told",
+    [
+        ("convert it: m2f-batch convert-checkpoint /tmp/m DEST", None),
+        ("export it first: m2f-batch export RUN file.json --format coco", None),
+        ("see 'm2f-batch segment photos/ labels/' and m2f-batch status", None),
+        ("m2f-batch explain run uri, or a path or URI", None),
+        ("m2f-batch convert --drop-faulty leaves out the images that have them", None),
+        ("give the OUTPUT of 'm2f-batch segment'", "give the OUTPUT of 'm2f_batch.segment'"),
+        ("m2f-batch lint names them, --drop-faulty", "m2f_batch.lint names them, drop_faulty"),
+        ("RUN: --to coco: m2f-batch verify", "run: to coco: m2f_batch.verify"),
+    ],
+)
+def test_a_command_is_a_function_only_where_python_has_it(said: str, told: str | None):
+    assert without_flags(said, {"RUN": "run", "DEST": "dest"}) == (told or said)
