@@ -28,7 +28,10 @@ def explain(run_uri: str, uri: str, dest: str | None = None, *, say: Callable[..
 
 
 def _explain(run: Run, uri: str, dest: str | None, say: Callable[..., None]) -> dict[str, Any]:
-    ref, stored = run.find(uri)
+    try:
+        ref, stored = run.find(uri)
+    except UsageError as error:
+        raise error.with_field(error.field.upper()) from None
     folder = _folder(dest or f"explain-{_name_of(ref)}", run.info)
     # torch is loaded only for an image that there is
     from m2f_batch.explain import report, rerun

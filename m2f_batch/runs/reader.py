@@ -103,17 +103,17 @@ class Run:
             raise UsageError("is an image of the run", field=field, value=dest, hint="give another name")
 
     def row(self, uri: str) -> Row | None:
-        """Return the row of an image, None as long as the image remains. See ``find`` for the spellings of ``uri``."""
+        """Return the row of an image, None as long as the image remains. Takes ``uri`` and raises as ``find``."""
         return self.find(uri).row
 
     def find(self, uri: str) -> Listed:
         """Find an image by ``uri``: as the rows have it, in another spelling, or relative to INPUT.
 
-        Raises UsageError, which names similar images, when it was not listed.
+        Raises ArgumentError, which names similar images, when it was not listed.
         """
         plan = self.directory.read_plan()
         if plan is None:
-            raise ArgumentError(f"{self.uri} has listed no images yet", field="RUN", hint="try again when it has")
+            raise ArgumentError(f"{self.uri} has listed no images yet", field="run", hint="try again when it has")
         listed = plan.table["uri"]
         for spelling in _spellings(uri, self.info):
             at = pc.index(listed, pa.scalar(spelling, listed.type)).as_py()
@@ -123,7 +123,7 @@ class Run:
         near = ", ".join(map(uris.shown, _near(uri, listed.to_pylist())))
         hint = f"did you mean {near}?" if near else "give it as the rows spell it, or relative to here or to INPUT"
         problem = f"is none of the {len(listed):,} images that {self.uri} listed"
-        raise ArgumentError(problem, field="URI", value=uris.shown(uri), hint=hint)
+        raise ArgumentError(problem, field="uri", value=uris.shown(uri), hint=hint)
 
     def _row_in(self, file: str, ref: ImageRef) -> Row | None:
         try:
@@ -204,7 +204,7 @@ def _spellings(uri: str, info: RunInfo) -> Iterator[str]:
     try:
         yield uris.normalize(uri)
     except UsageError as error:
-        raise ArgumentError.about("URI", error) from None
+        raise ArgumentError.about("uri", error) from None
     for folder in (info.input_uri, info.input_root, uris.parent(info.input_uri)):
         with suppress(UsageError):
             if folder:

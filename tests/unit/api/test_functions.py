@@ -182,7 +182,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         "queries: goes with drop_faulty",
     ),
     "column": (lambda at: m2f_batch.open_run(at / "run").table(["score"]), "columns: 'score' is no column; allowed: "),
-    "image of a run": (lambda at: m2f_batch.open_run(at / "run").row("none.png"), "URI: 'none.png' is none of the 4"),
+    "image of a run": (lambda at: m2f_batch.open_run(at / "run").row("none.png"), "uri: 'none.png' is none of the 4"),
+    "no image of a run": (lambda at: m2f_batch.open_run(at / "run").row(""), "uri: a URI must not be empty"),
 }
 
 
@@ -199,6 +200,6 @@ def test_a_mistake_is_a_value_error_in_words_of_python(
     assert isinstance(raised.value, m2f_batch.UsageError)
     keys = {key for kind in (SegmentConfig, FinetuneConfig) for key, _ in fields_of(kind)}
     said = text.replace(str(folder), "")
-    assert not [key for key in (*keys, "--", "m2f-batch ", "DEST", "SRC", "RUN") if key in said], text
+    assert not [key for key in (*keys, "--", "m2f-batch ", "DEST", "SRC", "RUN", "URI:") if key in said], text
     assert not (folder / "x").exists(), "nothing was written"
     assert capfd.readouterr() == ("", "")

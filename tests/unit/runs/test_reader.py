@@ -13,6 +13,7 @@ from support.hand_made import Picture, box_mask
 from support.planned_runs import NAMES, file_name, planned_run, put_rows
 
 from m2f_batch.errors import DecodeError, ImageError, RunError, UsageError
+from m2f_batch.explain.command import explain
 from m2f_batch.models.label_sets import Category
 from m2f_batch.records import ImageRef, Row, ok_row, table_of
 from m2f_batch.runs.directory import RunDirectory, open_directory, parquet_bytes
@@ -105,16 +106,18 @@ def test_an_image_is_found_by_any_spelling(photos: Run, tmp_path: Path, monkeypa
         assert row is not None and row == photos.row(spelling)
         assert (ref.uri, row["image_id"]) == (f"{folder}/a b.jpg", ref.image_id)
     assert photos.row("z.jpg") is None
-    with pytest.raises(UsageError, match=r"URI: 'c.jpg' is none of the 3 images.*did you mean .*/more/c.jpg\?"):
+    with pytest.raises(UsageError, match=r"^uri: 'c.jpg' is none of the 3 images.*did you mean .*/more/c.jpg\?"):
         photos.row("c.jpg")
     with pytest.raises(UsageError, match=r"did you mean \S*photos/a b.jpg,"):
         photos.row("photos/a bb.jpg")
+    with pytest.raises(UsageError, match=r"^URI: 'c.jpg' is none of the 3 images"):
+        explain(photos.uri, "c.jpg", say=print)
 
 
 def test_before_anything_is_listed(tmp_path: Path) -> None:
     run = planned_run(tmp_path / "run", [[picture("a")]])
     run.delete([run.path("_state/manifest.parquet")])
-    with pytest.raises(UsageError, match=rf"^RUN: {run.uri} has listed no images yet; try again when it has$"):
+    with pytest.raises(UsageError, match=rf"^run: {run.uri} has listed no images yet; try again when it has$"):
         open_run(run.uri).row("a")
 
 
