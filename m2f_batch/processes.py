@@ -6,11 +6,11 @@ By those of OpenMP threads wait without using a core. By those of Ray a busy mac
 import os
 import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context
 from types import ModuleType
@@ -26,6 +26,7 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Seconds that a Ray that starts here may take. By default it gives up after 30 s, which a busy machine can need.
 START_SECONDS = 180
 FOR_START = {"RAY_raylet_start_wait_time_s": str(START_SECONDS)}
+_script_lock = threading.Lock()  # of sys.modules["__main__"]
 
 
 def let_threads_sleep() -> None:
@@ -85,12 +86,10 @@ def in_processes(act: Callable[[_A], _T], items: Iterable[_A], workers: int | No
     left = iter(items)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_signals_to_the_parent)
     try:
-        with _unseen_script():
-            running: set[Future[_T]] = {pool.submit(act, item) for item in islice(left, 2 * workers)}
+        running = _submitted(pool, act, [*islice(left, 2 * workers)])
         while running:
             done, running = wait(running, return_when=FIRST_COMPLETED)
-            with _unseen_script():
-                running |= {pool.submit(act, item) for item in islice(left, len(done))}
+            running |= _submitted(pool, act, [*islice(left, len(done))])
             yield from (future.result() for future in done)
     except BrokenProcessPool:
         raise RunError("a process that was started for this died; is there too little memory?") from None
@@ -98,15 +97,18 @@ def in_processes(act: Callable[[_A], _T], items: Iterable[_A], workers: int | No
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def _unseen_script() -> Iterator[None]:
-    """Hide the script from processes that start meanwhile, which would run all of it again where it has no guard."""
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
+def _submitted(pool: ProcessPoolExecutor, act: Callable[[_A], _T], items: list[_A]) -> set[Future[_T]]:
+    """Submit items, which may start processes: these would run the caller's script again where it has no guard.
+
+    So the script is hidden meanwhile. One thread at a time does so, because another would take the stand-in for it.
+    """
+    with _script_lock:
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return {pool.submit(act, item) for item in items}
+        finally:
+            sys.modules["__main__"] = script
 
 
 def _leave_signals_to_the_parent() -> None:

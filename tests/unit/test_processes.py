@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from m2f_batch.processes import ahead, in_threads
+from m2f_batch.processes import _submitted, ahead, in_threads
 
 
 def test_no_more_is_begun_than_was_asked_for():
@@ -54,6 +54,28 @@ def test_an_error_comes_at_its_turn_and_drops_what_was_not_begun(waits):
     assert len(begun) < 6
     assert ([*sorted(begun)] == [*sorted([*ended, 1])]) is waits, "those under way are waited for, or not"
     go_on.set()
+
+
+def test_the_script_of_a_caller_with_threads_comes_back():
+    """It is hidden while processes may start. A second thread must not take the stand-in for it."""
+    script, go_on = sys.modules["__main__"], threading.Event()
+    entered = {"first": threading.Event(), "second": threading.Event()}
+
+    class Pool:
+        def submit(self, act: object, item: str) -> str:
+            entered[item].set()
+            assert sys.modules["__main__"] is not script and (item == "second" or go_on.wait(60))
+            return item
+
+    threads = [threading.Thread(target=_submitted, args=(Pool(), abs, [item])) for item in entered]
+    threads[0].start()
+    assert entered["first"].wait(60)
+    threads[1].start()
+    assert not entered["second"].wait(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join()
+    assert entered["second"].is_set() and sys.modules["__main__"] is script
 
 
 @pytest.mark.slow
