@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
 
@@ -29,26 +29,61 @@ from m2f_batch.ray_session.token import keep_private
 from m2f_batch.storage import allow
 from m2f_batch.storage.s3 import settings
 
+# Ray Data logs the traceback of every failed task; ours says what went wrong, once, where it is caught
 LOGGERS = {"ray": logging.ERROR, "ray.data": logging.CRITICAL}
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning about a default of the future
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # C++ lines on the user's terminal
+}
 
 
 @contextmanager
 def connected(compute: ComputeConfig) -> Iterator[None]:
-    """Open a Ray session for one run. A session that is open already is used, and left open and as it was."""
+    """Open a Ray session for one run, of which a process has one at a time.
+
+    A session that is open already is used and left open. Either way Ray's settings in this process are then as they
+    were.
+    """
     address = compute.address or os.environ.get("RAY_ADDRESS")
     _check_reachable(address)
     if ray.is_initialized():
-        for key, is_of_job in (("allow", allow.is_of_job()), ("s3", settings.is_of_job())):
-            if is_of_job:
-                raise UsageError(
-                    "Ray was started in this process before the job, so that its workers do not know of it",
-                    field=f"storage.{key}",
-                    hint="let the job start or join Ray (compute.address)",
-                )
-        with _lent():
+        _check_nothing_of_job()
+    with _settings_kept(), _set(QUIET):
+        for name, level in LOGGERS.items():
+            logging.getLogger(name).setLevel(level)
+        with nullcontext() if ray.is_initialized() else _joined(address):
             yield
-        return
-    _quiet()
+
+
+def _check_nothing_of_job() -> None:
+    """Raise UsageError where the job has settings that the workers of an open session cannot have."""
+    for key, is_of_job in (("allow", allow.is_of_job()), ("s3", settings.is_of_job())):
+        if is_of_job:
+            raise UsageError(
+                "Ray was started in this process before the job, so that its workers do not know of it",
+                field=f"storage.{key}",
+                hint="let the job start or join Ray (compute.address)",
+            )
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Give Ray Data's settings and the loggers' levels back as they were. They are of the whole process."""
+    from ray.data import DataContext
+
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        with DataContext.current(DataContext.get_current().copy()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _joined(address: str | None) -> Iterator[None]:
+    """Open a session of our own."""
     on_sigterm = signal.getsignal(signal.SIGTERM)
     _join(address)
     if threading.current_thread() is threading.main_thread():
@@ -58,22 +93,6 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
-
-
-@contextmanager
-def _lent() -> Iterator[None]:
-    """Give Ray Data's settings and the loggers back as they were to whoever has opened the session."""
-    from ray.data import DataContext
-
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    levels = [logger.level for logger in loggers]
-    try:
-        with DataContext.current(DataContext.get_current().copy()):
-            _quiet()
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _join(address: str | None) -> None:
@@ -170,14 +189,6 @@ def _check_reachable(address: str | None) -> None:
             field="compute.address",
             hint="give the address of a running Ray cluster, auto on one of its nodes, or none for a local Ray",
         ) from None
-
-
-def _quiet() -> None:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about a default of the future
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # C++ lines on the user's terminal
-    # Ray Data logs the traceback of every failed task; ours says what went wrong, once, where it is caught
-    for name, level in LOGGERS.items():
-        logging.getLogger(name).setLevel(level)
 
 
 @contextmanager

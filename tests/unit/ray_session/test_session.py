@@ -1,5 +1,6 @@
 """How a command connects to Ray, and what it says where that fails."""
 
+import logging
 import os
 import socket
 
@@ -8,7 +9,7 @@ import pytest
 from m2f_batch.config.segment import ComputeConfig
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.processes import FOR_START, PASSIVE
-from m2f_batch.ray_session.session import connected
+from m2f_batch.ray_session.session import QUIET, connected
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -63,3 +64,28 @@ def test_a_bug_in_starting_ray_stays_a_bug(monkeypatch):
     monkeypatch.setattr("ray.is_initialized", lambda: False)
     with pytest.raises(KeyError), connected(ComputeConfig()):
         pass
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_what_the_caller_has_set_is_as_it_was(is_open, monkeypatch):
+    from ray.data import DataContext
+
+    def state():
+        context = DataContext.get_current()
+        levels = [logging.getLogger(name).level for name in ("ray", "ray.data")]
+        return id(context), context.max_errored_blocks, levels, {*os.environ} & {*QUIET}
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    for name in QUIET:
+        monkeypatch.delenv(name, raising=False)
+    began = []
+    monkeypatch.setattr("ray.init", lambda **_: began.append("init"))
+    monkeypatch.setattr("ray.shutdown", lambda: began.append("shutdown"))
+    monkeypatch.setattr("ray.is_initialized", lambda: is_open)
+    before = state()
+    with pytest.raises(KeyboardInterrupt), connected(ComputeConfig()):
+        DataContext.get_current().max_errored_blocks = 77
+        assert logging.getLogger("ray.data").level == logging.CRITICAL and {*QUIET} <= {*os.environ}
+        raise KeyboardInterrupt
+    assert state() == before and before[1] != 77
+    assert began == ([] if is_open else ["init", "shutdown"])
