@@ -243,52 +243,53 @@ def _checked(kind: type[C], tree: Tree, problems: list[str], typed: Mapping[str,
     try:
         config = kind.model_validate(tree)
     except ValidationError as error:
-        raise _mistakes([*problems, *_lines_of(error, kind, tree, typed)]) from None
+        raise UsageError.of_all([*map(UsageError, problems), *_mistakes_of(error, kind, tree, typed)]) from None
     if problems:
-        raise _mistakes(problems)
+        raise UsageError.of_all([*map(UsageError, problems)])
     return config
 
 
-def _mistakes(lines: Sequence[str]) -> UsageError:
-    return UsageError.of_all([UsageError(line) for line in lines])
-
-
-def _lines_of(error: ValidationError, kind: type[BaseModel], tree: Tree, typed: Mapping[str, str] | None) -> list[str]:
-    """One line per mistaken field, though pydantic has an error per branch of a union and per item of a list."""
+def _mistakes_of(
+    error: ValidationError, kind: type[BaseModel], tree: Tree, typed: Mapping[str, str] | None
+) -> list[UsageError]:
+    """Return one mistake per field, though pydantic has an error per branch of a union and per item of a list."""
     known = dict(fields_of(kind))
     kinds: dict[str, list[tuple[str, str]]] = {}
-    lines: dict[str, str] = {}
+    found: dict[str, UsageError] = {}
     for item in error.errors():
         place = [str(part) for part in item["loc"]]
         key = _known_prefix(place, known)
         kinds.setdefault(key, []).append((item["type"], item["msg"]))
         if item["type"] == "conflict":  # between fields of a section, which the message names
-            lines[item["msg"]] = item["msg"]
+            found[item["msg"]] = UsageError(item["msg"])
         elif item["type"] == "missing" and key == ".".join(place):
             needed = [name for name in known if name == key or name.startswith(f"{key}.")]
-            lines |= {name: _missing(name, known[name], typed) for name in needed if known[name].is_required()}
+            found |= {name: _missing(name, known[name], typed) for name in needed if known[name].is_required()}
+        elif item["type"] == "extra_forbidden" and "." in place[-1]:
+            found[key] = _dotted(place[-1])
         elif key in known:
-            lines[key] = _refused(key, known[key], _value(tree, key), what_is_wrong(kinds[key]), typed)
+            found[key] = _refused(key, known[key], _value(tree, key), what_is_wrong(kinds[key]), typed)
         elif item["type"] == "extra_forbidden":
-            lines[key] = f"{key}: unknown key (value {item['input']!r}); {_near(key, known)}"
+            problem = f"unknown key (value {item['input']!r})"
+            found[key] = UsageError(problem, field=key, hint=_near(key, known))
         else:
             below = ", ".join(name for name in known if name.startswith(f"{key}."))
-            lines[key] = f"{key}: {item['input']!r} is not allowed; allowed: a mapping of {below or 'texts'}"
-    return list(lines.values())
+            allowed = f"a mapping of {below or 'texts'}"
+            found[key] = UsageError("is not allowed", field=key, value=item["input"], allowed=allowed)
+    return list(found.values())
 
 
-def _missing(key: str, field: FieldInfo, typed: Mapping[str, str] | None) -> str:
+def _missing(key: str, field: FieldInfo, typed: Mapping[str, str] | None) -> UsageError:
     takes = f"give {typed[key]}," if typed and key in typed else "it takes"
-    return f"{key}: is not given; {takes} {field.description or allowed_values(field)}"
+    return UsageError("is not given", field=key, hint=f"{takes} {field.description or allowed_values(field)}")
 
 
-def _refused(key: str, field: FieldInfo, value: object, wrong: str, typed: Mapping[str, str] | None) -> str:
+def _refused(key: str, field: FieldInfo, value: object, wrong: str, typed: Mapping[str, str] | None) -> UsageError:
     """Say that a field does not take a value, what it takes, and what was meant or would fit."""
-    reason = f" ({wrong})" if wrong else ""
+    problem = f"is not allowed ({wrong})" if wrong else "is not allowed"
     near = did_you_mean(value, choices_of(field)) if isinstance(value, str) else ""
-    fits = near or _fitting(key, field, typed)
     allowed = allowed_values(field) or f"a text ({field.description})"
-    return f"{key}: {value!r} is not allowed{reason}; allowed: {allowed}" + (f"; {fits}" if fits else "")
+    return UsageError(problem, field=key, value=value, allowed=allowed, hint=near or _fitting(key, field, typed))
 
 
 def _fitting(key: str, field: FieldInfo, typed: Mapping[str, str] | None) -> str:
@@ -305,6 +306,13 @@ def _fitting(key: str, field: FieldInfo, typed: Mapping[str, str] | None) -> str
         return f"for example {given}"
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     return f"the default is {default}" if isinstance(default, int | float) and not isinstance(default, bool) else ""
+
+
+def _dotted(key: str) -> UsageError:
+    """Say how a key is nested that was given with its section before a dot, as only ``--set`` takes it."""
+    first, *below = key.split(".")
+    nested = f"{first}: {{{': {'.join(below)}: ...{'}' * len(below)}"
+    return UsageError(": unknown key", value=key, hint=f"sections are nested: {nested}")
 
 
 def _known_prefix(parts: list[str], known: Fields) -> str:
