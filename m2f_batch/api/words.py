@@ -39,7 +39,7 @@ def config_of(
     ``names`` are the arguments by key, ``places`` those that are paths or URIs, and ``settings`` the others. None is
     not given. Raises UsageError.
     """
-    keys = {name: key for key, name in names.items()}
+    keys = {name: key for key, name in names.items() if name.isidentifier()}
     for name in settings:
         if name not in keys:
             near = did_you_mean(name, {each: each for each in keys})

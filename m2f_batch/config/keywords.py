@@ -1,24 +1,53 @@
 """Names the keys of a config as arguments in Python."""
 
+import typing
 from collections import Counter
+from collections.abc import Iterator
 
 from pydantic import BaseModel
 
 from m2f_batch.config.loading import fields_of
+from m2f_batch.config.section import Section
 
 
 def keywords_of(kind: type[BaseModel], **own: str) -> dict[str, str]:
     """Return arguments by dotted key: the last part of each key, where no other key of the config has the same.
 
-    ``own`` are arguments with a name of their own, and their keys.
+    ``own`` are arguments with a name of their own, and their keys. transformers' words for a key are arguments too. The
+    keys inside of what an argument takes have its name before a dot.
 
     >>> from m2f_batch.config.segment import SegmentConfig
     >>> names = keywords_of(SegmentConfig, images="input.uri")
     >>> names["postprocess.score_threshold"], names["input.uri"], names.get("output.uri")
     ('score_threshold', 'images', None)
+    >>> names["postprocess.threshold"], names["preprocess.window.stride"]
+    ('threshold', 'window.stride')
     """
-    keys = [key for key, _ in fields_of(kind)]
-    last = {key: key.rpartition(".")[2] for key in keys}
+    last = {key: key.rpartition(".")[2] for key in (*dict(fields_of(kind)), *_aliases(kind))}
     count = Counter(last.values())
-    unique = {key: name for key, name in last.items() if count[name] == 1 and name not in own}
-    return {**unique, **{key: name for name, key in own.items()}}
+    names = {key: name for key, name in last.items() if count[name] == 1 and name not in own}
+    names |= {key: name for name, key in own.items()}
+    return names | {
+        f"{key}.{inner}": f"{names[key]}.{inner}"
+        for key, field in fields_of(kind)
+        if key in names
+        for inner in _inner_keys(field.annotation)
+    }
+
+
+def _aliases(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted keys that are transformers' words for others."""
+    for name, field in kind.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            yield from (f"{prefix}{name}.{alias}" for alias in section.key_aliases)
+            yield from _aliases(section, f"{prefix}{name}.")
+
+
+def _inner_keys(annotation: object) -> Iterator[str]:
+    """Yield the keys of the mappings that a field takes."""
+    for each in typing.get_args(annotation):
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            yield from each.model_fields
+        else:
+            yield from _inner_keys(each)
