@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.keywords import keywords_of
-from m2f_batch.config.loading import check_config, load_config
+from m2f_batch.config.loading import load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import ArgumentError
 from m2f_batch.messages.near_miss import did_you_mean
@@ -48,23 +48,13 @@ def config_of(
         name: _plain(value) for name, value in settings.items()
     }
     flags = {keys[name]: value for name, value in given.items() if value is not None}
-    if config is None or isinstance(config, Mapping):
-        return check_config(kind, _overlaid(config or {}, flags))
-    return load_config(kind, file=place_of(config, "config"), flags=flags)
+    return load_config(kind, file=_tree_of(config), flags=flags)
 
 
-def _overlaid(config: Mapping[str, object], flags: Mapping[str, object]) -> dict[str, Any]:
-    """Return a tree with the values of dotted keys in it."""
-    tree = {name: _plain(value) for name, value in config.items()}
-    for key, value in flags.items():
-        *sections, last = key.split(".")
-        below = tree
-        for section in sections:
-            inner = below.get(section)
-            below[section] = inner if isinstance(inner, dict) else {}
-            below = below[section]
-        below[last] = value
-    return tree
+def _tree_of(config: Config | None) -> str | dict[str, Any] | None:
+    if isinstance(config, Mapping):
+        return {name: _plain(value) for name, value in config.items()}
+    return text_of(config, "config")
 
 
 def _plain(value: Any) -> Any:

@@ -45,23 +45,24 @@ _Loader.add_implicit_resolver(
 def load_config(
     kind: type[C],
     *,
-    file: str | None = None,
+    file: str | Mapping[str, object] | None = None,
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     typed: Mapping[str, str] | None = None,
 ) -> C:
     """Return a checked config. Precedence: flag, ``--set``, file, default.
 
-    ``overrides`` are ``dotted.key=yaml`` texts, ``flags`` maps dotted keys to values (None = not given), ``typed`` maps
-    some of them to what is typed for them, such as "--model M".
+    ``file`` is one, or what it would hold. ``overrides`` are ``dotted.key=yaml`` texts, ``flags`` maps dotted keys to
+    values (None = not given), ``typed`` maps some of them to what is typed for them, such as "--model M".
     Raises UsageError with one line per mistake: field, value, what is allowed, what was meant or would fit.
     """
     problems: list[str] = []
-    tree = _canonical(kind, _read_file(file) if file else {}, f"--config {file}", problems)
+    where = f"--config {file}" if isinstance(file, str) else "--config"
+    tree = _canonical(kind, _read_file(file) if isinstance(file, str) else file or {}, where, problems)
     over = _canonical(kind, _tree_of_overrides(kind, overrides, problems), "--set", problems)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     _merge(kind, tree, over)
-    _merge(kind, tree, _tree_of_flags(given, problems))
+    _merge(kind, tree, _canonical(kind, _tree_of_flags(given, problems), "one place", problems))
     config = _checked(kind, tree, problems, typed or {})
     for key, value in given.items():
         if (beaten := _value(over, key)) not in (None, value):

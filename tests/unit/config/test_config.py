@@ -1,5 +1,6 @@
 """Config: four sources in their order, every mistake in one readable line, transformers' words."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -363,3 +364,41 @@ def test_settled_values_are_the_papers_unless_given(tmp_path: Path) -> None:
     assert settled("semantic")[0] == {}
     with pytest.raises(UsageError, match=r"postprocess.stuff_ids: \[3, 9\] are no labels of m; allowed: 0 to 2"):
         settled("panoptic", stuff_ids=[3, 9, 1])
+
+
+def test_a_mapping_is_what_a_file_would_hold(tmp_path):
+    tree = {"input": {"uri": "a"}, "output": {"uri": "b"}, "model": {"uri": "m"}, "postprocess": {"threshold": 0.5}}
+    (tmp_path / "a.yaml").write_text(json.dumps(tree))
+    flags = {"postprocess.overlap_mask_area_threshold": 0.25, "model.precision": "bfloat16", "compute.actors": None}
+    of_file, of_mapping = (
+        load_config(SegmentConfig, file=file, flags=flags) for file in (str(tmp_path / "a.yaml"), tree)
+    )
+    assert of_file == of_mapping and of_file.model.precision == "bf16"
+    assert (of_file.postprocess.score_threshold, of_file.postprocess.overlap_threshold) == (0.5, 0.25)
+    over = load_config(SegmentConfig, file=tree, flags={"postprocess.score_threshold": 0.125})
+    assert over.postprocess.score_threshold == 0.125 and tree["postprocess"] == {"threshold": 0.5}
+
+
+@pytest.mark.parametrize(
+    "section, problem",
+    [
+        ({"postprocess": 3}, "postprocess: 3 is not allowed; allowed: a mapping of postprocess.score_threshold, "),
+        (
+            {"postprocess.top_k": 3},
+            r"'postprocess.top_k': unknown key; sections are nested: postprocess: {top_k: ...}$",
+        ),
+        ({"preprocess.window.size": 3}, "'preprocess.window.size': unknown key; .* preprocess: {window: {size: ...}}$"),
+    ],
+)
+def test_a_section_is_a_mapping(section, problem):
+    tree = {"input": {"uri": "a"}, "output": {"uri": "b"}, "model": {"uri": "m"}, **section}
+    with pytest.raises(UsageError, match=f"^{problem}"):
+        load_config(SegmentConfig, file=tree, flags={"postprocess.score_threshold": 0.3})
+
+
+def test_a_mistake_in_one_field_has_its_parts():
+    with pytest.raises(UsageError) as raised:
+        check_config(PostprocessConfig, {"score_threshold": 3})
+    error = raised.value
+    assert (error.field, error.value) == ("score_threshold", 3)
+    assert error.problem.startswith("is not allowed (") and error.allowed == "a number from 0 to 1"
