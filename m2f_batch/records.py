@@ -12,11 +12,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from m2f_batch.errors import ImageError
+from m2f_batch.errors import ArgumentError, ImageError
 from m2f_batch.messages.masking import redact
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from PIL.Image import Image
+
+    # that of vision/decode/given
+    ImageLike = str | PathLike[str] | bytes | bytearray | memoryview | Image | NDArray[np.uint8]
 
 SCHEMA_VERSION = "1"
 
@@ -93,16 +98,15 @@ class Segment:
 
         return rings_of(self.mask())
 
-    def plot(self, image: "Image | NDArray[np.uint8]") -> "Image":
-        """Draw the segment, tinted and named, over its image, and return the picture at the image's size.
+    def plot(self, image: "ImageLike") -> "Image":
+        """Draw the segment, tinted, outlined and named, over its image, and return the picture at the image's size.
 
-        ``image`` is a PIL image, or an array, uint8 [H, W], [H, W, 3] in RGB or [H, W, 4] in RGBA, which is left as it
-        is. ``m2f_batch.plot`` draws many segments, over a path or URI too. Raises ArgumentError for an array of another
-        kind or size.
+        ``image`` is whatever a ``Segmenter`` takes: a path or URI, encoded bytes, a PIL image, or an array, uint8
+        [H, W], [H, W, 3] or [H, W, 4]. ``m2f_batch.plot`` draws many segments. Raises as that.
         """
-        from m2f_batch.shapes.overlay import picture_of
+        from m2f_batch import plot  # by the name that callers use: it lies far above the row
 
-        return picture_of(image, [self])
+        return plot(image, [self])
 
     def entry(self) -> dict[str, Any]:
         """Return the segment as an entry of a row's ``segments``: the same fields without ``size``, ``bbox`` a list."""
@@ -185,3 +189,14 @@ def table_of(rows: Sequence[Row]) -> pa.Table:
 def segment_of(entry: dict[str, Any], size_hw: tuple[int, int]) -> Segment:
     """Return the segment behind an entry of a row's ``segments``, where ``size_hw`` is the row's height and width."""
     return Segment(**{**entry, "bbox": tuple(entry["bbox"])}, size=size_hw)
+
+
+def of_one_image(segments: object) -> list[Segment]:
+    """Return the segments of one image. Raises ArgumentError for what is another thing, such as those of several."""
+    allowed = "the segments of one image, a list of Segment"
+    if not isinstance(segments, Sequence):
+        raise ArgumentError(f"is of type {type(segments).__name__}", field="segments", allowed=allowed)
+    for index, each in enumerate(segments):
+        if not isinstance(each, Segment):
+            raise ArgumentError(f"is of type {type(each).__name__}", field=f"segments[{index}]", allowed=allowed)
+    return [*segments]

@@ -17,8 +17,8 @@ from m2f_batch.result import Outcome
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.reader import Run, open_run
-from m2f_batch.shapes.overlay import draw_overlay
 from m2f_batch.storage.uris import expanded
+from m2f_batch.vision.overlay import draw_overlay
 
 SCENES, COLUMNS, CELL = 24, 6, 272
 

@@ -15,9 +15,9 @@ from torch.nn.functional import interpolate
 
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
 from m2f_batch.records import Segment
-from m2f_batch.shapes.overlay import draw_overlay
 from m2f_batch.vision.masks.frame import Frame
 from m2f_batch.vision.masks.rle import encode_mask
+from m2f_batch.vision.overlay import draw_overlay
 
 Picture = NDArray[np.uint8]
 

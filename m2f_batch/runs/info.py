@@ -28,7 +28,16 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """Counts of images: ``listed`` is the sum of ``ok``, ``error`` and ``remaining``."""
+    """Counts of the images of a run.
+
+    Attributes:
+        listed: images of the last listing, the sum of the next three.
+        ok: images that were labeled.
+        error: images that failed.
+        remaining: images that have no row yet.
+        skipped: files that are no images by their names, and were not listed.
+        duplicates: images that were named again.
+    """
 
     listed: int
     ok: int

@@ -12,11 +12,12 @@ from m2f_batch.errors import ArgumentError, DecodeError, ImageError, UsageError
 from m2f_batch.inputs.fetch import fetch_now
 from m2f_batch.processes import in_threads
 from m2f_batch.records import ImageRef
-from m2f_batch.storage.uris import normalize
+from m2f_batch.storage.uris import normalize, without_secrets
 from m2f_batch.vision.decode.image import decode, from_pil
 
 Pixels = bytes | Image.Image | NDArray[np.uint8]  # an image in memory
-ImageLike = str | os.PathLike[str] | Pixels
+Checked = str | os.PathLike[str] | Pixels
+ImageLike = Checked | bytearray | memoryview
 ALLOWED = (
     "a path or URI, encoded bytes, a PIL image, or an array in RGB order: uint8 [H, W], [H, W, 3] or [H, W, 4] (RGBA)"
 )
@@ -34,19 +35,20 @@ def is_one(images: object) -> TypeGuard[ImageLike]:
     """Tell whether ``images`` is one image, and not several. An array of four dimensions is several."""
     if isinstance(images, np.ndarray):
         return images.ndim != 4
-    return isinstance(images, str | os.PathLike | bytes | Image.Image)
+    return isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | Image.Image)
 
 
-def checked(images: object) -> list[ImageLike]:
+def checked(images: object) -> list[Checked]:
     """Return several images, each of which has the form of one. Raises ArgumentError, which names the first other."""
     if is_one(images):
-        return [_checked(images, "images")]
-    if not isinstance(images, Iterable) or isinstance(images, dict):
+        return [checked_one(images, "images")]
+    if not isinstance(images, Iterable) or isinstance(images, dict) or hasattr(images, "read"):  # lines of a file
         raise ArgumentError(f"is {_kind(images)}", field="images", allowed=f"{ALLOWED}; or a list of them")
-    return [_checked(image, f"images[{index}]") for index, image in enumerate(images)]
+    return [checked_one(image, f"images[{index}]") for index, image in enumerate(images)]
 
 
-def _checked(image: object, name: str) -> ImageLike:
+def checked_one(image: object, name: str) -> Checked:
+    """Return an image that has a form of one. Raises ArgumentError of the argument ``name`` for what has none."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
             hint = "scale it to 0 to 255 and round it: image.astype('uint8')" if image.dtype != np.uint8 else ""
@@ -54,12 +56,7 @@ def _checked(image: object, name: str) -> ImageLike:
         return image
     if not is_one(image):
         raise ArgumentError(f"is {_kind(image)}", field=name, allowed=ALLOWED)
-    if isinstance(image, str | os.PathLike):
-        try:
-            return normalize(os.fspath(image))
-        except UsageError as error:
-            raise ArgumentError.about(name, error) from None
-    return image
+    return bytes(image) if isinstance(image, bytearray | memoryview) else image
 
 
 def _kind(value: object) -> str:
@@ -68,22 +65,26 @@ def _kind(value: object) -> str:
     return "None" if value is None else f"of type {type(value).__name__}"
 
 
-def loaded(images: list[ImageLike]) -> Iterator[Given]:
+def loaded(images: list[Checked]) -> Iterator[Given]:
     """Yield each of these ``checked`` images in memory, in order. What is not there is fetched by threads, ahead.
 
     Raises TransientError and StoreUnavailable as ``fetch``.
     """
-    if sum(isinstance(image, str) for image in images) < 2:
+    if sum(isinstance(image, str | os.PathLike) for image in images) < 2:
         yield from map(_loaded, images)
     else:
         for _, given in in_threads(_loaded, images, THREADS, 2 * THREADS, waits=False, name="fetch"):
             yield given
 
 
-def _loaded(image: ImageLike) -> Given:
+def _loaded(image: Checked) -> Given:
     if not isinstance(image, str | os.PathLike):
         return Given(image)
-    uri = os.fspath(image)
+    text = os.fspath(image)
+    try:
+        uri = normalize(text)
+    except UsageError as error:
+        return Given(ImageError("fetch", "BadUri", str(error)), ImageRef(without_secrets(text), ""))
     try:
         ref, data = fetch_now(uri)
     except ImageError as error:
@@ -100,7 +101,7 @@ def rgb_of(image: Pixels, max_pixels: int) -> NDArray[np.uint8]:
         return decode(image, max_pixels=max_pixels)
     if isinstance(image, Image.Image):
         return from_pil(image, max_pixels=max_pixels)
-    image = np.asarray(_checked(image, "image"))
+    image = np.asarray(checked_one(image, "image"))
     if image.size == 0:
         raise DecodeError("ZeroSize", f"the size is {image.shape[1]} x {image.shape[0]}")
     return image if image.ndim == 3 and image.shape[2] == 3 else from_pil(Image.fromarray(image), max_pixels=max_pixels)

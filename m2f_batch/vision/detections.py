@@ -1,49 +1,29 @@
 """Makes detections of the package ``supervision`` of segments, for its annotators, trackers, zones and metrics."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from m2f_batch.records import Segment, of_one_image
 
 if TYPE_CHECKING:
     from supervision import Detections
 
 
-class Detected(Protocol):
-    """A segment, as far as detections hold it: ``records.Segment``."""
-
-    @property
-    def category_id(self) -> int:
-        """The class."""
-
-    @property
-    def category(self) -> str:
-        """The name of the class."""
-
-    @property
-    def score(self) -> float:
-        """The confidence."""
-
-    @property
-    def bbox(self) -> tuple[float, float, float, float]:
-        """The box: x, y, width and height in pixels."""
-
-    def mask(self) -> NDArray[np.bool_]:
-        """The mask, bool [H, W]."""
-
-
-def to_supervision(segments: Sequence[Detected]) -> "Detections":
+def to_supervision(segments: Sequence[Segment]) -> "Detections":
     """Return the ``supervision.Detections`` of one image's segments, in their order.
 
     ``xyxy`` is float32 [N, 4], the box of each mask in pixels: left, top, right and bottom. ``mask`` is bool [N, H, W]
     at the size of the image. ``confidence`` is float32 [N], ``class_id`` int64 [N], and ``data["class_name"]`` str [N].
-    No segments are ``Detections.empty()``. Raises ImportError where supervision is not installed. Source: the fields of
-    ``Detections`` in supervision 0.31.2, and the key ``class_name`` of its own connectors.
+    No segments are ``Detections.empty()``. Raises ArgumentError for what are no segments of one image, and ImportError
+    where supervision is not installed. Source: the fields of ``Detections`` in supervision 0.31.2, and the key
+    ``class_name`` of its own connectors.
 
         to_supervision(segments)[0].xyxy
         # array([[93., 77., 151., 136.]], dtype=float32)
     """
+    segments = of_one_image(segments)
     try:
         from supervision import Detections
     except ImportError as error:

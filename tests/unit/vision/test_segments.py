@@ -1,17 +1,21 @@
 """A segment gives its mask, its outlines and its picture, and a list of them becomes detections of supervision."""
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from m2f_batch.errors import ArgumentError, UsageError
+from m2f_batch.errors import ArgumentError
 from m2f_batch.records import Segment
-from m2f_batch.shapes.detections import to_supervision
+from m2f_batch.vision.detections import to_supervision
 from m2f_batch.vision.masks.rle import encode_mask
+from m2f_batch.vision.pictures import plot
 
 HEIGHT, WIDTH = 40, 60
 
@@ -41,28 +45,38 @@ def test_a_plot_tints_the_segment_and_nothing_else():
     assert (gray == 100).all()
 
 
-@pytest.mark.parametrize("kind", ["gray", "rgba", "turned"])
-def test_a_plot_takes_the_image_as_it_is_shown(kind: str):
+def test_a_plot_takes_the_image_as_a_segmenter_does(tmp_path: Path):
+    """By the one decode policy: as a path, as bytes, turned upright, and 16 bits of gray not white."""
     rgb = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
-    shown, given = rgb, Image.fromarray(rgb)
-    if kind == "gray":
-        given = rgb[..., 0]
-        shown = np.stack([given] * 3, axis=2)
-    elif kind == "rgba":
-        given = np.dstack([rgb, np.zeros((HEIGHT, WIDTH), np.uint8)])
-        shown = np.full_like(rgb, 255)
-    else:
-        given = Image.fromarray(np.rot90(rgb).copy())
-        given.getexif()[274] = 6  # to be turned a quarter clockwise
-    np.testing.assert_array_equal(np.asarray(BOX.plot(given))[25:], shown[25:])
+    exif = Image.Exif()
+    exif[274] = 6  # to be turned a quarter clockwise
+    Image.fromarray(np.rot90(rgb).copy()).save(tmp_path / "turned.png", exif=exif)
+    deep = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)
+    for given, shown in (
+        (tmp_path / "turned.png", rgb),
+        (bytearray((tmp_path / "turned.png").read_bytes()), rgb),
+        (np.dstack([rgb, np.zeros((HEIGHT, WIDTH), np.uint8)]), np.full_like(rgb, 255)),
+        (deep, np.stack([rgb[..., 0]] * 3, axis=2)),
+    ):
+        np.testing.assert_array_equal(np.asarray(BOX.plot(given))[25:], shown[25:])
+        assert BOX.plot(given).tobytes() == plot(given, [BOX]).tobytes()
 
 
 def test_a_plot_refuses_what_is_not_its_image():
-    with pytest.raises(ArgumentError, match=r"image: is 60 x 40 pixels .* masks are 40 x 60"):
+    with pytest.raises(ArgumentError, match=r"^image: is 60 x 40 pixels .* masks are 40 x 60"):
         BOX.plot(np.zeros((WIDTH, HEIGHT, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"image: is an array of float64, \[40, 60\]; allowed: uint8"):
+    with pytest.raises(ValueError, match=r"^image: is an array of float64, \[40, 60\]; allowed: .* uint8"):
         BOX.plot(np.zeros((HEIGHT, WIDTH)))
-    assert issubclass(ArgumentError, UsageError)
+    with pytest.raises(ValueError, match=r"^image: is not one image; allowed: a path"):
+        BOX.plot([np.zeros((HEIGHT, WIDTH, 3), np.uint8)])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("take", [lambda segments: plot(np.zeros((HEIGHT, WIDTH), np.uint8), segments), to_supervision])
+def test_what_are_no_segments_of_one_image_is_the_callers_mistake(take: Callable[[Any], object]):
+    with pytest.raises(ValueError, match=r"^segments\[0\]: is of type list; allowed: the segments of one image"):
+        take([[BOX]])
+    with pytest.raises(ValueError, match=r"^segments: is of type Segment; allowed: "):
+        take(BOX)
 
 
 class Detections:
@@ -81,10 +95,15 @@ class Detections:
         return cls(np.empty((0, 4), np.float32), None, np.empty(0, np.float32), np.empty(0, int))
 
 
-def test_segments_become_detections(monkeypatch: pytest.MonkeyPatch):
-    module = ModuleType("supervision")
-    module.Detections = Detections  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "supervision", module)
+@pytest.mark.parametrize("is_real", [False, True])
+def test_segments_become_detections(is_real: bool, monkeypatch: pytest.MonkeyPatch):
+    """Of the stand-in above, and of supervision itself where somebody has it."""
+    if is_real:
+        pytest.importorskip("supervision")
+    else:
+        module = ModuleType("supervision")
+        module.Detections = Detections  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "supervision", module)
     other = segment(0, 0, 4, 60, number=2, name="sky")
     found = to_supervision([BOX, other])
     assert found.xyxy.tolist() == [[20, 10, 25, 18], [0, 0, 60, 4]]

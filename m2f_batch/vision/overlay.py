@@ -2,77 +2,20 @@
 
 import colorsys
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
-from m2f_batch.errors import ArgumentError
+from m2f_batch.records import Segment
 
 THING_OPACITY, STUFF_OPACITY = 0.55, 0.25
 GOLDEN_RATIO = 0.618034  # steps of hue that never come close to each other
 
 
-class Drawable(Protocol):
-    """A segment, as far as it is drawn: ``records.Segment``."""
-
-    @property
-    def id(self) -> int:
-        """The hue of a thing."""
-
-    @property
-    def category_id(self) -> int:
-        """The hue of stuff."""
-
-    @property
-    def category(self) -> str:
-        """The name."""
-
-    @property
-    def score(self) -> float:
-        """The figure behind the name."""
-
-    @property
-    def area(self) -> int:
-        """Pixels of the mask."""
-
-    def mask(self) -> NDArray[np.bool_]:
-        """The mask, bool [H, W]."""
-
-
-def picture_of(
-    image: Image.Image | NDArray[np.uint8], segments: Sequence[Drawable], stuff_ids: frozenset[int] = frozenset()
-) -> Image.Image:
-    """Draw segments over a PIL image, turned upright, or an array, uint8 [H, W], [H, W, 3] or [H, W, 4].
-
-    Transparency goes over white. Segments without a pixel are left out. Raises ArgumentError for an array of another
-    kind, and for an image that has not the size of the masks.
-    """
-    pixels = _rgb(image)
-    drawn = [segment for segment in segments if segment.area]
-    for segment in drawn[:1]:
-        if (size_hw := segment.mask().shape) != pixels.shape[:2]:
-            problem = f"is {pixels.shape[0]} x {pixels.shape[1]} pixels (height x width), and its masks are "
-            raise ArgumentError(problem + f"{size_hw[0]} x {size_hw[1]}", field="image", hint="give the image labeled")
-    return Image.fromarray(draw_overlay(pixels, drawn, stuff_ids))
-
-
-def _rgb(image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-            problem = f"is an array of {image.dtype}, {list(image.shape)}"
-            raise ArgumentError(problem, field="image", allowed="uint8 [H, W], [H, W, 3] or [H, W, 4]")
-        image = Image.fromarray(image)
-    upright = ImageOps.exif_transpose(image)
-    if upright.has_transparency_data:
-        upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
-    return np.asarray(upright.convert("RGB"))
-
-
 def draw_overlay(
-    image: NDArray[np.uint8], segments: Sequence[Drawable], stuff_ids: frozenset[int] = frozenset()
+    image: NDArray[np.uint8], segments: Sequence[Segment], stuff_ids: frozenset[int] = frozenset()
 ) -> NDArray[np.uint8]:
     """Draw each segment tinted, outlined and named over an image, uint8 [H, W, 3]. A thing has a hue, stuff is paler.
 
