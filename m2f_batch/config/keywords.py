@@ -1,5 +1,6 @@
-"""Names the keys of a config as arguments in Python."""
+"""Names the keys of a config as arguments in Python, and takes places as callers give them."""
 
+import os
 import typing
 from collections import Counter
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from pydantic import BaseModel
 
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.section import Section
+from m2f_batch.errors import ArgumentError
+
+Place = str | os.PathLike[str]  # a path, or a URI
 
 
 def keywords_of(kind: type[BaseModel], **own: str) -> dict[str, str]:
@@ -51,3 +55,10 @@ def _inner_keys(annotation: object) -> Iterator[str]:
             yield from each.model_fields
         else:
             yield from _inner_keys(each)
+
+
+def place_of(place: object, name: str) -> str:
+    """Return a place as text. Raises ArgumentError, which names the argument, for what is no place."""
+    if not isinstance(place, str | os.PathLike):
+        raise ArgumentError(f"is of type {type(place).__name__}", field=name, allowed="a path or URI")
+    return os.fspath(place)

@@ -11,17 +11,18 @@ as the commands do for themselves, since OpenMP reads it when it is loaded.
 
 import hashlib
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import NamedTuple, TypedDict, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
 
-from m2f_batch.config.keywords import keywords_of
+from m2f_batch.config.keywords import keywords_of, place_of
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.config.segment import (
@@ -40,7 +41,7 @@ from m2f_batch.models.preprocess_plan import SizeHW
 from m2f_batch.models.published.licenses import terms_of
 from m2f_batch.models.source import find_model, local_directory
 from m2f_batch.records import ImageRef, Row, Segment, error_row, ok_row
-from m2f_batch.vision.decode.given import ImageLike, Pixels, checked, is_one, loaded
+from m2f_batch.vision.decode.given import Checked, ImageLike, Pixels, checked, is_one, loaded
 from m2f_batch.vision.device.checked_model import Forward, load_checked
 from m2f_batch.vision.device.engine import Engine
 from m2f_batch.vision.device.micro_batches import BatchSizes
@@ -59,12 +60,6 @@ KEYWORDS = keywords_of(
 )  # arguments by the keys that messages from below name
 AHEAD = {False: 16, True: 128}  # images of a call that are decoded and wait, by whether a GPU gathers batches of them
 FINISHERS = {"cuda": 2}  # threads of post-processing. Elsewhere one, because they share the cores with the forward pass
-
-
-class _Preprocess(TypedDict):
-    size: object
-    window: object
-    normalize: object
 
 
 class _Labeled(NamedTuple):
@@ -158,11 +153,24 @@ class Segmenter:
             postprocess: keys of the config's section of that name, e.g. ``score_threshold=0.3``.
         """
         with in_arguments(KEYWORDS):
-            made, checkpoint = cls._from_pretrained(
-                {"uri": os.fspath(model), "revision": revision, "task": task, "precision": precision},
-                device,
-                {"size": size, "window": window, "normalize": normalize},
-                postprocess,
+            with in_arguments({"uri": "model"}):
+                place = place_of(model, "model")
+                config = check_config(
+                    ModelConfig, {"uri": place, "revision": revision, "task": task, "precision": precision}
+                )
+            with in_arguments({"threads_per_actor": "threads"}):
+                check_config(ComputeConfig, {"threads_per_actor": threads, "batch_size": batch_size})
+                check_config(InputConfig, {"uri": "-", "max_pixels": max_pixels})
+            where = _device(device)
+            checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
+            made = cls.from_checkpoint(
+                checkpoint,
+                config,
+                device=where,
+                postprocess=postprocess,
+                size=size,
+                window=window,
+                normalize=normalize,
                 threads=threads,
                 batch_size=batch_size,
                 max_pixels=max_pixels,
@@ -174,37 +182,6 @@ class Segmenter:
         if doubt := made.labeling.doubt():
             warnings.warn(f"{doubt}; the argument is normalize", stacklevel=2)
         return made
-
-    @classmethod
-    def _from_pretrained(
-        cls,
-        model: Mapping[str, object],
-        device: str,
-        preprocess: _Preprocess,
-        postprocess: Mapping[str, object],
-        *,
-        threads: int,
-        batch_size: int | None,
-        max_pixels: int,
-    ) -> tuple["Segmenter", Checkpoint]:
-        with in_arguments({"uri": "model"}):
-            config = check_config(ModelConfig, model)
-        with in_arguments({"threads_per_actor": "threads"}):
-            check_config(ComputeConfig, {"threads_per_actor": threads, "batch_size": batch_size})
-            check_config(InputConfig, {"uri": "-", "max_pixels": max_pixels})
-        where = _device(device)
-        checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
-        made = cls.from_checkpoint(
-            checkpoint,
-            config,
-            device=where,
-            postprocess=postprocess,
-            **preprocess,
-            threads=threads,
-            batch_size=batch_size,
-            max_pixels=max_pixels,
-        )
-        return made, checkpoint
 
     @classmethod
     def from_checkpoint(
@@ -262,9 +239,9 @@ class Segmenter:
         RGB order: uint8 [H, W], [H, W, 3] or [H, W, 4]. Its pixels are those of a run: upright by EXIF, gray repeated,
         and what is transparent over white. Masks have the size [H, W] of the upright image.
 
-        Raises ImageError for the first image that cannot be labeled (DecodeError for one that cannot be decoded), with
-        its ``index``. Raises ArgumentError for what is no image, and TransientError or RunError where a place does not
-        answer.
+        Raises ImageError for the first image that cannot be had or labeled (DecodeError for one that cannot be
+        decoded), with its ``index``. Raises ArgumentError for what has no form of an image, and TransientError or
+        RunError where a place does not answer.
         """
         found = []
         for index, (_, _, result) in enumerate(self._labeled(checked(images))):
@@ -276,28 +253,27 @@ class Segmenter:
         return found[0] if is_one(images) else found
 
     @overload  # a text is a sequence of texts, too
-    def rows(self, images: ImageLike, *, cap_key: str = ...) -> Row: ...  # type: ignore[overload-overlap]
+    def rows(self, images: ImageLike) -> Row: ...  # type: ignore[overload-overlap]
     @overload
-    def rows(self, images: Sequence[ImageLike], *, cap_key: str = ...) -> list[Row]: ...
-    def rows(self, images: ImageLike | Sequence[ImageLike], *, cap_key: str = "input.max_pixels") -> Row | list[Row]:
+    def rows(self, images: Sequence[ImageLike]) -> list[Row]: ...
+    def rows(self, images: ImageLike | Sequence[ImageLike]) -> Row | list[Row]:
         """Return the row of one image, or of each of several, failures too, with the fields of ``annotations``.
 
         The row of a path or URI is that of a run. One of memory has the uri ``memory:INDEX`` and a hash of the image as
-        version. ``m2f_batch.records.table_of`` makes an Arrow table of rows. ``cap_key`` is the setting that a row
-        names for an image of more than ``max_pixels``. ``images`` are those of a call. Raises ArgumentError for what is
-        no image, and TransientError or RunError where a place does not answer.
+        version. ``m2f_batch.records.table_of`` makes an Arrow table of rows. ``images`` are those of a call. Raises
+        ArgumentError for what has no form of an image, and TransientError or RunError where a place does not answer.
         """
         rows, given = [], checked(images)
         for index, (place, output_hw, result) in enumerate(self._labeled(given)):
             ref = place or ImageRef(f"memory:{index}", _content_hash(given[index]))
             if isinstance(result, ImageError):
-                rows.append(error_row(ref, result.with_field(cap_key) if isinstance(result, DecodeError) else result))
+                rows.append(error_row(ref, result))
             else:
                 assert output_hw is not None
                 rows.append(ok_row(ref, output_hw, result))
         return rows[0] if is_one(images) else rows
 
-    def _labeled(self, images: list[ImageLike]) -> list[_Labeled]:
+    def _labeled(self, images: list[Checked]) -> list[_Labeled]:
         items: list[tuple[ImageRef | None, SizeHW | ImageError]] = []
 
         def submitted() -> Iterator[Future[Result]]:
@@ -349,14 +325,13 @@ def _start_thread(threads: int, device: torch.device) -> None:
 
 
 def _device(name: str) -> str:
-    """Return a device of torch. Raises ArgumentError for what names none, and for a GPU that is not to be had."""
+    """Return a device of torch. Raises ArgumentError for what names none of ours, and for a GPU that is not there."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     allowed = "auto, cpu, cuda, cuda:0, ..."
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError):
-        raise ArgumentError("is not known", field="device", value=name, allowed=allowed) from None
+    if not isinstance(name, str) or not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise ArgumentError("is not known", field="device", value=name, allowed=allowed)
+    device = torch.device(name)
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count and (count or torch.version.cuda is None):
         problem = f"is not there: torch sees {count} GPUs here"  # without a driver, loading says what is wrong with it
@@ -364,6 +339,6 @@ def _device(name: str) -> str:
     return str(device)
 
 
-def _content_hash(image: ImageLike) -> str:
+def _content_hash(image: Checked) -> str:
     data = image if isinstance(image, bytes) else np.ascontiguousarray(np.asarray(image)).tobytes()
     return hashlib.sha256(data).hexdigest()[:32]

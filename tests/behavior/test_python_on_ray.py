@@ -48,7 +48,7 @@ def test_the_job_and_a_stage_of_a_pipeline(
     dataset = ray.data.read_binary_files([row["uri"] for row in wanted], include_paths=True)
     labeled = dataset.map_batches(
         m2f_batch.BatchSegmenter,
-        fn_constructor_kwargs={"model": str(DEMO_MODEL), "task": "panoptic", "image": "bytes"},
+        fn_constructor_kwargs={"model": str(DEMO_MODEL), "task": "panoptic", "column": "bytes"},
         batch_format="pyarrow",
         batch_size=4,
         compute=ray.data.ActorPoolStrategy(size=1),

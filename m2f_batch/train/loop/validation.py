@@ -15,7 +15,7 @@ from m2f_batch.config.loading import check_config
 from m2f_batch.config.segment import ModelConfig, Task
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.pixel_cap import KEY
-from m2f_batch.errors import Plain, RunError, UsageError
+from m2f_batch.errors import Plain, RunError, UsageError, renamed
 from m2f_batch.evaluation.evaluator import Evaluator
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.storage.json_text import JsonObject
@@ -54,10 +54,10 @@ def validate(
     images = share_of(dataset, distributed.rank(), distributed.size()).rows()
     retries = Retries()
     while some := [*islice(images, AT_ONCE)]:
-        rows = segmenter.rows([_bytes(image["uri"], retries) for image in some], cap_key=KEY)
+        rows = segmenter.rows([_bytes(image["uri"], retries) for image in some])
         for row, image in zip(rows, some, strict=True):
             if row["status"] != "ok":
-                message = row["error"]["message"]
+                message = renamed(row["error"]["message"], {"input.max_pixels": KEY})
                 raise RunError(f"cannot be used ({message})", field="data.val", value=Plain(image["uri"]))
             try:
                 evaluator.add(row | {"uri": image["uri"]}, image)

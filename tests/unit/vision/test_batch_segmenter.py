@@ -26,7 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def stage() -> BatchSegmenter:
-    return BatchSegmenter(DEMO_MODEL, image="uri", task="instance")
+    return BatchSegmenter(DEMO_MODEL, column="uri", task="instance")
 
 
 def test_each_kind_of_column_gives_the_rows_of_a_run(
@@ -44,7 +44,7 @@ def test_each_kind_of_column_gives_the_rows_of_a_run(
     }
     table = pa.table({"key": [7, 8], **columns})
     for name in columns:
-        monkeypatch.setattr(stage, "image", name)
+        monkeypatch.setattr(stage, "column", name)
         done = stage(table)
         assert done.column_names == ["key", *columns, *ADDED] and done["key"].to_pylist() == [7, 8]
         assert all(done.schema.field(each).type == SCHEMA.field(each).type for each in ADDED)
@@ -61,11 +61,16 @@ def test_what_cannot_be_read_is_a_row(stage: BatchSegmenter):
     ]
 
 
+def test_a_place_that_cannot_be_stops_no_pipeline(stage: BatchSegmenter):
+    done = stage(pa.table({"uri": ["", "ftp://x/a.jpg"]})).to_pylist()
+    assert [(row["status"], row["error"]["type"]) for row in done] == [("error", "BadUri")] * 2
+
+
 @pytest.mark.parametrize(
     "batch, message",
     [
         ({"uri": np.array(["a"])}, "batch: is of type dict, and not an Arrow table; give map_batches batch_format="),
-        (pa.table({"path": ["a"]}), "image: 'uri' is no column of the batch; allowed: path"),
+        (pa.table({"path": ["a"]}), "column: 'uri' is no column of the batch; allowed: path"),
         (pa.table({"uri": ["a"], "status": [1]}), "batch: has a column 'status' already; rename it"),
     ],
 )

@@ -1,5 +1,6 @@
 """The Segmenter takes an image in every form, and gives what a run gives for it, to the byte."""
 
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,8 @@ FORMS: dict[str, Callable[[Path], Any]] = {
     "relative": lambda path: os.path.relpath(path),
     "uri": lambda path: path.as_uri(),
     "bytes": lambda path: path.read_bytes(),
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
     "pil": Image.open,
     "array": array_of,
 }
@@ -154,6 +157,20 @@ def test_an_object_of_a_bucket(images: Path, rows: dict[str, Row], segmenter: Se
     assert found[0]["uri"] == f"{moto_s3.uri}/rgba.png" and found[1]["error"]["type"] == "NotFound"
 
 
+def test_a_place_that_cannot_be_is_a_row(images: Path, segmenter: Segmenter):
+    """One image in, one row out: a bad URI in a list of millions is data, like a file that is not there."""
+    places = [str(images / "gray.png"), "", "gs+x://a/b.png", "s3://me:secret@bucket/a.png"]
+    good, *bad = segmenter.rows(places)
+    assert good["status"] == "ok"
+    assert [(row["status"], row["error"]["stage"], row["error"]["type"]) for row in bad] == [
+        ("error", "fetch", "BadUri")
+    ] * 3
+    assert [row["uri"] for row in bad] == ["", "gs+x://a/b.png", "s3://bucket/a.png"]
+    assert bad[1]["error"]["message"].startswith("gs+x://...: no scheme of files that can be opened")
+    with pytest.raises(ImageError, match="image 1: fetch: BadUri: a URI must not be empty"):
+        segmenter(places)
+
+
 def test_an_image_that_fails_is_named_by_its_index(images: Path, segmenter: Segmenter):
     with pytest.raises(DecodeError, match="image 1: decode: ") as raised:
         segmenter([images / "gray.png", images / "broken.jpg"])
@@ -175,8 +192,7 @@ def test_an_image_that_fails_is_named_by_its_index(images: Path, segmenter: Segm
         ([b"", 3], r"images\[1\]: is of type int; allowed: a path or URI"),
         (np.zeros((4, 4)), r"images: is an array of float64, \[4, 4\]; allowed: .*; scale it to 0 to 255"),
         (np.zeros((2, 4, 5), np.uint8), r"images: is an array of uint8, \[2, 4, 5\]; allowed: "),
-        (["gs+x://a/b.png"], r"images\[0\]: gs\+x://\.\.\.: no scheme of files that can be opened"),
-        ("", "images: a URI must not be empty"),
+        (io.BytesIO(b""), "images: is of type BytesIO; allowed: a path"),
     ],
 )
 def test_what_is_no_image_is_the_callers_mistake(wrong: Any, message: str, segmenter: Segmenter):
@@ -199,6 +215,10 @@ def test_what_is_no_image_is_the_callers_mistake(wrong: Any, message: str, segme
         ({"batch_size": 0}, "batch_size: 0 is not allowed"),
         ({"max_pixels": 0}, "max_pixels: 0 is not allowed"),
         ({"device": "gpu"}, "device: 'gpu' is not known; allowed: auto, cpu, cuda"),
+        ({"device": "mps"}, "device: 'mps' is not known; allowed: auto, cpu, cuda"),
+        ({"device": "meta"}, "device: 'meta' is not known"),
+        ({"device": 0}, "device: 0 is not known"),
+        ({"model": 3}, "model: is of type int; allowed: a path or URI"),
         ({"stuff_ids": [77]}, "stuff_ids: .*"),
         ({"model": "no/such/model"}, "model: .*"),
         ({"model": ""}, "model: .*"),
