@@ -7,7 +7,7 @@ from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
 from m2f_batch.commands.shared.json_file import json_writer
 from m2f_batch.commands.shared.keys import add_keys, flags_of, typed_of
 from m2f_batch.commands.shared.parser import Parser
-from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.finetune import FinetuneConfig, LintConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.terminal import is_quiet, say
@@ -55,9 +55,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print what was found."""
     flags = flags_of(options, KEYS) | {"output.uri": "-"}
-    if not options.config:
-        flags["train.steps"] = 1  # nothing is trained: what only training asks for is given
-    config = load_config(FinetuneConfig, file=options.config, flags=flags, typed=typed_of(KEYS))
+    config = load_config(LintConfig, file=options.config, flags=flags, typed=typed_of(KEYS))
     from m2f_batch.datasets.lint.command import Tally, document_of, finding_lines, lint
     from m2f_batch.datasets.lint.kinds import ignored_kinds
     from m2f_batch.datasets.lint.warnings import check_queries

@@ -303,6 +303,18 @@ class FinetuneConfig(Section):
         return self.data.model_copy(update={"ignore_index": self.ignore_index})
 
 
+class LintConfig(FinetuneConfig):
+    """A finetune job that is not run, of which the annotated images are looked at: it needs no length."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_step(cls, tree: Any) -> Any:
+        train = tree.get("train") or {}
+        if isinstance(train, dict) and train.get("steps") is None and train.get("epochs") is None:
+            return {**tree, "train": {**train, "steps": 1}}
+        return tree
+
+
 def check_device(config: FinetuneConfig, device: str) -> None:
     """Raise UsageError where a device ("cpu", "cuda") cannot do what ``config`` asks."""
     if config.train.deterministic and device == "cuda":
