@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     from m2f_batch.datasets.convert import SplitOptions, convert
     from m2f_batch.datasets.lint.faultless import dropping_of
 
-    lines = convert(
+    done = convert(
         options.source,
         options.dest,
         options.form,
@@ -75,5 +75,5 @@ def run(options: argparse.Namespace) -> int:
         split=SplitOptions(options.split, options.seed, options.stratify, options.group_by, options.groups),
         dropping=dropping_of(options.drop_faulty, options.queries, options.ignore),
     )
-    say(*lines)
+    say(*done.lines)
     return 0

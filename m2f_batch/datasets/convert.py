@@ -33,7 +33,7 @@ LEFT_OUT = "left-out.csv"  # beside what is written
 
 @dataclass(frozen=True)
 class Converted:
-    """The end of ``convert``. Iterated, it gives its lines.
+    """The end of ``convert``.
 
     Attributes:
         dest: where that is.
@@ -46,9 +46,6 @@ class Converted:
     images: Mapping[str, int]
     left_out: int
     lines: tuple[str, ...]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.lines)
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ def _check_options(split: SplitOptions) -> None:
         }
         for flag, is_given in given.items():
             if is_given:
-                raise UsageError("goes with --split SHARE, e.g. --split 0.8", field=flag)
+                raise UsageError("goes with --split, the share to train on", field=flag, hint="give 0.8, for example")
     elif not 0 < split.share < 1:
         raise UsageError(f"must be the share to train on, between 0 and 1; got {split.share}", field="--split")
     if split.groups is not None and split.group_by is None:
