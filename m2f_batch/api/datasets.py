@@ -1,14 +1,25 @@
 """Annotated images: ``lint`` and ``convert`` as functions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pyarrow as pa
 
-from m2f_batch.api.words import OF_CONVERT, OF_FINETUNE, OF_LINT, Config, Place, config_of, place_of, several, text_of
+from m2f_batch.api.words import (
+    OF_CONVERT,
+    OF_FINETUNE,
+    OF_LINT,
+    Config,
+    config_of,
+    name_of,
+    reading_of,
+    several,
+    text_of,
+)
 from m2f_batch.config.data import ClassNames, Palette
-from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.finetune import LintConfig
+from m2f_batch.config.keywords import Place, place_of
 from m2f_batch.datasets.convert import Converted, SplitOptions
 from m2f_batch.datasets.convert import convert as write
 from m2f_batch.datasets.lint.command import Tally
@@ -87,16 +98,10 @@ def lint(
         lint("train.json", train_images="photos/").faults
         # ('missing-image', 'empty-mask')
     """
-    own: dict[str, object] = {} if config is not None else {"steps": 1}  # nothing is trained
+    places: dict[str, Place | None] = {"dataset": dataset, "output": "-"}
     with in_arguments(OF_LINT):
-        made = config_of(
-            FinetuneConfig,
-            OF_FINETUNE,
-            config,
-            {"dataset": dataset, "output": "-"},
-            {"format": format, **own, **settings},
-        )
-        ignored = ignored_kinds(",".join(several(ignore)))
+        made = config_of(LintConfig, OF_FINETUNE, config, places, {"format": format, **settings})
+        ignored = ignored_kinds(",".join(several(ignore, "ignore")))
         check_queries(queries)
         tally = Tally()
         linted = check(made, queries, tally)
@@ -191,13 +196,7 @@ def convert(
         # {'train': 320, 'val': 80}
     """
     with in_arguments(OF_CONVERT):
-        return write(
-            place_of(source, "source"),
-            place_of(dest, "dest"),
-            format,
-            to,
-            images=text_of(images, "images"),
-            masks=text_of(masks, "masks"),
+        reading = reading_of(
             ignore_index=ignore_index,
             do_reduce_labels=do_reduce_labels,
             crowd_as_object=crowd_as_object,
@@ -205,7 +204,18 @@ def convert(
             mask_suffix=mask_suffix,
             palette=palette,
             max_pixels=max_pixels,
-            part=part,
-            split=SplitOptions(split, seed, stratify, group_by, text_of(groups, "groups")),
-            dropping=dropping_of(drop_faulty, queries, None if ignore is None else ",".join(several(ignore))),
         )
+        share = reading_of(split=split, split_seed=seed, group_by=group_by)["split"]
+        done = write(
+            place_of(source, "source"),
+            place_of(dest, "dest"),
+            name_of(format, "format"),
+            name_of(to, "to"),
+            images=text_of(images, "images"),
+            masks=text_of(masks, "masks"),
+            **reading,
+            part=name_of(part, "part"),
+            split=SplitOptions(share, seed, stratify, group_by, text_of(groups, "groups")),
+            dropping=dropping_of(drop_faulty, queries, None if ignore is None else ",".join(several(ignore, "ignore"))),
+        )
+    return replace(done, lines=tuple(without_flags(line, OF_FINETUNE) for line in done.lines))

@@ -1,7 +1,8 @@
 """The jobs as functions: ``segment`` and ``finetune``."""
 
-from m2f_batch.api.words import OF_FINETUNE, OF_SEGMENT, Config, Place, config_of
+from m2f_batch.api.words import OF_FINETUNE, OF_SEGMENT, Config, config_of
 from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.keywords import Place
 from m2f_batch.config.segment import SegmentConfig, Task
 from m2f_batch.errors import in_arguments
 from m2f_batch.result import Outcome

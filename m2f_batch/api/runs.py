@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from m2f_batch.api.words import OF_RUN, Place, place_of, several, text_of, uri_of
+from m2f_batch.api.words import OF_RUN, name_of, reading_of, several, text_of, uri_of
 from m2f_batch.config.data import ClassNames, Palette
+from m2f_batch.config.keywords import Place, place_of
 from m2f_batch.config.segment import Task
 from m2f_batch.errors import in_arguments, without_flags
 from m2f_batch.runs import reader
@@ -28,7 +30,7 @@ class Evaluation:
         metrics: figures by name, ``AP``, ``PQ``, ``mIoU`` and the like, as shares of 1; None where nothing could be
             measured.
         classes: a row for each class: ``id``, ``name``, ``isthing``, and the figures of the class.
-        images: the number of annotated images that were measured.
+        measured: the number of annotated images that were measured.
         rows: counts of images: ``ok``, ``error``, ``remaining``, ``without_row`` and ``not_annotated``.
         warnings: what a reader of the figures must know, one sentence each.
     """
@@ -40,7 +42,7 @@ class Evaluation:
     format: str
     metrics: Mapping[str, float | None]
     classes: pa.Table
-    images: int
+    measured: int
     rows: Mapping[str, int]
     warnings: tuple[str, ...]
 
@@ -54,7 +56,11 @@ class Verification:
         run_id: the run's id.
         problems: one sentence each. None: every listed image has exactly one row that is sound, or remains.
         is_finished: whether ``_SUCCESS`` is there.
-        images: counts ``listed``, ``ok``, ``error``, ``remaining``, and ``staged`` of those that remain.
+        listed: the number of images that were listed, the sum of the next three.
+        ok: the number of images that were labeled.
+        error: the number of images that failed.
+        remaining: the number of images that have no row yet.
+        staged: how many of those are done, in files that are not whole yet.
         segments: the number of segments in all rows.
     """
 
@@ -62,7 +68,11 @@ class Verification:
     run_id: str
     problems: tuple[str, ...]
     is_finished: bool
-    images: Mapping[str, int]
+    listed: int
+    ok: int
+    error: int
+    remaining: int
+    staged: int
     segments: int
 
 
@@ -132,11 +142,7 @@ def evaluate(
     from m2f_batch.evaluation.ground_truth import GroundTruth
 
     with in_arguments(OF_RUN):
-        truth = GroundTruth(
-            uri=place_of(ground_truth, "ground_truth"),
-            form=format,
-            images=text_of(images, "images"),
-            masks=text_of(masks, "masks"),
+        reading = reading_of(
             ignore_index=ignore_index,
             do_reduce_labels=do_reduce_labels,
             crowd_as_object=crowd_as_object,
@@ -144,10 +150,23 @@ def evaluate(
             mask_suffix=mask_suffix,
             palette=palette,
             max_pixels=max_pixels,
-            part=part,
+        )
+        truth = GroundTruth(
+            uri=place_of(ground_truth, "ground_truth"),
+            form=None if format is None else name_of(format, "format"),
+            images=text_of(images, "images"),
+            masks=text_of(masks, "masks"),
+            **reading,
+            part=name_of(part, "part"),
         )
         opened = run if isinstance(run, Run) else reader.open_run(uri_of(run))
-        found = measure(opened, truth, metrics=several(metrics) if metrics else None, is_partial=partial)
+        found = measure(
+            opened, truth, metrics=None if metrics is None else several(metrics, "metrics"), is_partial=partial
+        )
+    return _evaluation_of(found)
+
+
+def _evaluation_of(found: Mapping[str, Any]) -> Evaluation:
     return Evaluation(
         run=found["run"],
         run_id=found["run_id"],
@@ -156,7 +175,7 @@ def evaluate(
         format=found["format"],
         metrics=found["metrics"],
         classes=pa.Table.from_pylist(found["classes"]),
-        images=found["images"],
+        measured=found["images"],
         rows=found["rows"],
         warnings=tuple(without_flags(text, OF_RUN) for text in found["warnings"]),
     )
@@ -168,17 +187,17 @@ class Export:
 
     Attributes:
         dest: the file or folder.
-        images: the number of images in it.
+        exported: the number of images in it.
         segments: the number of segments in it.
-        counts: the images of the run; those that failed or remain are not exported.
+        images: counts of the run, of which those that failed or remain are not exported.
         license: the license of the model's weights, None where none is known.
         lines: what a person must know: what was left out and why, and what the format cannot hold.
     """
 
     dest: str
-    images: int
+    exported: int
     segments: int
-    counts: ImageCounts
+    images: ImageCounts
     license: str | None
     lines: tuple[str, ...]
 
@@ -198,19 +217,21 @@ def export(run: Place | Run, dest: Place, format: str = "coco", *, ground_truth:
 
     Source: the formats of cocodataset.org and docs.ultralytics.com; masks are held to the pixel.
 
-        export("labels/", "labels.json").images
+        export("labels/", "labels.json").exported
         # 24
     """
     from m2f_batch.exports.command import export as write
 
     with in_arguments(OF_RUN):
-        done = write(uri_of(run), place_of(dest, "dest"), format, text_of(ground_truth, "ground_truth"))
+        done = write(
+            uri_of(run), place_of(dest, "dest"), name_of(format, "format"), text_of(ground_truth, "ground_truth")
+        )
     others = [*done.lines()][1:]  # the first says what the fields say
     return Export(
         dest=done.dest,
-        images=done.images,
+        exported=done.images,
         segments=done.ids.written.total(),
-        counts=done.info.images,
+        images=done.info.images,
         license=done.info.model.license,
         lines=tuple(without_flags(line, OF_RUN) for line in others),
     )
@@ -234,6 +255,6 @@ def verify(run: Place | Run) -> Verification:
         run_id=found["run_id"],
         problems=tuple(found["problems"]),
         is_finished=found["finished"],
-        images=found["images"],
+        **found["images"],
         segments=found["segments"],
     )

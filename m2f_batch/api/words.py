@@ -1,20 +1,20 @@
 """Makes configs of arguments, and messages of their keys in the words of Python."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from m2f_batch.config.finetune import FinetuneConfig
-from m2f_batch.config.keywords import keywords_of
-from m2f_batch.config.loading import load_config
+from m2f_batch.config.data import DataConfig
+from m2f_batch.config.finetune import FinetuneConfig, LintConfig
+from m2f_batch.config.keywords import Place, keywords_of, place_of
+from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import ArgumentError
 from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.runs.reader import Run
 
-Place = str | os.PathLike[str]  # a path, or a URI
 Config = Place | Mapping[str, object]  # a YAML file, or what it would hold
-Job = TypeVar("Job", SegmentConfig, FinetuneConfig)
+Job = TypeVar("Job", SegmentConfig, FinetuneConfig, LintConfig)
 
 OF_SEGMENT = keywords_of(SegmentConfig, images="input.uri", output="output.uri", model="model.uri")
 OF_FINETUNE = keywords_of(
@@ -22,9 +22,14 @@ OF_FINETUNE = keywords_of(
 )
 # what stands for an argument on the command line, besides flags
 _OF_COMMANDS = {"RUN": "run", "DEST": "dest", "SRC": "source", "--from": "format"}
-OF_RUN = {**OF_SEGMENT, **_OF_COMMANDS, "--partial": "partial=True"}
+# keys of annotated images that no training is of
+_OF_DATA = {
+    **{f"data.{name}": name for name in DataConfig.model_fields},
+    **{"data.train_images": "images", "data.train_masks": "masks", "input.max_pixels": "max_pixels"},
+}
+OF_RUN = {**OF_SEGMENT, **_OF_COMMANDS, **_OF_DATA, "data.train": "ground_truth", "--partial": "partial=True"}
 OF_LINT = {**OF_FINETUNE, **_OF_COMMANDS}
-OF_CONVERT = {**_OF_COMMANDS, "--split SHARE, e.g. --split 0.8": "split, e.g. split=0.8", "--split SHARE": "split"}
+OF_CONVERT = {**_OF_COMMANDS, **_OF_DATA, "data.train": "source", "data.split_seed": "seed", "split_seed": "seed"}
 
 
 def config_of(
@@ -66,25 +71,33 @@ def _plain(value: Any) -> Any:
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def several(names: str | Sequence[str]) -> list[str]:
-    """Return names as a list. A single text is one name.
+def reading_of(**given: object) -> dict[str, Any]:
+    """Return arguments that are keys of the config's section ``data``, checked. None is not given."""
+    keys = {name: _plain(value) for name, value in given.items() if value is not None}
+    made = check_config(DataConfig, {"train": "-", **keys})
+    return {name: getattr(made, name) for name in given}
 
-    >>> several("ap"), several(("ap", "dice"))
+
+def several(names: str | Iterable[str], argument: str) -> list[str]:
+    """Return names as a list. A single text is one name. Raises ArgumentError for what are no texts.
+
+    >>> several("ap", "metrics"), several(("ap", "dice"), "metrics")
     (['ap'], ['ap', 'dice'])
     """
-    return [names] if isinstance(names, str) else [*names]
+    is_one = isinstance(names, str) or not isinstance(names, Iterable)
+    return [name_of(each, argument) for each in ([names] if is_one else names)]
+
+
+def name_of(name: object, argument: str) -> str:
+    """Return a name as it is. Raises ArgumentError for what is no text."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"is of type {type(name).__name__}", field=argument, allowed="a text")
+    return name
 
 
 def uri_of(run: Place | Run) -> str:
     """Return the place of a run, also of one that was opened. Raises ArgumentError for what is neither."""
     return run.uri if isinstance(run, Run) else place_of(run, "run")
-
-
-def place_of(place: Place, name: str) -> str:
-    """Return a place as text. Raises ArgumentError, which names the argument, for what is no place."""
-    if not isinstance(place, str | os.PathLike):
-        raise ArgumentError(f"is of type {type(place).__name__}", field=name, allowed="a path or URI")
-    return os.fspath(place)
 
 
 def text_of(place: Place | None, name: str) -> str | None:

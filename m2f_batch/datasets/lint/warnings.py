@@ -28,8 +28,8 @@ def queries_of(changes: Mapping[str, Any], checkpoint: Path | None) -> int:
 
 def check_queries(queries: int | None) -> None:
     """Raises UsageError for a number of queries that no model has."""
-    if queries is not None and queries < 1:
-        raise UsageError(f"must be 1 or more; got {queries}", field="--queries")
+    if queries is not None and (type(queries) is not int or queries < 1):
+        raise UsageError(f"must be 1 or more; got {queries!r}", field="--queries")
 
 
 def enough_queries(train: Dataset, val: Dataset | None, *, is_semantic: bool) -> str:

@@ -1,6 +1,7 @@
 """The functions of the package return data, print nothing, and answer mistakes as ValueErrors in words of Python."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,17 @@ def test_a_run_from_its_images_to_its_figures(folder: Path, off_ray: None, capfd
     assert (np.asarray(picture) != run.image(row)).any(axis=2)[segments[0].mask()].all()
 
     done = m2f_batch.export(run, folder / "coco.json")
-    assert (done.images, done.segments) == (3, outcome.totals.segments)
+    assert (done.exported, done.segments) == (3, outcome.totals.segments)
+    assert done.images == counts
     assert any("1 images that failed" in line for line in done.lines)
     found = m2f_batch.evaluate(run, folder / "coco.json", metrics="ap")
-    assert found.metrics["AP"] == pytest.approx(1.0) and found.rows["ok"] == 3
+    assert found.metrics["AP"] == pytest.approx(1.0) and (found.measured, found.rows["ok"]) == (3, 3)
     assert "AP" in found.classes.column_names and found.classes.num_rows == len(run.info.categories)
     assert any("label with score_threshold=0" in text for text in found.warnings)
 
     proof = m2f_batch.verify(folder / "run")
-    assert (proof.problems, proof.is_finished, proof.images["listed"]) == ((), True, 4)
+    assert (proof.problems, proof.is_finished) == ((), True)
+    assert (proof.listed, proof.ok, proof.error, proof.remaining, proof.staged) == (4, 3, 1, 0, 0)
     assert m2f_batch.verify(run) == proof
     again = labeled(folder)
     assert again.totals.images == counts, "nothing to do"
@@ -121,6 +124,31 @@ def test_a_training_is_given_its_config(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert mapping["train"] == {"steps": 7, "batch_size": 2}, "what a caller gives is left as it is"
 
 
+def test_words_of_transformers_are_arguments_as_they_are_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    given: list[SegmentConfig] = []
+    monkeypatch.setattr("m2f_batch.flow.job.segment", lambda made, **_: given.append(made) or Outcome())
+    for settings in (
+        {"threshold": 0.25, "precision": "bfloat16", "label_ids_to_fuse": [1]},
+        {"config": {"postprocess": {"threshold": 0.25, "label_ids_to_fuse": [1]}, "model": {"precision": "bfloat16"}}},
+        {
+            "config": {"postprocess": {"threshold": 0.75}},
+            "score_threshold": 0.25,
+            "precision": "bf16",
+            "stuff_ids": [1],
+        },
+    ):
+        m2f_batch.segment("a", "b", model="m", **settings)  # type: ignore[arg-type]
+    assert given[0] == given[1] == given[2] and given[0].postprocess.score_threshold == 0.25
+
+
+def test_lint_takes_a_config_of_a_training_that_has_no_length(folder: Path, tmp_path: Path):
+    truth = {"images": [{"id": 1, "file_name": "0.png", "height": 192, "width": 256}], "annotations": []}
+    (tmp_path / "truth.json").write_text(json.dumps({**truth, "categories": [{"id": 1, "name": "ball"}]}))
+    for train in ({}, {"batch_size": 2}, {"epochs": 3}, {"steps": 5}):
+        config = {"data": {"train_images": folder / "images"}, "train": train}
+        assert m2f_batch.lint(tmp_path / "truth.json", config=config).images == {"train": 1}
+
+
 # a call with the folder of the images, and what it says
 MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no model": (lambda at: m2f_batch.segment(at / "images", at / "x"), "model: is not given; "),
@@ -175,16 +203,74 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "convert nothing": (lambda at: m2f_batch.convert(at / "n.json", at / "x", format="coco", to="yolo"), "source: "),
     "convert seed": (
         lambda at: m2f_batch.convert(at, at / "x", format="coco", to="yolo", seed=1),
-        "seed: goes with split, e.g. split=0.8$",
+        "seed: goes with split, the share to train on; give 0.8, for example$",
     ),
     "convert queries": (
         lambda at: m2f_batch.convert(at, at / "x", format="coco", to="yolo", queries=1),
         "queries: goes with drop_faulty",
     ),
+    "convert share": (
+        lambda at: m2f_batch.convert(at, at / "x", format="coco", to="yolo", split="half"),
+        "split: 'half' is not allowed \\(no number\\)",
+    ),
+    "convert cap": (
+        lambda at: m2f_batch.convert(at, at / "x", format="coco", to="yolo", max_pixels="x"),
+        "max_pixels: 'x' is not allowed",
+    ),
+    "convert seed of another kind": (
+        lambda at: m2f_batch.convert(at, at / "x", format="coco", to="yolo", split=0.5, seed="x"),
+        "seed: 'x' is not allowed",
+    ),
+    "convert queries of another kind": (
+        lambda at: m2f_batch.convert(at, at / "x", format="coco", to="yolo", drop_faulty=True, queries="x"),
+        "queries: must be 1 or more; got 'x'",
+    ),
+    "convert several": (lambda at: m2f_batch.convert(at, at / "x", format="coco", to=["yolo"]), "to: is of type list"),
+    "truth cap": (lambda at: m2f_batch.evaluate(at / "run", at / "x", max_pixels=0), "max_pixels: 0 is not allowed"),
+    "metrics": (lambda at: m2f_batch.evaluate(at / "run", at / "x", metrics=3), "metrics: is of type int; allowed: "),
+    "a number for a model": (
+        lambda _: m2f_batch.Segmenter.from_pretrained(3),
+        "model: is of type int; allowed: a path",
+    ),
+    "pickled weights": (
+        lambda at: m2f_batch.Segmenter.from_pretrained(pickled(at)),
+        r"model: .*m2f-batch convert-checkpoint .*pickled DEST",
+    ),
+    "both words": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, threshold=0.2, score_threshold=0.3),
+        "score_threshold and its alias threshold are both given in one place: keep one of them$",
+    ),
+    "a section that is none": (
+        lambda at: m2f_batch.segment(
+            at / "images", at / "x", model=DEMO_MODEL, config={"postprocess": 3}, score_threshold=0.3
+        ),
+        "postprocess: 3 is not allowed; allowed: a mapping of score_threshold, ",
+    ),
+    "a dotted key": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, config={"postprocess.top_k": 3}),
+        "'postprocess.top_k': unknown key; sections are nested: postprocess: {top_k: ...}$",
+    ),
+    "a window": (
+        lambda _: m2f_batch.Segmenter.from_pretrained(DEMO_MODEL, window={"size": 9, "stride": 1}),
+        "window.stride: 1 is not allowed with size 9",
+    ),
     "column": (lambda at: m2f_batch.open_run(at / "run").table(["score"]), "columns: 'score' is no column; allowed: "),
     "image of a run": (lambda at: m2f_batch.open_run(at / "run").row("none.png"), "uri: 'none.png' is none of the 4"),
     "no image of a run": (lambda at: m2f_batch.open_run(at / "run").row(""), "uri: a URI must not be empty"),
 }
+
+
+def pickled(at: Path) -> Path:
+    """A model as people have it from older releases of transformers."""
+    (at / "pickled").mkdir(exist_ok=True)
+    for name in ("config.json", "preprocessor_config.json"):
+        (at / "pickled" / name).write_text((DEMO_MODEL / name).read_text())
+    (at / "pickled" / "pytorch_model.bin").write_bytes(b"")
+    return at / "pickled"
+
+
+# those that are about several arguments at once, or about none
+WITHOUT_FIELD = {"no steps", "both words", "a dotted key", "a window"}
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -198,8 +284,11 @@ def test_a_mistake_is_a_value_error_in_words_of_python(
         call(folder)
     text = str(raised.value)
     assert isinstance(raised.value, m2f_batch.UsageError)
+    assert raised.value.field == ("" if name in WITHOUT_FIELD else text.partition(":")[0])
+    if name == "value":
+        assert raised.value.value == 3 and raised.value.allowed == "a number from 0 to 1"
     keys = {key for kind in (SegmentConfig, FinetuneConfig) for key, _ in fields_of(kind)}
-    said = text.replace(str(folder), "")
+    said = re.sub("'[^']*'|m2f-batch convert-checkpoint.*", "", text.replace(str(folder), ""))
     assert not [key for key in (*keys, "--", "m2f-batch ", "DEST", "SRC", "RUN", "URI:") if key in said], text
     assert not (folder / "x").exists(), "nothing was written"
     assert capfd.readouterr() == ("", "")
