@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Unpack
 
 import pyarrow as pa
 
+from m2f_batch.api.settings import FinetuneSettings
 from m2f_batch.api.words import (
     OF_CONVERT,
     OF_FINETUNE,
@@ -72,11 +74,10 @@ class LintReport:
 def lint(
     dataset: Place,
     *,
-    format: str | None = None,
     queries: int | None = None,
     ignore: str | Sequence[str] = (),
     config: Config | None = None,
-    **settings: object,
+    **settings: Unpack[FinetuneSettings],
 ) -> LintReport:
     """Find what would ruin a training in annotated images: every fault, by kind, with examples and advice.
 
@@ -84,12 +85,11 @@ def lint(
 
     Args:
         dataset: the annotations.
-        format: coco (default), coco-panoptic, semantic-png, instance-png, yolo or labelme.
         queries: of the model that will be trained: an image can have as many objects. Those of the config if None.
         ignore: kinds that are no fault here.
         config: of a training, as ``finetune`` takes it.
-        settings: keys of the config's section ``data`` by their last part: ``train_images=``, ``train_masks=``,
-            ``val=``, ``split=0.9``, ``group_by="folder"``, ``names=``.
+        settings: those of ``finetune``: ``format="yolo"`` (coco by default, coco-panoptic, semantic-png, instance-png,
+            labelme), ``train_images=``, ``train_masks=``, ``val=``, ``split=0.9``, ``group_by="folder"``, ``names=``.
 
     Raises ArgumentError, a ValueError, for arguments that are wrong, and annotations that cannot be read at all.
 
@@ -100,7 +100,7 @@ def lint(
     """
     places: dict[str, Place | None] = {"dataset": dataset, "output": "-"}
     with in_arguments(OF_LINT):
-        made = config_of(LintConfig, OF_FINETUNE, config, places, {"format": format, **settings})
+        made = config_of(LintConfig, OF_FINETUNE, config, places, settings)
         ignored = ignored_kinds(",".join(several(ignore, "ignore")))
         check_queries(queries)
         tally = Tally()

@@ -1,5 +1,8 @@
 """The jobs as functions: ``segment`` and ``finetune``."""
 
+from typing import Unpack
+
+from m2f_batch.api.settings import FinetuneSettings, SegmentSettings
 from m2f_batch.api.words import OF_FINETUNE, OF_SEGMENT, Config, config_of
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.keywords import Place
@@ -17,7 +20,7 @@ def segment(
     model: Place | None = None,
     task: Task | None = None,
     config: Config | None = None,
-    **settings: object,
+    **settings: Unpack[SegmentSettings],
 ) -> Outcome[RunTotals]:
     """Label every image of ``images`` as exactly one row in ``output``, on Ray, and return the counts.
 
@@ -31,7 +34,7 @@ def segment(
         model: a Hugging Face directory, a hub id (``id@revision``) or a bucket URI of such a directory.
         task: instance, semantic or panoptic; inferred from the model if None.
         config: a YAML file, or a mapping of what it would hold: ``{"postprocess": {"top_k": 50}}``. Arguments win.
-        settings: any key of the config by its last part, where no other key has the same: ``score_threshold=0.3``,
+        settings: keys of the config by their last part, all in ``m2f_batch.api.settings``: ``score_threshold=0.3``,
             ``size="paper"``, ``actors=4``, ``device="cuda"``, ``batch_size=8``, ``overwrite=True``,
             ``address="auto"``. The reference of the config lists all, with their units.
 
@@ -63,7 +66,7 @@ def finetune(
     model: Place | None = None,
     task: Task | None = None,
     config: Config | None = None,
-    **settings: object,
+    **settings: Unpack[FinetuneSettings],
 ) -> Outcome[TrainTotals]:
     """Train a model on annotated images, and leave a Hugging Face directory with the best one in ``output``.
 
@@ -78,7 +81,7 @@ def finetune(
             one of random weights.
         task: instance, semantic or panoptic; that of the checkpoint, else of the format, if None.
         config: a YAML file, such as those of ``jobs/presets``, or a mapping of what it would hold. Arguments win.
-        settings: any key of the config by its last part, where no other key has the same: ``train_images=``, ``val=``,
+        settings: keys of the config by their last part, all in ``m2f_batch.api.settings``: ``train_images=``, ``val=``,
             ``split=0.9``, ``steps=2000`` or ``epochs=10``, ``batch_size=16`` (images per step over all workers),
             ``learning_rate=1e-4``, ``workers=2``, ``seed=0``. Parameters of the architecture are ``model_config=``.
 
