@@ -18,9 +18,10 @@ on the way, because one that is stopped returns nothing. Commands ``tell`` it, a
 import argparse
 import json
 import os
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, Generic, NoReturn, TypeVar
@@ -52,6 +53,7 @@ class Outcome(Generic[Totals]):
         error: why that is not 0.
         submission_id: of a job on a cluster.
         retry: whether the same command may end otherwise, where that does not follow from the exit code.
+        warnings: what somebody should know of the plan or the run, one sentence each. The command line has said it.
     """
 
     output: str | None = None
@@ -61,9 +63,20 @@ class Outcome(Generic[Totals]):
     error: str | None = None
     submission_id: str | None = None
     retry: bool | None = None
+    warnings: tuple[str, ...] = ()
 
 
 Report = Callable[[Outcome[Totals]], None]
+
+
+def warnings_in(lines: Iterable[str]) -> tuple[str, ...]:
+    """Return the lines for a person that warn of something or note it, without that word.
+
+    >>> warnings_in(["data    3 images", "        warning: no label is stuff", "note    7 steps are few"])
+    ('no label is stuff', '7 steps are few')
+    """
+    found = (re.fullmatch(r"\s*(?:warning|note)\b:?\s*(.*)", line) for line in lines)
+    return tuple(match[1] for match in found if match)
 
 
 def unheard(_: object) -> None:

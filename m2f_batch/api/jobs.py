@@ -3,7 +3,7 @@
 from typing import Unpack
 
 from m2f_batch.api.settings import FinetuneSettings, SegmentSettings
-from m2f_batch.api.words import OF_FINETUNE, OF_SEGMENT, Config, config_of
+from m2f_batch.api.words import OF_FINETUNE, OF_SEGMENT, Config, config_of, in_python
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.keywords import Place
 from m2f_batch.config.segment import SegmentConfig, Task
@@ -26,7 +26,8 @@ def segment(
 
     Whatever stops it, the same call goes on where it was, and does new and changed images later. Rows are read by
     ``open_run(output)``. A Ray session of the caller is used and left open, with its settings; else a local Ray is
-    started, or the cluster of ``address`` joined, and left at the end. Nothing is printed.
+    started, or the cluster of ``address`` joined, and left at the end. A process has one job at a time. Nothing is
+    printed.
 
     Args:
         images: a directory, a prefix of a bucket, a glob, a manifest, a COCO JSON or one image.
@@ -40,7 +41,8 @@ def segment(
 
     Returns the end of the run. ``totals.images`` counts ``listed``, ``ok``, ``error`` and ``remaining``, and
     ``totals.seconds`` are those of this call. ``exit_code`` is 0, or 3 where more images failed than
-    ``max_error_fraction`` allows, which ``error`` says.
+    ``max_error_fraction`` allows, which ``error`` says. ``warnings`` are what the plan and the run warn of: terms of a
+    license, labels that nothing names, pixel values that look wrong.
 
     Raises ArgumentError, a ValueError, for arguments that are wrong, and where another run holds ``output``: nothing
     was written. Raises RunError when the run cannot go on, and TransientError when storage does not answer for
@@ -56,7 +58,7 @@ def segment(
         made = config_of(SegmentConfig, OF_SEGMENT, config, places, {"task": task, **settings})
         from m2f_batch.flow.job import segment as run  # loads Ray, which a wrong argument need not wait for
 
-        return run(made)
+        return in_python(run(made), OF_SEGMENT)
 
 
 def finetune(
@@ -72,7 +74,8 @@ def finetune(
 
     Whatever stops it, the same call goes on from its last checkpoint. ``Segmenter.from_pretrained(output)`` and
     ``segment(..., model=output)`` take the model. One worker trains in this process; ``workers`` above 1, or an
-    ``address``, train on Ray, in a session of the caller where there is one. Nothing is printed.
+    ``address``, train on Ray, in a session of the caller where there is one. A process has one job at a time. Nothing
+    is printed.
 
     Args:
         dataset: annotations in ``format``: coco (default), coco-panoptic, semantic-png, instance-png, yolo or labelme.
@@ -86,7 +89,8 @@ def finetune(
             ``learning_rate=1e-4``, ``workers=2``, ``seed=0``. Parameters of the architecture are ``model_config=``.
 
     Returns how far the training got: ``totals.step`` of ``totals.steps``, ``totals.images`` by split, and
-    ``totals.best``, the figures of the best validation as shares of 1, None without one.
+    ``totals.best``, the figures of the best validation as shares of 1, None without one. ``warnings`` are those of the
+    plan: faults of the annotations, and settings that suit them badly.
 
     Raises ArgumentError, a ValueError, for arguments and annotations that are wrong: nothing was written. Raises
     RunError when training cannot go on: the last checkpoint stays.
@@ -101,4 +105,4 @@ def finetune(
         made = config_of(FinetuneConfig, OF_FINETUNE, config, places, {"task": task, **settings})
         from m2f_batch.train.command import finetune as train
 
-        return train(made)
+        return in_python(train(made), OF_FINETUNE)

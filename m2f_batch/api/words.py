@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from m2f_batch.config.data import DataConfig
@@ -9,8 +10,9 @@ from m2f_batch.config.finetune import FinetuneConfig, LintConfig
 from m2f_batch.config.keywords import Place, keywords_of, place_of
 from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.errors import ArgumentError
+from m2f_batch.errors import ArgumentError, without_flags
 from m2f_batch.messages.near_miss import did_you_mean
+from m2f_batch.result import Outcome, Totals
 from m2f_batch.runs.reader import Run
 
 Config = Place | Mapping[str, object]  # a YAML file, or what it would hold
@@ -103,3 +105,9 @@ def uri_of(run: Place | Run) -> str:
 def text_of(place: Place | None, name: str) -> str | None:
     """Return ``place_of`` of a place that need not be given."""
     return None if place is None else place_of(place, name)
+
+
+def in_python(outcome: Outcome[Totals], names: Mapping[str, str]) -> Outcome[Totals]:
+    """Return an outcome whose texts have the ``names`` of arguments."""
+    error = None if outcome.error is None else without_flags(outcome.error, names)
+    return replace(outcome, error=error, warnings=tuple(without_flags(text, names) for text in outcome.warnings))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 
 from ray.exceptions import RayError
@@ -32,7 +33,7 @@ from m2f_batch.ray_session.nodes import may_grow, present, starts_nodes
 from m2f_batch.ray_session.resources import plan_resources
 from m2f_batch.ray_session.session import connected
 from m2f_batch.ray_session.tasks import on_cluster
-from m2f_batch.result import Outcome, Report, unheard
+from m2f_batch.result import Outcome, Report, unheard, warnings_in
 from m2f_batch.runs.directory import RunDirectory, open_directory
 from m2f_batch.runs.info import RunTotals
 from m2f_batch.runs.inspect.verify import Each
@@ -59,7 +60,9 @@ def segment(
     events = events or Events(config.run.log)
     with _session(config, steps or Steps(), events) as (job, flow):
         decision = _decided(job, flow, events)
-        return _attempt(job, decision, flow.resources.device, events, report, partial(start_on_ray, flow), on_cluster)
+        engine = partial(start_on_ray, flow)
+        outcome = _attempt(job, decision, flow.resources.device, events, report, engine, on_cluster)
+    return replace(outcome, warnings=warnings_in(events.messages()))
 
 
 def forecast(config: SegmentConfig, *, events: Events | None = None) -> Forecast:

@@ -78,6 +78,11 @@ class Events:
         """Return every kept line in order, ASCII, each with its newline, behind a line about dropped ones."""
         return self._snapshot()[0]
 
+    def messages(self) -> list[str]:
+        """Return the kept lines as a user reads them, those without a text left out."""
+        found = (json.loads(line).get("message") for line in self.lines().splitlines())
+        return [message for message in found if message]
+
     @property
     def is_shown(self) -> bool:
         """True if somebody is told."""

@@ -239,8 +239,8 @@ def _ended(job_id: str, job: dict[str, Any], log: str, retry: bool | None) -> Ou
     code, own = exit_code(job), result_in(log)
     if own is None:
         return Outcome(exit_code=code, error=end_of(job_id, job) if code else None, submission_id=job_id, retry=retry)
-    names = ("output", "run_id", "totals", "error")
-    return Outcome(**{name: own.get(name) for name in names}, exit_code=code, submission_id=job_id, retry=retry)
+    known: dict[str, Any] = {name: own.get(name) for name in ("output", "run_id", "totals", "error")}
+    return Outcome(**known, exit_code=code, submission_id=job_id, retry=retry)
 
 
 async def _followed(

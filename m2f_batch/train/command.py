@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from m2f_batch.config.finetune import FinetuneConfig, check_device
@@ -14,7 +14,7 @@ from m2f_batch.datasets.splits.train_val import places_of
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.evaluation.evaluator import MAIN
 from m2f_batch.messages.notes import notes_to
-from m2f_batch.result import Outcome, Report, unheard
+from m2f_batch.result import Outcome, Report, unheard, warnings_in
 from m2f_batch.runs.held_folder import HeldFolder, open_folder
 from m2f_batch.signals import noticed_stops
 from m2f_batch.storage.allow import confine
@@ -70,13 +70,14 @@ def _finetune(
 ) -> Outcome[TrainTotals]:
     job = plan_job(config)
     info = check_place(job)
-    for line in plan_lines(job):
+    plan = plan_lines(job)
+    for line in plan:
         say(line)
     if not is_finished(info, job) and _trained(job, say, report, is_new=not goes_on(info, job)):
         say(f"done    m2f-batch segment INPUT OUTPUT --model {config.output.uri} --task {job.task}")
     else:
         say(f"done    nothing to do: {config.output.uri} holds the finished model")
-    return outcome_of(job)
+    return replace(outcome_of(job), warnings=warnings_in(plan))
 
 
 def _trained(job: TrainJob, say: Callable[[str], None], report: Report[TrainTotals] | None, *, is_new: bool) -> bool:

@@ -77,7 +77,7 @@ def _model_lines(job: Job) -> Iterator[str]:
     yield f"model   {config.model.uri}{revision}: {labeling.task}{asked}, {len(labeling.categories)} labels"
     yield f"        license of the weights: {job.checkpoint.license}"
     for terms in terms_of(job.checkpoint.license):
-        yield f"        {terms}"
+        yield f"        note: {terms}"
     yield f"        canvas: {labeling.preprocess.describe()}; {labeling.precision}"
     yield from _window_lines(job)
     if labeling.task == "panoptic":

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,15 @@ def test_a_dataset_from_its_faults_to_another_format(folder: Path, tmp_path: Pat
 
 def test_a_training_is_given_its_config(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     given: list[FinetuneConfig] = []
-    monkeypatch.setattr("m2f_batch.train.command.finetune", given.append)
+    told = Outcome[object](warnings=("the key is train.steps", "m2f-batch lint shows all"))
+    monkeypatch.setattr("m2f_batch.train.command.finetune", lambda made: given.append(made) or told)
     (tmp_path / "a.yaml").write_text(
         f"train: {{steps: 7, batch_size: 2}}\ndata: {{split: 0.5, train_images: {tmp_path}}}\n"
     )
-    m2f_batch.finetune(
+    outcome = m2f_batch.finetune(
         tmp_path / "a.json", "tuned", model="m", config=tmp_path / "a.yaml", batch_size=4, model_config={"x": 1}
     )
+    assert outcome.warnings == ("the key is steps", "m2f_batch.lint shows all")
     mapping = {"train": {"steps": 7, "batch_size": 2}, "data": {"split": 0.5, "train_images": tmp_path}}
     m2f_batch.finetune(tmp_path / "a.json", "tuned", model="m", config=mapping, batch_size=4, model_config={"x": 1})
     first, second = given
@@ -122,6 +125,21 @@ def test_a_training_is_given_its_config(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert (first.data.train, first.train.steps, first.train.batch_size) == (str(tmp_path / "a.json"), 7, 4)
     assert (first.data.split, first.model.uri, first.model.config) == (0.5, "m", {"x": 1})
     assert mapping["train"] == {"steps": 7, "batch_size": 2}, "what a caller gives is left as it is"
+
+
+def test_what_a_plan_warns_of_is_returned(folder: Path, off_ray: None, capfd: pytest.CaptureFixture[str]):
+    """On the command line it is said. In Python it is data, in words of Python."""
+    model = folder / "no-stuff"
+    shutil.copytree(DEMO_MODEL, model)
+    tree = json.loads((model / "config.json").read_text())
+    tree.pop("label_ids_to_fuse", None)
+    (model / "config.json").write_text(json.dumps(tree))
+    outcome = m2f_batch.segment(
+        folder / "images", folder / "loud", model=model, task="panoptic", max_error_fraction=0.1
+    )
+    assert "nothing says which labels are stuff, so none is merged; set stuff_ids" in outcome.warnings
+    assert outcome.exit_code == 3 and outcome.error is not None and " max_error_fraction" in outcome.error
+    assert capfd.readouterr() == ("", "")
 
 
 def test_words_of_transformers_are_arguments_as_they_are_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
