@@ -1,6 +1,7 @@
 """The package inside a Ray session of its caller's: the job, and a stage of a pipeline that is not ours.
 
-It costs some 20 s of CPU, most of it workers that import torch.
+It is long: some 20 s of CPU, most of it workers that import torch. What a job gives back to the session of its caller
+is held by tests/unit/ray_session/test_session.py, and the stage by tests/unit/vision/test_batch_segmenter.py.
 """
 
 import logging
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 import ray.data
-from conftest import DEMO_MODEL
+from conftest import DEMO_MODEL, LONG
 from ray.data import DataContext
 
 import m2f_batch
@@ -29,6 +30,7 @@ def settings() -> tuple[object, ...]:
     )
 
 
+@LONG
 def test_the_job_and_a_stage_of_a_pipeline(
     ray_session: None, scenes: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
