@@ -67,11 +67,11 @@ class Run:
         return order_of(self.directory)
 
     def rows(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Yield all rows, or some of their columns, in the order of their URIs, a few hundred at a time."""
+        """Yield all rows, or their ``columns``, in the order of their URIs, a few hundred at a time."""
         return tables_by_uri(self.directory, columns, self._order)
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
-        """Return all rows, or some of their columns, as one table in memory, in the order of their URIs.
+        """Return all rows, or their ``columns``, as one table in memory, in the order of their URIs.
 
         ``rows`` yields the same, a few hundred rows at a time. Raises ArgumentError for a column that rows have not.
         """
@@ -82,7 +82,7 @@ class Run:
         return pa.concat_tables([schema.empty_table(), *self.rows(columns)])
 
     def segments(self, row: Row) -> list[Segment]:
-        """Return the segments of a row, which give their masks and pictures. There are none in a row that failed."""
+        """Return the segments of ``row``, which give their masks and pictures. A row that failed has none."""
         return [segment_of(entry, (row["height"], row["width"])) for entry in row["segments"]]
 
     def sidecar(self, name: str) -> Iterator[pa.Table]:
@@ -154,7 +154,7 @@ class Run:
         return [row for _, _, row in sorted(drawn, key=lambda each: each[1])]
 
     def image(self, row: Row) -> NDArray[np.uint8]:
-        """Return the pixels behind a row, uint8 [H, W, 3], as the run's decode policy gives them.
+        """Return the pixels behind ``row``, uint8 [H, W, 3], as the run's decode policy gives them.
 
         Raises ImageError for an image that cannot be read, has changed since it was listed, or lies outside the
         allow-lists.

@@ -45,7 +45,7 @@ class BatchSegmenter:
         self.column, self.segmenter = column, Segmenter.from_pretrained(model, **options)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Return the batch with five more columns, its rows in their order.
+        """Return ``batch`` with five more columns, its rows in their order.
 
         Raises ArgumentError for a batch that is no Arrow table, lacks the column of images or has one of the five, and
         TransientError or RunError where storage does not answer.

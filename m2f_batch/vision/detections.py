@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def to_supervision(segments: Sequence[Segment]) -> "Detections":
-    """Return the ``supervision.Detections`` of one image's segments, in their order.
+    """Return the ``supervision.Detections`` of one image's ``segments``, in their order.
 
     ``xyxy`` is float32 [N, 4], the box of each mask in pixels: left, top, right and bottom. ``mask`` is bool [N, H, W]
     at the size of the image. ``confidence`` is float32 [N], ``class_id`` int64 [N], and ``data["class_name"]`` str [N].

@@ -11,7 +11,7 @@ from m2f_batch.vision.decode.given import ALLOWED, ImageLike, checked_one, is_on
 
 
 def plot(image: ImageLike, segments: Sequence[Segment], *, stuff_ids: Iterable[int] = ()) -> Image.Image:
-    """Draw segments, tinted, outlined and named, over their image, and return the picture at the image's size.
+    """Draw ``segments``, tinted, outlined and named, over their image, and return the picture at the image's size.
 
     ``image`` is whatever a ``Segmenter`` takes: a path or URI, encoded bytes, a PIL image, or an array, uint8 [H, W],
     [H, W, 3] or [H, W, 4]. It is left as it is. Larger segments are drawn first. Labels of ``stuff_ids`` are paler, and

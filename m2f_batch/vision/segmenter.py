@@ -235,9 +235,10 @@ class Segmenter:
     def __call__(self, images: ImageLike | Sequence[ImageLike]) -> list[Segment] | list[list[Segment]]:
         """Return the segments of one image, or of each of several: a list of them, best first as the task has it.
 
-        An image is a path or URI (``s3://bucket/a.jpg``, ``file:///a.jpg``), encoded bytes, a PIL image, or an array in
-        RGB order: uint8 [H, W], [H, W, 3] or [H, W, 4]. Its pixels are those of a run: upright by EXIF, gray repeated,
-        and what is transparent over white. Masks have the size [H, W] of the upright image.
+        Each of ``images``, or the one, is a path or URI (``s3://bucket/a.jpg``, ``file:///a.jpg``), encoded bytes, a
+        PIL image, or an array in RGB order: uint8 [H, W], [H, W, 3] or [H, W, 4]. Its pixels are those of a run:
+        upright by EXIF, gray repeated, and what is transparent over white. Masks have the size [H, W] of the upright
+        image.
 
         Raises ImageError for the first image that cannot be had or labeled (DecodeError for one that cannot be
         decoded), with its ``index``. Raises ArgumentError for what has no form of an image, and TransientError or
@@ -297,7 +298,7 @@ class Segmenter:
         return prepare_image(image, self.labeling.preprocess, self.max_pixels, self.labeling.cut)
 
     def label(self, images: Sequence[Prepared]) -> list[Result]:
-        """Return the segments of prepared images, or why there are none, in their order, once all are there."""
+        """Return the segments of prepared ``images``, or why there are none, in their order, once all are there."""
         return self._gather(future for future in self._engine.submit(images))
 
     def _gather(self, futures: Iterator[Future[Result]]) -> list[Result]:
