@@ -81,8 +81,8 @@ test-cluster: export M2F_BATCH_TEST_NODES = 3
 test-cluster: $(VENV)/ready
 	$(BIN)/python -m pytest -q tests/behavior/test_runs.py tests/behavior/test_resume.py tests/behavior/test_command_line.py
 
-# the recipes of infra/schedulers and docs/tables.md in the packages that they are for, each locked in an environment of its
-# own (700 MB), with this checkout's own command
+# the recipes of infra/schedulers and docs/guides/tables.md in the packages that they are for, each locked in an environment
+# of its own (700 MB), with this checkout's own command
 test-tools: $(TEST_TOOLS)
 
 $(TEST_TOOLS): test-tool-%: .venv-tools/%/ready $(VENV)/ready

@@ -1,6 +1,6 @@
 """One worker, two workers, and two of plain ``transformers`` + DDP, each going its own way from the same weights.
 
-    python -m benchmarks.training.trajectories [--steps 200] [--picture docs/trajectories.png]
+    python -m benchmarks.training.trajectories [--steps 200] [--picture docs/pictures/trajectories.png]
 
 Same seed, same global batches (5 drawn scenes: 3 for one worker, 2 for the other), AdamW with clipping. All losses are
 read off one ruler, whatever was differentiated: the loss of the whole batch, divided by its totals, at the same points.
@@ -184,7 +184,7 @@ def main() -> int:
     """Train all ways one after the other, draw them and print how far they part."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--picture", type=Path, default=PROJECT / "docs" / "trajectories.png")
+    parser.add_argument("--picture", type=Path, default=PROJECT / "docs" / "pictures" / "trajectories.png")
     options = parser.parse_args()
     runs = {}
     for way in (ONE, TWO, PLAIN, ONE_DOUBLE, TWO_DOUBLE):

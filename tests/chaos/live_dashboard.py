@@ -1,6 +1,6 @@
 """A live run as Prometheus and the dashboard see it: every panel's queries return data, and become a picture.
 
-    PYTHONPATH=tests .venv/bin/python tests/chaos/live_dashboard.py docs/dashboard.png
+    PYTHONPATH=tests .venv/bin/python tests/chaos/live_dashboard.py docs/pictures/dashboard.png
 
 A Ray with a token, Prometheus (Debian's package) with infra/prometheus/machines.yml and its alerts, and one run from a
 bucket whose proxy injects faults, in which an actor is killed; then the same command with nothing to do. The picture is

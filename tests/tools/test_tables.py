@@ -1,4 +1,4 @@
-"""The recipes of docs/tables.md, run as they stand over annotations that this project's own writer has written."""
+"""The recipes of docs/guides/tables.md, run as they stand over annotations that this project's own writer has written."""
 
 import json
 import re
@@ -23,7 +23,7 @@ make_run(Path(sys.argv[1]) / "labels", files, task="instance")
 
 
 def blocks(language: str) -> list[str]:
-    text = (PROJECT / "docs" / "tables.md").read_text()
+    text = (PROJECT / "docs" / "guides" / "tables.md").read_text()
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 

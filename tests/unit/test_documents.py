@@ -13,7 +13,7 @@ from m2f_batch.cli import main
 DOCUMENTS = [
     *(
         PROJECT / "README.md",
-        *PROJECT.glob("docs/*.md"),
+        *PROJECT.glob("docs/**/*.md"),
         *PROJECT.glob("infra/**/*.md"),
         *PROJECT.glob("jobs/**/*.yaml"),
     ),

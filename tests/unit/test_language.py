@@ -102,7 +102,7 @@ def british(text: str, file: Path) -> list[str]:
 
 
 def test_spelling_is_american():
-    documents = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob("infra/**/*.md")]
+    documents = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("infra/**/*.md")]
     assert [each for file in [*FILES, *documents] for each in british(file.read_text(), file)] == []
 
 
