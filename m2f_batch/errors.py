@@ -23,6 +23,44 @@ class _Absent(Enum):
 
 ABSENT: Final = _Absent.ABSENT  # no value: None is one, too
 
+# how a command ends
+EXIT_CODES: Mapping[int, str] = {
+    0: "Done. Images that could not be read are rows with status `error`, and no failure.",
+    1: "The run failed: what was committed is kept, and the same command goes on. `verify` and `lint` have found "
+    "something, or `explain` has found another row than the run's.",
+    2: "The command, its config or its input is wrong, or another run holds OUTPUT. One message says so, and nothing "
+    "was written.",
+    3: "More than `input.max_error_fraction` of the images failed. That is judged at the end, when the run is whole, "
+    "verified and has `_SUCCESS`, and once 200 images have rows, when it ends early and the others remain.",
+    130: "Stopped by Ctrl-C or SIGTERM. The same command goes on.",
+    137: "The process was killed (SIGKILL). `submit` ends so where its job's process was. The same command goes on.",
+}
+
+_BY_A_CHILD = ("fetch", "decode", "label")  # stages in which an image can end its process
+# why an image has no label, by the reason in its row: the stages in which that can be, and what it means
+REASONS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "NotFound": (("fetch",), "There is no such file or object any more."),
+    "AccessDenied": (("fetch",), "The store refuses this one file or object."),
+    "NotAllowed": (("fetch",), "The image, or where it is redirected to, is outside of `storage.allow`."),
+    "Unreadable": (("fetch",), "The store cannot give this one file or object."),
+    "Changed": (("fetch",), "The file is another one than was listed. The next run takes it as a changed image."),
+    "Empty": (("decode",), "The file has 0 bytes."),
+    "NotAnImage": (("decode",), "The bytes are no format that is read."),
+    "Truncated": (("decode",), "The file ends before its image does."),
+    "Corrupt": (("decode",), "The image cannot be decoded."),
+    "TooManyPixels": (("decode",), "The image has more pixels than `input.max_pixels`."),
+    "ZeroSize": (("decode",), "The image has a width or height of 0."),
+    "UnsupportedMode": (("decode",), "The pixels are of a kind that no rule turns into RGB."),
+    "HeicUnsupported": (("decode",), "HEIC images need the extra `heic`."),
+    "TooThin": (("preprocess",), "Resized for the model, the image would be narrower than the model takes."),
+    "LargerThanPadSize": (("preprocess",), "Resized, the image is larger than the processor's `pad_size`."),
+    "CannotResize": (("preprocess",), "torch cannot resize the image so far."),
+    "NanLogits": (("postprocess",), "The model gave NaN or infinite logits for the image."),
+    "Crashed": (_BY_A_CHILD, "The image has ended a process of its own three times, as a segmentation fault does."),
+    "Killed": (_BY_A_CHILD, "A process of its own was killed three times at the image, most likely for its memory."),
+    "TimedOut": (_BY_A_CHILD[1:], "A process of its own has had no result three times within the limit."),
+}
+
 
 class Plain(str):
     """A value that messages show without quotes, such as a place that is a whole URI.

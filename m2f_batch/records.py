@@ -4,7 +4,7 @@ Shapes: H, W are the full image's height and width in pixels, after EXIF orienta
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,30 @@ SCHEMA = pa.schema(
     ],
     metadata={"m2f_batch.schema_version": SCHEMA_VERSION},
 )
+
+# what the columns hold, by their path
+COLUMNS: Mapping[str, str] = {
+    "image_id": "Number of the image: the first 8 bytes of the SHA-256 of `uri`, NUL, `version`, big-endian, without "
+    "the top bit.",
+    "uri": "Absolute path of a local file, or URI of an object, which is not percent-encoded.",
+    "version": "Version of the bytes that were labeled: an ETag in object stores, size and time of change elsewhere.",
+    "height": "Pixels, once the EXIF orientation is applied. Null where it is not known.",
+    "width": "As `height`.",
+    "status": "`ok`, or `error` where the image has no label.",
+    "error": "Null where the status is `ok`.",
+    "error.stage": "Stage that failed.",
+    "error.type": "Reason, a short word that stays the same from release to release.",
+    "error.message": "What happened, for people.",
+    "segments": "Empty where nothing was found, and where the status is `error`.",
+    "segments.id": "Number of the segment within the image, from 1 on.",
+    "segments.category_id": "Label id of the model. `categories` of run.json has them all.",
+    "segments.category": "Name of that label.",
+    "segments.score": "From 0 to 1.",
+    "segments.area": "Pixels of the mask.",
+    "segments.bbox": "Smallest box around the mask: x and y of its upper left corner, width, height, in pixels.",
+    "segments.counts": "Mask as compressed COCO RLE over the whole image, for pycocotools: "
+    '`{"size": [height, width], "counts": counts}`.',
+}
 
 Row = dict[str, Any]
 

@@ -15,6 +15,38 @@ from m2f_batch.models.label_sets import Category
 from m2f_batch.runs.directory import RunDirectory
 
 Tree = Mapping[str, Any]
+# what the keys of run.json hold
+KEYS: Mapping[str, str] = {
+    "run_id": "Random name of the run. It stays when the run goes on.",
+    "task": "`instance`, `semantic` or `panoptic`.",
+    "model": "The model: `uri`, `revision` (commit of a hub id, else null), `fingerprint` of its files, and `license`.",
+    "config": "The config of the last attempt, with all defaults and whole places.",
+    "preprocess": "What was settled of `preprocess`: sizes, normalization, windows.",
+    "postprocess": "What was settled of `postprocess`, with the values for the task.",
+    "categories": "List of labels: `id`, `name`, `isthing`, `dataset_id` (number in the label set's own files).",
+    "stuff_ids_from": "What said which labels are stuff: the config, the checkpoint or its label set.",
+    "fingerprint": "Hash of all that decides a label. Rows of two fingerprints are never mixed.",
+    "fingerprint_of": "What the fingerprint is the hash of.",
+    "decoder": "Version of the rules by which bytes become pixels.",
+    "versions": "Versions of Python and of the packages that compute.",
+    "plan": "Name of the plan that the files follow. A new plan is made when INPUT has changed.",
+    "images": "Counts of images: `listed` = `ok` + `error` + `remaining` at all times; `skipped` files are no images, "
+    "and `duplicates` are listed once.",
+    "segments": "Count of segments in all rows.",
+    "errors": "Counts of error rows, by `stage/type`.",
+    "strangers": "Count of the errors that `input.max_error_fraction` leaves out: files without extension that are no "
+    "image.",
+    "started_at": "When the run began, in UTC.",
+    "deadline_at": "When the run should be done, as `run.deadline` says, else null.",
+    "finished_at": "When the run was verified, else null.",
+    "seconds": "Seconds of the last attempt.",
+    "images_per_second": "Rate of the last attempt.",
+    "stages": "How busy each stage of the last attempt was: seconds, and share of its slots.",
+    "retries": "Requests to storage that were repeated in the last attempt.",
+    "forward": "Replicas whose forward pass is ours (`fast`) and transformers' own (`slow`), and `why` those are.",
+    "attempts": "Commands that have worked on the run.",
+    "token": "Number of the lease under which this file was written.",
+}
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@
 A stranger is an error row that ``input.max_error_fraction`` leaves out: it is no image, and its name has no extension.
 ``run`` is OUTPUT, printable ASCII of at most 80 characters. Ray adds the prefix and labels of its own (node, session,
 ``WorkerId``): sum over them. Counters belong to one attempt. They begin at 0 with the driver, and a series appears with
-its first increment. Ray forgets a gauge 20 seconds after it was last set, so ``set_state`` belongs into a loop, and an
-alarm on the last success takes ``last_over_time``.
+its first increment. Ray forgets a gauge 20 seconds after it was last set, so an alarm on the last success takes
+``last_over_time``.
 
 The endpoint is that of the dashboard agent, which is there on every node whose Ray is ``ray[default]`` (``ray start
 --metrics-export-port``), with or without a dashboard. A plain ``ray[data]`` has none: then all this does nothing.
