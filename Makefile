@@ -14,7 +14,7 @@ TOOLS = airflow argo cron dagster tables
 TEST_TOOLS = $(TOOLS:%=test-tool-%)
 
 .PHONY: demo test test-fast test-slow test-units test-chaos test-behavior test-commands test-runs test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
-.PHONY: test-tools $(TEST_TOOLS) lock-tools
+.PHONY: test-tools $(TEST_TOOLS) lock-tools reference
 
 # Let processes keep bytecode, whatever the shell says, because each would else compile thousands of modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -101,6 +101,10 @@ lock-tools:
 		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 			tests/tools/$$tool.in -o tests/tools/$$tool.txt || exit 1; \
 	done
+
+# Run it after a change of what docs/reference/ is made of: arguments, config keys, tables, public names.
+reference: $(VENV)/ready
+	$(BIN)/python infra/docs/write_reference.py
 
 # Ours and the peers side by side: all parts but the long ones, or one. BENCH="--quick" is a try that writes no result.
 bench: $(BENCHES)
