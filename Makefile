@@ -10,11 +10,12 @@ PARTS = postprocess preprocess megapixels forward memory job listing corrupt
 LONG_PARTS = families scale kills pool gcs idle_head s3_requests train growing
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
+PICTURES = scenes staircase queries life speed kill
 TOOLS = airflow argo cron dagster tables
 TEST_TOOLS = $(TOOLS:%=test-tool-%)
 
 .PHONY: demo test test-fast test-slow test-units test-chaos test-behavior test-commands test-runs test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
-.PHONY: test-tools $(TEST_TOOLS) lock-tools reference
+.PHONY: test-tools $(TEST_TOOLS) lock-tools reference pictures
 
 # Let processes keep bytecode, whatever the shell says, because each would else compile thousands of modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -107,10 +108,16 @@ reference: $(VENV)/ready
 	$(BIN)/python infra/docs/write_reference.py
 
 # Ours and the peers side by side: all parts but the long ones, or one. BENCH="--quick" is a try that writes no result.
+# Its chart is drawn anew from the newest results.
 bench: $(BENCHES)
+	$(BIN)/python -m benchmarks.pictures.speed
 
 $(BENCHES) $(LONG_BENCHES) bench-gpu: bench-%: $(VENV)/ready
 	$(BIN)/python -m benchmarks.$(notdir $(patsubst %/,%,$(dir $(wildcard benchmarks/*/$*.py)))).$* $(BENCH)
+
+# Pictures of the documents, but those that a training or a live cluster draws.
+pictures: $(VENV)/ready
+	for picture in $(PICTURES); do $(BIN)/python -m benchmarks.pictures.$$picture || exit 1; done
 
 # Lint, format and types.
 check: $(VENV)/ready

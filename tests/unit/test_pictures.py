@@ -1,0 +1,50 @@
+"""The scripts that draw the documents' pictures, without the runs and models that they draw."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from benchmarks.pictures import drawing, kill, staircase
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A folder in place of that of the documents."""
+    monkeypatch.setattr(drawing, "PROJECT", tmp_path)
+    monkeypatch.setattr(drawing, "PICTURES", tmp_path)
+    return tmp_path
+
+
+def test_a_picture_that_is_too_large_is_not_written(pictures):
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    for name in ("noise.png", "noise.jpg"):
+        with pytest.raises(ValueError, match=r"noise\.(png|jpg): [\d,]+ bytes are more than 200,000"):
+            drawing.save_image(Image.fromarray(noise), name)
+    assert list(pictures.iterdir()) == []
+
+
+def test_what_is_committed_is_counted_in_whole_files_and_in_units(tmp_path):
+    assert kill.committed(tmp_path) == 0
+    for name, rows in (("annotations/a", 5), ("_state/parts/b/0", 3), ("_state/parts/b/1", 2), ("_state/parts/a/0", 5)):
+        file = tmp_path / f"{name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"image_id": range(rows)}), file)
+    (tmp_path / "_state" / "listing.parquet").write_bytes(b"no part")
+    assert kill.committed(tmp_path) == 10
+
+
+def test_the_timeline_is_drawn_from_what_was_measured(pictures):
+    run = {"samples": [(0.0, 0), (2.0, 40), (7.0, 48), (9.0, 100)], "kill": 2.0, "again": 7.0}
+    kill.draw({"images": 100, "undisturbed": [(0.0, 0), (4.0, 100)], "killed": run})
+    with Image.open(pictures / "kill.png") as drawn:
+        assert drawn.width > 800 and len(drawn.getcolors(256)) > 5
+
+
+def test_the_edge_that_is_enlarged_is_the_upper_right_one():
+    mask = np.zeros((400, 500), bool)
+    mask[100:301, 150:351] = np.hypot(*np.ogrid[-100:101, -100:101]) <= 100
+    y, x = staircase.edge_of(mask)
+    assert mask[y, x] and not mask[y - 1, x + 1]
+    assert abs((200 - y) - (x - 250)) < 15
