@@ -29,7 +29,7 @@ TINY_ONEFORMER = {
 class Case:
     """A line of the tables.
 
-    - ``name`` for people, with the published size, and the ``row`` of docs/models.md, a model_type, that it stands in.
+    - ``name`` for people, with the published size, and the ``row`` of docs/guides/models.md, a model_type, for it.
     - ``task`` of the whole job, and the ``post`` tasks whose post-processing is timed.
     - ``config`` and ``tiny`` make the configuration. ``classes`` is its number of labels.
     - ``processor`` is the class of the image processor, with its ``settings``, as published weights have them.

@@ -1,4 +1,4 @@
-"""Writes the measured speed of each family into the table of docs/models.md.
+"""Writes the measured speed of each family into a table of docs/guides/models.md.
 
 python -m benchmarks.families.documents
 """
@@ -11,8 +11,8 @@ from typing import Any
 from benchmarks.families.cases import ALL
 from benchmarks.lib.timing import PROJECT, RESULTS
 
-DOCUMENT, RESULT = PROJECT / "docs" / "models.md", RESULTS / "families.json"
-COLUMN, BEFORE = "times as fast as transformers, measured", "source"
+DOCUMENT, RESULT = PROJECT / "docs" / "guides" / "models.md", RESULTS / "families.json"
+COLUMN = "times as fast as transformers, measured"
 UNMEASURED = "not measured yet"
 
 
@@ -25,7 +25,7 @@ def figures() -> dict[str, Any]:
 def cell_of(row: str, measured: Mapping[str, Any]) -> str:
     """What a row of the table says of speed."""
     cases = [case for case in ALL if case.row == row and case.name in measured]
-    return "<br>".join(f"{case.name}: {_sentence(measured[case.name])}" for case in cases) or UNMEASURED
+    return "; ".join(f"{case.name}: {_sentence(measured[case.name])}" for case in cases) or UNMEASURED
 
 
 def _sentence(measured: Mapping[str, Any]) -> str:
@@ -42,20 +42,16 @@ def _short(ratio: float) -> str:
 
 
 def with_speeds(text: str, measured: Mapping[str, Any]) -> str:
-    """The document with the column as it is measured, which is added where it is not there."""
+    """The document with the column as it is measured. Raises StopIteration where no table has it."""
     lines = text.splitlines()
-    head = next(at for at, line in enumerate(lines) if line.startswith("| architecture, `model_type` |"))
-    names = _cells(lines[head])
-    is_there = COLUMN in names
-    at = names.index(COLUMN) if is_there else names.index(BEFORE)
-    for number, line in enumerate(lines[head:], start=head):
+    head = next(at for at, line in enumerate(lines) if COLUMN in _cells(line))
+    at = _cells(lines[head]).index(COLUMN)
+    for number, line in enumerate(lines[head + 2 :], start=head + 2):
         if not line.startswith("|"):
             break
         cells = _cells(line)
-        if is_there:
-            del cells[at]
-        cells.insert(at, {0: COLUMN, 1: "---"}.get(number - head) or cell_of(line.split("`")[1], measured))
-        lines[number] = "|" + "|".join(cell if cell == "---" else f" {cell} " for cell in cells) + "|"
+        cells[at] = cell_of(line.split("`")[1], measured)
+        lines[number] = "|" + "|".join(f" {cell} " for cell in cells) + "|"
     return "\n".join(lines) + "\n"
 
 

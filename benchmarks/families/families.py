@@ -3,7 +3,7 @@
     python -m benchmarks.families.families [--quick] [--only mask2former,segformer] [--device cuda]
 
 Published configurations with random weights, float32. Writes results/families.md, results/families.json, and the column
-of docs/models.md. With ``--only`` the others' figures stay as they were.
+of docs/guides/models.md. With ``--only`` the others' figures stay as they were.
 """
 
 import json
