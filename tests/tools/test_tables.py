@@ -1,8 +1,9 @@
-"""The recipes of docs/guides/tables.md, run as they stand over annotations that this project's own writer has written."""
+"""The recipes of docs/guides/tables.md and the queries of all pages, run as they stand over rows of our own writer."""
 
 import json
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ make_run(Path(sys.argv[1]) / "labels", files, task="instance")
 """
 
 
-def blocks(language: str) -> list[str]:
-    text = (PROJECT / "docs" / "guides" / "tables.md").read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+TABLES = PROJECT / "docs" / "guides" / "tables.md"
+PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str, page: Path = TABLES) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -48,6 +52,13 @@ def test_duckdb_counts_segments(labels: list[dict[str, Any]]) -> None:
     names = [segment["category"] for row in labels for segment in row["segments"]]
     assert len(names) == 3
     assert {name: count for name, count, _ in found} == {name: names.count(name) for name in names}
+
+
+@pytest.mark.parametrize("page", filter(partial(blocks, "sql"), PAGES), ids=lambda page: str(page.relative_to(PROJECT)))
+def test_duckdb_takes_the_queries_of_each_page(page: Path, labels: list[dict[str, Any]]) -> None:
+    for query in blocks("sql", page):
+        assert duckdb.sql(query).columns, query
+        duckdb.sql(query).fetchall()
 
 
 def test_tables_hold_the_same_rows_after_one_run_and_after_two(labels: list[dict[str, Any]]) -> None:

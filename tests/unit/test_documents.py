@@ -19,7 +19,7 @@ DOCUMENTS = [
     ),
     *sorted(file for file in PROJECT.glob("infra/schedulers/*") if file.is_file()),
 ]
-COMMAND = re.compile(r"(?:`|^ {4}|^#\s+|\.venv/bin/)m2f-batch ([a-z]+(?: [a-z]+)?)(\b[^`\n]*)", re.MULTILINE)
+COMMAND = re.compile(r"(?:`|^ {4}|^\$ |^#\s+|\.venv/bin/)m2f-batch ([a-z]+(?: [a-z]+)?)(\b[^`\n]*)", re.MULTILINE)
 
 
 def commands(document: Path) -> set[tuple[str, str]]:

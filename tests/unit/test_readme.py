@@ -1,36 +1,123 @@
-"""What the README says in figures and lists, against the code."""
+"""What the README and the pages of the documents say in figures and lists, against the code and the results."""
 
+import ast
 import re
+from pathlib import Path
 
+import pytest
 from conftest import PROJECT
 
+from benchmarks.lib.results import Line, line_of, lines_of, span
+from benchmarks.pictures.speed import bars
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 
 README = (PROJECT / "README.md").read_text()
+PAGES = [
+    page
+    for page in sorted([PROJECT / "README.md", *(PROJECT / "docs").rglob("*.md")])
+    if not page.is_relative_to(PROJECT / "docs" / "reference")  # written from the code, by a test of its own
+]
+TEXTS = "\n".join(page.read_text() for page in PAGES)
 
 
-def test_image_extensions_are_listed():
-    (listed,) = re.findall(r"Image extensions: ([^.]*)\.", README)
-    assert listed.split() == sorted(IMAGE_EXTENSIONS)
+def name_of(page: Path) -> str:
+    return page.relative_to(PROJECT).as_posix()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+    assert len(README.split()) <= 900
+    assert re.findall(r"^ {4}make (\w+)", README, re.MULTILINE) == ["demo", "test"]
+
+
+def test_the_architectures_are_counted():
+    families = [
+        file for file in (PROJECT / "m2f_batch" / "models" / "families").glob("*.py") if file.stem != "__init__"
+    ]
+    assert len(families) == 11
+    assert "runs [eleven architectures](docs/guides/models.md)" in README
 
 
 def test_config_keys_exist():
     known = {key for config in (SegmentConfig, FinetuneConfig) for key, _ in fields_of(config)}
     sections = "input|model|preprocess|postprocess|compute|output|run|data|augment|train"
-    named = set(re.findall(rf"\b((?:{sections})\.[a-z_]+)\b", README))
+    texts = re.sub(r"^```python\n.*?^```$", "", TEXTS, flags=re.MULTILINE | re.DOTALL)  # run.rows is of a variable
+    named = set(re.findall(rf"(?<!\.)\b((?:{sections})\.[a-z_]+)\b", texts))
     files = {"model.safetensors", "run.json", "train.json", "data.yaml"}
-    files |= {"postprocess.py", "preprocess.py", "augment.py", "data.py"}
-    assert named - known - files == set()
-    assert len(named) > 8
+    files |= {name for name in named if name.endswith((".py", ".md"))}
+    parameters = {"model.config"}  # of transformers, below it
+    assert named - known - files - parameters == set()
+    assert len(named & known) > 40
 
 
 def test_files_exist():
-    texts = README + (PROJECT / "docs" / "architecture.md").read_text() + (PROJECT / "CONTRIBUTING.md").read_text()
-    paths = re.findall(r"`((?:m2f_batch|tests|jobs|benchmarks|docs|vision|flow|storage)/[\w/.]+)`", texts)
+    texts = TEXTS + (PROJECT / "CONTRIBUTING.md").read_text()
+    folders = "m2f_batch|tests|jobs|benchmarks|docs|infra|vision|flow|storage"
+    paths = re.findall(rf"`((?:{folders})/[\w/.-]+)`", texts)
     assert len(paths) > 60
     assert [
         path for path in paths if not (PROJECT / path).exists() and not (PROJECT / "m2f_batch" / path).exists()
     ] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python_of_a_page_is_python(page: Path) -> None:
+    """What a page imports of ours is there. What it shows of other packages is not run."""
+    for block in blocks(page, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("m2f_batch"):
+                module = __import__(node.module, fromlist=["*"])
+                assert [each.name for each in node.names if not hasattr(module, each.name)] == []
+
+
+def test_pictures_are_small():
+    pictures = [file for file in (PROJECT / "docs").rglob("*") if file.suffix in (".png", ".jpg", ".svg")]
+    assert len(pictures) > 5
+    assert [file.name for file in pictures if file.stat().st_size > 200_000] == []
+    pages = [PROJECT / "benchmarks" / "README.md", *(PROJECT / "docs").rglob("*.md")]
+    texts = TEXTS + "".join(page.read_text() for page in pages)
+    assert [file.name for file in pictures if file.name not in texts] == []
+
+
+def postprocessing(task: str, output: str, kept: int, classes: int) -> Line:
+    cells = {"task": task, "output": output, "kept": str(kept), "classes": str(classes)}
+    return line_of("postprocess", "transformers / ours", **cells)
+
+
+def seconds(text: str) -> float:
+    value, unit = text.split()
+    return float(value) / (1000 if unit == "ms" else 1)
+
+
+def test_figures_of_the_readme_are_those_of_the_results():
+    instance = postprocessing("instance", "2160x3840", 40, 80)
+    assert f"[median IoU with the paper's is {float(instance['IoU of transformers']):.2f}]" in README
+    ours, theirs = (seconds(instance[name]) for name in ("ours", "transformers"))
+    assert f"[{ours:.2f} s in place of {theirs:.1f}]" in README
+    memory = line_of("memory", "ours, MiB", task="instance")
+    theirs = float(memory["transformers, MiB"].replace(",", "")) / 1000
+    assert f"{memory['ours, MiB']} MiB\n  [in place of {theirs:.1f} GB]" in README
+    job = line_of("job", "whole job / this", way="transformers pipeline")
+    assert f"[{span(job['whole job / this']).median:.1f} times as fast]" in README
+    now = lines_of("kills", "again, images")[-1]
+    assert f"{now['processes']} killed processes cost\n  [{now['again, images']} fetched twice]" in README
+    sound = line_of("corrupt", "rows", images="sound")
+    assert f"[{sound['rows']} stay the same]" in README
+
+
+def test_the_chart_shows_what_the_page_on_speed_says():
+    page = (PROJECT / "docs" / "explanation" / "speed.md").read_text()
+    rows = re.findall(r"^\|(?:[^|]*\|){3} ([\d.]+) \|$", page, re.MULTILINE)
+    drawn = [bar.ratio.median for bar in bars()]
+    assert sorted(map(float, rows)) == sorted(round(each, 1 if each < 5 else None) for each in drawn)
+
+
+def test_a_table_without_the_column_is_no_table():
+    with pytest.raises(KeyError, match="no table has a column 'nothing'"):
+        lines_of("postprocess", "nothing")

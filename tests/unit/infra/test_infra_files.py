@@ -340,7 +340,7 @@ def test_uv_is_pinned_by_hash_in_one_place():
 
 
 def test_images_are_named_by_the_version():
-    texts = "".join(file.read_text() for file in [*TOLD, *files("README.md", "infra/*.md")])
+    texts = "".join(file.read_text() for file in [*TOLD, *files("README.md", "docs/**/*.md", "infra/*.md")])
     named = re.findall(r"m2f-batch:(\S+?)-(?:cuda|cpu|client)\b|newTag: (\S+?)-(?:cuda|cpu|client)\b", texts)
     assert len(named) > 10 and {image or tag for image, tag in named} == {VERSION}
 

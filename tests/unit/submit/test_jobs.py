@@ -229,8 +229,8 @@ def test_only_endpoint_region_and_checksums_travel(cluster, monkeypatch) -> None
     assert [value for value in (*keys.values(), TOKEN) for text in texts if value in text] == []
 
 
-def test_the_readme_names_what_travels() -> None:
-    _, _, section = (PROJECT / "README.md").read_text().partition("## Submit to a cluster")
+def test_the_guide_names_what_travels() -> None:
+    _, _, section = (PROJECT / "docs" / "guides" / "ray-cluster.md").read_text().partition("## What travels with a job")
     ours = [name for name in (*forwarded_names(), STOP_WAIT) if not name.startswith("AWS_")]
     assert [name for name in ours if f"`{name}`" not in section.partition("\n## ")[0]] == []
 

@@ -117,9 +117,9 @@ def test_a_worker_of_finetune_ends_the_command_with_it(cuda):
 
 
 def test_documents_name_the_floor_of_the_torch_that_is_locked():
-    """README, Dockerfile and SIZING; the driver is that of the CUDA version of torch's wheels."""
+    """The page on getting started, Dockerfile and SIZING; the driver is that of the CUDA version of torch's wheels."""
     oldest = min(int(each.removeprefix("sm_")) for each in torch.cuda.get_arch_list() or ["sm_75"])
     driver = gpu.OLDEST_DRIVER[(torch.version.cuda or "13").partition(".")[0]]
-    for file in ("README.md", "infra/Dockerfile", "infra/SIZING.md"):
+    for file in ("docs/getting-started.md", "infra/Dockerfile", "infra/SIZING.md"):
         text = " ".join((PROJECT / file).read_text().replace("\n# ", " ").split())
         assert re.search(rf"NVIDIA's driver {driver} or newer, compute capability {oldest / 10} or newer", text), file
