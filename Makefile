@@ -15,7 +15,7 @@ TOOLS = airflow argo cron dagster tables
 TEST_TOOLS = $(TOOLS:%=test-tool-%)
 
 .PHONY: demo test test-fast test-slow test-units test-chaos test-behavior test-commands test-runs test-cluster check audit lock clean chaos bench bench-gpu $(BENCHES) $(LONG_BENCHES)
-.PHONY: test-tools $(TEST_TOOLS) lock-tools reference pictures
+.PHONY: test-tools $(TEST_TOOLS) lock-tools docs reference pictures
 
 # Let processes keep bytecode, whatever the shell says, because each would else compile thousands of modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -95,13 +95,27 @@ $(TEST_TOOLS): test-tool-%: .venv-tools/%/ready $(VENV)/ready
 	$(UV) pip sync --quiet --python .venv-tools/$* --require-hashes $<
 	touch $@
 
-# Run it after a change in tests/tools/*.in.
+# Run it after a change in tests/tools/*.in or infra/docs/requirements.in.
 lock-tools:
 	$(GET_UV)
-	for tool in $(TOOLS); do \
+	for tool in $(TOOLS:%=tests/tools/%) infra/docs/requirements; do \
 		$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
-			tests/tools/$$tool.in -o tests/tools/$$tool.txt || exit 1; \
+			$$tool.in -o $$tool.txt || exit 1; \
 	done
+
+# The site of the documents, into site/. Its packages are locked in an environment of its own (80 MB). A link or an anchor that
+# is not there ends it, and so does anything that a page would load from elsewhere.
+docs: .venv-docs/ready
+	rm -rf site
+	.venv-docs/bin/python -m sphinx --quiet --fresh-env --write-all --fail-on-warning --conf-dir infra/docs \
+		--doctree-dir .venv-docs/doctrees . site
+	.venv-docs/bin/python infra/docs/check_site.py site
+
+.venv-docs/ready: infra/docs/requirements.txt
+	$(GET_UV)
+	$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv-docs
+	$(UV) pip sync --quiet --python .venv-docs --require-hashes $<
+	touch $@
 
 # Run it after a change of what docs/reference/ is made of: arguments, config keys, tables, public names.
 reference: $(VENV)/ready
@@ -144,4 +158,4 @@ lock:
 		pyproject.toml -o requirements.lock
 
 clean:
-	rm -rf $(VENV) .venv-tools .tools demo-run
+	rm -rf $(VENV) .venv-tools .venv-docs .tools demo-run site
