@@ -1,7 +1,10 @@
 """Commands that the documents tell people to type, and those of the schedulers' recipes, exist, with their options."""
 
 import ast
+import contextlib
+import io
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,14 +42,21 @@ def commands(document: Path) -> set[tuple[str, str]]:
     }
 
 
+@cache
+def help_of(*command: str) -> str:
+    """What a command prints with ``--help``. Raises AssertionError where there is no such command."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit) as ended:
+        main([*command, "--help"])
+    assert ended.value.code == 0, command
+    return printed.getvalue()
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT)))
-def test_commands_exist_with_their_options(document: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_exist_with_their_options(document: Path) -> None:
     for words, option in commands(document):
         first, _, second = words.partition(" ")
-        with pytest.raises(SystemExit) as ended:
-            main([first, *([second] if first == "submit" and second else []), "--help"])
-        assert ended.value.code == 0, f"{document.name}: m2f-batch {words}"
-        assert option in capsys.readouterr().out, f"{document.name}: m2f-batch {words} {option}"
+        assert option in help_of(first, *([second] if first == "submit" and second else [])), f"{words} {option}"
 
 
 def test_the_readme_names_commands() -> None:

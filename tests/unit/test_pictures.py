@@ -17,10 +17,11 @@ def pictures(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_picture_that_is_too_large_is_not_written(pictures):
-    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+def test_a_picture_that_is_too_large_is_not_written(pictures, monkeypatch):
+    monkeypatch.setattr(drawing, "MOST_BYTES", 2000)
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     for name in ("noise.png", "noise.jpg"):
-        with pytest.raises(ValueError, match=r"noise\.(png|jpg): [\d,]+ bytes are more than 200,000"):
+        with pytest.raises(ValueError, match=r"noise\.(png|jpg): [\d,]+ bytes are more than 2,000"):
             drawing.save_image(Image.fromarray(noise), name)
     assert list(pictures.iterdir()) == []
 
