@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import PROJECT
 
 from benchmarks.lib.results import Line, line_of, lines_of, span
@@ -12,6 +13,7 @@ from benchmarks.pictures.speed import bars
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.version import VERSION
 
 README = (PROJECT / "README.md").read_text()
 PAGES = [
@@ -42,6 +44,12 @@ def test_the_architectures_are_counted():
     ]
     assert len(families) == 11
     assert "runs [eleven architectures](docs/guides/models.md)" in README
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert (cited["version"], cited["license"], cited["cff-version"]) == (VERSION, "MIT", "1.2.0")
+    assert cited["authors"] == [{"name": "the m2f_batch developers"}]
 
 
 def test_config_keys_exist():
