@@ -5,6 +5,7 @@ python -m benchmarks.pictures.queries
 
 import sys
 
+import numpy as np
 from PIL import Image
 
 from benchmarks.pictures.drawing import save_image
@@ -13,7 +14,7 @@ from m2f_batch.explain.definition import Judged, define
 from m2f_batch.explain.pictures import Cell, heatmaps
 
 NUMBER = 6  # of the demo's scenes
-SHOWN = 12  # queries, those that are kept first
+SHOWN, COLUMNS = 12, 4  # queries, those that are kept first; fewer beside each other than a sheet has
 
 
 def main() -> int:
@@ -30,8 +31,9 @@ def main() -> int:
         )
 
     judged = sorted(found.judged, key=lambda item: (not item.segments, item.segments, -item.class_score))
-    sheet = heatmaps(logits.mask_logits, seen.frame, [cell(item) for item in judged[:SHOWN]])
-    save_image(Image.fromarray(sheet), "queries.png")
+    cells = [cell(item) for item in judged[:SHOWN]]
+    rows = [heatmaps(logits.mask_logits, seen.frame, cells[at : at + COLUMNS]) for at in range(0, SHOWN, COLUMNS)]
+    save_image(Image.fromarray(np.concatenate(rows)), "queries.png")
     return 0
 
 

@@ -72,7 +72,7 @@ def main() -> int:
     half = CROP // 2
     top, left = max(y - half, 0), min(max(x - half, 0), image.shape[1] - CROP)
     box = slice(top, top + CROP), slice(left, left + CROP)
-    figure = Figure(figsize=(9, 3.3), layout="constrained")
+    figure = Figure(figsize=(9, 3.0), layout="constrained")
     whole, ours, theirs = figure.subplots(1, 3, width_ratios=(4 / 3, 1, 1))
     whole.imshow(image[::4, ::4], extent=(0, image.shape[1], image.shape[0], 0))
     whole.add_patch(Rectangle((left, top), CROP, CROP, fill=False, edgecolor="white", linewidth=2))
