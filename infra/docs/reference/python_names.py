@@ -109,6 +109,8 @@ def _methods(node: ast.ClassDef) -> Iterator[ast.FunctionDef]:
     for each in node.body:
         if not isinstance(each, ast.FunctionDef) or each.name in INTERNAL:
             continue
+        if "overload" in map(ast.unparse, each.decorator_list):  # the method itself follows
+            continue
         if each.name in SPECIAL or not each.name.startswith("_"):
             yield each
 
@@ -150,7 +152,8 @@ def _unparsed(node: ast.AST) -> str:
 
 
 def _doc(node: Definition) -> str:
-    return reflowed(ast.get_docstring(node) or "")
+    text = ast.get_docstring(node)
+    return reflowed(text) if text else ""
 
 
 def _first(node: Definition) -> str:
