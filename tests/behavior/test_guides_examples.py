@@ -37,10 +37,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with contextlib.redirect_stdout(io.StringIO()) as said:
         assert in_process(config_of(demo / "images", demo, model)) == 0
     (folder / "said.txt").write_text(said.getvalue())
-    (folder / "labels").symlink_to(demo)
+    for name in ("demo-labels", "first-labels"):
+        (folder / name).symlink_to(demo)
     write_dataset(scenes, 10, 6)
     images = scenes / "val" / "images"
     assert in_process(config_of(images, scenes / "labels", model)) == 0
+    (scenes / "labels-tuned").symlink_to(scenes / "labels")
     for_ap = {"model": {"task": "instance"}, "postprocess": {"score_threshold": 0}}
     assert in_process(config_of(images, scenes / "labels-ap", model, **for_ap)) == 0
     shutil.copytree(scenes / "train", faulty)
@@ -62,8 +64,8 @@ def is_light(words: list[str]) -> bool:
     if words[0] != "m2f-batch" or words[1] not in LIGHT:
         return False
     return words[2].startswith(("demo-run", "scenes/", "faulty/")) or words[1:] in (
-        ["status", "labels/"],
-        ["verify", "labels/"],
+        ["status", "first-labels/"],
+        ["verify", "first-labels/"],
     )
 
 
@@ -172,7 +174,7 @@ def check_row() -> None:
     """The row of the README is one of the run."""
     shown = of_readme("python", '"image_id"').replace("…", "")
     row = eval(shown)
-    (found,) = [each for each in rows_of("labels") if each["uri"].endswith("/scene-09.png")]
+    (found,) = [each for each in rows_of("demo-labels") if each["uri"].endswith("/scene-09.png")]
     assert row.keys() == found.keys()
     for name in ("height", "width", "status", "error"):
         assert row[name] == found[name]
@@ -189,5 +191,5 @@ def check_answer() -> None:
     """The answer below the query is what it counts. That DuckDB takes the query is a test of the tools."""
     _, below = README.split("```sql\n")
     answer = re.findall(r"^\| (\w+) \| (\d+) \| [\d.]+ \|$", below.partition("##")[0], re.MULTILINE)
-    counts = Counter(segment["category"] for row in rows_of("labels") for segment in row["segments"])
+    counts = Counter(segment["category"] for row in rows_of("demo-labels") for segment in row["segments"])
     assert [(name, int(count)) for name, count in answer] == counts.most_common(len(answer))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -39,6 +40,7 @@ def labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, An
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(PROJECT / "tests"))
     subprocess.run([BIN / "python", "-c", WRITE, str(tmp_path)], check=True)
+    shutil.copytree("labels", "demo-labels")  # which the README asks
     return in_order(pyarrow.dataset.dataset("labels/annotations").to_table().to_pylist())
 
 
