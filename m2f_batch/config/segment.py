@@ -178,7 +178,7 @@ class PreprocessConfig(Section):
 
 
 class PostprocessConfig(Section):
-    """From logits to segments. A field that is not set takes the paper's value for the task."""
+    """From logits to segments. A field that is not set takes the value of the family's paper for the task."""
 
     key_aliases: ClassVar[Mapping[str, str]] = {
         "label_ids_to_fuse": "stuff_ids",
@@ -188,15 +188,18 @@ class PostprocessConfig(Section):
 
     score_threshold: Fraction | None = Field(
         None,
-        description="least score of a segment that is kept; instance 0.5, panoptic 0.8 (Mapillary Vistas 0.0) if not "
-        "set; 0 keeps all (for AP)",
+        description="least score of a segment that is kept; the family's if not set, which for Mask2Former is instance "
+        "0.5, panoptic 0.8 (Mapillary Vistas 0.0); 0 keeps all (for AP)",
         examples=["0.5"],
     )
     mask_threshold: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         None, description="probability from which on a pixel belongs to a mask; 0.5 if not set", examples=["0.5"]
     )
     top_k: Count | None = Field(
-        None, description="instance: how many (query, class) pairs are looked at; 100 if not set", examples=["100"]
+        None,
+        description="instance: how many (query, class) pairs are looked at; the family's if not set, 100 for "
+        "Mask2Former, as many as the model has queries for OneFormer and RF-DETR",
+        examples=["100"],
     )
     overlap_threshold: Fraction | None = Field(
         None,
