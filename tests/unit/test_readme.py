@@ -104,19 +104,23 @@ def seconds(text: str) -> float:
 
 
 def test_figures_of_the_readme_are_those_of_the_results():
+    readme = " ".join(README.split())
     instance = postprocessing("instance", "2160x3840", 40, 80)
-    assert f"[median IoU with the paper's is {float(instance['IoU of transformers']):.2f}]" in README
+    assert f"[median IoU with the paper's is {float(instance['IoU of transformers']):.2f}]" in readme
     ours, theirs = (seconds(instance[name]) for name in ("ours", "transformers"))
-    assert f"[{ours:.2f} s in place of {theirs:.1f}]" in README
+    assert f"{instance['kept']} objects in a 4K image take [{ours:.2f} s in place of {theirs:.1f}]" in readme
     memory = line_of("memory", "ours, MiB", task="instance")
-    theirs = float(memory["transformers, MiB"].replace(",", "")) / 1000
-    assert f"{memory['ours, MiB']} MiB\n  [in place of {theirs:.1f} GB]" in README
+    theirs = float(memory["transformers, MiB"].replace(",", "")) / 1024
+    assert f"{memory['ours, MiB']} MiB [in place of {theirs:.1f} GiB]" in readme
     job = line_of("job", "whole job / this", way="transformers pipeline")
-    assert f"[{span(job['whole job / this']).median:.1f} times as fast]" in README
+    assert f"[{span(job['whole job / this']).median:.1f} times as fast]" in readme
     now = lines_of("kills", "again, images")[-1]
-    assert f"{now['processes']} killed processes cost\n  [{now['again, images']} fetched twice]" in README
-    sound = line_of("corrupt", "rows", images="sound")
-    assert f"[{sound['rows']} stay the same]" in README
+    assert f"{now['processes']} processes were killed: [{now['again, images']} were fetched twice]" in readme
+    sound, both = (line_of("corrupt", "rows", images=name)["rows"] for name in ("sound", "sound and a tenth broken"))
+    beside = (
+        f"[{sound} sound images stay the same](benchmarks/results/corrupt.md) beside {int(both) - int(sound)} broken"
+    )
+    assert beside in readme
 
 
 def test_the_chart_shows_what_the_page_on_speed_says():
