@@ -39,7 +39,7 @@ MODEL = {
 
 
 def chosen(tree: dict[str, Any]) -> dict[str, Any]:
-    """The part of a COCO JSON that is learnt."""
+    """The part of a COCO JSON that is learned."""
     by_image = defaultdict(list)
     for annotation in tree["annotations"]:
         by_image[annotation["image_id"]].append(annotation)

@@ -3,7 +3,7 @@
     python -m benchmarks.training.short_training DATA FOLDER [--steps 100] [--seeds 3] [--arms ...]
 
 DATA holds ``coco128_panoptic_train`` (its 133 categories as seven) and ``dsb2018_nuclei`` (nucleus and background),
-both learnt as semantic: so few steps of so small a model reach nothing in 133 classes, or in instances. Every fourth
+both learned as semantic: so few steps of so small a model reach nothing in 133 classes, or in instances. Every fourth
 image validates. The start is the bundled demo model, which has seen drawn scenes only. The plain loop is that of
 ``transformers``' example: its own loss, its AdamW on all parameters, a linear schedule to 0, the whole image mirrored
 half of the time. One training after another, seed by seed; FOLDER/results.jsonl keeps what is done, so that the same

@@ -58,7 +58,7 @@ NOTES = {
     "dropped-part": "parts of masks that have no area",
     "ignored-object": "annotations that another tool leaves out: their pixels count for nothing",
     "spare-category": "categories without an annotation that have the name of one with some",
-    "crowds": "masks of many objects, which are neither learnt nor counted as one, where they are more than a few",
+    "crowds": "masks of many objects, which are neither learned nor counted as one, where they are more than a few",
     "hidden-file": "files with a hidden name, or in a hidden folder",
     "other-name": "names of files that are not there as written, but otherwise",
     "near-name": "names of files that are not there, where something like them is",

@@ -15,7 +15,7 @@ MOST_CROWDS = 0.05  # of all masks, of which COCO has 0.012
 
 
 class Learnable(NamedTuple):
-    """Of a dataset: ``objects`` that are learnt, ``crowds``, masks without a pixel, images with nothing to learn."""
+    """Of a dataset: ``objects`` that are learned, ``crowds``, masks without a pixel, images with nothing to learn."""
 
     images: int = 0
     objects: int = 0
@@ -30,10 +30,10 @@ class Learnable(NamedTuple):
 
 def learnable(dataset: Dataset, task: Task | None = None) -> Learnable:
     """The counts of a dataset. As training has it, ``task`` instance learns things only, semantic learns crowds too."""
-    learnt = [category.isthing or task != "instance" for category in dataset.categories]
+    learned = [category.isthing or task != "instance" for category in dataset.categories]
     images = objects = crowds = void = empty = 0
     for row in dataset.rows():
-        wanted = [one for one in row["segments"] if learnt[one["category"]]]
+        wanted = [one for one in row["segments"] if learned[one["category"]]]
         alone = [one for one in wanted if task == "semantic" or not one["iscrowd"]]
         seen = sum(map(bool, areas([one["counts"] for one in alone], (row["height"], row["width"]))))
         images += 1
@@ -49,7 +49,7 @@ def learnable_findings(found: Learnable, place: str) -> Iterator[Finding]:
     masks = found.objects + found.crowds + found.without_pixels
     share = "all" if found.crowds == masks else f"{found.crowds:,} of"
     crowds = (
-        f"{share} {masks:,} masks are crowds (iscrowd: 1) and not learnt; CVAT writes brush masks so: "
+        f"{share} {masks:,} masks are crowds (iscrowd: 1) and not learned; CVAT writes brush masks so: "
         "data.crowd_as_object: true takes them as objects"
     )
     if found.images and not found.objects:

@@ -10,7 +10,7 @@ from pycocotools import mask as coco_mask
 from m2f_batch.cli import main
 
 ALL = (
-    "all 12 masks are crowds (iscrowd: 1) and not learnt; CVAT writes brush masks so: "
+    "all 12 masks are crowds (iscrowd: 1) and not learned; CVAT writes brush masks so: "
     "data.crowd_as_object: true takes them as objects"
 )
 
@@ -46,7 +46,7 @@ def test_half_of_them_are_a_note(case, capsys):
     assert main(["lint", str(case / "half.json")]) == 0
     said = capsys.readouterr().out
     assert "note    crowds: 1" in said
-    assert "6 of 12 masks are crowds (iscrowd: 1) and not learnt; CVAT writes brush masks so" in said
+    assert "6 of 12 masks are crowds (iscrowd: 1) and not learned; CVAT writes brush masks so" in said
 
 
 def test_crowds_are_taken_as_objects_where_that_is_asked(case, tmp_path, capsys):

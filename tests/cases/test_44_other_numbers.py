@@ -101,7 +101,7 @@ def test_values_that_can_only_be_the_files_own_are_read_so(tmp_path, capsys):
 
 def test_label_ids_of_cityscapes_are_those_of_its_files(tmp_path, capsys):
     values = np.zeros((40, 60), int)
-    for column, value in enumerate((4, 7, 8, 11, 21, 23, 26)):  # 4 is static, no class that is learnt
+    for column, value in enumerate((4, 7, 8, 11, 21, 23, 26)):  # 4 is static, no class that is learned
         values[:, 8 * column :] = value
     folder = drawn(tmp_path, values)
     label_of = np.full(34, -1)

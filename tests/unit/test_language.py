@@ -29,7 +29,7 @@ DIALECT = {
 BRITISH = re.compile(
     r"[a-z]*(labell(?:ed|ing)|cancell(?:ed|ing)|modell(?:ed|ing)|signall(?:ed|ing)|licence|colour|centre|behaviour"
     r"|neighbour|favour|honour|normalis|recognis|initialis|optimis|serialis|organis|minimis|maximis|summaris|synchronis"
-    r"|analys(?:ed|ing)|judgement|catalogue)[a-z]*",
+    r"|analys(?:ed|ing)|judgement|catalogue|learnt|kerbs)[a-z]*",
     re.IGNORECASE,
 )
 
@@ -102,7 +102,8 @@ def british(text: str, file: Path) -> list[str]:
 
 
 def test_spelling_is_american():
-    documents = [*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("infra/**/*.md")]
+    kinds = ("*.md", "docs/**/*.md", "infra/**/*.md", "jobs/**/*.yaml")
+    documents = [file for kind in kinds for file in PROJECT.glob(kind)]
     assert [each for file in [*FILES, *documents] for each in british(file.read_text(), file)] == []
 
 

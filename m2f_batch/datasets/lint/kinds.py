@@ -26,7 +26,7 @@ KINDS = {
     "duplicate-category": Kind(True, f"which is meant is not known: {_STOPS}", "give every category its own id"),
     "unknown-category": Kind(
         True,
-        f"taken as it is, a class equal to the number of classes would be learnt as 'no object': {_STOPS}",
+        f"taken as it is, a class equal to the number of classes would be learned as 'no object': {_STOPS}",
         "declare the class, or shift the ids: they may count from 1 where the names count from 0",
     ),
     "unlisted-image": Kind(True, _STOPS, "list the image, or remove the annotation"),
@@ -97,7 +97,7 @@ KINDS = {
         "merge the categories, or rename one",
     ),
     # masks
-    "empty-mask": Kind(True, "the object is not learnt: it counts as background", "draw it, or remove the annotation"),
+    "empty-mask": Kind(True, "the object is not learned: it counts as background", "draw it, or remove the annotation"),
     "sliver-mask": Kind(
         True,
         "vanishes on the training canvas: the image has an object one moment, and none the next",
@@ -106,7 +106,7 @@ KINDS = {
     ),
     "box-mismatch": Kind(
         True,
-        "none if the mask is the right one of the two: only masks are learnt",
+        "none if the mask is the right one of the two: only masks are learned",
         "look at the image: boxes as [x0, y0, x1, y1], masks shifted or of another object are usual",
         tolerated=0.01,
     ),
@@ -125,39 +125,39 @@ KINDS = {
     ),
     "leaked-image": Kind(
         True,
-        "validation measures what was learnt by heart: the best model is not the best, and figures are too good",
+        "validation measures what was learned by heart: the best model is not the best, and figures are too good",
         "keep them on one side; frames and tiles of one source: data.group_by",
     ),
     "group-on-both-sides": Kind(
         True,
-        "validation measures what was learnt by heart: the best model is not the best, and figures are too good",
+        "validation measures what was learned by heart: the best model is not the best, and figures are too good",
         "move each group to one side, as data.split with data.group_by does",
     ),
     "folder-on-both-sides": Kind(
         False,
-        "if a folder is a patient, film or place, validation measures what was learnt by heart",
+        "if a folder is a patient, film or place, validation measures what was learned by heart",
         "data.group_by: folder keeps them on one side",
     ),
     # classes
-    "class-without-example": Kind(False, "it is never learnt", "drop it, or check that its ids are not off by one"),
+    "class-without-example": Kind(False, "it is never learned", "drop it, or check that its ids are not off by one"),
     "class-only-in-val": Kind(
-        False, "it is never learnt, and validation counts it as wrong", "split anew: data.stratify"
+        False, "it is never learned, and validation counts it as wrong", "split anew: data.stratify"
     ),
     "smooth-mask": Kind(
         True,
-        "classes are learnt at borders where nobody drew them: masks were resized with interpolation",
+        "classes are learned at borders where nobody drew them: masks were resized with interpolation",
         "write the masks anew, resized with the nearest neighbor",
     ),
     "thin-class": Kind(
         False,
         "if masks were resized with interpolation, it is a class that nobody drew",
-        "fine for what is thin, such as membranes and kerbs",
+        "fine for what is thin, such as membranes and curbs",
     ),
     "one-value": Kind(False, "there is nothing to tell apart", "look at the values that the masks hold"),
     "label-set": Kind(False, "classes are those that the note names", "fine if these are such files"),
     # said, and no harm
     "class-count": Kind(False, "the model has a class per name", "correct 'nc', or the names"),
-    "four-corners": Kind(False, "masks are learnt as they are drawn", "fine if the objects are so"),
+    "four-corners": Kind(False, "masks are learned as they are drawn", "fine if the objects are so"),
     "spare-file": Kind(False, "they are left out", "fine if they are no annotations"),
     "spare-labels": Kind(False, "they are left out", "fine if their images are not wanted"),
     "mask-suffix": Kind(False, "masks are those that the note says", "data.mask_suffix takes others"),
@@ -177,7 +177,7 @@ KINDS = {
     "spare-category": Kind(False, "none", "fine: Roboflow exports the name of a project so"),
     "crowds": Kind(
         False,
-        "they are not learnt: objects among them are taught as background",
+        "they are not learned: objects among them are taught as background",
         "data.crowd_as_object: true, if each is one object",
     ),
     "hidden-file": Kind(False, "they are left out", "fine, unless they are yours: rename them"),

@@ -53,7 +53,7 @@ def scheme_of(
         if kind is not None:
             numbers = CITYSCAPES.dataset_ids if kind == LABEL_IDS else range(CITYSCAPES.size)
             own = [*(names or dict(enumerate(NAMES))).values()]
-            text = f"values are Cityscapes' {kind}: its {CITYSCAPES.size} classes are learnt, its other values ignored"
+            text = f"values are Cityscapes' {kind}: its {CITYSCAPES.size} classes are learned, its other values ignored"
             report(Finding("label-set", where, text))
             return Scheme(dict(zip(numbers, own, strict=True)), VALUES - {*numbers})
     if names is None:
@@ -136,8 +136,8 @@ def _is_cityscapes(names: Mapping[int, str] | None) -> bool:
 
 def _cityscapes_kind(values: Collection[int], names: Mapping[int, str] | None, suffix: str) -> str | None:
     """Tells which of Cityscapes' numbers the values are, by the masks' names or the values themselves, or None."""
-    learnt = {*range(CITYSCAPES.size)}
-    if suffix.endswith(TRAIN_IDS) and {*values} <= learnt | {255}:
+    learned = {*range(CITYSCAPES.size)}
+    if suffix.endswith(TRAIN_IDS) and {*values} <= learned | {255}:
         return TRAIN_IDS
-    is_named = suffix.endswith(f"_{LABEL_IDS}") or (names is not None and not {*values} <= learnt | {255})
+    is_named = suffix.endswith(f"_{LABEL_IDS}") or (names is not None and not {*values} <= learned | {255})
     return LABEL_IDS if is_named and {*values} <= VALUES else None

@@ -2,7 +2,7 @@
 
 Looked for along rows and columns: a run of at most THICKEST pixels between a lower value on one side and a higher one
 on the other is a step. Where a direction has fewer bare jumps (of 2 values or more, between longer runs) than steps,
-its borders are not those that a person drew. Membranes, kerbs and other thin classes look so too, if their numbers lie
+its borders are not those that a person drew. Membranes, curbs and other thin classes look so too, if their numbers lie
 between those of their neighbors. Two steps in a row, as from 0 by 1 and 3 to 4, do not come by nature.
 """
 

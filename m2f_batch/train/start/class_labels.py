@@ -22,7 +22,7 @@ SPELLINGS = {
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels 0, 1, 2, ... of the model: ``names``, ``stuff_ids``, and that of each category, -1: not learnt."""
+    """Labels 0, 1, 2, ... of the model: ``names``, ``stuff_ids``, and that of each category, -1: not learned."""
 
     names: tuple[str, ...]
     stuff_ids: tuple[int, ...]
@@ -34,8 +34,8 @@ def labels_of(categories: Sequence[Category], task: Task) -> Labels:
 
     Raises UsageError when none is left, or two have the same name.
     """
-    learnt = [index for index, category in enumerate(categories) if category.isthing or task != "instance"]
-    names = [categories[index].name.strip() for index in learnt]
+    learned = [index for index, category in enumerate(categories) if category.isthing or task != "instance"]
+    names = [categories[index].name.strip() for index in learned]
     if not names:
         others = f", only stuff ({', '.join(c.name for c in categories)})" if categories else ""
         raise UsageError(f"has no categories to learn for model.task {task!r}{others}", field="data.train")
@@ -46,8 +46,8 @@ def labels_of(categories: Sequence[Category], task: Task) -> Labels:
             field="data.train",
             hint="give each a name of its own",
         )
-    stuff = tuple(label for label, index in enumerate(learnt) if not categories[index].isthing)
-    places = {index: label for label, index in enumerate(learnt)}
+    stuff = tuple(label for label, index in enumerate(learned) if not categories[index].isthing)
+    places = {index: label for label, index in enumerate(learned)}
     return Labels(tuple(names), stuff, tuple(places.get(index, -1) for index in range(len(categories))))
 
 

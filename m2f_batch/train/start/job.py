@@ -144,7 +144,7 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
         family = found.family
         check_trainable(family)
         check_license(found, config.model.allowed_licenses)
-        # another task than the checkpoint's can be learnt: only where none is named, its own is meant
+        # another task than the checkpoint's can be learned: only where none is named, its own is meant
         task = task or found.trained_task or annotated or choose_task(found, None)
         license_, processor = found.license, dict(found.processor)
     task = task or annotated or "instance"
@@ -177,9 +177,9 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
 
 def _check_learnable(job: TrainJob) -> None:
     """Raises UsageError where nothing is left on this side of a split, or in this task."""
-    is_any_learnt = any(category.isthing or job.task != "instance" for category in job.train.categories)
+    is_any_learned = any(category.isthing or job.task != "instance" for category in job.train.categories)
     for finding in learnable_findings(job.learnable, job.config.data.train):
-        if is_any_learnt and finding.kind not in NOTES:  # where no category is, building the model says so
+        if is_any_learned and finding.kind not in NOTES:  # where no category is, building the model says so
             split = "" if job.config.data.split is None else f" and data.split {job.config.data.split:g}"
             raise UsageError(f"{finding} (for model.task {job.task!r}{split})", field="data.train")
 

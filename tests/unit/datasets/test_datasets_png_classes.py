@@ -140,13 +140,13 @@ def test_cityscapes(tmp_path, kind):
     assert [category.name.replace(" ", "_") for category in dataset.categories] == CITYSCAPES.split()
     ids = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33] if kind == "labelIds" else [*range(19)]
     assert [category.id for category in dataset.categories] == ids
-    learnt = np.isin(values, ids)
+    learned = np.isin(values, ids)
     for found_values in classes(dataset):
-        np.testing.assert_array_equal(found_values, np.where(learnt, values.astype(int), -1))
+        np.testing.assert_array_equal(found_values, np.where(learned, values.astype(int), -1))
     assert found == [
         f"mask-suffix: masks are taken by the ending '_gtFine_{kind}' of their names, as data.mask_suffix would; "
         "2 other PNGs are left out",
-        f"label-set: values are Cityscapes' {kind}: its 19 classes are learnt, its other values ignored",
+        f"label-set: values are Cityscapes' {kind}: its 19 classes are learned, its other values ignored",
     ]
 
 

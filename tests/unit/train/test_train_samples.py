@@ -38,7 +38,7 @@ def decoded(targets):
     return [(label, decode_mask(counts, (HEIGHT, WIDTH)).tolist()) for label, counts in targets]
 
 
-def test_instances_are_all_but_crowds_and_unlearnt_categories():
+def test_instances_are_all_but_crowds_and_unlearned_categories():
     found = targets_of(SEGMENTS, (HEIGHT, WIDTH), "instance", (4, 5, -1))
     assert decoded(found) == [(4, MASKS[0].tolist()), (4, MASKS[1].tolist())]
 
