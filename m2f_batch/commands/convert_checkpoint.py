@@ -17,8 +17,8 @@ EXAMPLES = (
     ),
 )
 DESCRIPTION = (
-    f"{SUMMARY[0].upper()}{SUMMARY[1:]}. They are read in a process without network, keys and memory without end, "
-    "where nothing but tensors is taken, and no service is asked."
+    f"{SUMMARY[0].upper()}{SUMMARY[1:]}. They are read in a process that has no network, no keys, and little memory. "
+    "It takes nothing but tensors, and asks no service."
 )
 
 

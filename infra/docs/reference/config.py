@@ -37,8 +37,8 @@ input: {uri: "s3://bucket/photos/"}
 postprocess: {score_threshold: 0.3}
 ```
 
-A key without a default that is not *required* is not set, and its meaning says what then holds. A value *between* two
-bounds is neither of them, and one *from* a bound *to* another may be either."""
+A key that is not *required* and shows no default is not set. Its meaning says what then holds. A number *between* two
+bounds is none of them. A number *from* a bound *to* another may be one of them."""
 
 
 def page() -> str:
