@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 PROJECT = Path(__file__).parents[2]
-# each part of the site with its pages, in the order of reading. One that is not there is left out
+# each part of the site with its pages, in the order of reading
 NAVIGATION = {
     "Start": ["docs/getting-started"],
     "Label": [
@@ -66,14 +66,9 @@ def setup(app: "Sphinx") -> None:
 def add_navigation(app: "Sphinx", page: str, source: list[str]) -> None:
     """Add the navigation to the pages that have other pages below them."""
     if page == root_doc:
-        source[0] += "".join(listed(title, existing(pages)) for title, pages in NAVIGATION.items())
+        source[0] += "".join(listed(title, pages) for title, pages in NAVIGATION.items())
     elif page == RESULTS:
         source[0] += listed("Results", ["results/*"])
-
-
-def existing(pages: list[str]) -> list[str]:
-    """Return those pages that are there."""
-    return [page for page in pages if (PROJECT / f"{page}.md").is_file()]
 
 
 def listed(title: str, pages: list[str]) -> str:

@@ -87,7 +87,9 @@ def test_a_page_has_no_html(page: Path) -> None:
 def test_each_page_is_in_the_navigation() -> None:
     shown = {page for pages in CONF["NAVIGATION"].values() for page in pages} | {CONF["root_doc"]}
     below = {name_of(page).removesuffix(".md") for page in PROJECT.glob("benchmarks/results/*.md")}
-    assert {name_of(page).removesuffix(".md") for page in PAGES} - below - shown == set()
+    pages = {name_of(page).removesuffix(".md") for page in PAGES}
+    assert len(DOCUMENTS) > 25 and len(pages) > len(DOCUMENTS)
+    assert pages - below == shown
 
 
 @pytest.mark.parametrize(
