@@ -13,6 +13,7 @@ from benchmarks.pictures.speed import bars
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.models.family import all_families
 from m2f_batch.version import VERSION
 
 README = (PROJECT / "README.md").read_text()
@@ -54,12 +55,12 @@ def test_the_citation_is_of_this_version():
 
 def test_config_keys_exist():
     known = {key for config in (SegmentConfig, FinetuneConfig) for key, _ in fields_of(config)}
-    sections = "input|model|preprocess|postprocess|compute|output|run|data|augment|train"
+    sections = "|".join(sorted({key.partition(".")[0] for key in known}))
     texts = re.sub(r"^```python\n.*?^```$", "", TEXTS, flags=re.MULTILINE | re.DOTALL)  # run.rows is of a variable
-    named = set(re.findall(rf"(?<!\.)\b((?:{sections})\.[a-z_]+)\b", texts))
+    named = set(re.findall(rf"(?<!\.)\b((?:{sections})(?:\.[a-z_0-9]+)+)\b", texts))
     files = {"model.safetensors", "run.json", "train.json", "data.yaml"}
     files |= {name for name in named if name.endswith((".py", ".md"))}
-    parameters = {"model.config"}  # of transformers, below it
+    parameters = {name for name in named if f"{name}.".startswith("model.config.")}  # of transformers
     assert named - known - files - parameters == set()
     assert len(named & known) > 40
 
@@ -121,6 +122,72 @@ def test_figures_of_the_readme_are_those_of_the_results():
         f"[{sound} sound images stay the same](benchmarks/results/corrupt.md) beside {int(both) - int(sound)} broken"
     )
     assert beside in readme
+
+
+def is_rounded(shown: str, value: float) -> bool:
+    """Whether a page shows a value to the digits that it gives."""
+    return abs(float(shown) - value) <= 0.5000001 * 10.0 ** -len(shown.partition(".")[2])
+
+
+def test_the_page_on_speed_says_what_was_measured():
+    page = (PROJECT / "docs" / "explanation" / "speed.md").read_text()
+    cells = [("instance", "2160x3840", 40, 80), ("instance", "480x640", 20, 80)]
+    cells += [("semantic", "2160x3840", 40, 150), ("panoptic", "2160x3840", 40, 133)]
+    lines = [(each["ours"], each["transformers"]) for each in (postprocessing(*cell) for cell in cells)]
+    for canvas in ("512x512", "800x1088"):
+        line = line_of("forward", "eager / ours", canvas=canvas)
+        lines.append((line["ours"], line["eager"]))
+    shown = re.findall(r"^\|[^|]*\| ([\d.]+) s \| ([\d.]+) s \|", page, re.MULTILINE)
+    assert len(shown) == len(lines)
+    for pair, measured in zip(shown, lines, strict=True):
+        assert all(is_rounded(text, seconds(value)) for text, value in zip(pair, measured, strict=True)), pair
+    ((ours, pipeline, loop),) = re.findall(
+        r"\| ([\d.]+) images/s \| ([\d.]+) \(its pipeline; a DataLoader loop: ([\d.]+)\)", page
+    )
+    ways = ("whole job after start-up", "transformers pipeline", "transformers, DataLoader and pycocotools")
+    job = [line_of("job", "whole job / this", way=way) for way in ways]
+    assert all(
+        is_rounded(text, float(line["images/s"])) for text, line in zip((ours, pipeline, loop), job, strict=True)
+    )
+    counts = [line["images"] for line in job]
+    assert f"over {counts[0]} photographs by ours and {counts[1]} by theirs" in " ".join(page.split())
+
+
+def test_the_page_on_durability_says_what_was_counted():
+    page = " ".join((PROJECT / "docs" / "explanation" / "durability.md").read_text().split())
+    kills = lines_of("kills", "again, images")[-1]
+    assert f"in {kills['units']} units on four nodes, {kills['killed']} were killed." in page.replace(
+        " and 2 nodes", ", 2 nodes"
+    )
+    assert f"{kills['again, images']} images were fetched twice, which is {kills['units each']} units for each" in page
+    table = (PROJECT / "benchmarks" / "README.md").read_text().partition("## Chaos")[2].partition("## ")[0]
+    counts = re.findall(r"^\| .*? \| (\d+) \| (\d+) \| (\d+) \| ([\d,]+) \| 0 \| 0 \| 0 \|$", table, re.MULTILINE)
+    schedules, events, faults, rows = (
+        sum(int(each.replace(",", "")) for each in column) for column in zip(*counts, strict=True)
+    )
+    assert (
+        f"Of {schedules} schedules with {events} events and {faults} faults of S3, no row of {rows:,} was lost" in page
+    )
+
+
+def test_the_quality_of_the_demo_model_is_the_one_measured():
+    row = r"^\| 400, seeds .*? \| the bundled one \| ([\d.]+) \| [\d.]+ \| ([\d.]+) \| ([\d.]+) \|$"
+    (measured,) = re.findall(row, (PROJECT / "benchmarks" / "README.md").read_text(), re.MULTILINE)
+    assert f"| 400 unseen drawn scenes | {' | '.join(measured)} |" in README
+
+
+def test_each_family_is_in_the_tables_of_models():
+    tables = re.split(r"^#{2,3} ", (PROJECT / "docs" / "guides" / "models.md").read_text(), flags=re.MULTILINE)
+    (described,) = [table for table in tables if table.startswith("Architectures")]
+    (differing,) = [table for table in tables if table.startswith("Where transformers differs")]
+    first, sizes = described.split("`preprocess.size` says")
+    named = re.findall(r"^\| .*?, `(\w+)`", first, re.MULTILINE)
+    assert sorted(each for each in named if each != "model_type") == sorted(all_families())
+    rows = re.findall(r"^\| (`[^|]*`) \|", sizes, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row) if name != "model_type"]
+    assert sorted(named) == sorted(all_families())
+    named = re.findall(r"^\| `(\w+)` \|", differing, re.MULTILINE)
+    assert sorted({*named} - {"model_type"}) == sorted(all_families())
 
 
 def test_the_chart_shows_what_the_page_on_speed_says():
