@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 
 MOST_PIXELS = 4_000_000  # of a drawing, while the decoded image itself is always full size
 LEAST_EDGE, MOST_EDGE = 512, 2048  # pixels of a small image's drawing, as far as whole multiples come up to them
-CELL, CAPTION = 208, 34  # pixels of the sheet's cells
+CELL, CAPTION, GAP = 208, 34, 10  # pixels of the sheet's cells: the width, the text below, and what is free below that
 COLUMNS = 6
 RINGS = 100  # places ringed in a picture of differences
 KEPT, DROPPED = (40, 170, 70), (200, 60, 50)
@@ -51,19 +51,24 @@ def seen_by_model(values: Tensor, plan: PreprocessPlan) -> Picture:
 
 
 def heatmaps(mask_logits: Tensor, frame: Frame, cells: Sequence[Cell]) -> Picture:
-    """Draw class score x mask probability over the content, each at the output's aspect ratio. Black is 0."""
+    """Draw class score x mask probability over the content, each at the output's aspect ratio. Black is 0.
+
+    A row is as high as its pictures and their captions, so that a caption stands below its own picture.
+    """
+    height, width = _cell_hw(frame)
     rows = math.ceil(len(cells) / COLUMNS) or 1
-    sheet = Image.new("RGB", (min(len(cells), COLUMNS) * CELL or CELL, rows * (CELL + CAPTION)), "white")
+    deep = height + 6 + CAPTION + GAP
+    sheet = Image.new("RGB", (min(len(cells), COLUMNS) * CELL or CELL, rows * deep), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
     for number, cell in enumerate(cells):
-        y, x = number // COLUMNS * (CELL + CAPTION), number % COLUMNS * CELL
+        y, x = number // COLUMNS * deep, number % COLUMNS * CELL
         picture = Image.fromarray(_heat(_probability(mask_logits[cell.query], frame) * cell.score))
         color = KEPT if cell.is_kept else DROPPED
-        left, top = x + (CELL - picture.width) // 2, y + (CELL - picture.height) // 2
+        left, top = x + (CELL - width) // 2, y + 2
         pen.rectangle((left - 2, top - 2, left + picture.width + 1, top + picture.height + 1), fill=color)
         sheet.paste(picture, (left, top))
         for line, text in enumerate(cell.lines):
-            pen.text((x + 4, y + CELL + 1 + 15 * line), _fitting(text, pen, font), fill=color, font=font)
+            pen.text((x + 4, y + height + 5 + 15 * line), _fitting(text, pen, font), fill=color, font=font)
     return np.asarray(sheet)
 
 
@@ -134,9 +139,14 @@ def _probability(logits: Tensor, frame: Frame) -> NDArray[np.float32]:
     """Mask probability over the content, [h, w] within a cell, at the aspect ratio of the output."""
     canvas = interpolate(logits[None, None], size=frame.canvas, mode="bilinear", align_corners=False)
     content = canvas[..., : frame.content[0], : frame.content[1]]
+    return interpolate(content, size=_cell_hw(frame), mode="bilinear", align_corners=False)[0, 0].sigmoid().numpy()
+
+
+def _cell_hw(frame: Frame) -> SizeHW:
+    """Return height and width of a cell's picture."""
     scale = (CELL - 8) / max(frame.output)
-    size = [max(1, round(length * scale)) for length in frame.output]
-    return interpolate(content, size=size, mode="bilinear", align_corners=False)[0, 0].sigmoid().numpy()
+    height, width = (max(1, round(length * scale)) for length in frame.output)
+    return height, width
 
 
 def _heat(values: NDArray[np.float32]) -> Picture:
