@@ -24,6 +24,7 @@ from m2f_batch.storage.store import NotFound
 from m2f_batch.train.layout import CURVES, EVENTS, METRICS
 
 FLUSH_SECONDS = 30.0  # between writes of the lines, for those who watch
+CHIEF = frozenset({"AP", "AP50", "AP75", "PQ", "PQ_th", "PQ_st", "mIoU"})  # figures of validation that are drawn
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def events_of(lines: Iterable[Line]) -> list[tuple[str, bytes]]:
 
 
 def curves_png(lines: Sequence[Line]) -> bytes:
-    """Draw the curves: losses on top, validation metrics and the learning rate below."""
+    """Draw the curves: losses on top, the chief figures of validation and the learning rate below."""
     from matplotlib.figure import Figure
 
     train, validation = ([line for line in lines if line.kind == kind] for kind in ("train", "validation"))
@@ -118,12 +119,13 @@ def curves_png(lines: Sequence[Line]) -> bytes:
     axes = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1])
     groups = ((axes[0], train, "loss"), (axes[1], validation, ""), (axes[2], train, "learning_rate"))
     for axis, chosen, prefix in groups:
-        names = dict.fromkeys(key for line in chosen for key in line.figures if key.startswith(prefix))
+        given = dict.fromkeys(key for line in chosen for key in line.figures if key.startswith(prefix))
+        names = [name for name in given if name in CHIEF] if chosen is validation else [*given]
         for name in names:
             points = [(line.step, line.figures[name]) for line in chosen if name in line.figures]
             axis.plot(*zip(*points, strict=True), label=name, linewidth=1, marker="." if len(points) < 40 else None)
         if names:
-            axis.legend(fontsize="small", ncols=2)
+            axis.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # beside the curves, not over them
         axis.grid(alpha=0.3)
     if any(line.values.get("loss") for line in train):
         axes[0].set_yscale("log")
