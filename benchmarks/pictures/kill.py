@@ -111,23 +111,39 @@ def measure(count: int) -> dict[str, Any]:
         }
 
 
+def from_first_commit(samples: Samples) -> tuple[float, Samples]:
+    """Return when the first images were committed, and the samples from there on, which is 0.
+
+    >>> from_first_commit([(0.0, 0), (9.5, 0), (10.0, 8), (10.5, 16)])
+    (10.0, [(0.0, 8), (0.5, 16)])
+    """
+    first = next(at for at, count in samples if count)
+    return first, [(round(at - first, 2), count) for at, count in samples if at >= first]
+
+
 def draw(measured: dict[str, Any]) -> None:
-    """Draw both runs from the start of their first command."""
+    """Draw both runs from their first commit on, because Ray's start takes some seconds more or less each time."""
     from matplotlib.figure import Figure
 
     run, total = measured["killed"], measured["images"]
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axis = figure.subplots()
-    axis.step(*zip(*measured["undisturbed"], strict=True), where="post", color=FAINT, label="never disturbed")
-    axis.step(
-        *zip(*run["samples"], strict=True), where="post", color=OURS, linewidth=2, label="killed, and given again"
-    )
-    axis.axvline(run["kill"], color=THEIRS, linewidth=1.5)
-    axis.text(run["kill"], total * 1.03, "SIGKILL ", ha="right", va="bottom", color=INK, fontsize=9)
-    axis.axvline(run["again"], color=INK, linewidth=1, linestyle=":")
-    axis.text(run["again"], total * 1.03, " the same command again", va="bottom", color=INK, fontsize=9)
+    _, whole = from_first_commit(measured["undisturbed"])
+    first, samples = from_first_commit(run["samples"])
+    kill, again = run["kill"] - first, run["again"] - first
+    axis.step(*zip(*whole, strict=True), where="post", color=FAINT, label="never disturbed")
+    axis.step(*zip(*samples, strict=True), where="post", color=OURS, linewidth=2, label="killed, and given again")
+    axis.axvline(kill, color=THEIRS, linewidth=1.5)
+    axis.text(kill, total * 1.03, "SIGKILL ", ha="right", va="bottom", color=INK, fontsize=9)
+    axis.axvline(again, color=INK, linewidth=1, linestyle=":")
+    axis.text(again, total * 1.03, " the same command again", va="bottom", color=INK, fontsize=9)
     axis.axhline(total, color=FAINT, linewidth=0.8)
-    axis.set(xlim=0, ylim=(0, total * 1.15), xlabel="seconds since the first command", ylabel="images committed")
+    axis.set(
+        xlim=0,
+        ylim=(0, total * 1.15),
+        xlabel="seconds since the first images were committed",
+        ylabel="images committed",
+    )
     axis.legend(loc="lower right", frameon=False, fontsize=9)
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)

@@ -5,28 +5,28 @@ python -m benchmarks.pictures.scenes
 
 import sys
 
-import numpy as np
 from PIL import Image
 
 from benchmarks.pictures.drawing import save_image
 from m2f_batch.demo.scenes import MODEL, SHOW_SEED, STUFF_IDS, draw_scene
-from m2f_batch.vision.overlay import draw_overlay
+from m2f_batch.explain.pictures import overlay
 from m2f_batch.vision.segmenter import Segmenter
 
 NUMBERS = (9, 12, 21, 23)  # of the demo's scenes, all of 192x256 pixels
-GAP = 8
+COLUMNS, GAP = 2, 8
+WIDTH = 900  # of the picture, as wide as a page
 
 
 def main() -> int:
-    """Label the scenes and put them side by side."""
+    """Label the scenes and put them side by side, enlarged so that names can be read."""
     images = [draw_scene(SHOW_SEED + number).image for number in NUMBERS]
     found = Segmenter.from_pretrained(str(MODEL), task="panoptic")(images)
-    drawn = [draw_overlay(image, segments, STUFF_IDS) for image, segments in zip(images, found, strict=True)]
+    drawn = [overlay(image, segments, STUFF_IDS) for image, segments in zip(images, found, strict=True)]
     height, width = drawn[0].shape[:2]
-    row = np.full((height, len(drawn) * (width + GAP) - GAP, 3), 255, np.uint8)
+    sheet = Image.new("RGB", (COLUMNS * (width + GAP) - GAP, len(drawn) // COLUMNS * (height + GAP) - GAP), "white")
     for at, picture in enumerate(drawn):
-        row[:, at * (width + GAP) : at * (width + GAP) + width] = picture
-    save_image(Image.fromarray(row), "scenes.jpg")
+        sheet.paste(Image.fromarray(picture), (at % COLUMNS * (width + GAP), at // COLUMNS * (height + GAP)))
+    save_image(sheet.resize((WIDTH, sheet.height * WIDTH // sheet.width), Image.Resampling.LANCZOS), "scenes.jpg")
     return 0
 
 

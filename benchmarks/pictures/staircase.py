@@ -72,17 +72,19 @@ def main() -> int:
     half = CROP // 2
     top, left = max(y - half, 0), min(max(x - half, 0), image.shape[1] - CROP)
     box = slice(top, top + CROP), slice(left, left + CROP)
-    figure = Figure(figsize=(9, 3.0), layout="constrained")
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
     whole, ours, theirs = figure.subplots(1, 3, width_ratios=(4 / 3, 1, 1))
     whole.imshow(image[::4, ::4], extent=(0, image.shape[1], image.shape[0], 0))
     whole.add_patch(Rectangle((left, top), CROP, CROP, fill=False, edgecolor="white", linewidth=2))
     ours.imshow(faded(image, mine.mask())[box], interpolation="nearest")
     theirs.imshow(faded(image, other.mask())[box], interpolation="nearest")
     height, width = image.shape[:2]
-    titles = f"a scene of {width} x {height} pixels", "m2f_batch", f"transformers (IoU {iou:.2f})"
+    titles = f"a scene of {width} x {height} pixels", "m2f_batch", "transformers"
     for axis, title in zip((whole, ours, theirs), titles, strict=True):
         axis.set_title(title, color=INK, fontsize=10)
         axis.set_axis_off()
+    figure.supxlabel("faded: what is not in the mask", color=INK, fontsize=9)
+    print(f"IoU of the two masks: {iou:.3f}")
     save(figure, "staircase.png", dpi=100)
     return 0
 

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks.pictures import drawing, kill, staircase
+from benchmarks.lib.results import Span
+from benchmarks.pictures import drawing, kill, speed, staircase
 
 
 @pytest.fixture
@@ -36,11 +37,30 @@ def test_what_is_committed_is_counted_in_whole_files_and_in_units(tmp_path):
     assert kill.committed(tmp_path) == 10
 
 
-def test_the_timeline_is_drawn_from_what_was_measured(pictures):
-    run = {"samples": [(0.0, 0), (2.0, 40), (7.0, 48), (9.0, 100)], "kill": 2.0, "again": 7.0}
-    kill.draw({"images": 100, "undisturbed": [(0.0, 0), (4.0, 100)], "killed": run})
-    with Image.open(pictures / "kill.png") as drawn:
-        assert drawn.width > 800 and len(drawn.getcolors(256)) > 5
+def drawn_by(module, monkeypatch, *given):
+    """The only axis that a module draws, in place of a file."""
+    figures = []
+    monkeypatch.setattr(module, "save", lambda figure, name: figures.append(figure))
+    module.draw(*given)
+    ((axis,),) = [figure.axes for figure in figures]
+    return axis
+
+
+def test_the_timeline_is_drawn_from_both_first_commits_on(monkeypatch):
+    run = {"samples": [(0.0, 0), (2.0, 40), (7.0, 48), (9.0, 100)], "kill": 2.5, "again": 7.0}
+    measured = {"images": 100, "undisturbed": [(0.0, 0), (4.0, 10), (8.0, 100)], "killed": run}
+    whole, killed, *others = drawn_by(kill, monkeypatch, measured).lines
+    assert whole.get_xydata().tolist() == [[0, 10], [4, 100]]
+    assert killed.get_xydata().tolist() == [[0, 40], [5, 48], [7, 100]]
+    assert [float(line.get_xdata()[0]) for line in others[:2]] == [0.5, 5.0]
+
+
+def test_the_chart_of_speed_draws_each_bar_as_long_as_its_ratio(monkeypatch):
+    parts = [speed.Bar("a", "1 s, not 9 s", Span(9.0, 8.0, 10.0)), speed.Bar("b", "1 s, not 2 s", Span(2.0, 1.5, 2.5))]
+    axis = drawn_by(speed, monkeypatch, parts)
+    assert [bar.get_width() for bar in axis.patches] == [9.0, 2.0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a", "b"]
+    assert [text.get_text().split("(")[1] for text in axis.texts] == ["1 s, not 9 s)", "1 s, not 2 s)"]
 
 
 def test_the_edge_that_is_enlarged_is_the_upper_right_one():
