@@ -3,8 +3,8 @@
     PYTHONPATH=tests .venv/bin/python tests/chaos/live_dashboard.py docs/pictures/dashboard.png
 
 A Ray with a token, Prometheus (Debian's package) with infra/prometheus/machines.yml and its alerts, and one run from a
-bucket whose proxy injects faults, in which an actor is killed; then the same command with nothing to do. The picture is
-drawn from Prometheus' answers, panel by panel, for Grafana is in no package index that a test can rely on.
+bucket whose proxy injects faults, in which an actor is killed; then the same command with nothing to do. The picture of
+six panels is drawn from Prometheus' answers, for Grafana is in no package index that a test can rely on.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import victims
 from drivers import Drivers, environment_of, segment_arguments
@@ -38,6 +38,21 @@ STEP_SECONDS = 5
 AFTER_SECONDS = 25  # until the last scrape
 LONGEST_SECONDS = 600
 FAULTS = [{"pattern": "*scene 0077.png", "status": 503, "code": "SlowDown", "methods": ["GET"], "times": 60}]
+
+# the panels of the picture, in its order
+SHOWN = (
+    *("Images per second, by status", "Backlog, by run", "Busy, by stage", "Seconds per image, by stage"),
+    *("Replicas", "What was done again or lost, per minute"),
+)
+Series = tuple[str, list[tuple[float, float]]]  # what it is called, and (seconds, value)
+
+
+class Panel(NamedTuple):
+    """A panel of the dashboard: its title, Grafana's word for its unit, and its queries with their legends."""
+
+    title: str
+    unit: str
+    queries: list[tuple[str, str]]
 
 
 @contextmanager
@@ -89,26 +104,42 @@ def asked(url: str, path: str, **query: str | float) -> Any:
         return json.load(answer)["data"]
 
 
-def panels() -> list[tuple[str, list[str]]]:
-    """Title and queries of each panel, over all runs."""
+def panels() -> list[Panel]:
+    """The panels that ask for something, over all runs."""
     dashboard = json.loads((PROJECT / "infra" / "grafana" / "dashboard.json").read_text())
     return [
-        (panel["title"], [target["expr"].replace("$run", ".*") for target in panel["targets"]])
+        Panel(
+            panel["title"],
+            panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "short"),
+            [(target["expr"].replace("$run", ".*"), target.get("legendFormat", "")) for target in panel["targets"]],
+        )
         for panel in dashboard["panels"]
         if panel.get("targets")
     ]
 
 
-def values_of(url: str, query: str, begin: float, end: float) -> list[tuple[str, list[tuple[float, float]]]]:
-    """Each series of a query: its labels, and (seconds since ``begin``, value)."""
+def values_of(url: str, query: str, legend: str, begin: float, end: float) -> list[Series]:
+    """Each series of a query: what Grafana would call it, and (seconds since ``begin``, value)."""
     answer = asked(url, "query_range", query=query, start=begin, end=end, step=STEP_SECONDS)["result"]
     found = []
     for series in answer:
-        name = ", ".join(value for key, value in series["metric"].items() if key != "run")
+        name = legend.replace("{{run}}", "").strip()
+        for label, value in series["metric"].items():
+            name = name.replace(f"{{{{{label}}}}}", value)
         points = [(at - begin, float(value)) for at, value in series["values"] if math.isfinite(float(value))]
         if points:
             found.append((name, points))
     return found
+
+
+def with_breaks(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Break a line where Prometheus had nothing to tell."""
+    whole: list[tuple[float, float]] = []
+    for at, value in points:
+        if whole and at - whole[-1][0] > 1.5 * STEP_SECONDS:
+            whole.append((at, math.nan))
+        whole.append((at, value))
+    return whole
 
 
 def happen(folder: Path, target: int, place: ExitStack) -> None:
@@ -149,27 +180,25 @@ def happen(folder: Path, target: int, place: ExitStack) -> None:
     print(drivers.log())
 
 
-def draw(answers: list[tuple[str, list[tuple[str, list[tuple[float, float]]]]]], file: Path) -> None:
-    """Small multiples, one for each panel."""
-    import matplotlib
+def draw(answers: list[tuple[Panel, list[Series]]], file: Path) -> None:
+    """Draw the six panels of ``SHOWN``, as large as a page can show them."""
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    columns = 3
-    figure, axes = plt.subplots(math.ceil(len(answers) / columns), columns, figsize=(15, 14), layout="constrained")
-    for axis in axes.flat[len(answers) :]:
-        axis.set_visible(False)
-    for axis, (title, series) in zip(axes.flat, answers, strict=False):
-        axis.set_title(title, fontsize=10)
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    chosen = [(panel, series) for title in SHOWN for panel, series in answers if panel.title == title]
+    for axis, (panel, series) in zip(figure.subplots(3, 2).flat, chosen, strict=True):
+        axis.set_title(panel.title, fontsize=11, loc="left")
         for name, points in series:
-            axis.plot(*zip(*points, strict=True), label=name or None, marker=".", markersize=2)
+            axis.plot(*zip(*with_breaks(points), strict=True), label=name or None, marker=".", markersize=3)
         if any(name for name, _ in series):
-            axis.legend(fontsize=7)
+            axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        if panel.unit == "percentunit":
+            axis.yaxis.set_major_formatter("{x:.0%}")
         axis.set_ylim(bottom=0)
-        axis.tick_params(labelsize=7)
-        axis.set_xlabel("seconds", fontsize=7)
-    figure.savefig(file, dpi=80)
+        axis.set_ylabel({"s": "seconds", "percentunit": ""}.get(panel.unit, panel.title.partition(",")[0].lower()))
+        axis.set_xlabel("seconds since the first command")
+        axis.grid(alpha=0.3)
+    figure.savefig(file, dpi=100)
 
 
 def main() -> int:
@@ -188,15 +217,17 @@ def main() -> int:
         end = time.time()
         answers = []
         missing = []
-        for title, queries in panels():
-            series = [values_of(url, query, begin, end) for query in queries]
-            missing += [f"{title}: {query}" for query, found in zip(queries, series, strict=True) if not found]
-            answers.append((title, [one for found in series for one in found]))
+        for panel in panels():
+            series = [values_of(url, query, legend, begin, end) for query, legend in panel.queries]
+            missing += [
+                f"{panel.title}: {query}" for (query, _), found in zip(panel.queries, series, strict=True) if not found
+            ]
+            answers.append((panel, [one for found in series for one in found]))
         firing = [
             alert["labels"]["alertname"] for alert in asked(url, "alerts")["alerts"] if alert["state"] == "firing"
         ]
     draw(answers, picture)
-    print(f"{len(answers)} panels, {sum(len(queries) for _, queries in panels())} queries; without data: {missing}")
+    print(f"{len(answers)} panels, {sum(len(panel.queries) for panel in panels())} queries; without data: {missing}")
     print(f"alerts that fire: {firing}")
     return int(bool(missing or firing))
 
