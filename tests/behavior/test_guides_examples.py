@@ -19,8 +19,11 @@ from support.guides import TITLES, agree, blocks, blocks_of, lines_of, shape_of,
 from m2f_batch.cli import main
 from m2f_batch.demo.command import _draw_scenes
 from m2f_batch.demo.dataset import write_dataset
+from m2f_batch.flow.dry_run import Forecast, Whole, forecast_lines
+from m2f_batch.flow.prediction import Estimate, Machines
 from m2f_batch.records import SCHEMA, ImageRef
 from m2f_batch.result import FIELDS
+from m2f_batch.runs.tally import Tally
 
 README = (PROJECT / "README.md").read_text()
 LIGHT = frozenset({"status", "verify", "export", "explain", "lint", "convert", "evaluate"})
@@ -148,6 +151,17 @@ def test_the_end_of_the_demo_is_the_same_on_each_page(checkout: Path) -> None:
     ]
     assert len(shown) > 3
     assert [line for line in shown if not any(agree(line, other) for other in said)] == []
+
+
+def test_the_forecast_of_the_guide_has_the_lines_of_a_dry_run() -> None:
+    (shown,) = [block for _, block in blocks("text") if block.startswith("probe ")]
+    stages = dict.fromkeys(("fetch", "decode", "copy", "forward", "postprocess", "wait"), 0.01)
+    whole = Whole(Estimate(15.0, 12.6, 18.3), "cores", Estimate(3.9e4, 3.5e4, 4.2e4), Estimate(2.2e6, 2.1e6, 2.3e6))
+    reasons = Counter({"decode/Truncated": 1})
+    images = Tally(ok=23, error=1, segments=137, reasons=reasons)
+    said = [*forecast_lines(Forecast(25, Machines("cpu", 1, 2.0, 2.0, 2), images, 9.0, reasons, stages, whole))]
+    assert [shape_of(line) for line in shown.splitlines()] == [shape_of(line) for line in said]
+    assert agree(shown.splitlines()[0], said[0])
 
 
 def test_the_annotation_of_the_guide_to_exports(
