@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import PROJECT
 
+import m2f_batch
 from m2f_batch.errors import EXIT_CODES, REASONS, RunError, UsageError
 from m2f_batch.records import COLUMNS, SCHEMA
 from m2f_batch.result import FINAL
@@ -21,6 +22,7 @@ REFERENCE = PROJECT / "docs" / "reference"
 OF_MASKS = {"UnknownColor"}
 sys.path.insert(0, str(PROJECT / "infra" / "docs"))  # its scripts are no package
 
+from reference.python_names import PUBLIC  # noqa: E402
 from reference.run_directory import columns_of  # noqa: E402
 from write_reference import PAGES  # noqa: E402
 
@@ -91,3 +93,7 @@ def test_each_key_of_run_json_has_a_meaning() -> None:
         if isinstance(key, ast.Constant)
     }
     assert made | {"token"} == KEYS.keys()
+
+
+def test_each_public_name_is_listed() -> None:
+    assert {name for listed in PUBLIC.values() for name, _ in listed} >= {*m2f_batch.__all__} - {"__version__"}

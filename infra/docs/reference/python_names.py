@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+import m2f_batch
 from reference.markdown import MADE, joined, reflowed, table, text_of
 from reference.source import Definition, definition, literal
 
@@ -12,30 +13,39 @@ PUBLIC = {
     "Label in a process of your own": [
         ("Segmenter", "m2f_batch.vision.segmenter"),
         ("Segment", "m2f_batch.records"),
+        ("plot", "m2f_batch.vision.pictures"),
+        ("to_supervision", "m2f_batch.shapes.detections"),
+        ("BatchSegmenter", "m2f_batch.vision.batch_segmenter"),
+    ],
+    "Jobs": [
+        ("segment", "m2f_batch.api.jobs"),
+        ("finetune", "m2f_batch.api.jobs"),
+        ("Outcome", "m2f_batch.result"),
+    ],
+    "Runs": [
+        ("open_run", "m2f_batch.api.runs"),
+        ("Run", "m2f_batch.runs.reader"),
+        ("RunInfo", "m2f_batch.runs.info"),
+        ("verify", "m2f_batch.api.runs"),
+        ("Verification", "m2f_batch.api.runs"),
+        ("evaluate", "m2f_batch.api.runs"),
+        ("Evaluation", "m2f_batch.api.runs"),
+        ("export", "m2f_batch.api.runs"),
+        ("Export", "m2f_batch.api.runs"),
+    ],
+    "Datasets": [
+        ("lint", "m2f_batch.api.datasets"),
+        ("LintReport", "m2f_batch.api.datasets"),
+        ("convert", "m2f_batch.api.datasets"),
+    ],
+    "From logits to segments": [
         ("instance_segments", "m2f_batch.vision.postprocess"),
         ("panoptic_segments", "m2f_batch.vision.postprocess"),
         ("semantic_segments", "m2f_batch.vision.postprocess"),
     ],
-    "Jobs": [
-        ("load_config", "m2f_batch.config.loading"),
-        ("check_config", "m2f_batch.config.loading"),
-        ("segment", "m2f_batch.flow.job"),
-        ("finetune", "m2f_batch.train.command"),
-        ("Outcome", "m2f_batch.result"),
-    ],
-    "Runs": [
-        ("open_run", "m2f_batch.runs.reader"),
-        ("Run", "m2f_batch.runs.reader"),
-        ("RunInfo", "m2f_batch.runs.info"),
-        ("verify_run", "m2f_batch.runs.inspect.verify"),
-        ("read_status", "m2f_batch.runs.inspect.status"),
-        ("export", "m2f_batch.exports.command"),
-        ("evaluate", "m2f_batch.evaluation.command"),
-        ("GroundTruth", "m2f_batch.evaluation.ground_truth"),
-    ],
     "Errors": [
         (name, "m2f_batch.errors")
-        for name in ("CommandError", "UsageError", "RunError", "TransientError", "ImageError", "DecodeError")
+        for name in ("ArgumentError", "UsageError", "RunError", "TransientError", "ImageError", "DecodeError")
     ],
 }
 SPECIAL = ("__call__",)  # methods that are public in spite of their names
@@ -85,7 +95,11 @@ def _name(name: str, where: str) -> str:
     else:
         methods, code = [], _signature(node, where)
     return joined(
-        f"### {_heading(name)}", _fenced([f"from {where} import {name}"]), _fenced(code), _doc(node), *methods
+        f"### {_heading(name)}",
+        _fenced([f"from {'m2f_batch' if name in m2f_batch.__all__ else where} import {name}"]),
+        _fenced(code),
+        _doc(node),
+        *methods,
     )
 
 
