@@ -14,13 +14,16 @@ PUBLIC = {
         ("Segmenter", "m2f_batch.vision.segmenter"),
         ("Segment", "m2f_batch.records"),
         ("plot", "m2f_batch.vision.pictures"),
-        ("to_supervision", "m2f_batch.shapes.detections"),
+        ("to_supervision", "m2f_batch.vision.detections"),
         ("BatchSegmenter", "m2f_batch.vision.batch_segmenter"),
     ],
     "Jobs": [
         ("segment", "m2f_batch.api.jobs"),
         ("finetune", "m2f_batch.api.jobs"),
         ("Outcome", "m2f_batch.result"),
+        ("RunTotals", "m2f_batch.runs.info"),
+        ("ImageCounts", "m2f_batch.runs.info"),
+        ("TrainTotals", "m2f_batch.train.command"),
     ],
     "Runs": [
         ("open_run", "m2f_batch.api.runs"),
@@ -37,6 +40,7 @@ PUBLIC = {
         ("lint", "m2f_batch.api.datasets"),
         ("LintReport", "m2f_batch.api.datasets"),
         ("convert", "m2f_batch.api.datasets"),
+        ("Converted", "m2f_batch.datasets.convert"),
     ],
     "From logits to segments": [
         ("instance_segments", "m2f_batch.vision.postprocess"),
