@@ -233,7 +233,7 @@ ALL: tuple[Case, ...] = (
         settings={"size": SQUARE},
     ),
     Case(
-        name="BEiT, B, 640x640",
+        name="BEiT, B tuned with transformers, 640x640",
         row="beit",
         model="BeitForSemanticSegmentation",
         processor="BeitImageProcessor",
