@@ -75,7 +75,7 @@ def measure_forward(case: Case, peer: Peer, segmenter: Segmenter, rounds: Rounds
 
     def of_one(name: str, number: int) -> None:
         values = images[number % len(images)]
-        answer = forward(segmenter.model, values).tensors if name == "ours" else peer.logits(values, others)
+        answer = _ours(case, segmenter, values) if name == "ours" else peer.logits(values, others)
         if device.type == "cuda":
             torch.cuda.synchronize()
         kept[name].append(answer)
@@ -94,12 +94,19 @@ def measure_forward(case: Case, peer: Peer, segmenter: Segmenter, rounds: Rounds
     return {"canvas": ", ".join(sizes), "attention": peer.attention, "difference": apart, **found}
 
 
+@torch.inference_mode()
+def _ours(case: Case, segmenter: Segmenter, values: Tensor) -> tuple[Tensor, ...]:
+    """Our logits. UperNet's are enlarged to the canvas, as its model in transformers does: both do the same work."""
+    logits = forward(segmenter.model, values).tensors
+    if case.row != "upernet":
+        return logits
+    return tuple(interpolate(each, size=values.shape[-2:], mode="bilinear", align_corners=False) for each in logits)
+
+
 def _apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    """The largest difference by the largest logit. UperNet's logits are enlarged by transformers, and not by ours."""
-    pairs = [
-        (a if a.shape == b.shape else interpolate(a, size=b.shape[-2:], mode="bilinear", align_corners=False), b)
-        for a, b in zip(ours, theirs, strict=True)
-    ]
+    """The largest difference by the largest logit. Raises AssertionError where shapes differ."""
+    pairs = list(zip(ours, theirs, strict=True))
+    assert all(a.shape == b.shape for a, b in pairs), "logits of another shape"
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1)) for a, b in pairs)
 
 
