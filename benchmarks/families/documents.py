@@ -6,19 +6,27 @@ python -m benchmarks.families.documents
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks.families.cases import ALL
 from benchmarks.lib.timing import PROJECT, RESULTS
 
-DOCUMENT, RESULT = PROJECT / "docs" / "guides" / "models.md", RESULTS / "families.json"
+DOCUMENT = PROJECT / "docs" / "guides" / "models.md"
+BESIDE = "parameters and quality, as published"  # the column that the measured one follows
 COLUMN = "times as fast as transformers, measured"
 UNMEASURED = "not measured yet"
 
 
-def figures() -> dict[str, Any]:
+def result_of(device: str) -> Path:
+    """The file that keeps what was measured on a kind of device."""
+    return RESULTS / ("families.json" if device == "cpu" else f"families-{device}.json")
+
+
+def figures(device: str = "cpu") -> dict[str, Any]:
     """The newest result by the name of each case. Empty before there is one."""
-    found: dict[str, Any] = json.loads(RESULT.read_text())["families"] if RESULT.exists() else {}
+    result = result_of(device)
+    found: dict[str, Any] = json.loads(result.read_text())["families"] if result.exists() else {}
     return found
 
 
@@ -42,17 +50,30 @@ def _short(ratio: float) -> str:
 
 
 def with_speeds(text: str, measured: Mapping[str, Any]) -> str:
-    """The document with the column as it is measured. Raises StopIteration where no table has it."""
+    """The document with the column as it is measured, and without it where nothing is. Raises StopIteration.
+
+    That is raised where no table has the column that it follows.
+    """
     lines = text.splitlines()
-    head = next(at for at, line in enumerate(lines) if COLUMN in _cells(line))
-    at = _cells(lines[head]).index(COLUMN)
-    for number, line in enumerate(lines[head + 2 :], start=head + 2):
+    head = next(at for at, line in enumerate(lines) if BESIDE in _cells(line))
+    width = _cells(lines[head]).index(BESIDE) + 1
+    for number, line in enumerate(lines[head:], start=head):
         if not line.startswith("|"):
             break
-        cells = _cells(line)
-        cells[at] = cell_of(line.split("`")[1], measured)
-        lines[number] = "|" + "|".join(f" {cell} " for cell in cells) + "|"
+        cells = _cells(line)[:width] + [_added(line, measured)] * bool(measured)
+        lines[number] = f"|{'|'.join(cells)}|" if _is_rule(line) else f"| {' | '.join(cells)} |"
     return "\n".join(lines) + "\n"
+
+
+def _added(line: str, measured: Mapping[str, Any]) -> str:
+    """What the measured column says in a line of the table."""
+    if _is_rule(line):
+        return "---"
+    return COLUMN if BESIDE in _cells(line) else cell_of(line.split("`")[1], measured)
+
+
+def _is_rule(line: str) -> bool:
+    return line.startswith("|--")
 
 
 def _cells(line: str) -> list[str]:

@@ -3,12 +3,15 @@
     python -m benchmarks.families.families [--quick] [--only mask2former,segformer] [--device cuda]
 
 Published configurations with random weights, float32. Writes results/families.md, results/families.json, and the column
-of docs/guides/models.md. With ``--only`` the others' figures stay as they were.
+of docs/guides/models.md; on another device results/families-DEVICE.md and .json. The figures of a family are kept in
+the JSON as soon as they are there, and those of families that are not measured stay as they were.
 """
 
 import json
 import sys
 import tempfile
+import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,18 +24,20 @@ from benchmarks.families.models import save
 from benchmarks.families.parts import measure_forward, measure_job, measure_post
 from benchmarks.families.peers import Peer
 from benchmarks.lib.photos import where_from
-from benchmarks.lib.timing import RESULTS, Rounds, machine, parser, publish, say, table
+from benchmarks.lib.timing import Rounds, machine, parser, publish, say, table
 from m2f_batch.models.loading import keep_float32
 from m2f_batch.vision.segmenter import Segmenter
 
 THREADS = 2
 OUTPUTS = ((480, 640), (1080, 1920))
-JOB_SECONDS = 6.0  # of forward passes in a round of a way, which say how many images it takes
+JOB_SECONDS = 3.0  # of forward passes in a round of a way, which say how many images it takes
 NOTE = """Seconds are medians; a ratio is that of one round in which all took turns: median, lowest and highest.
 
 *forward*: eager modules of `transformers` as its `from_pretrained` loads them (*attention* is what it chose), beside
 ours, on the same pixel values; the largest difference of a logit is relative to the largest logit. Random weights put
-masks about their threshold, where rounding flips bits of masked attention (Mask2Former, OneFormer).
+masks about their threshold, where rounding flips bits of masked attention (Mask2Former, OneFormer). UperNet of
+`transformers` enlarges its logits to the canvas: ours are enlarged too, in the time. A BEiT that was tuned with
+`transformers` reads no state behind its tenth block, and ours runs ten of twelve; weights of the authors read all.
 
 *post-processing*, one thread: the processor's own `post_process_*` at the image's size with pycocotools for its masks,
 beside ours, on logits with the places and areas of annotated objects. Their masks are others than the papers': *IoU* is
@@ -126,18 +131,44 @@ def tables(measured: Mapping[str, Measured]) -> list[str]:
     return [f"## {title}\n\n{table(lines)}" for title, lines in named.items() if lines]
 
 
-def write(measured: Mapping[str, Measured], device: torch.device, kept: Mapping[str, Measured], *, quick: bool) -> None:
-    """Print and keep the result, beside what was measured before of other families (their own machine is in git)."""
-    everything = {case.name: found for case in ALL if (found := measured.get(case.name) or kept.get(case.name))}
+def with_kept(measured: Mapping[str, Measured], device: torch.device) -> dict[str, Measured]:
+    """What is measured now, and of other families what was measured before (their own machine is in git)."""
+    kept = documents.figures(device.type)
+    return {case.name: found for case in ALL if (found := measured.get(case.name) or kept.get(case.name))}
+
+
+def keep(measured: Mapping[str, Measured], device: torch.device) -> None:
+    """Write the JSON."""
+    content = {"machine": machine(THREADS), "device": device.type, "families": with_kept(measured, device)}
+    documents.result_of(device.type).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def write(measured: Mapping[str, Measured], device: torch.device, *, quick: bool) -> None:
+    """Print the result. Unless it was a quick try, write it into its page and that of the models."""
+    everything = measured if quick else with_kept(measured, device)
     about = f"Published configurations, random weights, float32 on {device.type}; {where_from()}."
     if stale := [name for name in everything if name not in measured]:
         about += f" Measured before, and kept: {', '.join(stale)}."
-    name = "families" if device.type == "cpu" else f"families-{device.type}"
+    name = documents.result_of(device.type).stem
     publish(name, "Families", [about, *tables(everything), NOTE], threads=THREADS, quick=quick)
     if not quick:
-        content = {"machine": machine(THREADS), "device": device.type, "families": everything}
-        (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
         documents.main()
+
+
+def measure_all(cases: Sequence[Case], device: torch.device, *, quick: bool) -> dict[str, Measured]:
+    """Measure each case, and keep what is there before the next. One that fails says why, and the others go on."""
+    measured: dict[str, Measured] = {}
+    for case in cases:
+        begun = time.perf_counter()
+        try:
+            measured[case.name] = measure(case, device, quick=quick)
+        except Exception:  # noqa: BLE001  # whatever ends one family, the others' figures are wanted
+            traceback.print_exc()
+        else:
+            say(f"{case.name}: all in {time.perf_counter() - begun:.0f} s")
+            if not quick:
+                keep(measured, device)
+    return measured
 
 
 def chosen_cases(only: str | None) -> Sequence[Case]:
@@ -159,10 +190,12 @@ def main() -> int:
     device = torch.device(chosen.device)
     keep_float32(device)
     torch.set_num_threads(THREADS)
-    measured = {case.name: measure(case, device, quick=chosen.quick) for case in chosen_cases(chosen.only)}
-    kept = documents.figures() if chosen.only and not chosen.quick and device.type == "cpu" else {}
-    write(measured, device, kept, quick=chosen.quick)
-    return 0
+    cases = chosen_cases(chosen.only)
+    measured = measure_all(cases, device, quick=chosen.quick)
+    write(measured, device, quick=chosen.quick)
+    if failed := [case.name for case in cases if case.name not in measured]:
+        print(f"not measured, because of the errors above: {'; '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -163,13 +163,64 @@ def test_a_measured_family_is_in_the_table():
         "post": [{"transformers / ours": [11.4, 1, 2]}, {"transformers / ours": [9.96, 1, 2]}],
         "job": {"one by one / ours": [3.14, 1, 2], "batched / ours": [2.72, 1, 2]},
     }
-    lines = documents.with_speeds(text, {segformer.name: measured}).splitlines()
+    written = documents.with_speeds(text, {segformer.name: measured})
+    assert documents.with_speeds(written, {}) == documents.with_speeds(text, {}), "the column is written anew"
+    lines = written.splitlines()
     (head,) = (at for at, line in enumerate(lines) if documents.COLUMN in line)
     table = [*itertools.takewhile(lambda line: line.startswith("|"), lines[head:])]
     (line,) = (line for line in table if "`segformer`" in line)
     assert "| SegFormer, B0, 512x512: forward 1.3, post-processing 10 to 11, whole job 2.7 |" in line
     assert len({line.count("|") for line in table}) == 1
     assert {line.split("`")[1] for line in table[2:]} == {case.row for case in ALL}, "every family is measured"
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """A folder for what is measured, and a copy of the document."""
+    for module in (documents, timing):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    document = tmp_path / "models.md"
+    document.write_text(documents.with_speeds(documents.DOCUMENT.read_text(), {}))
+    monkeypatch.setattr(documents, "DOCUMENT", document)
+    return tmp_path
+
+
+def made_up(forward):
+    ways = {"ours": 1.0, "rounds": 3}
+    both = {name: [each, 1, 9] for name, each in (("one by one / ours", 3.0), ("batched / ours", 2.0))}
+    job = ways | both | {"images": 2, "segments": 4, "one by one": 3.0, "batched": 2.0}
+    time = ways | {"transformers": forward, "transformers / ours": [forward, 1, 9]}
+    return {"forward": time | {"canvas": "64x64", "attention": "sdpa", "difference": 1e-6}, "post": [], "job": job}
+
+
+def test_what_is_measured_of_one_family_keeps_the_others(results, monkeypatch, capsys):
+    """One that fails keeps what was measured before, too, and ends the command with 1."""
+
+    def run(speed, *options):
+        monkeypatch.setattr(families, "measure", lambda case, device, quick: made_up(speed[case.row]))
+        monkeypatch.setattr(sys, "argv", ["families", *options])
+        return families.main()
+
+    assert run({"segformer": 1.5, "beit": 2.5}, "--only", "segformer,beit") == 0
+    assert run({"beit": 4.0}, "--only", "beit,segformer") == 1
+    assert "not measured, because of the errors above: SegFormer" in capsys.readouterr().err
+    (beit,) = (case.name for case in ALL if case.row == "beit")
+    text, document = (results / "families.md").read_text(), (results / "models.md").read_text()
+    assert "Measured before, and kept: SegFormer, B0, 512x512." in text and "| 4 (1-9) |" in text
+    assert "| SegFormer, B0, 512x512: forward 1.5, whole job 2.0 |" in document
+    assert f"| {beit}: forward 4.0, whole job 2.0 |" in document
+    assert document.count(documents.UNMEASURED) == len({case.row for case in ALL}) - 2
+
+    cuda = torch.device("cuda")
+    for name in ("segformer", "beit"):
+        families.write(families.measure_all(families.chosen_cases(name), cuda, quick=False) or {}, cuda, quick=False)
+    assert documents.figures("cuda").keys() == {beit}, "those of a CPU are not a GPU's"
+    families.keep({"SegFormer, B0, 512x512": made_up(8.0)}, cuda)
+    assert {name: found["forward"]["transformers"] for name, found in documents.figures("cuda").items()} == {
+        **{beit: 4.0, "SegFormer, B0, 512x512": 8.0}
+    }
+    assert (results / "models.md").read_text() == document, "the document says what a CPU does"
+    assert "float32 on cuda" in (results / "families-cuda.md").read_text()
 
 
 def test_unknown_families_are_refused():
