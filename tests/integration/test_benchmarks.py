@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import PROJECT
 from support import reference
 
@@ -221,6 +222,15 @@ def test_what_is_measured_of_one_family_keeps_the_others(results, monkeypatch, c
     }
     assert (results / "models.md").read_text() == document, "the document says what a CPU does"
     assert "float32 on cuda" in (results / "families-cuda.md").read_text()
+
+
+@pytest.mark.parametrize("case", ALL, ids=lambda case: case.key)
+def test_each_family_that_is_measured_can_be_built(case):
+    """UperNet on ConvNeXt could not, and its tiny model could."""
+    with torch.device("meta"):
+        model = getattr(transformers, case.model)(case.config())
+    assert hasattr(model.get_submodule(case.head), "weight")
+    assert hasattr(transformers, case.processor)
 
 
 def test_unknown_families_are_refused():
