@@ -31,6 +31,8 @@ from m2f_batch.vision.segmenter import Segmenter
 THREADS = 2
 OUTPUTS = ((480, 640), (1080, 1920))
 JOB_SECONDS = 3.0  # of forward passes in a round of a way, which say how many images it takes
+# The largest takes half a minute for one round, and all together must end within 25 minutes on two cores.
+QUICK, FORWARD, JOB, POST = Rounds(2, 2), Rounds(2, 9, 12), Rounds(2, 7, 15), Rounds(2, 9, 4)
 NOTE = """Seconds are medians; a ratio is that of one round in which all took turns: median, lowest and highest.
 
 *forward*: eager modules of `transformers` as its `from_pretrained` loads them (*attention* is what it chose), beside
@@ -58,14 +60,14 @@ def measure(case: Case, device: torch.device, *, quick: bool) -> Measured:
         save(case, directory, quick=quick)
         peer = Peer(case, directory, device)
         segmenter = Segmenter.from_pretrained(str(directory), task=case.task, device=str(device), threads=THREADS)
-        forward = measure_forward(case, peer, segmenter, Rounds(2, 2) if quick else Rounds(3, 9, 20), device)
+        forward = measure_forward(case, peer, segmenter, QUICK if quick else FORWARD, device)
         say(f"{case.name}: forward {_shown(forward, 'transformers')}")
         seconds = max(forward["ours"], forward["transformers"])
-        count = 2 if quick else 32 if cuda else max(2, min(8, int(JOB_SECONDS / seconds)))
-        job = measure_job(peer, segmenter, count, Rounds(2, 2) if quick else Rounds(3, 7, 25))
+        count = 2 if quick else 32 if cuda else max(1, min(8, int(JOB_SECONDS / seconds)))
+        job = measure_job(peer, segmenter, count, QUICK if quick else JOB)
         say(f"{case.name}: whole job {_shown(job, 'one by one')}, batched {_shown(job, 'batched')}")
         del peer, segmenter
-        rounds = Rounds(2, 2) if quick else Rounds(3, 9, 5)
+        rounds = QUICK if quick else POST
         outputs = [(96, 128)] if quick else OUTPUTS
         post = [measure_post(case, directory, task, output, rounds) for task in case.post for output in outputs]
         for line in post:
