@@ -1,7 +1,7 @@
 """A model is put on its device, and its fast forward pass is compared with transformers' modules before it labels.
 
 A GPU, a driver or a Triton that nobody could try must not make wrong labels. So one small image goes through both, in
-the run's precision, and what each part of the model gives is compared (``Family.fast``). With ``torch.compile`` the
+the run's precision, and what each part of the model gives is compared (``Network.fast``). With ``torch.compile`` the
 modules are checked before they are compiled, because compiling takes minutes a canvas.
 
 On one machine the outcome is the same every time, because the image, the threads and the modules are. So on CPU in
