@@ -65,9 +65,9 @@ def make_work(
     classes = classes or CLASSES[task]
     plan = plan or with_size(plan_from_processor({}), size or CANVASES[task])
     canvas, content = plan.canvas_size(output), plan.content_size(output)
-    coarse = (-(-content[0] // STRIDE), -(-content[1] // STRIDE))
+    coarse, whole = ((-(-height // STRIDE), -(-width // STRIDE)) for height, width in (content, canvas))
     masks = _objects(coarse, kept, seed) if task == "instance" else _tiling(coarse, kept, rng, seed)
-    logits = np.full((queries, canvas[0] // STRIDE, canvas[1] // STRIDE), -10.0, np.float32)
+    logits = np.full((queries, *whole), -10.0, np.float32)
     believed = [_logits(mask, rng) for mask in masks]
     for query in range(queries):
         plane = believed[query] if query < kept else 0.7 * believed[rng.integers(kept)]
