@@ -30,9 +30,11 @@ def meant_command(word: str, commands: Sequence[str], prog: str) -> str:
 
     >>> meant_command("train", ["finetune", "segment"], "m2f-batch"), meant_command("x", ["a", "b"], "m2f-batch")
     ('did you mean m2f-batch finetune?', 'commands: a, b')
+    >>> meant_command("version", ["verify"], "m2f-batch"), meant_command("segmnt", ["segment"], "m2f-batch")
+    ('did you mean m2f-batch --version?', 'did you mean m2f-batch segment?')
     """
     name = COMMANDS.get(word.lower(), "")
-    near = near_misses(word, commands) or [name] * (name in commands or name.startswith("--"))
+    near = [name] if name in commands or name.startswith("--") else near_misses(word, commands)
     return f"did you mean {prog} {near[0]}?" if near else f"commands: {', '.join(commands)}"
 
 
@@ -47,11 +49,32 @@ def meant_option(word: str, value: str | None, known: Known) -> str:
     """
     name = canonical(word)
     given = word.partition("=")[2] if "=" in word else value
+    near = None if name in WORDS else _near(name, known)
+    return (
+        _meant(name, given, known)
+        or (_advice(near, given, known) if near else None)
+        or ELSEWHERE.get(name, f"see {known.prog} --help")
+    )
+
+
+def meant_setting(word: str, known: Known) -> str:
+    """Say what a KEY=VALUE was meant to be that stands for itself, nothing where nobody knows its key.
+
+    >>> meant_setting("conf=0.3", Known("m2f-batch segment", {"--score-threshold": True}, ["INPUT"]))
+    'did you mean --score-threshold 0.3?'
+    >>> meant_setting("date=2026-11-30", Known("m2f-batch segment", {}, ["INPUT"]))
+    ''
+    """
+    name, equals, value = word.partition("=")
+    return (_meant(canonical(name), value, known) or "") if equals else ""
+
+
+def _meant(name: str, value: str | None, known: Known) -> str | None:
+    """Say what a word of ours or of another tool stands for, None where that is nothing or not known."""
     if name in REMARKS:
         return REMARKS[name]
-    by_word = _names(known)
-    target = by_word.get(name) or (_first(WORDS[name], known) if name in WORDS else _near(name, known))
-    return _advice(target, given, known) if target else ELSEWHERE.get(name, f"see {known.prog} --help")
+    target = _names(known).get(name) or _first(WORDS.get(name, ()), known)
+    return _advice(target, value, known) if target else None
 
 
 def meant_argument(rest: Sequence[str], known: Known) -> str:
@@ -60,9 +83,8 @@ def meant_argument(rest: Sequence[str], known: Known) -> str:
     >>> meant_argument(["model=x/y"], Known("m2f-batch segment", {"--model": True}, ["INPUT", "OUTPUT"]))
     'did you mean --model x/y?'
     """
-    name, equals, value = rest[0].partition("=")
-    if equals and (target := _names(known).get(canonical(name))):
-        return _advice(target, value, known)
+    if hint := meant_setting(rest[0], known):
+        return hint
     takes = f"{known.prog} takes {' '.join(known.arguments) or 'none'}"
     return takes if len(rest) == 1 else f"{takes}; quote a glob or a name with a blank: '*.jpg'"
 

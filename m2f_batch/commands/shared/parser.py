@@ -1,13 +1,14 @@
 """Parses what is typed behind ``m2f-batch``, says what a mistake was meant to be, and prints help."""
 
 import argparse
+import os
 import re
 import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from m2f_batch.commands.shared.completion import is_asked
-from m2f_batch.commands.shared.meaning import Known, meant_argument, meant_command, meant_option
+from m2f_batch.commands.shared.meaning import Known, meant_argument, meant_command, meant_option, meant_setting
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.ranges import default_of
 from m2f_batch.config.section import Section
@@ -94,8 +95,9 @@ class Parser(argparse.ArgumentParser):
             options, rest = parse(args, namespace)
         finally:
             self._is_within = False
+        self._check_values(options)
         if rest:
-            self._refuse_more(rest, getattr(options, "set", ()))
+            self._refuse_more(rest, options)
         return options, rest
 
     def error(self, message: str) -> NoReturn:
@@ -158,15 +160,35 @@ class Parser(argparse.ArgumentParser):
             return False
         return " " in name or any(each.startswith(name) for each in self._option_string_actions)
 
-    def _refuse_more(self, rest: Sequence[str], settings: Sequence[str]) -> NoReturn:
-        for given in settings:
+    def _check_values(self, options: argparse.Namespace) -> None:
+        """Raise UsageError for an empty text, as a script's unset variable leaves it, and for the KEY=VALUE of others.
+
+        An argument that is the name of a file stays that.
+        """
+        for action in self._actions:
+            value = getattr(options, action.dest, None)
+            name = action.option_strings[-1] if action.option_strings else str(action.metavar)
+            if value == "" != action.default:
+                give = f"give {name} {action.metavar}" if action.option_strings else f"give {name}"
+                may_miss = bool(action.option_strings) and not action.required
+                hint = f"{give}, or leave {name} out" if may_miss else give
+                raise UsageError("is no value", field=name, value=value, hint=hint)
+            is_argument = isinstance(value, str) and not action.option_strings
+            if is_argument and (hint := meant_setting(value, self._known())) and not os.path.lexists(value):
+                raise UsageError("is no argument", field=value, hint=hint)
+
+    def _refuse_more(self, rest: Sequence[str], options: argparse.Namespace) -> NoReturn:
+        for given in getattr(options, "set", ()):
             if given.partition("=")[2] == "":  # --set KEY VALUE, or --set KEY= VALUE
                 key = given.rstrip("=")
                 raise UsageError("must be KEY=VALUE", field=f"--set {given}", hint=f"for example --set {key}={rest[0]}")
+        hint = meant_argument(rest, self._known())
+        if getattr(options, "model", ABSENT) is None and "--model" not in hint:
+            hint += "; the model is given as --model M"
         raise UsageError(
             f"{'is' if len(rest) == 1 else 'are'} too much",
             field=" ".join(rest[:3]) + (" ..." if len(rest) > 3 else ""),
-            hint=meant_argument(rest, self._known()),
+            hint=hint,
         )
 
     def _mistake(self, message: str) -> UsageError:
@@ -191,7 +213,8 @@ class Parser(argparse.ArgumentParser):
         if problem.startswith("invalid choice"):
             return UsageError("is not known", field=name, value=value, allowed=", ".join(choices))
         if kind := re.match(r"invalid (\w+) value", problem):
-            return UsageError(f"is not {KINDS.get(kind[1], kind[1])}", field=name, value=value)
+            hint = f"give {name} {action.metavar}, {action.help}" if action else ""
+            return UsageError(f"is not {KINDS.get(kind[1], kind[1])}", field=name, value=value, hint=hint)
         if problem.startswith("expected one argument"):
             metavar = action.metavar if action else "VALUE"
             return UsageError("has no value", field=name, hint=f"give {name} {metavar}")
