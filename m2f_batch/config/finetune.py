@@ -23,7 +23,7 @@ from m2f_batch.config.section import (
     Whole,
     conflict,
 )
-from m2f_batch.config.segment import Normalization, Size, Task
+from m2f_batch.config.segment import IMAGENET, Normalization, Size, Task
 from m2f_batch.config.storage import StorageConfig
 from m2f_batch.errors import UsageError
 
@@ -89,6 +89,7 @@ class AugmentConfig(Section):
         (0.1, 2.0),
         description="[least, most] size of an image relative to that of augment.resize; [1, 1] = none, which suits "
         "a few hundred steps",
+        examples=["[0.5, 1.5]"],
     )
     flip: Fraction = Field(0.5, description="how often an image is mirrored left to right; 0 where left matters")
     color: Fraction = Field(
@@ -133,6 +134,7 @@ class TrainConfig(Section):
     milestones: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         (0.889, 0.963),
         description="of schedule step: shares of the steps after which the learning rate falls to a tenth",
+        examples=["[0.8, 0.9]"],
     )
     warmup_steps: Annotated[Whole, Field(ge=0)] = Field(
         0, description="steps of linear rise at the start; the paper has none, new heads on old weights like some"
@@ -154,7 +156,9 @@ class TrainConfig(Section):
         None, description="decay per step of a moving average of the weights, which is what is validated and kept"
     )
     freeze: tuple[str, ...] = Field(
-        (), description="patterns of parameter names that are not trained, e.g. ['model.pixel_level_module.encoder.*']"
+        (),
+        description="patterns of parameter names that are not trained, e.g. ['model.pixel_level_module.encoder.*']",
+        examples=["[model.pixel_level_module.encoder.*]"],
     )
     freeze_batch_norms: bool | None = Field(
         None,
@@ -228,11 +232,13 @@ class TunedModelConfig(Section):
         None,
         description="size at which the tuned model sees images, in validation and for good (preprocessor_config.json): "
         "{shortest_edge, longest_edge} or {height, width}; that of the checkpoint, else by augment.crop_size",
+        examples=["{shortest_edge: 800, longest_edge: 1333}"],
     )
     normalize: Normalization | None = Field(
         None,
         description="{mean, std} of red, green and blue (of pixels from 0 to 1), in training and for good "
         "(preprocessor_config.json); those of the checkpoint or of the backbone's weights, else ImageNet's",
+        examples=[IMAGENET],
     )
 
 

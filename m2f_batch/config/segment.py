@@ -142,6 +142,7 @@ class SlidingWindow(Section):
         return self
 
 
+IMAGENET = "{mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"
 PerChannel = tuple[Fraction, Fraction, Fraction]
 Deviation = Annotated[Number, Field(gt=0, le=1)]
 
@@ -173,7 +174,8 @@ class PreprocessConfig(Section):
     normalize: Annotated[Normalization | None, Values(NORMALIZE)] = Field(
         None,
         description=f"{NORMALIZE} that the model was trained with; what the checkpoint's image processor says if not "
-        "set. ImageNet's are {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
+        f"set. ImageNet's are {IMAGENET}",
+        examples=[IMAGENET],
     )
 
 

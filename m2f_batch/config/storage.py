@@ -43,5 +43,6 @@ class StorageConfig(Section):
         description="the only places that may be read or written, with all below them: folders, s3://bucket/prefix/, "
         "s3:// (all buckets), hf://owner/name (a model of the hub), https://host/prefix/ (images on the web, of which "
         "nothing is read otherwise); any but the web if not set",
+        examples=["[photos/, s3://bucket/labels/]"],
     )
     s3: S3Config = S3Config()
