@@ -76,8 +76,10 @@ def _listed(uri: str, root: str | None) -> Listing:
         listing = _of_glob(store, uri) if kind == "glob" else _of_folder(store, place)
     if not listing.table.num_rows and kind in (*READERS, "json"):
         raise UsageError("has no images: it names none", field="input.uri", value=uri)
+    if not listing.table.num_rows and kind == "glob":
+        raise UsageError("matches no file", field="input.uri", value=uri, hint="* stays in one folder, ** goes below")
     if not listing.table.num_rows:
-        taken = "any extension" if kind == "glob" else ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
+        taken = ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
         there = f"; there are {'; '.join(listing.notes)}" if listing.notes else ""
         problem = f"has no images ({listing.skipped} files skipped); taken are: {taken}{there}"
         raise UsageError(problem, field="input.uri", value=uri)
