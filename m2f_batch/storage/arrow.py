@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from pyarrow import ArrowInvalid, fs
 
 from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.storage import uris
-from m2f_batch.storage.local import file_fault, version
+from m2f_batch.storage.local import file_fault as os_fault
+from m2f_batch.storage.local import version
 from m2f_batch.storage.store import Entry, Store, StoreUnavailable, faults
 
 _CHUNK = 1 << 20  # bytes copied at a time
@@ -28,6 +30,14 @@ def open_store(scheme: str, authority: str) -> "ArrowStore":
         raise UsageError(f"{root}: not one of the file systems of pyarrow.fs (file, s3, gs, abfs, hdfs, hf)") from error
     except (OSError, ImportError) as error:
         raise StoreUnavailable(f"{root}: {str(error).splitlines()[0]}") from error
+
+
+def file_fault(uri: str, error: Exception) -> Exception | None:
+    """Returns our error for one that a file system raises: of the hub also those of its HTTP client."""
+    hub = sys.modules.get("huggingface_hub.errors")
+    if hub is not None and isinstance(error, hub.HTTPError) and not isinstance(error, OSError):
+        return TransientError(f"{uri}: {type(error).__name__}: the hub cannot be reached")
+    return os_fault(uri, error)
 
 
 class ArrowStore(Store):

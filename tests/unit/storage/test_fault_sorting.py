@@ -10,6 +10,7 @@ from botocore.parsers import ResponseParserError
 from support.s3_servers import set_variables
 
 from m2f_batch.errors import TransientError, UsageError
+from m2f_batch.storage.arrow import file_fault
 from m2f_batch.storage.s3.client import new_client
 from m2f_batch.storage.s3.faults import is_doubtful, is_whole, s3_fault
 from m2f_batch.storage.store import Denied, NotFound, StoreUnavailable, Unreachable, Unreadable
@@ -101,3 +102,11 @@ def test_a_wrong_time_limit(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("M2F_BATCH_S3_TIMEOUT", wrong)
     with pytest.raises(UsageError, match="M2F_BATCH_S3_TIMEOUT"):
         new_client()
+
+
+def test_a_hub_that_cannot_be_reached_may_answer_later() -> None:
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's
+
+    fault = file_fault("hf://datasets/a/b", HTTPError("no route to host"))
+    assert isinstance(fault, TransientError) and str(fault).startswith("hf://datasets/a/b: HTTPError: the hub cannot")
+    assert file_fault("hf://datasets/a/b", KeyError("x")) is None
