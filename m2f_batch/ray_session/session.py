@@ -178,6 +178,9 @@ def _token_hint() -> str:
 
 def _check_reachable(address: str | None) -> None:
     """Raise UsageError where nobody listens, because Ray itself would go on trying for many minutes."""
+    if re.match("https?://", address or ""):
+        problem, hint = "is a Jobs API, which m2f-batch submit takes", "give HOST:6379 of the head, or ray://HOST:10001"
+        raise UsageError(problem, field="compute.address", value=address, hint=hint)
     place = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)", address or "")
     if place is None:
         return

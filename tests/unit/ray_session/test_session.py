@@ -24,6 +24,13 @@ def test_a_cluster_that_is_not_there_is_one_message_at_once(scheme):
         pass
 
 
+def test_the_address_of_a_jobs_api_is_refused_before_ray_is_asked(monkeypatch):
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("asked"))
+    said = r"compute\.address: 'http://head:8265' is a Jobs API, which m2f-batch submit takes; give HOST:6379 "
+    with pytest.raises(UsageError, match=said), connected(ComputeConfig(address="http://head:8265")):
+        pass
+
+
 def test_a_local_ray_gets_time_to_start_on_a_busy_machine(monkeypatch):
     seen = {}
 
