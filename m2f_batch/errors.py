@@ -43,6 +43,7 @@ REASONS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "AccessDenied": (("fetch",), "The store refuses this one file or object."),
     "NotAllowed": (("fetch",), "The image, or where it is redirected to, is outside of `storage.allow`."),
     "Unreadable": (("fetch",), "The store cannot give this one file or object."),
+    "BadUri": (("fetch",), "The URI names no place. That is of Python: a run refuses a list that holds such a URI."),
     "Changed": (("fetch",), "The file is another one than was listed. The next run takes it as a changed image."),
     "Empty": (("decode",), "The file has 0 bytes."),
     "NotAnImage": (("decode",), "The bytes are no format that is read."),

@@ -10,6 +10,22 @@ from reference.markdown import MADE, code, joined, sentence, table, text_of
 Parsers = dict[str, argparse.ArgumentParser]
 # pages that say more
 CONFIG_OF = {"segment": "segment", "finetune": "finetune"}
+EVERY = """\
+Arguments and options may stand in any order. The value of an option that stands for a config key is YAML, as [that of
+`--set`](config.md). Where it is empty or null it is refused, because it would leave the key as if nothing were typed:
+a script's variable may be unset. `--set KEY=null` sets null.
+
+Options of other tools are answered by ours: `--imgsz 640` by `--size '{shortest_edge: 640, longest_edge: 640}'`,
+`--lr 1e-4` by `--set train.learning_rate=1e-4`.
+
+With `--quiet` only warnings, notes and errors are printed, and what `--json` asks for. Where the exit code is not 0,
+stderr says why, so that `m2f-batch verify RUN --quiet && ...` is enough for a script. The log in `RUN/_state/log/` is
+whole.
+
+On a terminal a run shows a live table: images, errors, rate, time left, how busy each stage is, and what to change. A
+training has one of steps, rate, time left and losses, and `evaluate` counts the images that it has measured. Lines are
+colored, unless `NO_COLOR` is set. Into a pipe or a file, and where `TERM` is `dumb`, a run prints a plain line every 15
+seconds, and a training every 30."""
 
 
 def page() -> str:
@@ -24,6 +40,10 @@ def page() -> str:
         f"What can be typed behind `m2f-batch`, and what it means. {MADE}",
         "How a command ends is its [exit code](errors.md#exit-codes). `m2f-batch COMMAND --help` prints the same.",
         table(["command", "what it does"], described),
+        "## Every command",
+        "`m2f-batch` alone prints its help and ends with 2. In place of a command it takes:",
+        table(["option", "what it does"], _rows(new_parser(find_commands()))),
+        EVERY,
         *(_command(name, parser, parsers) for name, parser in parsers.items()),
     )
 
@@ -66,6 +86,12 @@ def _command(name: str, parser: argparse.ArgumentParser, parsers: Parsers) -> st
         table(["argument", "meaning"], rows),
         "" if known else config,
     )
+
+
+def _rows(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    """Return the options of the parser that chooses among the commands."""
+    options = (action for action in _actions(parser) if action.option_strings)
+    return [(_spelling(action), text_of(_help(parser, action))) for action in options]
 
 
 def _first_section(job: str) -> str:

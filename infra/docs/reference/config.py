@@ -26,8 +26,8 @@ KINDS = {
 }
 HEAD = """\
 The keys of `--config FILE.yaml` and `--set KEY=VALUE`. The same key may come from several places: a flag wins over
-`--set`, that over the file, and that over the default. A key that is not known, or that does not apply to the others,
-is an error with exit code 2.
+`--set`, and a warning says so where the two differ. `--set` wins over the file, and that over the default. A key that
+is not known, or that does not apply to the others, is an error with exit code 2.
 
 A file holds the sections as mappings. The value of `--set` is YAML, so quote it:
 `--set 'postprocess.stuff_ids=[0, 5]'`. A key that takes a text takes it as it is, and a number may be `1e-5`.
