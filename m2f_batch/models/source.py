@@ -29,6 +29,8 @@ WANTED = (
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 TO_CONVERT = (*WANTED[:4], *PICKLES)  # what convert-checkpoint reads, and nothing else does
 MAX_REQUESTS = 20  # pull requests that are looked at
+PACKAGE = Path(__file__).parents[1]
+BUNDLED = "m2f_batch/demo/model"  # its path in a checkout, and its name wherever the package is installed
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,13 @@ class ModelSource:
 def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = WANTED) -> ModelSource:
     """Pin down what ``model.uri`` names. ``wanted`` are patterns of the names of its files.
 
+    ``BUNDLED`` is the package's own model, from any folder.
+
     Raises UsageError when there is no such model, or it is not allowed.
     """
     given, uri = uri, uris.expanded(uri)
+    if uri.rstrip("/") == BUNDLED and not os.path.isdir(uri):
+        uri = str(PACKAGE / "demo" / "model")
     if os.path.isdir(uri):
         source = ModelSource(os.path.abspath(uri), "directory", wanted=wanted)
         _check_allowed(source, UsageError)

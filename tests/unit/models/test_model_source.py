@@ -52,6 +52,13 @@ def test_a_directory_wins_over_a_hub_id_and_takes_no_revision(tmp_path: Path, mo
     assert refusal("me/m", "main") == "model.revision: 'main' needs a hub id in model.uri, not the directory me/m"
 
 
+def test_the_bundled_model_is_named_alike_in_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_model("m2f_batch/demo/model/").uri == str(model_source.PACKAGE / "demo" / "model")
+    make_model(tmp_path / "m2f_batch/demo/model")
+    assert find_model("m2f_batch/demo/model").uri == str(tmp_path / "m2f_batch/demo/model")
+
+
 def test_a_directory_that_is_not_on_a_node(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"model.uri: the directory .* is not on node .*shared path"):
         local_directory(ModelSource(str(tmp_path / "gone"), "directory"))
