@@ -19,7 +19,7 @@ MOST_BYTES = 200_000
 def save(figure: "Figure", name: str, dpi: int = 120) -> Path:
     """Write a figure as a PNG of few colors. Raises ValueError where it would be larger than a page should load."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
+    figure.savefig(drawn, format="png", dpi=dpi, facecolor="white", bbox_inches="tight", pad_inches=0.1)
     return save_image(Image.open(drawn).convert("RGB"), name)
 
 
