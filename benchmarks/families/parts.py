@@ -76,7 +76,7 @@ def measure_forward(case: Case, peer: Peer, segmenter: Segmenter, rounds: Rounds
 
     def of_one(name: str, number: int) -> None:
         values = images[number % len(images)]
-        answer = _logits(case, segmenter.model, values) if name == "ours" else peer.logits(values, others)
+        answer = our_logits(case, segmenter.model, values) if name == "ours" else peer.logits(values, others)
         if device.type == "cuda":
             torch.cuda.synchronize()
         kept[name].append(answer)
@@ -89,14 +89,14 @@ def measure_forward(case: Case, peer: Peer, segmenter: Segmenter, rounds: Rounds
             of_one(name, number)
         if time.perf_counter() - begun > WARM_SECONDS:
             break
-    apart = max(_apart(ours, theirs) for ours, theirs in zip(kept["ours"], kept["eager"], strict=True))
-    if apart > ALIKE:
+    difference = max(apart(ours, theirs) for ours, theirs in zip(kept["ours"], kept["eager"], strict=True))
+    if difference > ALIKE:
         _check_doubles(case, segmenter, peer, images[0], others)
     kept = {name: [] for name in kept}
     seconds, _ = take_turns(ways, rounds)
     sizes = sorted({f"{each.shape[2]}x{each.shape[3]}" for each in images})
     found = times(seconds, "ours", transformers="eager")
-    return {"canvas": ", ".join(sizes), "attention": peer.attention, "difference": apart, **found}
+    return {"canvas": ", ".join(sizes), "attention": peer.attention, "difference": difference, **found}
 
 
 @torch.inference_mode()
@@ -105,12 +105,12 @@ def _check_doubles(case: Case, segmenter: Segmenter, peer: Peer, values: Tensor,
     model, theirs = (copy.deepcopy(each).double() for each in (segmenter.model, peer.model))
     doubles = {name: each.double() for name, each in others.items()}
     answers = logits_of(theirs(pixel_values=values.double(), **doubles))
-    apart = _apart(_logits(case, model, values.double()), answers)
-    assert apart <= ALIKE_DOUBLE, f"{case.name}: logits differ by {apart:.1e} in float64"
+    difference = apart(our_logits(case, model, values.double()), answers)
+    assert difference <= ALIKE_DOUBLE, f"{case.name}: logits differ by {difference:.1e} in float64"
 
 
 @torch.inference_mode()
-def _logits(case: Case, model: Predictor, values: Tensor) -> tuple[Tensor, ...]:
+def our_logits(case: Case, model: Predictor, values: Tensor) -> tuple[Tensor, ...]:
     """Our logits. UperNet's are enlarged to the canvas, as its model in transformers does: both do the same work."""
     logits = model(values).tensors
     if case.row != "upernet":
@@ -118,7 +118,7 @@ def _logits(case: Case, model: Predictor, values: Tensor) -> tuple[Tensor, ...]:
     return tuple(interpolate(each, size=values.shape[-2:], mode="bilinear", align_corners=False) for each in logits)
 
 
-def _apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+def apart(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     """The largest difference by the largest logit. Raises AssertionError where shapes differ."""
     pairs = list(zip(ours, theirs, strict=True))
     assert all(a.shape == b.shape for a, b in pairs), "logits of another shape"

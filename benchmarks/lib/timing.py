@@ -90,7 +90,7 @@ def machine(threads: int) -> str:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}; {model}, {os.cpu_count()} cores, {gpu}; "
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {short_commit()}; {model}, {os.cpu_count()} cores, {gpu}; "
         f"{threads} thread{'s' if threads > 1 else ''}, load {os.getloadavg()[0]:.1f}, "
         f"OMP_WAIT_POLICY {os.environ.get('OMP_WAIT_POLICY', 'not set')}; "
         f"Python {platform.python_version()}, {versions}."
@@ -118,7 +118,7 @@ def say(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
-def _commit() -> str:
+def short_commit() -> str:
     try:
         commit = _git("rev-parse", "--short", "HEAD")
         return commit + (" with changes" if _git("status", "--porcelain", "--", "m2f_batch", "benchmarks") else "")

@@ -241,9 +241,9 @@ def test_unknown_families_are_refused():
 
 def test_a_wrong_logit_of_a_family_fails():
     logits = (torch.ones(1, 2, 4, 4), torch.full((1, 3), 10.0))
-    assert family_parts._apart(logits, logits) == 0
-    assert family_parts._apart((logits[0] + 0.5, logits[1]), logits) == 0.5
-    assert family_parts._apart((logits[0], logits[1] + 0.5), logits) == pytest.approx(0.05)
+    assert family_parts.apart(logits, logits) == 0
+    assert family_parts.apart((logits[0] + 0.5, logits[1]), logits) == 0.5
+    assert family_parts.apart((logits[0], logits[1] + 0.5), logits) == pytest.approx(0.05)
 
 
 @pytest.mark.slow  # a model is made, and run 20 times on photographs

@@ -1,0 +1,160 @@
+"""The logits of every family, as wide and as deep as published ones, beside transformers' in float32 and float64.
+
+    python -m benchmarks.families.logits [--quick] [--only oneformer,eomt]
+
+Weights are random. ``tests/integration/test_every_family.py`` asks the same of tiny models. Writes
+results/family-logits.md. With ``--only`` the others' lines stay as they were.
+"""
+
+import gc
+import resource
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from torch.nn.functional import interpolate
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.families.cases import ALL, Case
+from benchmarks.families.families import chosen_cases
+from benchmarks.families.models import TEXT_LENGTH
+from benchmarks.families.parts import GRID, apart, our_logits
+from benchmarks.families.peers import logits_of
+from benchmarks.lib.results import Line, lines_of
+from benchmarks.lib.timing import parser, publish, say, short_commit, table
+from m2f_batch.demo.scenes import draw_scene
+from m2f_batch.models.loading import load_model
+from m2f_batch.models.oneformer.transformers_model import task_ids
+from tests.support.tiny.weights import awaken
+
+NAME = "family-logits"
+THREADS = 2
+SCENE = 7
+BOUNDS = {torch.float32: 1e-5, torch.float64: 1e-9}
+CPU = torch.device("cpu")
+NOTE = """A difference is the largest of any logit, divided by the largest logit of its tensor, or by 1 if that is less.
+The *largest logit* shows that the weights, though random, do not answer with zeros. Both sides see the same pixels of a
+drawn scene, in its own size where a model takes any, which changes no width and no depth, else as the square that the
+model was made for. Ours is the forward pass that a run uses, fast parts included. The bounds are 1e-5 in float32 and
+1e-9 in float64: where float32 exceeds its own, float64 shows that it is rounding, which depth adds up and masked
+attention (Mask2Former, OneFormer) turns into flipped bits."""
+SQUARES = ("eomt", "eomt_dinov3", "rf_detr")  # which run on the square of their configuration alone
+LAYER_SCALES = ("lambda", "layer_scale", "gamma")  # as initialized, some leave a layer's work out
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What one precision gave: the largest relative difference, and the largest logit of transformers."""
+
+    apart: float
+    largest: float
+
+
+def name_of(case: Case) -> str:
+    """The family and how large it is, without the size of images."""
+    return case.name.rpartition(",")[0]
+
+
+@torch.no_grad()
+def build(case: Case, directory: Path, *, quick: bool) -> int:
+    """Save a model of random weights, of which each layer passes on what it is given. Returns its parameters."""
+    torch.manual_seed(2)
+    config = (case.tiny if quick else case.config)()
+    config.id2label = {i: f"class {i}" for i in range(case.classes)}
+    config.label2id = {name: i for i, name in config.id2label.items()}
+    model = getattr(transformers, case.model)(config)
+    awaken(model, gain=1.0)
+    for name, parameter in model.named_parameters():
+        if any(part in name for part in LAYER_SCALES):
+            parameter.fill_(1.0)
+    if hasattr(model, "attn_mask_probs"):
+        model.attn_mask_probs.zero_()  # as deployed weights have it
+    if case.row == "oneformer":
+        model.model.task_encoder.task_mlp.layers[0].get_submodule("0").weight.mul_(1e-4)  # of ids up to 49407
+    model.save_pretrained(directory)
+    return sum(each.numel() for each in model.parameters())
+
+
+def values_of(case: Case, directory: Path) -> Tensor:
+    """Pixel values [1, 3, Hc, Wc] of a drawn scene, normalized."""
+    config = transformers.AutoConfig.from_pretrained(directory)
+    pixels = torch.from_numpy(draw_scene(SCENE).image).permute(2, 0, 1)[None].float() / 255
+    if case.row in SQUARES:
+        edge = getattr(config, "image_size", None) or config.backbone_config.image_size
+        pixels = interpolate(pixels, size=(edge, edge), mode="bilinear", antialias=True)
+    height, width = (length // GRID * GRID for length in pixels.shape[-2:])
+    return ((pixels - 0.45) / 0.225)[..., :height, :width].contiguous()
+
+
+@torch.inference_mode()
+def compare(case: Case, directory: Path, values: Tensor, dtype: torch.dtype) -> Compared:
+    """Both forward passes in one precision, one model in memory at a time."""
+    others: dict[str, Tensor] = {}
+    if case.row == "oneformer":
+        others = {"task_inputs": task_ids(case.task, TEXT_LENGTH).to(dtype)}
+    kind: Any = getattr(transformers, case.model)
+    model = kind.from_pretrained(directory, local_files_only=True, dtype=dtype).eval()
+    theirs = logits_of(model(pixel_values=values.to(dtype), **others))
+    del model
+    gc.collect()
+    ours = our_logits(case, load_model(directory, CPU, task=case.task).to(dtype), values.to(dtype))
+    assert {each.dtype for each in (*ours, *theirs)} == {dtype}
+    return Compared(apart(ours, theirs), max(float(each.abs().max()) for each in theirs))
+
+
+def measure(case: Case, *, quick: bool) -> dict[str, Any]:
+    """One line of the table. Raises AssertionError where neither precision holds its bound."""
+    with tempfile.TemporaryDirectory(prefix="m2f-bench-") as folder:
+        directory = Path(folder) / "model"
+        parameters = build(case, directory, quick=quick)
+        values = values_of(case, directory)
+        found = {dtype: compare(case, directory, values, dtype) for dtype in BOUNDS}
+    single, double = found[torch.float32], found[torch.float64]
+    assert double.apart <= BOUNDS[torch.float64], f"{case.name}: {double.apart:.1e} in float64"
+    line = {
+        "family": name_of(case),
+        "parameters": f"{parameters / 1e6:.1f} M",
+        "canvas": f"{values.shape[2]}x{values.shape[3]}",
+        "task": case.task,
+        "largest logit": f"{single.largest:.1f}",
+        "float32": f"{single.apart:.1e}",
+        "within 1e-5": "yes" if single.apart <= BOUNDS[torch.float32] else "no",
+        "float64": f"{double.apart:.1e}",
+        "within 1e-9": "yes",
+        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "commit": short_commit(),
+    }
+    say(", ".join(f"{key} {value}" for key, value in line.items()))
+    return line
+
+
+def kept_lines() -> dict[str, Line]:
+    """The lines of the newest result, by family. Empty before there is one."""
+    try:
+        return {line["family"]: line for line in lines_of(NAME, "float64")}
+    except FileNotFoundError:
+        return {}
+
+
+def main() -> int:
+    """Compare, print and write."""
+    options = parser(__doc__)
+    options.add_argument("--only", help="families to compare, with commas between them")
+    chosen = options.parse_args()
+    torch.set_num_threads(THREADS)
+    disable_progress_bar()
+    lines: dict[str, Any] = {} if chosen.quick or not chosen.only else dict(kept_lines())
+    for case in chosen_cases(chosen.only):
+        lines[name_of(case)] = measure(case, quick=chosen.quick)
+        ordered = [lines[name_of(each)] for each in ALL if name_of(each) in lines]
+        publish(NAME, "Logits of every family", [table(ordered), NOTE], threads=THREADS, quick=chosen.quick)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
