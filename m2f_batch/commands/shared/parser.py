@@ -173,8 +173,9 @@ class Parser(argparse.ArgumentParser):
                 may_miss = bool(action.option_strings) and not action.required
                 hint = f"{give}, or leave {name} out" if may_miss else give
                 raise UsageError("is no value", field=name, value=value, hint=hint)
-            is_argument = isinstance(value, str) and not action.option_strings
-            if is_argument and (hint := meant_setting(value, self._known())) and not os.path.lexists(value):
+            if action.option_strings or not isinstance(value, str) or os.path.lexists(value):
+                continue
+            if hint := meant_setting(value, self._known()):
                 raise UsageError("is no argument", field=value, hint=hint)
 
     def _refuse_more(self, rest: Sequence[str], options: argparse.Namespace) -> NoReturn:
