@@ -67,7 +67,7 @@ def test_a_panoptic_checkpoint_grows_masks_before_it_sums_classes(model: Path, t
 def test_instance_is_refused_with_the_reason(model: Path) -> None:
     with pytest.raises(UsageError) as caught:
         Segmenter.from_pretrained(str(model), task="instance")
-    told = "model.task: 'instance' is nothing that MaskFormer does: its paper and its code know no instance results"
+    told = "task: 'instance' is nothing that MaskFormer does: its paper and its code know no instance results"
     assert str(caught.value).startswith(told)
     assert "panoptic, semantic" in str(caught.value)
 
