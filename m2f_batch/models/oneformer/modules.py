@@ -6,7 +6,9 @@ B images, Q queries, C classes, (h, w) the size of the logits.
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
+
+Map = Callable[[Tensor], Tensor]
 
 
 class LevelOutput(Protocol):
@@ -23,8 +25,51 @@ class TransformerOutput(Protocol):
     prediction_masks: Tensor
 
 
+class DecoderLayer(Protocol):
+    """One layer of the decoder, which looks at one of three levels. Features and positions are [N, B, D]."""
+
+    def __call__(
+        self,
+        *,
+        index: int,
+        output: Tensor,
+        multi_stage_features: Sequence[Tensor],
+        multi_stage_positional_embeddings: Sequence[Tensor],
+        attention_mask: Tensor,
+        query_embeddings: Tensor,
+    ) -> tuple[Tensor]:
+        """Give the queries [Q, B, D] of the next. The mask [B * heads, Q, N] is true where none looks."""
+        ...
+
+
+class QueryTransformer(Protocol):
+    """The layers that make the first queries of an image."""
+
+    def __call__(
+        self, features: Tensor, mask: None, queries: Tensor, positions: Tensor, task_token: Tensor | None
+    ) -> Sequence[Tensor]:
+        """Give them, [1, B, Q - 1, D]."""
+        ...
+
+
+class OneFormerTransformerDecoder(Protocol):
+    """The decoder, whose heads predict classes and masks of normed queries."""
+
+    use_task_norm: bool
+    num_heads: int
+    num_feature_levels: int
+    query_transformer: QueryTransformer
+    query_input_projection: Map
+    layers: Sequence[DecoderLayer]
+    decoder_norm: Map
+    class_embed: Map
+    mask_embed: Map
+
+
 class Transformer(Protocol):
     """All behind the pixel decoder."""
+
+    decoder: nn.Module
 
     def __call__(
         self, *, multi_scale_features: Sequence[Tensor], mask_features: Tensor, task_token: Tensor

@@ -11,6 +11,7 @@ from m2f_batch.config.segment import Task
 from m2f_batch.models.config_classes import architecture_of
 from m2f_batch.models.family import JsonMapping
 from m2f_batch.models.from_tensors import model_from_tensors
+from m2f_batch.models.oneformer.last_prediction import with_last_prediction
 from m2f_batch.models.oneformer.modules import OneFormer
 from m2f_batch.models.predictions import QueryLogits
 
@@ -76,6 +77,7 @@ def load(directory: Path, config: JsonMapping, task: Task | None) -> OneFormerFo
         output_auxiliary_logits=False,
     )
     model = model_from_tensors(OneFormerForUniversalSegmentation, made, directory, is_never_read)
+    with_last_prediction(model)
     return OneFormerForTask(model, task or ANY_TASK)
 
 

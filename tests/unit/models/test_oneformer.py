@@ -22,6 +22,7 @@ from m2f_batch.models.label_sets import LABEL_SETS
 from m2f_batch.models.loading import load_original, processor_pixel_values
 from m2f_batch.models.mask2former.pixel_decoder import FastPixelDecoder
 from m2f_batch.models.oneformer.fast import FORWARD
+from m2f_batch.models.oneformer.last_prediction import LastPrediction, with_last_prediction
 from m2f_batch.models.oneformer.transformers_model import TASK_IDS, task_ids
 from m2f_batch.vision.device.checked_model import image_values, load_checked
 from m2f_batch.vision.label_settings import settle
@@ -76,6 +77,23 @@ def test_the_fast_parts_of_mask2former_are_taken_and_checked(model: Path) -> Non
     parts = FORWARD.compared(load_original(model, "semantic").model, image_values(torch.device("cpu")))(fast)
     apart = {name for name, ours, theirs in parts if (ours - theirs).abs().max() > 1e-4 * theirs.abs().max()}
     assert apart == {"output 4 of the pixel decoder"}
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_last_prediction_is_that_of_transformers(model: Path, count: int) -> None:
+    """Equal to the bit, by the same weights: where these lie in memory may change how they are multiplied."""
+    whole = OneFormerForUniversalSegmentation.from_pretrained(model).eval()
+    values, token = torch.randn(count, 3, 75, 101), task_ids("panoptic", whole.config.task_seq_len)
+    level, told = whole.model.pixel_level_module(values), whole.model.task_encoder(token.repeat(count, 1))
+    outputs = []
+    for change in (lambda _: None, with_last_prediction):
+        change(whole)
+        output = whole.model.transformer_module(level.decoder_features, level.decoder_last_feature, told)
+        outputs.append((output.prediction_class, output.prediction_masks))
+    assert isinstance(whole.model.transformer_module.decoder, LastPrediction)
+    for ours, theirs in zip(*outputs, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_ids_of_a_task_fill_what_the_model_reads_with_zeros() -> None:
