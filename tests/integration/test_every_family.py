@@ -16,6 +16,7 @@ import transformers
 from conftest import LONG
 from PIL import Image
 from support.engines import config_of, in_process, on_ray, rows_of
+from support.needless import calls_of
 from torch import Tensor
 
 from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, PreprocessConfig, Task
@@ -23,7 +24,7 @@ from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.models.checkpoint import Checkpoint, read_checkpoint
 from m2f_batch.models.family import all_families
 from m2f_batch.models.loading import load_model
-from m2f_batch.models.predictions import Predictor
+from m2f_batch.models.predictions import PixelLogits, Predictor
 from m2f_batch.vision.label_settings import settle
 from m2f_batch.vision.pixels.preprocess import pixel_values, prepare
 
@@ -91,6 +92,28 @@ def test_logits_of_a_batch_are_those_of_its_images(tiny: Tiny) -> None:
         for i in range(size):
             for ours, reference in zip(batch.of_image(i).tensors, alone[i].of_image(0).tensors, strict=True):
                 assert _apart(ours, reference) <= 1e-5, (size, i)
+
+
+def test_nothing_is_computed_that_no_logit_needs(tiny: Tiny) -> None:
+    """No hidden state, auxiliary output or loss of transformers."""
+    calls, needless = calls_of(_loaded(tiny), tiny.values(1))
+    assert len(calls) > 30
+    assert needless == []
+
+
+def test_what_no_logit_needs_is_found() -> None:
+    class Wasteful(Predictor):
+        def __init__(self) -> None:
+            super().__init__()
+            self.needed, self.unread, self.mask = (torch.nn.Conv2d(3, 3, 1) for _ in range(3))
+
+        def forward(self, pixel_values: Tensor) -> PixelLogits:
+            self.unread(pixel_values)
+            return PixelLogits(self.needed(pixel_values).where(self.mask(pixel_values) < 0, 0))
+
+    calls, needless = calls_of(Wasteful(), torch.randn(1, 3, 8, 8))
+    assert calls == [("unread", "conv2d"), ("needed", "conv2d"), ("mask", "conv2d")]
+    assert needless == [("unread", "conv2d")]
 
 
 @pytest.fixture(scope="module")
