@@ -67,7 +67,11 @@ class Run:
         return order_of(self.directory)
 
     def rows(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Yield all rows, or their ``columns``, in the order of their URIs, a few hundred at a time."""
+        """Yield all rows, or their ``columns``, in the order of their URIs, a few hundred at a time.
+
+        Raises ArgumentError for a column that rows have not.
+        """
+        _check_columns(columns)
         return tables_by_uri(self.directory, columns, self._order)
 
     def table(self, columns: list[str] | None = None) -> pa.Table:
@@ -75,14 +79,13 @@ class Run:
 
         ``rows`` yields the same, a few hundred rows at a time. Raises ArgumentError for a column that rows have not.
         """
-        for name in columns or ():
-            if name not in SCHEMA.names:
-                raise ArgumentError("is no column", field="columns", value=name, allowed=", ".join(SCHEMA.names))
+        _check_columns(columns)
         schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
         return pa.concat_tables([schema.empty_table(), *self.rows(columns)])
 
     def segments(self, row: Row) -> list[Segment]:
         """Return the segments of ``row``, which give their masks and pictures. A row that failed has none."""
+        _check_row(row)
         return [segment_of(entry, (row["height"], row["width"])) for entry in row["segments"]]
 
     def sidecar(self, name: str) -> Iterator[pa.Table]:
@@ -161,6 +164,7 @@ class Run:
         """
         from m2f_batch.vision.decode.image import decode  # not on top because machines that only submit have no Pillow
 
+        _check_row(row)
         with using(recorded(self.info.config)):
             data = fetch(ImageRef(row["uri"], row["version"]))
         return decode(data, max_pixels=self.info.max_pixels)
@@ -170,14 +174,27 @@ def open_run(uri: str) -> Run:
     """Open a run to read. Raises UsageError where there is none, RunError where its run.json is damaged."""
     try:
         uris.check_written(uri)
+        directory = open_directory(uri)
     except UsageError as error:
         raise UsageError.about("RUN", error) from None
-    directory = open_directory(uri)
     if not directory.holds_run():
-        raise UsageError(
-            "holds no run.json", field="RUN", value=Plain(uri), hint="give the OUTPUT of 'm2f-batch segment'"
-        )
+        problem = "holds no run.json" if directory.store.is_folder(directory.uri) else "is no folder"
+        raise UsageError(problem, field="RUN", value=Plain(uri), hint="give the OUTPUT of 'm2f-batch segment'")
     return Run(directory, read_info(directory))
+
+
+def _check_columns(columns: list[str] | None) -> None:
+    if isinstance(columns, str):
+        raise ArgumentError("is a text", field="columns", value=columns, allowed=f"a list such as [{columns!r}]")
+    for name in columns or ():
+        if name not in SCHEMA.names:
+            raise ArgumentError("is no column", field="columns", value=name, allowed=", ".join(SCHEMA.names))
+
+
+def _check_row(row: Row) -> None:
+    if not isinstance(row, dict):
+        hint = "run.row(uri) gives one, and run.rows() tables of them"
+        raise ArgumentError(f"is of type {type(row).__name__}", field="row", allowed="one row, a mapping", hint=hint)
 
 
 def _drawn(order: Order, n: int, seed: int) -> Order:

@@ -170,7 +170,8 @@ MISTAKES = [
     ("segment --config bad.yaml", "--config bad.yaml: is not YAML (line 2, column 1: expected ',' or ']'"),
     # places
     ("status photos", "RUN: photos holds no run.json; give the OUTPUT of 'm2f-batch segment'"),
-    ("evaluate nowhere --ground-truth truth.json", "RUN: nowhere holds no run.json; give the OUTPUT of"),
+    ("evaluate nowhere --ground-truth truth.json", "RUN: nowhere is no folder; give the OUTPUT of"),
+    ("export truth.json run", "RUN: truth.json is no folder; give the OUTPUT of"),
     ("evaluate run --ground-truth nowhere.json", "nowhere.json: no such file"),
     ("export run photos", "DEST: 'photos' is a folder; give the name of a file in it"),
     ("convert-checkpoint nowhere out", "SRC: 'nowhere' is no directory here, no hub id (owner/name) and no object-s"),
