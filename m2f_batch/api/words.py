@@ -11,6 +11,7 @@ from m2f_batch.config.keywords import Place, keywords_of, place_of
 from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import ArgumentError, without_flags
+from m2f_batch.messages.foreign_words import ELSEWHERE, WORDS, canonical, meant_name
 from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.result import Outcome, Totals
 from m2f_batch.runs.reader import Run
@@ -49,8 +50,10 @@ def config_of(
     keys = {name: key for key, name in names.items() if name.isidentifier()}
     for name in settings:
         if name not in keys:
-            near = did_you_mean(name, {each: each for each in keys})
-            raise ArgumentError("is no argument", field=name, hint=near or "config= takes any key")
+            meant = meant_name(name, keys)
+            near = f"did you mean {meant}?" if meant else did_you_mean(name, {each: each for each in keys})
+            hint = ELSEWHERE.get(name, "config= takes any key") if canonical(name) in WORDS and not meant else near
+            raise ArgumentError("is no argument", field=name, hint=hint or "config= takes any key")
     given = {name: text_of(place, name) for name, place in places.items()} | {
         name: _plain(value) for name, value in settings.items()
     }

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from m2f_batch.config.ranges import allowed_values, choices_of, what_is_wrong
 from m2f_batch.config.section import Section
 from m2f_batch.errors import UsageError
-from m2f_batch.messages.foreign_words import WORDS, canonical
+from m2f_batch.messages.foreign_words import WORDS, canonical, meant_name
 from m2f_batch.messages.near_miss import did_you_mean, misspelled
 from m2f_batch.messages.notes import note
 
@@ -163,6 +163,9 @@ def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems
         if not equals or not key:
             problems.append(f"--set {override}: must be dotted.key=value, e.g. --set model.precision=bf16")
             continue
+        if not text.strip() and key not in texts:  # YAML's null, but most likely a script's variable that is unset
+            problems.append(f"--set {override}: has no value; give one, --set {key}=null for none, or leave it out")
+            continue
         try:
             _assign(tree, key, text if key in texts else yaml_value(text), f"--set {override}", problems)
         except ValueError:
@@ -257,6 +260,7 @@ def _mistakes_of(
     known = dict(fields_of(kind))
     kinds: dict[str, list[tuple[str, str]]] = {}
     found: dict[str, UsageError] = {}
+    missing: dict[str, FieldInfo] = {}
     for item in error.errors():
         place = [str(part) for part in item["loc"]]
         key = _known_prefix(place, known)
@@ -265,7 +269,7 @@ def _mistakes_of(
             found[item["msg"]] = UsageError(item["msg"])
         elif item["type"] == "missing" and key == ".".join(place):
             needed = [name for name in known if name == key or name.startswith(f"{key}.")]
-            found |= {name: _missing(name, known[name], typed) for name in needed if known[name].is_required()}
+            missing |= {name: known[name] for name in needed if known[name].is_required()}
         elif item["type"] == "extra_forbidden" and "." in place[-1]:
             found[key] = _dotted(place[-1])
         elif key in known:
@@ -277,12 +281,18 @@ def _mistakes_of(
             below = ", ".join(name for name in known if name.startswith(f"{key}."))
             allowed = f"a mapping of {below or 'texts'}"
             found[key] = UsageError("is not allowed", field=key, value=item["input"], allowed=allowed)
-    return list(found.values())
+    return [*_missing(missing, typed or {}), *found.values()]
 
 
-def _missing(key: str, field: FieldInfo, typed: Mapping[str, str] | None) -> UsageError:
-    takes = f"give {typed[key]}," if typed and key in typed else "it takes"
-    return UsageError("is not given", field=key, hint=f"{takes} {field.description or allowed_values(field)}")
+def _missing(fields: Fields, typed: Mapping[str, str]) -> Iterator[UsageError]:
+    """Say what is not given and what to type for it, in one line where all of it has a place on the command line."""
+    if len(fields) > 1 and fields.keys() <= typed.keys():
+        *most, last = (given for key, given in typed.items() if key in fields)
+        yield UsageError("are not given", field=", ".join(fields), hint=f"give {', '.join(most)} and {last}")
+        return
+    for key, field in fields.items():
+        takes = f"give {typed[key]}," if key in typed else "it takes"
+        yield UsageError("is not given", field=key, hint=f"{takes} {field.description or allowed_values(field)}")
 
 
 def _refused(key: str, field: FieldInfo, value: object, wrong: str, typed: Mapping[str, str] | None) -> UsageError:
@@ -338,9 +348,11 @@ def _near(key: str, known: Fields) -> str:
     sections = dict.fromkeys(name.partition(".")[0] for name in known)
     by_last = {name.rpartition(".")[2]: name for name in [*sections, *known, *beside]}
     targets = [target.partition("=")[0] for target in WORDS.get(canonical(last), ())]
-    if meant := next((name for name in targets if name in known), None) or by_last.get(last):
+    by_word = by_last.get(meant_name(last, by_last) or last)
+    if meant := next((name for name in targets if name in known), None) or by_word:
         return f"did you mean {meant}?"
-    there = f"known keys: {', '.join(beside)}" if section else f"known sections: {', '.join(sections)}"
+    has_sections = not section and any("." in name for name in known)
+    there = f"known sections: {', '.join(sections)}" if has_sections else f"known keys: {', '.join(beside)}"
     near = did_you_mean(last, {name.rpartition(".")[2]: name for name in (beside if section else sections)})
     elsewhere = [by_last[each] for each in misspelled(last, by_last)]
     return near or (f"did you mean {elsewhere[0]}?" if elsewhere else there)

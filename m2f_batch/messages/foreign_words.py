@@ -3,7 +3,7 @@
 The tools are the command lines of ultralytics, transformers, detectron2, mmsegmentation, FiftyOne, Ray and Unix.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 # Each word leads to options ("--model"), arguments ("INPUT") or config keys ("train.seed"), some with the value that is
 # meant ("--device=cpu"), where % is a number that was typed. The first counts that the command has. Of a word that
@@ -24,9 +24,10 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("pretrained", "load_from", "init_from"), ("--model",)),
     **dict.fromkeys(
-        ("source", "input", "input_dir", "image_dir", "images", "image", "img_dir", "input_path", "i"),
+        ("source", "input", "input_dir", "image", "input_path", "i"),
         ("INPUT", "DATASET", "SRC"),
     ),
+    **dict.fromkeys(("images", "image_dir", "img_dir"), ("INPUT", "data.train_images", "--images", "SRC")),
     **dict.fromkeys(
         ("data", "dataset", "dataset_dir", "dataset_name", "train_data", "annotations", "ann_file"), ("DATASET", "SRC")
     ),
@@ -135,6 +136,16 @@ COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("help",), "--help"),
     **dict.fromkeys(("version",), "--version"),
 }
+
+
+def meant_name(word: str, names: Container[str]) -> str | None:
+    """Return the one of ``names`` that a word of another tool means, None where it means none of them.
+
+    >>> meant_name("conf", ["score_threshold"]), meant_name("epochs", ["steps"])
+    ('score_threshold', None)
+    """
+    meant = (canonical(target).rpartition(".")[2] for target in WORDS.get(canonical(word), ()))
+    return next((name for name in meant if name in names), None)
 
 
 def canonical(word: str) -> str:

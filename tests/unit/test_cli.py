@@ -59,7 +59,7 @@ def test_mistakes_in_the_config_name_every_field(capsys: pytest.CaptureFixture[s
         "panoptic?",
         "modle: unknown key (value {'uri': 'x'}); did you mean model?",
     ]
-    assert "input.uri: is not given" in mistake(capsys, "segment") and not out.exists()
+    assert "input.uri, model.uri, output.uri: are not given" in mistake(capsys, "segment") and not out.exists()
     assert "--config none.yaml: cannot be read" in mistake(capsys, "segment", "a", "b", "--config", "none.yaml")
 
 
