@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import NamedTuple, overload
+from typing import NamedTuple, Self, overload
 
 import numpy as np
 import torch
@@ -80,6 +80,13 @@ class Segmenter:
         segmenter = Segmenter.from_pretrained("m2f_batch/demo/model", task="instance")
         [segment.category for segment in segmenter("photo.jpg")]  # ['crate', 'ball']
     """
+
+    def __new__(cls, *parts: object, **named: object) -> Self:
+        """Raise ArgumentError for what is no call of the parts of a model, because ``from_pretrained`` has them."""
+        if cls is Segmenter and len(parts) < 3 and not {"labeling", "device"} & named.keys():
+            hint = "Segmenter.from_pretrained(MODEL) loads one, which is then called with images"
+            raise ArgumentError("is not made so", field="Segmenter", hint=hint)
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -159,8 +166,8 @@ class Segmenter:
                     ModelConfig, {"uri": place, "revision": revision, "task": task, "precision": precision}
                 )
             with in_arguments({"threads_per_actor": "threads"}):
-                check_config(ComputeConfig, {"threads_per_actor": threads, "batch_size": batch_size})
-                check_config(InputConfig, {"uri": "-", "max_pixels": max_pixels})
+                compute = check_config(ComputeConfig, {"threads_per_actor": threads, "batch_size": batch_size})
+                pixels = check_config(InputConfig, {"uri": "-", "max_pixels": max_pixels})
             where = _device(device)
             checkpoint = read_checkpoint(local_directory(find_model(config.uri, config.revision)), config.uri)
             made = cls.from_checkpoint(
@@ -171,9 +178,9 @@ class Segmenter:
                 size=size,
                 window=window,
                 normalize=normalize,
-                threads=threads,
-                batch_size=batch_size,
-                max_pixels=max_pixels,
+                threads=compute.threads_per_actor,
+                batch_size=compute.batch_size,
+                max_pixels=pixels.max_pixels,
             )
         if made.checked is not None and (warning := made.checked.warning()):
             warnings.warn(warning, RuntimeWarning, stacklevel=2)

@@ -179,6 +179,30 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, score_treshold=0.1),
         "score_treshold: is no argument; did you mean score_threshold",
     ),
+    "a word of ultralytics": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, conf=0.3),
+        "conf: is no argument; did you mean score_threshold",
+    ),
+    "another word of ultralytics": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, imgsz=640),
+        "imgsz: is no argument; did you mean size",
+    ),
+    "a word of torch": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, num_workers=4),
+        "num_workers: is no argument; leave it out",
+    ),
+    "a word for a Segmenter": (
+        lambda _: m2f_batch.Segmenter.from_pretrained(DEMO_MODEL, conf=0.3),
+        "conf: unknown key .*; did you mean score_threshold",
+    ),
+    "no word for a Segmenter": (
+        lambda _: m2f_batch.Segmenter.from_pretrained(DEMO_MODEL, device_map="auto"),
+        "device_map: unknown key .*; known keys: score_threshold, ",
+    ),
+    "a Segmenter of images": (
+        lambda _: m2f_batch.Segmenter(["photo.jpg"]),
+        r"Segmenter: is not made so; Segmenter\.from_pretrained",
+    ),
     "value": (
         lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, score_threshold=3),
         "score_threshold: 3 is not allowed",
@@ -200,6 +224,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         "learning_rate: -1 is not allowed",
     ),
     "no run": (lambda at: m2f_batch.open_run(at), r"run: .* holds no run.json; .*m2f_batch\.segment"),
+    "no place of a run": (lambda _: m2f_batch.open_run(""), "run: a URI must not be empty"),
     "no run to verify": (lambda at: m2f_batch.verify(at / "none"), "run: "),
     "no run to export": (lambda at: m2f_batch.export(at / "none", at / "x.json"), "run: "),
     "export format": (lambda at: m2f_batch.export(at / "run", at / "x", "coca"), "format: 'coca' is not known"),
@@ -211,6 +236,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "metric": (
         lambda at: m2f_batch.evaluate(at / "run", at / "x.json", metrics=["pq"]),
         "metrics: 'pq' is not known for instance rows",
+    ),
+    "lint images": (
+        lambda at: m2f_batch.lint(at / "a.json", images=at / "images"),
+        "images: is no argument; did you mean train_images",
     ),
     "lint format": (lambda at: m2f_batch.lint(at / "a.json", format="voc"), "format: 'voc' is not allowed"),
     "lint nothing": (lambda at: m2f_batch.lint(at / "none.json"), "dataset: "),
@@ -273,6 +302,15 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         "window.stride: 1 is not allowed with size 9",
     ),
     "column": (lambda at: m2f_batch.open_run(at / "run").table(["score"]), "columns: 'score' is no column; allowed: "),
+    "a column as a text": (
+        lambda at: m2f_batch.open_run(at / "run").table("uri"),
+        r"columns: 'uri' is a text; .*\['uri",
+    ),
+    "a column of rows": (lambda at: m2f_batch.open_run(at / "run").rows(["score"]), "columns: 'score' is no column; "),
+    "a URI for a row": (
+        lambda at: m2f_batch.open_run(at / "run").image("0.png"),
+        "row: is of type str; allowed: one row",
+    ),
     "image of a run": (lambda at: m2f_batch.open_run(at / "run").row("none.png"), "uri: 'none.png' is none of the 4"),
     "no image of a run": (lambda at: m2f_batch.open_run(at / "run").row(""), "uri: a URI must not be empty"),
 }
