@@ -10,7 +10,7 @@ PARTS = postprocess preprocess megapixels forward memory job listing corrupt
 LONG_PARTS = families scale kills pool gcs idle_head s3_requests train growing
 BENCHES = $(PARTS:%=bench-%)
 LONG_BENCHES = $(LONG_PARTS:%=bench-%)
-PICTURES = scenes staircase queries life speed kill
+PICTURES = scenes staircase traps queries life speed kill
 TOOLS = airflow argo cron dagster tables
 TEST_TOOLS = $(TOOLS:%=test-tool-%)
 
