@@ -98,7 +98,7 @@ def compare(case: Case, directory: Path, values: Tensor, dtype: torch.dtype) -> 
     if case.row == "oneformer":
         others = {"task_inputs": task_ids(case.task, TEXT_LENGTH).to(dtype)}
     kind: Any = getattr(transformers, case.model)
-    model = kind.from_pretrained(directory, local_files_only=True, dtype=dtype).eval()
+    model = kind.from_pretrained(directory, local_files_only=True).to(dtype).eval()
     theirs = logits_of(model(pixel_values=values.to(dtype), **others))
     del model
     gc.collect()
