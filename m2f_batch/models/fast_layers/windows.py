@@ -34,6 +34,7 @@ class Group:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # what is kept serves a training, too
 def windows_of(batch: int, size: Size, window: int, shift: int, at_once: int, device: torch.device) -> Windows:
     """Return the windows of ``batch`` images, padded right and below, rolled up and left, in groups of ``at_once``."""
     height, width = size

@@ -68,6 +68,7 @@ def with_embedding_bag(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) 
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # what is kept serves a training, too
 def _row_table(
     sizes: tuple[Size, ...], heads: int, points: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...]]:

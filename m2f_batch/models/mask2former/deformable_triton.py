@@ -123,6 +123,7 @@ def sample(value: Tensor, samples: Tensor, sizes: tuple[Size, ...]) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(mode=False)  # what is kept serves a training, too
 def _size_table(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
     """Return height, width and first pixel of each level [L, 3]."""
     areas = [height * width for height, width in sizes]
