@@ -6,7 +6,7 @@ python infra/docs/write_reference.py [FOLDER]
 import sys
 from pathlib import Path
 
-from reference import cli, config, errors, metrics, python_names, run_directory
+from reference_pages import cli, config, errors, metrics, python_names, run_directory
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PAGES = {

@@ -16,7 +16,7 @@ from support.views import frame_of, values_of, view_of
 
 from benchmarks.lib import stubs
 from m2f_batch.demo.scenes import VAL_SEED, draw_scene
-from m2f_batch.errors import ImageError
+from m2f_batch.errors import ArgumentError, ImageError
 from m2f_batch.flow import pipeline
 from m2f_batch.flow.job import segment
 from m2f_batch.flow.workers import GatedActor
@@ -92,7 +92,7 @@ def test_images_that_cannot_be_decoded_take_no_others_place(segmenter):
 
 def test_a_callers_bug_leaves_nothing_behind(segmenter):
     good = draw_scene(VAL_SEED).image
-    with pytest.raises(TypeError, match="uint8"):
+    with pytest.raises(ArgumentError, match=r"images\[2\]: is an array of float32.*uint8"):
         segmenter([good, good, good.astype(np.float32)])
     segmenter.take_seconds()
     assert segmenter.take_seconds()["forward"] == 0, "nothing goes on computing"

@@ -22,8 +22,8 @@ REFERENCE = PROJECT / "docs" / "reference"
 OF_MASKS = {"UnknownColor"}
 sys.path.insert(0, str(PROJECT / "infra" / "docs"))  # its scripts are no package
 
-from reference.python_names import PUBLIC  # noqa: E402
-from reference.run_directory import columns_of  # noqa: E402
+from reference_pages.python_names import PUBLIC  # noqa: E402
+from reference_pages.run_directory import columns_of  # noqa: E402
 from write_reference import PAGES  # noqa: E402
 
 
@@ -37,7 +37,7 @@ def test_the_page_is_what_the_code_says(name: str) -> None:
 @pytest.mark.parametrize("name", ["config", "markdown", "source"])
 def test_the_examples_of_the_scripts_are_true(name: str) -> None:
     flags = doctest.NORMALIZE_WHITESPACE
-    assert doctest.testmod(importlib.import_module(f"reference.{name}"), optionflags=flags).failed == 0
+    assert doctest.testmod(importlib.import_module(f"reference_pages.{name}"), optionflags=flags).failed == 0
 
 
 def test_there_is_no_other_page() -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from m2f_batch.cli import new_parser
 from m2f_batch.commands.shared.registry import find_commands
-from reference.markdown import MADE, code, joined, sentence, table, text_of
+from reference_pages.markdown import MADE, code, joined, sentence, table, text_of
 
 Parsers = dict[str, argparse.ArgumentParser]
 # pages that say more

@@ -2,8 +2,8 @@
 
 import re
 
-from reference.markdown import MADE, code, joined, reflowed, table
-from reference.source import constant, docstring, table_in
+from reference_pages.markdown import MADE, code, joined, reflowed, table
+from reference_pages.source import constant, docstring, table_in
 
 OF_RUNS = "m2f_batch.flow.watch.metrics"
 EVALUATOR = "m2f_batch.evaluation.evaluator"

@@ -2,7 +2,7 @@
 
 from m2f_batch.datasets.lint.kinds import KINDS
 from m2f_batch.errors import EXIT_CODES, REASONS
-from reference.markdown import MADE, code, joined, table, text_of
+from reference_pages.markdown import MADE, code, joined, table, text_of
 
 ROWS = """\
 An image that cannot be labeled has a row with status `error`, and in it the stage, the reason (`type`) and a message.

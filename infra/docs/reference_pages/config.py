@@ -13,7 +13,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.formats import read_formats
 from m2f_batch.config.section import Section
 from m2f_batch.config.segment import POSTPROCESS_KEYS, PostprocessConfig, SegmentConfig
-from reference.markdown import MADE, code, joined, reflowed, table, text_of
+from reference_pages.markdown import MADE, code, joined, reflowed, table, text_of
 
 Schema = Mapping[str, Any]
 JOBS: dict[str, type[Section]] = {"segment": SegmentConfig, "finetune": FinetuneConfig}

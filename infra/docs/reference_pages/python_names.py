@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 
 import m2f_batch
-from reference.markdown import MADE, joined, reflowed, table, text_of
-from reference.source import Definition, definition, literal
+from reference_pages.markdown import MADE, joined, reflowed, table, text_of
+from reference_pages.source import Definition, definition, literal
 
 # what may be relied on, by what it is for: each name and its module
 PUBLIC = {

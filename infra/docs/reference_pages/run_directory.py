@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from m2f_batch.records import COLUMNS, SCHEMA
 from m2f_batch.runs.info import KEYS
-from reference.markdown import MADE, code, joined, table, text_of
-from reference.source import docstring, table_in
+from reference_pages.markdown import MADE, code, joined, table, text_of
+from reference_pages.source import docstring, table_in
 
 
 def page() -> str:
