@@ -18,6 +18,7 @@ KEYS = "config keys, for --set KEY=VALUE or a file for --config"
 KINDS = {"int": "a whole number", "float": "a number"}
 _OF_ARGUMENT = re.compile(r"argument ([^:]+): (.*)", re.DOTALL)  # argparse's own words
 _VALUE = re.compile(r"(?:invalid choice|invalid \w+ value): '(.*?)'(?:[ ,]|$)", re.DOTALL)
+_PATH = re.compile(r"[/*?\[]")  # no value of a setting is likely to hold one of these
 
 
 class Example(NamedTuple):
@@ -95,7 +96,7 @@ class Parser(argparse.ArgumentParser):
             options, rest = parse(args, namespace)
         finally:
             self._is_within = False
-        self._check_values(options)
+        self._check_values(options, args[args.index("--") + 1 :] if "--" in args else ())
         if rest:
             self._refuse_more(rest, options)
         return options, rest
@@ -160,10 +161,11 @@ class Parser(argparse.ArgumentParser):
             return False
         return " " in name or any(each.startswith(name) for each in self._option_string_actions)
 
-    def _check_values(self, options: argparse.Namespace) -> None:
+    def _check_values(self, options: argparse.Namespace, plain: Sequence[str]) -> None:
         """Raise UsageError for an empty text, as a script's unset variable leaves it, and for the KEY=VALUE of others.
 
-        An argument that is the name of a file stays that.
+        What is there, looks like a path, or is ``plain`` since it stands behind "--", is the name of a place, and the
+        image of a run is whatever its rows say: folders are often called by a key, as Hive does (run=5/).
         """
         for action in self._actions:
             value = getattr(options, action.dest, None)
@@ -173,9 +175,12 @@ class Parser(argparse.ArgumentParser):
                 may_miss = bool(action.option_strings) and not action.required
                 hint = f"{give}, or leave {name} out" if may_miss else give
                 raise UsageError("is no value", field=name, value=value, hint=hint)
-            if action.option_strings or not isinstance(value, str) or os.path.lexists(value):
+            if action.option_strings or not isinstance(value, str) or name == "URI" or value in plain:
+                continue
+            if _PATH.search(value.partition("=")[2]) or os.path.lexists(value):
                 continue
             if hint := meant_setting(value, self._known()):
+                hint += f"; a place of that name is written ./{value}"
                 raise UsageError("is no argument", field=value, hint=hint)
 
     def _refuse_more(self, rest: Sequence[str], options: argparse.Namespace) -> NoReturn:

@@ -115,7 +115,10 @@ MISTAKES = [
     ("segment photos out M", "M: is too much; m2f-batch segment takes INPUT OUTPUT; the model is given as --model M"),
     ("segment model=yolo11n-seg.pt source=photos", "model=yolo11n-seg.pt: is no argument; did you mean --model yolo11"),
     ("segment source=photos out --model M", "source=photos: is no argument; give INPUT without a name: m2f-batch"),
-    ("finetune data.json epochs=10", "epochs=10: is no argument; did you mean --set train.epochs=10?"),
+    (
+        "finetune data.json epochs=10",
+        "did you mean --set train.epochs=10?; a place of that name is written ./epochs=10\n",
+    ),
     ("verify run run", "run: is too much; m2f-batch verify takes RUN"),
     ("segment photos out --overwrite=true", "--overwrite: takes no value; give --overwrite alone, or leave it out"),
     ("segment photos out --s 5", "--s: may be --size or --score-threshold or --set; type the whole name"),
@@ -285,3 +288,21 @@ def test_arguments_and_options_come_in_any_order(folder: Path, capsys: pytest.Ca
         assert (options.input, options.output, options.model, options.quiet) == ("in", "out", "M", True), line
     options = new_parser(find_commands()).parse_args(["segment", "--", "--in", "-out"])
     assert (options.input, options.output) == ("--in", "-out")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "segment photos ./run=5 --model M",
+        "segment image=*/x.jpg out",
+        "segment run=5/photos out",
+        "segment photos -- threads=4",
+        "explain run dir=3/frame.jpg",
+        "explain run name=a.jpg",
+        "convert --from coco --to yolo split=train/a.json out",
+    ],
+)
+def test_a_place_may_be_called_like_a_setting(line: str) -> None:
+    words = line.split()
+    options = vars(new_parser(find_commands()).parse_args(words))
+    assert next(word for word in words if "=" in word) in options.values()
