@@ -163,8 +163,10 @@ def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems
         if not equals or not key:
             problems.append(f"--set {override}: must be dotted.key=value, e.g. --set model.precision=bf16")
             continue
-        if not text.strip() and key not in texts:  # YAML's null, but most likely a script's variable that is unset
-            problems.append(f"--set {override}: has no value; give one, --set {key}=null for none, or leave it out")
+        takes_null = None if text.strip() or key in texts else _takes_null(kind, key)
+        if takes_null is not None:  # it is YAML's null, but most likely a script's variable that is unset
+            null = f", --set {key}=null for none," if takes_null else ""
+            problems.append(f"--set {override}: has no value; give one{null} or leave it out")
             continue
         try:
             _assign(tree, key, text if key in texts else yaml_value(text), f"--set {override}", problems)
@@ -173,9 +175,26 @@ def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems
     return tree
 
 
+def _takes_null(kind: type[BaseModel], key: str) -> bool | None:
+    """Tell whether a dotted key, or an alias, may be null, None where there is no such key."""
+    name, _, below = key.partition(".")
+    name = kind.key_aliases.get(name, name) if issubclass(kind, Section) else name
+    section = _section(kind, name)
+    if section is not None:
+        return _takes_null(section, below) if below else False
+    if name not in kind.model_fields or (below and not _is_open(kind, name)):
+        return None
+    annotation = kind.model_fields[name].annotation
+    return bool(below) or (_is_union(annotation) and type(None) in typing.get_args(annotation))
+
+
+def _is_union(annotation: object) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
 def takes_text(annotation: object) -> bool:
     """Tell whether a field is plain text, optional or not."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+    if _is_union(annotation):
         return set(typing.get_args(annotation)) == {str, type(None)}
     return annotation is str
 

@@ -13,7 +13,7 @@ CONFIG_OF = {"segment": "segment", "finetune": "finetune"}
 EVERY = """\
 Arguments and options may stand in any order. The value of an option that stands for a config key is YAML, as [that of
 `--set`](config.md). Where it is empty or null it is refused, because it would leave the key as if nothing were typed:
-a script's variable may be unset. `--set KEY=null` sets null.
+a script's variable may be unset. `--set KEY=null` sets null where the key takes it.
 
 Options of other tools are answered by ours: `--imgsz 640` by `--size '{shortest_edge: 640, longest_edge: 640}'`,
 `--lr 1e-4` by `--set train.learning_rate=1e-4`.

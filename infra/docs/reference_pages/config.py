@@ -31,6 +31,7 @@ is not known, or that does not apply to the others, is an error with exit code 2
 
 A file holds the sections as mappings. The value of `--set` is YAML, so quote it:
 `--set 'postprocess.stuff_ids=[0, 5]'`. A key that takes a text takes it as it is, and a number may be `1e-5`.
+An empty value is refused, because a script's variable may be unset. `null` is taken by the keys that may be unset.
 
 ```yaml
 input: {uri: "s3://bucket/photos/"}

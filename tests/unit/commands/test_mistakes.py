@@ -165,6 +165,8 @@ MISTAKES = [
     ("segment photos out --model M --set postprocess.stuff_ids=[0,5", "the value is not YAML; quote it: --set 'key=[0"),
     ("segment photos out --model M --set compute.batchsize=8", "did you mean compute.batch_size?"),
     ("segment photos out --model M --set compute.batch_size=", "has no value; give one, --set compute.batch_size=null"),
+    ("segment photos out --model M --set compute.device=", "compute.device=: has no value; give one or leave it out"),
+    ("segment photos out --model M --set compute.batchsize=", "unknown key (value None); did you mean compute.batch_s"),
     ("segment photos out --model M --set storage.allow=photos", "--set 'storage.allow=[photos/, s3://bucket/labels/]'"),
     (
         "segment photos out --model M --set preprocess.normalize=imagenet",

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from support.hand_made import make_model
 
-from m2f_batch.config.loading import check_config, fields_of, load_config
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import check_config, fields_of, load_config, takes_text
 from m2f_batch.config.segment import (
     AspectSize,
     ExactSize,
@@ -52,6 +53,24 @@ def test_precedence_is_flag_set_file_default(tmp_path: Path) -> None:
     assert (config.input.max_pixels, config.input.max_error_fraction, config.compute.threads_per_actor) == (5, 0.05, 2)
     assert load("model.task=semantic", "model.task=instance", model__task=None).model.task == "instance"
     assert config.input.uri == "photos"
+
+
+@pytest.mark.parametrize("kind", [SegmentConfig, FinetuneConfig])
+def test_null_is_offered_for_an_empty_value_where_the_key_takes_it(kind: type[SegmentConfig | FinetuneConfig]) -> None:
+    def said(key: str, value: str) -> str:
+        with pytest.raises(UsageError) as caught:
+            load_config(kind, overrides=[f"{key}={value}", "no.key=1"])
+        return str(caught.value)
+
+    offered = {key: f"--set {key}=null for none" in said(key, "") for key, _ in fields_of(kind)}
+    for key, field in fields_of(kind):
+        if not takes_text(field.annotation) and key != "model.config":  # of any keys, null is none of them
+            assert offered[key] is (f"{key}: None is not allowed" not in said(key, "null")), key
+    assert {*offered.values()} == {True, False}
+    if kind is SegmentConfig:  # by transformers' name, too
+        assert "--set postprocess.threshold=null for none" in said("postprocess.threshold", "")
+    else:
+        assert "--set model.config.ignore_value=null for none" in said("model.config.ignore_value", "")
 
 
 def test_what_is_needed_may_come_from_any_source(tmp_path: Path) -> None:
