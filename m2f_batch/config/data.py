@@ -42,13 +42,19 @@ class DataConfig(Section):
         description="the annotations: COCO JSON, panoptic JSON, data.yaml, folder of PNGs or labelme JSONs; for PNGs "
         "also a file of class names (semantic) or an id map (instance), with data.train_masks as their folder",
     )
-    train_images: str | None = Field(None, description="folder of the images; beside the annotations if not set")
-    train_masks: str | None = Field(
-        None, description="folder of the PNGs, of panoptic and PNG formats; beside the annotations if not set"
+    train_images: str | None = Field(
+        None, min_length=1, description="folder of the images; beside the annotations if not set"
     )
-    val: str | None = Field(None, description="annotations to validate with, as data.train; none if not set")
-    val_images: str | None = Field(None, description="folder of the images of data.val")
-    val_masks: str | None = Field(None, description="PNG folder of data.val")
+    train_masks: str | None = Field(
+        None,
+        min_length=1,
+        description="folder of the PNGs, of panoptic and PNG formats; beside the annotations if not set",
+    )
+    val: str | None = Field(
+        None, min_length=1, description="annotations to validate with, as data.train; none if not set"
+    )
+    val_images: str | None = Field(None, min_length=1, description="folder of the images of data.val")
+    val_masks: str | None = Field(None, min_length=1, description="PNG folder of data.val")
     split: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         None, description="share of the images of data.train to train on, the rest validates; only without data.val"
     )
@@ -58,6 +64,7 @@ class DataConfig(Section):
     stratify: bool = Field(False, description="keep the share of every class in both parts of data.split")
     group_by: str | None = Field(
         None,
+        min_length=1,
         description="groups of images that stay in one part of data.split: folder, or pattern:REGEX with one group, "
         "e.g. 'pattern:(patient\\d+)'. Without it both parts may have images of one patient or film",
     )

@@ -47,7 +47,9 @@ class StartConfig(Section):
         description="the model to start from: a Hugging Face directory, hub id (id@revision) or bucket URI of a "
         "Mask2Former; if not set, a new one is made from model.backbone and model.config",
     )
-    revision: str | None = Field(None, description="which version of a hub id: a branch, a tag or a commit")
+    revision: str | None = Field(
+        None, min_length=1, description="which version of a hub id: a branch, a tag or a commit"
+    )
     task: Task | None = Field(
         None,
         description="instance, semantic or panoptic; that of the checkpoint, else of the data's format, if not set",

@@ -41,7 +41,8 @@ MAX_PIXELS = 200_000_000
 
 # keys of both jobs
 RayAddress = Annotated[
-    str | None, Field(description="address of the Ray cluster; RAY_ADDRESS, else a local Ray, if not set")
+    str | None,
+    Field(min_length=1, description="address of the Ray cluster; RAY_ADDRESS, else a local Ray, if not set"),
 ]
 TokenWaiver = Annotated[
     bool,

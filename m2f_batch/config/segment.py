@@ -59,7 +59,7 @@ class InputConfig(Section):
         description="the images: a directory, an object-store prefix, a glob, one file, a manifest or a COCO JSON",
     )
     root: str | None = Field(
-        None, description="folder that the file names of a COCO JSON are in; its own folder if not set"
+        None, min_length=1, description="folder that the file names of a COCO JSON are in; its own folder if not set"
     )
     max_error_fraction: Fraction = Field(
         0.05,
@@ -87,7 +87,9 @@ class ModelConfig(Section):
         min_length=1,
         description="the model: a Hugging Face directory, a hub id (id@revision), or a bucket URI of a directory",
     )
-    revision: str | None = Field(None, description="which version of a hub id: a branch, a tag or a commit")
+    revision: str | None = Field(
+        None, min_length=1, description="which version of a hub id: a branch, a tag or a commit"
+    )
     task: Task | None = Field(
         None, description="what to find: instance, semantic or panoptic; inferred from the model if not set"
     )

@@ -56,7 +56,9 @@ def test_precedence_is_flag_set_file_default(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [SegmentConfig, FinetuneConfig])
-def test_null_is_offered_for_an_empty_value_where_the_key_takes_it(kind: type[SegmentConfig | FinetuneConfig]) -> None:
+def test_an_empty_value_is_refused_and_null_offered_where_the_key_takes_it(
+    kind: type[SegmentConfig | FinetuneConfig],
+) -> None:
     def said(key: str, value: str) -> str:
         with pytest.raises(UsageError) as caught:
             load_config(kind, overrides=[f"{key}={value}", "no.key=1"])
@@ -64,7 +66,9 @@ def test_null_is_offered_for_an_empty_value_where_the_key_takes_it(kind: type[Se
 
     offered = {key: f"--set {key}=null for none" in said(key, "") for key, _ in fields_of(kind)}
     for key, field in fields_of(kind):
-        if not takes_text(field.annotation) and key != "model.config":  # of any keys, null is none of them
+        if takes_text(field.annotation):
+            assert f"{key}: '' is not allowed" in said(key, ""), key
+        elif key != "model.config":  # of any keys, null is none of them
             assert offered[key] is (f"{key}: None is not allowed" not in said(key, "null")), key
     assert {*offered.values()} == {True, False}
     if kind is SegmentConfig:  # by transformers' name, too
