@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--config", metavar="FILE.yaml", help="config of a finetune, whose data is looked at; flags win over it"
     )
-    parser.add_argument("--ignore", metavar="KIND,...", default="", help="kinds of findings that leave the exit code 0")
+    parser.add_argument("--ignore", metavar="KIND,...", help="kinds of findings that leave the exit code 0")
     parser.add_argument("--json", metavar="FILE", help="write all that was found to FILE as JSON, - for stdout")
 
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     from m2f_batch.datasets.lint.kinds import ignored_kinds
     from m2f_batch.datasets.lint.warnings import check_queries
 
-    ignored = ignored_kinds(options.ignore)
+    ignored = ignored_kinds(options.ignore or "")
     check_queries(options.queries)
     read = [config.data.train, config.data.val, config.data.train_masks, config.data.val_masks]
     read += [config.data.train_images, config.data.val_images]

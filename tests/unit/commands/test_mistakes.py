@@ -148,6 +148,8 @@ MISTAKES = [
     ("segment photos out --model M --score-threshold ''", "'' is no value; give --score-threshold SCORE, or leave"),
     ("segment photos out --model M --actors=", "--actors: '' is no value; give --actors N, or leave --actors out"),
     ("lint truth.json --split ''", "--split: '' is no value; give --split SHARE, or leave --split out"),
+    ("lint truth.json --ignore ''", "--ignore: '' is no value; give --ignore KIND,..., or leave --ignore out"),
+    ("convert truth.json out --from coco --to yolo --ignore ''", "--ignore: '' is no value; give --ignore KIND,..., o"),
     ("demo --task all", "--task: 'all' is not known; allowed: instance, semantic, panoptic"),
     ("evaluate run --ground-truth truth.json --metrics map", "allowed: pq, miou, dice, boundary-iou"),
     ("export run coco.json --format yolov8", "--format: 'yolov8' is not known; allowed: coco, coco-results"),
