@@ -367,7 +367,8 @@ def _near(key: str, known: Fields) -> str:
     sections = dict.fromkeys(name.partition(".")[0] for name in known)
     by_last = {name.rpartition(".")[2]: name for name in [*sections, *known, *beside]}
     targets = [target.partition("=")[0] for target in WORDS.get(canonical(last), ())]
-    by_word = by_last.get(meant_name(last, by_last) or last)
+    by_word = by_last.get(meant_name(last, by_last) or last, "")
+    by_word = f"{by_word}.uri" if f"{by_word}.uri" in known else by_word  # a section is what its place is called by
     if meant := next((name for name in targets if name in known), None) or by_word:
         return f"did you mean {meant}?"
     has_sections = not section and any("." in name for name in known)

@@ -188,6 +188,12 @@ MISTAKES = [
         "allowed: a mapping of compute.address, compute.device, compute.",
     ),
     ("segment photos out --model M --set classes=3", "classes: unknown key (value 3); known sections: input, model"),
+    ("segment photos out --model M --set weights=x", "weights: unknown key (value 'x'); did you mean model.uri?"),
+    ("segment photos out --model M --set source=x", "source: unknown key (value 'x'); did you mean input.uri?"),
+    (
+        "finetune d out --set train.steps=5 --set output_dir=x",
+        "output_dir: unknown key (value 'x'); did you mean output.uri?",
+    ),
     ("segment photos out --model M --set zebra=3", "known sections: input, model, preprocess, postprocess, compute"),
     ("segment photos out --model M --set input.max_error_fraction=5", "a number from 0 to 1; the default is 0.05"),
     ("finetune d out --set train.steps=5 --set train.lr=1", "did you mean train.learning_rate?"),
