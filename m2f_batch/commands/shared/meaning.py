@@ -1,7 +1,7 @@
 """Says what somebody meant who typed a command, an option or an argument that is none."""
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from m2f_batch.messages.foreign_words import COMMANDS, ELSEWHERE, REMARKS, WORDS, canonical
@@ -25,16 +25,18 @@ class Known:
     keys: Sequence[str] = ()
 
 
-def meant_command(word: str, commands: Sequence[str], prog: str) -> str:
-    """Say which command was meant, or which there are.
+def meant_command(word: str, commands: Sequence[str], options: Container[str], prog: str) -> str:
+    """Say which command, or which of the ``options`` that stand in its place, was meant, or which commands there are.
 
-    >>> meant_command("train", ["finetune", "segment"], "m2f-batch"), meant_command("x", ["a", "b"], "m2f-batch")
+    >>> meant_command("train", ["finetune"], [], "m2f-batch"), meant_command("x", ["a", "b"], [], "m2f-batch")
     ('did you mean m2f-batch finetune?', 'commands: a, b')
-    >>> meant_command("version", ["verify"], "m2f-batch"), meant_command("segmnt", ["segment"], "m2f-batch")
-    ('did you mean m2f-batch --version?', 'did you mean m2f-batch segment?')
+    >>> meant_command("version", ["a"], ["--version"], "m2f-batch"), meant_command("version", ["a"], [], "m2f-batch")
+    ('did you mean m2f-batch --version?', 'commands: a')
+    >>> meant_command("segmnt", ["segment"], [], "m2f-batch")
+    'did you mean m2f-batch segment?'
     """
     name = COMMANDS.get(word.lower(), "")
-    near = [name] if name in commands or name.startswith("--") else near_misses(word, commands)
+    near = [name] if name in commands or name in options else near_misses(word, commands)
     return f"did you mean {prog} {near[0]}?" if near else f"commands: {', '.join(commands)}"
 
 

@@ -134,7 +134,7 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if re.match(r"--?[A-Za-z]", word) and not self._is_option(word, None):
                 hint = f"type it behind the command: {self.prog} {self._commands()[0].metavar} {word}"
-                is_version = word.lower() == "-v"
+                is_version = word.lower() == "-v" and "--version" in self._option_string_actions
                 raise UsageError(
                     "is no option here", field=word, hint=f"did you mean {self.prog} --version?" if is_version else hint
                 )
@@ -184,10 +184,11 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError("is no argument", field=value, hint=hint)
 
     def _refuse_more(self, rest: Sequence[str], options: argparse.Namespace) -> NoReturn:
-        for given in getattr(options, "set", ()):
-            if given.partition("=")[2] == "":  # --set KEY VALUE, or --set KEY= VALUE
-                key = given.rstrip("=")
-                raise UsageError("must be KEY=VALUE", field=f"--set {given}", hint=f"for example --set {key}={rest[0]}")
+        given = getattr(options, "set", ())
+        for each in given:
+            if each.partition("=")[2] == "":  # --set KEY VALUE, or --set KEY= VALUE
+                key = each.rstrip("=")
+                raise UsageError("must be KEY=VALUE", field=f"--set {each}", hint=f"for example --set {key}={rest[0]}")
         hint = meant_argument(rest, self._known())
         if getattr(options, "model", ABSENT) is None and "--model" not in hint:
             hint += "; the model is given as --model M"
@@ -215,7 +216,8 @@ class Parser(argparse.ArgumentParser):
         value = found[1] if (found := _VALUE.search(problem)) else ABSENT
         choices = [str(each) for each in action.choices or ()] if action else []
         if self.commands and name == self._commands()[0].metavar:
-            return UsageError("is no command", value=value, hint=meant_command(str(value), choices, self.prog))
+            hint = meant_command(str(value), choices, self._option_string_actions, self.prog)
+            return UsageError("is no command", value=value, hint=hint)
         if problem.startswith("invalid choice"):
             return UsageError("is not known", field=name, value=value, allowed=", ".join(choices))
         if kind := re.match(r"invalid (\w+) value", problem):
