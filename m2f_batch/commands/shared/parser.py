@@ -190,7 +190,8 @@ class Parser(argparse.ArgumentParser):
                 key = each.rstrip("=")
                 raise UsageError("must be KEY=VALUE", field=f"--set {each}", hint=f"for example --set {key}={rest[0]}")
         hint = meant_argument(rest, self._known())
-        if getattr(options, "model", ABSENT) is None and "--model" not in hint:
+        may_be_set = getattr(options, "config", None) or any(each.startswith("model.uri=") for each in given)
+        if getattr(options, "model", ABSENT) is None and not may_be_set and "--model" not in hint:
             hint += "; the model is given as --model M"
         raise UsageError(
             f"{'is' if len(rest) == 1 else 'are'} too much",

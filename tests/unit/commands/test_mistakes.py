@@ -116,6 +116,8 @@ MISTAKES = [
     ("segment photos out model=M", "model=M: is too much; did you mean --model M?"),
     ("segment photos out conf=0.3 --model M", "conf=0.3: is too much; did you mean --score-threshold 0.3?"),
     ("segment photos out M", "M: is too much; m2f-batch segment takes INPUT OUTPUT; the model is given as --model M"),
+    ("segment photos out M --set model.uri=M", "M: is too much; m2f-batch segment takes INPUT OUTPUT\n"),
+    ("segment --config=job.yaml photos out c", "c: is too much; m2f-batch segment takes INPUT OUTPUT\n"),
     ("segment model=yolo11n-seg.pt source=photos", "model=yolo11n-seg.pt: is no argument; did you mean --model yolo11"),
     ("segment source=photos out --model M", "source=photos: is no argument; give INPUT without a name: m2f-batch"),
     (
