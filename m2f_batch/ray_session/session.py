@@ -45,7 +45,7 @@ def connected(compute: ComputeConfig) -> Iterator[None]:
     were.
     """
     address = compute.address or os.environ.get("RAY_ADDRESS")
-    _check_reachable(address)
+    _check_reachable(address, "RAY_ADDRESS" if compute.address is None else "compute.address")
     if ray.is_initialized():
         _check_nothing_of_job()
     with _settings_kept(), _set(QUIET):
@@ -176,11 +176,16 @@ def _token_hint() -> str:
     return " Where it runs but wants a token (a head that found one in ~/.ray/auth_token does): set RAY_AUTH_MODE=token"
 
 
-def _check_reachable(address: str | None) -> None:
-    """Raise UsageError where nobody listens, because Ray itself would go on trying for many minutes."""
+def _check_reachable(address: str | None, field: str) -> None:
+    """Raise UsageError where nobody listens, because Ray itself would go on trying for many minutes.
+
+    ``field`` is where the address was given: RAY_ADDRESS is set to a Jobs API for Ray's own ``ray job submit``.
+    """
+    is_variable = field == "RAY_ADDRESS"
+    instead = "unset it for a local Ray, or give --address HOST:6379 of the head"
     if re.match("https?://", address or ""):
-        problem, hint = "is a Jobs API, which m2f-batch submit takes", "give HOST:6379 of the head, or ray://HOST:10001"
-        raise UsageError(problem, field="compute.address", value=address, hint=hint)
+        hint = instead if is_variable else "give HOST:6379 of the head, or ray://HOST:10001"
+        raise UsageError("is a Jobs API, which m2f-batch submit takes", field=field, value=address, hint=hint)
     place = re.fullmatch(r"(?:ray://)?\[?([^\[\]/]+?)\]?:(\d+)", address or "")
     if place is None:
         return
@@ -189,8 +194,10 @@ def _check_reachable(address: str | None) -> None:
     except (OSError, OverflowError) as error:
         raise UsageError(
             f"nobody answers at {address} ({error})",
-            field="compute.address",
-            hint="give the address of a running Ray cluster, auto on one of its nodes, or none for a local Ray",
+            field=field,
+            hint=instead
+            if is_variable
+            else "give the address of a running Ray cluster, auto on one of its nodes, or none for a local Ray",
         ) from None
 
 

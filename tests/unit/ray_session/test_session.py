@@ -31,6 +31,17 @@ def test_the_address_of_a_jobs_api_is_refused_before_ray_is_asked(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize(
+    ("address", "said"), [("http://head:8265", "is a Jobs API, which"), ("127.0.0.1:1", "nobody answers at")]
+)
+def test_an_address_that_the_shell_exports_is_named_as_that(address, said, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr("ray.init", lambda **options: pytest.fail("asked"))
+    said = rf"^RAY_ADDRESS: .*{said}.*; unset it for a local Ray, or give --address HOST:6379 of the head$"
+    with pytest.raises(UsageError, match=said), connected(ComputeConfig()):
+        pass
+
+
 def test_a_local_ray_gets_time_to_start_on_a_busy_machine(monkeypatch):
     seen = {}
 
