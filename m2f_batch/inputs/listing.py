@@ -77,7 +77,11 @@ def _listed(uri: str, root: str | None) -> Listing:
     if not listing.table.num_rows and kind in (*READERS, "json"):
         raise UsageError("has no images: it names none", field="input.uri", value=uri)
     if not listing.table.num_rows and kind == "glob":
-        raise UsageError("matches no file", field="input.uri", value=uri, hint="* stays in one folder, ** goes below")
+        problem, hint = "matches no file", "* stays in one folder, ** goes below"
+        if listing.skipped:
+            problem = f"matches only names that are no UTF-8 ({listing.skipped} files), which rows cannot hold"
+            hint = "rename them"
+        raise UsageError(problem, field="input.uri", value=uri, hint=hint)
     if not listing.table.num_rows:
         taken = ", ".join(sorted(IMAGE_EXTENSIONS)) + ", or no extension"
         there = f"; there are {'; '.join(listing.notes)}" if listing.notes else ""

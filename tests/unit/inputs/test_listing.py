@@ -116,6 +116,10 @@ def test_names_that_are_no_text_are_skipped(tmp_path: Path) -> None:
         pass
     listing = list_input(str(tmp_path))
     assert (_names(listing, str(tmp_path)), listing.skipped) == (["a.jpg"], 1)
+    (tmp_path / "a.jpg").unlink()
+    said = r"matches only names that are no UTF-8 \(1 files\), which rows cannot hold; rename them$"
+    with pytest.raises(UsageError, match=said):
+        list_input(f"{tmp_path}/*.jpg")
 
 
 # ---- manifests
