@@ -16,7 +16,7 @@ from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.local import file_fault as os_fault
 from m2f_batch.storage.local import version
-from m2f_batch.storage.store import Entry, Store, StoreUnavailable, faults
+from m2f_batch.storage.store import Entry, Store, StoreUnavailable, faults, http_fault
 
 _CHUNK = 1 << 20  # bytes copied at a time
 
@@ -33,10 +33,17 @@ def open_store(scheme: str, authority: str) -> "ArrowStore":
 
 
 def file_fault(uri: str, error: Exception) -> Exception | None:
-    """Returns our error for one that a file system raises: of the hub also those of its HTTP client."""
+    """Returns our error for one that a file system raises: of the hub also those of its HTTP client.
+
+    The hub's own refusals are OSErrors without a number, and hold the server's response.
+    """
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(status, int) and isinstance(error, OSError):
+        return http_fault(uri, status)
     hub = sys.modules.get("huggingface_hub.errors")
     if hub is not None and isinstance(error, hub.HTTPError) and not isinstance(error, OSError):
-        return TransientError(f"{uri}: {type(error).__name__}: the hub cannot be reached")
+        reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
+        return TransientError(f"{uri}: {type(error).__name__}: the hub cannot be reached{reason}")
     return os_fault(uri, error)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from m2f_batch.errors import RunError
+from m2f_batch.errors import RunError, TransientError
 from m2f_batch.processes import in_threads
 from m2f_batch.storage import uris
 
@@ -21,6 +21,8 @@ _T = TypeVar("_T")
 
 OF_LENGTH = "length "  # what a version of the web begins with where its server tells no more
 PAGE = 4096  # files of a ``Page`` where the store has no pages of its own
+_DENIED = frozenset({401, 403, 407, 451})
+_PASSING = frozenset({408, 425, 429})
 THREADS = 32  # requests in flight per call: S3 answers in some 30 ms, so about 1000 a second
 
 
@@ -210,3 +212,14 @@ def faults(uri: str, sort: Callable[[str, Exception], Exception | None], *, of_o
         if fault is None:
             raise
         raise (fault if of_one or not isinstance(fault, ObjectError) else StoreUnavailable(str(fault))) from error
+
+
+def http_fault(uri: str, status: int) -> Exception:
+    """Returns our error for a status with which an HTTP server refuses a file."""
+    if status in (404, 410):
+        return NotFound(f"{uri}: no such file (HTTP {status})")
+    if status in _DENIED:
+        return Denied(f"{uri}: access denied (HTTP {status})")
+    if status in _PASSING or (status >= 500 and status != 501):
+        return TransientError(f"{uri}: HTTP {status}")
+    return Unreadable(f"{uri}: HTTP {status}")

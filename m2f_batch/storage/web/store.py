@@ -20,7 +20,6 @@ from m2f_batch.storage import allow, uris
 from m2f_batch.storage.retries import Retries
 from m2f_batch.storage.store import (
     OF_LENGTH,
-    Denied,
     Entry,
     NotFound,
     ObjectError,
@@ -28,6 +27,7 @@ from m2f_batch.storage.store import (
     StoreUnavailable,
     Unreadable,
     faults,
+    http_fault,
     threaded,
 )
 from m2f_batch.storage.web.hosts import PER_ADDRESS, pools_of
@@ -37,8 +37,6 @@ MAX_SECONDS = 600.0  # for the body of one file
 MAX_REDIRECTS = 5
 _CHUNK = 1 << 16  # bytes
 _HEADERS = {"User-Agent": "m2f-batch", "Accept-Encoding": "identity", "Accept": "image/*,*/*;q=0.8"}
-_DENIED = frozenset({401, 403, 407, 451})
-_PASSING = frozenset({408, 425, 429})
 
 
 class _Reply(NamedTuple):
@@ -159,7 +157,7 @@ def _ask(method: str, uri: str, headers: dict[str, str] | None = None) -> _Reply
         if raw.status < 300 or (raw.status == 416 and headers):  # of an empty file no byte can be had
             return _Reply(uri, raw)
         _end(raw)
-        raise _status_fault(_shown(uri), raw.status)
+        raise http_fault(_shown(uri), raw.status)
     raise Unreadable(f"{_shown(uri)}: more than {MAX_REDIRECTS} redirects")
 
 
@@ -242,16 +240,6 @@ def _pieces(reply: _Reply) -> Iterator[bytes]:
 
 def _shown(uri: str) -> str:
     return uris.shown(uris.without_secrets(uri))
-
-
-def _status_fault(uri: str, status: int) -> Exception:
-    if status in (404, 410):
-        return NotFound(f"{uri}: no such file (HTTP {status})")
-    if status in _DENIED:
-        return Denied(f"{uri}: access denied (HTTP {status})")
-    if status in _PASSING or (status >= 500 and status != 501):
-        return TransientError(f"{uri}: HTTP {status}")
-    return Unreadable(f"{uri}: HTTP {status}")
 
 
 def _fault(uri: str, error: Exception) -> Exception | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import ssl
+from types import SimpleNamespace
 
 import pytest
 import urllib3
@@ -107,6 +108,30 @@ def test_a_wrong_time_limit(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_hub_that_cannot_be_reached_may_answer_later() -> None:
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's
 
-    fault = file_fault("hf://datasets/a/b", HTTPError("no route to host"))
-    assert isinstance(fault, TransientError) and str(fault).startswith("hf://datasets/a/b: HTTPError: the hub cannot")
+    fault = file_fault("hf://datasets/a/b", HTTPError("[SSL] no trust\nsecond line"))
+    assert isinstance(fault, TransientError)
+    assert str(fault) == "hf://datasets/a/b: HTTPError: the hub cannot be reached: [SSL] no trust"
+    assert str(file_fault("hf://datasets/a/b", HTTPError(""))).endswith("reached")
     assert file_fault("hf://datasets/a/b", KeyError("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "name", "kind"),
+    [
+        (403, "GatedRepoError", Denied),
+        (401, "RepositoryNotFoundError", Denied),
+        (403, "HfHubHTTPError", Denied),
+        (404, "RepositoryNotFoundError", NotFound),
+        (400, "BadRequestError", Unreadable),
+        (429, "HfHubHTTPError", TransientError),
+        (503, "HfHubHTTPError", TransientError),
+    ],
+)
+def test_a_hub_that_refuses(status: int, name: str, kind: type[Exception]) -> None:
+    from huggingface_hub import errors
+
+    error = getattr(errors, name)(
+        "Client Error. (Request ID: 1)", response=SimpleNamespace(status_code=status, headers={}, request=None)
+    )
+    fault = file_fault("hf://datasets/a/b", error)
+    assert type(fault) is kind and f"HTTP {status}" in str(fault) and "Request ID" not in str(fault)
