@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from functools import partial
-from typing import NamedTuple, Self, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
+from torch import nn
 
 from m2f_batch.config.keywords import keywords_of, place_of
 from m2f_batch.config.loading import check_config
@@ -81,24 +82,25 @@ class Segmenter:
         [segment.category for segment in segmenter("photo.jpg")]  # ['crate', 'ball']
     """
 
-    def __new__(cls, *parts: object, **named: object) -> Self:
-        """Raise ArgumentError for what is no call of the parts of a model, because ``from_pretrained`` has them."""
-        if cls is Segmenter and len(parts) < 3 and not {"labeling", "device"} & named.keys():
-            hint = "Segmenter.from_pretrained(MODEL) loads one, which is then called with images"
-            raise ArgumentError("is not made so", field="Segmenter", hint=hint)
-        return super().__new__(cls)
-
     def __init__(
         self,
-        model: Predictor,
-        labeling: Labeling,
-        device: torch.device,
+        model: Predictor | None = None,
+        labeling: Labeling | None = None,
+        device: torch.device | None = None,
         *,
         threads: int = DEFAULT_THREADS,
         batch_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
         checked: Forward | None = None,
+        **others: object,
     ) -> None:
+        """Put the loaded parts together. Raises ArgumentError for all else, because ``from_pretrained`` loads a model.
+
+        ``others`` are arguments of ``from_pretrained``, which mean nothing here.
+        """
+        hint = "Segmenter.from_pretrained(MODEL) loads one, which is then called with images"
+        if not (isinstance(model, nn.Module) and isinstance(labeling, Labeling)) or device is None or others:
+            raise ArgumentError("is not made so", field="Segmenter", hint=hint)
         self.model, self.labeling, self.device, self.checked = model, labeling, device, checked
         self.threads, self.max_pixels = threads, max_pixels
         if device.type == "cpu":

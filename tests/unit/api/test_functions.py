@@ -203,6 +203,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda _: m2f_batch.Segmenter(["photo.jpg"]),
         r"Segmenter: is not made so; Segmenter\.from_pretrained",
     ),
+    "a Segmenter of words": (
+        lambda _: m2f_batch.Segmenter("M", task="instance", device="cpu"),
+        r"Segmenter: is not made so; Segmenter\.from_pretrained",
+    ),
+    "a Segmenter of texts": (
+        lambda _: m2f_batch.Segmenter("M", "instance", "cpu"),
+        r"Segmenter: is not made so; Segmenter\.from_pretrained",
+    ),
     "value": (
         lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, score_threshold=3),
         "score_threshold: 3 is not allowed",

@@ -1,5 +1,7 @@
 """The Segmenter takes an image in every form, and gives what a run gives for it, to the byte."""
 
+import copy
+import inspect
 import io
 import os
 from collections.abc import Callable
@@ -229,3 +231,9 @@ def test_wrong_arguments_are_named_as_in_python(wrong: dict[str, Any], message: 
         Segmenter.from_pretrained(**{"model": str(DEMO_MODEL), **wrong})
     keys = ("--", *(key for key, _ in fields_of(SegmentConfig)))
     assert not any(key in str(raised.value) for key in keys), str(raised.value)
+
+
+def test_a_segmenter_says_what_it_is_made_of_and_can_be_copied(segmenter: Segmenter, images: Path) -> None:
+    assert [*inspect.signature(Segmenter).parameters][:3] == ["model", "labeling", "device"]
+    image = images / "color.png"
+    assert entries(copy.copy(segmenter)(image)) == entries(segmenter(image))
