@@ -30,6 +30,7 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*
 TO_CONVERT = (*WANTED[:4], *PICKLES)  # what convert-checkpoint reads, and nothing else does
 MAX_REQUESTS = 20  # pull requests that are looked at
 PACKAGE = Path(__file__).parents[1]
+OWN = PACKAGE / "demo" / "model"
 BUNDLED = "m2f_batch/demo/model"  # its path in a checkout, and its name wherever the package is installed
 
 
@@ -50,9 +51,7 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
 
     Raises UsageError when there is no such model, or it is not allowed.
     """
-    given, uri = uri, uris.expanded(uri)
-    if uri.rstrip("/") == BUNDLED and not os.path.isdir(uri):
-        uri = str(PACKAGE / "demo" / "model")
+    given, uri = uri, local_name(uri)
     if os.path.isdir(uri):
         source = ModelSource(os.path.abspath(uri), "directory", wanted=wanted)
         _check_allowed(source, UsageError)
@@ -85,6 +84,12 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
         value=given,
         hint="give a Hugging Face directory with config.json and model.safetensors",
     )
+
+
+def local_name(uri: str) -> str:
+    """Return what ``model.uri`` means on this machine: ``~`` is a home, and ``BUNDLED`` lies in the package."""
+    uri = uris.expanded(uri)
+    return str(OWN) if uri.rstrip("/") == BUNDLED and not os.path.isdir(uri) else uri
 
 
 def local_directory(source: ModelSource) -> Path:

@@ -23,8 +23,7 @@ from m2f_batch.datasets.lint.warnings import queries_of
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.splits.train_val import places_of, read_splits
 from m2f_batch.messages.masking import redact
-from m2f_batch.models.source import find_model
-from m2f_batch.storage import uris
+from m2f_batch.models.source import find_model, local_name
 from m2f_batch.storage.allow import confine
 from m2f_batch.storage.s3.settings import using
 from m2f_batch.storage.uris import normalize
@@ -83,13 +82,13 @@ def lint(config: FinetuneConfig, queries: int | None, tally: Tally) -> Linted:
     """
     storage, data = config.storage, config.data
     with using(storage.s3), confine(storage.allow, places_of(data)), pixel_cap(data.max_pixels):
-        return Linted(tally, *find(config, queries or _queries(config), tally))
+        return Linted(tally, *find(config, queries or queries_of_training(config), tally))
 
 
-def _queries(config: FinetuneConfig) -> int:
-    """Of the model that is here: another is not fetched for it."""
+def queries_of_training(config: FinetuneConfig) -> int:
+    """Gives the queries of a training whose model is here: another is not fetched for it."""
     uri = config.model.uri
-    here = None if uri is None or not Path(uris.expanded(uri)).is_dir() else Path(find_model(uri).uri)
+    here = None if uri is None or not Path(local_name(uri)).is_dir() else Path(find_model(uri).uri)
     return queries_of(config.model.config, here)
 
 

@@ -11,6 +11,9 @@ import pytest
 from support.hand_made import make_model
 from support.s3_servers import S3Endpoint
 
+from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.loading import check_config
+from m2f_batch.datasets.lint.command import queries_of_training
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.models import source as model_source
 from m2f_batch.models.checkpoint import read_checkpoint
@@ -57,6 +60,15 @@ def test_the_bundled_model_is_named_alike_in_every_folder(tmp_path: Path, monkey
     assert find_model("m2f_batch/demo/model/").uri == str(model_source.PACKAGE / "demo" / "model")
     make_model(tmp_path / "m2f_batch/demo/model")
     assert find_model("m2f_batch/demo/model").uri == str(tmp_path / "m2f_batch/demo/model")
+
+
+def test_lint_counts_the_queries_of_the_bundled_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, output = {"uri": "m2f_batch/demo/model"}, {"uri": "out"}
+    config = check_config(
+        FinetuneConfig, {"data": {"train": "a.json"}, "model": model, "output": output, "train": {"steps": 1}}
+    )
+    assert queries_of_training(config) == 16
 
 
 def test_a_directory_that_is_not_on_a_node(tmp_path: Path) -> None:
