@@ -112,7 +112,12 @@ def local_directory(source: ModelSource) -> Path:
 
 
 def _check_allowed(source: ModelSource, kind: type[CommandError]) -> None:
-    """A model of the hub is hf://owner/name, and its files any kept copy. Links must not leave the lists."""
+    """A model of the hub is hf://owner/name, and its files any kept copy. Links must not leave the lists.
+
+    The package's own model is in every list, as its code is.
+    """
+    if source.kind == "directory" and os.path.realpath(source.uri) == os.path.realpath(OWN):
+        return
     places = [source.uri]
     if source.kind == "hub":
         places = [allow.hub_place(source.uri, source.revision)]

@@ -18,7 +18,7 @@ from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.models import source as model_source
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.models.source import WANTED, ModelSource, find_model, local_directory
-from m2f_batch.storage import retries
+from m2f_batch.storage import allow, retries
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.s3 import store as s3
 from m2f_batch.storage.store import Entry
@@ -69,6 +69,17 @@ def test_lint_counts_the_queries_of_the_bundled_model(tmp_path: Path, monkeypatc
         FinetuneConfig, {"data": {"train": "a.json"}, "model": model, "output": output, "train": {"steps": 1}}
     )
     assert queries_of_training(config) == 16
+
+
+def test_the_bundled_model_is_in_every_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_model(tmp_path / "m")
+    monkeypatch.chdir(tmp_path)
+    with allow.confine(["labels/"], {}):
+        assert local_directory(find_model("m2f_batch/demo/model")) == model_source.OWN
+        assert "lies outside storage.allow" in refusal("m")
+    make_model(tmp_path / "m2f_batch/demo/model")
+    with allow.confine(["labels/"], {}):
+        assert "lies outside storage.allow" in refusal("m2f_batch/demo/model"), "a folder of that name is another model"
 
 
 def test_a_directory_that_is_not_on_a_node(tmp_path: Path) -> None:
