@@ -7,7 +7,7 @@
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -192,7 +192,7 @@ def _check_columns(columns: list[str] | None) -> None:
 
 
 def _check_row(row: Row) -> None:
-    if not isinstance(row, dict):
+    if isinstance(row, Sequence | pa.Table) or not hasattr(row, "__getitem__"):  # pandas' Series is no Mapping
         hint = "run.row(uri) gives one, and run.rows() tables of them"
         raise ArgumentError(f"is of type {type(row).__name__}", field="row", allowed="one row, a mapping", hint=hint)
 

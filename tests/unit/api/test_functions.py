@@ -17,7 +17,7 @@ from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import draw_scene
-from m2f_batch.records import SCHEMA
+from m2f_batch.records import SCHEMA, Row
 from m2f_batch.result import Outcome
 
 
@@ -38,6 +38,14 @@ def labeled(folder: Path, name: str = "run", **settings: Any) -> Any:
     )
 
 
+class Mapped:
+    def __init__(self, row: Row) -> None:
+        self._row = row
+
+    def __getitem__(self, key: str) -> object:
+        return self._row[key]
+
+
 def test_a_run_from_its_images_to_its_figures(folder: Path, off_ray: None, capfd: pytest.CaptureFixture[str]):
     outcome = labeled(folder)
     assert isinstance(outcome, Outcome) and outcome.exit_code == 0 and outcome.error is None
@@ -51,6 +59,7 @@ def test_a_run_from_its_images_to_its_figures(folder: Path, off_ray: None, capfd
     row = run.row(str(folder / "images" / "0.png"))
     assert row is not None
     segments = run.segments(row)
+    assert run.segments(Mapped(row)) == segments  # as pandas' Series is, it is no Mapping
     assert segments and [segment.entry() for segment in segments] == row["segments"]
     picture = m2f_batch.plot(row["uri"], segments)
     assert picture.size == (row["width"], row["height"])
@@ -318,6 +327,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a URI for a row": (
         lambda at: m2f_batch.open_run(at / "run").image("0.png"),
         "row: is of type str; allowed: one row",
+    ),
+    "rows for a row": (
+        lambda at: m2f_batch.open_run(at / "run").segments(m2f_batch.open_run(at / "run").sample(2)),
+        "row: is of type list; allowed: one row",
     ),
     "image of a run": (lambda at: m2f_batch.open_run(at / "run").row("none.png"), "uri: 'none.png' is none of the 4"),
     "no image of a run": (lambda at: m2f_batch.open_run(at / "run").row(""), "uri: a URI must not be empty"),
