@@ -11,7 +11,7 @@ from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.evaluation.class_numbers import check_numbers, in_label_ids, other_readings
-from m2f_batch.evaluation.evaluator import Evaluator, metrics_of
+from m2f_batch.evaluation.evaluator import METRICS, Evaluator, metrics_of
 from m2f_batch.evaluation.ground_truth import GroundTruth, category_places
 from m2f_batch.evaluation.pairing import pair_by_uri
 from m2f_batch.exports.ids import spelled_otherwise
@@ -42,6 +42,8 @@ def evaluate(
             field="RUN",
             value=Plain(run.uri),
         )
+    if metrics is not None and not metrics:
+        raise UsageError("must name a metric", field="--metrics", allowed=", ".join(METRICS[info.task]))
     asked = metrics_of(info.task, metrics)
     labels, is_reduced = info.categories, truth.do_reduce_labels
     with using(recorded(info.config)):

@@ -140,9 +140,11 @@ class Run:
         """Draw up to ``n`` rows at random, by URI: those for which ``where`` holds, or any.
 
         One ``seed`` always draws the same rows, however the run was cut into files. Without ``where`` only the files
-        of the drawn rows are read, with it all are.
+        of the drawn rows are read, with it all are. Raises ArgumentError for an ``n`` that is no number of rows.
         """
-        if n < 1:
+        if not hasattr(n, "__index__") or n < 0:
+            raise ArgumentError("is not allowed", field="n", value=n, allowed="0, 1, 2, ...")
+        if n == 0:
             return []
         order = self._order if where is not None else _drawn(self._order, n, seed)
         drawn: list[tuple[int, int, Row]] = []  # the greatest rank first, and the number of the row breaks ties

@@ -254,6 +254,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda at: m2f_batch.evaluate(at / "run", at / "x.json", metrics=["pq"]),
         "metrics: 'pq' is not known for instance rows",
     ),
+    "no metric": (
+        lambda at: m2f_batch.evaluate(at / "run", at / "x.json", metrics=[]),
+        "metrics: must name a metric; allowed: ap, ",
+    ),
     "lint images": (
         lambda at: m2f_batch.lint(at / "a.json", images=at / "images"),
         "images: is no argument; did you mean train_images",
@@ -332,6 +336,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda at: m2f_batch.open_run(at / "run").segments(m2f_batch.open_run(at / "run").sample(2)),
         "row: is of type list; allowed: one row",
     ),
+    "a text of rows": (lambda at: m2f_batch.open_run(at / "run").sample("3"), "n: '3' is not allowed; allowed: 0, 1, "),
+    "less than no rows": (lambda at: m2f_batch.open_run(at / "run").sample(-1), "n: -1 is not allowed; allowed: 0, 1"),
     "image of a run": (lambda at: m2f_batch.open_run(at / "run").row("none.png"), "uri: 'none.png' is none of the 4"),
     "no image of a run": (lambda at: m2f_batch.open_run(at / "run").row(""), "uri: a URI must not be empty"),
 }
