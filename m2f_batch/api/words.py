@@ -10,8 +10,8 @@ from m2f_batch.config.finetune import FinetuneConfig, LintConfig
 from m2f_batch.config.keywords import Place, keywords_of, place_of
 from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.errors import ArgumentError, without_flags
-from m2f_batch.messages.foreign_words import ELSEWHERE, WORDS, canonical, meant_name
+from m2f_batch.errors import ArgumentError, renamed, without_flags
+from m2f_batch.messages.foreign_words import ELSEWHERE, REMARKS, WORDS, canonical, meant_name
 from m2f_batch.messages.near_miss import did_you_mean
 from m2f_batch.result import Outcome, Totals
 from m2f_batch.runs.reader import Run
@@ -50,15 +50,27 @@ def config_of(
     keys = {name: key for key, name in names.items() if name.isidentifier()}
     for name in settings:
         if name not in keys:
-            meant = meant_name(name, keys)
-            near = f"did you mean {meant}?" if meant else did_you_mean(name, {each: each for each in keys})
-            hint = ELSEWHERE.get(name, "config= takes any key") if canonical(name) in WORDS and not meant else near
-            raise ArgumentError("is no argument", field=name, hint=hint or "config= takes any key")
+            raise ArgumentError("is no argument", field=name, hint=_instead(name, keys, names))
     given = {name: text_of(place, name) for name, place in places.items()} | {
         name: _plain(value) for name, value in settings.items()
     }
     flags = {keys[name]: value for name, value in given.items() if value is not None}
     return load_config(kind, file=_tree_of(config), flags=flags)
+
+
+def _instead(name: str, keys: Mapping[str, str], names: Mapping[str, str]) -> str:
+    """Say what to give instead of an argument that is none, which may be a word of another tool or a mistyped one."""
+    word = canonical(name)
+    places = {"INPUT": names.get("input.uri"), "DATASET": names.get("data.train")}
+    place = next((places[target] for target in WORDS.get(word, ()) if places.get(target)), None)
+    meant = None if word in REMARKS else place or meant_name(name, keys)
+    if meant:
+        return f"did you mean {meant}?"
+    if remark := REMARKS.get(word) or ELSEWHERE.get(word):
+        return renamed(remark, {"INPUT": places["INPUT"] or places["DATASET"] or "", "OUTPUT": "output"})
+    if word in WORDS:
+        return "there is no such setting"
+    return did_you_mean(name, {each: each for each in keys}) or "config= takes any key"
 
 
 def _tree_of(config: Config | None) -> str | dict[str, Any] | None:

@@ -200,6 +200,26 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, num_workers=4),
         "num_workers: is no argument; leave it out",
     ),
+    "a word that needs nothing": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, resume=True),
+        "resume: is no argument; leave it out: the same command goes on where it stopped$",
+    ),
+    "another word that needs nothing": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, recursive=True),
+        "recursive: is no argument; leave it out: folders below images are always read$",
+    ),
+    "a word for which there is nothing": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, classes=[0]),
+        "classes: is no argument; there is no such setting$",
+    ),
+    "a word of ultralytics for what is given": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, source="more"),
+        "source: is no argument; did you mean images\\?$",
+    ),
+    "a word of a key of another job": (
+        lambda at: m2f_batch.segment(at / "images", at / "x", model=DEMO_MODEL, lr=1e-4),
+        "lr: is no argument; there is no such setting$",
+    ),
     "a word for a Segmenter": (
         lambda _: m2f_batch.Segmenter.from_pretrained(DEMO_MODEL, conf=0.3),
         "conf: unknown key .*; did you mean score_threshold",
