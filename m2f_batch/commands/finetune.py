@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from m2f_batch.commands.shared.keys import JOB_KEYS, add_config, add_keys, add_result, config_of, without_address
 from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.finetune import FinetuneConfig
+from m2f_batch.config.formats import read_formats
+from m2f_batch.errors import UsageError
 from m2f_batch.messages.terminal import say
 from m2f_batch.result import is_wanted, tell_outcome
 
@@ -42,7 +44,11 @@ def run(options: argparse.Namespace) -> int:
     from m2f_batch.train.command import finetune
 
     # a report reads storage, which may stall and hold up a stop once more
-    outcome = finetune(config, say=say, report=tell_outcome if is_wanted() else None)
+    try:
+        outcome = finetune(config, say=say, report=tell_outcome if is_wanted() else None)
+    except UsageError as error:  # of annotations of another format, which is no flag here
+        names = {f"--format {form} (data.format={form})": f"--set data.format={form}" for form in read_formats()}
+        raise error.in_words(names) from error
     tell_outcome(outcome)
     return outcome.exit_code
 

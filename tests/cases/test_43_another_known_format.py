@@ -58,7 +58,9 @@ def test_each_format_under_each_other_name(place, form, command, case, capsys):
     assert main(COMMANDS[command](str(case / place), form)) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    option = f"--from {own}" if command == "convert" else f"--format {own} (data.format={own})"
+    option = {"convert": f"--from {own}", "finetune": f"--set data.format={own}"}.get(
+        command, f"--format {own} (data.format={own})"
+    )
     field = "SRC" if command == "convert" else "data.train"
     last = said.err.splitlines()[-1]
     assert last == f"m2f-batch {command}: {field}: {str(case / place)!r} looks like {words}: {option}"
