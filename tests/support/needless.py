@@ -14,7 +14,7 @@ Call = tuple[str, str]  # the path of the innermost module, and the function of 
 HEAVY = (
     *("linear", "addmm", "mm", "bmm", "baddbmm", "matmul", "einsum", "conv2d", "conv_transpose2d", "interpolate"),
     *("layer_norm", "group_norm", "batch_norm", "scaled_dot_product_attention", "multi_head_attention_forward"),
-    *("softmax", "grid_sample", "adaptive_avg_pool2d"),
+    *("softmax", "grid_sample", "adaptive_avg_pool2d", "embedding_bag", "conv1d"),
 )
 SPOILS = (Tensor.zero_, Tensor.normal_)  # a mask may be what either of them makes of it
 
