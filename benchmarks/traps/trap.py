@@ -12,7 +12,7 @@ class Shown:
     - ``maps`` are the image [H, W, 3] and the ids or classes of both [H, W], -1 where there is nothing.
     - ``differs`` says in figures how far the two are apart.
     - ``is_there`` is false where this transformers does as the original.
-    - ``is_ours_defined`` is true where ours is what the original defines.
+    - ``is_ours_defined`` is true where ours is what the original defines, and None where ours was not executed.
     """
 
     theirs: str
@@ -20,7 +20,7 @@ class Shown:
     definition: str
     differs: str
     is_there: bool
-    is_ours_defined: bool
+    is_ours_defined: bool | None
     maps: dict[str, Any] = field(default_factory=dict)
 
 
