@@ -89,9 +89,9 @@ def measure_forward(case: Case, peer: Peer, segmenter: Segmenter, rounds: Rounds
             of_one(name, number)
         if time.perf_counter() - begun > WARM_SECONDS:
             break
-    difference = max(apart(ours, theirs) for ours, theirs in zip(kept["ours"], kept["eager"], strict=True))
-    if difference > ALIKE:
-        _check_doubles(case, segmenter, peer, images[0], others)
+    differences = [apart(ours, theirs) for ours, theirs in zip(kept["ours"], kept["eager"], strict=True)]
+    if (difference := max(differences)) > ALIKE:
+        _check_doubles(case, segmenter, peer, images[differences.index(difference)], others)
     kept = {name: [] for name in kept}
     seconds, _ = take_turns(ways, rounds)
     sizes = sorted({f"{each.shape[2]}x{each.shape[3]}" for each in images})
