@@ -31,7 +31,7 @@ from benchmarks.lib.timing import parser, publish, say, short_commit, table
 from m2f_batch.demo.scenes import draw_scene
 from m2f_batch.models.loading import load_model
 from m2f_batch.models.oneformer.transformers_model import task_ids
-from tests.support.tiny.weights import awaken
+from tests.support.tiny.weights import awaken, move_constants
 
 NAME = "family-logits"
 THREADS = 2
@@ -72,9 +72,10 @@ def build(case: Case, directory: Path, *, quick: bool) -> int:
     config.label2id = {name: i for i, name in config.id2label.items()}
     model = getattr(transformers, case.model)(config)
     awaken(model, gain=1.0)
+    move_constants(model)
     for name, parameter in model.named_parameters():
         if any(part in name for part in LAYER_SCALES):
-            parameter.fill_(1.0)
+            parameter.uniform_(0.7, 1.3)
     if hasattr(model, "attn_mask_probs"):
         model.attn_mask_probs.zero_()  # as deployed weights have it
     if case.row == "oneformer":

@@ -5,6 +5,7 @@
 in the order of the tensors of the family's prediction.
 """
 
+import shutil
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from conftest import LONG
 from PIL import Image
 from support.engines import config_of, in_process, on_ray, rows_of
 from support.needless import calls_of
+from support.tiny.weights import move_constants
 from torch import Tensor
 
 from m2f_batch.config.segment import POSTPROCESS_KEYS, ModelConfig, PostprocessConfig, PreprocessConfig, Task
@@ -81,6 +83,22 @@ def test_logits_are_those_of_transformers(tiny: Tiny, dtype: torch.dtype, most: 
         assert ours.dtype == dtype
         assert ours.shape == reference.shape
         assert _apart(ours, reference) <= most, tiny.checkpoint.name
+
+
+@torch.inference_mode()
+def test_logits_tell_whether_a_bias_or_a_norm_is_left_out(tiny: Tiny, tmp_path: Path) -> None:
+    theirs = getattr(transformers, tiny.checkpoint.family.class_name).from_pretrained(tiny.checkpoint.directory)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        move_constants(theirs)
+    moved = shutil.copytree(tiny.checkpoint.directory, tmp_path / "model")
+    theirs.save_pretrained(moved)
+    values = tiny.values(1).double()
+    expected = tiny.logits(theirs.double().eval(), values)
+    for ours, reference in zip(
+        load_model(moved, CPU, task=tiny.tasks[0]).double()(values).tensors, expected, strict=True
+    ):
+        assert _apart(ours, reference) <= 1e-9, tiny.checkpoint.name
 
 
 @torch.inference_mode()

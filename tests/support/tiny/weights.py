@@ -16,6 +16,20 @@ def awaken(model: nn.Module, *, gain: float = 1.5) -> None:
 
 
 @torch.no_grad()
+def move_constants(model: nn.Module) -> None:
+    """Move what is 0 or 1 in a new model: one that leaves it out has other logits then.
+
+    Biases and running means move by up to 0.3, and weights of norms, layer scales and running variances by up to 30%.
+    """
+    for name, values in (*model.named_parameters(), *model.named_buffers()):
+        kind = name.rpartition(".")[2]
+        if kind == "running_mean" or (values.dim() == 1 and kind.endswith("bias")):
+            values.add_(torch.empty_like(values).uniform_(-0.3, 0.3))
+        elif kind == "running_var" or (values.dim() == 1 and isinstance(values, nn.Parameter)):
+            values.mul_(torch.empty_like(values).uniform_(0.7, 1.3))
+
+
+@torch.no_grad()
 def tell_apart(head: nn.Linear | nn.Conv2d, run: Callable[[], Any], *, spread: float = 4.0) -> None:
     """Have each class of a head vary by ``spread`` around 0 over what it sees in one run."""
     seen: list[Tensor] = []
