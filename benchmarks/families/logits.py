@@ -7,7 +7,6 @@ results/family-logits.md. With ``--only`` the others' lines stay as they were.
 """
 
 import gc
-import resource
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -134,7 +133,6 @@ def measure(case: Case, *, quick: bool) -> dict[str, Any]:
         "within 1e-5": "yes" if single.apart <= BOUNDS[torch.float32] else "no",
         "float64": f"{double.apart:.1e}",
         "within 1e-9": "yes",
-        "peak MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "commit": short_commit(),
     }
     say(", ".join(f"{key} {value}" for key, value in line.items()))
