@@ -158,8 +158,8 @@ def main() -> int:
     lines: dict[str, Any] = {} if chosen.quick or not chosen.only else dict(kept_lines())
     for case in chosen_cases(chosen.only):
         lines[name_of(case)] = measure(case, quick=chosen.quick)
-        ordered = [lines[name_of(each)] for each in ALL if name_of(each) in lines]
-        publish(NAME, "Logits of every family", [table(ordered), NOTE], threads=THREADS, quick=chosen.quick)
+    ordered = [lines[name_of(each)] for each in ALL if name_of(each) in lines]
+    publish(NAME, "Logits of every family", [table(ordered), NOTE], threads=THREADS, quick=chosen.quick)
     return 0
 
 
