@@ -61,6 +61,7 @@ def test_crowds_are_taken_as_objects_where_that_is_asked(case, tmp_path, capsys)
     assert [one["segmentation"]["counts"].encode() for one in written] == wanted
 
 
+@pytest.mark.slow
 def test_the_plan_counts_objects_crowds_and_empty_images(case, tmp_path, capsys):
     document = json.loads((case / "half.json").read_text())
     document["annotations"] = [one for one in document["annotations"] if one["image_id"] != 4]

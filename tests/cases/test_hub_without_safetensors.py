@@ -81,6 +81,7 @@ def test_the_newest_of_many_pull_requests(hub: HubStub, tmp_path: Path, capsys: 
     assert sum("/tree/refs/pr/" in path for path in hub.seen) == MAX_REQUESTS
 
 
+@pytest.mark.slow
 def test_the_other_way_out(hub: HubStub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Converted, it keeps what its name says: the licence of the published weights, and its task."""
     assert main(["convert-checkpoint", NAME, str(tmp_path / "large")]) == 0

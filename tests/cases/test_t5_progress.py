@@ -15,6 +15,7 @@ LINE = re.compile(
 )
 
 
+@pytest.mark.slow
 def test_the_loss_is_on_the_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     write_dataset(tmp_path / "dataset", train=4, val=2)

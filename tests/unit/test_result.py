@@ -376,6 +376,7 @@ STOPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("job_command", STOPPED)
 def test_a_process_that_is_stopped(job_command: str, tmp_path: Path) -> None:
     """SIGTERM as a scheduler sends it, to a real process that waits for a server: 130, and the result is whole."""

@@ -51,6 +51,7 @@ def typed(tmp_path: Path) -> Callable[..., tuple[int, str]]:
     return typed
 
 
+@pytest.mark.slow
 def test_one_file_is_one_more_command(typed: Callable[..., tuple[int, str]], tmp_path: Path):
     (tmp_path / "m2f_batch/commands/toy.py").write_text(TOY)
     assert typed("toy", "ha") == (3, "haha\n")
@@ -70,6 +71,7 @@ def test_one_file_is_one_more_command(typed: Callable[..., tuple[int, str]], tmp
         (tmp_path / "r.json").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -87,6 +89,7 @@ def test_a_file_that_is_no_command_is_one_line(typed: Callable[..., tuple[int, s
     assert typed("--help") == (1, f"m2f-batch --help: {said}")
 
 
+@pytest.mark.slow
 def test_a_format_that_cannot_be_imported_is_one_line(typed: Callable[..., tuple[int, str]], tmp_path: Path):
     (tmp_path / "m2f_batch/datasets/formats/toy.py").write_text("FORMAT = 1 / 0\n")
     said = "datasets/formats/toy.py cannot be imported (ZeroDivisionError: division by zero)\n"

@@ -48,6 +48,7 @@ def test_flat_pictures_are_never_alike():
     assert are_alike(other, other)
 
 
+@pytest.mark.slow
 def test_thousands_of_images_of_one_hash_are_not_all_compared():
     rng = np.random.default_rng(0)
     seen = [Seen(number.to_bytes(4), Print(0, rng.bytes(256))) for number in range(3000)]

@@ -128,6 +128,7 @@ def test_a_package_that_a_backbone_needs_is_named(monkeypatch, model):
         load_model(model, torch.device("cpu"))
 
 
+@pytest.mark.slow
 def test_compiled_or_not_is_an_option_of_loading():
     assert type(load_model(DEMO_MODEL, CPU, compile_model=True)).__name__ == "OptimizedModule"
 

@@ -93,6 +93,7 @@ def test_free_held_and_given_back(folder: str) -> None:
     assert held is not None and (held.token, held.released) == (2, False)
 
 
+@pytest.mark.slow
 def test_an_expired_one_is_taken_over_by_the_clock_of_the_store(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours and the holder's may say anything."""
     put_other(folder, seconds=1, renewed_at="2099-01-01T00:00:00+00:00")

@@ -23,6 +23,8 @@ from m2f_batch.submit.jobs import evaluate_job
 from m2f_batch.submit.package import working_dir
 from m2f_batch.version import VERSION
 
+pytestmark = pytest.mark.slow  # wheels are built, and run in processes of their own
+
 MOST_BYTES = 40_000_000
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "secret-token"}
 MODULE_OF = {"pillow": "PIL", "pyyaml": "yaml"}
@@ -102,7 +104,6 @@ def test_both_distributions_agree(client: Client):
 # ---- what it does
 
 
-@pytest.mark.slow
 def test_it_submits_and_follows(client: Client, cluster: Cluster, tmp_path: Path):
     result = {"event": "result", "output": "s3://bucket/labels", "run_id": "r1", "totals": {"segments": 7}}
     cluster.log = f"working\n{json.dumps(result)}\n"
@@ -185,7 +186,6 @@ def test_a_shell_is_told_its_words(client: Client, tmp_path: Path):
     assert (done.returncode, told.read_text()) == (0, "follow"), done.stderr
 
 
-@pytest.mark.slow
 def test_status_where_what_it_reads_with_is_there(tmp_path: Path):
     client = install(tmp_path, "status")
     assert {*re.findall(r"^    (\S+)", client.run("--help").stdout, re.MULTILINE)} == {"status", "submit"}

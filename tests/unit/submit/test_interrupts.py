@@ -125,6 +125,7 @@ def test_a_real_signal_without_a_terminal_leaves_the_job(number, cluster, tmp_pa
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_quiet_log_is_no_lost_connection(cluster, capsys, monkeypatch) -> None:
     monkeypatch.setattr("m2f_batch.submit.client.ANSWER_SECONDS", 3)  # a loaded machine answers within them
     cluster.jobs["mine"] = {"status": "RUNNING"}

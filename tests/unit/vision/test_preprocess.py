@@ -84,6 +84,7 @@ def test_a_resize_is_torchvisions_on_old_processors_too(monkeypatch, resample, c
         assert np.array_equal(prepare(pixels, plan).contents[0], theirs.permute(1, 2, 0).numpy())
 
 
+@pytest.mark.slow
 def test_who_prepares_imports_no_torchvision():
     code = "import sys, m2f_batch.vision.pixels.preprocess; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
