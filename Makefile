@@ -73,7 +73,7 @@ chaos: $(VENV)/ready
 		tests/behavior/test_finetune_two.py \
 		tests/behavior/test_finetune_stop.py tests/behavior/test_backbones.py \
 		tests/chaos/test_submit_cluster.py tests/behavior/test_benchmark_job.py tests/behavior/test_published.py \
-		tests/behavior/test_notebook.py tests/behavior/test_python_on_ray.py \
+		tests/behavior/test_python_on_ray.py \
 		tests/integration/test_every_family.py tests/integration/test_wheel.py \
 		tests/unit/vision/test_window_memory.py
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 from support.client_venv import client  # noqa: F401  a fixture for all tests
 from support.off_ray import off_ray  # noqa: F401  a fixture for all tests
+from support.ray_start import OF_TESTS
 from support.s3_gates import gate  # noqa: F401  a fixture for all tests
 from support.s3_servers import ceph_s3, ceph_server, moto_s3, moto_server, s3_endpoint  # noqa: F401  fixtures for all tests
 from support.submitting import as_anybody, jobs_cluster  # noqa: F401  fixtures for all tests
-
-from m2f_batch.processes import FOR_START
 
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED = PROJECT.parent / "shared"
@@ -23,7 +22,7 @@ LONG = pytest.mark.skipif(os.environ.get("CHAOS") != "all", reason="takes minute
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-for name, value in FOR_START.items():
+for name, value in OF_TESTS.items():
     os.environ.setdefault(name, value)
 
 # A shell that starts tests in the background has SIGINT ignored, which they and all that they start would inherit.

@@ -1,7 +1,7 @@
 """The notebook in docs, run cell by cell as a reader would: label, look, ask, train, compare.
 
-It is long: some 70 s of CPU for three runs on one Ray, and 40 steps of training. Between two busy loops it once waited
-for 600 s. What can be seen without running it is in tests/unit/api/test_notebook_cells.py.
+Three runs on one Ray and 40 steps of training take some 70 s of CPU. What can be seen without running it is in
+tests/unit/api/test_notebook_cells.py.
 """
 
 import importlib.util
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LONG, PROJECT
+from conftest import PROJECT
 
 FOLDER = PROJECT / "docs" / "notebooks"
 FILE = FOLDER / "first-labels.ipynb"
@@ -22,7 +22,6 @@ def outputs(notebook: dict[str, Any]) -> list[list[list[str]]]:
     return [[sorted(each.get("data", {"stream": 1})) for each in cell] for cell in cells]
 
 
-@LONG
 def test_the_notebook_runs_and_shows_what_it_gives(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):

@@ -21,10 +21,11 @@ from typing import Any
 import pyarrow.dataset
 import pytest
 from conftest import DEMO_MODEL, LONG, PROJECT
+from support.ray_start import OF_TESTS
 
 from benchmarks.lib.ray_folder import free_port, kill_all
 from m2f_batch.demo.dataset import write_dataset
-from m2f_batch.processes import FOR_START, PASSIVE
+from m2f_batch.processes import PASSIVE
 from m2f_batch.runs.directory import open_directory
 from m2f_batch.runs.inspect.verify import verify
 
@@ -58,7 +59,7 @@ class Head:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # jobs are run by "python"
             "RAY_TMPDIR": self.folder,
             "RAY_enable_worker_prestart": "0",  # processes that no job can use: each has an environment of its own
-            **FOR_START,
+            **OF_TESTS,
             **PASSIVE,
             "HOME": self.folder,
         }

@@ -21,7 +21,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from m2f_batch.processes import FOR_START, PASSIVE, START_SECONDS
+from support.ray_start import OF_TESTS
+
+from m2f_batch.processes import PASSIVE, START_SECONDS
 
 WORKERS = ("a", "b", "c")
 GCS_PORT, JOBS_PORT = 6379, 8265
@@ -33,7 +35,7 @@ SETTINGS = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_enable_worker_prestart": "0",  # processes that nobody asked for
     "HF_HUB_OFFLINE": "1",
-    **FOR_START,
+    **OF_TESTS,
     **PASSIVE,
 }
 

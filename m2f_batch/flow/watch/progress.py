@@ -105,7 +105,7 @@ class Progress:
 
     def _pace(self) -> str:
         rate, seconds_left = self.labeled / self.seconds if self.seconds > 0 else 0.0, self.seconds_left
-        waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes?)"
+        waiting = "starting" if self.seconds < LONG_START_SECONDS else "no result yet (waiting for nodes or CPUs?)"
         left = waiting if seconds_left is None else f"{duration(seconds_left)} left"
         return f"{rate:.1f} images/s  {left}"
 
