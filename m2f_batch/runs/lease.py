@@ -1,4 +1,4 @@
-"""Lets one process at a time write to OUTPUT, by a lease whose number is the fencing token.
+"""The lock on OUTPUT: one process at a time writes there, by a lease whose number is the fencing token (see ``hold``).
 
     RUN/_state/lease/000000007.json    the highest number holds OUTPUT
     RUN/_state/tmp/000000007/          staging of this holder, on disks

@@ -1,5 +1,7 @@
 """Reads a run: what run.json says, its rows, and the images behind them. Writes nothing, loads neither torch nor Ray.
 
+The order of rows is made in ``rows``.
+
 >>> run = open_run("demo-run")                                               # doctest: +SKIP
 >>> run.info.task, run.row("demo-run/images/scene-00.png")["status"]         # doctest: +SKIP
 ('instance', 'ok')

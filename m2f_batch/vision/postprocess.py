@@ -1,6 +1,7 @@
 """Makes segments of the logits of one image by the paper's own inference.
 
-The paper is Cheng et al. 2022, section 4.1, with its reference code.
+The paper is Cheng et al. 2022, section 4.1, with its reference code. Which query or class wins a pixel is decided in
+``masks/panoptic`` and ``masks/semantic``.
 
 Shapes: Q queries, C classes, (h, w) mask logits, (Hc, Wc) canvas, (hc, wc) content at its top left, (H, W) output.
 ``class_logits`` are [Q, C + 1], the last class is "no object"; ``mask_logits`` are [Q, h, w]; float32, float16 or

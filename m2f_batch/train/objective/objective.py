@@ -1,4 +1,7 @@
-"""An objective turns the predictions of a model into a loss. Here is what each of them takes and gives."""
+"""An objective turns the predictions of a model into a loss. Here is what each of them takes and gives.
+
+The losses themselves are in ``mask_classification``.
+"""
 
 import importlib
 from collections.abc import Iterable, Sequence
