@@ -64,7 +64,8 @@ def ray_session(three_nodes: str | None) -> Iterator[None]:
     """One Ray session for all tests: starting it costs seconds, its workers' imports more."""
     import ray
 
-    options = {"address": three_nodes} if three_nodes else {"num_cpus": 4, "include_dashboard": False}
+    own = {"address": "local", "num_cpus": 4, "include_dashboard": False}  # not a Ray that runs here already
+    options = {"address": three_nodes} if three_nodes else own
     ray.init(log_to_driver=False, logging_level="ERROR", **options)
     yield
     ray.shutdown()

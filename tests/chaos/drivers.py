@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import victims
+from support.ray_start import OF_TESTS
 
 LEASE_SECONDS = 6
 HELD = 2  # the exit code of a command whose OUTPUT another run holds
@@ -113,12 +114,19 @@ class Drivers:
 
 
 def environment_of(variables: Mapping[str, str]) -> dict[str, str]:
-    """Our environment without AWS and Ray settings, with ``variables``.
+    """Our environment without AWS and Ray settings, with those of the tests and ``variables``.
 
-    Without Ray's, for a Ray that another test has started here leaves RAY_AUTH_MODE=token behind.
+    Without Ray's, because a Ray that another test has started here leaves RAY_AUTH_MODE=token behind.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "RAY_"))}
-    return {**kept, "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", **variables}
+    return {
+        **kept,
+        **OF_TESTS,
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+        **variables,
+    }
 
 
 def segment_arguments(

@@ -10,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # scripts of this folder have it alone in their path
+# Scripts of this folder have it alone in their path: add the tests' folder and the project's.
+sys.path += map(str, Path(__file__).resolve().parents[1:3])
 
 from benchmarks.lib import ray_folder
 from benchmarks.lib.ray_folder import kill_all as kill_all

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import victims
+from support.ray_start import OF_TESTS
 
 STEPS = 10
 DECODERS = {
@@ -103,7 +104,7 @@ def start(config: Path, output: Path, folder: Path) -> Command:
     with (folder / "said").open("wb") as said:
         process = subprocess.Popen(
             [sys.executable, "-m", "m2f_batch.cli", *arguments(config, output)],
-            env=kept | {"RAY_TMPDIR": str(folder)},
+            env=kept | OF_TESTS | {"RAY_TMPDIR": str(folder)},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
