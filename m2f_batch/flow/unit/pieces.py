@@ -12,7 +12,7 @@ import pyarrow as pa
 from m2f_batch.runs.plan import UNIT_SCHEMA, Units
 
 MAX_BLOCKS = 2000  # of input: each is in Ray's store from the start, and costs the driver a millisecond
-UNITS_PER_PIECE = 4  # at most
+UNITS_PER_PIECE = 2  # at most
 _PIECE_SCHEMA = pa.schema([("units", pa.list_(pa.struct(list(UNIT_SCHEMA))))])
 
 

@@ -40,14 +40,14 @@ def tasks_of(blocks: list[pa.Table]) -> list[list[str]]:
 
 @pytest.mark.parametrize("most", [2, 3, 10, 2000])
 @pytest.mark.parametrize("count", [1, 5, 9, 100])
-def test_each_unit_is_in_one_piece_of_four_at_most(monkeypatch, count: int, most: int):
+def test_each_unit_is_in_one_piece_of_two_at_most(monkeypatch, count: int, most: int):
     monkeypatch.setattr(pieces, "MAX_BLOCKS", most)
     units = units_of(count)
     blocks = [*Blocks(units)]
     tasks = tasks_of(blocks)
     assert [name for task in tasks for name in task] == [unit.name for unit in units]
     assert len(blocks) <= most
-    assert max(map(len, tasks)) <= UNITS_PER_PIECE == 4
+    assert max(map(len, tasks)) <= UNITS_PER_PIECE == 2
     made = [
         done for block in blocks for at in range(block.num_rows) for done in each_unit(block.slice(at, 1), step=_same)
     ]
@@ -60,7 +60,7 @@ def _same(table: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize(
     ("units", "blocks", "per_block", "per_task"),
-    [(0, 0, 0, 0), (40, 40, 1, 1), (2000, 2000, 1, 1), (2001, 1001, 1, 2), (8000, 2000, 1, 4), (312_500, 1954, 40, 4)],
+    [(0, 0, 0, 0), (40, 40, 1, 1), (2000, 2000, 1, 1), (2001, 1001, 1, 2), (8000, 2000, 2, 2), (312_500, 1978, 79, 2)],
 )
 def test_pieces_hold_more_only_as_runs_grow(units: int, blocks: int, per_block: int, per_task: int):
     cut = [*Blocks(Units.of(Unit(f"u{number}", ()) for number in range(units)))]

@@ -283,5 +283,5 @@ def test_what_a_kill_costs_is_what_the_pipeline_gives_away():
         int(found) for found in re.search(r"(\d+) units at most.* the (\d+) units.*, (\d+) on", formula).groups()
     )
     assert (fetched, {"cpu": cpu, "cuda": cuda}) == (UNITS_PER_PIECE, UNITS_AT_ONCE)
-    images, unit = (int(found) for found in re.findall(r"\d+", example))
-    assert images == fetched * unit == cuda * unit
+    again, labeled, unit = (int(found) for found in re.findall(r"\d+", example))
+    assert (again, labeled) == (fetched * unit, cuda * unit)
