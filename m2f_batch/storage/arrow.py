@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import shutil
 import sys
 import time
@@ -16,16 +17,22 @@ from m2f_batch.errors import TransientError, UsageError
 from m2f_batch.storage import uris
 from m2f_batch.storage.local import file_fault as os_fault
 from m2f_batch.storage.local import version
-from m2f_batch.storage.store import Entry, Store, StoreUnavailable, faults, http_fault
+from m2f_batch.storage.store import Denied, Entry, Store, StoreUnavailable, Unreachable, faults, http_fault
 
 _CHUNK = 1 << 20  # bytes copied at a time
+# Google's client tries again for 15 minutes by itself, in which nothing stops it and nobody is told.
+_GOOGLE_OPTIONS = "?retry_limit_seconds=20"
+_GOOGLE = re.compile(r"google::cloud::Status\((\w+)")
+# no proxy, host, connection or TLS, by the numbers of curl, or nothing that gives a token
+_GOOGLE_AWAY = re.compile(r"CURL error \[(?:5|6|7|35|60)\]|OAuth ?2 access token")
+_GOOGLE_KEYS = "gcloud auth application-default login, or GOOGLE_APPLICATION_CREDENTIALS=FILE"
 
 
 def open_store(scheme: str, authority: str) -> "ArrowStore":
     """Returns the store of a file system. Raises UsageError, StoreUnavailable."""
     root = f"{scheme}://{authority}"
     try:
-        return ArrowStore(*fs.FileSystem.from_uri(root + "/"))
+        return ArrowStore(*fs.FileSystem.from_uri(f"{root}/{_GOOGLE_OPTIONS if scheme in ('gs', 'gcs') else ''}"))
     except (ArrowInvalid, ValueError) as error:
         raise UsageError(f"{root}: not one of the file systems of pyarrow.fs (file, s3, gs, abfs, hdfs, hf)") from error
     except (OSError, ImportError) as error:
@@ -44,7 +51,18 @@ def file_fault(uri: str, error: Exception) -> Exception | None:
     if hub is not None and isinstance(error, hub.HTTPError) and not isinstance(error, OSError):
         reason = "".join(f": {line}" for line in str(error).splitlines()[:1])
         return TransientError(f"{uri}: {type(error).__name__}: the hub cannot be reached{reason}")
-    return os_fault(uri, error)
+    status_of_google = _GOOGLE.search(str(error)) if isinstance(error, OSError) else None
+    return _google_fault(uri, status_of_google[1], str(error)) if status_of_google else os_fault(uri, error)
+
+
+def _google_fault(uri: str, status: str, text: str) -> Exception:
+    """Return our error for one of Google's client, which has a name of its own for what a server answers."""
+    if _GOOGLE_AWAY.search(text):
+        problem = "cannot be reached, or gives no access token"
+        return Unreachable(f"{uri}: Google Cloud Storage {problem}; check the network and the keys ({_GOOGLE_KEYS})")
+    if status == "UNAUTHENTICATED":
+        return StoreUnavailable(f"{uri}: Google Cloud Storage does not take the keys; check them ({_GOOGLE_KEYS})")
+    return Denied(f"{uri}: permission denied") if status == "PERMISSION_DENIED" else TransientError(f"{uri}: {status}")
 
 
 class ArrowStore(Store):

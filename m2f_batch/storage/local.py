@@ -112,7 +112,8 @@ class LocalStore(Store):
         with faults(path, file_fault):
             before = os.stat(path)
             if not stat.S_ISREG(before.st_mode):  # opening a pipe would wait for its writer
-                raise Unreadable(f"{uris.shown(path)}: not a regular file")
+                what = "is a folder, not a file" if stat.S_ISDIR(before.st_mode) else "not a regular file"
+                raise Unreadable(f"{uris.shown(path)}: {what}")
             with open(path, "rb") as file:
                 data = file.read()
                 info = os.fstat(file.fileno())  # after the read: what was written meanwhile shows

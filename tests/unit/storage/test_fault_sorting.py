@@ -2,16 +2,18 @@
 
 import hashlib
 import ssl
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import urllib3
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
+from pyarrow.fs import GcsFileSystem
 from support.s3_servers import set_variables
 
 from m2f_batch.errors import TransientError, UsageError
-from m2f_batch.storage.arrow import file_fault
+from m2f_batch.storage.arrow import file_fault, open_store
 from m2f_batch.storage.s3.client import new_client
 from m2f_batch.storage.s3.faults import is_doubtful, is_whole, s3_fault
 from m2f_batch.storage.store import Denied, NotFound, StoreUnavailable, Unreachable, Unreadable
@@ -63,6 +65,38 @@ def test_errors_of_the_client(kind: type[Exception], error: Exception) -> None:
     fault = s3_fault(URI, error)
     assert type(fault) is kind
     assert "host" not in str(fault)
+
+
+GOOGLE = "google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of "
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "wanted"),
+    [
+        (
+            Unreachable,
+            f"{GOOGLE}Could not create a OAuth2 access token to authenticate the request.",
+            "CREDENTIALS=FILE",
+        ),
+        (Unreachable, f"{GOOGLE}PerformWork() - CURL error [6]=Could not resolve hostname)", "check the network"),
+        (TransientError, f"{GOOGLE}PerformWork() - CURL error [56]=Failure when receiving data)", ": UNAVAILABLE"),
+        (TransientError, f"{GOOGLE}Service Unavailable)", ": UNAVAILABLE"),
+        (StoreUnavailable, "google::cloud::Status(UNAUTHENTICATED: Anonymous caller)", "CREDENTIALS=FILE"),
+        (Denied, "google::cloud::Status(PERMISSION_DENIED: no access)", "permission denied"),
+        (TransientError, "CURL error [6]=Could not resolve hostname", ": OSError"),
+    ],
+)
+def test_errors_of_googles_client(kind: type[Exception], said: str, wanted: str) -> None:
+    fault = file_fault("gs://bucket/a.jpg", OSError(said))
+    assert type(fault) is kind
+    assert str(fault).startswith("gs://bucket/a.jpg: ") and wanted in str(fault)
+
+
+@pytest.mark.parametrize("scheme", ["gs", "gcs"])
+def test_googles_client_gives_up_in_time(scheme: str) -> None:
+    files, limited = open_store(scheme, "bucket")._files, {"retry_time_limit": timedelta(seconds=20)}
+    assert files == GcsFileSystem(default_bucket_location="", **limited)
+    assert files != GcsFileSystem(default_bucket_location="")
 
 
 def test_a_bug_is_none_of_a_requests_faults() -> None:

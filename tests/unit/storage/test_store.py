@@ -236,8 +236,8 @@ def test_more_than_a_thousand_keys(moto_s3: S3Endpoint) -> None:
 
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for name in (".", "pipe"):
-        with pytest.raises(Unreadable, match="not a regular file"):
+    for name, what in ((".", "is a folder, not a file"), ("pipe", "not a regular file")):
+        with pytest.raises(Unreadable, match=what):
             open_store(str(tmp_path)).read(f"{tmp_path}/{name}")
     assert [*open_store(str(tmp_path)).list(str(tmp_path))] == []
 
