@@ -9,6 +9,8 @@ from m2f_batch.messages.masking import redact
 from m2f_batch.storage import uris
 
 ALLOWED = "an absolute path on storage that all nodes share, or an object-store URI"
+WRITTEN = ("output.uri", "--json")  # fields of what need not be there yet
+OF_MODELS = "an absolute path on storage that all nodes share, an object-store URI, or a hub id (owner/name)"
 
 
 def check_portable(places: Mapping[str, str | None], models: Mapping[str, str | None] | None = None) -> None:
@@ -17,12 +19,12 @@ def check_portable(places: Mapping[str, str | None], models: Mapping[str, str | 
     ``models`` may also be ids of the hub.
     """
     given = {field: uri for field, uri in (models or {}).items() if uri is None or not is_hub_id(uri)}
-    mistakes = [*_mistakes(places), *_mistakes(given)]
+    mistakes = [*_mistakes(places, ALLOWED), *_mistakes(given, OF_MODELS)]
     if mistakes:
         raise UsageError.of_all(mistakes)
 
 
-def _mistakes(places: Mapping[str, str | None]) -> Iterator[UsageError]:
+def _mistakes(places: Mapping[str, str | None], allowed: str) -> Iterator[UsageError]:
     for field, uri in places.items():
         if uri is None:
             continue
@@ -34,7 +36,9 @@ def _mistakes(places: Mapping[str, str | None]) -> Iterator[UsageError]:
         if "://" not in uri and not uri.startswith("/"):
             where = "your home" if uri.startswith("~") else "this directory"
             problem = f"is a path below {where}, which no node of the cluster has"
-            yield UsageError(problem, field=field, value=uris.shown(uri), allowed=ALLOWED)
+            is_here = field not in WRITTEN and os.path.exists(os.path.expanduser(uri))
+            hint = "copy it there first" if is_here else ""
+            yield UsageError(problem, field=field, value=uris.shown(uri), allowed=allowed, hint=hint)
 
 
 def is_hub_id(uri: str) -> bool:
