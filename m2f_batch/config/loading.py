@@ -2,44 +2,27 @@
 
 import itertools
 import os
-import re
 import shlex
 import types
 import typing
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, TypeGuard, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeGuard, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from m2f_batch.config.ranges import allowed_values, choices_of, what_is_wrong
 from m2f_batch.config.section import Section
+from m2f_batch.config.yaml_values import MAX_SIZE, yaml_value
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.foreign_words import WORDS, canonical, meant_name
 from m2f_batch.messages.near_miss import did_you_mean, misspelled
 from m2f_batch.messages.notes import note
 
-MAX_SIZE = 1_000_000  # bytes of a config, and values in a YAML: a thousand times what makes sense
+SHOWN, SHORT = 8, 40  # keys of a file that is none of ours, and characters of each
 Tree = dict[str, object]  # of a section; values may be trees
 Fields = Mapping[str, FieldInfo]  # by dotted key
 C = TypeVar("C", bound=BaseModel)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML that takes 1e-5 for the number it is, and no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        doubled = sorted({name for name in names if names.count(name) > 1})
-        if doubled:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(doubled)}: given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
-)
 
 
 def load_config(
@@ -58,7 +41,9 @@ def load_config(
     """
     problems: list[str] = []
     where = f"--config {file}" if isinstance(file, str) else "--config"
-    tree = _canonical(kind, _read_file(file) if isinstance(file, str) else file or {}, where, problems)
+    read = _read_file(file) if isinstance(file, str) else file or {}
+    _refuse_another(kind, read, where)
+    tree = _canonical(kind, read, where, problems)
     over = _canonical(kind, _tree_of_overrides(kind, overrides, problems), "--set", problems)
     given = {key: value for key, value in (flags or {}).items() if value is not None}
     _merge(kind, tree, over)
@@ -121,38 +106,33 @@ def _read_file(file: str) -> Tree:
     return tree or {}
 
 
+def _refuse_another(kind: type[BaseModel], tree: Mapping[str, object], where: str) -> None:
+    """Raise UsageError for a file of another tool in one line, instead of one for each of its keys.
+
+    It is one if it holds no section of ours, and if it describes a dataset as ultralytics does or most of its keys are
+    neither ours nor near to one that is. A file that gives a section's name to a mapping is taken for ours.
+    """
+    known = dict(fields_of(kind))
+    if any(_section(kind, name) and (value is None or isinstance(value, Mapping)) for name, value in tree.items()):
+        return
+    strange = [name for name in tree if name not in kind.model_fields and not _meant(str(name), known)]
+    is_dataset = bool({"names", "nc"} & tree.keys()) and bool({"train", "val"} & tree.keys())
+    if is_dataset or 2 * len(strange) > max(len(tree), 2):
+        held = ", ".join(_short(name) for name in itertools.islice(tree, SHOWN)) + ", ..." * (len(tree) > SHOWN)
+        hint = f"known sections: {', '.join(_sections_of(known))}"
+        if is_dataset and "data" in kind.model_fields:
+            hint = "a dataset's YAML is no config: give it as DATASET"
+        raise UsageError(f"is no config of this command (it holds {held})", field=where, hint=hint)
+
+
+def _short(name: object) -> str:
+    """Show a key of a file that is none of ours, which may be of any length and kind."""
+    return str(name)[:SHORT] if str(name).isidentifier() else repr(str(name))[:SHORT]
+
+
 def _is_tree(value: object) -> TypeGuard[Tree]:
     """Tell whether a value of YAML is a mapping. Keys that are no texts are found unknown by the check."""
     return isinstance(value, dict)
-
-
-def yaml_value(text: str) -> object:
-    """Return the value of a YAML text. Raises ValueError when it has none."""
-    try:
-        return parse_yaml(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ValueError(f"{where}{error.problem}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from None
-
-
-def parse_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
-    """Return the value of a YAML text from anywhere.
-
-    Raises ValueError, YAMLError or RecursionError when it has none, or when aliases of aliases would make it endless.
-    """
-    value = yaml.load(text, loader)
-    if sum(1 for _ in itertools.islice(_nodes(value), MAX_SIZE + 1)) > MAX_SIZE:
-        raise ValueError(f"its aliases make more than {MAX_SIZE:,} values")
-    return value
-
-
-def _nodes(value: object) -> Iterator[object]:
-    yield value
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | set | tuple) else ():
-        yield from _nodes(item)
 
 
 def _tree_of_overrides(kind: type[BaseModel], overrides: Sequence[str], problems: list[str]) -> Tree:
@@ -361,18 +341,30 @@ def _value(tree: object, key: str) -> object:
 
 
 def _near(key: str, known: Fields) -> str:
-    """Name the known key or section that was meant, in the section of ``key`` first, else the keys beside it."""
+    """Name the known key or section that was meant, else the keys beside it."""
+    section = key.rpartition(".")[0]
+    beside = ", ".join(name for name in known if name.startswith(f"{section}.")) or ", ".join(known)
+    has_sections = not section and any("." in name for name in known)
+    there = f"known sections: {', '.join(_sections_of(known))}" if has_sections else f"known keys: {beside}"
+    return _meant(key, known) or there
+
+
+def _meant(key: str, known: Fields) -> str:
+    """Ask whether a known key or section was meant, in the section of ``key`` first. Empty where none is near."""
     section, _, last = key.rpartition(".")
     beside = [name for name in known if name.startswith(f"{section}.")] or list(known)
-    sections = dict.fromkeys(name.partition(".")[0] for name in known)
+    sections = _sections_of(known)
     by_last = {name.rpartition(".")[2]: name for name in [*sections, *known, *beside]}
     targets = [target.partition("=")[0] for target in WORDS.get(canonical(last), ())]
     by_word = by_last.get(meant_name(last, by_last) or last, "")
     by_word = f"{by_word}.uri" if f"{by_word}.uri" in known else by_word  # a section is what its place is called by
     if meant := next((name for name in targets if name in known), None) or by_word:
         return f"did you mean {meant}?"
-    has_sections = not section and any("." in name for name in known)
-    there = f"known sections: {', '.join(sections)}" if has_sections else f"known keys: {', '.join(beside)}"
     near = did_you_mean(last, {name.rpartition(".")[2]: name for name in (beside if section else sections)})
     elsewhere = [by_last[each] for each in misspelled(last, by_last)]
-    return near or (f"did you mean {elsewhere[0]}?" if elsewhere else there)
+    return near or (f"did you mean {elsewhere[0]}?" if elsewhere else "")
+
+
+def _sections_of(known: Fields) -> list[str]:
+    """Name the sections, or keys without one, in their order."""
+    return [*dict.fromkeys(name.partition(".")[0] for name in known)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from m2f_batch.config import loading
+from m2f_batch.config import yaml_values
 from m2f_batch.config.data import is_inline
 from m2f_batch.datasets import files
 from m2f_batch.errors import UsageError
@@ -135,6 +135,6 @@ def parse_texts(text: str, where: str, *, field: str = "") -> Any:
 
 def _parsed(text: str, where: str, field: str, loader: type[Any]) -> Any:
     try:
-        return loading.parse_yaml(text, loader)
+        return yaml_values.parse_yaml(text, loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{where} is not valid YAML: {' '.join(str(error).split())}", field=field) from error

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from m2f_batch.commands.shared.completion import key_words, offers
 from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.finetune import FinetuneConfig
-from m2f_batch.config.loading import fields_of, load_config, yaml_value
+from m2f_batch.config.loading import fields_of, load_config
 from m2f_batch.config.ranges import choices_of, default_of
 from m2f_batch.config.section import Section
 from m2f_batch.config.segment import SegmentConfig
+from m2f_batch.config.yaml_values import yaml_value
 from m2f_batch.errors import UsageError, renamed
 from m2f_batch.result import VARIABLE, tell
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from m2f_batch.config.loading import parse_yaml
+from m2f_batch.config.yaml_values import parse_yaml
 
 DINOV3 = "dinov3-license"
 TERMS: Mapping[str, str] = {
