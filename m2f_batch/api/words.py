@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from m2f_batch.config.data import DataConfig
 from m2f_batch.config.finetune import FinetuneConfig, LintConfig
+from m2f_batch.config.formats import read_formats
 from m2f_batch.config.keywords import Place, keywords_of, place_of
 from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
@@ -19,10 +20,21 @@ from m2f_batch.runs.reader import Run
 Config = Place | Mapping[str, object]  # a YAML file, or what it would hold
 Job = TypeVar("Job", SegmentConfig, FinetuneConfig, LintConfig)
 
+
+def _formats(option: str) -> dict[str, str]:
+    """Return how each annotation format is given in Python, by how it is given elsewhere."""
+    return {f"{option}{form}": f"format={form!r}" for form in read_formats()}
+
+
 OF_SEGMENT = keywords_of(SegmentConfig, images="input.uri", output="output.uri", model="model.uri")
-OF_FINETUNE = keywords_of(
-    FinetuneConfig, dataset="data.train", output="output.uri", model="model.uri", model_config="model.config"
-)
+# DATASET comes before its key, which so is what the argument stands for
+OF_FINETUNE = {
+    "DATASET": "dataset",
+    **keywords_of(
+        FinetuneConfig, dataset="data.train", output="output.uri", model="model.uri", model_config="model.config"
+    ),
+    **_formats("data.format="),
+}
 # what stands for an argument on the command line, besides flags
 _OF_COMMANDS = {"RUN": "run", "DEST": "dest", "SRC": "source", "--from": "format"}
 # keys of annotated images that no training is of
@@ -30,9 +42,21 @@ _OF_DATA = {
     **{f"data.{name}": name for name in DataConfig.model_fields},
     **{"data.train_images": "images", "data.train_masks": "masks", "input.max_pixels": "max_pixels"},
 }
-OF_RUN = {**OF_SEGMENT, **_OF_COMMANDS, **_OF_DATA, "data.train": "ground_truth", "--partial": "partial=True"}
+OF_RUN = {
+    **OF_SEGMENT,
+    **_OF_COMMANDS,
+    **_OF_DATA,
+    "data.train": "ground_truth",
+    "--partial": "partial=True",
+} | _formats("--format ")
 OF_LINT = {**OF_FINETUNE, **_OF_COMMANDS}
-OF_CONVERT = {**_OF_COMMANDS, **_OF_DATA, "data.train": "source", "data.split_seed": "seed", "split_seed": "seed"}
+OF_CONVERT = {
+    **_OF_COMMANDS,
+    **_OF_DATA,
+    "data.train": "source",
+    "data.split_seed": "seed",
+    "split_seed": "seed",
+} | _formats("--from ")
 
 
 def config_of(

@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         outcome = finetune(config, say=say, report=tell_outcome if is_wanted() else None)
     except UsageError as error:  # of annotations of another format, which is no flag here
-        names = {f"--format {form} (data.format={form})": f"--set data.format={form}" for form in read_formats()}
+        names = {f"data.format={form}": f"--set data.format={form}" for form in read_formats()}
         raise error.in_words(names) from error
     tell_outcome(outcome)
     return outcome.exit_code

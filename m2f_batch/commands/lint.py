@@ -8,6 +8,7 @@ from m2f_batch.commands.shared.json_file import json_writer
 from m2f_batch.commands.shared.keys import add_keys, flags_of, typed_of
 from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.finetune import FinetuneConfig, LintConfig
+from m2f_batch.config.formats import read_formats
 from m2f_batch.config.loading import load_config
 from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.messages.terminal import is_quiet, say
@@ -68,9 +69,11 @@ def run(options: argparse.Namespace) -> int:
     tally, out = Tally(), sys.stderr if options.json == STDOUT else None
     try:
         linted = lint(config, options.queries, tally)
-    except (UsageError, RunError, TransientError, KeyboardInterrupt):
+    except (UsageError, RunError, TransientError, KeyboardInterrupt) as error:
         # what ends the command hides nothing that was found before
         say(*finding_lines(tally, ignored, only_faults=is_quiet()), file=out, is_error=True)
+        if isinstance(error, UsageError):
+            raise error.in_words({f"data.format={form}": f"--format {form}" for form in read_formats()}) from error
         raise
     is_faulty = bool(tally.faults(ignored))
     say(*linted.lines(ignored, only_faults=is_quiet()), file=out, is_error=is_faulty)

@@ -26,7 +26,7 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import open_place, open_store
 from m2f_batch.storage.retries import retry_before_run
-from m2f_batch.storage.store import ObjectError, StoreUnavailable
+from m2f_batch.storage.store import ObjectError, StoreUnavailable, Unreadable
 
 _T = TypeVar("_T")
 _PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
@@ -56,7 +56,9 @@ def read_bytes(uri: str, field: str) -> bytes:
     try:
         return fetch(uri)
     except (ObjectError, StoreUnavailable, UsageError) as error:
-        raise UsageError.about(field, error) from error
+        is_a_folder = isinstance(error, Unreadable) and is_folder(uri, field)
+        hint = "give the file in it, or data.format for a folder of annotations" if is_a_folder else ""
+        raise UsageError.about(field, error, hint=hint) from error
 
 
 def read_json(uri: str, field: str) -> Any:

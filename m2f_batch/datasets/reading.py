@@ -93,7 +93,7 @@ def option_names(annotations: str, form: str) -> dict[str, str]:
         "data.train_masks": "--masks",
         "data.format": form,
         "--format": form,
-        **{f"--format {name} (data.format={name})": f"{form} {name}" for name in read_formats()},
+        **{f"data.format={name}": f"{form} {name}" for name in read_formats()},
         "data.ignore_index": "--ignore-index",
         "data.do_reduce_labels": "--do-reduce-labels",
         "data.names": "--names",

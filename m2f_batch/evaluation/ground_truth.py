@@ -103,7 +103,7 @@ def form_of(uri: str, masks: str | None = None) -> str:
             f"looks like {found.words}, which is not read: {found.advice}", field="--ground-truth", value=uri
         )
     if found.place != place:
-        raise UsageError(f"looks like {found.words}: give its file {found.place}", field="--ground-truth", value=uri)
+        raise UsageError(f"looks like {found.words}: give its file {found.place!r}", field="--ground-truth", value=uri)
     return found.form
 
 

@@ -58,12 +58,10 @@ def test_each_format_under_each_other_name(place, form, command, case, capsys):
     assert main(COMMANDS[command](str(case / place), form)) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    option = {"convert": f"--from {own}", "finetune": f"--set data.format={own}"}.get(
-        command, f"--format {own} (data.format={own})"
-    )
+    option = {"convert": f"--from {own}", "finetune": f"--set data.format={own}"}.get(command, f"--format {own}")
     field = "SRC" if command == "convert" else "data.train"
     last = said.err.splitlines()[-1]
-    assert last == f"m2f-batch {command}: {field}: {str(case / place)!r} looks like {words}: {option}"
+    assert last == f"m2f-batch {command}: {field}: {str(case / place)!r} looks like {words}: give {option}"
 
 
 @pytest.mark.parametrize(
@@ -82,8 +80,8 @@ def test_a_folder_in_place_of_its_file(folder, form, file, words, case, capsys):
     for name in ("captions_train", "image_info_train", "instances_train"):
         shutil.copy(case / "coco/train.json", case / "tree" / "annotations" / f"{name}.json")
     assert main(["lint", str(case / folder), "--format", form]) == 2
-    option = "" if own == form else f"--format {own} (data.format={own}), "
-    wanted = f"{str(case / folder)!r} looks like {words}: {option}give its file {str(case / file)!r}\n"
+    option = "" if own == form else f"--format {own} and "
+    wanted = f"{str(case / folder)!r} looks like {words}: give {option}its file {str(case / file)!r}\n"
     assert capsys.readouterr().err.endswith(wanted)
 
 
@@ -153,14 +151,14 @@ def test_evaluate_with_another_format_than_the_file_has(place, form, case, capsy
     own, words = PLACES[place]
     run = make_run(case / "run", [[Picture("/photos/a.jpg", (12, 16))]], task="instance").uri
     assert main(["evaluate", run, "--ground-truth", str(case / place), "--format", form]) == 2
-    wanted = f"--ground-truth: {str(case / place)!r} looks like {words}: --format {own}\n"
+    wanted = f"--ground-truth: {str(case / place)!r} looks like {words}: give --format {own}\n"
     assert capsys.readouterr().err.endswith(wanted)
 
 
 def test_the_val_side_is_named(case, capsys):
     train, val = str(case / "coco/train.json"), str(case / "labelme")
     assert main(["lint", train, "--val", val]) == 2
-    assert f"data.val: {val!r} looks like labelme: --format labelme" in capsys.readouterr().err
+    assert f"data.val: {val!r} looks like labelme: give --format labelme" in capsys.readouterr().err
 
 
 def test_livecell_is_coco(shared_cases):

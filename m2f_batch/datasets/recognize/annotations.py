@@ -58,9 +58,9 @@ def misnamed(form: str, annotations: str) -> UsageError | None:
     if found.form is None:
         problem = f"looks like {found.words}, which is not read: {found.advice}"
         return UsageError(problem, field="data.train", value=annotations)
-    wanted = [] if is_same else [f"--format {found.form} (data.format={found.form})"]
-    wanted += [f"give its file {found.place!r}"] if found.place != place else []
-    return UsageError(f"looks like {found.words}: {', '.join(wanted)}", field="data.train", value=annotations)
+    wanted = [] if is_same else [f"data.format={found.form}"]
+    wanted += [f"its file {found.place!r}"] if found.place != place else []
+    return UsageError(f"looks like {found.words}: give {' and '.join(wanted)}", field="data.train", value=annotations)
 
 
 def _are_masks(form: str) -> bool:

@@ -45,10 +45,10 @@ def read_settings(place: str, report: Report) -> Settings:
         raise UsageError("is no data.yaml of YOLO: it has no 'names'", field="data.train", value=place)
     if isinstance(values.get("masks_dir"), str):
         raise UsageError(
-            f": 'masks_dir' is {values['masks_dir']!r}: these are masks of classes, and no outlines; read "
-            "them with data.format=semantic-png, data.train=FOLDER OF MASKS and data.names=DATA.YAML",
+            f": 'masks_dir' is {values['masks_dir']!r}: these are masks of classes, and no outlines",
             field="data.train",
             value=place,
+            hint="give data.format=semantic-png, the folder of masks as data.train and this file as data.names",
         )
     if "names" not in values:
         names = {number: f"class_{number}" for number in range(values["nc"])}  # as Ultralytics calls them

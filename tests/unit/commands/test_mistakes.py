@@ -159,11 +159,17 @@ MISTAKES = [
     ("evaluate run --ground-truth truth.json --metrics map", "allowed: pq, miou, dice, boundary-iou"),
     ("export run coco.json --format yolov8", "--format: 'yolov8' is not known; allowed: coco, coco-results"),
     ("convert truth.json out --from coco --to voc", "--to: 'voc' is not known; allowed: coco, yolo"),
-    ("convert truth.json out --from yolo --to coco", "SRC: 'truth.json' looks like COCO: --from coco"),
+    ("convert truth.json out --from yolo --to coco", "SRC: 'truth.json' looks like COCO: give --from coco"),
     ("convert truth.json out --from coco --to yolo --seed x", "--seed: 'x' is not a whole number"),
     ("convert truth.json out --from coco --to yolo --split 8:2", "not a number; give --split SHARE, share of the"),
     ("lint truth.json --split 2", "data.split: 2 is not allowed (it must be less than 1); allowed: a number above 0"),
-    ("lint photos", "data.train: 'photos' looks like a folder of mask PNGs: --format semantic-png"),
+    ("lint photos", "data.train: 'photos' looks like a folder of mask PNGs: give --format semantic-png"),
+    ("submit segment s3://b/i s3://b/o --model nets/m/best", "or a hub id (owner/name)"),
+    (
+        "submit segment s3://b/i photos --model a/b",
+        "has; allowed: an absolute path on storage that all nodes share, or an object-store URI\n",
+    ),
+    ("submit segment photos s3://b/o --model a/b", "an object-store URI; copy it there first"),
     ("submit segment photos /o --model a/b", "allowed: an absolute path on storage that all nodes share, or an obj"),
     # config keys
     ("segment photos out --model M --set precision=bf16", "unknown key (value 'bf16'); did you mean model.precision?"),
@@ -206,6 +212,37 @@ MISTAKES = [
     ("finetune d out --set train.steps=5 --set data.format=voc", "allowed: coco, coco-panoptic, instance-png, label"),
     ("segment --config nowhere.yaml", "--config nowhere.yaml: cannot be read (No such file or directory); give a YAML"),
     ("segment --config job.yaml", "model.precison: unknown key (value 'bf16'); did you mean model.precision?"),
+    (
+        "segment photos out --model M --config yolo.yaml",
+        "(it holds path, train, val, names, nc); known sections: input, ",
+    ),
+    (
+        "finetune yolo.yaml out --config yolo.yaml",
+        "is no config of this command (it holds path, train, val, names, nc); ",
+    ),
+    ("lint yolo.yaml --config yolo.yaml", "; a dataset's YAML is no config: give it as DATASET"),
+    (
+        "lint yolo.yaml --config split.yaml",
+        "(it holds path, train, val, names); a dataset's YAML is no config: give it as",
+    ),
+    ("finetune a out --config nc.yaml", "(it holds train, val, nc); a dataset's YAML is no config: give it as DATASET"),
+    (
+        "segment photos out --model M --config flat.yaml",
+        "batch_size: unknown key (value 8); did you mean compute.batch_",
+    ),
+    (
+        "segment photos out --model M --config deep.yaml",
+        "segment: unknown key (value {'input': {'uri': 'a'}}); known sec",
+    ),
+    ("segment photos out --config transformers.yaml", "(it holds a, b, c, d, e, f, g, h, ...); known sections: input"),
+    (
+        "finetune empty out --set train.steps=5",
+        "/empty: is a folder, not a file; give the file in it, or data.format for",
+    ),
+    (
+        "finetune photos out --set train.steps=5",
+        "looks like a folder of mask PNGs: give --set data.format=semantic-png",
+    ),
     ("segment --config bad.yaml", "--config bad.yaml: is not YAML (line 2, column 1: expected ',' or ']'"),
     # places
     ("status photos", "RUN: photos holds no run.json; give the OUTPUT of 'm2f-batch segment'"),
@@ -255,6 +292,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "truth.json").write_text(json.dumps(TRUTH))
     (folder / "job.yaml").write_text("input: {uri: photos}\nmodel: {uri: M, precison: bf16}\noutput: {uri: out}\n")
     (folder / "bad.yaml").write_text("input: [photos\n")
+    (folder / "yolo.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: {0: cat}\nnc: 1\n")
+    (folder / "split.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames:\n- cat\n")
+    (folder / "nc.yaml").write_text("train: images/train\nval: images/val\nnc: 1\n")
+    (folder / "flat.yaml").write_text("batch_size: 8\n")
+    (folder / "deep.yaml").write_text("segment: {input: {uri: a}}\n")
+    (folder / "transformers.yaml").write_text("".join(f"{key}: 1\n" for key in "abcdefghij"))
+    (folder / "empty").mkdir()
     return folder
 
 

@@ -133,12 +133,12 @@ def test_a_toy_annotation_format_is_recognized(add, boxes, tmp_path, capsys):
     assert main(["evaluate", run.uri, "--ground-truth", str(boxes)]) == 2
     assert "is in no format that is known" in capsys.readouterr().err
     add("toy_boxes", TOY_BOXES)
-    for place, advice in ((boxes, ""), (boxes.parent, f", give its file {str(boxes)!r}")):
-        wanted = f"{str(place)!r} looks like toy boxes: --format toy-boxes (data.format=toy-boxes){advice}\n"
+    for place, advice in ((boxes, ""), (boxes.parent, f" and its file {str(boxes)!r}")):
+        wanted = f"{str(place)!r} looks like toy boxes: give --format toy-boxes{advice}\n"
         assert main(["lint", str(place), "--format", "coco"]) == 2
         assert wanted in capsys.readouterr().err
     assert main(["convert", str(boxes), str(tmp_path / "out"), "--from", "labelme", "--to", "coco"]) == 2
-    wanted = f"m2f-batch convert: SRC: {str(boxes)!r} looks like toy boxes: --from toy-boxes\n"
+    wanted = f"m2f-batch convert: SRC: {str(boxes)!r} looks like toy boxes: give --from toy-boxes\n"
     assert capsys.readouterr().err == wanted
     mask = box_mask((40, 60), 3, 2, 10, 20)
     run = make_run(

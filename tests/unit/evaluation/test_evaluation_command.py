@@ -287,9 +287,9 @@ def test_folders_say_what_they_are(tmp_path: Path, capsys: pytest.CaptureFixture
         folder.mkdir()
     (yolo / "data.yaml").write_text("names: [cat]")
     (coco / "val.json").write_text(json.dumps(truth_tree()))
-    assert f"give its file {yolo}/data.yaml" in mistake(capsys, run.uri, "--ground-truth", str(yolo))
+    assert f"give its file '{yolo}/data.yaml'" in mistake(capsys, run.uri, "--ground-truth", str(yolo))
     assert "has no labelme JSON and no PNG" in mistake(capsys, run.uri, "--ground-truth", str(empty))
-    assert f"looks like COCO: give its file {coco}/val.json" in mistake(capsys, run.uri, "--ground-truth", str(coco))
+    assert f"looks like COCO: give its file '{coco}/val.json'" in mistake(capsys, run.uri, "--ground-truth", str(coco))
 
 
 def test_semantic_rows_against_a_folder_of_class_pngs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
