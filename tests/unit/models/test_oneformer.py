@@ -94,6 +94,8 @@ def test_the_last_prediction_is_that_of_transformers(model: Path, count: int) ->
     assert isinstance(whole.model.transformer_module.decoder, LastPrediction)
     for ours, theirs in zip(*outputs, strict=True):
         assert torch.equal(ours, theirs)
+    with pytest.raises(NotImplementedError, match="attentions are not kept"):
+        whole.model.transformer_module(level.decoder_features, level.decoder_last_feature, told, output_attentions=True)
 
 
 def test_ids_of_a_task_fill_what_the_model_reads_with_zeros() -> None:
