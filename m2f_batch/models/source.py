@@ -60,6 +60,8 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
                 f"needs a hub id in model.uri, not the directory {uri}", field="model.revision", value=revision
             )
         return source
+    if os.path.isfile(uri):  # before the hub is asked, because a/b.pt might be an id of it
+        raise _is_file(given, uri, wanted)
     if "://" in uri:
         return _find_at(uri, revision, wanted)
     if uris.HUB_ID.fullmatch(uri) and not uri.startswith((".", "/")):
@@ -71,19 +73,27 @@ def find_model(uri: str, revision: str | None = None, wanted: tuple[str, ...] = 
         source = ModelSource(name, "hub", inline or revision, wanted)
         _check_allowed(source, UsageError)
         return _pin_hub(source)
-    if os.path.isfile(uri):
-        raise UsageError(
-            "is a file",
-            field="model.uri",
-            value=given,
-            hint=f"give its directory, {os.path.dirname(os.path.abspath(uri))}",
-        )
     raise UsageError(
         "is no directory here, no hub id (owner/name) and no object-store URI",
         field="model.uri",
         value=given,
-        hint="give a Hugging Face directory with config.json and model.safetensors",
+        hint=_wanted_directory(wanted),
     )
+
+
+def _wanted_directory(wanted: tuple[str, ...]) -> str:
+    weights = "pytorch_model.bin" if wanted == TO_CONVERT else "model.safetensors"
+    return f"give a Hugging Face directory with config.json and {weights}"
+
+
+def _is_file(given: str, path: str, wanted: tuple[str, ...]) -> UsageError:
+    """Return the error of a file in place of a model, with its directory where that may be one."""
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isfile(os.path.join(folder, "config.json")):
+        return UsageError("is a file", field="model.uri", value=given, hint=f"give its directory, {folder}")
+    extension = os.path.splitext(path)[1]
+    problem = f"is a file ({extension}), which is not read" if extension else "is a file, which is not read"
+    return UsageError(problem, field="model.uri", value=given, hint=_wanted_directory(wanted))
 
 
 def local_name(uri: str) -> str:
@@ -136,7 +146,7 @@ def _find_at(uri: str, revision: str | None, wanted: tuple[str, ...]) -> ModelSo
         uris.check_model(uri)
     except UsageError as error:
         raise UsageError.about("model.uri", error) from None
-    if not place.scheme and os.path.isdir(place.path):
+    if not place.scheme and os.path.exists(place.path):
         return find_model(place.path, revision, wanted)
     if revision is not None:
         raise UsageError(f"needs a hub id in model.uri, not the URI {uri}", field="model.revision", value=revision)

@@ -94,9 +94,20 @@ def test_what_is_no_model_at_all(uri: str) -> None:
     assert refusal(uri).startswith(f"model.uri: {uri!r} is no directory here, no hub id")
 
 
-def test_a_file_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert refusal(str(tmp_path / "model.safetensors")).endswith(f"is a file; give its directory, {tmp_path}")
+def test_a_file_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = "give a Hugging Face directory with config.json and model.safetensors"
+    (tmp_path / "m").mkdir()
+    for name in ("model.safetensors", "best.pt", "mask2former.py"):
+        (tmp_path / "m" / name).write_bytes(b"")
+    (tmp_path / "m" / "weights").touch()
+    monkeypatch.chdir(tmp_path)
+    for uri in (str(tmp_path / "m/best.pt"), "m/best.pt", "./m/best.pt", f"file://{tmp_path}/m/best.pt"):
+        assert refusal(uri).endswith(f"best.pt' is a file (.pt), which is not read; {wanted}")
+    assert refusal("m/mask2former.py") == f"model.uri: 'm/mask2former.py' is a file (.py), which is not read; {wanted}"
+    assert refusal("m/weights") == f"model.uri: 'm/weights' is a file, which is not read; {wanted}"
+    (tmp_path / "m" / "config.json").write_text("{}")
+    told = f"model.uri: 'm/model.safetensors' is a file; give its directory, {tmp_path}/m"
+    assert refusal("m/model.safetensors") == told
 
 
 # ---- the hub
