@@ -31,6 +31,7 @@ class Backend:
         is_writable: Whether commands may write to it.
         ports: Of the web, the port of a scheme whose URL names none.
         authority: What a host or bucket must match as a whole, and what is said of one that does not, in this order.
+            ``{scheme}`` in that is the scheme of the URI.
         misspelled: Other schemes that people write for the first of ``schemes``.
         hidden: Schemes that messages do not offer.
         forwarded: Environment variables that travel with a job to the nodes of a cluster, where they stand in its

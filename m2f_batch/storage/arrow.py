@@ -34,7 +34,7 @@ def open_store(scheme: str, authority: str) -> "ArrowStore":
     try:
         return ArrowStore(*fs.FileSystem.from_uri(f"{root}/{_GOOGLE_OPTIONS if scheme in ('gs', 'gcs') else ''}"))
     except (ArrowInvalid, ValueError) as error:
-        raise UsageError(f"{root}: not one of the file systems of pyarrow.fs (file, s3, gs, abfs, hdfs, hf)") from error
+        raise UsageError(f"{root}: pyarrow.fs cannot open it: {str(error).splitlines()[0]}") from error
     except (OSError, ImportError) as error:
         raise StoreUnavailable(f"{root}: {str(error).splitlines()[0]}") from error
 

@@ -79,7 +79,7 @@ def _check_authority(backend: Backend, scheme: str, authority: str) -> None:
         raise UsageError(f"{scheme}://...: a host or bucket has no '?', '#', '%', '\\' or blank; options are not taken")
     for wanted, problem in backend.authority:
         if not re.fullmatch(wanted, authority):
-            raise UsageError(problem)
+            raise UsageError(problem.format(scheme=scheme))
 
 
 def _meant(scheme: str) -> str:
