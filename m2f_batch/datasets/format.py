@@ -145,6 +145,7 @@ class Format(FormatKeys):
         write: writes the splits of some images to a Target, and yields lines for people: what was written, and what
             was left out.
         suffix: the ending of the one file that is written for a split, empty where a folder is written.
+        begins: a pattern of what a file begins with that ``write`` has made of a run.
         writes_tasks: the tasks of the runs that are written. Without one, only datasets are.
         writes_stuff: whether what is written tells stuff from things.
         needs_scores: whether a segment needs a score, which only those of a run have.
@@ -161,6 +162,7 @@ class Format(FormatKeys):
     stated: "Callable[[str], tuple[dict[int, list[Stated]], list[Finding]]] | None" = None
     write: "Callable[[Mapping[str, AnnotatedImages], Target], Iterator[str]] | None" = None
     suffix: str = ""
+    begins: str = ""
     writes_tasks: frozenset[Task] = frozenset({"instance", "panoptic", "semantic"})
     writes_stuff: bool = True
     needs_scores: bool = False

@@ -1,7 +1,10 @@
 """Exports a run in another format, whole or not at all: ``m2f-batch export``."""
 
+import os
+import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from m2f_batch.exports.ids import CocoIds, coco_ids
 from m2f_batch.exports.run_images import RunImages
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.reader import Run, open_run
+from m2f_batch.storage import uris
 from m2f_batch.storage.places import writable_file, writable_folder
 
 SPLIT = "run"  # all that is exported
@@ -73,6 +77,8 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         problem = f"is for {' and '.join(sorted(target.writes_tasks))}; {run.uri} is {run.info.task}"
         raise UsageError(problem, field="--format", value=form)
     run.check_not_listed(place.uri, dest, "DEST")
+    if target.suffix:
+        _check_replaced(place.uri, dest)
     ids = coco_ids(run, ground_truth)
     if ground_truth is not None:
         _check_in_common(run, ids, ground_truth)
@@ -82,6 +88,21 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
         if target.suffix:
             place.store.upload(Path(folder) / SPLIT, place.uri)
     return Exported(dest, run.info, ids, said)
+
+
+def _check_replaced(uri: str, dest: str) -> None:
+    """Raises UsageError where a file on a disk would be replaced that no export has written.
+
+    Objects of a store are replaced unread, because a store gives them whole only.
+    """
+    if uris.root(uri) or not os.path.isfile(uri):
+        return
+    with suppress(OSError), open(uri, "rb") as file:
+        head = file.read(256).decode(errors="replace")
+        ours = (each.begins for each in run_targets().values() if each.suffix)
+        if head and not any(re.match(begins, head) for begins in ours):
+            hint = "remove it, or choose another DEST"
+            raise UsageError("is there already, and is no earlier export", field="DEST", value=dest, hint=hint)
 
 
 def _check_in_common(run: Run, ids: CocoIds, ground_truth: str) -> None:

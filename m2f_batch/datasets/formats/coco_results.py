@@ -15,4 +15,11 @@ def _write(splits: "Mapping[str, AnnotatedImages]", target: Target) -> Iterator[
     return write_coco_results(splits, target)
 
 
-FORMAT = Format(name="coco-results", help="COCO results", write=_write, suffix=".json", needs_scores=True)
+FORMAT = Format(
+    name="coco-results",
+    help="COCO results",
+    write=_write,
+    suffix=".json",
+    begins=r'\[\s*(\]|\{\s*"image_id":)',
+    needs_scores=True,
+)

@@ -180,10 +180,30 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(run: RunD
     assert sorted(os.walk(tmp_path)) == before
 
 
-def test_an_existing_file_is_replaced_whole(run: RunDirectory, tmp_path: Path) -> None:
-    (tmp_path / "out.json").write_text("x" * 100_000)
-    exported(run, tmp_path / "out.json")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "run"]
+def test_an_earlier_export_is_replaced_whole(run: RunDirectory, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    out.touch()  # as mktemp does
+    for form in ("coco", "coco", "coco-results", "coco-results", "coco"):
+        fresh = exported(run, tmp_path / "fresh" / f"{form}.json", form)
+        assert exported(run, out, form) == fresh
+        out.write_text(json.dumps(json.loads(out.read_text()), indent=2) + " " * 100_000)  # as other programs write it
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "out.json", "run"]
+    (tmp_path / "none").mkdir()
+    none = make_run(tmp_path / "none/run", [[Picture("/photos/a.jpg")]])
+    assert exported(none, tmp_path / "none/out.json", "coco-results") == []
+    assert exported(none, tmp_path / "none/out.json", "coco-results") == []
+
+
+@pytest.mark.parametrize("text", ["to do: buy milk", '{"images": []}', '{"info": {"year": 2017}}', "[1]", "\xff"])
+def test_a_file_that_no_export_has_written_is_kept(run: RunDirectory, tmp_path: Path, text: str) -> None:
+    out = tmp_path / "out.json"
+    out.write_text(text, encoding="latin-1")
+    for form in ("coco", "coco-results"):
+        with pytest.raises(UsageError) as caught:
+            export(run.uri, str(out), form)
+        problem = f"DEST: {str(out)!r} is there already, and is no earlier export; remove it, or choose another DEST"
+        assert str(caught.value) == problem
+    assert out.read_text(encoding="latin-1") == text
 
 
 def test_export_to_a_bucket(run: RunDirectory, tmp_path: Path, moto_s3: S3Endpoint) -> None:
