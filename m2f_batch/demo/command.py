@@ -11,6 +11,7 @@ from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.demo.scenes import MODEL, SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.job import segment
+from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.messages.events import Events
 from m2f_batch.records import segment_of
 from m2f_batch.result import Outcome
@@ -20,7 +21,9 @@ from m2f_batch.runs.reader import Run, open_run
 from m2f_batch.storage.uris import expanded
 from m2f_batch.vision.overlay import draw_overlay
 
-SCENES, COLUMNS, CELL = 24, 6, 272
+COLUMNS, CELL = 6, 272
+DRAWN = tuple(f"scene-{number:02d}.png" for number in range(24))
+BROKEN = "broken.png"
 
 
 class Demo(NamedTuple):
@@ -49,6 +52,9 @@ def demo(directory: str, task: str, events: Events | None = None) -> Demo:
             "holds a run that is not a demo's", field="DIR", value=Plain(directory), hint="give another directory"
         )
     try:
+        if (other := _other_file(images)) is not None:
+            problem = f"holds images/{other}, which the demo does not draw"
+            raise UsageError(problem, field="DIR", value=Plain(directory), hint="give another directory")
         _draw_scenes(images)
     except OSError as error:
         raise UsageError(
@@ -60,12 +66,18 @@ def demo(directory: str, task: str, events: Events | None = None) -> Demo:
     return Demo(outcome, sheet)
 
 
+def _other_file(folder: Path) -> str | None:
+    """Return the name of a file that the demo would label and has not drawn, if the folder holds one."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return next((name for name in names if name not in (*DRAWN, BROKEN) and not is_hidden(name)), None)
+
+
 def _draw_scenes(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for number in range(SCENES):
-        Image.fromarray(draw_scene(SHOW_SEED + number).image).save(folder / f"scene-{number:02d}.png")
+    for number, name in enumerate(DRAWN):
+        Image.fromarray(draw_scene(SHOW_SEED + number).image).save(folder / name)
     # one in 25 is broken, as in life: it becomes a row with a reason
-    (folder / "broken.png").write_bytes((folder / "scene-00.png").read_bytes()[:5000])
+    (folder / BROKEN).write_bytes((folder / DRAWN[0]).read_bytes()[:5000])
 
 
 def _is_own(folder: Path, images: Path) -> bool:
