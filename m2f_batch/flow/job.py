@@ -13,7 +13,7 @@ from m2f_batch.flow.attempt.finish import say_nothing_to_do
 from m2f_batch.flow.attempt.follow import Engine, Started, Stream, follow
 from m2f_batch.flow.attempt.hold_output import Attempt, held
 from m2f_batch.flow.attempt.open_output import begin
-from m2f_batch.flow.attempt.output_state import Decision, decide, read_run_json, refused, run_id_of
+from m2f_batch.flow.attempt.output_state import Decision, check_same_input, decide, read_run_json, refused, run_id_of
 from m2f_batch.flow.attempt.plan_text import plan_lines
 from m2f_batch.flow.attempt.run_info import Job
 from m2f_batch.flow.dry_run import Forecast, probed
@@ -123,9 +123,11 @@ def check(config: SegmentConfig) -> Job:
     run = open_directory(config.output.uri)
     with refused():
         retry_before_run(lambda: _check_place(run, config.output.uri))
-        run_id = run_id_of(retry_before_run(lambda: read_run_json(run)))  # the rest is read once INPUT is listed
+        info = retry_before_run(lambda: read_run_json(run))  # the rest is read once INPUT is listed
     listing = list_input(config.input.uri, root=config.input.root)
-    return Job(config, run, source, checkpoint, labeling, listing, run_id)
+    if info and not config.output.overwrite:
+        check_same_input(config, info)  # and again with all else, once Ray is there
+    return Job(config, run, source, checkpoint, labeling, listing, run_id_of(info))
 
 
 def _check_place(run: RunDirectory, uri: str) -> None:

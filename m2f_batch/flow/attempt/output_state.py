@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.attempt.run_info import Job, first_info, next_info
 from m2f_batch.runs.directory import RunDirectory
@@ -21,8 +22,10 @@ from m2f_batch.runs.plan import Change, Plan, default_images_per_file, new_plan,
 from m2f_batch.storage.json_text import JsonObject
 from m2f_batch.storage.retries import retry_before_run
 from m2f_batch.storage.store import Entry, NotFound, ObjectError, StoreUnavailable, Unreachable
+from m2f_batch.storage.uris import normalize
 from m2f_batch.vision.label_settings import fingerprint_of
 
+_WAY_OUT = "give another OUTPUT, or --overwrite to delete it"
 LATER = "the same command may succeed later"
 # config keys that facts of the fingerprint come from
 KEYS = {
@@ -187,13 +190,10 @@ def check_output_state(job: Job, state: OutputState, device: str) -> None:
         return
     if _is_overwritten(job, state, device):
         return
-    way_out = "give another OUTPUT, or --overwrite to delete it"
     if state.plan is None:
         problem = "holds a run that cannot be gone on with"
-        raise UsageError(problem, field="output.uri", value=output, hint=way_out)
-    if info["config"]["input"]["uri"] != job.input_uri:
-        problem = f"holds a run over {info['config']['input']['uri']}, and input.uri is {job.config.input.uri}"
-        raise UsageError(problem, field="output.uri", value=output, hint=way_out)
+        raise UsageError(problem, field="output.uri", value=output, hint=_WAY_OUT)
+    check_same_input(job.config, info)
     different = differences(info.get("fingerprint_of"), job.facts(device))
     if different:
         ours = fingerprint_of(job.facts(device))
@@ -201,7 +201,15 @@ def check_output_state(job: Job, state: OutputState, device: str) -> None:
             f"holds a run with the fingerprint {info['fingerprint'][:12]}, and this command's is {ours[:12]}: "
             f"{'; '.join(different)}"
         )
-        raise UsageError(problem, field="output.uri", value=output, hint=f"give the same settings, {way_out}")
+        raise UsageError(problem, field="output.uri", value=output, hint=f"give the same settings, {_WAY_OUT}")
+
+
+def check_same_input(config: SegmentConfig, info: JsonObject) -> None:
+    """Raise UsageError where OUTPUT holds a run over another INPUT."""
+    held = info["config"]["input"]["uri"]
+    if held != normalize(config.input.uri):
+        problem = f"holds a run over {held}, and input.uri is {config.input.uri}"
+        raise UsageError(problem, field="output.uri", value=Plain(config.output.uri), hint=_WAY_OUT)
 
 
 def _is_overwritten(job: Job, state: OutputState, device: str) -> bool:

@@ -126,7 +126,10 @@ def refusals(images: Path) -> dict[str, tuple[Any, str]]:
             r"fingerprint [0-9a-f]{12}, and this command's is [0-9a-f]{12}: postprocess\.score_threshold is 0\.8 there "
             r"and 0\.3 here; give the same settings, give another OUTPUT, or --overwrite to delete it",
         ),
-        "input": (lambda: check(elsewhere), r"a run over .*/images, and input\.uri is .*/images/more; give an"),
+        "input": (
+            lambda: replace(job_of(images), config=elsewhere),
+            r"a run over .*/images, and input\.uri is .*/images/more; give an",
+        ),
         "run.json": (lambda: damage("run.json", b"{"), cannot),
         "another run.json": (lambda: damage("run.json", b"[1]"), cannot),
         "manifest": (lambda: damage("_state/manifest.parquet", b"PAR1"), cannot),
@@ -154,6 +157,18 @@ def test_refusals_and_the_way_out(images: Path, case: str) -> None:
         work = work_of(over, read_output_state(job.run), "cpu")
         assert work.over and work.is_new and work.info["attempts"] == 1
     assert {path: path.read_bytes() for path in (images.parent / "run").rglob("*") if path.is_file()} == before
+
+
+def test_a_run_over_another_input_is_refused_before_ray_starts(images: Path) -> None:
+    run = done(images).run
+    (images / "more").mkdir()
+    (images / "more" / "x.png").write_bytes(b"x")
+    with pytest.raises(
+        UsageError, match=r"^output\.uri: .*/run holds a run over .*, and input\.uri is .*/images/more; "
+    ):
+        check(config_of(images / "more", run.uri, DEMO_MODEL))
+    job = check(config_of(images / "more", run.uri, DEMO_MODEL, output={"overwrite": True}))
+    assert work_of(job, read_output_state(job.run), "cpu").over
 
 
 def replace_output(job: Job, **settings: Any) -> Any:
