@@ -31,7 +31,7 @@ from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS as IMAGE_EXTENSIONS  # also imported from here
 from m2f_batch.inputs.names.images import extension_of, is_image_name, is_plain_image_name
 from m2f_batch.inputs.places import check_listable, glob_matcher
-from m2f_batch.storage import uris
+from m2f_batch.storage import allow, uris
 from m2f_batch.storage.driver_memory import Room
 from m2f_batch.storage.places import open_place
 from m2f_batch.storage.retries import retry_before_run
@@ -248,12 +248,26 @@ def _of_manifest(store: Store, place: str, kind: str) -> Listing:
     with named(place):
         table, comments = read_manifest(kind, store.read(place))
     listing = _of_rows(place, table, 0)
+    _check_names(place, listing.table)
     if not comments:
         return listing
     note = (
         f"lines taken for comments, since they begin with '#': {comments:,}; a file of such a name is written ./#name"
     )
     return replace(listing, notes=(*listing.notes, note))
+
+
+def _check_names(place: str, table: pa.Table) -> None:
+    """Raises UsageError for a list of paths of which nothing is there and no name is an image's, as prose is one."""
+    rows = zip(table["uri"], table["version"], strict=True)
+    if table.num_rows and all(not version.as_py() and _is_no_image(uri.as_py()) for uri, version in rows):
+        problem = f"names no file that is there, nor an image by its extension, e.g. {table['uri'][0].as_py()!r}"
+        hint = "a list of images has a path or URI of one in each row"
+        raise UsageError(problem, field="input.uri", value=place, hint=hint)
+
+
+def _is_no_image(uri: str) -> bool:
+    return not uris.root(uri) and extension_of(uri) not in IMAGE_EXTENSIONS and allow.is_allowed(uri)
 
 
 def _of_rows(place: str, table: pa.Table, skipped: int) -> Listing:

@@ -14,6 +14,7 @@ from m2f_batch.errors import RunError, UsageError
 from m2f_batch.inputs import listed
 from m2f_batch.inputs.listing import IMAGE_EXTENSIONS, Listing, list_input
 from m2f_batch.records import ImageRef
+from m2f_batch.storage import allow
 from m2f_batch.storage.places import open_store
 
 pytest_plugins = ["support.s3_servers"]
@@ -261,6 +262,23 @@ def test_bad_lists(tmp_path: Path, name: str, data: bytes, words: str) -> None:
         list_input(f"{tmp_path}/{name}")
     assert "\n" not in str(caught.value)
     assert "SECRET" not in str(caught.value)
+
+
+def test_a_list_of_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    for text in ("Buy milk.\nCall the printer\n", "see plan.docx\n"):
+        notes.write_text(text)
+        with pytest.raises(
+            UsageError, match=r"notes\.txt' names no file that is there, nor an image by its extension, e"
+        ):
+            list_input(str(notes))
+    (tmp_path / "0017").write_bytes(b"x")
+    for text in ("gone/0016\n0017\n", "gone.jpg\nBuy milk\n"):
+        notes.write_text(text)
+        assert list_input(str(notes)).table.num_rows == 2
+    notes.write_text("/elsewhere/0018\n")
+    with allow.confine([str(tmp_path)], {}):
+        assert list_input(str(notes)).table["version"].to_pylist() == [""], "nobody has looked whether it is there"
 
 
 def test_missing_and_empty_inputs(place: str) -> None:
