@@ -27,7 +27,7 @@ from m2f_batch.storage.store import ObjectError
 OF_MACHINE = "M2F_BATCH_ALLOW"  # entries between commas or blanks. No job can widen it
 OF_DRIVER = "M2F_BATCH_ALLOW_OF_DRIVER"  # what a driver was told, for its workers: JSON, [[name, [entry, ...]], ...]
 OF_JOB = "storage.allow"
-
+OF_LISTS = f"{OF_JOB} (or {OF_MACHINE})"
 
 _WRITTEN = ("output.uri", "DEST")  # fields of places that are only written
 
@@ -153,10 +153,13 @@ def hub_place(name: str, revision: str | None) -> str:
     return pinned if revision and is_allowed(pinned) else f"hf://{name}"
 
 
-def check_web(uri: str) -> None:
-    """Raises UsageError for a URL of the web where there is no list at all, because nobody allows it then."""
+def check_web(uri: str, lists: str = OF_LISTS) -> None:
+    """Raises UsageError for a URL of the web where there is no list at all, because nobody allows it then.
+
+    ``lists`` are those that can be given where it is read.
+    """
     if _is_unlisted_web(uri):
-        raise UsageError(_of_web(uri))
+        raise UsageError(_of_web(uri, lists))
 
 
 def _is_unlisted_web(uri: str) -> bool:
@@ -164,9 +167,9 @@ def _is_unlisted_web(uri: str) -> bool:
     return uris.is_web(uri) and not _is_elsewhere and not _lists()
 
 
-def _of_web(uri: str) -> str:
+def _of_web(uri: str, lists: str = OF_LISTS) -> str:
     add = f"add {uris.root(uri)}/ to it, and the other places of the job"
-    return f"the web is read only where {OF_JOB} (or {OF_MACHINE}) names the host; {add}"
+    return f"the web is read only where {lists} names the host; {add}"
 
 
 def names_address(host: str, address: str) -> bool:

@@ -12,6 +12,7 @@ from m2f_batch.errors import ArgumentError, DecodeError, ImageError, UsageError
 from m2f_batch.inputs.fetch import fetch_now
 from m2f_batch.processes import in_threads
 from m2f_batch.records import ImageRef
+from m2f_batch.storage import allow
 from m2f_batch.storage.uris import normalize, without_secrets
 from m2f_batch.vision.decode.image import decode, from_pil
 
@@ -51,12 +52,37 @@ def checked_one(image: object, name: str) -> Checked:
     """Return an image that has a form of one. Raises ArgumentError of the argument ``name`` for what has none."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
-            hint = "scale it to 0 to 255 and round it: image.astype('uint8')" if image.dtype != np.uint8 else ""
-            raise ArgumentError(f"is {_kind(image)}", field=name, allowed=ALLOWED, hint=hint)
+            raise ArgumentError(f"is {_kind(image)}", field=name, allowed=ALLOWED, hint=_scaling(image))
         return image
     if not is_one(image):
         raise ArgumentError(f"is {_kind(image)}", field=name, allowed=ALLOWED)
+    if isinstance(image, Image.Image) and _is_closed(image):
+        hint = "give it before it is closed, or a copy() of it"
+        raise ArgumentError("is a closed PIL image", field=name, hint=hint)
     return bytes(image) if isinstance(image, bytearray | memoryview) else image
+
+
+def _scaling(image: NDArray[np.generic]) -> str:
+    """Return what makes uint8 of an array of other numbers, by their range as it seems."""
+    if image.dtype == np.uint8 or image.dtype.kind not in "biuf":
+        return ""
+    top = image.max(initial=0)
+    if top <= 1:
+        return "give (image * 255).round().astype('uint8')"
+    if top > 255 and image.dtype == np.uint16:
+        return "give (image / 257).round().astype('uint8')"
+    return "give image.round().clip(0, 255).astype('uint8')"
+
+
+def _is_closed(image: Image.Image) -> bool:
+    """Tell whether an image has no pixels any more, nor a file to read them from."""
+    try:
+        has_pixels = image.im is not None
+    except AssertionError:  # Pillow's answer for one whose pixels were not read so far
+        has_pixels = False
+    except ValueError:  # and for one that was closed
+        return True
+    return not has_pixels and getattr(image, "fp", None) is None
 
 
 def _kind(value: object) -> str:
@@ -85,6 +111,10 @@ def _loaded(image: Checked) -> Given:
         uri = normalize(text)
     except UsageError as error:
         return Given(ImageError("fetch", "BadUri", str(error)), ImageRef(without_secrets(text), ""))
+    try:
+        allow.check_web(uri, allow.OF_MACHINE)
+    except UsageError as error:
+        return Given(ImageError("fetch", "NotAllowed", f"{without_secrets(uri)}: {error}"), ImageRef(uri, ""))
     try:
         ref, data = fetch_now(uri)
     except ImageError as error:

@@ -20,6 +20,7 @@ from m2f_batch.config.segment import SegmentConfig
 from m2f_batch.errors import UsageError
 from m2f_batch.messages.foreign_words import WORDS
 
+BUNDLED = "m2f_batch/demo/model"
 SIZE = (12, 16)
 POLYGON = [[1, 1, 5, 1, 5, 5]]
 TRUTH = {
@@ -252,6 +253,20 @@ MISTAKES = [
     ("export run photos", "DEST: 'photos' is a folder; give the name of a file in it"),
     ("convert-checkpoint nowhere out", "SRC: 'nowhere' is no directory here, no hub id (owner/name) and no object-s"),
     ("lint truth.json --images nowhere", "data.train_images: 'nowhere': there is no such folder"),
+    ("segment photos out --model best.pt", "model.uri: 'best.pt' is a file (.pt), which is not read; give a Hugging F"),
+    ("segment photos out --model weights/best.pt", "model.uri: 'weights/best.pt' is a file (.pt), which is not read"),
+    (
+        "convert-checkpoint best.pt out",
+        "which is not read; give a Hugging Face directory with config.json and pytorch_",
+    ),
+    (f"segment gs:// out --model {BUNDLED}", "input.uri: gs://...: wanted gs://BUCKET/KEY"),
+    (f"segment photos gcs:// --model {BUNDLED}", "output.uri: gcs://...: wanted gcs://BUCKET/KEY"),
+    ("segment photos out --model abfs://data/m", "wanted abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY"),
+    (f"segment photos run --model {BUNDLED}", "output.uri: run holds a run over /photos, and input.uri is photos; "),
+    (f"segment notes.txt out --model {BUNDLED}", "/notes.txt' names no file that is there, nor an image by its ext"),
+    ("export run notes.txt", "DEST: 'notes.txt' is there already, and is no earlier export; remove it, or choose anot"),
+    ("export run truth.json", "DEST: 'truth.json' is there already, and is no earlier export; remove it, or choose an"),
+    ("demo mine", "DIR: mine holds images/cat.png, which the demo does not draw; give another directory"),
 ]
 
 
@@ -299,6 +314,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "deep.yaml").write_text("segment: {input: {uri: a}}\n")
     (folder / "transformers.yaml").write_text("".join(f"{key}: 1\n" for key in "abcdefghij"))
     (folder / "empty").mkdir()
+    (folder / "best.pt").touch()
+    (folder / "weights").mkdir()
+    (folder / "weights" / "best.pt").touch()
+    (folder / "notes.txt").write_text("Call the printer about the posters.\nBuy milk\n")
+    (folder / "mine" / "images").mkdir(parents=True)
+    (folder / "mine" / "images" / "cat.png").touch()
     return folder
 
 
