@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from m2f_batch.config.data import ClassNames, Palette
+from m2f_batch.config.formats import read_formats
 from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.format import formats
@@ -17,6 +18,7 @@ from m2f_batch.inputs.listing import IMAGE_EXTENSIONS
 from m2f_batch.inputs.names.images import extension_of
 from m2f_batch.models.label_sets import Category as Label
 from m2f_batch.storage import uris
+from m2f_batch.storage.json_text import parse_json
 
 _TIFF = {"tif", "tiff"}  # masks, too, where no PNG is
 
@@ -93,18 +95,25 @@ def form_of(uri: str, masks: str | None = None) -> str:
         meant = [name for name, known in formats().items() if known.is_meant and known.is_meant(place, folder, masks)]
         if meant:
             return meant[0]
-        if not is_folder:
-            files.read_bytes(place, "--ground-truth")  # or why it cannot be read
-        state = "has no labelme JSON and no PNG" if is_folder else "is in no format that is known"
-        hint = f"give {'a file, or ' * is_folder}--format"
-        raise UsageError(state, field="--ground-truth", value=uri, hint=hint)
+        raise _unknown(uri, place, is_folder=is_folder)
     if found.form is None:
-        raise UsageError(
-            f"looks like {found.words}, which is not read: {found.advice}", field="--ground-truth", value=uri
-        )
+        raise UsageError(found.refusal, field="--ground-truth", value=uri)
     if found.place != place:
         raise UsageError(f"looks like {found.words}: give its file {found.place!r}", field="--ground-truth", value=uri)
     return found.form
+
+
+def _unknown(uri: str, place: str, *, is_folder: bool) -> UsageError:
+    """The mistake of a ground truth that nothing tells. Raises UsageError where it cannot be read or is broken JSON."""
+    if is_folder:
+        hint = "give a file, or --format"
+        return UsageError("has no labelme JSON and no PNG", field="--ground-truth", value=uri, hint=hint)
+    data = files.read_bytes(place, "--ground-truth")
+    if extension_of(place) == "json":
+        parse_json(data, repr(uri), field="--ground-truth")
+    hint = "name it with --format"
+    known = ", ".join(read_formats())
+    return UsageError("is in no format that is known", field="--ground-truth", value=uri, allowed=known, hint=hint)
 
 
 def category_places(

@@ -130,10 +130,9 @@ def spelled_otherwise(pairs: Mapping[str, str]) -> str:
 
 def _read_truth(uri: str) -> dict[str, Any]:
     try:
-        data = open_store(uri).read(uri)
+        tree = parse_json(open_store(uri).read(uri), "it")
     except (UsageError, ObjectError, StoreUnavailable) as error:
         raise UsageError.about(f"--ground-truth {uri}", error, hint="give a COCO JSON") from None
-    tree = parse_json(data, f"--ground-truth {uri}:")
     for part in ("images", "categories", "annotations") if isinstance(tree, dict) else ():
         tree[part] = _as_written_elsewhere(tree.get(part))
     for part, fields in (

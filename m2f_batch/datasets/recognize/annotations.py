@@ -13,7 +13,15 @@ from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import NOTES, Finding, Report, stop
 from m2f_batch.datasets.format import FileLook, FolderLook, extension_of, formats
-from m2f_batch.datasets.recognize.unread import ARCHIVES, Unread, unread_file, unread_labels, unread_masks
+from m2f_batch.datasets.recognize.unread import (
+    ARCHIVES,
+    IMAGES,
+    Unread,
+    unread_file,
+    unread_images,
+    unread_labels,
+    unread_masks,
+)
 from m2f_batch.errors import RunError, UsageError
 from m2f_batch.inputs.names.hidden import is_hidden
 from m2f_batch.storage import uris
@@ -27,13 +35,19 @@ _Arguments = ParamSpec("_Arguments")
 class Known(NamedTuple):
     """The format that ``place`` looks like, in ``words``.
 
-    ``form`` is its ``data.format``, None where it is not read. ``advice`` says what to do then.
+    ``form`` is its ``data.format``, None where it is not read. ``advice`` says what to do then, and ``why`` why not.
     """
 
     words: str
     form: str | None
     place: str
     advice: str = ""
+    why: str = ""
+
+    @property
+    def refusal(self) -> str:
+        """What a message says of a format that is not read."""
+        return f"looks like {self.words}{self.why}: {self.advice}"
 
 
 def look_at(annotations: str) -> Known | None:
@@ -56,8 +70,9 @@ def misnamed(form: str, annotations: str) -> UsageError | None:
     if is_same and found.place == place:
         return None
     if found.form is None:
-        problem = f"looks like {found.words}, which is not read: {found.advice}"
-        return UsageError(problem, field="data.train", value=annotations)
+        if found.words == IMAGES and _are_masks(form):
+            return None  # the reader says more: which of them has no mask, or is none
+        return UsageError(found.refusal, field="data.train", value=annotations)
     wanted = [] if is_same else [f"data.format={found.form}"]
     wanted += [f"its file {found.place!r}"] if found.place != place else []
     return UsageError(f"looks like {found.words}: give {' and '.join(wanted)}", field="data.train", value=annotations)
@@ -120,7 +135,8 @@ def look_into(place: str) -> FolderLook:
 def _of_folder(place: str) -> Known | None:
     look = look_into(place)
     if look.is_run:
-        return Known("a run of m2f-batch", None, place, "export it first: m2f-batch export RUN file.json --format coco")
+        advice = "export it first: m2f-batch export RUN file.json --format coco"
+        return _unread(Unread("a run of m2f-batch", advice), place)
     settings = look.paths("yaml", "yml")
     found = _first(place, sorted(settings, key=lambda path: path.count("/")))
     return found or _of_labels(look) or _of_masks(look)
@@ -147,7 +163,7 @@ def _looks_unannotated(path: str) -> tuple[bool, bool]:
 
 
 def _of_masks(look: FolderLook) -> Known | None:
-    if unread := unread_masks(look):
+    if unread := unread_masks(look) or unread_images(look):
         return _unread(unread, look.place)
     for known in formats().values():
         words = known.sniff_folder(look) if known.sniff_folder else None
@@ -173,4 +189,4 @@ def _of_file(place: str, data: bytes) -> Known | None:
 
 
 def _unread(unread: Unread | None, place: str) -> Known | None:
-    return None if unread is None else Known(unread.words, None, place, unread.advice)
+    return None if unread is None else Known(unread.words, None, place, unread.advice, unread.why)

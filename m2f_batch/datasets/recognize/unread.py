@@ -7,17 +7,24 @@ from typing import Any, NamedTuple
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.format import FileLook, FolderLook
+from m2f_batch.errors import DecodeError
+from m2f_batch.inputs.names.images import IMAGE_EXTENSIONS
 from m2f_batch.storage import uris
+from m2f_batch.storage.store import ObjectError
 
 ARCHIVES = ("zip", "tar", "gz", "tgz", "7z", "rar", "bz2", "xz")
+IMAGES = "a folder of images"
+_BESIDE_IMAGES = IMAGE_EXTENSIONS | {"", "md", "txt"}  # extensions of files that say nothing of the images
+_MASK_COLORS = 1024  # a mask has fewer, even where it shows objects in colors of their own
 _AS_COCO = "export it there as COCO with masks"
 
 
 class Unread(NamedTuple):
-    """A format in words for people, and what to do with it."""
+    """A format in words for people, what to do with it, and what keeps it from being read."""
 
     words: str
     advice: str
+    why: str = ", which is not read"
 
 
 def unread_labels(look: FolderLook) -> Unread | None:
@@ -33,6 +40,25 @@ def unread_masks(look: FolderLook) -> Unread | None:
     """Returns a folder of masks whose annotations are XML."""
     is_voc = any(path.startswith("SegmentationClass/") for path in look.paths("png"))
     return Unread("Pascal VOC", _VOC_MASKS) if is_voc else None
+
+
+def unread_images(look: FolderLook) -> Unread | None:
+    """Returns a folder of images alone, of which no PNG is a mask by the few that are looked into."""
+    pngs = look.paths("png")
+    is_other = not look.has_images or look.by_extension.keys() - _BESIDE_IMAGES or look.paths("tif", "tiff")
+    some = [*pngs[:2], *pngs[2:][-2:]]  # of two that lie side by side, one may be the other's mask
+    if is_other or not all(_is_photograph(uris.join(look.place, path)) for path in some):
+        return None
+    advice = "give the annotations, and this folder as data.train_images"
+    return Unread(IMAGES, advice, " without annotations that are read")
+
+
+def _is_photograph(uri: str) -> bool:
+    try:
+        image, _ = files.open_mask(uri)
+    except (DecodeError, ObjectError):
+        return False
+    return image.mode in ("RGB", "RGBA") and image.getcolors(_MASK_COLORS) is None
 
 
 def unread_file(look: FileLook) -> Unread | None:
@@ -52,6 +78,8 @@ def unread_file(look: FileLook) -> Unread | None:
         return Unread("an archive", "unpack it, and give what is in it")
     if extension in ("csv", "tsv"):
         return _of_csv(look.start.partition(b"\n")[0].decode(errors="replace"))
+    if extension in IMAGE_EXTENSIONS:
+        return Unread("an image", "give the annotations, such as a COCO JSON", ", which holds no annotations")
     return None
 
 

@@ -262,7 +262,7 @@ def test_another_size_is_refused(tmp_path: Path, truth: Path, capsys: pytest.Cap
     ("content", "options", "told"),
     [
         (None, [], "--ground-truth: "),
-        ("[1, 2]", [], "is in no format that is known; give --format"),
+        ("[1, 2]", [], "semantic-png, yolo; name it with --format"),
         ('{"images": []}', [], "is no COCO JSON: it has no list"),
         ("{}", ["--format", "voc"], "--format: 'voc' is not known; allowed: coco, coco-panoptic"),
         ("{}", ["--format", "coco", "--masks", "/m"], "--masks: the format coco has no folder of masks"),
