@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PARSED = 64 << 20  # bytes of a JSON that is parsed, because a larger one is only searched for some words
 START = 65536  # bytes
+PART = "data.part"  # the field of ``Source.split`` in messages: no key, but an option of some commands
 
 
 @dataclass(frozen=True)

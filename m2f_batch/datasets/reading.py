@@ -6,7 +6,7 @@ from m2f_batch.config.data import ClassNames, Palette
 from m2f_batch.config.formats import OWN_KEYS, read_formats, takers
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Report, stop
-from m2f_batch.datasets.format import Source, formats
+from m2f_batch.datasets.format import PART, Source, formats
 from m2f_batch.datasets.learnable import learnable, learnable_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.recognize.annotations import naming_formats
@@ -102,4 +102,5 @@ def option_names(annotations: str, form: str) -> dict[str, str]:
         "data.crowd_as_object: true": "--crowd-as-object",
         "data.crowd_as_object": "--crowd-as-object",
         "data.max_pixels": "--max-pixels",
+        PART: "--part",
     }

@@ -77,7 +77,7 @@ def test_a_split_that_the_file_does_not_name(tmp_path, capsys, images):
 def test_no_split_at_all_is_said_with_the_way_out(tmp_path, capsys):
     place = written(tmp_path, data="names: [ball]\n", images="photos")
     assert main(["lint", str(place), "--format", "yolo"]) == 2
-    said = "'train' must be a folder of images, or a list of such; data.train_images names the folder"
+    said = f"'train' is no part of {str(place)!r}; data.train_images names the folder of the images"
     assert said in capsys.readouterr().err
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from m2f_batch.config.data import DataConfig
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.findings import Finding, Report, examples, stop
-from m2f_batch.datasets.format import formats
+from m2f_batch.datasets.format import PART, formats
 from m2f_batch.datasets.png.class_values import are_unnamed
 from m2f_batch.datasets.reading import read_dataset
 from m2f_batch.datasets.splits.groups import group_keys
@@ -39,7 +39,10 @@ def read_splits(data: DataConfig, report: Report = stop) -> tuple[Dataset, Datas
         options: dict[str, Any] = {name: getattr(data, name) for name in _OPTIONS}
         if names is not None:
             options["names"] = names
-        return read_dataset(data.format, annotations, images, masks, **options, split=part, report=report)
+        try:
+            return read_dataset(data.format, annotations, images, masks, **options, split=part, report=report)
+        except UsageError as error:
+            raise error.in_words({PART: "data.train"}) from error
 
     is_semantic = formats()[data.format].task == "semantic"
     names: dict[int, str] | None = None

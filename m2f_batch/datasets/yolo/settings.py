@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 from m2f_batch.datasets import files
 from m2f_batch.datasets.findings import Finding, Report
+from m2f_batch.datasets.format import PART
 from m2f_batch.datasets.names import names_of, parse_texts, parse_yaml
 from m2f_batch.errors import UsageError
 from m2f_batch.storage import uris
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
+_PARTS = ("train", "val", "validation", "valid", "test")
 _OTHER_NAMES = {"val": ("validation", "valid")}  # of a split, of which Ultralytics takes the first
 
 
@@ -75,14 +77,23 @@ def sources_of(settings: Settings, split: str, report: Report) -> list[str]:
     found = next((values[name] for name in spellings if values.get(name)), None)
     if found is None:
         found = _unsaid(place, spellings, report)
+    if found is None:
+        raise _no_part(settings, split)
     listed = [found] if isinstance(found, str) else found
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) and name for name in listed):
-        text = f"{split!r} must be a folder of images, or a list of such; data.train_images names the folder"
-        raise UsageError(f": {text}", field="data.train", value=place)
+        text = f": {split!r} must be a folder of images, or a list of such"
+        raise UsageError(text, field="data.train", value=place, hint="data.train_images names the folder")
     base = values.get("path") or "."
     if not isinstance(base, str):
         raise UsageError(f": 'path' must be a folder; got {base!r}", field="data.train", value=place)
     return [_source(place, base, name, split, report) for name in listed]
+
+
+def _no_part(settings: Settings, split: str) -> UsageError:
+    """The mistake of a split that a ``data.yaml`` does not have, with those that it names."""
+    named = [name for name in _PARTS if settings.values.get(name)]
+    hint = f"it has {', '.join(named)}" if named else "data.train_images names the folder of the images"
+    return UsageError(f"is no part of {settings.place!r}", field=PART, value=split, hint=hint)
 
 
 def _unsaid(place: str, spellings: tuple[str, ...], report: Report) -> str | None:

@@ -31,6 +31,12 @@ IN_NO_FORMAT = "is in no format that is known; allowed: coco, coco-panoptic, ins
 
 # what is typed behind m2f-batch, and what the answer says
 MISTAKES = [
+    # parts of a data.yaml
+    ("evaluate run --ground-truth data.yaml --part test", "evaluate: --part: 'test' is no part of '"),
+    ("evaluate run --ground-truth data.yaml --part test", "/data.yaml'; it has train, valid\n"),
+    ("convert data.yaml out --from yolo --to coco --part training", "convert: --part: 'training' is no part of '"),
+    (f"finetune names.yaml out {STEPS} --set data.format=yolo", "finetune: data.train: 'train' is no part of '"),
+    ("lint names.yaml --format yolo", "/names.yaml'; data.train_images names the folder of the images\n"),
     # images, and files that are empty or broken, where annotations belong
     (f"finetune photos/1.png out {STEPS}", f"data.train: {AN_IMAGE}"),
     ("lint photos/1.png", f"data.train: {AN_IMAGE}"),
@@ -60,6 +66,14 @@ MISTAKES = [
 ]
 
 IN_PYTHON: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: m2f_batch.convert("data.yaml", "out", format="yolo", to="coco", part="training"),
+        "part: 'training' is no part of '.*'; it has train, valid$",
+    ),
+    (
+        lambda: m2f_batch.evaluate("run", "data.yaml", part="test"),
+        "part: 'test' is no part of '.*'; it has train, valid$",
+    ),
     (lambda: m2f_batch.finetune("photos/1.png", "out", steps=5), f"dataset: {AN_IMAGE.strip()}$"),
     (
         lambda: m2f_batch.export("run", "out.json", "coco", ground_truth="photos/1.png"),
