@@ -14,7 +14,7 @@ from m2f_batch.config.data import ClassNames, Palette
 from m2f_batch.datasets.annotated import DatasetImages
 from m2f_batch.datasets.dataset import Dataset
 from m2f_batch.datasets.files import Row
-from m2f_batch.datasets.findings import NOTES, Finding, examples, stop
+from m2f_batch.datasets.findings import NOTES, Finding, examples, near_names_last, stop
 from m2f_batch.datasets.format import Format, Target, dataset_targets
 from m2f_batch.datasets.lint.faultless import Dropping, Faultless, faultless
 from m2f_batch.datasets.lint.kinds import KINDS
@@ -96,21 +96,22 @@ def convert(
     options |= {"names": names, "mask_suffix": mask_suffix, "palette": palette, "crowd_as_object": crowd_as_object}
     read = partial(read_dataset, form, source, images, masks, **options, max_pixels=max_pixels)
     left: Faultless | None = None
-    try:
-        if dropping is None:
-            dataset = read(report=_report)
-            splits = _divided(sorted(dataset.rows(), key=lambda row: row["uri"]), split)
-        else:
-            with pixel_cap(max_pixels):
-                dataset, left = faultless(read, source, form, dropping, _report, are_things=not target.writes_stuff)
-            left.check({"train": left.rows}, source)
-            splits = left.drop_leaks(_divided(left.rows, split))
-            left.check(splits, source)
-    except UsageError as error:
-        raise error.in_words(option_names("SRC", "--from")) from error
-    if not any(splits.values()):
-        raise UsageError("has no images", field="SRC", value=source)
-    return _written(dataset, splits, target, place, left)
+    with near_names_last(_report) as report:
+        try:
+            if dropping is None:
+                dataset = read(report=report)
+                splits = _divided(sorted(dataset.rows(), key=lambda row: row["uri"]), split)
+            else:
+                with pixel_cap(max_pixels):
+                    dataset, left = faultless(read, source, form, dropping, report, are_things=not target.writes_stuff)
+                left.check({"train": left.rows}, source)
+                splits = left.drop_leaks(_divided(left.rows, split))
+                left.check(splits, source)
+        except UsageError as error:
+            raise error.in_words(option_names("SRC", "--from")) from error
+        if not any(splits.values()):
+            raise UsageError("has no images", field="SRC", value=source)
+        return _written(dataset, splits, target, place, left)
 
 
 def _target_format(to: str) -> Format:

@@ -3,7 +3,8 @@
 Every reader hands its findings to a ``Report`` and goes on without what it complained about, if the report returns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from m2f_batch.errors import UsageError
@@ -83,6 +84,15 @@ def stop(finding: Finding) -> None:
     if finding.kind not in NOTES:
         raise UsageError(str(finding))
     note(f"note: {finding}")
+
+
+@contextmanager
+def near_names_last(report: Report) -> Iterator[Report]:
+    """Gives a report that hands on near names at the end, and never where an error ends it, which says enough."""
+    held: list[Finding] = []
+    yield lambda finding: held.append(finding) if finding.kind == "near-name" else report(finding)
+    for finding in held:
+        report(finding)
 
 
 def examples(items: list[str], most: int = 3) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from m2f_batch.config.finetune import FinetuneConfig, check_device
+from m2f_batch.datasets.findings import near_names_last, stop
 from m2f_batch.datasets.lint.masks import Setting
 from m2f_batch.datasets.lint.warnings import queries_of, warnings_of
 from m2f_batch.datasets.splits.train_val import places_of
@@ -27,7 +28,7 @@ from m2f_batch.train.output.hold_output import held
 from m2f_batch.train.output.metrics_log import Line, lines_of
 from m2f_batch.train.output.output_state import check_place, goes_on, is_finished
 from m2f_batch.train.output.training_info import read_tree, write_finished
-from m2f_batch.train.start.job import TrainJob, plan_job
+from m2f_batch.train.start.job import TrainJob, check_images, plan_job
 
 FEW_STEPS = 1000  # the default augment.scale was seen to cost at 100 and 400, and presets that scale have 3000 and more
 NOTHING_KEPT = "stopped before there was a checkpoint, so the same command begins anew"
@@ -68,8 +69,11 @@ def finetune(
 def _finetune(
     config: FinetuneConfig, say: Callable[[str], None], report: Report[TrainTotals] | None
 ) -> Outcome[TrainTotals]:
-    job = plan_job(config)
-    info = check_place(job)
+    with near_names_last(stop) as noted:
+        job = plan_job(config, noted)
+        info = check_place(job)
+        if not is_finished(info, job):
+            check_images(job)
     plan = plan_lines(job)
     for line in plan:
         say(line)

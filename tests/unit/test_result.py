@@ -351,7 +351,8 @@ def test_a_training_is_read_once_and_after_its_output_is_let_go(
         seen.append("read")
         return outcome_of(job)
 
-    for name, stub in {"held": holding, "outcome_of": read, "plan_job": lambda _: planned}.items():
+    stubs = {"held": holding, "outcome_of": read, "plan_job": lambda *_: planned, "check_images": lambda _: None}
+    for name, stub in stubs.items():
         monkeypatch.setattr(training, name, stub)
     monkeypatch.setattr(training, "plan_lines", lambda _: [])
     monkeypatch.setattr(training, "_here", lambda *_: trained)

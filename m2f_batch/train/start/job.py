@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.segment import AspectSize, ExactSize, Task
+from m2f_batch.datasets import files
 from m2f_batch.datasets.dataset import Dataset
-from m2f_batch.datasets.findings import NOTES
+from m2f_batch.datasets.findings import NOTES, Report, stop
 from m2f_batch.datasets.format import formats
 from m2f_batch.datasets.learnable import Learnable, learnable, learnable_findings
 from m2f_batch.datasets.splits.train_val import read_splits
-from m2f_batch.errors import UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError
 from m2f_batch.models.checkpoint import Checkpoint, check_license, choose_task, read_checkpoint
 from m2f_batch.models.family import Family, all_families, check_trainable, default_family
 from m2f_batch.models.preprocess_plan import PreprocessPlan, SizeHW
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from m2f_batch.models.training import Training
 
 STEPS_PER_VALIDATION = 0.1  # of all steps, if not set
+_LOOKED_FOR = 20  # images of a split, or up to twice as many
 
 
 @dataclass(frozen=True)
@@ -132,9 +134,12 @@ class TrainJob:
 UNDECIDING = ("workers", "accumulate", "keep", "checkpoint_every", "activation_checkpointing", "on_nonfinite")
 
 
-def plan_job(config: FinetuneConfig) -> TrainJob:
-    """Read and check everything. Raises UsageError before anything is written."""
-    train, val = read_splits(config.dataset)
+def plan_job(config: FinetuneConfig, report: Report = stop) -> TrainJob:
+    """Read and check everything but the images. Raises UsageError before anything is written.
+
+    ``report`` gets what is wrong with the annotations.
+    """
+    train, val = read_splits(config.dataset, report)
     annotated = formats()[config.data.format].task
     source, license_, task, processor, family = None, None, config.model.task, None, default_family()
     if config.model.uri is not None:
@@ -173,6 +178,25 @@ def plan_job(config: FinetuneConfig) -> TrainJob:
     )
     _check_learnable(job)
     return job
+
+
+def check_images(job: TrainJob) -> None:
+    """Raises UsageError where not one of a few images of a split is there: its folder is another one then."""
+    data = job.config.data
+    for name, dataset in (("train", job.train), ("val", None if data.val is None else job.val)):
+        images = [] if dataset is None else dataset.table["uri"].to_pylist()
+        some = images[:: max(1, len(images) // _LOOKED_FOR)]
+        if some and all(map(_is_missing, some)):
+            problem = f"{len(some):,} of {len(images):,} images were looked for, and none is there, e.g. {some[0]!r}"
+            raise UsageError(problem, field=f"data.{name}", hint=f"data.{name}_images names their folder")
+
+
+def _is_missing(uri: str) -> bool:
+    """Tells whether an image is known not to be there. What may not be looked at may be there."""
+    try:
+        return not files.exists(uri)
+    except (UsageError, RunError, TransientError):
+        return False
 
 
 def _check_learnable(job: TrainJob) -> None:

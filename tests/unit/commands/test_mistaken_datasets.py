@@ -31,6 +31,17 @@ IN_NO_FORMAT = "is in no format that is known; allowed: coco, coco-panoptic, ins
 
 # what is typed behind m2f-batch, and what the answer says
 MISTAKES = [
+    # images that are elsewhere: 'photos/1.png' is like '1.png', which is no second line
+    (
+        f"finetune truth.json out {STEPS}",
+        "finetune: data.train: 2 of 2 images were looked for, and none is there, e.g. '",
+    ),
+    (f"finetune truth.json out {STEPS}", "/1.png'; data.train_images names their folder\n"),
+    (
+        f"finetune truth.json out {STEPS} --set data.train_images=photos --set data.val=truth.json",
+        "data.val: 2 of 2 images were looked for, and none is there, e.g. '",
+    ),
+    ("convert truth.json out --from coco --to yolo", "convert: SRC: 2 of 2 images are not there, e.g. '"),
     # parts of a data.yaml
     ("evaluate run --ground-truth data.yaml --part test", "evaluate: --part: 'test' is no part of '"),
     ("evaluate run --ground-truth data.yaml --part test", "/data.yaml'; it has train, valid\n"),
@@ -66,6 +77,14 @@ MISTAKES = [
 ]
 
 IN_PYTHON: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: m2f_batch.finetune("truth.json", "out", steps=5),
+        r"dataset: 2 of 2 images were looked for, and none is there, e\.g\. '.*'; train_images names their folder$",
+    ),
+    (
+        lambda: m2f_batch.convert("truth.json", "out", format="coco", to="yolo"),
+        r"source: 2 of 2 images are not there, e\.g\. '.*'; images names their folder$",
+    ),
     (
         lambda: m2f_batch.convert("data.yaml", "out", format="yolo", to="coco", part="training"),
         "part: 'training' is no part of '.*'; it has train, valid$",

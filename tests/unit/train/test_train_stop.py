@@ -27,7 +27,8 @@ def test_a_stop_while_storage_is_away_is_still_a_stop(monkeypatch, capsys, tmp_p
     images = SimpleNamespace(table=SimpleNamespace(num_rows=4))
     job = {"steps": 9, "task": "instance", "train": images, "val": None}
     stubs = {
-        "plan_job": lambda config: SimpleNamespace(config=config, **job),
+        "plan_job": lambda config, report: SimpleNamespace(config=config, **job),
+        "check_images": lambda job: None,
         "check_place": lambda job: None,
         "plan_lines": lambda job: [],
         "is_finished": lambda *_: False,
