@@ -2,15 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 
 from m2f_batch.commands.shared.dataset import MASK_KEYS, READING_KEYS
 from m2f_batch.commands.shared.json_file import json_writer
-from m2f_batch.commands.shared.keys import add_keys, flags_of, typed_of
+from m2f_batch.commands.shared.keys import add_keys, flags_of, typed_of, words_of
 from m2f_batch.commands.shared.parser import Parser
 from m2f_batch.config.finetune import FinetuneConfig, LintConfig
 from m2f_batch.config.formats import read_formats
 from m2f_batch.config.loading import load_config
-from m2f_batch.errors import RunError, TransientError, UsageError
+from m2f_batch.errors import RunError, TransientError, UsageError, renamed
 from m2f_batch.messages.terminal import is_quiet, say
 from m2f_batch.models.family import new_queries
 from m2f_batch.result import STDOUT
@@ -71,12 +72,23 @@ def run(options: argparse.Namespace) -> int:
         linted = lint(config, options.queries, tally)
     except (UsageError, RunError, TransientError, KeyboardInterrupt) as error:
         # what ends the command hides nothing that was found before
-        say(*finding_lines(tally, ignored, only_faults=is_quiet()), file=out, is_error=True)
+        say(*in_flags(finding_lines(tally, ignored, only_faults=is_quiet())), file=out, is_error=True)
         if isinstance(error, UsageError):
-            raise error.in_words({f"data.format={form}": f"--format {form}" for form in read_formats()}) from error
+            raise error.in_words(_flags()).with_field(error.field) from error
         raise
     is_faulty = bool(tally.faults(ignored))
-    say(*linted.lines(ignored, only_faults=is_quiet()), file=out, is_error=is_faulty)
+    say(*in_flags(linted.lines(ignored, only_faults=is_quiet())), file=out, is_error=is_faulty)
     if options.json is not None:
         write(document_of(config, linted, ignored))
     return 1 if is_faulty else 0
+
+
+def in_flags(lines: Iterable[str]) -> list[str]:
+    """Return what was found with the flags of keys, which win over those of a config."""
+    return [renamed(line, _flags()) for line in lines]
+
+
+def _flags() -> dict[str, str]:
+    formats = {f"data.format={form}": f"--format {form}" for form in read_formats()}
+    values = {"data.crowd_as_object: true": "--crowd-as-object", "data.group_by: folder": "--group-by folder"}
+    return {**words_of(KEYS), **values, **formats}

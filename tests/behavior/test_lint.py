@@ -31,6 +31,7 @@ from support.planted_faults import (
 )
 
 from m2f_batch.cli import main
+from m2f_batch.commands.lint import in_flags
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import load_config
 from m2f_batch.datasets import findings
@@ -81,9 +82,8 @@ def test_a_planted_fault_is_found_by_name_and_nothing_else(fault, tmp_path, caps
     printed = capsys.readouterr().out
     first = found[fault.kind]["examples"][0]
     assert f"{'fault' if is_fault else 'note':8}{fault.kind}: {found[fault.kind]['count']}\n" in printed
-    assert f"{first['where']}: {first['text']}" in printed
-    assert KINDS[fault.kind].effect in printed
-    assert KINDS[fault.kind].advice in printed
+    shown = in_flags([f"{first['where']}: {first['text']}", KINDS[fault.kind].effect, KINDS[fault.kind].advice])
+    assert all(line in printed for line in shown), "what the JSON says of keys is printed with flags"
     assert lint(options, tmp_path, "--ignore", fault.kind)[0] == 0
 
 

@@ -9,10 +9,8 @@ from pycocotools import mask as coco_mask
 
 from m2f_batch.cli import main
 
-ALL = (
-    "all 12 masks are crowds (iscrowd: 1) and not learned; CVAT writes brush masks so: "
-    "data.crowd_as_object: true takes them as objects"
-)
+CROWDS = "all 12 masks are crowds (iscrowd: 1) and not learned; CVAT writes brush masks so: "
+ALL = f"{CROWDS}data.crowd_as_object: true takes them as objects"
 
 
 @pytest.fixture
@@ -29,7 +27,7 @@ def test_nothing_but_crowds_is_a_fault(case, capsys):
     assert main(["lint", str(case / "train.json")]) == 1
     said = capsys.readouterr().out
     assert "fault   nothing-to-learn: 1" in said
-    assert f"{case}/train.json: {ALL}" in said
+    assert f"{case}/train.json: {CROWDS}--crowd-as-object takes them as objects" in said
 
 
 def test_nothing_but_crowds_is_refused(case, tmp_path, capsys):

@@ -63,7 +63,7 @@ def test_what_is_said_of_the_suffix_and_of_the_names(shared_cases, tmp_path, cap
     folder = shutil.copytree(shared_cases / "17-semantic-mask-names" / "suffix", tmp_path / "case")
     assert lint(folder) == 0
     out = capsys.readouterr().out
-    assert "masks are taken by the ending '_gtFine_labelIds' of their names, as data.mask_suffix would" in out
+    assert "masks are taken by the ending '_gtFine_labelIds' of their names, as --mask-suffix would" in out
     assert f"the names of 4 classes are those of {folder}/names.txt" in out
     assert "clean   4 images to train on, 4 categories" in out
 

@@ -52,7 +52,7 @@ def test_21_a_category_of_val_that_nothing_shows_is_a_note(case, capsys):
     code, out, _ = ran(capsys, "lint", folder / "train.json", *places)
     assert code == 0
     assert "note    unused-category: 1\n" in out
-    assert "val.json: has unused categories that data.train lacks: person\n" in out
+    assert "val.json: has unused categories that DATASET lacks: person\n" in out
     tree = json.loads((folder / "val.json").read_text())
     person = next(one["id"] for one in tree["categories"] if one["name"] == "person")
     tree["annotations"][0]["category_id"] = person

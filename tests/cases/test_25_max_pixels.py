@@ -27,12 +27,12 @@ def recipe_and_rows(place, **options):
     return job.recipe(tuple(range(len(job.train.categories)))), [*job.train.rows()]
 
 
-def test_the_case_is_refused_with_a_key_that_training_has(shared_cases, tmp_path, capsys):
+def test_the_case_is_refused_with_the_option_that_is_a_key_of_training(shared_cases, tmp_path, capsys):
     folder = shutil.copytree(shared_cases / "25-over-200-megapixels", tmp_path / "case")
     assert main(["lint", str(folder / "train.json")]) == 1
     said = capsys.readouterr().out
     assert "fault   unreadable-image: 1\n" in said
-    assert "15000 x 14000 = 210000000 pixels are more than the cap of 200000000 (data.max_pixels)" in said
+    assert "15000 x 14000 = 210000000 pixels are more than the cap of 200000000 (--max-pixels)" in said
     recipe, rows = recipe_and_rows(folder / "train.json")
     with pytest.raises(RunError, match=r"big.png cannot be used .*200000000 \(data.max_pixels\)"):
         make_sample(rows[0], 0, recipe)
@@ -60,7 +60,7 @@ def coco(tmp_path):
 @pytest.mark.parametrize(("most", "code"), [(6911, 1), (6912, 0)])
 def test_the_key_decides_in_lint_and_training(most, code, coco, capsys):
     assert main(["lint", str(coco), "--max-pixels", str(most)]) == code
-    assert (f"the cap of {most} (data.max_pixels)" in capsys.readouterr().out) == bool(code)
+    assert (f"the cap of {most} (--max-pixels)" in capsys.readouterr().out) == bool(code)
     recipe, rows = recipe_and_rows(coco, **{"data.max_pixels": most})
     if code:
         with pytest.raises(RunError, match=rf"the cap of {most} \(data.max_pixels\)"):
@@ -107,7 +107,7 @@ def test_yolo_and_labelme_read_sizes_under_the_cap(tmp_path, capsys):
     for place, form in ((tmp_path / "data.yaml", "yolo"), (tmp_path / "images", "labelme")):
         assert main(["lint", str(place), "--format", form, "--max-pixels", "6911"]) == 1
         assert "fault   missing-image: 1\n" in (said := capsys.readouterr().out)
-        assert "(data.max_pixels)" in said
+        assert "(--max-pixels)" in said
         assert main(["lint", str(place), "--format", form, "--max-pixels", "6912"]) == 0
 
 

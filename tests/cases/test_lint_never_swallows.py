@@ -113,5 +113,5 @@ def test_a_val_side_without_an_image_is_a_fault_too(tmp_path, capsys):
     (tmp_path / "val.json").write_text(json.dumps(train | {"annotations": [], "images": [{"id": 1}]}))
     assert main(["lint", str(tmp_path / "train.json"), "--val", str(tmp_path / "val.json")]) == 1
     said = capsys.readouterr().out
-    assert f"data.val: {tmp_path}/val.json: has no images that could be read" in said
+    assert f"--val: {tmp_path}/val.json: has no images that could be read" in said
     assert "fault   malformed: 1\n" in said

@@ -117,8 +117,8 @@ def test_the_file_of_colors_is_named_where_there_is_one(tmp_path, capsys):
     arguments = [tmp_path / "SegmentationClass", "--images", tmp_path / "JPEGImages"]
     code, said = lint(capsys, *arguments)
     assert code == 1
-    assert f"are read with data.palette={map_of_labels}" in said
-    assert "say with data.palette what colors are" in said
+    assert f"are read with --palette={map_of_labels}" in said
+    assert "say with --palette what colors are" in said
     assert assert_exact(tmp_path, capsys, *arguments, "--palette", map_of_labels) == ["sky", "ball", "crate"]
 
 

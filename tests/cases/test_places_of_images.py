@@ -50,7 +50,7 @@ def test_marks_do_not_make_one_image_of_two(tmp_path, capsys):
     said = "1 of 1 names are of no file: 'a.png' may be 'a1b2c3d4-a.png' or 'b1b2c3d4-a.png'"
     out = capsys.readouterr().out
     assert said in out
-    assert "name the folder of the images: data.train_images" in out
+    assert "name the folder of the images: --images" in out
     other = tmp_path / "other"
     other.mkdir()
     assert main(["lint", str(moved(other, "two/a.png", "one/a.png"))]) == 1

@@ -55,9 +55,7 @@ def test_label_files_that_are_elsewhere_are_named(tmp_path, capsys, label):
     code, said = lint(capsys, written(tmp_path, label=label))
     folder = (tmp_path / label).parent
     assert code == 1
-    assert (
-        f"3 label files of these names are in '{folder}', where nothing looks for them: data.train_masks names" in said
-    )
+    assert f"3 label files of these names are in '{folder}', where nothing looks for them: --masks names" in said
     assert lint(capsys, tmp_path / "data.yaml", "--masks", folder)[0] == 0
     assert_exact(tmp_path, "--masks", folder)
 
@@ -77,7 +75,7 @@ def test_a_split_that_the_file_does_not_name(tmp_path, capsys, images):
 def test_no_split_at_all_is_said_with_the_way_out(tmp_path, capsys):
     place = written(tmp_path, data="names: [ball]\n", images="photos")
     assert main(["lint", str(place), "--format", "yolo"]) == 2
-    said = f"'train' is no part of {str(place)!r}; data.train_images names the folder of the images"
+    said = f"'train' is no part of {str(place)!r}; --images names the folder of the images"
     assert said in capsys.readouterr().err
 
 
