@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Final, Literal, Self
 
+import yaml
+
 # commands that Python has as functions, alone or as the subject of a sentence, and all other command lines
 _COMMAND = re.compile(
     r"\bm2f-batch (segment|finetune|evaluate|export|verify|convert|lint)(?=$|['.,;:)]| (?:names|finds|shows)\b)"
@@ -168,7 +170,7 @@ class ArgumentError(UsageError, ValueError):
 
         >>> error = ArgumentError("is not known", field="--to", hint="see --mask-suffix, --set 'data.names=[a]'")
         >>> str(error.in_words({"data.names": "names"}))
-        'to: is not known; see mask_suffix, names=[a]'
+        "to: is not known; see mask_suffix, names=['a']"
         """
         field, problem, allowed, hint = (
             without_flags(text, names) for text in (self.field, self.problem, self.allowed, self.hint)
@@ -219,8 +221,8 @@ def without_flags(text: str, names: Mapping[str, str]) -> str:
 
     A command that Python has as a function is shown as that. A command line with words of its own stays as it is.
 
-    >>> without_flags("m2f-batch lint shows all; see --set 'a.b=[0]' and --mask-suffix", {"a.b": "b"})
-    'm2f_batch.lint shows all; see b=[0] and mask_suffix'
+    >>> without_flags("m2f-batch lint shows all; see --set a.b=cuda and --mask-suffix", {"a.b": "b"})
+    "m2f_batch.lint shows all; see b='cuda' and mask_suffix"
     >>> without_flags("SRC: give 'm2f-batch lint SRC --json b' or m2f-batch status SRC", {"SRC": "source"})
     "source: give 'm2f-batch lint SRC --json b' or m2f-batch status SRC"
     """
@@ -229,9 +231,18 @@ def without_flags(text: str, names: Mapping[str, str]) -> str:
 
 
 def _in_python(text: str, names: Mapping[str, str]) -> str:
-    text = re.sub(r"--set (?:'([^']*)'|([^\s'=]+=[^\s;,)]*))", lambda found: found[1] or found[2], text)
+    text = re.sub(r"--set (?:'([^']*)'|([^\s'=]+=[^\s;,)]*))", lambda found: _setting(found[1] or found[2]), text)
     text = renamed(text, {**names, "--config": "config"})
     return re.sub(r"(?<![\w./'\"-])--([a-z][a-z-]*[a-z])", lambda found: found[1].replace("-", "_"), text)
+
+
+def _setting(text: str) -> str:
+    """Return a KEY=VALUE with its value as it is written in Python, as it is where that is no value of YAML."""
+    key, _, value = text.partition("=")
+    try:
+        return f"{key}={yaml.safe_load(value)!r}"
+    except yaml.YAMLError:
+        return text
 
 
 def renamed(text: str, names: Mapping[str, str]) -> str:

@@ -139,6 +139,7 @@ def evaluate(
         evaluate("labels/", "val.json").metrics["AP"]
     """
     from m2f_batch.evaluation.command import evaluate as measure
+    from m2f_batch.evaluation.evaluator import METRICS
     from m2f_batch.evaluation.ground_truth import GroundTruth
 
     with in_arguments(OF_RUN):
@@ -159,10 +160,10 @@ def evaluate(
             **reading,
             part=name_of(part, "part"),
         )
+        known = ", ".join(dict.fromkeys(name for names_of_task in METRICS.values() for name in names_of_task))
+        asked = None if metrics is None else several(metrics, "metrics", f"one or a list of {known}")
         opened = run if isinstance(run, Run) else reader.open_run(uri_of(run))
-        found = measure(
-            opened, truth, metrics=None if metrics is None else several(metrics, "metrics"), is_partial=partial
-        )
+        found = measure(opened, truth, metrics=asked, is_partial=partial)
     return _evaluation_of(found)
 
 

@@ -8,12 +8,10 @@ from typing import Any, TypeVar
 from m2f_batch.config.data import DataConfig
 from m2f_batch.config.finetune import FinetuneConfig, LintConfig
 from m2f_batch.config.formats import read_formats
-from m2f_batch.config.keywords import Place, keywords_of, place_of
+from m2f_batch.config.keywords import Place, check_arguments, keywords_of, place_of
 from m2f_batch.config.loading import check_config, load_config
 from m2f_batch.config.segment import SegmentConfig
-from m2f_batch.errors import ArgumentError, renamed, without_flags
-from m2f_batch.messages.foreign_words import ELSEWHERE, REMARKS, WORDS, canonical, meant_name
-from m2f_batch.messages.near_miss import did_you_mean
+from m2f_batch.errors import ArgumentError, without_flags
 from m2f_batch.result import Outcome, Totals
 from m2f_batch.runs.reader import Run
 
@@ -72,29 +70,12 @@ def config_of(
     not given. Raises UsageError.
     """
     keys = {name: key for key, name in names.items() if name.isidentifier()}
-    for name in settings:
-        if name not in keys:
-            raise ArgumentError("is no argument", field=name, hint=_instead(name, keys, names))
+    check_arguments(settings, keys, names, "config= takes any key")
     given = {name: text_of(place, name) for name, place in places.items()} | {
         name: _plain(value) for name, value in settings.items()
     }
     flags = {keys[name]: value for name, value in given.items() if value is not None}
     return load_config(kind, file=_tree_of(config), flags=flags)
-
-
-def _instead(name: str, keys: Mapping[str, str], names: Mapping[str, str]) -> str:
-    """Say what to give instead of an argument that is none, which may be a word of another tool or a mistyped one."""
-    word = canonical(name)
-    places = {"INPUT": names.get("input.uri"), "DATASET": names.get("data.train")}
-    place = next((places[target] for target in WORDS.get(word, ()) if places.get(target)), None)
-    meant = None if word in REMARKS else place or meant_name(name, keys)
-    if meant:
-        return f"did you mean {meant}?"
-    if remark := REMARKS.get(word) or ELSEWHERE.get(word):
-        return renamed(remark, {"INPUT": places["INPUT"] or places["DATASET"] or "", "OUTPUT": "output"})
-    if word in WORDS:
-        return "there is no such setting"
-    return did_you_mean(name, {each: each for each in keys}) or "config= takes any key"
 
 
 def _tree_of(config: Config | None) -> str | dict[str, Any] | None:
@@ -119,26 +100,28 @@ def reading_of(**given: object) -> dict[str, Any]:
     return {name: getattr(made, name) for name in given}
 
 
-def several(names: str | Iterable[str], argument: str) -> list[str]:
+def several(names: str | Iterable[str], argument: str, allowed: str = "a name, or a list of names") -> list[str]:
     """Return names as a list. A single text is one name. Raises ArgumentError for what are no texts.
+
+    ``allowed`` says which names there are.
 
     >>> several("ap", "metrics"), several(("ap", "dice"), "metrics")
     (['ap'], ['ap', 'dice'])
     """
     is_one = isinstance(names, str) or not isinstance(names, Iterable)
-    return [name_of(each, argument) for each in ([names] if is_one else names)]
+    return [name_of(each, argument, allowed) for each in ([names] if is_one else names)]
 
 
-def name_of(name: object, argument: str) -> str:
+def name_of(name: object, argument: str, allowed: str = "a text") -> str:
     """Return a name as it is. Raises ArgumentError for what is no text."""
     if not isinstance(name, str):
-        raise ArgumentError(f"is of type {type(name).__name__}", field=argument, allowed="a text")
+        raise ArgumentError(f"is of type {type(name).__name__}", field=argument, allowed=allowed)
     return name
 
 
 def uri_of(run: Place | Run) -> str:
     """Return the place of a run, also of one that was opened. Raises ArgumentError for what is neither."""
-    return run.uri if isinstance(run, Run) else place_of(run, "run")
+    return run.uri if isinstance(run, Run) else place_of(run, "run", "a path, a URI, or a Run of open_run")
 
 
 def text_of(place: Place | None, name: str) -> str | None:

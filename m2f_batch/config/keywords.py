@@ -3,13 +3,15 @@
 import os
 import typing
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from pydantic import BaseModel
 
 from m2f_batch.config.loading import fields_of
 from m2f_batch.config.section import Section
-from m2f_batch.errors import ArgumentError
+from m2f_batch.errors import ArgumentError, renamed
+from m2f_batch.messages.foreign_words import ELSEWHERE, REMARKS, WORDS, canonical, meant_name
+from m2f_batch.messages.near_miss import did_you_mean
 
 Place = str | os.PathLike[str]  # a path, or a URI
 
@@ -57,8 +59,33 @@ def _inner_keys(annotation: object) -> Iterator[str]:
             yield from _inner_keys(each)
 
 
-def place_of(place: object, name: str) -> str:
+def check_arguments(given: Iterable[str], known: Collection[str], names: Mapping[str, str], others: str) -> None:
+    """Raise ArgumentError for the first of the ``given`` arguments that is none of the ``known``.
+
+    ``names`` are the arguments by key, and ``others`` says what else there is, where nothing near was meant. What has
+    no argument of a place is no job, and nothing that is said of jobs.
+    """
+    for name in given:
+        if name not in known:
+            raise ArgumentError("is no argument", field=name, hint=_instead(name, known, names) or others)
+
+
+def _instead(name: str, known: Collection[str], names: Mapping[str, str]) -> str:
+    """Say what to give instead of an argument that is none, which may be a word of another tool or a mistyped one."""
+    word = canonical(name)
+    places = {"INPUT": names.get("input.uri"), "DATASET": names.get("data.train")}
+    place = next((places[target] for target in WORDS.get(word, ()) if places.get(target)), None)
+    meant = None if word in REMARKS else place or meant_name(name, known)
+    if meant:
+        return f"did you mean {meant}?"
+    inputs = places["INPUT"] or places["DATASET"]
+    if inputs and (remark := REMARKS.get(word) or ELSEWHERE.get(word)):
+        return renamed(remark, {"INPUT": inputs, "OUTPUT": "output"})
+    return "there is no such setting" if word in WORDS else did_you_mean(name, known)
+
+
+def place_of(place: object, name: str, allowed: str = "a path or URI") -> str:
     """Return a place as text. Raises ArgumentError, which names the argument, for what is no place."""
     if not isinstance(place, str | os.PathLike):
-        raise ArgumentError(f"is of type {type(place).__name__}", field=name, allowed="a path or URI")
+        raise ArgumentError(f"is of type {type(place).__name__}", field=name, allowed=allowed)
     return os.fspath(place)

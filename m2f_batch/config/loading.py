@@ -14,12 +14,13 @@ from pydantic.fields import FieldInfo
 from m2f_batch.config.ranges import allowed_values, choices_of, what_is_wrong
 from m2f_batch.config.section import Section
 from m2f_batch.config.yaml_values import MAX_SIZE, yaml_value
-from m2f_batch.errors import UsageError
-from m2f_batch.messages.foreign_words import WORDS, canonical, meant_name
+from m2f_batch.errors import UsageError, renamed
+from m2f_batch.messages.foreign_words import WORDS, canonical, meant_name, meant_value
 from m2f_batch.messages.near_miss import did_you_mean, misspelled
 from m2f_batch.messages.notes import note
 
 SHOWN, SHORT = 8, 40  # keys of a file that is none of ours, and characters of each
+LONG = 60  # characters of a value that is shown
 Tree = dict[str, object]  # of a section; values may be trees
 Fields = Mapping[str, FieldInfo]  # by dotted key
 C = TypeVar("C", bound=BaseModel)
@@ -110,9 +111,13 @@ def _refuse_another(kind: type[BaseModel], tree: Mapping[str, object], where: st
     """Raise UsageError for a file of another tool in one line, instead of one for each of its keys.
 
     It is one if it holds no section of ours, and if it describes a dataset as ultralytics does or most of its keys are
-    neither ours nor near to one that is. A file that gives a section's name to a mapping is taken for ours.
+    neither ours nor near to one that is. A file that gives a section's name to a mapping is taken for ours, but for
+    what a job wrote itself, which has its whole config in it.
     """
     known = dict(fields_of(kind))
+    if "attempts" in tree and isinstance(tree.get("config"), Mapping):
+        hint = "copy what it holds below config into a YAML file, and give that"
+        raise UsageError("is what a job wrote, and no config", field=where, hint=hint)
     if any(_section(kind, name) and (value is None or isinstance(value, Mapping)) for name, value in tree.items()):
         return
     strange = [name for name in tree if name not in kind.model_fields and not _meant(str(name), known)]
@@ -274,7 +279,8 @@ def _mistakes_of(
         elif key in known:
             found[key] = _refused(key, known[key], _value(tree, key), what_is_wrong(kinds[key]), typed)
         elif item["type"] == "extra_forbidden":
-            problem = f"unknown key (value {item['input']!r})"
+            shown = repr(item["input"])
+            problem = f"unknown key (value {shown if len(shown) <= LONG else f'{shown[:LONG]}...'})"
             found[key] = UsageError(problem, field=key, hint=_near(key, known))
         else:
             below = ", ".join(name for name in known if name.startswith(f"{key}."))
@@ -289,15 +295,17 @@ def _missing(fields: Fields, typed: Mapping[str, str]) -> Iterator[UsageError]:
         *most, last = (given for key, given in typed.items() if key in fields)
         yield UsageError("are not given", field=", ".join(fields), hint=f"give {', '.join(most)} and {last}")
         return
+    flags = {key: given.partition(" ")[0] for key, given in typed.items()}
     for key, field in fields.items():
         takes = f"give {typed[key]}," if key in typed else "it takes"
-        yield UsageError("is not given", field=key, hint=f"{takes} {field.description or allowed_values(field)}")
+        words = renamed(field.description or allowed_values(field), flags)
+        yield UsageError("is not given", field=key, hint=f"{takes} {words}")
 
 
 def _refused(key: str, field: FieldInfo, value: object, wrong: str, typed: Mapping[str, str] | None) -> UsageError:
     """Say that a field does not take a value, what it takes, and what was meant or would fit."""
     problem = f"is not allowed ({wrong})" if wrong else "is not allowed"
-    near = did_you_mean(value, choices_of(field)) if isinstance(value, str) else ""
+    near = meant_value(value, choices_of(field)) if isinstance(value, str) else ""
     allowed = allowed_values(field) or f"a text ({field.description})"
     return UsageError(problem, field=key, value=value, allowed=allowed, hint=near or _fitting(key, field, typed))
 

@@ -24,6 +24,7 @@ from m2f_batch.datasets.reading import option_names, read_dataset
 from m2f_batch.datasets.splits.groups import group_keys
 from m2f_batch.datasets.splits.split import split_images
 from m2f_batch.errors import UsageError, renamed
+from m2f_batch.messages.foreign_words import meant_value
 from m2f_batch.storage import uris
 from m2f_batch.storage.places import Place, stat_many, writable_place
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
@@ -117,7 +118,8 @@ def convert(
 def _target_format(to: str) -> Format:
     known = dataset_targets()
     if to not in known:
-        raise UsageError("is not known", field="--to", value=to, allowed=", ".join(known))
+        hint = meant_value(to, known)
+        raise UsageError("is not known", field="--to", value=to, allowed=", ".join(known), hint=hint)
     return known[to]
 
 

@@ -5,7 +5,7 @@ import itertools
 import os
 import posixpath
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -26,7 +26,7 @@ from m2f_batch.storage import uris
 from m2f_batch.storage.json_text import parse_json
 from m2f_batch.storage.places import open_place, open_store
 from m2f_batch.storage.retries import retry_before_run
-from m2f_batch.storage.store import ObjectError, StoreUnavailable, Unreadable
+from m2f_batch.storage.store import NotFound, ObjectError, StoreUnavailable, Unreadable
 
 _T = TypeVar("_T")
 _PHOTOMETRIC, _BITS = 262, 258  # tags of TIFF
@@ -72,6 +72,17 @@ def read_text(uri: str, field: str) -> str:
         return read_bytes(uri, field).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(f"is not UTF-8 text: {error}", field=field, value=uri) from error
+
+
+@contextmanager
+def or_written(how: str) -> Iterator[None]:
+    """Says of a file that is not there ``how`` what it would hold is written in its place."""
+    try:
+        yield
+    except UsageError as error:
+        if isinstance(error.__cause__, NotFound):
+            raise error.with_hint(how) from error.__cause__
+        raise
 
 
 def folder_of(uri: str, field: str) -> str:

@@ -43,7 +43,8 @@ def given_names(given: Given, field: str) -> dict[int, str]:
         return names_of(dict(given) if isinstance(given, Mapping) else [*given], field)
     if is_inline(given):
         return names_of(parse_texts(given, field), field)
-    return read_names(uris.normalize(given), field)
+    with files.or_written("names are also written '[ball, crate]'"):
+        return read_names(uris.normalize(given), field)
 
 
 def read_names(uri: str, field: str) -> dict[int, str]:

@@ -11,6 +11,7 @@ from m2f_batch.datasets.learnable import learnable, learnable_findings
 from m2f_batch.datasets.pixel_cap import pixel_cap
 from m2f_batch.datasets.recognize.annotations import naming_formats
 from m2f_batch.errors import UsageError
+from m2f_batch.messages.foreign_words import meant_value
 from m2f_batch.storage.store import ObjectError, StoreUnavailable
 
 
@@ -70,7 +71,8 @@ def _reader_of(form: str, given: Collection[str]) -> Callable[[Source, Report], 
     """The reader of a format. Raises UsageError for one that is not read, and for keys ``given`` that it refuses."""
     known = formats().get(form)
     if known is None or known.read is None:
-        raise UsageError("is not known", field="data.format", value=form, allowed=", ".join(read_formats()))
+        hint = meant_value(form, read_formats())
+        raise UsageError("is not known", field="data.format", value=form, allowed=", ".join(read_formats()), hint=hint)
     for key in OWN_KEYS:
         if key in given and key not in known.takes:
             if key == "train_masks":

@@ -12,6 +12,7 @@ from m2f_batch.datasets.format import Target, run_targets
 from m2f_batch.errors import UsageError
 from m2f_batch.exports.ids import CocoIds, coco_ids
 from m2f_batch.exports.run_images import RunImages
+from m2f_batch.messages.foreign_words import meant_value
 from m2f_batch.runs.info import RunInfo
 from m2f_batch.runs.reader import Run, open_run
 from m2f_batch.storage import uris
@@ -62,7 +63,8 @@ def export(run_uri: str, dest: str, form: str, ground_truth: str | None = None) 
     """
     known = run_targets()
     if form not in known:
-        raise UsageError("is not known", field="--format", value=form, allowed=", ".join(known))
+        hint = meant_value(form, known)
+        raise UsageError("is not known", field="--format", value=form, allowed=", ".join(known), hint=hint)
     run = open_run(run_uri)
     target = known[form]
     if target.suffix:

@@ -3,7 +3,9 @@
 The tools are the command lines of ultralytics, transformers, detectron2, mmsegmentation, FiftyOne, Ray and Unix.
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
+
+from m2f_batch.messages.near_miss import did_you_mean
 
 # Each word leads to options ("--model"), arguments ("INPUT") or config keys ("train.seed"), some with the value that is
 # meant ("--device=cpu"), where % is a number that was typed. The first counts that the command has. Of a word that
@@ -24,10 +26,10 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     ),
     **dict.fromkeys(("pretrained", "load_from", "init_from"), ("--model",)),
     **dict.fromkeys(
-        ("source", "input", "input_dir", "image", "input_path", "i"),
+        ("source", "input", "input_dir", "input_path", "i"),
         ("INPUT", "DATASET", "SRC"),
     ),
-    **dict.fromkeys(("images", "image_dir", "img_dir"), ("INPUT", "data.train_images", "--images", "SRC")),
+    **dict.fromkeys(("image", "images", "image_dir", "img_dir"), ("INPUT", "data.train_images", "--images", "SRC")),
     **dict.fromkeys(
         ("data", "dataset", "dataset_dir", "dataset_name", "train_data", "annotations", "ann_file"), ("DATASET", "SRC")
     ),
@@ -70,7 +72,8 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("cpu", "no_cuda", "no_gpu"), ("--device=cpu", "compute.device=cpu")),
     **dict.fromkeys(("half", "fp16", "float16"), ("model.precision=fp16", "train.precision=bf16")),
     **dict.fromkeys(("bf16", "bfloat16", "amp"), ("model.precision=bf16", "train.precision=bf16")),
-    **dict.fromkeys(("dtype",), ("model.precision", "train.precision")),
+    **dict.fromkeys(("dtype", "torch_dtype"), ("model.precision", "train.precision")),
+    **dict.fromkeys(("device_map",), ("--device", "compute.device")),
     **dict.fromkeys(("batch", "bs", "per_device_train_batch_size"), ("compute.batch_size", "train.batch_size")),
     **dict.fromkeys(("threads", "num_threads"), ("compute.threads_per_actor", "compute.threads_per_worker")),
     **dict.fromkeys(("lr", "lr0", "base_lr"), ("train.learning_rate",)),
@@ -92,7 +95,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("type", "output_format", "fmt", "form"), ("--format", "--to")),
     **dict.fromkeys(("src_format", "source_format", "input_format"), ("--from", "--format", "data.format")),
     **dict.fromkeys(("target_format", "dest_format"), ("--to",)),
-    **dict.fromkeys(("format",), ("--to", "data.format")),
+    **dict.fromkeys(("format",), ("--from", "--to", "data.format")),
     **dict.fromkeys(("cfg", "config_file", "conf_file", "c", "yaml"), ("--config",)),
     **dict.fromkeys(("opts", "options", "cfg_options", "param"), ("--set",)),
     **dict.fromkeys(("dryrun", "plan", "estimate"), ("--dry-run",)),
@@ -123,10 +126,29 @@ ELSEWHERE: Mapping[str, str] = {
         ("max_images", "limit", "num_samples"), "all that is listed is taken: give a folder, a glob or a list of fewer"
     ),
     **dict.fromkeys(("num_workers", "workers", "dataloader_num_workers", "jobs"), "leave it out: all CPUs are used"),
+    **dict.fromkeys(
+        ("model", *(word for word, targets in WORDS.items() if targets == ("--model",))),
+        "m2f-batch segment and finetune take a model as --model M, and demo has a model of its own",
+    ),
+    **dict.fromkeys(
+        ("working_dir", "runtime_env", "runtime_env_json", "py_modules"),
+        "leave it out: m2f-batch submit sends the package with the job",
+    ),
+    **dict.fromkeys(
+        ("entrypoint_num_cpus", "entrypoint_num_gpus", "entrypoint_memory", "entrypoint_resources"),
+        "leave it out: a job asks Ray for what it needs by itself",
+    ),
+}
+# values of other tools, by what they are called here
+VALUES: Mapping[str, str] = {
+    **dict.fromkeys(("segment", "seg", "segmentation", "detect", "detection", "det", "obb"), "instance"),
+    **dict.fromkeys(("sem_seg", "semseg"), "semantic"),
 }
 COMMANDS: Mapping[str, str] = {
     **dict.fromkeys(("train", "tune", "fit", "fine-tune", "training"), "finetune"),
-    **dict.fromkeys(("predict", "infer", "inference", "label", "run", "detect", "seg", "annotate"), "segment"),
+    **dict.fromkeys(
+        ("predict", "infer", "inference", "label", "labels", "run", "detect", "seg", "annotate"), "segment"
+    ),
     **dict.fromkeys(("val", "eval", "validate", "test", "metrics", "score"), "evaluate"),
     **dict.fromkeys(("check", "audit"), "lint"),
     **dict.fromkeys(("info", "progress", "show", "ls"), "status"),
@@ -146,6 +168,17 @@ def meant_name(word: str, names: Container[str]) -> str | None:
     """
     meant = (canonical(target).rpartition(".")[2] for target in WORDS.get(canonical(word), ()))
     return next((name for name in meant if name in names), None)
+
+
+def meant_value(value: str, choices: Iterable[str]) -> str:
+    """Return the question after the one of ``choices`` that a value means, nothing where it means none of them.
+
+    >>> meant_value("segment", ["semantic", "instance"]), meant_value("COCO", ["coco", "yolo"])
+    ('did you mean instance?', 'did you mean coco?')
+    """
+    choices, word = [*choices], value.lower()
+    meant = VALUES.get(word.replace("-", "_"))
+    return f"did you mean {meant}?" if meant in choices else did_you_mean(word, choices)
 
 
 def canonical(word: str) -> str:

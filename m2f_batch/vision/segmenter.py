@@ -10,6 +10,7 @@ as the commands do for themselves, since OpenMP reads it when it is loaded.
 """
 
 import hashlib
+import inspect
 import os
 import re
 import warnings
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from m2f_batch.config.keywords import keywords_of, place_of
+from m2f_batch.config.keywords import check_arguments, keywords_of, place_of
 from m2f_batch.config.loading import check_config
 from m2f_batch.config.section import MAX_PIXELS
 from m2f_batch.config.segment import (
@@ -162,6 +163,10 @@ class Segmenter:
             postprocess: keys of the config's section of that name, e.g. ``score_threshold=0.3``.
         """
         with in_arguments(KEYWORDS):
+            own = [*inspect.signature(cls.from_pretrained).parameters][:-1]  # the last are those of postprocess
+            known = [*own, *PostprocessConfig.model_fields]
+            aliases = [*PostprocessConfig.key_aliases]
+            check_arguments(postprocess, [*known, *aliases], KEYWORDS, f"arguments: {', '.join(known)}")
             with in_arguments({"uri": "model"}):
                 place = place_of(model, "model")
                 config = check_config(

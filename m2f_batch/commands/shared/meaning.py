@@ -17,12 +17,14 @@ class Known:
         options: "--model", "-h" and so on, with whether they take a value.
         arguments: those that stand for themselves, "INPUT" and "OUTPUT", in their order.
         keys: those of its config, none where it takes no ``--set``.
+        given: the words that were typed, of which options are not meant again.
     """
 
     prog: str
     options: Mapping[str, bool]
     arguments: Sequence[str]
     keys: Sequence[str] = ()
+    given: Sequence[str] = ()
 
 
 def meant_command(word: str, commands: Sequence[str], options: Container[str], prog: str) -> str:
@@ -37,6 +39,7 @@ def meant_command(word: str, commands: Sequence[str], options: Container[str], p
     """
     name = COMMANDS.get(word.lower(), "")
     near = [name] if name in commands or name in options else near_misses(word, commands)
+    near = near or [COMMANDS[each] for each in misspelled(word, COMMANDS) if COMMANDS[each] in commands]
     return f"did you mean {prog} {near[0]}?" if near else f"commands: {', '.join(commands)}"
 
 
@@ -51,7 +54,7 @@ def meant_option(word: str, value: str | None, known: Known) -> str:
     """
     name = canonical(word)
     given = word.partition("=")[2] if "=" in word else value
-    near = None if name in WORDS else _near(name, known)
+    near = None if name in WORDS or name in ELSEWHERE else _near(name, known)
     return (
         _meant(name, given, known)
         or (_advice(near, given, known) if near else None)
@@ -110,8 +113,11 @@ def _near(name: str, known: Known) -> str | None:
 
 
 def _first(targets: Iterable[str], known: Known) -> str | None:
+    """Return the first of ``targets`` that the command has, one that is not given yet where there is such."""
     there = {*known.options, *known.arguments, *known.keys}
-    return next((target for target in targets if target.partition("=")[0] in there), None)
+    found = [target for target in targets if target.partition("=")[0] in there]
+    given = {word.partition("=")[0] for word in known.given}
+    return next((target for target in found if target.partition("=")[0] not in given), found[0] if found else None)
 
 
 def _advice(target: str, value: str | None, known: Known) -> str:
@@ -122,4 +128,6 @@ def _advice(target: str, value: str | None, known: Known) -> str:
     if name in known.keys:
         setting = f"{name}={fits or '...'}"
         return f"did you mean --set {shlex.quote(setting)}?"
+    if name == "--set" and (not value or value.partition("=")[0] not in known.keys or "=" not in value):
+        return f"give --set KEY=VALUE, with a key of those that {known.prog} --help lists"
     return f"did you mean {name} {shlex.quote(fits)}?" if fits and known.options[name] else f"did you mean {name}?"

@@ -13,6 +13,8 @@ from m2f_batch.config.loading import fields_of
 from m2f_batch.config.ranges import default_of
 from m2f_batch.config.section import Section
 from m2f_batch.errors import ABSENT, UsageError
+from m2f_batch.messages.foreign_words import meant_value
+from m2f_batch.messages.near_miss import misspelled
 
 KEYS = "config keys, for --set KEY=VALUE or a file for --config"
 KINDS = {"int": "a whole number", "float": "a number"}
@@ -98,7 +100,7 @@ class Parser(argparse.ArgumentParser):
             self._is_within = False
         self._check_values(options, args[args.index("--") + 1 :] if "--" in args else ())
         if rest:
-            self._refuse_more(rest, options)
+            self._refuse_more(rest, options, args)
         return options, rest
 
     def error(self, message: str) -> NoReturn:
@@ -124,20 +126,21 @@ class Parser(argparse.ArgumentParser):
     def _commands(self) -> list["argparse._SubParsersAction[Parser]"]:
         return [each for each in self._actions if isinstance(each, argparse._SubParsersAction)]
 
-    def _known(self) -> Known:
+    def _known(self, given: Sequence[str] = ()) -> Known:
         arguments = [str(each.metavar) for each in self._actions if not each.option_strings and each.metavar]
         options = {name: each.nargs != 0 for name, each in self._option_string_actions.items()}
-        return Known(self.prog, options, arguments, self.keys)
+        return Known(self.prog, options, arguments, self.keys, given)
 
     def _check_first(self, words: Sequence[str]) -> None:
         """Raise UsageError for an option that stands before the command it is of."""
         for word in words:
             if re.match(r"--?[A-Za-z]", word) and not self._is_option(word, None):
                 hint = f"type it behind the command: {self.prog} {self._commands()[0].metavar} {word}"
-                is_version = word.lower() == "-v" and "--version" in self._option_string_actions
-                raise UsageError(
-                    "is no option here", field=word, hint=f"did you mean {self.prog} --version?" if is_version else hint
-                )
+                options = [name for name in self._option_string_actions if name.startswith("--")]
+                near = ["--version"] if word.lower() == "-v" else misspelled(word.lower(), options)
+                if near and near[0] in options:
+                    hint = f"did you mean {self.prog} {near[0]}?"
+                raise UsageError("is no option here", field=word, hint=hint)
 
     def _check_options(self, args: Sequence[str]) -> None:
         """Raise UsageError for the first option that is none of this command's, before anything else is missed."""
@@ -148,7 +151,7 @@ class Parser(argparse.ArgumentParser):
             takes_it = before is not None and before.nargs is None
             after = args[place + 1] if place + 1 < len(args) and not args[place + 1].startswith("-") else None
             if not takes_it and re.match(r"--?[A-Za-z]", word) and not self._is_option(word, after):
-                hint = meant_option(word, after, self._known())
+                hint = meant_option(word, after, self._known(args))
                 raise UsageError("is no option", field=word.partition("=")[0], hint=hint)
 
     def _is_option(self, word: str, value: str | None) -> bool:
@@ -183,13 +186,13 @@ class Parser(argparse.ArgumentParser):
                 hint += f"; a place of that name is written ./{value}"
                 raise UsageError("is no argument", field=value, hint=hint)
 
-    def _refuse_more(self, rest: Sequence[str], options: argparse.Namespace) -> NoReturn:
+    def _refuse_more(self, rest: Sequence[str], options: argparse.Namespace, args: Sequence[str]) -> NoReturn:
         given = getattr(options, "set", ())
         for each in given:
             if each.partition("=")[2] == "":  # --set KEY VALUE, or --set KEY= VALUE
                 key = each.rstrip("=")
                 raise UsageError("must be KEY=VALUE", field=f"--set {each}", hint=f"for example --set {key}={rest[0]}")
-        hint = meant_argument(rest, self._known())
+        hint = self._listed(rest, args) or meant_argument(rest, self._known())
         may_be_set = getattr(options, "config", None) or any(each.startswith("model.uri=") for each in given)
         if getattr(options, "model", ABSENT) is None and not may_be_set and "--model" not in hint:
             hint += "; the model is given as --model M"
@@ -198,6 +201,16 @@ class Parser(argparse.ArgumentParser):
             field=" ".join(rest[:3]) + (" ..." if len(rest) > 3 else ""),
             hint=hint,
         )
+
+    def _listed(self, rest: Sequence[str], args: Sequence[str]) -> str:
+        """Say how values are given to an option of several, where ``rest`` stands behind the first of them."""
+        for place, word in enumerate(args):
+            action = self._option_string_actions.get(word)
+            is_list = action is not None and str(action.metavar).endswith(",...")
+            if is_list and [*args[place + 2 : place + 2 + len(rest)]] == [*rest]:
+                values = ",".join(value.strip(",") for value in (args[place + 1], *rest))
+                return f"did you mean {word} {values}?"
+        return ""
 
     def _mistake(self, message: str) -> UsageError:
         """Return argparse's complaint in our words."""
@@ -220,7 +233,8 @@ class Parser(argparse.ArgumentParser):
             hint = meant_command(str(value), choices, self._option_string_actions, self.prog)
             return UsageError("is no command", value=value, hint=hint)
         if problem.startswith("invalid choice"):
-            return UsageError("is not known", field=name, value=value, allowed=", ".join(choices))
+            hint = meant_value(str(value), choices)
+            return UsageError("is not known", field=name, value=value, allowed=", ".join(choices), hint=hint)
         if kind := re.match(r"invalid (\w+) value", problem):
             hint = f"give {name} {action.metavar}, {action.help}" if action else ""
             return UsageError(f"is not {KINDS.get(kind[1], kind[1])}", field=name, value=value, hint=hint)

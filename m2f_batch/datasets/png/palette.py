@@ -83,8 +83,11 @@ def _is_id(key: str) -> bool:
 
 def _entries(given: Given, field: str) -> list[tuple[str, Any]]:
     found: Any = given
-    if isinstance(given, str):
-        found = parse_texts(given, field) if is_inline(given) else _read(uris.normalize(given), field)
+    if isinstance(given, str) and is_inline(given):
+        found = parse_texts(given, field)
+    elif isinstance(given, str):
+        with files.or_written("colors are also written '{ball: [255, 0, 0]}'"):
+            found = _read(uris.normalize(given), field)
     if isinstance(found, Mapping) and found:
         return [(str(key), value) for key, value in found.items()]
     if isinstance(found, Sequence) and found and not isinstance(found, str):

@@ -42,9 +42,13 @@ MISTAKES = [
     ("submit help", "did you mean m2f-batch submit --help?"),
     ("submit -v", "-v: is no option here; type it behind the command: m2f-batch submit JOB -v"),
     ("fly", "'fly' is no command; commands: convert, "),
+    ("lables photos", "did you mean m2f-batch segment?"),
     ("submit segmnt", "did you mean m2f-batch submit segment?"),
     ("--quiet segment photos out", "--quiet: is no option here; type it behind the command: m2f-batch COMMAND --quiet"),
     ("-v", "-v: is no option here; did you mean m2f-batch --version?"),
+    ("--verison", "--verison: is no option here; did you mean m2f-batch --version?"),
+    ("--hlep", "did you mean m2f-batch --help?"),
+    ("submit --hlep", "did you mean m2f-batch submit --help?"),
     (
         "submit --address http://h:8265 segment a b",
         "--address: is no option here; type it behind the command: m2f-batch",
@@ -62,6 +66,7 @@ MISTAKES = [
     ("status", "RUN: is not given; for example: m2f-batch status labels/"),
     ("explain run", "URI: is not given; for example: m2f-batch explain labels/ photo.jpg"),
     ("lint", "data.train: is not given; give DATASET, the annotations: COCO JSON"),
+    ("lint", "for PNGs also a file of class names (semantic) or an id map (instance), with --masks as their folder"),
     ("convert truth.json out", "--from, --to: are not given; for example: m2f-batch convert data.yaml coco/ --from y"),
     ("submit follow", "ID: is not given; for example: m2f-batch submit follow labels-tonight"),
     ("submit segment s3://b/in s3://b/out --model a/b", "--address: is not given, nor RAY_API_SERVER_ADDRESS; give"),
@@ -108,6 +113,21 @@ MISTAKES = [
     ("explain run --uri photo.jpg", "give URI without a name: m2f-batch explain RUN URI DEST"),
     ("convert --src truth.json out --from coco --to yolo", "give SRC without a name: m2f-batch convert SRC DEST"),
     ("demo --out here", "give DIR without a name: m2f-batch demo DIR"),
+    (
+        "demo here --model M",
+        "--model: is no option; m2f-batch segment and finetune take a model as --model M, and demo",
+    ),
+    ("demo here --weights M", "--weights: is no option; m2f-batch segment and finetune take a model as --model M"),
+    (
+        "segment photos out --opts MODEL.WEIGHTS x.pkl",
+        "give --set KEY=VALUE, with a key of those that m2f-batch segmen",
+    ),
+    ("segment photos out --opts compute.batch_size=8", "did you mean --set compute.batch_size=8?"),
+    ("segment photos out --device-map cuda", "did you mean --device cuda?"),
+    ("submit segment s3://b/i s3://b/o --working-dir .", "leave it out: m2f-batch submit sends the package with the j"),
+    ("submit segment s3://b/i s3://b/o --entrypoint-num-cpus 2", "leave it out: a job asks Ray for what it needs"),
+    ("convert data.yaml out --to coco --format yolo", "did you mean --from yolo?"),
+    ("convert data.yaml out --from yolo --format coco", "did you mean --to coco?"),
     # more than there is room for
     (
         "segment photos out --set compute.actors 4",
@@ -126,11 +146,19 @@ MISTAKES = [
         "did you mean --set train.epochs=10?; a place of that name is written ./epochs=10\n",
     ),
     ("verify run run", "run: is too much; m2f-batch verify takes RUN"),
+    ("evaluate run --ground-truth truth.json --metrics pq miou", "miou: is too much; did you mean --metrics pq,miou?"),
+    ("lint truth.json --ignore a, b c", "b c: are too much; did you mean --ignore a,b,c?"),
     ("segment photos out --overwrite=true", "--overwrite: takes no value; give --overwrite alone, or leave it out"),
     ("segment photos out --s 5", "--s: may be --size or --score-threshold or --set; type the whole name"),
     # values
     ("segment photos out --model M --task panoptik", "allowed: instance, semantic or panoptic; did you mean panoptic?"),
     ("segment photos out --model M --device gpu", "compute.device: 'gpu' is not allowed; allowed: auto, cpu or cuda"),
+    *(
+        (f"segment photos out --model M --task {word}", "did you mean instance?")
+        for word in ("segment", "detect", "seg", "inst")
+    ),
+    ("segment photos out --model M --task sem", "did you mean semantic?"),
+    ("segment photos out --model M --task pan", "did you mean panoptic?"),
     ("segment photos out --model M --device cuda:0", "did you mean cuda?"),
     ("segment photos out --model M --actors 0", "allowed: a whole number from 1, or two of them, [min, max]; for"),
     (
@@ -157,6 +185,10 @@ MISTAKES = [
     ("lint truth.json --ignore ''", "--ignore: '' is no value; give --ignore KIND,..., or leave --ignore out"),
     ("convert truth.json out --from coco --to yolo --ignore ''", "--ignore: '' is no value; give --ignore KIND,..., o"),
     ("demo --task all", "--task: 'all' is not known; allowed: instance, semantic, panoptic"),
+    ("demo --task segment", "allowed: instance, semantic, panoptic; did you mean instance?"),
+    ("export run coco.json --format COCO", "did you mean coco?"),
+    ("convert truth.json out --from COCO --to yolo", "did you mean coco?"),
+    ("convert truth.json out --from coco --to YOLO", "did you mean yolo?"),
     ("evaluate run --ground-truth truth.json --metrics map", "allowed: pq, miou, dice, boundary-iou"),
     ("export run coco.json --format yolov8", "--format: 'yolov8' is not known; allowed: coco, coco-results"),
     ("convert truth.json out --from coco --to voc", "--to: 'voc' is not known; allowed: coco, yolo"),
@@ -245,6 +277,11 @@ MISTAKES = [
         "looks like a folder of mask PNGs: give --set data.format=semantic-png",
     ),
     ("segment --config bad.yaml", "--config bad.yaml: is not YAML (line 2, column 1: expected ',' or ']'"),
+    ("segment --config run/run.json", "--config run/run.json: is what a job wrote, and no config; copy what it holds"),
+    (
+        "segment photos out --model M --config many.yaml",
+        f"zebra: unknown key (value {'x' * 59!r}"[:-1] + "...); known sections: input, ",
+    ),
     # places
     ("status photos", "RUN: photos holds no run.json; give the OUTPUT of 'm2f-batch segment'"),
     ("evaluate nowhere --ground-truth truth.json", "RUN: nowhere is no folder; give the OUTPUT of"),
@@ -312,6 +349,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "nc.yaml").write_text("train: images/train\nval: images/val\nnc: 1\n")
     (folder / "flat.yaml").write_text("batch_size: 8\n")
     (folder / "deep.yaml").write_text("segment: {input: {uri: a}}\n")
+    (folder / "many.yaml").write_text(f"input: {{uri: a}}\nzebra: {'x' * 99}\n")
     (folder / "transformers.yaml").write_text("".join(f"{key}: 1\n" for key in "abcdefghij"))
     (folder / "empty").mkdir()
     (folder / "best.pt").touch()

@@ -377,3 +377,11 @@ def test_evaluate_reads_masks_by_the_same_options(tmp_path):
     palette = "{sky: [0, 0, 0], kite: [1, 1, 1], ball: [2, 2, 2]}"
     _, dataset = GroundTruth(f"{tmp_path}/masks", palette=palette, **options).read("/nowhere")
     np.testing.assert_array_equal(classes(dataset)[1], VALUES)
+
+
+def test_a_list_that_is_taken_for_a_file_is_answered_with_how_a_list_is_written(tmp_path: Path):
+    where = str(tmp_path / "ball,star")
+    with pytest.raises(UsageError, match=r"data\.names: .*ball,star: no such file; names .* '\[ball, crate\]'$"):
+        given_names(where, "data.names")
+    with pytest.raises(UsageError, match=r"data\.palette: .*no such file; colors .* '\{ball: \[255, 0, 0\]\}'$"):
+        given_palette(where, None)

@@ -209,7 +209,7 @@ def test_what_is_no_image_is_the_callers_mistake(wrong: Any, message: str, segme
         ({"task": "instances"}, "task: 'instances' is not allowed"),
         ({"task": "semantic", "top_k": 3}, "top_k: 3 .*"),
         ({"score_threshold": 2}, "score_threshold: 2 is not allowed .*less than or equal to 1"),
-        ({"scor_threshold": 0.2}, "scor_threshold: unknown key .* did you mean score_threshold"),
+        ({"scor_threshold": 0.2}, "scor_threshold: is no argument; did you mean score_threshold"),
         ({"precision": "int8"}, "precision: 'int8' is not allowed"),
         ({"size": "huge"}, "size: 'huge' is not allowed"),
         ({"window": {"size": 64}}, "window: .*"),
