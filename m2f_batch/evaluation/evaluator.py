@@ -24,6 +24,7 @@ from m2f_batch.evaluation.metrics.matched_pairs import MatchedPairs
 from m2f_batch.evaluation.metrics.matching import match_image
 from m2f_batch.evaluation.metrics.panoptic_quality import PanopticQuality
 from m2f_batch.evaluation.metrics.values import Values
+from m2f_batch.messages.foreign_words import meant_value
 
 # what each task's rows can be measured by
 METRICS: dict[Task, tuple[str, ...]] = {
@@ -39,9 +40,8 @@ def metrics_of(task: Task, asked: Sequence[str] | None = None) -> frozenset[str]
     """The metrics that are asked, or a task's usual ones. Raises UsageError for one that does not fit the task."""
     for metric in asked or ():
         if metric not in METRICS[task]:
-            raise UsageError(
-                f"is not known for {task} rows", field="--metrics", value=metric, allowed=", ".join(METRICS[task])
-            )
+            problem, hint = f"is not known for {task} rows", meant_value(metric, METRICS[task])
+            raise UsageError(problem, field="--metrics", value=metric, allowed=", ".join(METRICS[task]), hint=hint)
     return frozenset(asked or USUAL.get(task, ()) or METRICS[task])
 
 

@@ -189,6 +189,7 @@ MISTAKES = [
     ("export run coco.json --format COCO", "did you mean coco?"),
     ("convert truth.json out --from COCO --to yolo", "did you mean coco?"),
     ("convert truth.json out --from coco --to YOLO", "did you mean yolo?"),
+    ("evaluate run --ground-truth truth.json --metrics mIoU", "did you mean miou?"),
     ("evaluate run --ground-truth truth.json --metrics map", "allowed: pq, miou, dice, boundary-iou"),
     ("export run coco.json --format yolov8", "--format: 'yolov8' is not known; allowed: coco, coco-results"),
     ("convert truth.json out --from coco --to voc", "--to: 'voc' is not known; allowed: coco, yolo"),
