@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
     @property
     def refusal(self) -> str:
-        """What a message says of a format that is not read."""
+        """Say in a message that a format is not read."""
         return f"looks like {self.words}{self.why}: {self.advice}"
 
 

@@ -47,7 +47,7 @@ MISTAKES = [
     ("evaluate run --ground-truth data.yaml --part test", "/data.yaml'; it has train, valid\n"),
     ("convert data.yaml out --from yolo --to coco --part training", "convert: --part: 'training' is no part of '"),
     (f"finetune names.yaml out {STEPS} --set data.format=yolo", "finetune: data.train: 'train' is no part of '"),
-    ("lint names.yaml --format yolo", "/names.yaml'; data.train_images names the folder of the images\n"),
+    ("lint names.yaml --format yolo", "/names.yaml'; --images names the folder of the images\n"),
     # images, and files that are empty or broken, where annotations belong
     (f"finetune photos/1.png out {STEPS}", f"data.train: {AN_IMAGE}"),
     ("lint photos/1.png", f"data.train: {AN_IMAGE}"),
@@ -66,7 +66,7 @@ MISTAKES = [
     # folders of images
     (f"finetune photos out {STEPS}", f"data.train: 'photos' {UNANNOTATED}data.train_images\n"),
     (f"finetune jpegs out {STEPS}", f"data.train: 'jpegs' {UNANNOTATED}data.train_images\n"),
-    ("lint photos", f"data.train: 'photos' {UNANNOTATED}data.train_images\n"),
+    ("lint photos", f"data.train: 'photos' {UNANNOTATED}--images\n"),
     ("convert photos out --from coco --to yolo", f"SRC: 'photos' {UNANNOTATED}--images\n"),
     ("evaluate run --ground-truth photos", f"--ground-truth: 'photos' {UNANNOTATED}--images\n"),
     (f"finetune photos out {STEPS} --set data.format=semantic-png", "1.png: has no image of its name; data.train_im"),

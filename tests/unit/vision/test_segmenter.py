@@ -192,7 +192,7 @@ def test_an_image_that_fails_is_named_by_its_index(images: Path, segmenter: Segm
         (3, "images: is of type int; allowed: "),
         ({"image": 1}, "images: is of type dict; allowed: "),
         ([b"", 3], r"images\[1\]: is of type int; allowed: a path or URI"),
-        (np.zeros((4, 4)), r"images: is an array of float64, \[4, 4\]; allowed: .*; scale it to 0 to 255"),
+        (np.zeros((4, 4)), r"images: is an array of float64, \[4, 4\]; allowed: .*; give \(image \* 255\)"),
         (np.zeros((2, 4, 5), np.uint8), r"images: is an array of uint8, \[2, 4, 5\]; allowed: "),
         (io.BytesIO(b""), "images: is of type BytesIO; allowed: a path"),
     ],
