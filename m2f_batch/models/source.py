@@ -21,13 +21,11 @@ from m2f_batch.storage import allow, uris
 from m2f_batch.storage.places import open_store
 from m2f_batch.storage.store import Entry, ObjectError, StoreUnavailable, Unreachable
 
+_TEXTS = ("config.json", "preprocessor_config.json", "processor_config.json", "README.md")
 # what is ever fetched; a training run's folder holds much more
-WANTED = (
-    *("config.json", "preprocessor_config.json", "processor_config.json", "README.md"),
-    *("model.safetensors", "model.safetensors.index.json", "model-*.safetensors"),
-)
+WANTED = (*_TEXTS, "model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
-TO_CONVERT = (*WANTED[:4], *PICKLES)  # what convert-checkpoint reads, and nothing else does
+TO_CONVERT = (*_TEXTS, *PICKLES)  # what convert-checkpoint reads, and nothing else does
 MAX_REQUESTS = 20  # pull requests that are looked at
 PACKAGE = Path(__file__).parents[1]
 OWN = PACKAGE / "demo" / "model"
@@ -89,7 +87,8 @@ def _wanted_directory(wanted: tuple[str, ...]) -> str:
 def _is_file(given: str, path: str, wanted: tuple[str, ...]) -> UsageError:
     """Return the error of a file in place of a model, with its directory where that may be one."""
     folder = os.path.dirname(os.path.abspath(path))
-    if os.path.isfile(os.path.join(folder, "config.json")):
+    weights = [name for name in os.listdir(folder) if any(fnmatchcase(name, each) for each in wanted[len(_TEXTS) :])]
+    if weights and os.path.isfile(os.path.join(folder, "config.json")):
         return UsageError("is a file", field="model.uri", value=given, hint=f"give its directory, {folder}")
     extension = os.path.splitext(path)[1]
     problem = f"is a file ({extension}), which is not read" if extension else "is a file, which is not read"

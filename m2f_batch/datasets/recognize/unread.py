@@ -47,17 +47,19 @@ def unread_images(look: FolderLook) -> Unread | None:
     pngs = look.paths("png")
     is_other = not look.has_images or look.by_extension.keys() - _BESIDE_IMAGES or look.paths("tif", "tiff")
     some = [*pngs[:2], *pngs[2:][-2:]]  # of two that lie side by side, one may be the other's mask
-    if is_other or not all(_is_photograph(uris.join(look.place, path)) for path in some):
+    looked = [_is_photograph(uris.join(look.place, path)) for path in some]
+    if is_other or False in looked or (some and True not in looked):
         return None
     advice = "give the annotations, and this folder as data.train_images"
     return Unread(IMAGES, advice, " without annotations that are read")
 
 
-def _is_photograph(uri: str) -> bool:
+def _is_photograph(uri: str) -> bool | None:
+    """Tell whether a PNG has more colors than masks have, None where it cannot be read."""
     try:
         image, _ = files.open_mask(uri)
     except (DecodeError, ObjectError):
-        return False
+        return None
     return image.mode in ("RGB", "RGBA") and image.getcolors(_MASK_COLORS) is None
 
 

@@ -69,7 +69,7 @@ MISTAKES = [
     ("lint photos", f"data.train: 'photos' {UNANNOTATED}--images\n"),
     ("convert photos out --from coco --to yolo", f"SRC: 'photos' {UNANNOTATED}--images\n"),
     ("evaluate run --ground-truth photos", f"--ground-truth: 'photos' {UNANNOTATED}--images\n"),
-    (f"finetune photos out {STEPS} --set data.format=semantic-png", "1.png: has no image of its name; data.train_im"),
+    (f"finetune photos out {STEPS} --set data.format=semantic-png", ".png: has no image of its name; data.train_im"),
     # which these are not
     ("lint colors", "data.train: 'colors' looks like a folder of mask PNGs: give --format semantic-png\n"),
     ("lint beside", "data.train: 'beside' looks like a folder of mask PNGs: give --format semantic-png\n"),
@@ -113,6 +113,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir()
     for name in ("1.png", "2.png"):
         noise.save(folder / "photos" / name)
+    (folder / "photos/0-broken.png").write_bytes((folder / "photos/1.png").read_bytes()[:500])
     (folder / "photos/about.txt").write_text("taken in May")
     noise.save(folder / "jpegs/1.jpg")
     for name in ("1.png", "2.png"):

@@ -97,7 +97,7 @@ def test_what_is_no_model_at_all(uri: str) -> None:
 def test_a_file_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = "give a Hugging Face directory with config.json and model.safetensors"
     (tmp_path / "m").mkdir()
-    for name in ("model.safetensors", "best.pt", "mask2former.py"):
+    for name in ("best.pt", "mask2former.py"):
         (tmp_path / "m" / name).write_bytes(b"")
     (tmp_path / "m" / "weights").touch()
     monkeypatch.chdir(tmp_path)
@@ -106,6 +106,8 @@ def test_a_file_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert refusal("m/mask2former.py") == f"model.uri: 'm/mask2former.py' is a file (.py), which is not read; {wanted}"
     assert refusal("m/weights") == f"model.uri: 'm/weights' is a file, which is not read; {wanted}"
     (tmp_path / "m" / "config.json").write_text("{}")
+    assert refusal("m/best.pt").endswith(wanted)  # its folder holds no model either
+    (tmp_path / "m" / "model.safetensors").touch()
     told = f"model.uri: 'm/model.safetensors' is a file; give its directory, {tmp_path}/m"
     assert refusal("m/model.safetensors") == told
 
