@@ -241,7 +241,7 @@ def _setting(text: str) -> str:
     key, _, value = text.partition("=")
     try:
         return f"{key}={yaml.safe_load(value)!r}"
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a date such as 2001-99-99
         return text
 
 

@@ -12,6 +12,7 @@ from m2f_batch.demo.scenes import MODEL, SHOW_SEED, STUFF_IDS, draw_scene
 from m2f_batch.errors import Plain, RunError, UsageError
 from m2f_batch.flow.job import segment
 from m2f_batch.inputs.names.hidden import is_hidden
+from m2f_batch.inputs.names.images import is_image_name
 from m2f_batch.messages.events import Events
 from m2f_batch.records import segment_of
 from m2f_batch.result import Outcome
@@ -68,7 +69,8 @@ def demo(directory: str, task: str, events: Events | None = None) -> Demo:
 
 def _other_file(folder: Path) -> str | None:
     """Return the name of a file that the demo would label and has not drawn, if the folder holds one."""
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    names = [path.name for path in found if path.is_dir() or is_image_name(path.name)]
     return next((name for name in names if name not in (*DRAWN, BROKEN) and not is_hidden(name)), None)
 
 

@@ -89,13 +89,14 @@ def form_of(uri: str, masks: str | None = None) -> str:
     """The format of a file or folder, by what is in it. Raises UsageError where nothing tells."""
     place = uris.normalize(uri)
     found = look_at(uri)
-    if found is None:
+    if found is None or (found.form is None and masks is not None):
         is_folder = files.is_folder(place, "--ground-truth")
         folder = look_into(place) if is_folder else None
         meant = [name for name, known in formats().items() if known.is_meant and known.is_meant(place, folder, masks)]
         if meant:
             return meant[0]
-        raise _unknown(uri, place, is_folder=is_folder)
+        if found is None:
+            raise _unknown(uri, place, is_folder=is_folder)
     if found.form is None:
         raise UsageError(found.refusal, field="--ground-truth", value=uri)
     if found.place != place:

@@ -102,7 +102,7 @@ def _check_replaced(uri: str, dest: str) -> None:
     with suppress(OSError), open(uri, "rb") as file:
         head = file.read(256).decode(errors="replace")
         ours = (each.begins for each in run_targets().values() if each.suffix)
-        if head and not any(re.match(begins, head) for begins in ours):
+        if head.strip() and not any(re.match(begins, head) for begins in ours):
             hint = "remove it, or choose another DEST"
             raise UsageError("is there already, and is no earlier export", field="DEST", value=dest, hint=hint)
 

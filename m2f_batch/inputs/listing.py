@@ -258,16 +258,20 @@ def _of_manifest(store: Store, place: str, kind: str) -> Listing:
 
 
 def _check_names(place: str, table: pa.Table) -> None:
-    """Raises UsageError for a list of paths of which nothing is there and no name is an image's, as prose is one."""
+    """Raises UsageError for a list of paths of which none can be seen and each looks like prose or another file."""
     rows = zip(table["uri"], table["version"], strict=True)
     if table.num_rows and all(not version.as_py() and _is_no_image(uri.as_py()) for uri, version in rows):
-        problem = f"names no file that is there, nor an image by its extension, e.g. {table['uri'][0].as_py()!r}"
+        problem = f"names no file that can be seen, nor an image by its extension, e.g. {table['uri'][0].as_py()!r}"
         hint = "a list of images has a path or URI of one in each row"
         raise UsageError(problem, field="input.uri", value=place, hint=hint)
 
 
 def _is_no_image(uri: str) -> bool:
-    return not uris.root(uri) and extension_of(uri) not in IMAGE_EXTENSIONS and allow.is_allowed(uri)
+    """Tell whether a path's last part has blanks or another extension. Without either it may be an image's key."""
+    if uris.root(uri) or not allow.is_allowed(uri):
+        return False
+    extension = extension_of(uri)
+    return extension not in IMAGE_EXTENSIONS and (bool(extension) or " " in uri.rpartition("/")[2])
 
 
 def _of_rows(place: str, table: pa.Table, skipped: int) -> Listing:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -86,8 +86,10 @@ def _wanted_directory(wanted: tuple[str, ...]) -> str:
 
 def _is_file(given: str, path: str, wanted: tuple[str, ...]) -> UsageError:
     """Return the error of a file in place of a model, with its directory where that may be one."""
-    folder = os.path.dirname(os.path.abspath(path))
-    weights = [name for name in os.listdir(folder) if any(fnmatchcase(name, each) for each in wanted[len(_TEXTS) :])]
+    folder, names = os.path.dirname(os.path.abspath(path)), []
+    with suppress(OSError):
+        names = os.listdir(folder)
+    weights = [name for name in names if any(fnmatchcase(name, each) for each in wanted[len(_TEXTS) :])]
     if weights and os.path.isfile(os.path.join(folder, "config.json")):
         return UsageError("is a file", field="model.uri", value=given, hint=f"give its directory, {folder}")
     extension = os.path.splitext(path)[1]

@@ -44,5 +44,5 @@ FORMAT = Format(
     stated=_stated,
     write=_write,
     suffix=".json",
-    begins=r'\{\s*"info":\s*\{\s*"description":\s*"m2f_batch ',
+    begins=r'\{\s*"(info":\s*\{\s*"description":\s*"m2f_batch |annotations":)',  # the latter: keys were sorted
 )

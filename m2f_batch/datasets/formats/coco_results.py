@@ -20,6 +20,6 @@ FORMAT = Format(
     help="COCO results",
     write=_write,
     suffix=".json",
-    begins=r'\[\s*(\]|\{\s*"image_id":)',
+    begins=r'\[\s*(\]|\{\s*"(image_id|bbox|category_id)":)',
     needs_scores=True,
 )

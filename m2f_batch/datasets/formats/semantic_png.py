@@ -14,9 +14,9 @@ def _sniff(look: FolderLook) -> str | None:
 
 
 def _is_meant(place: str, folder: FolderLook | None, masks: str | None) -> bool:
-    """A folder of TIFFs, or a text with the names of the classes beside the masks."""
+    """A folder of TIFFs, or a folder of images or a text with the names of the classes beside the masks."""
     if folder is not None:
-        return bool(folder.paths("tif", "tiff"))
+        return bool(folder.paths("tif", "tiff")) or (masks is not None and folder.has_images)
     return masks is not None and place.lower().endswith(".txt")
 
 

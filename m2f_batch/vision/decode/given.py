@@ -19,6 +19,7 @@ from m2f_batch.vision.decode.image import decode, from_pil
 Pixels = bytes | Image.Image | NDArray[np.uint8]  # an image in memory
 Checked = str | os.PathLike[str] | Pixels
 ImageLike = Checked | bytearray | memoryview
+TWELVE_BITS = 4095
 ALLOWED = (
     "a path or URI, encoded bytes, a PIL image, or an array in RGB order: uint8 [H, W], [H, W, 3] or [H, W, 4] (RGBA)"
 )
@@ -64,14 +65,15 @@ def checked_one(image: object, name: str) -> Checked:
 
 def _scaling(image: NDArray[np.generic]) -> str:
     """Return what makes uint8 of an array of other numbers, by their range as it seems."""
-    if image.dtype == np.uint8 or image.dtype.kind not in "biuf":
+    if image.dtype == np.uint8 or image.dtype.kind not in "biuf" or image.min(initial=0) < 0:
         return ""
     top = image.max(initial=0)
     if top <= 1:
         return "give (image * 255).round().astype('uint8')"
-    if top > 255 and image.dtype == np.uint16:
-        return "give (image / 257).round().astype('uint8')"
-    return "give image.round().clip(0, 255).astype('uint8')"
+    if top <= 255:
+        return "give image.round().astype('uint8')"
+    scaled = "(image / 257).round()" if top > TWELVE_BITS else "(image >> 4)"
+    return f"give {scaled}.astype('uint8')" if image.dtype == np.uint16 else ""
 
 
 def _is_closed(image: Image.Image) -> bool:

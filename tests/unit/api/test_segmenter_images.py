@@ -25,10 +25,11 @@ def segmenter() -> m2f_batch.Segmenter:
     [
         (RAMP, "(image * 255).round().astype('uint8')"),
         (RAMP > 0.5, "(image * 255).round().astype('uint8')"),
-        (RAMP * 255, "image.round().clip(0, 255).astype('uint8')"),
-        ((RAMP * 255).astype(int), "image.round().clip(0, 255).astype('uint8')"),
+        (RAMP * 255, "image.round().astype('uint8')"),
+        ((RAMP * 255).astype(int), "image.round().astype('uint8')"),
         ((RAMP * 65535).astype(np.uint16), "(image / 257).round().astype('uint8')"),
-        ((RAMP * 255).astype(np.uint16), "image.round().clip(0, 255).astype('uint8')"),
+        ((RAMP * 4095).astype(np.uint16), "(image >> 4).astype('uint8')"),
+        ((RAMP * 255).astype(np.uint16), "image.round().astype('uint8')"),
     ],
 )
 def test_an_array_of_other_numbers_is_told_what_makes_uint8_of_it(image: np.ndarray, said: str) -> None:
@@ -40,7 +41,9 @@ def test_an_array_of_other_numbers_is_told_what_makes_uint8_of_it(image: np.ndar
     assert made.min() == 0 and made.max() == 255
 
 
-@pytest.mark.parametrize("image", [np.full((8, 8), "a"), np.zeros((8, 8), complex), np.zeros((3, 8, 8), np.uint8)])
+@pytest.mark.parametrize(
+    "image", [np.full((8, 8), "a"), np.zeros((8, 8), complex), np.zeros((3, 8, 8), np.uint8), RAMP - 0.5, RAMP * 900]
+)
 def test_an_array_that_no_scaling_mends_is_told_of_none(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"^images: is an array of .*\(RGBA\)$"):
         checked_one(image, "images")

@@ -301,7 +301,7 @@ MISTAKES = [
     (f"segment photos gcs:// --model {BUNDLED}", "output.uri: gcs://...: wanted gcs://BUCKET/KEY"),
     ("segment photos out --model abfs://data/m", "wanted abfs://CONTAINER@ACCOUNT.dfs.core.windows.net/KEY"),
     (f"segment photos run --model {BUNDLED}", "output.uri: run holds a run over /photos, and input.uri is photos; "),
-    (f"segment notes.txt out --model {BUNDLED}", "/notes.txt' names no file that is there, nor an image by its ext"),
+    (f"segment notes.txt out --model {BUNDLED}", "/notes.txt' names no file that can be seen, nor an image by its ext"),
     ("export run notes.txt", "DEST: 'notes.txt' is there already, and is no earlier export; remove it, or choose anot"),
     ("export run truth.json", "DEST: 'truth.json' is there already, and is no earlier export; remove it, or choose an"),
     ("demo mine", "DIR: mine holds images/cat.png, which the demo does not draw; give another directory"),

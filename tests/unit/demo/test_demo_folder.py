@@ -22,7 +22,8 @@ def test_the_demo_draws_again_but_not_among_other_images(tmp_path: Path, monkeyp
         with pytest.raises(Drawn):
             demo(str(tmp_path), "panoptic")
         assert {path.name for path in images.glob("*.png")} == {"broken.png", *command.DRAWN}
-        (images / ".DS_Store").touch()  # is no image to the run either
+        for name in (".DS_Store", "desktop.ini"):  # are no images to the run either
+            (images / name).touch()
     (images / "cat.jpg").write_bytes(b"mine")
     (images / "broken.png").unlink()
     with pytest.raises(UsageError, match=r"^DIR: .* holds images/cat\.jpg, which the demo does not draw; give another"):

@@ -308,6 +308,12 @@ def test_semantic_rows_against_a_folder_of_class_pngs(tmp_path: Path, capsys: py
     assert [entry["IoU"] for entry in report["classes"]] == [0.75, 0.5]
     assert [entry["Dice"] for entry in report["classes"]] == pytest.approx([6 / 7, 2 / 3], abs=1e-12)
     assert report["metrics"]["mIoU"] == 0.625
+    noise = np.random.default_rng(1).integers(0, 255, (*SIZE, 3), np.uint8)  # photographs as PNGs, beside their masks
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    (tmp_path / "shots").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "shots" / "a.png")
+    beside = measured(run, tmp_path / "shots", tmp_path, "--masks", str(masks), "--ignore-index", "255")
+    assert beside["metrics"] == report["metrics"]
     assert report["warnings"] == ["labels that the ground truth lacks are left out: sky"]
     capsys.readouterr()
     assert "set --ignore-index to 255" in mistake(capsys, run.uri, "--ground-truth", str(masks))

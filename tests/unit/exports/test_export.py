@@ -182,11 +182,14 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(run: RunD
 
 def test_an_earlier_export_is_replaced_whole(run: RunDirectory, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
-    out.touch()  # as mktemp does
+    out.write_text("\n")  # or empty, as mktemp makes it
     for form in ("coco", "coco", "coco-results", "coco-results", "coco"):
         fresh = exported(run, tmp_path / "fresh" / f"{form}.json", form)
         assert exported(run, out, form) == fresh
-        out.write_text(json.dumps(json.loads(out.read_text()), indent=2) + " " * 100_000)  # as other programs write it
+        for is_sorted in (True, False):  # as other programs write it
+            again = json.dumps(json.loads(out.read_text()), indent=2, sort_keys=is_sorted)
+            out.write_text(again + " " * 100_000)
+            assert exported(run, out, form) == fresh
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fresh", "out.json", "run"]
     (tmp_path / "none").mkdir()
     none = make_run(tmp_path / "none/run", [[Picture("/photos/a.jpg")]])

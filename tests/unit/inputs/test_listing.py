@@ -269,11 +269,11 @@ def test_a_list_of_what_is_no_image_is_refused(tmp_path: Path) -> None:
     for text in ("Buy milk.\nCall the printer\n", "see plan.docx\n"):
         notes.write_text(text)
         with pytest.raises(
-            UsageError, match=r"notes\.txt' names no file that is there, nor an image by its extension, e"
+            UsageError, match=r"notes\.txt' names no file that can be seen, nor an image by its extension, e"
         ):
             list_input(str(notes))
     (tmp_path / "0017").write_bytes(b"x")
-    for text in ("gone/0016\n0017\n", "gone.jpg\nBuy milk\n"):
+    for text in ("gone/0016\n0017\n", "gone.jpg\nBuy milk\n", "gone/0015\ngone/0016\n"):  # an image's key, maybe
         notes.write_text(text)
         assert list_input(str(notes)).table.num_rows == 2
     notes.write_text("/elsewhere/0018\n")
