@@ -72,9 +72,11 @@ def follow(attempt: Attempt, engine: Engine, each: Each) -> Outcome[RunTotals]:
                 leave_in = LEAVE_SECONDS
                 raise
             finally:
-                # its faults are not raised: what ended the stream says more, and else what follows fails the same way
-                _quietly(lambda: reporter.recount(progress), leave_in)
-                started.close()
+                try:
+                    # its faults are not raised: what ended the stream says more, or what follows fails the same way
+                    quietly(lambda: reporter.recount(progress), leave_in)
+                finally:
+                    started.close()
             check_stop()
         retry_write(attempt.lease.check)
         totals = prove(attempt, progress, each)
@@ -84,13 +86,24 @@ def follow(attempt: Attempt, engine: Engine, each: Each) -> Outcome[RunTotals]:
     return outcome
 
 
-def _quietly(act: Callable[[], None], seconds: float | None) -> None:
-    """Do ``act`` as far as it gets in these seconds. The next command counts anew."""
+def quietly(act: Callable[[], None], seconds: float | None) -> None:
+    """Do ``act`` as far as it gets in these seconds. The next command counts anew.
+
+    A stop that comes meanwhile is raised after it, because the stream ends by itself as soon as nothing is fed, often
+    before the thread that waits for this has asked to stop.
+    """
+    is_done = threading.Event()  # a join that was interrupted takes its thread for ended
 
     def quiet() -> None:
-        with suppress(TransientError, RunError):
-            act()
+        try:
+            with suppress(TransientError, RunError):
+                act()
+        finally:
+            is_done.set()
 
-    thread = threading.Thread(target=quiet, daemon=True)
-    thread.start()
-    thread.join(seconds)
+    threading.Thread(target=quiet, daemon=True).start()
+    try:
+        is_done.wait(seconds)
+    except KeyboardInterrupt:
+        is_done.wait(LEAVE_SECONDS)
+        raise
