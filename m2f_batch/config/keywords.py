@@ -62,8 +62,8 @@ def _inner_keys(annotation: object) -> Iterator[str]:
 def check_arguments(given: Iterable[str], known: Collection[str], names: Mapping[str, str], others: str) -> None:
     """Raise ArgumentError for the first of the ``given`` arguments that is none of the ``known``.
 
-    ``names`` are the arguments by key, and ``others`` says what else there is, where nothing near was meant. What has
-    no argument of a place is no job, and nothing that is said of jobs.
+    ``names`` are the arguments by key, and ``others`` says what else there is, where nothing near was meant.
+    Remarks about jobs are made only where an argument is the place of a job's images or annotations.
     """
     for name in given:
         if name not in known:

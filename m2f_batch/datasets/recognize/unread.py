@@ -45,10 +45,11 @@ def unread_masks(look: FolderLook) -> Unread | None:
 def unread_images(look: FolderLook) -> Unread | None:
     """Returns a folder of images alone, of which no PNG is a mask by the few that are looked into."""
     pngs = look.paths("png")
-    is_other = not look.has_images or look.by_extension.keys() - _BESIDE_IMAGES or look.paths("tif", "tiff")
+    if not look.has_images or look.by_extension.keys() - _BESIDE_IMAGES or look.paths("tif", "tiff"):
+        return None
     some = [*pngs[:2], *pngs[2:][-2:]]  # of two that lie side by side, one may be the other's mask
     looked = [_is_photograph(uris.join(look.place, path)) for path in some]
-    if is_other or False in looked or (some and True not in looked):
+    if False in looked or (some and True not in looked):
         return None
     advice = "give the annotations, and this folder as data.train_images"
     return Unread(IMAGES, advice, " without annotations that are read")
