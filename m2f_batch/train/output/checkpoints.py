@@ -4,7 +4,7 @@
     OUTPUT/checkpoints/000000500/checkpoint.json     written last: without it there is no checkpoint
 
 A thread writes them from a copy of the state while training goes on. They hold no random numbers, because all follow
-from the seed and the step.
+from the seed and the step. What a kill left of one is deleted after the next one.
 """
 
 import io
@@ -23,7 +23,7 @@ from m2f_batch.errors import Plain, RunError
 from m2f_batch.runs.held_folder import HeldFolder, json_bytes
 from m2f_batch.storage.retries import retry_write
 from m2f_batch.storage.store import NotFound
-from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE, complete
+from m2f_batch.train.layout import CHECKPOINTS, MARKER, STATE, begun
 
 
 def write(place: HeldFolder, step: int, state: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -62,9 +62,10 @@ def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def prune(place: HeldFolder, keep: int, best: int | None) -> None:
-    """Delete all checkpoints but the last ``keep`` and the best one, their markers first."""
-    steps = retry_write(lambda: complete(place))
-    kept = {*steps[-keep:], *(() if best is None else (best,))}
+    """Delete all checkpoints but the last ``keep`` and the best one, their markers first, and what kills left."""
+    steps = begun(place)
+    whole = [step for step, names in steps.items() if MARKER in names]
+    kept = {*whole[-keep:], *({best} & {*whole})}
     for step in steps:
         if step not in kept:
             for name in (MARKER, STATE):

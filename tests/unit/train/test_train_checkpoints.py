@@ -45,9 +45,11 @@ def test_what_has_no_marker_is_no_checkpoint(place, monkeypatch):
     assert complete(place) == [3]
 
 
-def test_old_ones_go_but_for_the_best(place):
+def test_old_ones_go_but_for_the_best_and_so_do_those_without_a_marker(place):
     for step in (1, 2, 3, 4):
         write(place, step, state_of(step), {})
+    for step in (0, 9):  # killed while they were written
+        place.write(f"checkpoints/{step:09d}/state.pt", place.store.read(place.path("checkpoints/000000003/state.pt")))
     prune(place, keep=2, best=1)
     assert complete(place) == [1, 3, 4]
     names = {entry.uri.removeprefix(place.path("")) for entry in place.store.list(place.path("checkpoints/"))}
