@@ -1,6 +1,7 @@
 """Makes a model from the safetensors of a local directory, and from nothing else.
 
-Each family hands in its class of transformers, which it imports in a folder of its own: ``*/transformers_model``.
+Each family hands in its class of transformers, which it imports in a folder of its own: ``*/transformers_model``. A new
+model for a training is made in ``*/training``.
 """
 
 from collections.abc import Callable, Iterator

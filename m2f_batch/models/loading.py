@@ -1,6 +1,7 @@
 """Loads a model directory into a Predictor, and runs it in a precision.
 
-transformers is imported here in the folder of each family (``*/transformers_model``): its model classes.
+transformers is imported here and in the folder of each family, for its model classes: ``*/transformers_model`` loads a
+model, and ``*/training`` makes a new one to train.
 """
 
 import os
