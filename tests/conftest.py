@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         is_on_ceph = "ceph_server" in getattr(item, "fixturenames", ()) or "ceph" in item.name.partition("[")[2]
         if is_on_ceph or any(item.path.is_relative_to(PROJECT / "tests" / folder) for folder in SLOW_FOLDERS):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def hooks() -> Iterator[None]:
+    """Give the tests' process back what the command line takes for itself: SIGTERM, and the hook of errors."""
+    on_stop, on_bug = signal.getsignal(signal.SIGTERM), sys.excepthook
+    yield
+    signal.signal(signal.SIGTERM, on_stop)
+    sys.excepthook = on_bug
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +15,6 @@ from m2f_batch.cli import main
 
 TASKS = ("instance", "panoptic", "semantic")
 ALL = {"explain.json", "decoded.png", "canvas.png", "queries.png", "overlay.png"}
-
-
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    """The command line takes SIGTERM for itself; the tests' process gets it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,6 @@ For tests of what a command reads, says and writes. What would cross processes i
 blocks as from Ray's store. Tests about Ray itself start one.
 """
 
-import signal
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -35,10 +33,8 @@ _T = TypeVar("_T")
 
 
 @pytest.fixture
-def off_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """``segment`` does all that it does, but for Ray. What ``main`` takes for itself, the tests' process gets back."""
-    on_stop = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+def off_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``segment`` does all that it does, but for Ray."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(job, "connected", lambda _: nullcontext())
     monkeypatch.setattr(job, "set_data_context", lambda _: None)
@@ -47,8 +43,6 @@ def off_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(dry_run, "labeled", _Labeled)
     for module in (job, plan_text, dry_run):
         monkeypatch.setattr(module, "present", lambda: NODES)
-    yield
-    signal.signal(signal.SIGTERM, on_stop)
 
 
 def _start(flow: Flow, attempt: Attempt, units: Units) -> Started:

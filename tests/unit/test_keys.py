@@ -140,7 +140,6 @@ def test_a_bug_is_told_without_keys(monkeypatch, capsys):
 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setattr(status, "run", lambda options: {}[SECRET])
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
     with pytest.raises(KeyError) as caught:
         main(["status", "x"])
     sys.excepthook(caught.type, caught.value, caught.tb)

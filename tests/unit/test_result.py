@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -33,13 +32,9 @@ SIZE = (12, 16)
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No result that the environment asks for; the tests' process gets SIGTERM and its hook back."""
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No result that the environment asks for."""
     monkeypatch.delenv(VARIABLE, raising=False)
-    before, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
-    yield
-    signal.signal(signal.SIGTERM, before)
-    sys.excepthook = hook
 
 
 # ---- segment, its stages in this process

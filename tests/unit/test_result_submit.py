@@ -1,8 +1,6 @@
 """A submit tells as its result what the job of the cluster tells."""
 
 import json
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +14,9 @@ from m2f_batch.submit import command, following
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No result that the environment asks for; the tests' process gets SIGTERM and its hook back."""
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No result that the environment asks for."""
     monkeypatch.delenv(VARIABLE, raising=False)
-    before, hook = signal.getsignal(signal.SIGTERM), sys.excepthook
-    yield
-    signal.signal(signal.SIGTERM, before)
-    sys.excepthook = hook
 
 
 @pytest.fixture

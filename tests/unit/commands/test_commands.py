@@ -148,3 +148,29 @@ def test_of_commands_that_read_masks_numbers_are_numbers(capsys):
     assert (options.ignore_index, options.do_reduce_labels, options.crowd_as_object) == (255, True, None)
     assert main(["lint", "d", "--split", "much"]) == 2
     assert "data.split: 'much' is not allowed (no number)" in capsys.readouterr().err
+
+
+def test_arguments_and_options_come_in_any_order() -> None:
+    for line in ("in --model M out -q", "--model M in out -q", "--model=M -q -- in out", "-q in out --mod M"):
+        options = new_parser(find_commands()).parse_args(["segment", *line.split()])
+        assert (options.input, options.output, options.model, options.quiet) == ("in", "out", "M", True), line
+    options = new_parser(find_commands()).parse_args(["segment", "--", "--in", "-out"])
+    assert (options.input, options.output) == ("--in", "-out")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "segment photos ./run=5 --model M",
+        "segment image=*/x.jpg out",
+        "segment run=5/photos out",
+        "segment photos -- threads=4",
+        "explain run dir=3/frame.jpg",
+        "explain run name=a.jpg",
+        "convert --from coco --to yolo split=train/a.json out",
+    ],
+)
+def test_a_place_may_be_called_like_a_setting(line: str) -> None:
+    words = line.split()
+    options = vars(new_parser(find_commands()).parse_args(words))
+    assert next(word for word in words if "=" in word) in options.values()

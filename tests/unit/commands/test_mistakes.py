@@ -3,8 +3,6 @@
 import json
 import re
 import shlex
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -362,14 +360,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    """The command line takes SIGTERM for itself; the tests' process gets it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[line for line, _ in MISTAKES])
 def test_a_mistake_is_one_line_that_says_what_to_do(
     line: str, said: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -399,29 +389,3 @@ def test_each_value_that_is_said_to_be_meant_is_taken(command: str) -> None:
         elif name in words_of(keys).values():
             assert is_taken(f"{name} {shlex.quote(value)}", words), target
     assert not is_taken("--set compute.device=gpu", words)
-
-
-def test_arguments_and_options_come_in_any_order(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for line in ("in --model M out -q", "--model M in out -q", "--model=M -q -- in out", "-q in out --mod M"):
-        options = new_parser(find_commands()).parse_args(["segment", *line.split()])
-        assert (options.input, options.output, options.model, options.quiet) == ("in", "out", "M", True), line
-    options = new_parser(find_commands()).parse_args(["segment", "--", "--in", "-out"])
-    assert (options.input, options.output) == ("--in", "-out")
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "segment photos ./run=5 --model M",
-        "segment image=*/x.jpg out",
-        "segment run=5/photos out",
-        "segment photos -- threads=4",
-        "explain run dir=3/frame.jpg",
-        "explain run name=a.jpg",
-        "convert --from coco --to yolo split=train/a.json out",
-    ],
-)
-def test_a_place_may_be_called_like_a_setting(line: str) -> None:
-    words = line.split()
-    options = vars(new_parser(find_commands()).parse_args(words))
-    assert next(word for word in words if "=" in word) in options.values()

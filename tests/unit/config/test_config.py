@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.configs import NEEDED, load, mistakes, write
 from support.hand_made import make_model
 
 from m2f_batch.config.finetune import FinetuneConfig
 from m2f_batch.config.loading import check_config, fields_of, load_config, takes_text
 from m2f_batch.config.segment import (
-    AspectSize,
-    ExactSize,
     ModelConfig,
     PostprocessConfig,
     PreprocessConfig,
@@ -21,26 +20,6 @@ from m2f_batch.errors import UsageError
 from m2f_batch.messages.notes import notes_to
 from m2f_batch.models.checkpoint import read_checkpoint
 from m2f_batch.vision.label_settings import settle
-
-NEEDED = {"input.uri": "photos", "model.uri": "m", "output.uri": "out"}
-
-
-def load(*overrides: str, file: str | None = None, **flags: Any) -> SegmentConfig:
-    """A config with what is needed, from ``--set`` texts, and flags with dots written as two underscores."""
-    given = NEEDED | {key.replace("__", "."): value for key, value in flags.items()}
-    return load_config(SegmentConfig, file=file, overrides=overrides, flags=given)
-
-
-def mistakes(*overrides: str, file: str | None = None, **flags: Any) -> list[str]:
-    """The lines of the error."""
-    with pytest.raises(UsageError) as caught:
-        load(*overrides, file=file, **flags)
-    return str(caught.value).splitlines()
-
-
-def write(path: Path, text: str) -> str:
-    path.write_text(text)
-    return str(path)
 
 
 def test_precedence_is_flag_set_file_default(tmp_path: Path) -> None:
@@ -187,37 +166,6 @@ def test_keys_that_are_no_texts_are_told(tmp_path: Path) -> None:
     assert line.startswith("1: ")
 
 
-@pytest.mark.parametrize("text", ["2024", "a: b", "true", "null", "1e-5", "[x", "é ü", "#1", "  ", "a=b=c", "'q'"])
-def test_set_takes_texts_verbatim(text: str) -> None:
-    config = load_config(
-        SegmentConfig, overrides=[f"{key}={text}" for key in ("input.uri", "input.root", "model.uri", "output.uri")]
-    )
-    assert (config.input.uri, config.input.root, config.model.uri, config.output.uri) == (text,) * 4
-    assert load(f"model.revision={text}").model.revision == text
-
-
-def test_numbers_lists_and_nothing_in_set() -> None:
-    config = load(
-        "postprocess.score_threshold=1e-5",
-        "postprocess.stuff_ids=[0, 5]",
-        "input.max_pixels=2e8",
-        "input.max_error_fraction=1",
-        "compute.gpus_per_actor=.5",
-        "model.task=null",
-        "model.allowed_licenses=[mit, apache-2.0]",
-        "output.overwrite=true",
-    )
-    assert config.postprocess.score_threshold == 1e-5 and config.postprocess.stuff_ids == {0, 5}
-    assert config.input.max_pixels == 200_000_000 and config.input.max_error_fraction == 1.0
-    assert config.compute.gpus_per_actor == 0.5 and config.model.task is None
-    assert config.model.allowed_licenses == ("mit", "apache-2.0") and config.output.overwrite is True
-
-
-def test_numbers_with_exponents_in_a_file(tmp_path: Path) -> None:
-    config = load(file=write(tmp_path / "c.yaml", "postprocess: {score_threshold: 1e-5}\ninput: {max_pixels: 1E+6}"))
-    assert (config.postprocess.score_threshold, config.input.max_pixels) == (1e-5, 1_000_000)
-
-
 ALIASES = [
     ("label_ids_to_fuse", "stuff_ids", "[1, 2]", frozenset({1, 2})),
     ("threshold", "score_threshold", "0.25", 0.25),
@@ -253,89 +201,6 @@ def test_checking_leaves_the_callers_tree_alone() -> None:
     tree = {"threshold": 0.5}
     check_config(PostprocessConfig, tree)
     assert tree == {"threshold": 0.5}
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("checkpoint", "checkpoint"),
-        ("paper", "paper"),
-        ("{shortest_edge: 800, longest_edge: 1333}", AspectSize(shortest_edge=800, longest_edge=1333)),
-        ("{height: 384, width: 512}", ExactSize(height=384, width=512)),
-    ],
-)
-def test_sizes(text: str, size: Any) -> None:
-    assert load(f"preprocess.size={text}").preprocess.size == size
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        *("papr", "384", "[384, 384]", "true", "null", "{}", "{height: 384}", "{shortest_edge: 800}"),
-        *("{height: 0, width: 5}", "{height: a, width: 5}", "{height: true, width: 5}", "{height: 1.5, width: 2}"),
-        "{height: 3, width: 4, shortest_edge: 5, longest_edge: 6}",
-    ],
-)
-def test_bad_sizes_are_one_readable_line(text: str) -> None:
-    import yaml
-
-    (line,) = mistakes(f"preprocess.size={text}")
-    assert line == (
-        f"preprocess.size: {yaml.safe_load(text)!r} is not allowed; allowed: checkpoint or paper, or {{shortest_edge, "
-        "longest_edge}, or {height, width}; "
-        + (
-            "did you mean paper?"
-            if text == "papr"
-            else "for example --set 'preprocess.size={shortest_edge: 800, longest_edge: 1333}'"
-        )
-    )
-
-
-def test_a_size_is_replaced_whole(tmp_path: Path) -> None:
-    file = write(tmp_path / "c.yaml", "preprocess: {size: {height: 3, width: 4}}")
-    edges = "preprocess.size={shortest_edge: 5, longest_edge: 6}"
-    assert load(edges, file=file).preprocess.size == AspectSize(shortest_edge=5, longest_edge=6)
-    dotted = ["preprocess.size.shortest_edge=5", "preprocess.size.longest_edge=6"]
-    assert load(*dotted, file=file).preprocess.size == AspectSize(shortest_edge=5, longest_edge=6)
-    assert load(file=file).preprocess.size == ExactSize(height=3, width=4)
-    (line,) = mistakes("preprocess.size=paper", "preprocess.size.height=5")
-    assert line == "--set preprocess.size.height=5: size was given a value before, and cannot hold height too"
-
-
-@pytest.mark.parametrize(("text", "actors"), [("4", 4), ("[1, 8]", (1, 8)), ("[2, 2]", (2, 2)), ("null", None)])
-def test_actors(text: str, actors: Any) -> None:
-    assert load(f"compute.actors={text}").compute.actors == actors
-
-
-@pytest.mark.parametrize(
-    "text", ["0", "-1", "true", "[8, 1]", "[0, 4]", "[1]", "[1, 2, 3]", "many", "1.5", "[true, 2]"]
-)
-def test_bad_actors(text: str) -> None:
-    (line,) = mistakes(f"compute.actors={text}")
-    assert line.startswith("compute.actors: ") and " is not allowed" in line
-    assert line.endswith(
-        "allowed: a whole number from 1, or two of them, [min, max]; for example --set compute.actors=4"
-    )
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        *("model.compile=maybe", "model.compile=2", "model.task=detection", "model.allowed_licenses=mit"),
-        *("input.max_pixels=0", "input.max_pixels=true", "input.max_pixels=many", "input.max_pixels=1.5"),
-        *("input.max_error_fraction=1.01", "input.max_error_fraction=-0.1", "input.max_error_fraction=.nan"),
-        *("input.max_error_fraction=true", "input.fetch_threads=257", "input.fetch_threads=null"),
-        *("postprocess.mask_threshold=0", "postprocess.mask_threshold=1", "postprocess.mask_threshold=false"),
-        *("postprocess.score_threshold=true", "postprocess.score_threshold=50%", "postprocess.top_k=0"),
-        *("postprocess.stuff_ids=[-1]", "postprocess.stuff_ids=[a, b]", "postprocess.stuff_ids=[true]"),
-        *("postprocess.stuff_ids=5", "compute.gpus_per_actor=0", "compute.gpus_per_actor=.inf"),
-        *("compute.threads_per_actor=0", "compute.batch_size=0", "compute.batch_size=true", "compute.device=gpu"),
-        *("output.images_per_file=4097", "output.images_per_file=0", "output.overwrite=perhaps"),
-    ],
-)
-def test_strictness(override: str) -> None:
-    (line,) = mistakes(override)
-    assert line.startswith(f"{override.partition('=')[0]}: ") and " is not allowed" in line and "; allowed: " in line
 
 
 def test_numbers_in_text_fields_of_a_file_are_told(tmp_path: Path) -> None:

@@ -1,10 +1,9 @@
 """``m2f-batch evaluate`` on runs made by hand: which rows and categories meet, what is said, and what is refused."""
 
 import json
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ OBJECTS = {  # name: [(label id, mask)]
     "more/b.jpg": [(0, box_mask(SIZE, 5, 5, 20, 20))],
     "c.jpg": [],
 }
-
-
-@pytest.fixture(autouse=True)
-def handler() -> Iterator[None]:
-    """The command line takes SIGTERM for itself; the tests' process gets it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def pictures(**changes: Picture) -> list[list[Picture]]:
