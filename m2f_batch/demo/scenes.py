@@ -26,8 +26,12 @@ SIZES_HW = ((192, 256), (256, 192), (224, 224), (160, 288))
 # disjoint ranges of seeds: no scene is in two splits
 TRAIN_SEED, VAL_SEED, TEST_SEED, SHOW_SEED = 1_000_000, 2_000_000, 2_100_000, 3_000_000
 
+# how far a thing reaches from its center, in radii: the corners of the largest crate
+REACH = 1.25
+
 Mask = NDArray[np.bool_]
 Plane = NDArray[np.float64]
+Box = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ def draw_scene(seed: int) -> Scene:
     for _ in range(rng.integers(2, 7)):
         category = int(rng.integers(4))
         for _attempt in range(20):
-            mask, color = _draw_thing(rng, category, y, x)
+            box, inside, color = _draw_thing(rng, category, y, x)
+            mask = np.zeros((height, width), bool)
+            mask[box] = inside
             if _leaves_enough([*things, mask]):
                 break
         else:
             continue
-        image[mask] = color[mask]
+        image[box][inside] = color[inside]
         owner[mask] = len(category_ids)
         things = [thing & ~mask for thing in things] + [mask]
         category_ids.append(category)
@@ -92,16 +98,21 @@ def _clouds(rng: np.random.Generator, y: Plane, x: Plane) -> Plane:
     return total / 2
 
 
-def _draw_thing(rng: np.random.Generator, category: int, y: Plane, x: Plane) -> tuple[Mask, Plane]:
+def _draw_thing(rng: np.random.Generator, category: int, y: Plane, x: Plane) -> tuple[Box, Mask, Plane]:
+    """Return the box of the picture that holds a thing, and in it its mask and its colors."""
     height, width = y.shape
     radius = min(height, width) * rng.uniform(0.12, 0.24)
     # centers keep a thing mostly, not always wholly, inside the picture
-    dy, dx = y - rng.uniform(0.1, 0.95) * height, x - rng.uniform(0.05, 0.95) * width
+    middle = rng.uniform(0.1, 0.95) * height, rng.uniform(0.05, 0.95) * width
+    top, left = (max(0, int(center - REACH * radius)) for center in middle)
+    bottom, right = (int(center + REACH * radius) + 1 for center in middle)
+    box = slice(top, bottom), slice(left, right)
+    dy, dx = y[box] - middle[0], x[box] - middle[1]
     turn = rng.uniform(0, 2 * np.pi)
     v, u = dy * np.cos(turn) - dx * np.sin(turn), dy * np.sin(turn) + dx * np.cos(turn)
     light = rng.uniform(0.8, 1.1) - 0.35 * (dy + dx) / (2 * radius)
     mask, color = (_ball, _crate, _ring, _star)[category](rng, v / radius, u / radius)
-    return mask, color * np.clip(light, 0.5, 1.3)[..., None]
+    return box, mask, color * np.clip(light, 0.5, 1.3)[..., None]
 
 
 def _ball(rng: np.random.Generator, v: Plane, u: Plane) -> tuple[Mask, Plane]:
