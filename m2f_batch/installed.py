@@ -8,6 +8,7 @@ import re
 import shlex
 import socket
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from m2f_batch.errors import UsageError
@@ -23,6 +24,7 @@ MODULES = frozenset(
 )
 
 
+@cache
 def version_of(distribution: str) -> str | None:
     """Return the version that is installed here, None where there is none."""
     try:
