@@ -29,7 +29,7 @@ test test-fast test-slow test-units test-chaos test-behavior test-commands test-
 
 # Run two suites at once, and the next as soon as one ends: the longest first, and last the one that takes all cores.
 test: $(VENV)/ready
-	$(MAKE) -j2 --output-sync=target test-runs test-commands test-chaos check test-units
+	$(MAKE) -j2 --output-sync=target test-runs test-commands check test-chaos test-units
 	PYTHON=$(PYTHON) sh infra/audit.sh
 
 # A process for each core. The files of long tests come first in the order of names, and doctests last.

@@ -1,5 +1,6 @@
 """A small model, drawn scenes and steps on them, for tests and pictures of training in several processes."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ def sample_of(position: int) -> Sample:
     return scene_of(position, position % 4 * 3)
 
 
+@cache
 def scene_of(position: int, most: int | None = None) -> Sample:
     """Draw a scene, cut to the canvas, with its first ``most`` objects, or all of them if None."""
     scene = draw_scene(TRAIN_SEED + position)

@@ -273,9 +273,10 @@ def test_who_is_warned(told, tmp_path):
             {"eval_time": told["at"], "alertname": name, "exp_alerts": alerts} for name, alerts in expected.items()
         ],
     }
+    every = "5m" if re.fullmatch(r"\d\dh", told["at"]) else "1m"  # to look at a day every minute takes seconds
     document = {
         "rule_files": [str(INFRA / "prometheus" / told["file"])],
-        "evaluation_interval": "1m",
+        "evaluation_interval": every,
         "tests": [test],
     }
     (tmp_path / "test.yml").write_text(yaml.safe_dump(document))
