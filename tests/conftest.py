@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def hooks() -> Iterator[None]:
-    """Give the tests' process back what the command line takes for itself: SIGTERM, and the hook of errors."""
+    """Give the process back what a test's command line takes for itself: SIGTERM, and the hook of errors."""
     on_stop, on_bug = signal.getsignal(signal.SIGTERM), sys.excepthook
     yield
     signal.signal(signal.SIGTERM, on_stop)

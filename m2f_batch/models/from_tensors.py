@@ -1,7 +1,7 @@
 """Makes a model from the safetensors of a local directory, and from nothing else.
 
 Each family hands in its class of transformers, which it imports in a folder of its own: ``*/transformers_model``. A new
-model for a training is made in ``*/training``.
+model for a training is made in ``mask2former/training``.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """Loads a model directory into a Predictor, and runs it in a precision.
 
-transformers is imported here and in the folder of each family, for its model classes: ``*/transformers_model`` loads a
-model, and ``*/training`` makes a new one to train.
+Its classes of models are imported in the folder of each family: ``*/transformers_model`` loads one, and
+``mask2former/training`` makes a new one to train.
 """
 
 import os

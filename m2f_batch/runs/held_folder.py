@@ -9,6 +9,7 @@ A file appears whole or not at all.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from m2f_batch.runs.lease import is_taken_over
@@ -73,6 +74,11 @@ class HeldFolder:
         """Create or replace a file."""
         self.check_fence()
         self.store.write(self.path(name), data, staging=self.staging)
+
+    def upload(self, file: Path, name: str) -> None:
+        """Create or replace a file by a local one, which need not fit in memory."""
+        self.check_fence()
+        self.store.upload(file, self.path(name), staging=self.staging)
 
     def write_new(self, name: str, data: bytes) -> bool:
         """Create a file if there is none, return False if there is one."""

@@ -110,7 +110,7 @@ class ArrowStore(Store):
     def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         self._replace(uri, io.BytesIO(data))
 
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+    def upload(self, file: str | os.PathLike[str], uri: str, *, staging: str | None = None) -> None:
         with open(file, "rb") as source:
             self._replace(uri, source)
 

@@ -64,8 +64,8 @@ class GuardedStore(Store):
     def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         self._at(uri, staging).write(uri, data, staging=staging)
 
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
-        self._at(uri).upload(file, uri)
+    def upload(self, file: str | os.PathLike[str], uri: str, *, staging: str | None = None) -> None:
+        self._at(uri, staging).upload(file, uri, staging=staging)
 
     def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:
         return self._at(uri, staging).write_new(uri, data, staging=staging)

@@ -126,11 +126,11 @@ class LocalStore(Store):
     def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         self._replace(uri, io.BytesIO(data), staging)
 
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+    def upload(self, file: str | os.PathLike[str], uri: str, *, staging: str | None = None) -> None:
         with open(file, "rb") as source:
-            self._replace(uri, source)
+            self._replace(uri, source, staging)
 
-    def _replace(self, uri: str, source: IO[bytes], staging: str | None = None) -> None:
+    def _replace(self, uri: str, source: IO[bytes], staging: str | None) -> None:
         path = _local(uri)
         with (
             faults(path, file_fault, of_one=False),

@@ -127,7 +127,7 @@ class Store(ABC):
         """Creates or replaces the object: readers see the old one or the new one, whole."""
 
     @abstractmethod
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+    def upload(self, file: str | os.PathLike[str], uri: str, *, staging: str | None = None) -> None:
         """Writes a local file that need not fit in memory, as ``write`` does."""
 
     @abstractmethod

@@ -38,7 +38,7 @@ class MemoryStore(Store):
         self.before_write()
         self.objects[uri] = (data, next(self._count))
 
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+    def upload(self, file: str | os.PathLike[str], uri: str, *, staging: str | None = None) -> None:
         raise NotImplementedError
 
     def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:

@@ -213,7 +213,7 @@ class S3Store(Store):
         with faults(uri, _s3_place_fault, of_one=False):
             self._client.put_object(**_names(uri), Body=data)
 
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+    def upload(self, file: str | os.PathLike[str], uri: str, *, staging: str | None = None) -> None:
         with faults(uri, _s3_place_fault, of_one=False), open(file, "rb") as source:
             self._client.upload_fileobj(source, **_names(uri))  # in parts, where it is large
 

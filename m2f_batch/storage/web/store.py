@@ -124,7 +124,7 @@ class WebStore(Store):
     def write(self, uri: str, data: bytes, *, staging: str | None = None) -> None:
         _refuse(uri)
 
-    def upload(self, file: str | os.PathLike[str], uri: str) -> None:
+    def upload(self, file: str | os.PathLike[str], uri: str, *, staging: str | None = None) -> None:
         _refuse(uri)
 
     def write_new(self, uri: str, data: bytes, *, staging: str | None = None) -> bool:

@@ -4,7 +4,7 @@
     OUTPUT/checkpoints/000000500/checkpoint.json     written last: without it there is no checkpoint
 
 A thread writes them from a copy of the state while training goes on. They hold no random numbers, because all follow
-from the seed and the step. What a kill left of one is deleted after the next one.
+from the seed and the step. What a kill left of one goes after the next one.
 """
 
 import io
@@ -34,8 +34,7 @@ def write(place: HeldFolder, step: int, state: Mapping[str, Any], info: Mapping[
     with tempfile.TemporaryDirectory(prefix="m2f-batch-") as scratch:
         file = Path(scratch) / STATE
         torch.save(dict(state), file)
-        retry_write(place.check_fence)
-        retry_write(lambda: place.store.upload(file, place.path(_name(step, STATE))))
+        retry_write(lambda: place.upload(file, _name(step, STATE)))
         size = file.stat().st_size
     retry_write(lambda: place.write(_name(step, MARKER), json_bytes({**info, "step": step, "bytes": size})))
 
@@ -62,13 +61,18 @@ def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def prune(place: HeldFolder, keep: int, best: int | None) -> None:
-    """Delete all checkpoints but the last ``keep`` and the best one, their markers first, and what kills left."""
+    """Delete all checkpoints but the last ``keep`` and the best one, their markers first.
+
+    What kills left of older ones goes too. What lies above the last whole one stays, because a process that was cut off
+    may come here late.
+    """
     steps = begun(place)
     whole = [step for step, names in steps.items() if MARKER in names]
-    kept = {*whole[-keep:], *({best} & {*whole})}
-    for step in steps:
-        if step not in kept:
-            for name in (MARKER, STATE):
+    kept = {*whole[-keep:], best}
+    for step, names in steps.items():
+        if step not in kept and step < max(whole, default=0):
+            parts = {name for name in names if name == STATE or name.endswith(".tmp")}  # the last of older releases
+            for name in (MARKER, *sorted(parts)):
                 retry_write(partial(place.delete, [place.path(_name(step, name))]))
             place.store.prune(place.path(f"{CHECKPOINTS}/{step:09d}"))
 

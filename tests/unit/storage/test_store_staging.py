@@ -20,13 +20,14 @@ def _conditionally(store: Store, place: str) -> dict[str, Callable[[], Any]]:
     return {
         "write": lambda: store.write(f"{place}/new/a", b"1", staging=own),
         "write over": lambda: store.write(f"{place}/there", b"1", staging=own),
+        "upload": lambda: store.upload(__file__, f"{place}/new/a", staging=own),
         "write_new": lambda: store.write_new(f"{place}/new/a", b"1", staging=own),
         "replace": lambda: store.replace(f"{place}/there", b"1", there.version, staging=own),
         "delete": lambda: store.delete([f"{place}/there"], staging=own),
     }
 
 
-@pytest.mark.parametrize("act", ["write", "write over", "write_new", "replace", "delete"])
+@pytest.mark.parametrize("act", ["write", "write over", "upload", "write_new", "replace", "delete"])
 @pytest.mark.parametrize("moment", ["before", "while it moves the file", "not at all"])
 def test_a_writer_whose_folder_was_taken_away_is_fenced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: str, moment: str

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not there, the same after reading, the old ones gone but for the best."""
 
+import os
 import threading
 
 import pytest
@@ -27,6 +28,12 @@ def state_of(step):
     return {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": None}
 
 
+def names_in(place):
+    return {
+        entry.uri.removeprefix(place.path("checkpoints/")) for entry in place.store.list(place.path("checkpoints/"))
+    }
+
+
 def test_a_checkpoint_is_read_as_it_was_written(place):
     state = state_of(7)
     write(place, 7, state, {"best": {"step": 5, "AP": 0.25}})
@@ -45,15 +52,36 @@ def test_what_has_no_marker_is_no_checkpoint(place, monkeypatch):
     assert complete(place) == [3]
 
 
-def test_old_ones_go_but_for_the_best_and_so_do_those_without_a_marker(place):
+def test_old_ones_go_but_for_the_best(place):
     for step in (1, 2, 3, 4):
         write(place, step, state_of(step), {})
-    for step in (0, 9):  # killed while they were written
-        place.write(f"checkpoints/{step:09d}/state.pt", place.store.read(place.path("checkpoints/000000003/state.pt")))
     prune(place, keep=2, best=1)
     assert complete(place) == [1, 3, 4]
-    names = {entry.uri.removeprefix(place.path("")) for entry in place.store.list(place.path("checkpoints/"))}
-    assert names == {f"checkpoints/{step:09d}/{name}" for step in (1, 3, 4) for name in ("state.pt", "checkpoint.json")}
+    assert names_in(place) == {f"{step:09d}/{name}" for step in (1, 3, 4) for name in ("state.pt", "checkpoint.json")}
+
+
+def test_what_kills_left_goes_with_the_next_one(place):
+    state = b"a state without its marker"
+    write(place, 2, state_of(2), {})
+    for name in ("000000001/state.pt", "000000001/.5d3e.tmp", "000000003/state.pt"):
+        place.write(f"checkpoints/{name}", state)
+    write(place, 4, state_of(4), {})
+    place.write("checkpoints/000000006/state.pt", state)  # it may be of a process that is ahead of this one
+    place.write("checkpoints/000000001/mine.txt", b"a user's")
+    prune(place, keep=2, best=None)
+    whole = {f"{step:09d}/{name}" for step in (2, 4) for name in ("state.pt", "checkpoint.json")}
+    assert names_in(place) == whole | {"000000006/state.pt", "000000001/mine.txt"}
+
+
+def test_a_disk_gets_it_from_the_folder_that_the_next_attempt_removes(tmp_path, monkeypatch):
+    place = open_folder(str(tmp_path / "tuned"), Fence(1, ""))
+    place.store.write(f"{place.lease_folder}/000000001.json", b"{}")
+    place.store.open_staging(place.staging)
+    moves, move = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: (moves.append((source, target)), move(source, target)))
+    write(place, 1, state_of(1), {})
+    assert {os.path.dirname(source) for source, _ in moves} == {place.staging}
+    assert [os.path.basename(target) for _, target in moves] == ["state.pt", "checkpoint.json"]
 
 
 def test_a_damaged_one_is_said(place):
