@@ -27,7 +27,8 @@ demo: $(VENV)/ready
 test test-fast test-slow test-units test-chaos test-behavior test-commands test-runs chaos $(BENCHES) $(LONG_BENCHES) \
 	bench-gpu: export OMP_WAIT_POLICY ?= PASSIVE
 
-# Run two suites at once, and the next as soon as one ends, so that no core waits for the last one, which takes all cores.
+# Run two suites at once, and the next as soon as one ends. The last takes all cores, so a long one goes right before it:
+# neither core waits while the other ends.
 test: $(VENV)/ready
 	$(MAKE) -j2 --output-sync=target test-runs test-commands check test-chaos test-units
 	PYTHON=$(PYTHON) sh infra/audit.sh

@@ -1,4 +1,4 @@
-"""Measures the rows of a run against annotated images."""
+"""Measures the rows of a run against annotated images. ``commands/evaluate`` holds its arguments and printing."""
 
 import posixpath
 import sys

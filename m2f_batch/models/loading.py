@@ -1,6 +1,6 @@
 """Loads a model directory into a Predictor, and runs it in a precision.
 
-Its classes of models are imported in the folder of each family: ``*/transformers_model`` loads one, and
+The model classes of transformers are imported in the folder of each family. ``*/transformers_model`` loads a model, and
 ``mask2former/training`` makes a new one to train.
 """
 

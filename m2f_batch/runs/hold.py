@@ -1,4 +1,7 @@
-"""Holds OUTPUT for one process: takes the lease, keeps it renewed, opens the staging folder, and gives all back."""
+"""Holds OUTPUT for one process: takes the lease, keeps it renewed, opens the staging folder, and gives all back.
+
+``flow/attempt/hold_output`` does so for a run, and ``train/output/hold_output`` for a training.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -1,7 +1,8 @@
 """Repairs a run after a kill or for a new plan: drops rows and files that are not wanted, joins what is complete.
 
-``flow/attempt/open_output`` calls it. Temporary files are removed by ``storage/staging``. What a killed training left
-is repaired in ``train/output``: lines by ``metrics_log``, checkpoints by ``checkpoints``, deletions by ``hold_output``.
+``flow/attempt/open_output`` calls it. Temporary files are removed by ``storage/staging``, and sidecars by ``sidecars``.
+What a killed training left is repaired in ``train/output``: lines by ``metrics_log``, checkpoints by ``checkpoints``,
+deletions by ``hold_output``.
 """
 
 from collections.abc import Collection, Iterable, Mapping

@@ -4,7 +4,7 @@
     OUTPUT/checkpoints/000000500/checkpoint.json     written last: without it there is no checkpoint
 
 A thread writes them from a copy of the state while training goes on. They hold no random numbers, because all follow
-from the seed and the step. What a kill left of one goes after the next one.
+from the seed and the step. What a kill left of one is deleted once the next is whole.
 """
 
 import io
@@ -63,15 +63,16 @@ def read(place: HeldFolder, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
 def prune(place: HeldFolder, keep: int, best: int | None) -> None:
     """Delete all checkpoints but the last ``keep`` and the best one, their markers first.
 
-    What kills left of older ones goes too. What lies above the last whole one stays, because a process that was cut off
-    may come here late.
+    Remains of older ones, which a kill left without a marker, are deleted too. Files above the last whole checkpoint
+    stay, because a newer process may be writing them while this one, cut off from it, is late.
     """
     steps = begun(place)
     whole = [step for step, names in steps.items() if MARKER in names]
     kept = {*whole[-keep:], best}
     for step, names in steps.items():
         if step not in kept and step < max(whole, default=0):
-            parts = {name for name in names if name == STATE or name.endswith(".tmp")}  # the last of older releases
+            # older releases wrote their temporary files here
+            parts = {name for name in names if name == STATE or name.endswith(".tmp")}
             for name in (MARKER, *sorted(parts)):
                 retry_write(partial(place.delete, [place.path(_name(step, name))]))
             place.store.prune(place.path(f"{CHECKPOINTS}/{step:09d}"))

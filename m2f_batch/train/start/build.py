@@ -1,6 +1,6 @@
-"""Imports transformers, and builds what training starts from: a checkpoint, a pretrained backbone, or random weights.
+"""Builds what training starts from: a checkpoint, a pretrained backbone, or random weights.
 
-Notes tell what is taken over and what is new.
+``models/mask2former/training`` makes the new model. Notes tell what is taken over and what is new.
 """
 
 from collections.abc import Mapping, Sequence

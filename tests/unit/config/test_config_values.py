@@ -7,11 +7,7 @@ import pytest
 from support.configs import load, mistakes, write
 
 from m2f_batch.config.loading import load_config
-from m2f_batch.config.segment import (
-    AspectSize,
-    ExactSize,
-    SegmentConfig,
-)
+from m2f_batch.config.segment import AspectSize, ExactSize, SegmentConfig
 
 
 @pytest.mark.parametrize("text", ["2024", "a: b", "true", "null", "1e-5", "[x", "é ü", "#1", "  ", "a=b=c", "'q'"])

@@ -29,9 +29,8 @@ def state_of(step):
 
 
 def names_in(place):
-    return {
-        entry.uri.removeprefix(place.path("checkpoints/")) for entry in place.store.list(place.path("checkpoints/"))
-    }
+    folder = place.path("checkpoints/")
+    return {entry.uri.removeprefix(folder) for entry in place.store.list(folder)}
 
 
 def test_a_checkpoint_is_read_as_it_was_written(place):
